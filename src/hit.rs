@@ -1,0 +1,220 @@
+//! One recorded fetch of a pixel, and its bytes on the way from the edge to PostgreSQL.
+//!
+//! The edge encodes a hit once; nothing decodes it before the loader does. The encoding is little-endian, its own
+//! length is in front, and every length is checked before it is believed:
+//!
+//! ```text
+//! length u16 (of what follows) | at i64 µs since 1970 | sent_at u32 s since 1970, 0 = unknown
+//! | image 16 | message 16 | recipient 16 (nil = absent) | network u16 | flags u8 | address 0, 4 or 16 | user agent rest
+//! ```
+//!
+//! A user agent is made safe here, before the spool: lossy UTF-8, no NUL, at most [`USER_AGENT_BYTES_MAX`] bytes, so
+//! that PostgreSQL can never refuse it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use uuid::Uuid;
+
+/// Longest user agent that is kept, in bytes; longer ones are cut at a character's start.
+pub const USER_AGENT_BYTES_MAX: usize = 512;
+
+/// Bytes of an encoded hit before its address and user agent, without the length in front.
+const FIXED_BYTES: usize = 8 + 4 + 16 * 3 + 2 + 1;
+
+/// Bytes of the length in front of an encoded hit.
+const LENGTH_BYTES: usize = 2;
+
+/// The most that one encoded hit can take, in bytes.
+pub const ENCODED_BYTES_MAX: usize = LENGTH_BYTES + FIXED_BYTES + 16 + USER_AGENT_BYTES_MAX;
+
+/// The least that one encoded hit can take, in bytes.
+pub const ENCODED_BYTES_MIN: usize = LENGTH_BYTES + FIXED_BYTES;
+
+const FLAG_PREFETCH: u8 = 1;
+const FLAG_IPV4: u8 = 2;
+const FLAG_IPV6: u8 = 4;
+
+/// One recorded fetch. It borrows its user agent, so that reading one from a frame copies nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hit<'a> {
+    /// When it was answered: microseconds since 1970-01-01 UTC, by this machine's clock.
+    pub at_us: i64,
+    /// When its message was sent, in seconds since 1970-01-01 UTC; 0 where the link does not say.
+    pub sent_at_s: u32,
+    /// The image that was asked for.
+    pub image: Uuid,
+    /// The sender's id of the message; nil where the link has none.
+    pub message: Uuid,
+    /// The sender's id of the recipient; nil where the link has none.
+    pub recipient: Uuid,
+    /// The provider network in which the full address lies; 0 is none that we know.
+    pub network: u16,
+    /// A request header said that nobody looked yet.
+    pub prefetch: bool,
+    /// The client's address as far as `PIXELD_IP_PRIVACY` lets it be kept.
+    pub address: Option<IpAddr>,
+    /// The user agent, already made safe.
+    pub user_agent: &'a str,
+}
+
+/// Why bytes are not a hit.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HitError {
+    /// Fewer bytes than the length in front, or the fixed part, asks for.
+    #[error("a hit is cut short: {need} bytes needed, {have} there")]
+    Short {
+        /// Bytes that the hit asks for.
+        need: usize,
+        /// Bytes that are there.
+        have: usize,
+    },
+    /// The length in front is beyond what a hit can have.
+    #[error("a hit claims {0} bytes; at most {max} are possible", max = ENCODED_BYTES_MAX - LENGTH_BYTES)]
+    Long(usize),
+    /// Flags that this version does not write.
+    #[error("a hit has unknown flags {0:#04x}")]
+    Flags(u8),
+    /// The user agent is no UTF-8 although it was made so before it was written.
+    #[error("a hit's user agent is not UTF-8")]
+    UserAgent,
+}
+
+impl<'a> Hit<'a> {
+    /// Appends the hit's bytes to `out`. A user agent that was not made safe is cut to the bound.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let user_agent = cut_at_char(self.user_agent, USER_AGENT_BYTES_MAX);
+        let (address_flag, address_bytes) = match self.address {
+            None => (0, 0),
+            Some(IpAddr::V4(_)) => (FLAG_IPV4, 4),
+            Some(IpAddr::V6(_)) => (FLAG_IPV6, 16),
+        };
+        let length = FIXED_BYTES + address_bytes + user_agent.len();
+        out.reserve(LENGTH_BYTES + length);
+        out.extend_from_slice(&(length as u16).to_le_bytes());
+        out.extend_from_slice(&self.at_us.to_le_bytes());
+        out.extend_from_slice(&self.sent_at_s.to_le_bytes());
+        out.extend_from_slice(self.image.as_bytes());
+        out.extend_from_slice(self.message.as_bytes());
+        out.extend_from_slice(self.recipient.as_bytes());
+        out.extend_from_slice(&self.network.to_le_bytes());
+        out.push(address_flag | if self.prefetch { FLAG_PREFETCH } else { 0 });
+        match self.address {
+            None => {}
+            Some(IpAddr::V4(address)) => out.extend_from_slice(&address.octets()),
+            Some(IpAddr::V6(address)) => out.extend_from_slice(&address.octets()),
+        }
+        out.extend_from_slice(user_agent.as_bytes());
+    }
+
+    /// Reads one hit from the front of `bytes` and returns it with what follows.
+    ///
+    /// # Errors
+    /// [`HitError`] where the bytes are none that [`Hit::encode`] writes.
+    pub fn decode(bytes: &'a [u8]) -> Result<(Hit<'a>, &'a [u8]), HitError> {
+        let short = |need| HitError::Short { need, have: bytes.len() };
+        let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(short(LENGTH_BYTES))?;
+        let length = usize::from(u16::from_le_bytes(*length));
+        if length > ENCODED_BYTES_MAX - LENGTH_BYTES {
+            return Err(HitError::Long(length));
+        }
+        let (mut body, rest) = rest.split_at_checked(length).ok_or(short(LENGTH_BYTES + length))?;
+        let need = || HitError::Short { need: FIXED_BYTES, have: length };
+        let at_us = i64::from_le_bytes(*take(&mut body).ok_or_else(need)?);
+        let sent_at_s = u32::from_le_bytes(*take(&mut body).ok_or_else(need)?);
+        let image = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let message = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let recipient = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let network = u16::from_le_bytes(*take(&mut body).ok_or_else(need)?);
+        let [flags] = *take(&mut body).ok_or_else(need)?;
+        let address = match flags & !FLAG_PREFETCH {
+            0 => None,
+            FLAG_IPV4 => Some(IpAddr::V4(Ipv4Addr::from(*take::<4>(&mut body).ok_or_else(need)?))),
+            FLAG_IPV6 => Some(IpAddr::V6(Ipv6Addr::from(*take::<16>(&mut body).ok_or_else(need)?))),
+            _ => return Err(HitError::Flags(flags)),
+        };
+        let user_agent = std::str::from_utf8(body).map_err(|_| HitError::UserAgent)?;
+        let prefetch = flags & FLAG_PREFETCH != 0;
+        Ok((Hit { at_us, sent_at_s, image, message, recipient, network, prefetch, address, user_agent }, rest))
+    }
+}
+
+/// A user agent as it may be stored: lossy UTF-8 without NUL, at most [`USER_AGENT_BYTES_MAX`] bytes.
+#[must_use]
+pub fn safe_user_agent(raw: &[u8]) -> std::borrow::Cow<'_, str> {
+    // Three times the bound is enough input: each invalid byte can grow to three, none can shrink to less than itself.
+    let raw = &raw[..raw.len().min(3 * USER_AGENT_BYTES_MAX)];
+    match std::str::from_utf8(raw) {
+        Ok(text) if !raw.contains(&0) => cut_at_char(text, USER_AGENT_BYTES_MAX).into(),
+        _ => {
+            let text: String = String::from_utf8_lossy(raw).chars().filter(|&c| c != '\0').collect();
+            cut_at_char(&text, USER_AGENT_BYTES_MAX).to_owned().into()
+        }
+    }
+}
+
+/// Takes the first `N` bytes off `bytes`, or nothing where there are fewer.
+fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (first, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(first)
+}
+
+/// The longest front of `text` that is at most `bytes_max` bytes and ends between characters.
+fn cut_at_char(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_address() -> impl Strategy<Value = Option<IpAddr>> {
+        prop_oneof![
+            Just(None),
+            any::<[u8; 4]>().prop_map(|b| Some(IpAddr::from(b))),
+            any::<[u8; 16]>().prop_map(|b| Some(IpAddr::from(b))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_hit_reads_back_as_it_was_written(
+            at_us: i64, sent_at_s: u32, image: [u8; 16], message: [u8; 16], recipient: [u8; 16], network: u16,
+            prefetch: bool, address in any_address(), raw in prop::collection::vec(any::<u8>(), 0..700), rest: Vec<u8>,
+        ) {
+            let user_agent = safe_user_agent(&raw);
+            let hit = Hit {
+                at_us, sent_at_s, network, prefetch, address, user_agent: &user_agent,
+                image: Uuid::from_bytes(image), message: Uuid::from_bytes(message), recipient: Uuid::from_bytes(recipient),
+            };
+            let mut bytes = Vec::new();
+            hit.encode(&mut bytes);
+            prop_assert!(bytes.len() >= ENCODED_BYTES_MIN && bytes.len() <= ENCODED_BYTES_MAX);
+            bytes.extend_from_slice(&rest);
+            prop_assert_eq!(Hit::decode(&bytes), Ok((hit, &rest[..])));
+        }
+
+        #[test]
+        fn any_bytes_decode_or_are_refused_without_a_panic(bytes: Vec<u8>) {
+            if let Ok((hit, rest)) = Hit::decode(&bytes) {
+                let mut again = Vec::new();
+                hit.encode(&mut again);
+                prop_assert_eq!(&bytes[..bytes.len() - rest.len()], &again[..]);
+            }
+        }
+
+        #[test]
+        fn a_user_agent_is_made_safe(raw in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let safe = safe_user_agent(&raw);
+            prop_assert!(safe.len() <= USER_AGENT_BYTES_MAX && !safe.contains('\0'));
+        }
+    }
+
+    #[test]
+    fn an_ordinary_user_agent_is_kept_as_it_is() {
+        assert_eq!(safe_user_agent(b"Mozilla/5.0 \xe2\x98\x83"), "Mozilla/5.0 \u{2603}");
+        assert_eq!(safe_user_agent(b"a\0b\xff"), "ab\u{fffd}");
+    }
+}

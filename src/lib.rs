@@ -1,0 +1,24 @@
+//! pixeld: which emails were opened, by whom, when, and how surely.
+//!
+//! # Layout
+//! - [`config`]: settings from the environment, checked before a port is bound.
+//! - [`hit`]: one recorded fetch and its bytes; what travels from the edge to PostgreSQL.
+//! - [`edge`]: the public listener. Sees `hit`, `images` and the sending half of `ingest::queue`; never `db`.
+//! - [`images`]: which images exist and their bytes, cached; kept in step with PostgreSQL.
+//! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
+//! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
+//! - [`admin`]: the private listener. Sees `db` and `metrics`; never `edge` or `ingest`.
+//! - [`app`]: the only place where these are wired together; start order and drain order.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod edge;
+pub mod hit;
+pub mod images;
+pub mod ingest;
+pub mod metrics;
+pub mod shutdown;
+pub mod telemetry;
