@@ -1,1 +1,393 @@
-//! placeholder
+//! Every number that pixeld tells of itself, and how it is shown at `/metrics`.
+//!
+//! Guarantees: at rest (nothing in flight) `accepted + recovered = queued + spooled + loaded + dropped`, exactly. The hot path
+//! counts into its own core's cache line, and the sums are made when somebody looks. Gives up: while hits are moving, the
+//! terms are read one after the other, so that the sum can be off by what moved meanwhile.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// A count that only grows. Relaxed, since nothing is ordered by it.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Counts one.
+    pub fn one(&self) {
+        self.add(1);
+    }
+
+    /// Counts `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A level that goes up and down.
+#[derive(Debug, Default)]
+pub struct Level(AtomicI64);
+
+impl Level {
+    /// Moves the level by `n`.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Sets the level.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The level now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One thing counted by the names of a closed list.
+macro_rules! labelled {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant),* }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            /// The name in the metrics.
+            #[must_use]
+            pub fn label(self) -> &'static str {
+                match self { $($name::$variant => $label),* }
+            }
+        }
+    };
+}
+
+labelled! {
+    /// Why an accepted hit was given up on purpose.
+    DropReason {
+        /// The client address went beyond `PIXELD_ADDRESS_RATE`.
+        AddressRate = "address_rate",
+        /// The queue in memory was full.
+        QueueFull = "queue_full",
+        /// The spool reached `PIXELD_SPOOL_BYTES_MAX`.
+        SpoolFull = "spool_full",
+        /// The file system had no room.
+        DiskFull = "disk_full",
+        /// The disk refused the write for another reason.
+        DiskError = "disk_error",
+        /// The same hit was recorded within `PIXELD_THROTTLE`.
+        Throttled = "throttled",
+        /// No such image, as PostgreSQL says; the edge had no list yet.
+        UnknownImage = "unknown_image",
+        /// Older than `PIXELD_RETENTION_DAYS` when it was loaded.
+        Expired = "expired",
+        /// PostgreSQL refused the row; its bytes were copied aside.
+        Quarantined = "quarantined",
+        /// Its bytes on disk were damaged; they were copied aside.
+        Damaged = "damaged",
+    }
+}
+
+labelled! {
+    /// How a request on the public listener ended.
+    Outcome {
+        /// 200 with the stored image.
+        Image = "image",
+        /// 200 with the transparent GIF, since the image could not be had in time.
+        Fallback = "fallback",
+        /// 304.
+        NotModified = "not_modified",
+        /// 200 with the transparent GIF of a deleted image.
+        Deleted = "deleted",
+        /// 200 with the image; the message or recipient was no id.
+        Malformed = "malformed",
+        /// 404 with the GIF: an unknown or malformed image id.
+        UnknownImage = "unknown_image",
+        /// 404 with the GIF: no such path.
+        NotFound = "not_found",
+        /// 405.
+        MethodNotAllowed = "method_not_allowed",
+        /// 400 or 413: a GET with a body.
+        BodyRefused = "body_refused",
+        /// `/healthz`.
+        Health = "health",
+    }
+}
+
+/// What one core of the edge counts. Its own cache lines: two cores that count into one line wait for each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct CoreCounts {
+    /// Hits that a request made and that promise 2 counts from here on.
+    pub accepted: Count,
+    /// Hits answered before their bytes were known to be in the spool.
+    pub answered_unwritten: Count,
+    /// Requests by outcome, in the order of [`Outcome::ALL`].
+    pub requests: [Count; Outcome::ALL.len()],
+    /// HEAD requests among them.
+    pub heads: Count,
+    /// Connections accepted.
+    pub connections_opened: Count,
+    /// Connections closed by us because a limit or a time-out was reached.
+    pub connections_cut: Count,
+    /// Connections open now.
+    pub connections: Level,
+    /// Requests that carried X-Forwarded-For from a peer that is not trusted.
+    pub forwarded_untrusted: Count,
+}
+
+impl CoreCounts {
+    /// Counts a request.
+    pub fn request(&self, outcome: Outcome) {
+        self.requests[outcome as usize].one();
+    }
+}
+
+/// The numbers of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    /// A set for each core of the edge.
+    pub cores: Box<[CoreCounts]>,
+    /// Hits found in older spools and not yet loaded when they were found.
+    pub recovered: Level,
+    /// Hits in memory, between an edge core and the spool.
+    pub queued: Level,
+    /// Hits in a spool, not yet loaded.
+    pub spooled: Level,
+    /// Hits that PostgreSQL committed.
+    pub loaded: Count,
+    /// Hits dropped, in the order of [`DropReason::ALL`].
+    pub dropped: [Count; DropReason::ALL.len()],
+    /// Hits whose time was outside what can be true, and was moved to its edge.
+    pub clamped: Count,
+    /// Hits whose user agent was not kept, since too many new ones came in an hour.
+    pub user_agents_capped: Count,
+    /// Bytes of all spools.
+    pub spool_bytes: Level,
+    /// Bytes that spools may still grow by: the bound's or the disk's, whichever is less.
+    pub spool_room: Level,
+    /// Bytes appended to the spool.
+    pub spool_appended: Count,
+    /// Minutes until the spool is full if nothing is loaded and hits come as in the last minutes; -1 is more than we know.
+    pub outage_minutes: Level,
+    /// Syncs of a segment that failed.
+    pub sync_failures: Count,
+    /// Damaged places found in segments.
+    pub damages: Count,
+    /// When the oldest hit that is not loaded was made, in µs since 1970; 0 while none is known.
+    pub oldest_at_us: AtomicI64,
+    /// Batches that failed and were tried again.
+    pub load_retries: Count,
+    /// 1 while the loader has a working connection.
+    pub database_up: Level,
+    /// Rows of a committed batch.
+    pub batch_rows: Histogram,
+    /// Seconds that a batch's COPY took.
+    pub copy_seconds: Histogram,
+    /// Bytes of cached images.
+    pub image_cache_bytes: Level,
+}
+
+impl Metrics {
+    /// Numbers for an edge of `cores` cores, all zero.
+    #[must_use]
+    pub fn new(cores: usize) -> Arc<Metrics> {
+        Arc::new(Metrics {
+            cores: (0..cores).map(|_| CoreCounts::default()).collect(),
+            recovered: Level::default(),
+            queued: Level::default(),
+            spooled: Level::default(),
+            loaded: Count::default(),
+            dropped: Default::default(),
+            clamped: Count::default(),
+            user_agents_capped: Count::default(),
+            spool_bytes: Level::default(),
+            spool_room: Level::default(),
+            spool_appended: Count::default(),
+            outage_minutes: Level(AtomicI64::new(-1)),
+            sync_failures: Count::default(),
+            damages: Count::default(),
+            oldest_at_us: AtomicI64::new(0),
+            load_retries: Count::default(),
+            database_up: Level::default(),
+            batch_rows: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+            copy_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            image_cache_bytes: Level::default(),
+        })
+    }
+
+    /// Counts `n` hits dropped for `reason`.
+    pub fn drop_hits(&self, reason: DropReason, n: u64) {
+        self.dropped[reason as usize].add(n);
+    }
+
+    /// Hits dropped for `reason` so far.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize].get()
+    }
+
+    /// Hits accepted so far, over all cores.
+    pub fn accepted(&self) -> u64 {
+        self.sum(|core| &core.accepted)
+    }
+
+    /// Hits in memory or in a spool.
+    pub fn waiting(&self) -> i64 {
+        self.queued.get() + self.spooled.get()
+    }
+
+    /// Seconds since the oldest hit that is not loaded was made; 0 where all are.
+    #[must_use]
+    pub fn load_lag_seconds(&self, now_us: i64) -> f64 {
+        let oldest = self.oldest_at_us.load(Ordering::Relaxed);
+        if self.waiting() <= 0 || oldest == 0 { 0.0 } else { (now_us - oldest).max(0) as f64 / 1e6 }
+    }
+
+    /// The text of `/metrics`, in the OpenMetrics format.
+    ///
+    /// # Errors
+    /// None in practice; what the encoder says.
+    pub fn render(self: &Arc<Metrics>) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("pixeld");
+        registry.register("load_batch_rows", "Rows of a committed batch", self.batch_rows.clone());
+        registry.register("load_copy_seconds", "Seconds that a batch's COPY took", self.copy_seconds.clone());
+        registry.register_collector(Box::new(Shown(Arc::clone(self))));
+        let mut text = String::with_capacity(8 << 10);
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn sum(&self, count: impl Fn(&CoreCounts) -> &Count) -> u64 {
+        self.cores.iter().map(|core| count(core).get()).sum()
+    }
+}
+
+/// The metrics as a collector.
+#[derive(Debug)]
+struct Shown(Arc<Metrics>);
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let m = &*self.0;
+        let e = &mut encoder;
+        counter(e, "hits_accepted", "Hits made by a request", m.accepted())?;
+        gauge(e, "hits_recovered", "Hits found in older spools at start", m.recovered.get())?;
+        gauge(e, "hits_queued", "Hits in memory, on the way to the spool", m.queued.get())?;
+        gauge(e, "hits_spooled", "Hits in a spool, not yet in PostgreSQL (the backlog)", m.spooled.get())?;
+        counter(e, "hits_loaded", "Hits committed by PostgreSQL", m.loaded.get())?;
+        let dropped = DropReason::ALL.iter().map(|&reason| (reason.label(), m.dropped(reason)));
+        counters(e, "hits_dropped", "Hits given up on purpose", "reason", dropped)?;
+        counter(e, "hits_clamped", "Hits whose impossible time was moved", m.clamped.get())?;
+        counter(
+            e,
+            "answered_unwritten",
+            "Hits answered before they were known to be written",
+            m.sum(|c| &c.answered_unwritten),
+        )?;
+        let requests = Outcome::ALL.iter().map(|&o| (o.label(), m.sum(|core| &core.requests[o as usize])));
+        counters(e, "requests", "Requests on the public listener", "outcome", requests)?;
+        counter(e, "requests_head", "HEAD requests among them", m.sum(|c| &c.heads))?;
+        counter(e, "forwarded_untrusted", "Requests with X-Forwarded-For from a peer that is not trusted", {
+            m.sum(|c| &c.forwarded_untrusted)
+        })?;
+        counter(e, "connections_opened", "Connections accepted", m.sum(|c| &c.connections_opened))?;
+        counter(e, "connections_cut", "Connections closed at a limit or time-out", m.sum(|c| &c.connections_cut))?;
+        gauge(e, "connections", "Connections open now", m.cores.iter().map(|c| c.connections.get()).sum())?;
+        gauge(e, "spool_bytes", "Bytes of all spools, loaded segments that are kept included", m.spool_bytes.get())?;
+        gauge(e, "spool_room_bytes", "Bytes that spools may still grow by", m.spool_room.get())?;
+        counter(e, "spool_appended_bytes", "Bytes appended to the spool", m.spool_appended.get())?;
+        gauge(
+            e,
+            "outage_minutes_left",
+            "Minutes of database outage that the spool can still take (-1: no traffic to tell by)",
+            m.outage_minutes.get(),
+        )?;
+        counter(e, "spool_sync_failures", "Syncs of a segment that failed", m.sync_failures.get())?;
+        counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
+        let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
+        lag.encode(e.encode_descriptor(
+            "load_lag_seconds",
+            "Age of the oldest hit that is not in PostgreSQL",
+            None,
+            { prometheus_client::metrics::MetricType::Gauge },
+        )?)?;
+        counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
+        gauge(e, "database_up", "1 while the loader's connection works", m.database_up.get())?;
+        counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
+        gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())
+    }
+}
+
+fn counter(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?)
+}
+
+fn gauge(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?)
+}
+
+fn counters(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut family = e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?;
+    for (value_label, value) in values {
+        let labels = [(label, value_label)];
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_shown_with_its_labels() {
+        let metrics = Metrics::new(2);
+        metrics.cores[0].accepted.add(2);
+        metrics.cores[1].accepted.add(3);
+        metrics.drop_hits(DropReason::Throttled, 4);
+        metrics.cores[1].request(Outcome::Malformed);
+        let text = metrics.render().unwrap();
+        for line in [
+            "pixeld_hits_accepted_total 5",
+            "pixeld_hits_dropped_total{reason=\"throttled\"} 4",
+            "pixeld_requests_total{outcome=\"malformed\"} 1",
+            "pixeld_hits_queued 0",
+            "pixeld_load_lag_seconds 0.0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn nothing_waiting_means_no_lag() {
+        let metrics = Metrics::new(1);
+        metrics.oldest_at_us.store(1_000_000, Ordering::Relaxed);
+        assert_eq!(metrics.load_lag_seconds(9_000_000), 0.0);
+        metrics.spooled.add(1);
+        assert_eq!(metrics.load_lag_seconds(9_000_000), 8.0);
+    }
+}

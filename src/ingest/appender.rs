@@ -1,0 +1,337 @@
+//! Appends groups of hits to the current segment, and begins the next one.
+//!
+//! Guarantees: after `Ok` every hit of the group has a number and is in a file, whole; after `Err` none of them is, no
+//! number was used, and the file ends where it ended before. What was not synced yet is kept in memory (at most
+//! [`UNSYNCED_BYTES_MAX`]) and written again, into a new segment, when a sync fails: a failed fdatasync may have thrown the
+//! pages away, and asking the same file again would be told that all is well. Gives up: beyond that bound, what a failed
+//! sync took can only be read from the page cache.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::queue::Batch;
+use super::spool::disk::{Disk, DiskFile};
+use super::spool::frame::{self, FRAME_PAYLOAD_BYTES_MAX};
+use super::spool::segment::{self, SEGMENT_HEADER_BYTES, SegmentId};
+use super::spool::{Segment, Spool, SpoolRoom};
+use crate::metrics::{DropReason, Metrics};
+
+/// Bytes after which a segment ends, unless the spool's bound is small.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// Time after which a segment ends even if it is small, so that what is loaded can be removed.
+const SEGMENT_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Bytes of frames kept in memory until a sync has made them safe.
+const UNSYNCED_BYTES_MAX: usize = 64 << 20;
+
+/// How long hits are dropped without asking the disk again after it refused a write.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Appends to one spool.
+pub struct Appender {
+    spool: Arc<Spool>,
+    room: Arc<SpoolRoom>,
+    disk: Arc<dyn Disk>,
+    metrics: Arc<Metrics>,
+    segment_bytes_max: u64,
+    current: Option<Current>,
+    next_seq: u64,
+    unsynced: Unsynced,
+    refused: Option<(Instant, DropReason)>,
+}
+
+/// The segment that is being appended to.
+struct Current {
+    id: SegmentId,
+    file: Arc<dyn DiskFile>,
+    length: u64,
+    opened: Instant,
+}
+
+/// Frames that no sync has covered yet, in order, one behind the other.
+#[derive(Default)]
+struct Unsynced {
+    bytes: Vec<u8>,
+    /// Of each frame: its length in bytes and the number behind its last hit.
+    frames: VecDeque<(usize, u64)>,
+    /// Frames were let go, since there were too many.
+    incomplete: bool,
+}
+
+impl Appender {
+    /// Begins to append to an empty spool.
+    #[must_use]
+    pub fn new(spool: Arc<Spool>, room: Arc<SpoolRoom>, disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Appender {
+        let segment_bytes_max = SEGMENT_BYTES_MAX.min(room.bytes_max / 8);
+        Appender {
+            spool,
+            room,
+            disk,
+            metrics,
+            segment_bytes_max,
+            current: None,
+            next_seq: 0,
+            unsynced: Unsynced::default(),
+            refused: None,
+        }
+    }
+
+    /// The number that the next hit will get.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// The file that was appended to last, if it is still the current one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Arc<dyn DiskFile>> {
+        self.current.as_ref().map(|current| &current.file)
+    }
+
+    /// Writes the hits of `batches` as one group.
+    ///
+    /// # Errors
+    /// Why none of them was written; the caller drops and counts them.
+    pub fn append(&mut self, batches: &[Batch]) -> Result<(), DropReason> {
+        if let Some((since, reason)) = self.refused {
+            if since.elapsed() < RETRY_PAUSE {
+                return Err(reason);
+            }
+            self.refused = None;
+        }
+        let kept_bytes = self.unsynced.bytes.len();
+        let kept_frames = self.unsynced.frames.len();
+        let next_seq = self.encode(batches);
+        let outcome = self.write_from(kept_bytes, next_seq);
+        match outcome {
+            Ok(()) => self.unsynced.bound(),
+            Err(reason) => {
+                self.unsynced.bytes.truncate(kept_bytes);
+                self.unsynced.frames.truncate(kept_frames);
+                self.refused = Some((Instant::now(), reason));
+            }
+        }
+        outcome
+    }
+
+    /// Encodes the group behind what is unsynced; returns the number behind its last hit.
+    fn encode(&mut self, batches: &[Batch]) -> u64 {
+        let out = &mut self.unsynced.bytes;
+        let mut seq = self.next_seq;
+        let mut rest = batches;
+        while !rest.is_empty() {
+            let start = frame::begin(out);
+            let mut count = 0;
+            while let Some((batch, others)) = rest.split_first() {
+                let payload = out.len() - start - frame::FRAME_HEADER_BYTES;
+                if count > 0 && payload + batch.bytes.len() > FRAME_PAYLOAD_BYTES_MAX {
+                    break;
+                }
+                out.extend_from_slice(&batch.bytes);
+                count += batch.count;
+                rest = others;
+            }
+            frame::finish(out, start, self.spool.key, seq, count);
+            seq += u64::from(count);
+            self.unsynced.frames.push_back((out.len() - start, seq));
+        }
+        seq
+    }
+
+    /// Writes what lies in `unsynced` from `start` on, beginning a segment where needed, and publishes it.
+    fn write_from(&mut self, start: usize, next_seq: u64) -> Result<(), DropReason> {
+        let bytes = (self.unsynced.bytes.len() - start) as u64;
+        let full = |current: &Current| {
+            current.length + bytes > self.segment_bytes_max.max(SEGMENT_HEADER_BYTES as u64 + bytes)
+                || current.opened.elapsed() > SEGMENT_AGE_MAX
+        };
+        if self.current.as_ref().is_some_and(full) {
+            self.end_segment();
+        }
+        if !self.room.fits(bytes + SEGMENT_HEADER_BYTES as u64) {
+            // Ended, so that it can be removed once it is loaded; else a small bound would never have room again.
+            self.end_segment();
+            return Err(DropReason::SpoolFull);
+        }
+        let first_attempt = self.write_group(start, next_seq);
+        let Err(error) = first_attempt else { return Ok(()) };
+        if is_full(&error) {
+            tracing::debug!(%error, "no room for the spool");
+            return Err(DropReason::DiskFull);
+        }
+        tracing::error!(%error, "a segment refused a write; its successor is tried");
+        self.end_segment();
+        self.write_group(start, next_seq).map_err(|error| {
+            tracing::error!(%error, "the spool cannot be written; hits are dropped until it can");
+            if is_full(&error) { DropReason::DiskFull } else { DropReason::DiskError }
+        })
+    }
+
+    /// One attempt at writing what lies in `unsynced` from `start` on.
+    fn write_group(&mut self, start: usize, next_seq: u64) -> io::Result<()> {
+        if self.current.is_none() {
+            self.begin_segment(self.next_seq)?;
+        }
+        let Some(current) = &mut self.current else { return Err(io::Error::other("no segment")) };
+        let bytes = &self.unsynced.bytes[start..];
+        if let Err(error) = write_all(&*current.file, bytes, current.length) {
+            // A torn frame is cut off. Where even that fails, the segment ends before it and readers stop there.
+            if let Err(error) = current.file.truncate(current.length) {
+                tracing::error!(%error, "a torn write could not be cut back; the segment ends before it");
+                self.end_segment();
+            } else if current.length == SEGMENT_HEADER_BYTES as u64 {
+                self.discard_segment();
+            }
+            return Err(error);
+        }
+        current.length += bytes.len() as u64;
+        self.next_seq = next_seq;
+        self.room.take(bytes.len() as u64);
+        self.metrics.spool_appended.add(bytes.len() as u64);
+        let length = current.length;
+        self.spool.publish(|published| {
+            if let Some(last) = published.segments.last_mut() {
+                last.length = length;
+            }
+            published.next_seq = next_seq;
+        });
+        Ok(())
+    }
+
+    fn begin_segment(&mut self, first_seq: u64) -> io::Result<()> {
+        let mut id = SegmentId { first_seq, rewrite: 0 };
+        let file = loop {
+            match self.disk.create(&self.spool.path(id)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => id.rewrite += 1,
+                other => break other?,
+            }
+        };
+        let header = segment::header(self.spool.uuid, first_seq);
+        if let Err(error) = write_all(&*file, &header, 0) {
+            if let Err(error) = self.disk.remove(&self.spool.path(id)) {
+                tracing::warn!(%error, "an empty segment could not be removed");
+            }
+            return Err(error);
+        }
+        let length = header.len() as u64;
+        self.room.take(length);
+        self.spool.publish(|published| published.segments.push(Segment { id, length, ended: false }));
+        self.current = Some(Current { id, file, length, opened: Instant::now() });
+        Ok(())
+    }
+
+    /// Takes the current segment back: it holds nothing, and a reader that looks for a number by the segments' first
+    /// numbers must not be led to it.
+    fn discard_segment(&mut self) {
+        let Some(current) = self.current.take() else { return };
+        self.spool.publish(|published| published.segments.retain(|segment| segment.id != current.id));
+        self.room.give_back(current.length);
+        if let Err(error) = self.disk.remove(&self.spool.path(current.id)) {
+            tracing::warn!(%error, "an empty segment could not be removed");
+        }
+    }
+
+    /// Ends the current segment; the next append begins another.
+    pub fn end_segment(&mut self) {
+        let Some(current) = self.current.take() else { return };
+        self.spool.publish(|published| {
+            for segment in published.segments.iter_mut().filter(|segment| segment.id == current.id) {
+                segment.ended = true;
+            }
+        });
+    }
+
+    /// Ends the current segment if it is old.
+    pub fn end_old_segment(&mut self) {
+        if self.current.as_ref().is_some_and(|current| current.opened.elapsed() > SEGMENT_AGE_MAX) {
+            self.end_segment();
+        }
+    }
+
+    /// A sync has covered all hits before `seq`.
+    pub fn synced(&mut self, seq: u64) {
+        let mut bytes = 0;
+        while self.unsynced.frames.front().is_some_and(|&(_, next_seq)| next_seq <= seq) {
+            bytes += self.unsynced.frames.pop_front().map_or(0, |(length, _)| length);
+        }
+        self.unsynced.bytes.drain(..bytes);
+        self.unsynced.incomplete &= !self.unsynced.frames.is_empty();
+    }
+
+    /// A sync has failed: writes all that is unsynced again, into a new segment, under the numbers it has.
+    ///
+    /// # Errors
+    /// As the disk says; call again later.
+    pub fn rewrite_unsynced(&mut self) -> io::Result<()> {
+        self.end_segment();
+        if self.unsynced.incomplete {
+            tracing::error!(
+                "a sync failed after more was written than is kept in memory; a power cut now could lose hits"
+            );
+        }
+        if self.unsynced.frames.is_empty() {
+            return Ok(());
+        }
+        let first = self.first_unsynced_seq();
+        self.begin_segment(first)?;
+        let next_seq = self.next_seq;
+        let written = self.write_group(0, next_seq);
+        if written.is_err() {
+            self.end_segment();
+        }
+        written
+    }
+
+    /// The number of the first unsynced hit, read from its frame.
+    fn first_unsynced_seq(&self) -> u64 {
+        frame::decode(self.spool.key, &self.unsynced.bytes).map_or(self.next_seq, |frame| frame.first_seq)
+    }
+
+    /// Ends the spool: nothing will be appended any more.
+    pub fn close(&mut self) {
+        self.end_segment();
+        self.spool.publish(|published| published.closed = true);
+    }
+}
+
+impl Unsynced {
+    /// Lets the oldest frames go where there are too many bytes.
+    fn bound(&mut self) {
+        let mut bytes = 0;
+        while self.bytes.len() - bytes > UNSYNCED_BYTES_MAX {
+            let Some((length, _)) = self.frames.pop_front() else { break };
+            bytes += length;
+            self.incomplete = true;
+        }
+        self.bytes.drain(..bytes);
+    }
+}
+
+fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the disk has no room, for us or at all.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::WriteZero
+    )
+}

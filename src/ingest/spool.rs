@@ -1,0 +1,127 @@
+//! The spool: hits on disk between the edge's answer and PostgreSQL's commit.
+//!
+//! Guarantees: a hit whose receipt was given is in a frame of a segment; hits are numbered from 0 without gaps; a spool
+//! is begun anew at every start under a fresh UUID, so that a tail that a power cut took, a cloned disk or a restored
+//! backup can never use a number twice. Gives up: numbers say nothing of time, and a spool by itself does not know how far
+//! it was loaded; that is the mark, in PostgreSQL.
+//!
+//! The writer appends and publishes how far (here); the loader reads no further. Both see the same list of segments.
+
+pub mod disk;
+pub mod frame;
+pub mod reader;
+pub mod recovery;
+pub mod segment;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use frame::FrameKey;
+use segment::SegmentId;
+
+/// One spool: where it lies and which segments it has.
+#[derive(Debug)]
+pub struct Spool {
+    /// The spool's own UUID, made at the start that began it.
+    pub uuid: Uuid,
+    /// The folder that holds its segments.
+    pub folder: PathBuf,
+    /// The start of its frames' checksums.
+    pub key: FrameKey,
+    published: Mutex<Published>,
+    /// Told when something was published.
+    pub grown: Notify,
+}
+
+/// What may be read.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// The segments, as the stream runs. Loaded ones leave at the front.
+    pub segments: Vec<Segment>,
+    /// The number that the next hit will get.
+    pub next_seq: u64,
+    /// Nothing will be appended any more.
+    pub closed: bool,
+}
+
+/// One segment as far as it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Which one.
+    pub id: SegmentId,
+    /// Bytes that may be read, header included.
+    pub length: u64,
+    /// Nothing will be appended to it any more.
+    pub ended: bool,
+}
+
+impl Spool {
+    /// A spool that lies in `spools` under its UUID, with what `published` says.
+    #[must_use]
+    pub fn new(spools: &Path, uuid: Uuid, published: Published) -> Arc<Spool> {
+        let folder = spools.join(uuid.to_string());
+        let key = FrameKey::of(uuid);
+        Arc::new(Spool { uuid, folder, key, published: Mutex::new(published), grown: Notify::new() })
+    }
+
+    /// Where a segment lies.
+    #[must_use]
+    pub fn path(&self, segment: SegmentId) -> PathBuf {
+        self.folder.join(segment.file_name())
+    }
+
+    /// What may be read, now.
+    #[must_use]
+    pub fn published(&self) -> MutexGuard<'_, Published> {
+        // A panic elsewhere leaves whole values behind, since each change is one assignment after the write it tells of.
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what may be read and tells the reader.
+    pub fn publish(&self, change: impl FnOnce(&mut Published)) {
+        change(&mut self.published());
+        self.grown.notify_one();
+    }
+}
+
+/// Bytes that all spools take, against their bound.
+#[derive(Debug)]
+pub struct SpoolRoom {
+    bytes: AtomicU64,
+    /// The bound: `PIXELD_SPOOL_BYTES_MAX`.
+    pub bytes_max: u64,
+}
+
+impl SpoolRoom {
+    /// Room of at most `bytes_max`, of which `bytes` are taken.
+    #[must_use]
+    pub fn new(bytes: u64, bytes_max: u64) -> SpoolRoom {
+        SpoolRoom { bytes: AtomicU64::new(bytes), bytes_max }
+    }
+
+    /// Bytes that are taken.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether `more` bytes fit.
+    #[must_use]
+    pub fn fits(&self, more: u64) -> bool {
+        self.bytes().saturating_add(more) <= self.bytes_max
+    }
+
+    /// Takes bytes.
+    pub fn take(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Gives bytes back.
+    pub fn give_back(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

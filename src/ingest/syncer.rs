@@ -1,0 +1,153 @@
+//! The syncer: a thread that makes written segments survive a power cut.
+//!
+//! Guarantees: with `written`, everything is synced within [`SYNC_INTERVAL`] and a disk's time for it; with `synced`, one
+//! fdatasync covers all that was written while the one before ran, and only then receipts are given. A file whose sync
+//! failed is never asked again; the writer is told to write its unsynced frames elsewhere.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::queue::CoreReceipts;
+use super::spool::disk::DiskFile;
+use crate::config::Durability;
+use crate::metrics::Metrics;
+
+/// How often `written` syncs.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the writer and the syncer share.
+#[derive(Default)]
+pub struct Syncs {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Files with something unsynced, oldest first.
+    files: Vec<Arc<dyn DiskFile>>,
+    /// All hits before this number are in those files or synced.
+    written_seq: u64,
+    /// All hits before this number are synced.
+    synced_seq: u64,
+    /// Receipts to give once all that is written now is synced: core and batch number.
+    waiting: Vec<(usize, u64)>,
+    failed: bool,
+    closed: bool,
+}
+
+/// What the writer learns of syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncReport {
+    /// All hits before this number are synced.
+    pub synced_seq: u64,
+    /// A sync failed: what is unsynced must be written elsewhere, then [`Syncs::rewritten`] told.
+    pub failed: bool,
+}
+
+impl Syncs {
+    /// Tells that all hits before `written_seq` are written, the last of them to `file`; `receipts` wait for the sync.
+    pub fn written(&self, file: &Arc<dyn DiskFile>, written_seq: u64, receipts: impl Iterator<Item = (usize, u64)>) {
+        let mut state = self.lock();
+        let first = state.files.is_empty();
+        // After a failure the file must not be asked again; the writer writes these hits elsewhere first.
+        if !state.failed && !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
+            state.files.push(Arc::clone(file));
+        }
+        state.written_seq = written_seq;
+        let waited = state.waiting.len();
+        state.waiting.extend(receipts);
+        if first || state.waiting.len() > waited {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Gives receipts of dropped hits in their turn: a number stands for all before it, and those may wait for a sync.
+    pub fn acknowledge_in_turn(&self, receipts: impl Iterator<Item = (usize, u64)>) {
+        self.lock().waiting.extend(receipts);
+        self.changed.notify_one();
+    }
+
+    /// Tells that all that was unsynced at a failure is written again, to `file` (none: there was nothing).
+    pub fn rewritten(&self, file: Option<&Arc<dyn DiskFile>>, written_seq: u64) {
+        let mut state = self.lock();
+        state.failed = false;
+        state.written_seq = written_seq;
+        state.files.extend(file.cloned());
+        self.changed.notify_one();
+    }
+
+    /// How far syncs are.
+    pub fn report(&self) -> SyncReport {
+        let state = self.lock();
+        SyncReport { synced_seq: state.synced_seq, failed: state.failed }
+    }
+
+    /// Asks for a last sync and the thread's end.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is something to sync now. `None`: closed, and nothing is left.
+    fn next(&self, durability: Durability) -> Option<(Vec<Arc<dyn DiskFile>>, u64, Vec<(usize, u64)>)> {
+        let mut state = self.lock();
+        let mut due = None;
+        loop {
+            if state.failed || (state.files.is_empty() && state.waiting.is_empty()) {
+                if state.closed {
+                    return None;
+                }
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let now = Instant::now();
+            let due = *due.get_or_insert(now + SYNC_INTERVAL);
+            let at_once = state.closed || (durability == Durability::Synced && !state.waiting.is_empty());
+            if at_once || now >= due {
+                let waiting = std::mem::take(&mut state.waiting);
+                return Some((std::mem::take(&mut state.files), state.written_seq, waiting));
+            }
+            state = self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Runs until [`Syncs::close`]. `wake_writer` is called after a failure.
+    pub fn run(&self, durability: Durability, receipts: &[CoreReceipts], metrics: &Metrics, wake_writer: impl Fn()) {
+        while let Some((files, written_seq, waiting)) = self.next(durability) {
+            let failure = files.iter().find_map(|file| file.sync().err());
+            match failure {
+                None => {
+                    self.lock().synced_seq = written_seq;
+                    acknowledge(receipts, waiting.into_iter());
+                }
+                Some(error) => {
+                    tracing::error!(%error, "a segment could not be synced; its hits are written again elsewhere");
+                    metrics.sync_failures.one();
+                    let mut state = self.lock();
+                    state.failed = true;
+                    state.files.clear();
+                    // Their receipts come with the sync of the file that they are written to next.
+                    state.waiting.splice(0..0, waiting);
+                    drop(state);
+                    wake_writer();
+                }
+            }
+        }
+    }
+}
+
+/// Gives receipts: one a core, for its highest batch.
+pub fn acknowledge(receipts: &[CoreReceipts], batches: impl Iterator<Item = (usize, u64)>) {
+    let mut highest = vec![0; receipts.len()];
+    for (core, number) in batches {
+        highest[core] = number.max(highest[core]);
+    }
+    for (core, number) in highest.into_iter().enumerate().filter(|&(_, number)| number > 0) {
+        receipts[core].acknowledge(number);
+    }
+}

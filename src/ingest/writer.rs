@@ -1,0 +1,185 @@
+//! The writer: one thread that takes batches from the queue and appends them to the spool.
+//!
+//! Guarantees: batches are numbered in the order of the queue; a receipt is given after `write` returned (`written`) or
+//! after a sync (`synced`), or after the hits were dropped and counted. Gives up: it never waits for anybody but the disk,
+//! and while the disk stalls the queue fills and then drops.
+//!
+//! It sleeps between groups rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield` when
+//! hits come faster than it sleeps, which cost a third of a hit. The first hit after a pause wakes it at once.
+
+use std::sync::Arc;
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::TryRecvError;
+
+use super::appender::Appender;
+use super::queue::{Batch, Intake};
+use super::spool::disk::Disk;
+use super::spool::{Spool, SpoolRoom};
+use super::syncer::{Syncs, acknowledge};
+use crate::config::Durability;
+use crate::metrics::Metrics;
+
+/// How long the writer gathers after a group before it looks again.
+const FLUSH_DELAY: Duration = Duration::from_micros(300);
+
+/// How long it parks at most while nothing comes: old segments are ended and a closed queue is seen at this pace.
+const PARK_MAX: Duration = Duration::from_millis(250);
+
+/// Encoded bytes that one group holds at most; bounds what one write takes.
+const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// How long a failed rewrite of unsynced frames waits before it is tried again.
+const REWRITE_PAUSE: Duration = Duration::from_millis(250);
+
+/// The running writer.
+#[derive(Debug)]
+pub struct Writer {
+    /// The thread to wake when a batch was sent.
+    pub thread: Thread,
+    join: JoinHandle<()>,
+}
+
+/// What the writer writes to.
+pub struct Target {
+    /// The spool of this start.
+    pub spool: Arc<Spool>,
+    /// The bound of all spools.
+    pub room: Arc<SpoolRoom>,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// What a receipt promises.
+    pub durability: Durability,
+}
+
+impl Writer {
+    /// Starts the writer and its syncer. It ends when all sending halves of the queue are gone and all is synced.
+    ///
+    /// # Errors
+    /// As the operating system says when it refuses a thread.
+    pub fn start(target: Target, intake: Intake, metrics: Arc<Metrics>) -> std::io::Result<Writer> {
+        let join = std::thread::Builder::new().name("writer".into()).spawn(move || {
+            let syncs = Syncs::default();
+            let writer = std::thread::current();
+            std::thread::scope(|scope| {
+                scope.spawn(|| syncs.run(target.durability, &intake.receipts, &metrics, || writer.unpark()));
+                Loop::new(&target, &intake, &metrics, &syncs).run();
+                syncs.close();
+            });
+        })?;
+        Ok(Writer { thread: join.thread().clone(), join })
+    }
+
+    /// Waits until everything is written and synced. All sending halves of the queue must be gone.
+    pub fn finish(self) {
+        self.thread.unpark();
+        if self.join.join().is_err() {
+            tracing::error!("the writer panicked");
+        }
+    }
+}
+
+struct Loop<'a> {
+    intake: &'a Intake,
+    metrics: &'a Metrics,
+    syncs: &'a Syncs,
+    durability: Durability,
+    appender: Appender,
+    rewrite_at: Option<Instant>,
+}
+
+impl<'a> Loop<'a> {
+    fn new(target: &Target, intake: &'a Intake, metrics: &'a Arc<Metrics>, syncs: &'a Syncs) -> Loop<'a> {
+        let (spool, room, disk) = (Arc::clone(&target.spool), Arc::clone(&target.room), Arc::clone(&target.disk));
+        let appender = Appender::new(spool, room, disk, Arc::clone(metrics));
+        Loop { intake, metrics, syncs, durability: target.durability, appender, rewrite_at: None }
+    }
+
+    fn run(&mut self) {
+        let mut group = Vec::new();
+        loop {
+            let open = self.gather(&mut group);
+            self.heed_syncs();
+            if !group.is_empty() {
+                self.write(&group);
+                group.clear();
+                if open {
+                    std::thread::sleep(FLUSH_DELAY);
+                }
+            } else if open {
+                self.appender.end_old_segment();
+                std::thread::park_timeout(PARK_MAX);
+            } else {
+                self.appender.close();
+                return;
+            }
+        }
+    }
+
+    /// Takes what is there, up to a bound. Returns whether more can come.
+    fn gather(&self, group: &mut Vec<Batch>) -> bool {
+        let mut bytes = 0;
+        while bytes < GROUP_BYTES_MAX {
+            match self.intake.batches.try_recv() {
+                Ok(batch) => {
+                    bytes += batch.bytes.len();
+                    group.push(batch);
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+
+    fn write(&mut self, group: &[Batch]) {
+        let hits: u64 = group.iter().map(|batch| u64::from(batch.count)).sum();
+        let receipts = group.iter().map(|batch| (batch.core, batch.number));
+        match self.appender.append(group) {
+            Ok(()) => {
+                self.metrics.spooled.add(hits as i64);
+                let file = self.appender.file();
+                match (self.durability, file) {
+                    (Durability::Synced, Some(file)) => self.syncs.written(file, self.appender.next_seq(), receipts),
+                    (Durability::Written, Some(file)) => {
+                        self.syncs.written(file, self.appender.next_seq(), std::iter::empty());
+                        acknowledge(&self.intake.receipts, receipts);
+                    }
+                    (_, None) => self.acknowledge_dropped(receipts),
+                }
+            }
+            Err(reason) => {
+                self.metrics.drop_hits(reason, hits);
+                self.acknowledge_dropped(receipts);
+            }
+        }
+        self.metrics.queued.add(-(hits as i64));
+    }
+
+    fn acknowledge_dropped(&self, receipts: impl Iterator<Item = (usize, u64)>) {
+        match self.durability {
+            Durability::Synced => self.syncs.acknowledge_in_turn(receipts),
+            Durability::Written => acknowledge(&self.intake.receipts, receipts),
+        }
+    }
+
+    /// Lets go of what is synced, and writes again what a failed sync may have lost.
+    fn heed_syncs(&mut self) {
+        let report = self.syncs.report();
+        self.appender.synced(report.synced_seq);
+        if !report.failed || self.rewrite_at.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        self.rewrite_at = match self.appender.rewrite_unsynced() {
+            Ok(()) => {
+                self.syncs.rewritten(self.appender.file(), self.appender.next_seq());
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "unsynced hits could not be written again yet");
+                Some(Instant::now() + REWRITE_PAUSE)
+            }
+        };
+    }
+}
