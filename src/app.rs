@@ -1,1 +1,237 @@
-//! placeholder
+//! The only place where the parts are wired together: start order and drain order.
+//!
+//! Start: settings, lock, ports, spool, writer, edge; then PostgreSQL in the background, so that a pixel is answered before
+//! the database is there. Drain: edge (no new hits), writer (all written and synced), loader (all in PostgreSQL, or left for
+//! the next start), the private listener, the embedded PostgreSQL.
+
+pub mod commands;
+mod data_dir;
+mod database;
+mod sample;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::db::Database;
+use crate::edge::limits::Limits;
+use crate::edge::{Edge, listener};
+use crate::images::{self, ImageCache};
+use crate::ingest::loader::{Loader, LoaderOptions};
+use crate::ingest::queue::queue;
+use crate::ingest::spool::disk::RealDisk;
+use crate::ingest::spool::{Published, Spool, SpoolRoom, recovery};
+use crate::ingest::writer::{Target, Writer};
+use crate::metrics::Metrics;
+use crate::shutdown::{self, Drain, DrainTrigger};
+
+pub use data_dir::DataDir;
+
+/// Bytes of images that are cached.
+const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
+
+/// Part of the drain's time that is kept for stopping what comes after the loader.
+const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
+
+/// `pixeld serve`: runs until SIGTERM or SIGINT, then drains. With `sample`, adds a sample image if there is none and
+/// prints what to try.
+///
+/// # Errors
+/// Why it could not start; nothing is left running then.
+pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+    let data = DataDir::lock(&config.data_dir)?;
+    let public = listener::bind(config.listen, config.threads)
+        .with_context(|| format!("cannot listen on PIXELD_LISTEN={}", config.listen))?;
+    let private = std::net::TcpListener::bind(config.admin_listen)
+        .with_context(|| format!("cannot listen on PIXELD_ADMIN_LISTEN={}", config.admin_listen))?;
+    private.set_nonblocking(true)?;
+    let db = Database::new(config)?;
+
+    let metrics = Metrics::new(config.threads);
+    let spools = data.spools();
+    let recovered = recovery::recover(&spools).context("the spools of earlier starts cannot be read")?;
+    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
+    let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
+    std::fs::create_dir(&spool.folder).with_context(|| format!("cannot make {}", spool.folder.display()))?;
+    let (queue, intake) = queue(config.threads, &metrics);
+    let target = Target {
+        spool: Arc::clone(&spool),
+        room: Arc::clone(&room),
+        disk: Arc::new(RealDisk),
+        durability: config.durability,
+    };
+    let writer = Writer::start(target, intake, Arc::clone(&metrics))?;
+    let known = data.known_images();
+    let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX, &known);
+    let edge = Arc::new(Edge {
+        images: Arc::clone(&images),
+        limits: Limits::new(config.address_rate),
+        metrics: Arc::clone(&metrics),
+        trusted_proxies: config.trusted_proxies.clone(),
+        ip_privacy: config.ip_privacy,
+        connections_max: config.connections_max,
+    });
+    let (edge_trigger, edge_drain) = shutdown::drain();
+    let mut cores = Vec::new();
+    for (number, socket) in public.into_iter().enumerate() {
+        let (edge, queue, thread) = (Arc::clone(&edge), queue.clone(), writer.thread.clone());
+        cores.push(listener::start_core(number, edge, socket, queue, thread, edge_drain.clone())?);
+    }
+    drop(queue);
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, data = %config.data_dir.display(), "pixels are served");
+
+    let (ready, database_ready) = watch::channel(false);
+    let options = loader_options(config, &spools);
+    let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
+    let (loader_trigger, loader_drain) = shutdown::drain();
+    let loading = start_loader(loader, loader_drain, database_ready.clone())?;
+
+    let running = Running { config, cores, writer, loading, edge_trigger, loader_trigger };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (closing, close) = shutdown::drain();
+        let mut keeper = tokio::spawn(database::keep(db.clone(), ready, close));
+        let sync = images::sync::run(images, wanted, db.clone(), known, database::until(database_ready.clone()));
+        let sync = tokio::spawn(sync);
+        let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), db: db.clone() });
+        let private = TcpListener::from_std(private)?;
+        let shown = tokio::spawn(async move { admin::run(admin, private).await });
+        let cleaning = tokio::spawn(clean(edge, metrics));
+        if sample {
+            tokio::spawn(sample::show(db, config.clone(), database_ready));
+        }
+        let outcome = tokio::select! {
+            signal = shutdown::signal() => signal.map_err(Into::into),
+            kept = &mut keeper => match kept {
+                Ok(Err(error)) => Err(error.context("PostgreSQL cannot be used")),
+                _ => Err(anyhow::anyhow!("the keeper of the database ended")),
+            },
+            name = running.any_ended() => Err(anyhow::anyhow!("the {name} ended; the log says why")),
+        };
+        if let Ok(signal) = &outcome {
+            tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
+        }
+        tokio::spawn(exit_at_signal());
+        running.drain().await?;
+        sync.abort();
+        cleaning.abort();
+        shown.abort();
+        closing.ask(Duration::ZERO);
+        if !keeper.is_finished() {
+            keeper.await??;
+        }
+        drop(data);
+        outcome.map(|_| ())
+    })
+}
+
+/// The threads between a request and PostgreSQL.
+struct Running<'a> {
+    config: &'a Config,
+    cores: Vec<JoinHandle<std::io::Result<()>>>,
+    writer: Writer,
+    loading: JoinHandle<u64>,
+    edge_trigger: DrainTrigger,
+    loader_trigger: DrainTrigger,
+}
+
+impl Running<'_> {
+    /// Resolves when a thread ends that should not.
+    async fn any_ended(&self) -> &'static str {
+        loop {
+            if self.cores.iter().any(JoinHandle::is_finished) {
+                return "edge";
+            }
+            if self.writer.is_finished() {
+                return "writer";
+            }
+            if self.loading.is_finished() {
+                return "loader";
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Finishes what was accepted, stage by stage.
+    async fn drain(self) -> anyhow::Result<()> {
+        let started = tokio::time::Instant::now();
+        self.edge_trigger.ask(self.config.drain / 2);
+        let (cores, writer) = (self.cores, self.writer);
+        let written = tokio::task::spawn_blocking(move || {
+            for core in cores {
+                match core.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a core could not run"),
+                    Err(_) => tracing::error!("a core panicked"),
+                }
+            }
+            writer.finish();
+        });
+        written.await?;
+        let rest = self.config.drain.saturating_sub(started.elapsed()).saturating_sub(DRAIN_RESERVE);
+        self.loader_trigger.ask(rest.max(Duration::from_millis(100)));
+        let loading = self.loading;
+        match tokio::task::spawn_blocking(move || loading.join()).await? {
+            Ok(0) => tracing::info!("every hit is in PostgreSQL"),
+            Ok(left) => tracing::warn!(left, "hits wait in the spool; the next start loads them"),
+            Err(_) => tracing::error!("the loader panicked; hits wait in the spool"),
+        }
+        Ok(())
+    }
+}
+
+async fn exit_at_signal() {
+    if shutdown::signal().await.is_ok() {
+        tracing::warn!("a second signal: what is in the spool is loaded at the next start");
+        std::process::exit(130);
+    }
+}
+
+/// Forgets quiet addresses, and sets the levels that nobody else sets.
+async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        edge.limits.clean();
+        metrics.image_cache_bytes.set(edge.images.bytes() as i64);
+    }
+}
+
+/// Runs a loader on a thread and runtime of its own: it reads files and encodes rows, which must not hold up a pixel.
+fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> std::io::Result<JoinHandle<u64>> {
+    std::thread::Builder::new().name("loader".into()).spawn(move || {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(loader.run(database::until(ready), drain)),
+            Err(error) => {
+                tracing::error!(%error, "the loader has no runtime");
+                0
+            }
+        }
+    })
+}
+
+fn bytes_of(spools: &[Arc<Spool>]) -> u64 {
+    spools.iter().flat_map(|spool| spool.published().segments.clone()).map(|segment| segment.length).sum()
+}
+
+fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
+    LoaderOptions {
+        spools: spools.to_owned(),
+        throttle: config.throttle,
+        retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
+        keep: config.spool_keep,
+        node: node_name(),
+    }
+}
+
+/// This machine's name, as the mark tells it.
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

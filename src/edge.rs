@@ -1,1 +1,201 @@
-//! placeholder
+//! The edge: answers pixels, and records each fetch.
+//!
+//! Guarantees: a GET of a pixel is answered with an image whatever else is wrong; a 200 (or 304) that made a hit is sent only
+//! after the hit's receipt came, or after it was dropped and counted, or after a stalled disk was waited for a second.
+//! Gives up: nothing here waits for PostgreSQL, but for an image that is not cached, and then for half a second at most.
+//!
+//! The whole path of a request can be read in [`answer`].
+
+pub mod client_address;
+pub mod connections;
+pub mod limits;
+pub mod listener;
+pub mod respond;
+pub mod route;
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Once;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
+use hyper::{Method, Request, StatusCode};
+use ipnet::IpNet;
+use uuid::Uuid;
+
+use self::connections::Connections;
+use self::limits::Limits;
+use self::respond::Answer;
+use self::route::{Ids, Route};
+use crate::config::IpPrivacy;
+use crate::hit::{self, Hit, safe_user_agent};
+use crate::images::{Fetched, Image, ImageCache, Lookup, transparent_gif};
+use crate::ingest::queue::{Outbox, QueueFull, Received};
+use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What all cores share.
+#[derive(Debug)]
+pub struct Edge {
+    /// Which images exist, and their bytes.
+    pub images: Arc<ImageCache>,
+    /// The rate of each client address.
+    pub limits: Limits,
+    /// The numbers of this process.
+    pub metrics: Arc<Metrics>,
+    /// Peers whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How much of an address is kept.
+    pub ip_privacy: IpPrivacy,
+    /// Connections over all cores, at most.
+    pub connections_max: usize,
+}
+
+/// One core of the edge.
+#[derive(Debug)]
+pub struct Core {
+    number: usize,
+    edge: Arc<Edge>,
+    outbox: Rc<Outbox>,
+    connections: Rc<Connections>,
+}
+
+impl Core {
+    fn counts(&self) -> &CoreCounts {
+        &self.edge.metrics.cores[self.number]
+    }
+}
+
+/// Answers one request.
+async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answer {
+    let counts = core.counts();
+    let is_head = request.method() == Method::HEAD;
+    let has_body = !request.body().is_end_stream();
+    if !is_head && request.method() != Method::GET {
+        counts.request(Outcome::MethodNotAllowed);
+        let refusal = respond::method_not_allowed();
+        return if has_body { respond::closing(refusal) } else { refusal };
+    }
+    if has_body {
+        counts.request(Outcome::BodyRefused);
+        return respond::body_refused();
+    }
+    if is_head {
+        counts.heads.one();
+    }
+    let (image, ids) = match route::route(request.uri().path()) {
+        Route::Pixel { image, ids } => (image, ids),
+        Route::NotAnImage => return not_found(counts, Outcome::UnknownImage),
+        Route::NotFound => return not_found(counts, Outcome::NotFound),
+        Route::Health => {
+            counts.request(Outcome::Health);
+            return respond::text(StatusCode::OK, "ok\n");
+        }
+    };
+    let at_us = hit::now_us();
+    let (served, outcome) = match find_image(core, image).await {
+        Fetched::Cached(found) => (found, Outcome::Image),
+        Fetched::Deleted => (transparent_gif(), Outcome::Deleted),
+        Fetched::TimedOut => (transparent_gif(), Outcome::Fallback),
+        Fetched::Unknown => return not_found(counts, Outcome::UnknownImage),
+    };
+    let is_held = respond::is_held(request.headers(), &served);
+    counts.request(match (&ids, outcome, is_held) {
+        (Ids::Malformed, Outcome::Image | Outcome::Fallback, _) => Outcome::Malformed,
+        (_, _, true) => Outcome::NotModified,
+        _ => outcome,
+    });
+    if let Ids::Named { message, recipient } = ids
+        && !is_head
+        && outcome != Outcome::Deleted
+    {
+        record(core, peer, request.headers(), at_us, [image, message, recipient]).await;
+    }
+    if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
+}
+
+fn not_found(counts: &CoreCounts, outcome: Outcome) -> Answer {
+    counts.request(outcome);
+    respond::image(StatusCode::NOT_FOUND, &transparent_gif())
+}
+
+/// The image from the cache, or fetched into it.
+async fn find_image(core: &Core, id: Uuid) -> Fetched {
+    match core.edge.images.lookup(id) {
+        Lookup::Cached(image) => Fetched::Cached(image),
+        Lookup::Deleted => Fetched::Deleted,
+        Lookup::NotCached | Lookup::Unknown | Lookup::NoList => core.edge.images.fetch(id).await,
+    }
+}
+
+/// Records a hit and waits for its receipt, or drops and counts it.
+async fn record(core: &Core, peer: IpAddr, headers: &HeaderMap, at_us: i64, ids: [Uuid; 3]) {
+    let counts = core.counts();
+    counts.accepted.one();
+    let address = client_address(core, peer, headers);
+    if !core.edge.limits.allows(address) {
+        core.edge.metrics.drop_hits(DropReason::AddressRate, 1);
+        return;
+    }
+    let user_agent = safe_user_agent(headers.get(USER_AGENT).map_or(&[][..], |value| value.as_bytes()));
+    let [image, message, recipient] = ids;
+    let hit = Hit {
+        at_us,
+        sent_at_s: 0,
+        image,
+        message,
+        recipient,
+        network: 0,
+        prefetch: is_prefetch(headers),
+        address: client_address::kept(address, core.edge.ip_privacy),
+        user_agent: &user_agent,
+    };
+    match core.outbox.record(&hit) {
+        Ok(receipt) => {
+            if receipt.await == Received::Unwritten {
+                counts.answered_unwritten.one();
+            }
+        }
+        Err(QueueFull) => core.edge.metrics.drop_hits(DropReason::QueueFull, 1),
+    }
+}
+
+/// The client's address, as far as those in front of us can be believed.
+fn client_address(core: &Core, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let mut lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).peekable();
+    if lines.peek().is_none() {
+        return peer;
+    }
+    let lines: Vec<&[u8]> = lines.collect();
+    let found = client_address::client_address(peer, lines.into_iter(), &core.edge.trusted_proxies);
+    if found.untrusted_forwarded {
+        core.counts().forwarded_untrusted.one();
+        static WARNED: Once = Once::new();
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "X-Forwarded-For from a peer that is not in PIXELD_TRUSTED_PROXIES is not believed; if that peer is your \
+                 proxy, all readers now have its address"
+            );
+        });
+    }
+    found.address
+}
+
+/// Whether a header says that nobody looked yet.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    const SAYING_SO: [HeaderName; 4] = [
+        HeaderName::from_static("sec-purpose"),
+        HeaderName::from_static("purpose"),
+        HeaderName::from_static("x-moz"),
+        HeaderName::from_static("x-purpose"),
+    ];
+    SAYING_SO.iter().filter_map(|name| headers.get(name)).any(|value| {
+        let value = value.as_bytes().to_ascii_lowercase();
+        value.starts_with(b"prefetch") || value.starts_with(b"preview")
+    })
+}
+
+/// The image under its status, kept alive by the cache.
+pub type Served = Arc<Image>;

@@ -4,7 +4,14 @@
 //! of a hit only when the next one holds it.
 
 pub mod appender;
+pub mod copy;
+pub mod house;
+pub mod judge;
+pub mod known;
+pub mod loader;
 pub mod queue;
+pub mod source;
 pub mod spool;
 pub mod syncer;
+pub mod throttle;
 pub mod writer;

@@ -22,3 +22,18 @@ pub mod ingest;
 pub mod metrics;
 pub mod shutdown;
 pub mod telemetry;
+
+/// When this program was built, in µs since 1970: no hit of its own can be older.
+pub const BUILT_US: i64 = built_us(env!("PIXELD_BUILT"));
+
+const fn built_us(seconds: &str) -> i64 {
+    let digits = seconds.as_bytes();
+    let mut value = 0;
+    let mut at = 0;
+    while at < digits.len() {
+        assert!(digits[at].is_ascii_digit(), "PIXELD_BUILT is a number of seconds");
+        value = value * 10 + (digits[at] - b'0') as i64;
+        at += 1;
+    }
+    value * 1_000_000
+}

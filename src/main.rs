@@ -1,1 +1,52 @@
-fn main() {}
+//! The program `pixeld`: settings, then the command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mimalloc::MiMalloc;
+use pixeld::app;
+use pixeld::app::commands;
+use pixeld::cli::{Cli, Command, ImageCommand, SpoolCommand};
+use pixeld::config::{Config, EXIT_CONFIG};
+use pixeld::telemetry;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let _telemetry = telemetry::start(&config);
+    match run(cli, &config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pixeld: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
+    match cli.command() {
+        Command::Serve { sample } => app::serve(config, sample),
+        Command::Migrate => wait(commands::migrate(config)),
+        Command::DatabaseUrl => commands::database_url(config),
+        Command::Image(ImageCommand::Add { file, id, title }) => {
+            wait(commands::image_add(config, &file, id, title.as_deref()))
+        }
+        Command::Image(ImageCommand::List) => wait(commands::image_list(config)),
+        Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),
+        Command::Spool(SpoolCommand::Drain) => commands::spool_drain(config),
+        Command::Healthcheck => commands::healthcheck(config),
+    }
+}
+
+fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
+}

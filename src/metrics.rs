@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -320,12 +321,8 @@ impl Collector for Shown {
         counter(e, "spool_sync_failures", "Syncs of a segment that failed", m.sync_failures.get())?;
         counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
         let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
-        lag.encode(e.encode_descriptor(
-            "load_lag_seconds",
-            "Age of the oldest hit that is not in PostgreSQL",
-            None,
-            { prometheus_client::metrics::MetricType::Gauge },
-        )?)?;
+        let help = "Age of the oldest hit that is not in PostgreSQL";
+        lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;
         counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
         gauge(e, "database_up", "1 while the loader's connection works", m.database_up.get())?;
         counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
@@ -335,12 +332,12 @@ impl Collector for Shown {
 
 fn counter(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstCounter::new(value);
-    metric.encode(e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?)
+    metric.encode(e.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
 fn gauge(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
     let metric = ConstGauge::new(value);
-    metric.encode(e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?)
+    metric.encode(e.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
 fn counters(
@@ -350,7 +347,7 @@ fn counters(
     label: &'static str,
     values: impl Iterator<Item = (&'static str, u64)>,
 ) -> fmt::Result {
-    let mut family = e.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Counter)?;
+    let mut family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (value_label, value) in values {
         let labels = [(label, value_label)];
         ConstCounter::new(value).encode(family.encode_family(&labels)?)?;

@@ -75,7 +75,6 @@ impl Spool {
     }
 
     /// What may be read, now.
-    #[must_use]
     pub fn published(&self) -> MutexGuard<'_, Published> {
         // A panic elsewhere leaves whole values behind, since each change is one assignment after the write it tells of.
         self.published.lock().unwrap_or_else(PoisonError::into_inner)

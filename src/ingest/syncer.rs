@@ -36,6 +36,13 @@ struct State {
     closed: bool,
 }
 
+/// What one sync covers.
+struct Due {
+    files: Vec<Arc<dyn DiskFile>>,
+    written_seq: u64,
+    waiting: Vec<(usize, u64)>,
+}
+
 /// What the writer learns of syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncReport {
@@ -94,7 +101,7 @@ impl Syncs {
     }
 
     /// Waits until there is something to sync now. `None`: closed, and nothing is left.
-    fn next(&self, durability: Durability) -> Option<(Vec<Arc<dyn DiskFile>>, u64, Vec<(usize, u64)>)> {
+    fn next(&self, durability: Durability) -> Option<Due> {
         let mut state = self.lock();
         let mut due = None;
         loop {
@@ -110,7 +117,7 @@ impl Syncs {
             let at_once = state.closed || (durability == Durability::Synced && !state.waiting.is_empty());
             if at_once || now >= due {
                 let waiting = std::mem::take(&mut state.waiting);
-                return Some((std::mem::take(&mut state.files), state.written_seq, waiting));
+                return Some(Due { files: std::mem::take(&mut state.files), written_seq: state.written_seq, waiting });
             }
             state = self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -118,7 +125,7 @@ impl Syncs {
 
     /// Runs until [`Syncs::close`]. `wake_writer` is called after a failure.
     pub fn run(&self, durability: Durability, receipts: &[CoreReceipts], metrics: &Metrics, wake_writer: impl Fn()) {
-        while let Some((files, written_seq, waiting)) = self.next(durability) {
+        while let Some(Due { files, written_seq, waiting }) = self.next(durability) {
             let failure = files.iter().find_map(|file| file.sync().err());
             match failure {
                 None => {

@@ -71,6 +71,12 @@ impl Writer {
         Ok(Writer { thread: join.thread().clone(), join })
     }
 
+    /// Whether the thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.join.is_finished()
+    }
+
     /// Waits until everything is written and synced. All sending halves of the queue must be gone.
     pub fn finish(self) {
         self.thread.unpark();

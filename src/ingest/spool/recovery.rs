@@ -42,6 +42,43 @@ pub fn recover(spools: &Path) -> io::Result<Vec<Arc<Spool>>> {
     Ok(found.into_iter().map(|(_, spool)| spool).collect())
 }
 
+/// A spool as it lies on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolOnDisk {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// How many segments it has.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The number behind its last whole frame.
+    pub next_seq: u64,
+}
+
+/// All spools below `spools`, as they are. Changes nothing; safe beside a running writer.
+///
+/// # Errors
+/// As the disk says.
+pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(spools)? {
+        let folder = entry?.path();
+        let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| Uuid::try_parse(name).ok());
+        let Some(uuid) = name else { continue };
+        let segments = list_segments(&folder)?;
+        let bytes = segments.iter().map(|segment| segment.length).sum();
+        let mut next_seq = 0;
+        for segment in segments.iter().rev() {
+            if let (_, Some(end)) = valid_end(FrameKey::of(uuid), &fs::read(folder.join(segment.id.file_name()))?) {
+                next_seq = end;
+                break;
+            }
+        }
+        found.push(SpoolOnDisk { uuid, segments: segments.len(), bytes, next_seq });
+    }
+    Ok(found)
+}
+
 /// When a spool was begun, as far as the file system knows.
 fn begun(folder: &Path) -> Duration {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -1,0 +1,187 @@
+//! The commands beside `serve`. Each prints its result to standard output and its errors to standard error.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use super::{DataDir, bytes_of, database, loader_options};
+use crate::config::Config;
+use crate::db::{self, Database};
+use crate::images::upload;
+use crate::ingest::loader::Loader;
+use crate::ingest::spool::{SpoolRoom, recovery};
+use crate::metrics::{DropReason, Metrics};
+use crate::shutdown;
+
+/// How long `healthcheck` waits for an answer.
+const HEALTH_WAIT: Duration = Duration::from_secs(3);
+
+/// How long `spool drain` may take.
+const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
+
+/// `pixeld migrate`.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let db = Database::new(config)?;
+    database::open(&db).await?.release().await?;
+    println!("the database is up to date");
+    Ok(())
+}
+
+/// `pixeld database-url`.
+///
+/// # Errors
+/// Where the settings name no database that could be.
+pub fn database_url(config: &Config) -> anyhow::Result<()> {
+    println!("{}", Database::new(config)?.url_for_people());
+    Ok(())
+}
+
+/// `pixeld image add`.
+///
+/// # Errors
+/// Why the file was refused, or as PostgreSQL says.
+pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
+    let bytes = read_bounded(file)?;
+    upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let added = upload::add(&db, bytes, id, title.or(name.as_deref())).await;
+    lease.release().await?;
+    println!("{}", added.with_context(|| format!("{} could not be added", file.display()))?);
+    Ok(())
+}
+
+/// Reads one byte more than is allowed at most, so that a huge file is refused and not read.
+fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let opened = std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    let mut bytes = Vec::new();
+    let limit = upload::BYTES_MAX as u64 + 1;
+    opened.take(limit).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(bytes)
+}
+
+/// `pixeld image list`.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn image_list(config: &Config) -> anyhow::Result<()> {
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let images = db::images::list(&db).await;
+    lease.release().await?;
+    let mut out = std::io::stdout().lock();
+    for image in images? {
+        let deleted = if image.deleted_at.is_some() { "  (deleted)" } else { "" };
+        let (id, kind, width, height) = (image.id, &image.media_type, image.width, image.height);
+        writeln!(out, "{id}  {kind:<10}  {width:>4} x {height:<4}  {:>8} B  {}{deleted}", image.length, image.title)?;
+    }
+    Ok(())
+}
+
+/// `pixeld spool status`.
+///
+/// # Errors
+/// As the disk says. A database that cannot be reached only leaves its column out.
+pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
+    let data = DataDir::look(&config.data_dir);
+    let spools = match recovery::list_spools(&data.spools()) {
+        Ok(spools) => spools,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", data.spools().display())),
+    };
+    let marks = match marks(config).await {
+        Ok(marks) => Some(marks),
+        Err(error) => {
+            eprintln!("the database cannot be asked how far these are loaded: {error:#}");
+            None
+        }
+    };
+    println!("{:<36}  {:>8}  {:>12}  {:>12}  {:>12}", "spool", "segments", "bytes", "hits", "waiting");
+    for spool in spools {
+        let mark = marks.as_ref().map(|marks| marks.iter().find(|(uuid, _)| *uuid == spool.uuid).map_or(0, |(_, seq)| *seq));
+        let waiting = mark.map_or("?".to_owned(), |mark| spool.next_seq.saturating_sub(mark).to_string());
+        println!("{:<36}  {:>8}  {:>12}  {:>12}  {waiting:>12}", spool.uuid, spool.segments, spool.bytes, spool.next_seq);
+    }
+    Ok(())
+}
+
+async fn marks(config: &Config) -> anyhow::Result<Vec<(Uuid, u64)>> {
+    let db = Database::new(config)?;
+    let lease = db.start().await?;
+    let marks = async {
+        let session = db.connect("pixeld-status").await?;
+        let rows = session.client.query("SELECT spool_uuid, next_seq FROM spool_marks", &[]).await?;
+        anyhow::Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
+    }
+    .await;
+    lease.release().await?;
+    marks
+}
+
+/// `pixeld spool drain`: loads what the spools hold, then ends.
+///
+/// # Errors
+/// Where hits are left, or another pixeld has the data directory.
+pub fn spool_drain(config: &Config) -> anyhow::Result<()> {
+    let data = DataDir::lock(&config.data_dir)?;
+    let spools = data.spools();
+    let recovered = recovery::recover(&spools).context("the spools cannot be read")?;
+    let metrics = Metrics::new(0);
+    let db = Database::new(config)?;
+    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
+    let options = loader_options(config, &spools);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let left = runtime.block_on(async {
+        let lease = database::open(&db).await?;
+        let loader = Loader::new(options, db, Arc::clone(&metrics), room, recovered, None);
+        let (trigger, drain) = shutdown::drain();
+        trigger.ask(SPOOL_DRAIN_WAIT);
+        let left = tokio::select! {
+            left = loader.run(async {}, drain) => left,
+            signal = shutdown::signal() => anyhow::bail!("stopped by {}; what is left waits in the spool", signal?),
+        };
+        lease.release().await?;
+        anyhow::Ok(left)
+    })?;
+    let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
+    println!("loaded {} hits, dropped {dropped}, left {left}", metrics.loaded.get());
+    anyhow::ensure!(left == 0, "{left} hits are left in the spool");
+    Ok(())
+}
+
+/// `pixeld healthcheck`: asks a running `serve` whether it serves pixels.
+///
+/// # Errors
+/// Where it does not answer 200.
+pub fn healthcheck(config: &Config) -> anyhow::Result<()> {
+    let mut address = config.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    let asked = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, HEALTH_WAIT)?;
+        stream.set_read_timeout(Some(HEALTH_WAIT))?;
+        stream.set_write_timeout(Some(HEALTH_WAIT))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(4096).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = asked().with_context(|| format!("no answer from {address}"))?;
+    let status = answer.lines().next().unwrap_or_default();
+    anyhow::ensure!(status.starts_with("HTTP/1.1 200"), "{address} answers {status:?}");
+    println!("ok");
+    Ok(())
+}

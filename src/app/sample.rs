@@ -1,0 +1,42 @@
+//! `pixeld serve --sample`: a first image, and what to try with it. `make run` uses it.
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::database;
+use crate::config::Config;
+use crate::db::{self, Database};
+use crate::images::upload;
+
+/// A small envelope, 32 × 32, that can be seen in a browser.
+const SAMPLE: &[u8] = include_bytes!("sample.png");
+
+/// Adds the sample image where there is none, and prints what to try.
+pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
+    database::until(ready).await;
+    match image(&db).await {
+        Ok(image) => print!("{}", words(&config, &db, image)),
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "no sample image could be added"),
+    }
+}
+
+async fn image(db: &Database) -> anyhow::Result<Uuid> {
+    let images = db::images::list(db).await?;
+    match images.iter().find(|image| image.deleted_at.is_none()) {
+        Some(image) => Ok(image.id),
+        None => Ok(upload::add(db, SAMPLE.to_vec(), None, Some("Sample")).await?),
+    }
+}
+
+fn words(config: &Config, db: &Database, image: Uuid) -> String {
+    let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
+    let url = format!("{}/image/{image}_{message}_{recipient}.png", config.base_url);
+    let row = format!("SELECT at, class, ip, user_agent FROM hits_readable WHERE recipient = '{recipient}'");
+    let database = db.url_for_people();
+    let admin = &config.admin_base_url;
+    format!(
+        "\npixeld is running. Try it in a second terminal; ask for a pixel of a made-up message and recipient:\n\n  \
+         curl -o /tmp/pixel.png {url}\n\nand see its row, within two seconds:\n\n  \
+         psql '{database}' -c \"{row}\"\n\nNumbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
+    )
+}

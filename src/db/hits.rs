@@ -1,0 +1,288 @@
+//! Queries of the loader: the mark, partitions, user agents, and the one transaction that brings hits.
+//!
+//! Nothing here retries; the loader knows what an error means. A `commit()` that returns Ok for an aborted transaction
+//! (rust-postgres #1334) cannot deceive it: every statement's outcome and count is checked before COMMIT, and the mark is
+//! read again after any error.
+
+use bytes::BytesMut;
+use futures_util::SinkExt;
+use time::OffsetDateTime;
+use time::macros::format_description;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::ingest::copy::COPY_HITS;
+
+/// Bytes of COPY input sent at a time.
+const COPY_CHUNK_BYTES: usize = 256 << 10;
+
+/// Held while a partition is made, so that one node at a time does it.
+const PARTITION_LOCK: i64 = 0x7069_7865_6c64_0002;
+
+/// How far a spool is loaded, as PostgreSQL knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The spool's number.
+    pub spool: i32,
+    /// The next sequence number to load.
+    pub next_seq: u64,
+    /// The database's clock, in µs since 1970.
+    pub now_us: i64,
+}
+
+/// What a transaction writes about a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchRecord {
+    /// The spool's number in `spool_marks`.
+    pub spool: i32,
+    /// The batch's first number.
+    pub first_seq: u64,
+    /// The number behind its last.
+    pub next_seq: u64,
+    /// Rows copied.
+    pub loaded: u64,
+    /// Hits held back by the throttle.
+    pub throttled: u64,
+    /// Hits that PostgreSQL refused.
+    pub quarantined: u64,
+    /// Hits beyond the retention.
+    pub expired: u64,
+    /// Hits of images that do not exist.
+    pub unknown_image: u64,
+    /// Numbers whose bytes are damaged.
+    pub missing: u64,
+    /// The earliest and the latest row, in µs since 1970.
+    pub at_us: Option<(i64, i64)>,
+}
+
+/// What can come of bringing a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The mark is elsewhere; nothing was written.
+    #[error("the mark is at {0}")]
+    MarkMoved(u64),
+    /// PostgreSQL refused the data itself; the same rows will be refused again.
+    #[error("PostgreSQL refuses the data: {0}")]
+    Data(Error),
+    /// A day has no partition (any more).
+    #[error("a partition is missing: {0}")]
+    Partition(Error),
+    /// Anything else: whether it was committed is unknown until the mark is read again.
+    #[error("{0}")]
+    Unclear(#[from] Error),
+    /// A count that came back is not the one that was sent.
+    #[error("{what}: {got} came back, {sent} was sent")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// What was sent.
+        sent: u64,
+        /// What came back.
+        got: u64,
+    },
+}
+
+/// Finds a spool's mark, makes it if it is new, and notes this connection as the one that loads it.
+///
+/// # Errors
+/// `55P03` where another connection holds the mark for longer than the session's lock_timeout.
+pub async fn claim_mark(client: &Client, spool: Uuid, node: &str) -> Result<Mark, Error> {
+    // Looked for first: an INSERT that conflicts would burn a number each time.
+    if client.query_opt("SELECT 1 FROM spool_marks WHERE spool_uuid = $1", &[&spool]).await?.is_none() {
+        let insert = "INSERT INTO spool_marks (spool_uuid, node, next_seq) VALUES ($1, $2, 0) \
+                      ON CONFLICT (spool_uuid) DO NOTHING";
+        client.execute(insert, &[&spool, &node]).await?;
+    }
+    let claim = "UPDATE spool_marks SET node = $2, backend_pid = pg_backend_pid(), updated_at = clock_timestamp(), \
+                 backend_started = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) \
+                 WHERE spool_uuid = $1 \
+                 RETURNING spool, next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let row = client.query_one(claim, &[&spool, &node]).await?;
+    Ok(Mark { spool: row.get(0), next_seq: row.get::<_, i64>(1) as u64, now_us: row.get(2) })
+}
+
+/// Whether an error says that another connection holds the mark.
+#[must_use]
+pub fn is_held(error: &Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Ends the connection that is noted as the one loading `spool`, if it is still there: a vanished client's backend can
+/// hold the mark for hours. Says whether there was one.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn end_predecessor(client: &Client, spool: Uuid) -> Result<bool, Error> {
+    let end = "SELECT pg_terminate_backend(a.pid) FROM spool_marks m \
+               JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_started \
+               WHERE m.spool_uuid = $1 AND a.pid <> pg_backend_pid() AND a.usename = current_user";
+    Ok(!client.query(end, &[&spool]).await?.is_empty())
+}
+
+/// This installation's key of throttle fingerprints.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
+    let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
+    let secret: &[u8] = row.get(0);
+    let mut key = [0; 16];
+    key.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
+    Ok(key)
+}
+
+/// Which of `ids` are images that are not deleted.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
+    let select = "SELECT id FROM images WHERE id = ANY($1) AND deleted_at IS NULL";
+    Ok(client.query(select, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Which user agents are stored already.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn stored_user_agents(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
+    let select = "SELECT id FROM user_agents WHERE id = ANY($1)";
+    Ok(client.query(select, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in two orders
+/// inside their long transactions deadlock. Returns how many were new.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn store_user_agents(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64, Error> {
+    agents.sort_unstable();
+    let (ids, texts): (Vec<i64>, Vec<&str>) = agents.into_iter().unzip();
+    let insert = "INSERT INTO user_agents (id, user_agent) SELECT * FROM unnest($1::bigint[], $2::text[]) AS new (id, ua) \
+                  ORDER BY id ON CONFLICT (id) DO NOTHING";
+    client.execute(insert, &[&ids, &texts]).await
+}
+
+/// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
+///
+/// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn make_partition(client: &Client, day: time::Date) -> Result<(), Error> {
+    let written = |date: time::Date| date.format(format_description!("[year]-[month]-[day]")).unwrap_or_default();
+    let name = format!("hits_{}", written(day).replace('-', ""));
+    let (from, to) = (written(day), written(day.next_day().unwrap_or(day)));
+    let attached = "SELECT 1 FROM pg_inherits WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass($1)";
+    if client.query_opt(attached, &[&name]).await?.is_some() {
+        return Ok(());
+    }
+    let make = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock({PARTITION_LOCK}); \
+         DO $make$ BEGIN \
+           IF NOT EXISTS (SELECT 1 FROM pg_inherits \
+                          WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass('{name}')) THEN \
+             CREATE TABLE IF NOT EXISTS {name} (LIKE hits INCLUDING ALL); \
+             ALTER TABLE hits ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00'); \
+           END IF; \
+         END $make$; COMMIT"
+    );
+    let outcome = client.batch_execute(&make).await;
+    if outcome.is_err() {
+        client.batch_execute("ROLLBACK").await?;
+    }
+    outcome
+}
+
+/// Brings a batch in one transaction: locks the mark, copies the rows, moves the mark, records the batch.
+///
+/// # Errors
+/// [`BatchError`]; after `Unclear` and `Count` the connection must not be used again.
+pub async fn bring(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<(), BatchError> {
+    client.batch_execute("BEGIN").await?;
+    let outcome = bring_in_transaction(client, batch, rows).await;
+    match outcome {
+        Ok(()) => Ok(client.batch_execute("COMMIT").await?),
+        Err(error @ (BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_))) => {
+            client.batch_execute("ROLLBACK").await?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<(), BatchError> {
+    let lock = "SELECT next_seq FROM spool_marks WHERE spool = $1 FOR UPDATE";
+    let next_seq = client.query_one(lock, &[&batch.spool]).await?.get::<_, i64>(0) as u64;
+    if next_seq != batch.first_seq {
+        return Err(BatchError::MarkMoved(next_seq));
+    }
+    if batch.loaded > 0 {
+        copy_rows(client, batch.loaded, rows).await?;
+    }
+    let finish = "WITH mark AS (UPDATE spool_marks SET next_seq = $3, updated_at = clock_timestamp() \
+                                WHERE spool = $1 AND next_seq = $2 RETURNING spool) \
+                  INSERT INTO batches (spool, first_seq, next_seq, loaded, throttled, quarantined, expired, unknown_image, \
+                                       missing, min_at, max_at, loaded_at) \
+                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() FROM mark";
+    let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
+    let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+    let written = client
+        .execute(
+            finish,
+            &[
+                &batch.spool,
+                &(batch.first_seq as i64),
+                &(batch.next_seq as i64),
+                &count(batch.loaded),
+                &count(batch.throttled),
+                &count(batch.quarantined),
+                &count(batch.expired),
+                &count(batch.unknown_image),
+                &count(batch.missing),
+                &min_at,
+                &max_at,
+            ],
+        )
+        .await?;
+    if written != 1 {
+        return Err(BatchError::Count { what: "marks moved", sent: 1, got: written });
+    }
+    Ok(())
+}
+
+async fn copy_rows(client: &Client, loaded: u64, mut rows: BytesMut) -> Result<(), BatchError> {
+    let copy = async {
+        let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>(COPY_HITS).await?);
+        while !rows.is_empty() {
+            let chunk = rows.split_to(rows.len().min(COPY_CHUNK_BYTES));
+            if let Err(closed) = sink.feed(chunk.freeze()).await {
+                // The server stopped listening; its reason comes with the end.
+                return sink.as_mut().finish().await.and(Err(closed));
+            }
+        }
+        sink.as_mut().finish().await
+    };
+    let copied = copy.await.map_err(of_copy)?;
+    if copied != loaded {
+        return Err(BatchError::Count { what: "rows copied", sent: loaded, got: copied });
+    }
+    Ok(())
+}
+
+/// What an error of the COPY means. Classes 22 and 23 speak of the data, but for a missing partition, which is our job.
+fn of_copy(error: Error) -> BatchError {
+    let Some(refusal) = error.as_db_error() else { return BatchError::Unclear(error) };
+    let code = refusal.code().code();
+    if *refusal.code() == SqlState::CHECK_VIOLATION && refusal.constraint().is_none() {
+        BatchError::Partition(error)
+    } else if code.starts_with("22") || code.starts_with("23") {
+        BatchError::Data(error)
+    } else {
+        BatchError::Unclear(error)
+    }
+}
+
+fn timestamp(at_us: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

@@ -1,0 +1,255 @@
+//! The open connections of one core: what each is doing, since when, and which must go.
+//!
+//! Guarantees: a connection that sends half a request, takes no answer, or is idle for too long is cut, and when there are
+//! too many, the longest idle one makes room. One sweep a second looks after all of them, so that a request sets no timer.
+//! Gives up: time-outs are as exact as the sweep.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use crate::metrics::CoreCounts;
+
+/// Seconds that a request's head may take from its first byte.
+pub const HEAD_SECONDS_MAX: u32 = 10;
+
+/// Seconds that a connection may be idle; longer than a proxy in front keeps its side open (nginx: 60 s).
+pub const IDLE_SECONDS_MAX: u32 = 75;
+
+/// Seconds that a peer may leave an answer untaken.
+pub const WRITE_SECONDS_MAX: u32 = 10;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// Waiting for a request.
+    Idle,
+    /// A request's first bytes are there.
+    Head,
+    /// The peer does not take the answer.
+    Blocked,
+}
+
+/// One connection's state, shared by its stream and the sweep.
+#[derive(Debug)]
+pub struct ConnectionState {
+    doing: Cell<Doing>,
+    since: Cell<u32>,
+    /// A request is being answered: however long that takes, it is ours.
+    busy: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl ConnectionState {
+    fn now(&self, doing: Doing, second: u32) {
+        if self.doing.replace(doing) != doing {
+            self.since.set(second);
+        }
+    }
+
+    /// A request was read and is being answered, or its answer was handed over.
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.set(busy);
+    }
+
+    /// Remembers how to wake the connection's task; it stays the same for the task's life.
+    pub fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if kept.is_none() {
+            *kept = Some(waker.clone());
+        }
+    }
+}
+
+/// All connections of one core.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: RefCell<HashMap<u64, Open>>,
+    next: Cell<u64>,
+    second: Cell<u32>,
+    draining: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Open {
+    state: Rc<ConnectionState>,
+    task: Option<AbortHandle>,
+}
+
+/// A place among the open connections; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    connections: Rc<Connections>,
+    number: u64,
+    /// The connection's state.
+    pub state: Rc<ConnectionState>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open.borrow_mut().remove(&self.number);
+    }
+}
+
+impl Connections {
+    /// A place for a new connection.
+    #[must_use]
+    pub fn enter(self: &Rc<Connections>) -> Place {
+        let number = self.next.replace(self.next.get() + 1);
+        let state = Rc::new(ConnectionState {
+            doing: Cell::new(Doing::Idle),
+            since: Cell::new(self.second.get()),
+            busy: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        self.open.borrow_mut().insert(number, Open { state: Rc::clone(&state), task: None });
+        Place { connections: Rc::clone(self), number, state }
+    }
+
+    /// Names the task that serves the connection with this number, so that it can be cut.
+    pub fn serve(&self, number: u64, task: AbortHandle) {
+        if let Some(open) = self.open.borrow_mut().get_mut(&number) {
+            open.task = Some(task);
+        }
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// One second has passed: cuts what took too long.
+    pub fn sweep(&self, counts: &CoreCounts) {
+        let second = self.second.get() + 1;
+        self.second.set(second);
+        let open = self.open.borrow();
+        let late = open.values().filter(|open| {
+            let allowed = match open.state.doing.get() {
+                Doing::Idle => IDLE_SECONDS_MAX,
+                Doing::Head => HEAD_SECONDS_MAX,
+                Doing::Blocked => WRITE_SECONDS_MAX,
+            };
+            !open.state.busy.get() && second - open.state.since.get() > allowed
+        });
+        for task in late.filter_map(|open| open.task.as_ref()) {
+            counts.connections_cut.one();
+            task.abort();
+        }
+    }
+
+    /// Cuts the connection that is idle for longest, to make room. Says whether there was one.
+    pub fn cut_idlest(&self, counts: &CoreCounts) -> bool {
+        let open = self.open.borrow();
+        let idle = open.values().filter(|open| open.state.doing.get() == Doing::Idle && !open.state.busy.get());
+        let idle = idle.filter(|open| open.task.as_ref().is_some_and(|task| !task.is_finished()));
+        let Some(task) = idle.min_by_key(|open| open.state.since.get()).and_then(|open| open.task.as_ref()) else {
+            return false;
+        };
+        counts.connections_cut.one();
+        task.abort();
+        true
+    }
+
+    /// Asks all connections to close after the request that they are at.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        for open in self.open.borrow().values() {
+            if let Some(waker) = &*open.state.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Whether connections are asked to close.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+impl Place {
+    /// The connection's number, for [`Connections::serve`].
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The stream of this connection, which notes what it is doing.
+    #[must_use]
+    pub fn watch(&self, stream: TcpStream) -> Watched {
+        Watched { stream, state: Rc::clone(&self.state), connections: Rc::clone(&self.connections) }
+    }
+}
+
+/// A stream that notes what its connection is doing.
+#[derive(Debug)]
+pub struct Watched {
+    stream: TcpStream,
+    state: Rc<ConnectionState>,
+    connections: Rc<Connections>,
+}
+
+impl Watched {
+    fn now(&self, doing: Doing) {
+        self.state.now(doing, self.connections.second.get());
+    }
+
+    fn written<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &outcome {
+            Poll::Pending => self.now(Doing::Blocked),
+            Poll::Ready(_) => {
+                // A request's answer went out: the connection waits for the next one from now on.
+                self.state.doing.set(Doing::Idle);
+                self.state.since.set(self.connections.second.get());
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if buffer.filled().len() > before && self.state.doing.get() == Doing::Idle {
+            self.now(Doing::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,167 @@
+//! How many hits one client address may make: `PIXELD_ADDRESS_RATE`.
+//!
+//! Guarantees: an address beyond the rate is still served; its hits are dropped and counted. Memory is bounded: when
+//! [`ADDRESSES_MAX`] are known, everybody is let through until the clean-up has made room (failing open: a flood must not
+//! hide real opens). Gives up: IPv6 is counted by /64, so that neighbours in one network share a rate.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use governor::clock::DefaultClock;
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+use ipnet::IpNet;
+
+/// Addresses whose rate is known at most (about 10 MB).
+pub const ADDRESSES_MAX: usize = 100_000;
+
+/// Networks from which mail providers fetch images or send mail, as their public SPF records name them: very many readers
+/// share one address there.
+const PROVIDERS: &[&str] = &[
+    // Google
+    "64.233.160.0/19",
+    "66.102.0.0/20",
+    "66.249.80.0/20",
+    "72.14.192.0/18",
+    "74.125.0.0/16",
+    "108.177.8.0/21",
+    "173.194.0.0/16",
+    "209.85.128.0/17",
+    "216.58.192.0/19",
+    "216.239.32.0/19",
+    "2001:4860:4000::/36",
+    "2404:6800:4000::/36",
+    "2607:f8b0:4000::/36",
+    "2800:3f0:4000::/36",
+    "2a00:1450:4000::/36",
+    "2c0f:fb50:4000::/36",
+    // Apple
+    "17.0.0.0/8",
+    // Microsoft
+    "40.92.0.0/15",
+    "40.107.0.0/16",
+    "52.100.0.0/15",
+    "52.102.0.0/16",
+    "52.103.0.0/17",
+    "104.47.0.0/17",
+    "2a01:111:f400::/48",
+    // Yahoo
+    "67.195.0.0/16",
+    "74.6.0.0/16",
+    "98.136.0.0/14",
+    "188.125.64.0/18",
+];
+
+/// The rate of each client address.
+#[derive(Debug)]
+pub struct Limits {
+    addresses: Option<RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>>,
+    exempt: Vec<IpNet>,
+    /// Too many addresses are known; nobody is held back until some are forgotten.
+    crowded: AtomicBool,
+    addresses_max: usize,
+}
+
+impl Limits {
+    /// Limits of `rate` hits a second and address; none is off.
+    #[must_use]
+    pub fn new(rate: Option<NonZeroU32>) -> Limits {
+        Limits::with_addresses_max(rate, ADDRESSES_MAX)
+    }
+
+    fn with_addresses_max(rate: Option<NonZeroU32>, addresses_max: usize) -> Limits {
+        let addresses = rate.map(|rate| RateLimiter::dashmap(Quota::per_second(rate)));
+        let exempt = PROVIDERS.iter().filter_map(|network| network.parse().ok()).collect();
+        Limits { addresses, exempt, crowded: AtomicBool::new(false), addresses_max }
+    }
+
+    /// Whether a hit from `address` may be recorded now.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let Some(addresses) = &self.addresses else { return true };
+        if self.crowded.load(Ordering::Relaxed) {
+            return true;
+        }
+        // The list is walked only for those beyond the rate.
+        addresses.check_key(&key(address)).is_ok() || self.exempt.iter().any(|network| network.contains(&address))
+    }
+
+    /// Forgets addresses that were quiet. Call each second or so.
+    pub fn clean(&self) {
+        let Some(addresses) = &self.addresses else { return };
+        if addresses.len() > self.addresses_max / 2 || self.crowded.load(Ordering::Relaxed) {
+            addresses.retain_recent();
+            addresses.shrink_to_fit();
+        }
+        let crowded = addresses.len() > self.addresses_max;
+        if crowded && !self.crowded.swap(crowded, Ordering::Relaxed) {
+            tracing::warn!(known = addresses.len(), "too many client addresses at once; the address rate is off until they are fewer");
+        }
+        self.crowded.store(crowded, Ordering::Relaxed);
+    }
+}
+
+/// What shares a rate: an IPv4 address, or an IPv6 /64. The former lie where no IPv6 client has its network.
+fn key(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => 0xffff_0000_0000_0000 | u64::from(u32::from(address)),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_provider_network_is_well_formed() {
+        assert_eq!(Limits::new(None).exempt.len(), PROVIDERS.len());
+    }
+
+    #[test]
+    fn an_address_beyond_the_rate_is_held_back_and_others_are_not() {
+        let limits = Limits::new(NonZeroU32::new(10));
+        let allowed = (0..1000).filter(|_| limits.allows(address("192.0.2.1"))).count();
+        assert!((10..100).contains(&allowed), "{allowed}");
+        assert!(limits.allows(address("192.0.2.2")));
+    }
+
+    #[test]
+    fn a_whole_ipv6_network_shares_a_rate() {
+        let limits = Limits::new(NonZeroU32::new(1));
+        assert!(limits.allows(address("2001:db8::1")));
+        assert!(!limits.allows(address("2001:db8::2")));
+        assert!(limits.allows(address("2001:db8:0:1::1")));
+    }
+
+    #[test]
+    fn a_mail_providers_proxy_is_never_held_back() {
+        let limits = Limits::new(NonZeroU32::new(1));
+        assert!((0..100).all(|_| limits.allows(address("66.249.84.7"))));
+    }
+
+    #[test]
+    fn too_many_addresses_let_everybody_through_until_they_are_forgotten() {
+        let limits = Limits::with_addresses_max(NonZeroU32::new(1), 100);
+        for n in 0..200u32 {
+            assert!(limits.allows(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
+        }
+        assert!(!limits.allows(address("10.0.0.1")));
+        limits.clean();
+        assert!(limits.allows(address("10.0.0.1")) && limits.allows(address("10.0.0.1")));
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        limits.clean();
+        assert!(limits.allows(address("10.0.0.1")) && !limits.allows(address("10.0.0.1")), "the rate is back");
+    }
+
+    #[test]
+    fn off_is_off() {
+        let limits = Limits::new(None);
+        assert!((0..10_000).all(|_| limits.allows(address("192.0.2.1"))));
+    }
+}

@@ -1,0 +1,213 @@
+//! Sockets and cores: each core has its own listener on the same port and its own runtime, so that a connection lives and
+//! dies on one core.
+//!
+//! Guarantees: every port is bound before anything runs; a port that another process listens on is refused, although
+//! SO_REUSEPORT would share it silently. On a drain, connections that are already in a listener's queue are still served.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+
+use super::connections::{Connections, Place};
+use super::{Core, Edge, answer};
+use crate::ingest::queue::{Outbox, Queue};
+use crate::shutdown::Drain;
+
+/// Connections that may wait to be accepted, a core.
+const BACKLOG: i32 = 4096;
+
+/// Bytes of a request's head, at most; also what a connection buffers.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long nothing is accepted after the operating system refused (too many open files, no memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a drain goes on accepting what is already in the listener's queue.
+const LAST_ACCEPTS: Duration = Duration::from_millis(20);
+
+/// Binds `count` listeners to one address. Port 0 takes a free one, the same for all.
+///
+/// # Errors
+/// As the operating system says; `AddrInUse` where another process listens there.
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    // Without SO_REUSEPORT first: with it, two processes would share the port, and each would miss half of the opens.
+    drop(socket(address, false)?);
+    let first = socket(address, true)?;
+    let bound = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(socket(bound, true)?);
+    }
+    sockets
+        .into_iter()
+        .map(|socket| {
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Set here, accepted sockets inherit it; without it a pipelined answer waits for the one before to be acknowledged.
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Starts one core: a thread with its runtime. It ends when the drain is done or its deadline has passed.
+///
+/// # Errors
+/// As the operating system says when it refuses the thread.
+pub fn start_core(
+    number: usize,
+    edge: Arc<Edge>,
+    listener: std::net::TcpListener,
+    queue: Queue,
+    writer: Thread,
+    drain: Drain,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let listener = TcpListener::from_std(listener)?;
+            let outbox = Outbox::new(number, queue, writer);
+            let core = Rc::new(Core { number, edge, outbox, connections: Rc::default() });
+            run(core, listener, drain).await;
+            Ok(())
+        })
+    })
+}
+
+async fn run(core: Rc<Core>, listener: TcpListener, mut drain: Drain) {
+    let carrier = tokio::task::spawn_local(Rc::clone(&core.outbox).carry());
+    let sweep = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+    tokio::select! {
+        () = accept(&core, &listener) => {}
+        () = drain.asked() => {}
+    }
+    // What the kernel has already shaken hands with would be reset with the listener.
+    tokio::select! {
+        () = accept(&core, &listener) => {}
+        () = tokio::time::sleep(LAST_ACCEPTS) => {}
+    }
+    drop(listener);
+    core.connections.drain();
+    let drained = async {
+        while core.connections.count() > 0 || !core.outbox.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = drain.deadline() => tracing::warn!(connections = core.connections.count(), "connections are cut at the drain's deadline"),
+    }
+    carrier.abort();
+    sweep.abort();
+}
+
+async fn sweep(core: Rc<Core>) {
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    second.tick().await;
+    loop {
+        second.tick().await;
+        core.connections.sweep(core.counts());
+    }
+}
+
+/// Accepts connections for ever.
+async fn accept(core: &Rc<Core>, listener: &TcpListener) {
+    let connections_max = core.edge.connections_max.div_ceil(core.edge.metrics.cores.len());
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted now");
+                core.connections.cut_idlest(core.counts());
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        core.counts().connections_opened.one();
+        if core.connections.count() >= connections_max && !core.connections.cut_idlest(core.counts()) {
+            core.counts().connections_cut.one();
+            continue;
+        }
+        let place = core.connections.enter();
+        let number = place.number();
+        let task = tokio::task::spawn_local(serve(Rc::clone(core), place, stream, peer));
+        core.connections.serve(number, task.abort_handle());
+    }
+}
+
+/// Errors of accept that speak of the one connection, which is gone already.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Serves one connection to its end.
+async fn serve(core: Rc<Core>, place: Place, stream: TcpStream, peer: SocketAddr) {
+    core.counts().connections.add(1);
+    let counted = Counted(Rc::clone(&core));
+    let peer = peer.ip().to_canonical();
+    let state = Rc::clone(&place.state);
+    let service = service_fn(|request| {
+        let core = Rc::clone(&core);
+        let state = Rc::clone(&state);
+        async move {
+            state.set_busy(true);
+            let answer = answer(&core, peer, &request).await;
+            state.set_busy(false);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    // The sweep looks after time-outs: hyper's own would set a timer for every request.
+    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).pipeline_flush(true);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(place.watch(stream)), service));
+    let connections: &Connections = &core.connections;
+    let mut asked_to_close = false;
+    let served = std::future::poll_fn(|context| {
+        place.state.remember(context.waker());
+        if connections.is_draining() && !asked_to_close {
+            asked_to_close = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(context)
+    });
+    if let Err(error) = served.await {
+        // A client that goes away or sends nonsense is no event of ours.
+        tracing::trace!(%error, "a connection ended");
+    }
+    drop(counted);
+}
+
+/// Takes a connection off the count, also when its task is cut.
+struct Counted(Rc<Core>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.counts().connections.add(-1);
+    }
+}

@@ -1,0 +1,131 @@
+//! Rows of `hits` in PostgreSQL's binary COPY format. Pure: values in, bytes out.
+//!
+//! tokio-postgres has a writer of its own that flushes every 4 KiB and panics on a wrong column count; this one fills one
+//! buffer that is sent in large pieces.
+
+use std::net::IpAddr;
+
+use bytes::{BufMut, BytesMut};
+use uuid::Uuid;
+
+/// The statement whose input these bytes are.
+pub const COPY_HITS: &str = "COPY hits (at, seq, user_agent, sent_at, message, recipient, image, spool, class, rule, \
+                             network, prefetch, ip) FROM STDIN (FORMAT binary)";
+
+/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's time starts.
+const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
+
+const COLUMNS: i16 = 13;
+
+/// One row of `hits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Microseconds since 1970.
+    pub at_us: i64,
+    /// The hit's number in its spool.
+    pub seq: i64,
+    /// The id of its user agent.
+    pub user_agent: i64,
+    /// Seconds since 1970; 0 is NULL.
+    pub sent_at_s: u32,
+    /// The message; nil where absent.
+    pub message: Uuid,
+    /// The recipient; nil where absent.
+    pub recipient: Uuid,
+    /// The image.
+    pub image: Uuid,
+    /// The spool's number in `spool_marks`.
+    pub spool: i32,
+    /// What fetched it.
+    pub class: i16,
+    /// Why we think so.
+    pub rule: i16,
+    /// The provider network of its full address.
+    pub network: i16,
+    /// A request header said that nobody looked yet.
+    pub prefetch: bool,
+    /// The address as far as it may be kept.
+    pub address: Option<IpAddr>,
+}
+
+/// The front of the stream.
+pub fn begin(out: &mut BytesMut) {
+    out.put_slice(b"PGCOPY\n\xff\r\n\0");
+    out.put_i32(0);
+    out.put_i32(0);
+}
+
+/// The end of the stream.
+pub fn end(out: &mut BytesMut) {
+    out.put_i16(-1);
+}
+
+/// One row.
+pub fn put(out: &mut BytesMut, row: &Row) {
+    out.reserve(256);
+    out.put_i16(COLUMNS);
+    put_i64(out, row.at_us.saturating_sub(POSTGRES_EPOCH_US));
+    put_i64(out, row.seq);
+    put_i64(out, row.user_agent);
+    match row.sent_at_s {
+        0 => out.put_i32(-1),
+        seconds => put_i64(out, i64::from(seconds) * 1_000_000 - POSTGRES_EPOCH_US),
+    }
+    for id in [row.message, row.recipient, row.image] {
+        out.put_i32(16);
+        out.put_slice(id.as_bytes());
+    }
+    out.put_i32(4);
+    out.put_i32(row.spool);
+    for small in [row.class, row.rule, row.network] {
+        out.put_i32(2);
+        out.put_i16(small);
+    }
+    out.put_i32(1);
+    out.put_u8(u8::from(row.prefetch));
+    // inet: family (2 is IPv4, 3 is IPv6), prefix bits, "is a cidr", address length, address.
+    match row.address {
+        None => out.put_i32(-1),
+        Some(IpAddr::V4(address)) => {
+            out.put_i32(8);
+            out.put_slice(&[2, 32, 0, 4]);
+            out.put_slice(&address.octets());
+        }
+        Some(IpAddr::V6(address)) => {
+            out.put_i32(20);
+            out.put_slice(&[3, 128, 0, 16]);
+            out.put_slice(&address.octets());
+        }
+    }
+}
+
+fn put_i64(out: &mut BytesMut, value: i64) {
+    out.put_i32(8);
+    out.put_i64(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_each_column_with_its_length() {
+        let mut out = BytesMut::new();
+        let row = Row {
+            at_us: POSTGRES_EPOCH_US + 1, seq: 2, user_agent: 3, sent_at_s: 0, message: Uuid::nil(), recipient: Uuid::max(),
+            image: Uuid::from_u128(7), spool: 4, class: 5, rule: 6, network: 7, prefetch: true,
+            address: Some(IpAddr::from([192, 0, 2, 1])),
+        };
+        put(&mut out, &row);
+        let mut rest = &out[2..];
+        let mut lengths = Vec::new();
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let length = i32::from_be_bytes(*length);
+            lengths.push(length);
+            rest = &behind[length.max(0) as usize..];
+        }
+        assert_eq!(&out[..2], &[0, 13]);
+        assert_eq!(lengths, [8, 8, 8, -1, 16, 16, 16, 4, 2, 2, 2, 1, 8]);
+        assert_eq!(&out[2..14], &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+}
