@@ -11,6 +11,9 @@ use crate::images::upload;
 /// A small envelope, 32 × 32, that can be seen in a browser.
 const SAMPLE: &[u8] = include_bytes!("sample.png");
 
+/// The sample image's id: fixed, so that `docs/sample-email.html` shows it.
+const SAMPLE_ID: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0001);
+
 /// Adds the sample image where there is none, and prints what to try.
 pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     database::until(ready).await;
@@ -24,7 +27,12 @@ async fn image(db: &Database) -> anyhow::Result<Uuid> {
     let images = db::images::list(db).await?;
     match images.iter().find(|image| image.deleted_at.is_none()) {
         Some(image) => Ok(image.id),
-        None => Ok(upload::add(db, SAMPLE.to_vec(), None, Some("Sample")).await?),
+        None => {
+            // The fixed id may be there and deleted; then another one does.
+            let is_taken = images.iter().any(|image| image.id == SAMPLE_ID);
+            let id = (!is_taken).then_some(SAMPLE_ID);
+            Ok(upload::add(db, SAMPLE.to_vec(), id, Some("Sample")).await?)
+        }
     }
 }
 
