@@ -1,1 +1,399 @@
-//! placeholder
+//! PostgreSQL: one way to reach it, whether it is the sender's own or the one that pixeld runs itself.
+//!
+//! Guarantees: every connect, and every statement sent over what this module hands out, ends within a named time, on
+//! the server's side by [`SESSION_SETTINGS`] and on ours by [`within`] (a frozen server keeps no time-outs); a client
+//! that vanished loses its locks within about half a minute. Gives up: it does not retry; whoever calls knows whether
+//! that is safe.
+//!
+//! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode: settings, LISTEN and the advisory lock of the
+//! migrations belong to a session. For TLS see `db/tls.rs`.
+
+pub mod embedded;
+pub mod hits;
+pub mod images;
+pub mod migrate;
+mod tls;
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::Host;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::config::Config;
+use embedded::{Embedded, EmbeddedError, EmbeddedLease};
+
+/// Longest time for a connection to be ready for its first query: name look-up, TLS, log-in and session settings.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A sensible limit for [`within`] around a short query. The server gives up later ([`SESSION_SETTINGS`]), so that our
+/// side, which also notices a frozen server, decides.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most connections of [`Database::pool`].
+pub const POOL_CONNECTIONS_MAX: usize = 4;
+
+/// Most notices that wait in the receiver of [`Database::listen`]; beyond it they are dropped.
+pub const NOTICES_MAX: usize = 1024;
+
+/// How long a silent TCP connection may be before our side gives it up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What each session starts with. The time-outs and the keepalives are for the server's side: without them the backend
+/// of a client that vanished (power cut, cut cable) keeps its locks, on the loader's mark above all, for hours.
+/// `statement_timeout` does not hold for COPY, which the loader times itself. UTC, because bounds of partitions are
+/// written as text. A commit that the server has not flushed would come back after its loss as hits that the mark has
+/// passed; a server set to `off` is overruled, any stronger setting is left.
+pub const SESSION_SETTINGS: &str = "\
+    SET lock_timeout = '10s'; \
+    SET statement_timeout = '60s'; \
+    SET idle_in_transaction_session_timeout = '30s'; \
+    SET tcp_user_timeout = '30s'; \
+    SET tcp_keepalives_idle = 15; \
+    SET tcp_keepalives_interval = 5; \
+    SET tcp_keepalives_count = 3; \
+    SET client_min_messages = 'warning'; \
+    SET TimeZone = 'UTC'; \
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// Why PostgreSQL could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// `DATABASE_URL` cannot be used, whatever the server does.
+    #[error("DATABASE_URL: {0}")]
+    Url(String),
+    /// No connection; it may come back.
+    #[error("cannot connect to PostgreSQL at {to}: {reason}", reason = reason(source))]
+    Connect {
+        /// Host and database, without the password.
+        to: String,
+        /// What tokio-postgres says.
+        source: tokio_postgres::Error,
+    },
+    /// Our own limit ran out; whether the work was done is not known.
+    #[error("PostgreSQL: {what} took longer than {limit:?}")]
+    Timeout {
+        /// What was under way.
+        what: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A statement failed, or the connection did while it ran.
+    #[error("PostgreSQL: {}", reason(.0))]
+    Query(#[from] tokio_postgres::Error),
+    /// The pool has no connection to give.
+    #[error("PostgreSQL: {0}")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    /// Another node held the lock of the migrations for the whole wait.
+    #[error("another node has been migrating the database for more than {waited:?}; try again when it is done")]
+    MigrationLock {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A migration failed or does not fit what the database has.
+    #[error("migration: {0}")]
+    Migration(String),
+    /// The embedded PostgreSQL could not be found, made, started or stopped.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+}
+
+impl DbError {
+    /// What the server answered, where it did.
+    #[must_use]
+    pub fn sql_state(&self) -> Option<&SqlState> {
+        match self {
+            DbError::Connect { source, .. } | DbError::Query(source) => source.code(),
+            DbError::Pool(deadpool_postgres::PoolError::Backend(source)) => source.code(),
+            _ => None,
+        }
+    }
+}
+
+/// tokio-postgres says only "db error"; what happened is in its source.
+fn reason(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// How to reach PostgreSQL. Cloning is cheap, and all clones share one pool.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    target: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    pool: Pool,
+    url_for_people: String,
+    embedded: Option<Embedded>,
+}
+
+/// A connection of its own. Its task is ended when this is dropped, and the connection with it.
+pub struct Session {
+    /// Where statements go.
+    pub client: Client,
+    _connection: AbortOnDrop,
+}
+
+/// Keeps an embedded PostgreSQL running until [`Lease::release`]; nothing for an external one.
+#[must_use = "the embedded PostgreSQL is stopped by Lease::release"]
+pub struct Lease(Option<EmbeddedLease>);
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Database {
+    /// Settles where PostgreSQL is, without asking it: `DATABASE_URL`, or else the directory of the embedded one.
+    ///
+    /// # Errors
+    /// [`DbError::Url`] for a URL that no server could make work; [`DbError::Embedded`] where no place for the embedded
+    /// one can be chosen.
+    pub fn new(config: &Config) -> Result<Self, DbError> {
+        let (mut target, url_for_people, embedded) = match &config.database_url {
+            Some(url) => (external_target(url.expose())?, url.expose().to_owned(), None),
+            None => {
+                let embedded = Embedded::new(&config.data_dir, config.pg_bin.clone())?;
+                (embedded.target(), embedded.url_for_people(), Some(embedded))
+            }
+        };
+        bound_in_time(&mut target);
+        let tls = tls::connector(&mut target).map_err(DbError::Url)?;
+        let pool = make_pool(&target, &tls)?;
+        Ok(Database(Arc::new(Inner { target, tls, pool, url_for_people, embedded })))
+    }
+
+    /// Whether pixeld runs PostgreSQL itself.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.0.embedded.is_some()
+    }
+
+    /// A URL that `psql` takes, with the password of `DATABASE_URL` where it has one: only for the one who asked.
+    #[must_use]
+    pub fn url_for_people(&self) -> String {
+        self.0.url_for_people.clone()
+    }
+
+    /// A sentence for people where the embedded PostgreSQL does not lie in the data directory, or its socket does not.
+    #[must_use]
+    pub fn note_for_people(&self) -> Option<String> {
+        self.0.embedded.as_ref().and_then(Embedded::note_for_people)
+    }
+
+    /// Finds or starts the embedded PostgreSQL and holds a lease on it; nothing to do for an external one.
+    ///
+    /// After a crash this can take up to [`embedded::START_TIMEOUT`]. Let it end, then release the lease: a call that is
+    /// dropped half way may leave a server running (the next start finds it).
+    ///
+    /// # Errors
+    /// [`DbError::Embedded`], with the tail of the server's log where it did not start.
+    pub async fn start(&self) -> Result<Lease, DbError> {
+        match &self.0.embedded {
+            Some(embedded) => Ok(Lease(Some(embedded.lease().await?))),
+            None => Ok(Lease(None)),
+        }
+    }
+
+    /// Starts the embedded PostgreSQL again if it died. Meant to be called every few seconds while a [`Lease`] is held;
+    /// costs one connect to its socket while all is well.
+    ///
+    /// # Errors
+    /// As [`Database::start`].
+    pub async fn ensure_running(&self) -> Result<(), DbError> {
+        match &self.0.embedded {
+            Some(embedded) => Ok(embedded.ensure_running().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a connection with [`SESSION_SETTINGS`].
+    ///
+    /// # Errors
+    /// [`DbError::Connect`], or [`DbError::Timeout`] after [`CONNECT_TIMEOUT`].
+    pub async fn connect(&self, application_name: &str) -> Result<Session, DbError> {
+        self.open(application_name, None).await
+    }
+
+    /// Opens a connection that listens on `channel` and forwards the payloads of its notices.
+    ///
+    /// The receiver ends when the connection does. It holds [`NOTICES_MAX`] payloads; what comes while it is full is
+    /// dropped, so whoever receives must look at the whole now and then, as it must after a lost connection anyway.
+    ///
+    /// # Errors
+    /// As [`Database::connect`].
+    pub async fn listen(
+        &self,
+        application_name: &str,
+        channel: &str,
+    ) -> Result<(Session, mpsc::Receiver<String>), DbError> {
+        let (sender, receiver) = mpsc::channel(NOTICES_MAX);
+        let session = self.open(application_name, Some(sender)).await?;
+        let listen = format!("LISTEN \"{}\"", channel.replace('"', "\"\""));
+        within(CONNECT_TIMEOUT, "LISTEN", session.client.batch_execute(&listen)).await?;
+        Ok((session, receiver))
+    }
+
+    /// Up to [`POOL_CONNECTIONS_MAX`] shared connections for look-ups, opened when they are first needed. A connection
+    /// lives on the runtime whose task opened it, so use the pool from one runtime.
+    #[must_use]
+    pub fn pool(&self) -> Pool {
+        self.0.pool.clone()
+    }
+
+    async fn open(&self, application_name: &str, notices: Option<mpsc::Sender<String>>) -> Result<Session, DbError> {
+        let mut target = self.0.target.clone();
+        target.application_name(application_name);
+        let opening = async {
+            let (client, connection) = target.connect(self.0.tls.clone()).await?;
+            let task = tokio::spawn(drive(connection, application_name.to_owned(), notices));
+            let session = Session { client, _connection: AbortOnDrop(task) };
+            session.client.batch_execute(SESSION_SETTINGS).await?;
+            Ok(session)
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(source)) => Err(DbError::Connect { to: shown(&self.0.target), source }),
+            Err(_) => Err(DbError::Timeout { what: "connecting", limit: CONNECT_TIMEOUT }),
+        }
+    }
+}
+
+impl Lease {
+    /// Gives the lease back. The last one out stops the embedded PostgreSQL; a lease that is only dropped (or whose
+    /// process is killed) leaves it running for the next start to find.
+    ///
+    /// # Errors
+    /// [`DbError::Embedded`] where it does not stop; nothing is lost by that.
+    pub async fn release(self) -> Result<(), DbError> {
+        match self.0 {
+            Some(lease) => Ok(lease.release().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Waits for `work` no longer than `limit`. After a time-out drop the session: its state is not known.
+///
+/// # Errors
+/// [`DbError::Timeout`] naming `what`, or the work's own error.
+pub async fn within<T, E>(
+    limit: Duration,
+    what: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, DbError>
+where
+    DbError: From<E>,
+{
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(DbError::Timeout { what, limit }),
+    }
+}
+
+/// Runs a connection to its end. Dropping `notices` at that end is what tells the receiver.
+async fn drive<T>(
+    mut connection: Connection<Socket, T>,
+    application_name: String,
+    notices: Option<mpsc::Sender<String>>,
+) where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(notification))) => {
+                if let Some(notices) = &notices
+                    && notices.try_send(notification.payload().to_owned()).is_err()
+                {
+                    tracing::debug!(application_name, "a notice was dropped: its receiver is full or gone");
+                }
+            }
+            Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!(application_name, %notice, "PostgreSQL says"),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                // Statements under way only learn that the connection closed; why is known here alone.
+                tracing::info!(application_name, reason = reason(&error), "connection to PostgreSQL lost");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+fn external_target(url: &str) -> Result<tokio_postgres::Config, DbError> {
+    // Ours checks both the certificate and the name when it checks at all, so libpq's two words for it mean the same.
+    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    let target: tokio_postgres::Config = url.parse().map_err(|error| DbError::Url(reason(&error)))?;
+    if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
+        return Err(DbError::Url("names no host, as in postgresql://user:password@host:5432/database".to_owned()));
+    }
+    Ok(target)
+}
+
+/// Leaves what the URL sets, and bounds what it does not.
+fn bound_in_time(target: &mut tokio_postgres::Config) {
+    if target.get_connect_timeout().is_none() {
+        // With several hosts, one that does not answer must leave time for the next.
+        let hosts = target.get_hosts().len().max(target.get_hostaddrs().len()).max(1) as u32;
+        target.connect_timeout(CONNECT_TIMEOUT / hosts);
+    }
+    if target.get_tcp_user_timeout().is_none() {
+        target.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if target.get_keepalives_interval().is_none() {
+        target.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
+        target.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+}
+
+fn make_pool(target: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> Result<Pool, DbError> {
+    let mut target = target.clone();
+    target.application_name("pixeld look-ups");
+    // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+    let connections = deadpool_postgres::Manager::from_config(target, tls.clone(), recycling);
+    let settle = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
+        Box::pin(async move { client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend) })
+    });
+    Pool::builder(connections)
+        .max_size(POOL_CONNECTIONS_MAX)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_secs(5)))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .recycle_timeout(Some(Duration::from_secs(1)))
+        .post_create(settle)
+        .build()
+        .map_err(|error| DbError::Url(error.to_string()))
+}
+
+/// Hosts and database, for error messages.
+fn shown(target: &tokio_postgres::Config) -> String {
+    let hosts: Vec<_> = target
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .chain(target.get_hostaddrs().iter().map(ToString::to_string))
+        .collect();
+    let ports: Vec<_> = target.get_ports().iter().map(ToString::to_string).collect();
+    let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
+    format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
+}

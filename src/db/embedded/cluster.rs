@@ -1,0 +1,418 @@
+//! One cluster on disk: making it, finding its server, starting and stopping that. All of it blocks; what changes
+//! something is called under the gate only.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+
+use super::place::{self, Place};
+use super::programs::{self, Programs, RunAs};
+use super::{EmbeddedError, ROLE};
+
+const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Inside the cluster, so that the user who runs the server can write it.
+const LOG: &str = "server.log";
+/// Beyond this the log is moved aside, over the one moved before; both together are at most twice this.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+const LOG_TAIL_BYTES: u64 = 2048;
+
+/// Where half-made clusters lie. A name is used once, so an initdb that outlived its pixeld harms no other.
+const NEW_PREFIX: &str = "postgres.new-";
+
+/// The server's settings. They are given at each start rather than written into the cluster, so that they come with the
+/// program; who wants others sets `DATABASE_URL`.
+const SETTINGS: &[(&str, &str)] = &[
+    // Private: no TCP port, and a socket for this user alone.
+    ("listen_addresses", ""),
+    ("unix_socket_permissions", "0700"),
+    ("port", "5432"),
+    // Promise 2 rests on these, whatever the cluster's own file says.
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    // The loader, the rollup, a pool of 4 and some commands and psql sessions.
+    ("max_connections", "30"),
+    // The open day's pages; more would be taken from the page cache, which also feeds the loader.
+    ("shared_buffers", "128MB"),
+    // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too.
+    ("max_wal_size", "2GB"),
+    ("wal_compression", "on"),
+    // Into LOG, by pg_ctl; a collector would be one process more.
+    ("logging_collector", "off"),
+    ("log_checkpoints", "off"),
+    ("cluster_name", "pixeld"),
+];
+
+/// A cluster and where to find programs for it.
+pub(super) struct Cluster {
+    pub(super) place: Place,
+    pub(super) pg_bin: Option<PathBuf>,
+    pub(super) path: Option<OsString>,
+}
+
+/// What `postmaster.pid` says of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Postmaster {
+    /// None runs; PostgreSQL itself clears a pid file whose process is gone.
+    Gone,
+    /// It runs on this cluster.
+    Ours,
+    /// The pid file names a process that is none of this cluster here.
+    Stranger { pid: u32 },
+    /// It ended, but nobody has collected it (a container whose first process collects no orphans), so that PostgreSQL
+    /// itself would take it for alive.
+    Zombie { pid: u32 },
+}
+
+impl Cluster {
+    pub(super) fn open_gate(&self) -> Result<File, EmbeddedError> {
+        self.prepare_parent()?;
+        self.open_lock("postgres.gate")
+    }
+
+    /// Takes a lease. Nobody holds the file exclusively outside the gate, which the caller holds.
+    pub(super) fn share(&self) -> Result<File, EmbeddedError> {
+        let file = self.open_lock("postgres.lock")?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(file),
+            Err(error) => Err(EmbeddedError::Place(format!(
+                "cannot share {}: {error}",
+                self.place.beside("postgres.lock").display()
+            ))),
+        }
+    }
+
+    /// The file, locked exclusively, if nobody holds a lease.
+    pub(super) fn nobody_shares(&self) -> Result<Option<File>, EmbeddedError> {
+        let file = self.open_lock("postgres.lock")?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(source)) => {
+                Err(EmbeddedError::file("cannot lock", &self.place.beside("postgres.lock"), source))
+            }
+        }
+    }
+
+    /// Made by root, a lock belongs to the user who runs the server, so that this user can take it as well.
+    fn open_lock(&self, name: &str) -> Result<File, EmbeddedError> {
+        let path = self.place.beside(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        match options.open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let file = options.create(true).truncate(false).open(&path);
+                place::give_to(&path, self.place.run_as)?;
+                file
+            }
+            opened => opened,
+        }
+        .map_err(|source| EmbeddedError::file("cannot open the lock", &path, source))
+    }
+
+    /// The directory around the cluster, and the link to it from the data directory.
+    fn prepare_parent(&self) -> Result<(), EmbeddedError> {
+        make_dir_for_all(self.place.parent())?;
+        let Some(link) = &self.place.link else { return Ok(()) };
+        make_dir_for_all(link.parent().unwrap_or(Path::new("/")))?;
+        // An empty directory of that name is as good as none.
+        fs::remove_dir(link).ok();
+        match std::os::unix::fs::symlink(&self.place.cluster, link) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(EmbeddedError::file("cannot make the link", link, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The programs for this cluster: of its own version, or the newest for one that is yet to be made.
+    fn programs(&self) -> Result<Programs, EmbeddedError> {
+        let found = programs::find(self.pg_bin.as_deref(), self.path.as_deref())?;
+        let path = self.place.cluster.join("PG_VERSION");
+        let version = match fs::read_to_string(&path) {
+            Ok(version) => version.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return programs::newest(found),
+            Err(source) => {
+                return Err(EmbeddedError::file(
+                    "cannot read (was it made by another user, or by root?)",
+                    &path,
+                    source,
+                ));
+            }
+        };
+        match found.iter().find(|programs| programs.major.to_string() == version) {
+            Some(programs) => Ok(programs.clone()),
+            None => Err(self.mismatch(&version, programs::newest(found)?)),
+        }
+    }
+
+    fn mismatch(&self, version: &str, found: Programs) -> EmbeddedError {
+        let cluster = self.place.cluster.display();
+        let (new, bin) = (found.major, found.dir.display());
+        let (become_user, owner) = match self.place.run_as {
+            Some(RunAs { uid, gid }) => {
+                (format!("setpriv --reuid={uid} --regid={gid} --clear-groups "), format!("-o {uid} -g {gid} "))
+            }
+            None => (String::new(), String::new()),
+        };
+        EmbeddedError::Version(format!(
+            "the database in {cluster} was made by PostgreSQL {version}, but only version {new} was found ({bin}).\n\
+             Either install PostgreSQL {version} again (Debian, Ubuntu: apt-get install postgresql-{version}), or upgrade \
+             the database: install both versions, and with pixeld stopped, from a directory that every user can enter:\n  \
+             cd /tmp && install -d {owner}-m 700 '{cluster}.upgraded' /tmp/pixeld-upgrade && cd /tmp/pixeld-upgrade\n  \
+             {become_user}{bin}/initdb -D '{cluster}.upgraded' -U {ROLE} -A trust --encoding UTF8 --locale C --data-checksums\n  \
+             {become_user}{bin}/pg_upgrade -U {ROLE} -b {old_bin} -B {bin} -d '{cluster}' -D '{cluster}.upgraded' -s /tmp/pixeld-upgrade\n  \
+             mv '{cluster}' '{cluster}.{version}' && mv '{cluster}.upgraded' '{cluster}'",
+            old_bin = format_args!("/usr/lib/postgresql/{version}/bin"),
+        ))
+    }
+
+    /// Makes the cluster if it is not there. Its name appears only when it is whole.
+    fn init(&self, programs: &Programs) -> Result<(), EmbeddedError> {
+        let cluster = &self.place.cluster;
+        if cluster.join("PG_VERSION").exists() {
+            return Ok(());
+        }
+        if fs::read_dir(cluster).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(EmbeddedError::Place(format!(
+                "{} is not empty and no PostgreSQL cluster: move it away",
+                cluster.display()
+            )));
+        }
+        let parent = self.place.parent();
+        let siblings = fs::read_dir(parent).map_err(|source| EmbeddedError::file("cannot read", parent, source))?;
+        for half_made in
+            siblings.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(NEW_PREFIX.as_bytes()))
+        {
+            let path = half_made.path();
+            tracing::info!(path = %path.display(), "removing what an interrupted start left");
+            fs::remove_dir_all(&path).map_err(|source| EmbeddedError::file("cannot remove", &path, source))?;
+        }
+        let new = self.place.beside(&format!("{NEW_PREFIX}{}", uuid::Uuid::new_v4().simple()));
+        fs::create_dir(&new).map_err(|source| EmbeddedError::file("cannot make", &new, source))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o700))
+            .map_err(|source| EmbeddedError::file("cannot make private", &new, source))?;
+        place::give_to(&new, self.place.run_as)?;
+        tracing::info!(cluster = %cluster.display(), version = programs.major, "making a private PostgreSQL cluster");
+        let mut initdb = programs::command(&programs.dir.join("initdb"), self.place.run_as);
+        initdb.arg("-D").arg(&new).args(["-U", ROLE, "-A", "trust", "--encoding", "UTF8", "--locale", "C"]);
+        initdb.args(["--data-checksums", "--no-instructions"]);
+        self.run(initdb, INITDB_TIMEOUT, "initdb")?;
+        fs::rename(&new, cluster).map_err(|source| EmbeddedError::file("cannot rename to", cluster, source))?;
+        let synced = File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(|source| EmbeddedError::file("cannot sync", parent, source))
+    }
+
+    /// Brings everything to where the server can start, and tells with which programs.
+    pub(super) fn prepare(&self) -> Result<Programs, EmbeddedError> {
+        let programs = self.programs()?;
+        if let Some(run_as) = self.place.run_as
+            && !run_as.can_enter(self.place.parent())
+        {
+            return Err(EmbeddedError::Place(format!(
+                "user {} runs PostgreSQL, but cannot enter {}: let it (chmod o+x), or use another data directory",
+                run_as.uid,
+                self.place.parent().display()
+            )));
+        }
+        self.init(&programs)?;
+        place::prepare_socket_dir(&self.place)?;
+        self.bound_log()?;
+        Ok(programs)
+    }
+
+    /// Starts the server, which must not run, and waits until it is ready or `give_up_at`.
+    pub(super) fn start(&self, programs: &Programs, give_up_at: Instant) -> Result<(), EmbeddedError> {
+        let seconds = give_up_at.saturating_duration_since(Instant::now()).as_secs().max(1);
+        let mut starting = self.pg_ctl(programs);
+        starting.args(["start", "-w", "-t", &seconds.to_string(), "-l", LOG, "-o"]).arg(self.options());
+        self.run(starting, Duration::from_secs(seconds + 10), "pg_ctl start")
+    }
+
+    /// Stops the server if it runs: politely to other sessions if it can, at once if it must. Either loses nothing.
+    pub(super) fn stop(&self) -> Result<(), EmbeddedError> {
+        if self.postmaster()? != Postmaster::Ours {
+            return Ok(());
+        }
+        let programs = self.programs()?;
+        let stop = |mode| {
+            let mut stopping = self.pg_ctl(&programs);
+            stopping.args(["stop", "-w", "-m", mode, "-t", &STOP_TIMEOUT.as_secs().to_string()]);
+            self.run(stopping, STOP_TIMEOUT + Duration::from_secs(10), "pg_ctl stop")
+        };
+        let stopped = stop("fast").or_else(|error| {
+            tracing::warn!(%error, "PostgreSQL did not stop in time; stopping it at once");
+            stop("immediate")
+        });
+        match stopped {
+            // It may have gone by itself meanwhile, which pg_ctl calls an error.
+            Err(error) if self.postmaster()? == Postmaster::Ours => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// pg_ctl puts the directory's name into a shell command without quoting, so it runs inside and says ".". It gives
+    /// the server a session of its own, which keeps a terminal's signals away.
+    fn pg_ctl(&self, programs: &Programs) -> Command {
+        let mut command = programs::command(&programs.dir.join("pg_ctl"), self.place.run_as);
+        command.current_dir(&self.place.cluster).args(["-D", "."]);
+        command
+    }
+
+    /// For pg_ctl's `-o`, which goes through a shell.
+    fn options(&self) -> OsString {
+        let mut options: Vec<u8> = Vec::new();
+        for (name, value) in SETTINGS {
+            options.extend_from_slice(format!("-c {name}='{value}' ").as_bytes());
+        }
+        // A list of directories: double quotes keep a comma, and doubled ones a double quote, in a name.
+        options.extend_from_slice(b"-c unix_socket_directories='\"");
+        for &byte in self.place.socket_dir.as_os_str().as_bytes() {
+            match byte {
+                b'\'' => options.extend_from_slice(b"'\\''"),
+                b'"' => options.extend_from_slice(b"\"\""),
+                other => options.push(other),
+            }
+        }
+        options.extend_from_slice(b"\"'");
+        std::os::unix::ffi::OsStringExt::from_vec(options)
+    }
+
+    /// Looks whether the process that `postmaster.pid` names works in this cluster; PostgreSQL's processes stay in
+    /// their data directory. Its number alone proves nothing: it may be another's after a reboot.
+    pub(super) fn postmaster(&self) -> Result<Postmaster, EmbeddedError> {
+        let path = self.place.cluster.join("postmaster.pid");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Postmaster::Gone),
+            Err(source) => return Err(EmbeddedError::file("cannot read", &path, source)),
+        };
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i64>().ok()) else {
+            // Empty for an instant at a start, or after a crash of the machine; PostgreSQL knows what to do with it.
+            return Ok(Postmaster::Gone);
+        };
+        let pid = u32::try_from(pid.unsigned_abs()).unwrap_or_default();
+        match process_state(pid) {
+            None => return Ok(Postmaster::Gone),
+            Some('Z') => return Ok(Postmaster::Zombie { pid }),
+            Some(_) => {}
+        }
+        // Asked as the server's user: root in a container may not look at another user's process.
+        let mut asking = programs::command(Path::new("/bin/sh"), self.place.run_as);
+        asking.args(["-c", "cd \"/proc/$1/cwd\" && pwd -P", "sh", &pid.to_string()]);
+        let answer = programs::run(asking, ASK_TIMEOUT);
+        let answer = answer.map_err(|source| EmbeddedError::file("cannot run", Path::new("/bin/sh"), source))?;
+        let ours = answer.success && Path::new(&answer.output) == self.place.cluster;
+        Ok(if ours { Postmaster::Ours } else { Postmaster::Stranger { pid } })
+    }
+
+    /// Removes a pid file that names a zombie or a stranger, which PostgreSQL would take for its own server. A stranger's
+    /// only if nobody holds a lease: the server may run where we cannot see it, as in another container with the same
+    /// volume.
+    pub(super) fn forget_pid(&self, postmaster: Postmaster) -> Result<(), EmbeddedError> {
+        let path = self.place.cluster.join("postmaster.pid");
+        let _exclusive = match postmaster {
+            Postmaster::Gone | Postmaster::Ours => return Ok(()),
+            Postmaster::Zombie { .. } => None,
+            Postmaster::Stranger { pid } => match self.nobody_shares()? {
+                Some(exclusive) => Some(exclusive),
+                None => {
+                    return Err(EmbeddedError::Server(format!(
+                        "{} names process {pid}, which is no PostgreSQL of this cluster here, while another pixeld uses \
+                         the cluster: run both in one container, or stop one",
+                        path.display()
+                    )));
+                }
+            },
+        };
+        tracing::warn!(path = %path.display(), ?postmaster, "removing a stale pid file: it does not name our PostgreSQL");
+        fs::remove_file(&path).map_err(|source| EmbeddedError::file("cannot remove", &path, source))
+    }
+
+    /// Keeps the log in its bounds. Copied and cut, since the server has it open (for appending).
+    pub(super) fn bound_log(&self) -> Result<(), EmbeddedError> {
+        let path = self.place.cluster.join(LOG);
+        let Ok(mut log) = open_plain(&path, true) else { return Ok(()) };
+        if log.metadata().map_or(0, |metadata| metadata.len()) <= LOG_BYTES_MAX {
+            return Ok(());
+        }
+        let older = self.place.cluster.join(format!("{LOG}.1"));
+        let mut moved = || {
+            fs::remove_file(&older).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+            let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&older)?;
+            log.seek(SeekFrom::End(-(LOG_BYTES_MAX as i64)))?;
+            std::io::copy(&mut (&mut log).take(LOG_BYTES_MAX), &mut copy)?;
+            log.set_len(0)
+        };
+        moved().map_err(|source| EmbeddedError::file("cannot cut the log", &path, source))?;
+        place::give_to(&older, self.place.run_as)
+    }
+
+    /// The end of the server's log, for an error's text.
+    pub(super) fn log_tail(&self) -> String {
+        let path = self.place.cluster.join(LOG);
+        let read = || {
+            let mut log = open_plain(&path, false)?;
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+            let mut bytes = Vec::new();
+            log.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        match read() {
+            Ok(bytes) => format!("the end of {}:\n{}", path.display(), String::from_utf8_lossy(&bytes).trim_end()),
+            Err(error) => format!("(its log {} cannot be read: {error})", path.display()),
+        }
+    }
+
+    fn run(&self, command: Command, limit: Duration, what: &str) -> Result<(), EmbeddedError> {
+        let ended = programs::run(command, limit).map_err(|error| {
+            EmbeddedError::Server(format!("cannot run {what} for {}: {error}", self.place.cluster.display()))
+        })?;
+        if ended.success {
+            return Ok(());
+        }
+        let cluster = self.place.cluster.display();
+        Err(EmbeddedError::Server(format!("{what} failed for {cluster}: {}", ended.output)))
+    }
+}
+
+/// The letter that /proc gives a process (`Z` is a zombie); none where there is no such process.
+fn process_state(pid: u32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it is in parentheses and may have any characters, parentheses too.
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Makes a directory that other users may enter (whoever runs the server has to), whatever the umask; leaves one that
+/// is there as it is.
+fn make_dir_for_all(dir: &Path) -> Result<(), EmbeddedError> {
+    let missing: Vec<_> = dir.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        let made = fs::create_dir(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o755)));
+        match made {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(EmbeddedError::file("cannot make", dir, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file in the cluster, but nothing that a link there leads to: root reads it, another user owns the directory.
+fn open_plain(path: &Path, write: bool) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(write).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+}

@@ -1,0 +1,173 @@
+//! Brings the database's schema to what this program needs.
+//!
+//! Guarantees: however many nodes start at once, each migration runs once, in a transaction of its own. Gives up: a
+//! database that is already further than this program is accepted, because nodes are replaced one by one
+//! (see migrations/README.md, "expand, then contract").
+
+use std::time::Duration;
+
+use super::{Database, DbError, QUERY_TIMEOUT, within};
+
+/// The advisory lock's key: "pixeld" in ASCII, then 1.
+const LOCK_KEY: i64 = 0x0070_6978_656c_6401;
+
+/// How long to wait for another node's migrations.
+pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How often to ask for the lock.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// The longest time for all migrations together. A server that froze must not hold the start for ever.
+pub const MIGRATIONS_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+mod built_in {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Runs the migrations that the database does not have yet.
+///
+/// # Errors
+/// [`DbError::MigrationLock`] where another node holds the lock for longer than [`LOCK_WAIT_MAX`];
+/// [`DbError::Migration`] where one fails (its transaction is undone) or differs from the one that the database ran;
+/// connection errors.
+pub async fn run(database: &Database) -> Result<(), DbError> {
+    let mut session = database.connect("pixeld migrate").await?;
+    take_lock(&session.client, LOCK_WAIT_MAX).await?;
+    // A migration may fill a table; it is bounded as a whole, below. lock_timeout stays: see migrations/README.md.
+    let unbounded = session.client.batch_execute("SET statement_timeout = 0");
+    within(QUERY_TIMEOUT, "SET statement_timeout", unbounded).await?;
+    let runner = built_in::migrations::runner().set_abort_missing(false);
+    let report = tokio::time::timeout(MIGRATIONS_TIMEOUT, runner.run_async(&mut session.client))
+        .await
+        .map_err(|_| DbError::Timeout { what: "migrating", limit: MIGRATIONS_TIMEOUT })?
+        .map_err(|error| DbError::Migration(with_causes(&error)))?;
+    for migration in report.applied_migrations() {
+        tracing::info!(%migration, "database migrated");
+    }
+    // The session ends here, and its lock with it.
+    Ok(())
+}
+
+/// Asks again and again rather than in one waiting statement: that would hold a snapshot all the while, which whoever
+/// migrates may have to wait for.
+async fn take_lock(client: &tokio_postgres::Client, wait_max: Duration) -> Result<(), DbError> {
+    let give_up_at = tokio::time::Instant::now() + wait_max;
+    loop {
+        let asking = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY]);
+        if within(QUERY_TIMEOUT, "pg_try_advisory_lock", asking).await?.get(0) {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= give_up_at {
+            return Err(DbError::MigrationLock { waited: wait_max });
+        }
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A real PostgreSQL of this test's own, in a directory that its user can enter.
+    async fn start() -> (tempfile::TempDir, Database, crate::db::Lease) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = Config { data_dir: dir.path().to_owned(), database_url: None, pg_bin: None };
+        let database = Database::new(&config).unwrap();
+        let lease = database.start().await.unwrap();
+        (dir, database, lease)
+    }
+
+    #[tokio::test]
+    async fn two_nodes_that_start_at_once_migrate_once_and_a_third_changes_nothing() {
+        let (_dir, database, lease) = start().await;
+        let (one, two) = tokio::join!(run(&database), run(&database));
+        one.unwrap();
+        two.unwrap();
+        run(&database).await.unwrap();
+        let session = database.connect("test").await.unwrap();
+        let count = |sql: &'static str| async { session.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) };
+        let built_in = built_in::migrations::runner().get_migrations().len() as i64;
+        assert_eq!(count("SELECT count(*) FROM refinery_schema_history").await, built_in);
+        assert_eq!(count("SELECT count(*) FROM user_agents WHERE id = 0").await, 1);
+        assert_eq!(count("SELECT count(*) FROM rollup_state").await, 1);
+        let key = "SELECT octet_length(secret)::bigint FROM installation WHERE name = 'throttle_key'";
+        assert_eq!(count(key).await, 32);
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_waits_too_long_for_the_lock_says_so() {
+        let (_dir, database, lease) = start().await;
+        let (holder, waiter) = (database.connect("holder").await.unwrap(), database.connect("waiter").await.unwrap());
+        take_lock(&holder.client, Duration::ZERO).await.unwrap();
+        let error = take_lock(&waiter.client, Duration::from_millis(300)).await.unwrap_err();
+        assert!(matches!(error, DbError::MigrationLock { .. }), "{error}");
+        drop(holder);
+        take_lock(&waiter.client, Duration::from_secs(10)).await.unwrap();
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_schema_is_what_the_loader_and_people_count_on() {
+        let (_dir, database, lease) = start().await;
+        run(&database).await.unwrap();
+        let client = database.connect("test").await.unwrap();
+        let client = &client.client;
+        let columns = client
+            .query_one(
+                "SELECT string_agg(attname || ' ' || format_type(atttypid, NULL), ',' ORDER BY attnum) FROM pg_attribute \
+                 WHERE attrelid = 'hits'::regclass AND attnum > 0",
+                &[],
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            columns.get::<_, &str>(0),
+            "at timestamp with time zone,seq bigint,user_agent bigint,sent_at timestamp with time zone,message uuid,\
+             recipient uuid,image uuid,spool integer,class smallint,rule smallint,network smallint,prefetch boolean,ip inet"
+        );
+        let uncommented = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace \
+             AND relkind IN ('r', 'p', 'v') AND relname NOT LIKE 'refinery%' AND obj_description(oid) IS NULL";
+        assert_eq!(client.query_one(uncommented, &[]).await.unwrap().get::<_, i64>(0), 0);
+
+        client
+            .batch_execute(
+                "CREATE TABLE hits_20260102 (LIKE hits); \
+                 ALTER TABLE hits ATTACH PARTITION hits_20260102 FOR VALUES FROM ('2026-01-02') TO ('2026-01-03'); \
+                 INSERT INTO user_agents VALUES (7, 'Thunderbird'); \
+                 INSERT INTO hits VALUES ('2026-01-02 03:04:05', 1, 7, NULL, '00000000-0000-0000-0000-000000000000', \
+                 '11111111-1111-1111-1111-111111111111', gen_random_uuid(), 1, 2, 0, 0, false, '192.0.2.1')",
+            )
+            .await
+            .unwrap();
+        let shown = "SELECT message IS NULL AND recipient IS NOT NULL AND class = 'proxied' AND rule = 'not judged yet' \
+             AND network = 'none known' AND user_agent = 'Thunderbird' FROM hits_readable";
+        assert!(client.query_one(shown, &[]).await.unwrap().get::<_, bool>(0));
+
+        let batch = "INSERT INTO batches (spool, first_seq, next_seq, loaded, missing, min_at, max_at) \
+             VALUES (1, 0, 10, 8, $1, now(), now())";
+        let error = client.execute(batch, &[&1]).await.unwrap_err();
+        assert!(error.as_db_error().unwrap().constraint() == Some("every_hit_is_accounted_for"), "{error:?}");
+        client.execute(batch, &[&2]).await.unwrap();
+        let error = client.execute(batch, &[&2]).await.unwrap_err();
+        assert_eq!(error.code(), Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION));
+        lease.release().await.unwrap();
+    }
+}
