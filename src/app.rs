@@ -70,7 +70,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     };
     let writer = Writer::start(target, intake, Arc::clone(&metrics))?;
     let known = data.known_images();
-    let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX, &known);
+    let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX);
+    images::sync::recall(&images, &known);
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
         limits: Limits::new(config.address_rate),

@@ -33,12 +33,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
-    match cli.command() {
-        Command::Serve { sample } => app::serve(config, sample),
+    match cli.into_command() {
+        Command::Serve(args) => app::serve(config, args.sample),
         Command::Migrate => wait(commands::migrate(config)),
         Command::DatabaseUrl => commands::database_url(config),
-        Command::Image(ImageCommand::Add { file, id, title }) => {
-            wait(commands::image_add(config, &file, id, title.as_deref()))
+        Command::Image(ImageCommand::Add(args)) => {
+            wait(commands::image_add(config, &args.file, args.id, args.title.as_deref()))
         }
         Command::Image(ImageCommand::List) => wait(commands::image_list(config)),
         Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),

@@ -22,7 +22,7 @@ fn database(data_dir: &Path) -> Database {
 }
 
 fn config(data_dir: &Path) -> Config {
-    Config { data_dir: data_dir.to_owned(), database_url: None, pg_bin: None }
+    Config::from_lookup(|name| (name == "PIXELD_DATA_DIR").then(|| data_dir.into())).unwrap()
 }
 
 fn server_pid(data_dir: &Path) -> u32 {

@@ -88,7 +88,7 @@ mod tests {
     async fn start() -> (tempfile::TempDir, Database, crate::db::Lease) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let config = Config { data_dir: dir.path().to_owned(), database_url: None, pg_bin: None };
+        let config = Config::from_lookup(|name| (name == "PIXELD_DATA_DIR").then(|| dir.path().into())).unwrap();
         let database = Database::new(&config).unwrap();
         let lease = database.start().await.unwrap();
         (dir, database, lease)

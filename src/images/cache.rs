@@ -1,0 +1,393 @@
+//! The image cache: what the edge knows of images.
+//!
+//! Guarantees: an image that exists is told from one that does not without a query, also while the database is down; the
+//! bytes of an image are loaded once however many ask, and nobody waits longer than [`IMAGE_LOAD_WAIT`]; cached bytes stay
+//! under a bound, the least lately used go first. Gives up: an image added within the last moment may take a look-up, of
+//! which there are [`UNKNOWN_LOOKUPS_PER_SECOND`].
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::Image;
+
+/// The longest that a request waits for an image that is not cached.
+pub const IMAGE_LOAD_WAIT: Duration = Duration::from_millis(500);
+
+/// Look-ups a second for ids that are not in the list: an image added this second.
+pub const UNKNOWN_LOOKUPS_PER_SECOND: u32 = 20;
+
+/// Loads that may wait to be begun; beyond it a request is answered with the GIF at once.
+const WANTED_MAX: usize = 256;
+
+/// Which images exist, and the bytes of those that were asked for.
+#[derive(Debug)]
+pub struct ImageCache {
+    slots: DashMap<Uuid, Slot>,
+    loading: DashMap<Uuid, watch::Receiver<Option<Fetched>>>,
+    wanted: mpsc::Sender<Wanted>,
+    unknown: DefaultDirectRateLimiter,
+    has_list: AtomicBool,
+    is_down: AtomicBool,
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    started: Instant,
+}
+
+/// When an image's row was changed last, as PostgreSQL says, in µs since 1970.
+pub type Version = i64;
+
+#[derive(Debug)]
+struct Slot {
+    version: Version,
+    holds: Holds,
+}
+
+#[derive(Debug)]
+enum Holds {
+    Nothing,
+    Image { image: Arc<Image>, used: AtomicU32 },
+    Deleted,
+}
+
+/// What is known of an image at once.
+#[derive(Debug)]
+pub enum Lookup {
+    /// Here it is.
+    Cached(Arc<Image>),
+    /// It exists; its bytes must be fetched.
+    NotCached,
+    /// It was deleted.
+    Deleted,
+    /// It is not in the list.
+    Unknown,
+    /// It is not known, and there never was a list.
+    NoList,
+}
+
+/// What came of fetching an image.
+#[derive(Debug, Clone)]
+pub enum Fetched {
+    /// Here it is.
+    Cached(Arc<Image>),
+    /// It was deleted.
+    Deleted,
+    /// There is no such image.
+    Unknown,
+    /// Nobody could say in time.
+    TimedOut,
+}
+
+/// An image that is wanted, and where to say what came of it.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The image.
+    pub id: Uuid,
+    answer: watch::Sender<Option<Fetched>>,
+    cache: Arc<ImageCache>,
+}
+
+impl Wanted {
+    /// Says what came of it, to all who wait.
+    pub fn answer(self, fetched: Fetched) {
+        self.answer.send_replace(Some(fetched));
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        // Whatever became of the load, the next request may begin another.
+        self.cache.loading.remove(&self.id);
+    }
+}
+
+impl ImageCache {
+    /// A cache of at most `bytes_max` bytes of images, and the receiver of what it wants loaded.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> (Arc<ImageCache>, mpsc::Receiver<Wanted>) {
+        let (wanted, receiver) = mpsc::channel(WANTED_MAX);
+        let quota = Quota::per_second(NonZeroU32::new(UNKNOWN_LOOKUPS_PER_SECOND).unwrap_or(NonZeroU32::MIN));
+        let cache = ImageCache {
+            slots: DashMap::new(),
+            loading: DashMap::new(),
+            wanted,
+            unknown: RateLimiter::direct(quota),
+            has_list: AtomicBool::new(false),
+            is_down: AtomicBool::new(false),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            started: Instant::now(),
+        };
+        (Arc::new(cache), receiver)
+    }
+
+    /// What is known of an image at once.
+    #[must_use]
+    pub fn lookup(&self, id: Uuid) -> Lookup {
+        match self.slots.get(&id).as_deref().map(|slot| &slot.holds) {
+            Some(Holds::Image { image, used }) => {
+                let second = self.second();
+                // Written only when it changes: the line is shared by all cores.
+                if used.load(Ordering::Relaxed) != second {
+                    used.store(second, Ordering::Relaxed);
+                }
+                Lookup::Cached(Arc::clone(image))
+            }
+            Some(Holds::Nothing) => Lookup::NotCached,
+            Some(Holds::Deleted) => Lookup::Deleted,
+            None if self.has_list.load(Ordering::Relaxed) => Lookup::Unknown,
+            None => Lookup::NoList,
+        }
+    }
+
+    /// Fetches an image, together with all who want it now. From any thread and runtime.
+    pub async fn fetch(self: &Arc<ImageCache>, id: Uuid) -> Fetched {
+        match self.lookup(id) {
+            Lookup::Cached(image) => return Fetched::Cached(image),
+            Lookup::Deleted => return Fetched::Deleted,
+            // The database is known to be down: waiting for it would only slow the image.
+            _ if self.is_down.load(Ordering::Relaxed) => return self.without_database(id),
+            Lookup::Unknown if self.unknown.check().is_err() => return Fetched::Unknown,
+            Lookup::Unknown | Lookup::NotCached | Lookup::NoList => {}
+        }
+        let Some(mut answer) = self.want(id) else { return self.without_database(id) };
+        let answered = tokio::time::timeout(IMAGE_LOAD_WAIT, answer.wait_for(Option::is_some)).await;
+        match answered {
+            Ok(Ok(fetched)) => fetched.clone().unwrap_or(Fetched::TimedOut),
+            _ => self.without_database(id),
+        }
+    }
+
+    /// What can be said of an image that is not cached without asking the database.
+    fn without_database(&self, id: Uuid) -> Fetched {
+        match self.lookup(id) {
+            Lookup::Unknown => Fetched::Unknown,
+            _ => Fetched::TimedOut,
+        }
+    }
+
+    /// Joins the load of an image, or begins it. Nothing where too many are waiting.
+    fn want(self: &Arc<ImageCache>, id: Uuid) -> Option<watch::Receiver<Option<Fetched>>> {
+        let (sender, receiver) = watch::channel(None);
+        match self.loading.entry(id) {
+            Entry::Occupied(there) => return Some(there.get().clone()),
+            Entry::Vacant(free) => drop(free.insert(receiver.clone())),
+        }
+        // Sent with no lock held: where it is refused, dropping it takes the entry back.
+        self.wanted.try_send(Wanted { id, answer: sender, cache: Arc::clone(self) }).ok().map(|()| receiver)
+    }
+
+    /// Puts an image into the cache, and makes room for it. One that was read before a later change was noted is not taken.
+    pub fn put(&self, id: Uuid, version: Version, image: Arc<Image>) {
+        let memory = image.memory();
+        if memory > self.bytes_max || self.slots.get(&id).is_some_and(|slot| slot.version > version) {
+            return;
+        }
+        self.bytes.fetch_add(memory, Ordering::Relaxed);
+        self.set(id, Slot { version, holds: Holds::Image { image, used: AtomicU32::new(self.second()) } });
+        if self.bytes() > self.bytes_max {
+            self.evict();
+        }
+    }
+
+    /// Notes that an image exists in this version. Bytes cached of another version are let go. Says whether it is news.
+    pub fn note_known(&self, id: Uuid, version: Version) -> bool {
+        let is_old = |slot: &Slot| slot.version == version && !matches!(slot.holds, Holds::Deleted);
+        let is_news = !self.slots.get(&id).is_some_and(|slot| is_old(&slot));
+        if is_news {
+            self.set(id, Slot { version, holds: Holds::Nothing });
+        }
+        is_news
+    }
+
+    /// Notes that an image was deleted. Says whether it is news.
+    pub fn note_deleted(&self, id: Uuid, version: Version) -> bool {
+        let is_news = !self.slots.get(&id).is_some_and(|slot| matches!(slot.holds, Holds::Deleted));
+        self.set(id, Slot { version, holds: Holds::Deleted });
+        is_news
+    }
+
+    /// Forgets an image: there is no such row.
+    pub fn forget(&self, id: Uuid) {
+        if let Some((_, old)) = self.slots.remove(&id) {
+            self.give_back(&old);
+        }
+    }
+
+    fn set(&self, id: Uuid, slot: Slot) {
+        if let Some(old) = self.slots.insert(id, slot) {
+            self.give_back(&old);
+        }
+    }
+
+    fn give_back(&self, slot: &Slot) {
+        if let Holds::Image { image, .. } = &slot.holds {
+            self.bytes.fetch_sub(image.memory(), Ordering::Relaxed);
+        }
+    }
+
+    /// Lets the least lately used go until a tenth of the bound is free, so that this is not done for each image.
+    fn evict(&self) {
+        let mut cached: Vec<(u32, Uuid, Version)> = self
+            .slots
+            .iter()
+            .filter_map(|slot| match &slot.holds {
+                Holds::Image { used, .. } => Some((used.load(Ordering::Relaxed), *slot.key(), slot.version)),
+                _ => None,
+            })
+            .collect();
+        cached.sort_unstable();
+        for (_, id, version) in cached {
+            if self.bytes() <= self.bytes_max / 10 * 9 {
+                break;
+            }
+            self.set(id, Slot { version, holds: Holds::Nothing });
+        }
+    }
+
+    /// Notes that the list of all images is in: what is not in it does not exist.
+    pub fn note_list(&self) {
+        self.has_list.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the list of all images was ever in.
+    #[must_use]
+    pub fn has_list(&self) -> bool {
+        self.has_list.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the database can be asked.
+    pub fn note_database(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// All ids and whether each is deleted.
+    #[must_use]
+    pub fn ids(&self) -> Vec<(Uuid, bool)> {
+        self.slots.iter().map(|slot| (*slot.key(), matches!(slot.holds, Holds::Deleted))).collect()
+    }
+
+    /// Bytes of cached images.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn second(&self) -> u32 {
+        self.started.elapsed().as_secs() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn image(bytes: usize) -> Arc<Image> {
+        Arc::new(Image::new(Bytes::from(vec![0; bytes]), "image/gif"))
+    }
+
+    #[tokio::test]
+    async fn a_thousand_requests_for_one_image_are_one_load() {
+        let (cache, mut wanted) = ImageCache::new(1 << 20);
+        let id = Uuid::from_u128(1);
+        cache.note_known(id, 1);
+        let requests: Vec<_> = (0..1000)
+            .map(|_| {
+                let cache = Arc::clone(&cache);
+                tokio::spawn(async move { cache.fetch(id).await })
+            })
+            .collect();
+        let load = wanted.recv().await.unwrap();
+        tokio::task::yield_now().await;
+        cache.put(id, 1, image(10));
+        load.answer(Fetched::Cached(image(10)));
+        for request in requests {
+            assert!(matches!(request.await.unwrap(), Fetched::Cached(_)));
+        }
+        assert!(wanted.try_recv().is_err() && cache.loading.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_load_that_is_given_up_leaves_nothing_stuck() {
+        let (cache, mut wanted) = ImageCache::new(1 << 20);
+        let id = Uuid::from_u128(1);
+        let (fetched, ()) = tokio::join!(cache.fetch(id), async { drop(wanted.recv().await) });
+        assert!(matches!(fetched, Fetched::TimedOut));
+        assert!(cache.loading.is_empty());
+        let (fetched, ()) = tokio::join!(cache.fetch(id), async {
+            wanted.recv().await.unwrap().answer(Fetched::Unknown);
+        });
+        assert!(matches!(fetched, Fetched::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_the_bound() {
+        let (cache, _wanted) = ImageCache::new(1 << 20);
+        let before = tokio::time::Instant::now();
+        assert!(matches!(cache.fetch(Uuid::from_u128(1)).await, Fetched::TimedOut));
+        assert_eq!(before.elapsed(), IMAGE_LOAD_WAIT);
+        cache.note_database(true);
+        assert!(matches!(cache.fetch(Uuid::from_u128(2)).await, Fetched::TimedOut));
+        assert_eq!(before.elapsed(), IMAGE_LOAD_WAIT, "a database that is down is not waited for");
+    }
+
+    #[tokio::test]
+    async fn unknown_ids_cost_a_bounded_number_of_lookups() {
+        let (cache, mut wanted) = ImageCache::new(1 << 20);
+        cache.note_list();
+        let counting = tokio::spawn(async move {
+            let mut loads = 0;
+            while let Some(load) = wanted.recv().await {
+                loads += 1;
+                load.answer(Fetched::Unknown);
+            }
+            loads
+        });
+        for id in 1..=1000 {
+            assert!(matches!(cache.fetch(Uuid::from_u128(id)).await, Fetched::Unknown));
+        }
+        drop(cache);
+        let loads: u32 = counting.await.unwrap();
+        assert!((1..=2 * UNKNOWN_LOOKUPS_PER_SECOND).contains(&loads), "{loads}");
+    }
+
+    #[test]
+    fn bytes_that_were_read_before_a_change_are_not_taken() {
+        let (cache, _wanted) = ImageCache::new(1 << 20);
+        let id = Uuid::from_u128(1);
+        assert!(cache.note_known(id, 1) && !cache.note_known(id, 1));
+        cache.put(id, 1, image(10));
+        assert!(!cache.note_known(id, 1), "the same version again is no news");
+        assert!(matches!(cache.lookup(id), Lookup::Cached(_)));
+        assert!(cache.note_known(id, 2));
+        cache.put(id, 1, image(10));
+        assert!(matches!(cache.lookup(id), Lookup::NotCached));
+        cache.put(id, 2, image(10));
+        assert!(cache.note_deleted(id, 3) && matches!(cache.lookup(id), Lookup::Deleted));
+        cache.put(id, 2, image(10));
+        assert!(matches!(cache.lookup(id), Lookup::Deleted));
+    }
+
+    #[test]
+    fn cached_bytes_stay_under_the_bound_and_are_counted_exactly() {
+        let one = image(10_000).memory();
+        let (cache, _wanted) = ImageCache::new(10 * one);
+        for id in 1..=100 {
+            cache.put(Uuid::from_u128(id), 1, image(10_000));
+            assert!(cache.bytes() <= 10 * one);
+        }
+        assert!(cache.ids().len() == 100, "what is let go is still known");
+        cache.put(Uuid::from_u128(100), 1, image(10_000));
+        (1..=100).for_each(|id| cache.forget(Uuid::from_u128(id)));
+        assert_eq!(cache.bytes(), 0);
+    }
+}

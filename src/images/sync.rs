@@ -1,0 +1,193 @@
+//! Keeps the image cache in step with PostgreSQL, and loads what it wants.
+//!
+//! Guarantees: a change shows within about a second: by its notice, or by the heartbeat, which asks each second what
+//! changed and so notices a half-open connection too; rows that vanished are noticed by a full list a minute. While the
+//! database is down, what is cached is served as it was. Gives up: a change whose transaction was open for longer than
+//! [`OVERLAP_US`] and whose notice was lost shows with the next full list.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::cache::{Fetched, ImageCache, Wanted};
+use super::{Image, known};
+use crate::db::images::{self as queries, ImageState};
+use crate::db::{Database, DbError, Session};
+
+/// How often it is asked what changed.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How long the answer may take before the connection counts as lost.
+const HEARTBEAT_WAIT: Duration = Duration::from_secs(2);
+
+/// How often all images are listed.
+const FULL_LIST: Duration = Duration::from_secs(60);
+
+/// How far back each heartbeat looks behind the latest change seen: transactions commit later than they begin.
+const OVERLAP_US: i64 = 5_000_000;
+
+/// Loads that run at once.
+const LOADS_MAX: usize = 4;
+
+/// Wait before a lost connection is opened again: at first, and at most.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// What the sync works on.
+#[derive(Clone)]
+struct Sync {
+    cache: Arc<ImageCache>,
+    db: Database,
+    known_path: PathBuf,
+}
+
+/// Fills the cache with the ids that are on disk. Call once, before the first request.
+pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
+    // Until the sync has asked it, the database is not waited for.
+    cache.note_database(true);
+    let Some(ids) = known::read(known_path) else { return };
+    for (id, is_deleted) in ids {
+        // No version is older, so that whatever PostgreSQL says is news.
+        if is_deleted { cache.note_deleted(id, i64::MIN) } else { cache.note_known(id, i64::MIN) };
+    }
+    cache.note_list();
+}
+
+/// Runs for ever: first serves nothing but "not now" until `ready`, then keeps in step.
+pub async fn run(
+    cache: Arc<ImageCache>,
+    mut wanted: mpsc::Receiver<Wanted>,
+    db: Database,
+    known_path: PathBuf,
+    ready: impl Future<Output = ()>,
+) {
+    let sync = Sync { cache, db, known_path };
+    ready.await;
+    let mut pause = RECONNECT.0;
+    let loads = async {
+        let mut running = JoinSet::new();
+        while let Some(want) = wanted.recv().await {
+            while running.len() >= LOADS_MAX {
+                running.join_next().await;
+            }
+            running.spawn(load(sync.clone(), want));
+        }
+    };
+    let follow = async {
+        loop {
+            let started = Instant::now();
+            if let Err(error) = sync.follow().await {
+                sync.cache.note_database(true);
+                tracing::warn!(error = format!("{error:#}"), "changes of images cannot be followed now");
+            }
+            pause = if started.elapsed() > RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
+            tokio::time::sleep(pause).await;
+        }
+    };
+    tokio::join!(loads, follow);
+}
+
+/// Loads one image into the cache.
+async fn load(sync: Sync, want: Wanted) {
+    let fetched = match queries::load(&sync.db, want.id).await {
+        Ok(Some(found)) if found.state.is_deleted => {
+            sync.cache.note_deleted(want.id, found.state.version);
+            Fetched::Deleted
+        }
+        Ok(Some(found)) => {
+            let image = Arc::new(Image::new(Bytes::from(found.bytes), &found.media_type));
+            sync.cache.put(want.id, found.state.version, Arc::clone(&image));
+            Fetched::Cached(image)
+        }
+        Ok(None) => {
+            sync.cache.forget(want.id);
+            Fetched::Unknown
+        }
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "an image cannot be loaded now");
+            Fetched::TimedOut
+        }
+    };
+    want.answer(fetched);
+}
+
+impl Sync {
+    /// Follows changes on one connection until it is lost.
+    async fn follow(&self) -> Result<(), DbError> {
+        // Listened to before it is listed: what changes in between is told twice rather than never.
+        let (session, mut notices) = self.db.listen("pixeld-images", queries::CHANNEL).await?;
+        let mut latest = self.list(&session).await?;
+        self.cache.note_database(false);
+        let mut listed = Instant::now();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                notice = notices.recv() => {
+                    let Some(payload) = notice else { return Ok(()) };
+                    if let Ok(id) = Uuid::try_parse(&payload) {
+                        match queries::state_of(&session.client, id).await? {
+                            Some(state) => self.keep(self.note(&state)),
+                            None => self.cache.forget(id),
+                        }
+                    }
+                }
+                _ = heartbeat.tick() => {
+                    if listed.elapsed() > FULL_LIST {
+                        latest = self.list(&session).await?;
+                        listed = Instant::now();
+                        continue;
+                    }
+                    let changed = queries::states_since(&session.client, latest.saturating_sub(OVERLAP_US));
+                    let limit = HEARTBEAT_WAIT;
+                    let changed = tokio::time::timeout(limit, changed).await;
+                    let changed = changed.map_err(|_| DbError::Timeout { what: "the heartbeat of images", limit })??;
+                    let news = changed.iter().filter(|state| self.note(state)).count();
+                    latest = changed.iter().map(|state| state.version).fold(latest, i64::max);
+                    self.keep(news > 0);
+                }
+            }
+        }
+    }
+
+    /// Lists all images; returns the latest version among them.
+    async fn list(&self, session: &Session) -> Result<i64, DbError> {
+        let states = queries::all_states(&session.client).await?;
+        let mut news = !self.cache.has_list();
+        let listed: HashSet<Uuid> = states.iter().map(|state| state.id).collect();
+        for (id, _) in self.cache.ids() {
+            if !listed.contains(&id) {
+                self.cache.forget(id);
+                news = true;
+            }
+        }
+        for state in &states {
+            news |= self.note(state);
+        }
+        self.cache.note_list();
+        self.keep(news);
+        Ok(states.iter().map(|state| state.version).max().unwrap_or(0))
+    }
+
+    fn note(&self, state: &ImageState) -> bool {
+        if state.is_deleted {
+            self.cache.note_deleted(state.id, state.version)
+        } else {
+            self.cache.note_known(state.id, state.version)
+        }
+    }
+
+    /// Keeps the ids on disk, if there is news.
+    fn keep(&self, news: bool) {
+        if news && let Err(error) = known::write(&self.known_path, &self.cache.ids()) {
+            tracing::warn!(%error, "the list of images could not be kept on disk");
+        }
+    }
+}
