@@ -1,9 +1,175 @@
-//! placeholder
-/// d
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// w
-    Written,
-    /// s
-    Synced,
+//! Settings from the environment, checked before a port is bound.
+//!
+//! Guarantees: a [`Config`] holds only values that were checked; all wrong settings are reported at once, each with its
+//! variable, what was wrong and what is allowed; a misspelt `PIXELD_…` variable is an error, not a setting that silently
+//! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
+//! the start, and whether a host answers or a directory can be written is not asked here.
+//!
+//! One file a section: `listen`, `storage`, `limits`, `privacy`, `telemetry`, `later`. A setting is a `Setting` there, an
+//! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+mod later;
+mod limits;
+mod listen;
+mod names;
+mod privacy;
+mod problem;
+mod secret;
+mod storage;
+mod telemetry;
+mod value;
+mod vars;
+
+#[cfg(test)]
+mod tests;
+
+pub use privacy::IpPrivacy;
+pub use problem::{ConfigError, Problem};
+pub use secret::Secret;
+pub use storage::{Durability, SpoolKeep};
+use vars::{Setting, Vars};
+
+/// The exit status of a start that bad settings prevented (`EX_USAGE` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+
+/// Every setting there is, in the order in which problems are reported.
+const SETTINGS: [&Setting; 25] = [
+    &listen::LISTEN,
+    &listen::ADMIN_LISTEN,
+    &listen::BASE_URL,
+    &listen::ADMIN_BASE_URL,
+    &listen::TRUSTED_PROXIES,
+    &storage::DATA_DIR,
+    &storage::DATABASE_URL,
+    &storage::PG_BIN,
+    &storage::DURABILITY,
+    &storage::SPOOL_BYTES_MAX,
+    &storage::SPOOL_KEEP,
+    &limits::THROTTLE,
+    &limits::ADDRESS_RATE,
+    &limits::CONNECTIONS_MAX,
+    &limits::THREADS,
+    &limits::DRAIN_SECONDS,
+    &privacy::IP_PRIVACY,
+    &privacy::RETENTION_DAYS,
+    &telemetry::LOG,
+    &telemetry::SENTRY_DSN,
+    &later::REDIS_URL,
+    &later::SIGNING_KEYS,
+    &later::REQUIRE_SIGNED,
+    &later::NETWORKS_DIR,
+    &later::NETWORKS_UPDATE,
+];
+
+/// The settings of one process, checked. Each field names its variable.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `PIXELD_LISTEN`: where pixels are served; default `0.0.0.0:8080`. The port is never 0.
+    pub listen: SocketAddr,
+    /// `PIXELD_ADMIN_LISTEN`: where metrics and admin pages are served; default `127.0.0.1:8081`. Never the same as
+    /// `listen`; the port is never 0.
+    pub admin_listen: SocketAddr,
+    /// `PIXELD_BASE_URL`: what links in emails begin with; `http://` or `https://`, the host in lower case, no default
+    /// port, no trailing slash. Default: from `listen`.
+    pub base_url: String,
+    /// `PIXELD_ADMIN_BASE_URL`: where people reach the admin listener, in the form of `base_url`. Default: from
+    /// `admin_listen`.
+    pub admin_base_url: String,
+    /// `PIXELD_DATA_DIR`: the directory of spool, embedded database and lists; absolute. Default `./data`.
+    pub data_dir: PathBuf,
+    /// `DATABASE_URL` or `DATABASE_URL_FILE`: an external PostgreSQL, with at least one host. `None`: the embedded one.
+    pub database_url: Option<Secret>,
+    /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: they are looked for.
+    pub pg_bin: Option<PathBuf>,
+    /// `SENTRY_DSN` or `SENTRY_DSN_FILE`: where errors are reported. `None`: nowhere.
+    pub sentry_dsn: Option<Secret>,
+    /// `PIXELD_TRUSTED_PROXIES`: the peers whose X-Forwarded-For is believed. No IPv4-mapped IPv6 among them, so
+    /// compare with addresses in canonical form. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `PIXELD_DURABILITY`: what is done with a hit before its request is answered. Default `written`.
+    pub durability: Durability,
+    /// `PIXELD_THROTTLE`: of the same fetch by the same client, at most one hit is kept in this time. `None`: all are.
+    /// Default 1 h.
+    pub throttle: Option<Duration>,
+    /// `PIXELD_ADDRESS_RATE`: hits a second that one client address may have recorded. `None`: no bound. Default 1000.
+    pub address_rate: Option<NonZeroU32>,
+    /// `PIXELD_IP_PRIVACY`: how much of a client's address is kept. Default `full`.
+    pub ip_privacy: IpPrivacy,
+    /// `PIXELD_RETENTION_DAYS`: days after which hits are deleted. `None`, the default: never.
+    pub retention_days: Option<NonZeroU32>,
+    /// `PIXELD_SPOOL_BYTES_MAX`: bytes of disk that the spools may take. Default 8 GiB.
+    pub spool_bytes_max: u64,
+    /// `PIXELD_SPOOL_KEEP`: how long, and how many bytes of, loaded segments are kept. Default 1 h and 1 GiB.
+    pub spool_keep: SpoolKeep,
+    /// `PIXELD_CONNECTIONS_MAX`: open connections to the public listener, all threads together. Default 20000.
+    pub connections_max: usize,
+    /// `PIXELD_THREADS`: threads that serve pixels. Default: the cores that this process may use.
+    pub threads: usize,
+    /// `PIXELD_DRAIN_SECONDS`: the time that accepted work gets to finish before exit. Default 10 s.
+    pub drain: Duration,
+    /// `PIXELD_LOG`: what is logged; parses as a `tracing_subscriber` `EnvFilter`. Default `info`.
+    pub log: String,
+}
+
+impl Config {
+    /// The settings in this process's environment. Also reads the files that `…_FILE` variables name.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every setting that is wrong.
+    pub fn from_env() -> Result<Config, ConfigError> {
+        Config::from_vars(std::env::vars_os())
+    }
+
+    /// The settings that `lookup` gives. It is asked for known names only, so misspelt ones are not found.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every setting that is wrong.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+        Config::from_vars(names::all().filter_map(|name| Some((OsString::from(&name), lookup(&name)?))))
+    }
+
+    /// The settings among `vars`, pairs of variable and value. Variables of other programs are ignored, unknown ones
+    /// that begin with `PIXELD_` are not.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every setting that is wrong.
+    pub fn from_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, ConfigError> {
+        let mut vars = Vars::new(vars);
+        let (listen, admin_listen) = listen::addresses(&mut vars);
+        let data_dir = storage::data_dir(&mut vars);
+        let config = Config {
+            base_url: listen::base_url(&mut vars, &listen::BASE_URL, listen),
+            admin_base_url: listen::base_url(&mut vars, &listen::ADMIN_BASE_URL, admin_listen),
+            trusted_proxies: listen::trusted_proxies(&mut vars),
+            database_url: storage::database_url(&mut vars),
+            pg_bin: storage::pg_bin(&mut vars),
+            durability: storage::durability(&mut vars),
+            spool_bytes_max: storage::spool_bytes_max(&mut vars),
+            spool_keep: storage::spool_keep(&mut vars),
+            throttle: limits::throttle(&mut vars),
+            address_rate: limits::address_rate(&mut vars),
+            connections_max: limits::connections_max(&mut vars),
+            threads: limits::threads(&mut vars),
+            drain: limits::drain(&mut vars),
+            ip_privacy: privacy::ip_privacy(&mut vars),
+            retention_days: privacy::retention_days(&mut vars),
+            log: telemetry::log(&mut vars),
+            sentry_dsn: telemetry::sentry_dsn(&mut vars),
+            listen,
+            admin_listen,
+            data_dir,
+        };
+        later::refuse(&mut vars, &config.data_dir);
+        names::refuse_unknown(&mut vars);
+        vars.finish()?;
+        Ok(config)
+    }
 }

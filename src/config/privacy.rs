@@ -1,0 +1,33 @@
+//! What is kept about people, and how long.
+
+use std::num::NonZeroU32;
+
+use super::value;
+use super::vars::{Setting, Vars};
+
+pub(super) const IP_PRIVACY: Setting = Setting::new("PIXELD_IP_PRIVACY", "`full`, `truncated` or `none`");
+pub(super) const RETENTION_DAYS: Setting =
+    Setting::new("PIXELD_RETENTION_DAYS", "whole days from 1 to 36500, without a unit, like 365, or `off`");
+
+const RETENTION_DAYS_MOST: u64 = 36_500;
+
+/// How much of a client's address is kept. It is applied before a hit reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpPrivacy {
+    /// All of it.
+    Full,
+    /// Its network: /24 of IPv4, /48 of IPv6.
+    Truncated,
+    /// Nothing.
+    None,
+}
+
+pub(super) fn ip_privacy(vars: &mut Vars) -> IpPrivacy {
+    let words = [("full", IpPrivacy::Full), ("truncated", IpPrivacy::Truncated), ("none", IpPrivacy::None)];
+    vars.read(&IP_PRIVACY, IpPrivacy::Full, |text| value::word(text, &words))
+}
+
+pub(super) fn retention_days(vars: &mut Vars) -> Option<NonZeroU32> {
+    let days = |text: &str| value::or_off(text, |text| value::whole_number(text, 1..=RETENTION_DAYS_MOST));
+    vars.read(&RETENTION_DAYS, None, days).and_then(|days| u32::try_from(days).ok()).and_then(NonZeroU32::new)
+}

@@ -1,0 +1,51 @@
+//! What is wrong with the settings, all of it at once.
+
+use std::fmt;
+
+/// One wrong setting. None of its texts holds a secret's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable, as it was spelt.
+    pub variable: String,
+    /// What was wrong, as the rest of a sentence that begins with the variable.
+    pub wrong: String,
+    /// What is allowed there instead.
+    pub allowed: String,
+}
+
+/// Every wrong setting that was found; never empty. Its `Display` has a line for each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn new(problems: Vec<Problem>) -> ConfigError {
+        ConfigError { problems }
+    }
+
+    /// The wrong settings, in the order of the settings' table, unknown variables last.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}; allowed: {}", self.variable, self.wrong, self.allowed)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.len() {
+            1 => f.write_str("a setting is wrong:")?,
+            count => write!(f, "{count} settings are wrong:")?,
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! Where hits are kept: the data directory, PostgreSQL, the spool.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Secret;
+use super::value::{self, Parsed, quote};
+use super::vars::{Setting, Vars};
+
+pub(super) const DATA_DIR: Setting = Setting::new("PIXELD_DATA_DIR", "the path of a directory, like /var/lib/pixeld");
+pub(super) const DATABASE_URL: Setting = Setting::secret(
+    "DATABASE_URL",
+    "postgresql://user:password@host:5432/database, special characters in the password percent-encoded",
+);
+pub(super) const PG_BIN: Setting =
+    Setting::new("PG_BIN", "the directory of PostgreSQL's programs, like /usr/lib/postgresql/17/bin");
+pub(super) const DURABILITY: Setting = Setting::new("PIXELD_DURABILITY", "`written` or `synced`");
+pub(super) const SPOOL_BYTES_MAX: Setting =
+    Setting::new("PIXELD_SPOOL_BYTES_MAX", "a size from 64 MiB to 1024 TiB, like 8GiB, 512MiB or plain bytes");
+pub(super) const SPOOL_KEEP: Setting = Setting::new(
+    "PIXELD_SPOOL_KEEP",
+    "a duration of at most 30d, a slash, and a size of at most 1024 TiB, like 1h/1GiB",
+);
+
+const DATA_DIR_DEFAULT: &str = "./data";
+const SPOOL_BYTES_MAX_DEFAULT: u64 = 8 << 30;
+const SPOOL_BYTES_MAX_LEAST: u64 = 64 << 20;
+const SPOOL_BYTES_MAX_MOST: u64 = 1 << 50;
+const SPOOL_KEEP_DEFAULT: SpoolKeep = SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 };
+const SPOOL_KEEP_AGE_MOST: Duration = Duration::from_secs(30 * 86_400);
+
+/// Options of libpq that our PostgreSQL client does not have; to name the culprit without showing anything else.
+const LIBPQ_ONLY: [&str; 14] = [
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslcrl",
+    "sslpassword",
+    "sslcompression",
+    "passfile",
+    "service",
+    "gssencmode",
+    "krbsrvname",
+    "client_encoding",
+    "fallback_application_name",
+    "require_auth",
+    "replication",
+];
+
+/// What is done with a hit before its request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is written: survives the death of this process; a power cut costs at most the last second.
+    Written,
+    /// It is written and synced to the disk: survives a power cut too.
+    Synced,
+}
+
+/// How long loaded segments are kept; the bound that is met first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolKeep {
+    /// Since they were loaded.
+    pub age: Duration,
+    /// Of all loaded segments together.
+    pub bytes: u64,
+}
+
+pub(super) fn data_dir(vars: &mut Vars) -> PathBuf {
+    let default = absolute(DATA_DIR_DEFAULT);
+    let unknown = default.as_ref().err().cloned();
+    let data_dir = vars.read(&DATA_DIR, default.ok(), |text| absolute(text).map(Some));
+    if data_dir.is_none() && !vars.is_refused(&DATA_DIR) {
+        vars.refuse(DATA_DIR.name, unknown.unwrap_or_default(), DATA_DIR.allowed);
+    }
+    data_dir.unwrap_or_default()
+}
+
+pub(super) fn database_url(vars: &mut Vars) -> Option<Secret> {
+    vars.secret(&DATABASE_URL, check_database_url)
+}
+
+pub(super) fn pg_bin(vars: &mut Vars) -> Option<PathBuf> {
+    vars.read(&PG_BIN, None, |text| absolute(text).map(Some))
+}
+
+pub(super) fn durability(vars: &mut Vars) -> Durability {
+    let words = [("written", Durability::Written), ("synced", Durability::Synced)];
+    vars.read(&DURABILITY, Durability::Written, |text| value::word(text, &words))
+}
+
+pub(super) fn spool_bytes_max(vars: &mut Vars) -> u64 {
+    let range = SPOOL_BYTES_MAX_LEAST..=SPOOL_BYTES_MAX_MOST;
+    vars.read(&SPOOL_BYTES_MAX, SPOOL_BYTES_MAX_DEFAULT, |text| value::size(text, range))
+}
+
+pub(super) fn spool_keep(vars: &mut Vars) -> SpoolKeep {
+    vars.read(&SPOOL_KEEP, SPOOL_KEEP_DEFAULT, parse_spool_keep)
+}
+
+/// A path that stays the same when the working directory changes.
+pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
+    std::path::absolute(text).map_err(|error| format!("is {}, which cannot be made absolute: {error}", quote(text)))
+}
+
+fn parse_spool_keep(text: &str) -> Parsed<SpoolKeep> {
+    let (age, bytes) = text.split_once('/').ok_or_else(|| format!("is {}, which has no slash in it", quote(text)))?;
+    let age = value::duration(age.trim(), Duration::ZERO..=SPOOL_KEEP_AGE_MOST)?;
+    Ok(SpoolKeep { age, bytes: value::size(bytes.trim(), 0..=SPOOL_BYTES_MAX_MOST)? })
+}
+
+/// The client's own error is not repeated: it may quote a piece of a password.
+fn check_database_url(text: &str) -> Parsed<()> {
+    // libpq's two words for a checked certificate; the connection knows them, its parser does not.
+    let known = text.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    let Ok(target) = known.parse::<tokio_postgres::Config>() else {
+        let options = text.split(['?', '&', ' ']).filter_map(|word| word.split_once('=')).map(|(name, _)| name);
+        return Err(match options.into_iter().find_map(|name| LIBPQ_ONLY.iter().find(|only| **only == name)) {
+            Some(only) => format!("has the option {only}, which is not supported (its value is not shown)"),
+            None => "is no PostgreSQL connection string (its value is not shown)".to_owned(),
+        });
+    };
+    match target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
+        true => Err("names no host (its value is not shown)".to_owned()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_of_postgresql_are_taken() {
+        for text in [
+            "postgresql://pixeld:secret@db.example.com:5432/pixeld",
+            "postgresql://pixeld:se?c=ret&@db.example.com/pixeld",
+            "postgres://db.example.com/pixeld?sslmode=require&connect_timeout=3",
+            "postgresql://pixeld@db.example.com/pixeld?sslmode=verify-full",
+            "host=db.example.com sslmode=verify-ca user=pixeld",
+            "postgresql://pixeld@/pixeld?host=/run/postgresql",
+            "host=/run/postgresql user=pixeld dbname=pixeld",
+            "postgresql://pixeld@a.example.com,b.example.com/pixeld?target_session_attrs=read-write",
+        ] {
+            assert_eq!(check_database_url(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_connection_string_is_refused_without_a_piece_of_it() {
+        for (text, wrong) in [
+            ("hunter2", "no PostgreSQL connection string"),
+            ("mysql://user:hunter2@db/pixeld", "no PostgreSQL connection string"),
+            ("postgresql://user:p@hunter2:hunter2@db/pixeld", "no PostgreSQL connection string"),
+            ("postgresql://user:hunter2@db:hunter2/pixeld", "no PostgreSQL connection string"),
+            ("postgresql://user:hunter2@db/pixeld?hunter2=1", "no PostgreSQL connection string"),
+            ("postgresql://user:hunter2@db/pixeld?sslmode=require&sslrootcert=/hunter2.pem", "the option sslrootcert"),
+            ("host=db password=hunter2 passfile=hunter2", "the option passfile"),
+            ("postgresql://user:hunter2@/pixeld", "names no host"),
+            ("password=hunter2", "names no host"),
+        ] {
+            let error = check_database_url(text).unwrap_err();
+            assert!(error.contains(wrong), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_the_spool_keeps_is_a_duration_and_a_size() {
+        let keep = |seconds, bytes| Ok(SpoolKeep { age: Duration::from_secs(seconds), bytes });
+        assert_eq!(parse_spool_keep("1h/1GiB"), keep(3600, 1 << 30));
+        assert_eq!(parse_spool_keep("30m / 512 MiB"), keep(1800, 512 << 20));
+        assert_eq!(parse_spool_keep("0s/0"), keep(0, 0));
+        for text in ["1h", "1h/", "/1GiB", "1GiB/1h", "1h/1GiB/1", "31d/1GiB", "off", "1h,1GiB", "1h/1025TiB"] {
+            assert!(parse_spool_keep(text).is_err(), "{text}");
+        }
+    }
+}

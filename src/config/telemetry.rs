@@ -1,0 +1,65 @@
+//! What is said about this process, and to whom.
+
+use sentry::types::Dsn;
+use tracing_subscriber::EnvFilter;
+
+use super::Secret;
+use super::value::{Parsed, quote};
+use super::vars::{Setting, Vars};
+
+pub(super) const LOG: Setting = Setting::new(
+    "PIXELD_LOG",
+    "error, warn, info, debug, trace or off, or such for a part, like info,pixeld::ingest=debug",
+);
+pub(super) const SENTRY_DSN: Setting = Setting::secret("SENTRY_DSN", "a DSN, like https://key@o1.ingest.sentry.io/2");
+
+const LOG_DEFAULT: &str = "info";
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+pub(super) fn log(vars: &mut Vars) -> String {
+    vars.read(&LOG, LOG_DEFAULT.to_owned(), parse_log)
+}
+
+pub(super) fn sentry_dsn(vars: &mut Vars) -> Option<Secret> {
+    vars.secret(&SENTRY_DSN, |text| match text.parse::<Dsn>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("is no Sentry DSN (its value is not shown)".to_owned()),
+    })
+}
+
+fn parse_log(text: &str) -> Parsed<String> {
+    // The filter takes a word that is no level for the name of a part, so that `inof` would log next to nothing.
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let mut words =
+        text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[', '{', ']', '}']));
+    if let Some(word) = words.find(|word| !is_level(word)) {
+        return Err(format!("has {}, which is no level", quote(word)));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("is {}, which is no filter: {error}", quote(text)))?;
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_filters_are_taken() {
+        for text in ["info", "WARN", "off", "info,pixeld::ingest=debug", "pixeld=trace, warn", "info,[span{a=1}]=debug"]
+        {
+            assert_eq!(parse_log(text).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for (text, wrong) in [("inof", "\"inof\", which is no level"), ("info,pixeld", "\"pixeld\", which is no level")]
+        {
+            assert!(parse_log(text).unwrap_err().contains(wrong), "{text}");
+        }
+        for text in ["pixeld=inof", "a=b=c", "[span"] {
+            assert!(parse_log(text).is_err(), "{text}");
+        }
+    }
+}
