@@ -174,7 +174,7 @@ fn all_problems_are_told_at_once_in_the_tables_order() {
     assert_eq!(named.len(), 6, "{error}");
     let names: Vec<_> = error.problems().iter().map(|problem| problem.variable.as_str()).collect();
     let place = |name: &&str| SETTINGS.iter().position(|setting| setting.name == *name).unwrap_or(usize::MAX);
-    assert!(names.is_sorted_by_key(|name| place(name)), "{names:?}");
+    assert!(names.is_sorted_by_key(place), "{names:?}");
     let text = error.to_string();
     assert!(text.starts_with("6 settings are wrong:\n  PIXELD_LISTEN is \"8080\", which is no IP address"), "{text}");
     assert_eq!(text.lines().count(), 7, "{text}");
