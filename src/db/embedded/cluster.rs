@@ -142,11 +142,7 @@ impl Cluster {
             Ok(version) => version.trim().to_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return programs::newest(found),
             Err(source) => {
-                return Err(EmbeddedError::file(
-                    "cannot read (was it made by another user, or by root?)",
-                    &path,
-                    source,
-                ));
+                return Err(EmbeddedError::file("cannot read", &path, source));
             }
         };
         match found.iter().find(|programs| programs.major.to_string() == version) {
