@@ -13,7 +13,7 @@ fi
 
 install() {
     # Through env, since sudo drops the environment.
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@"
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install --option DPkg::Lock::Timeout=120 --yes --quiet --no-install-recommends "$@"
 }
 
 echo "Installing from the system's packages (this can take a minute): $*"

@@ -15,6 +15,7 @@
 mod cluster;
 mod place;
 mod programs;
+mod server_log;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
