@@ -15,6 +15,7 @@ pub mod migrate;
 mod tls;
 
 use std::future::{Future, poll_fn};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,13 +167,34 @@ impl Database {
     /// [`DbError::Url`] for a URL that no server could make work; [`DbError::Embedded`] where no place for the embedded
     /// one can be chosen.
     pub fn new(config: &Config) -> Result<Self, DbError> {
-        let (mut target, url_for_people, embedded) = match &config.database_url {
-            Some(url) => (external_target(url.expose())?, url.expose().to_owned(), None),
-            None => {
-                let embedded = Embedded::new(&config.data_dir, config.pg_bin.clone())?;
-                (embedded.target(), embedded.url_for_people(), Some(embedded))
-            }
-        };
+        match &config.database_url {
+            Some(url) => Database::external(url.expose()),
+            None => Database::embedded_in(&config.data_dir, config.pg_bin.clone()),
+        }
+    }
+
+    /// The PostgreSQL that a URL names.
+    ///
+    /// # Errors
+    /// As [`Database::new`].
+    pub fn external(url: &str) -> Result<Self, DbError> {
+        Database::settle(external_target(url)?, url.to_owned(), None)
+    }
+
+    /// The embedded PostgreSQL of an absolute data directory, with the programs in `pg_bin` or those that are found.
+    ///
+    /// # Errors
+    /// As [`Database::new`].
+    pub fn embedded_in(data_dir: &Path, pg_bin: Option<PathBuf>) -> Result<Self, DbError> {
+        let embedded = Embedded::new(data_dir, pg_bin)?;
+        Database::settle(embedded.target(), embedded.url_for_people(), Some(embedded))
+    }
+
+    fn settle(
+        mut target: tokio_postgres::Config,
+        url_for_people: String,
+        embedded: Option<Embedded>,
+    ) -> Result<Self, DbError> {
         bound_in_time(&mut target);
         let tls = tls::connector(&mut target).map_err(DbError::Url)?;
         let pool = make_pool(&target, &tls)?;
@@ -396,4 +418,27 @@ fn shown(target: &tokio_postgres::Config) -> String {
     let ports: Vec<_> = target.get_ports().iter().map(ToString::to_string).collect();
     let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
     format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_no_server_could_make_work_is_refused_without_its_password() {
+        for url in
+            ["nonsense", "postgresql:///nohost", "postgresql://u:geheim@h:x/d", "postgresql://u:geheim@h/d?sslmode=x"]
+        {
+            let error = Database::external(url).err().unwrap().to_string();
+            assert!(error.starts_with("DATABASE_URL: ") && !error.contains("geheim"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_is_named_without_its_password() {
+        let database = Database::external("postgresql://u:geheim@127.0.0.1:1/d").unwrap();
+        assert!(database.url_for_people().contains("geheim"));
+        let error = database.connect("test").await.err().unwrap().to_string();
+        assert!(error.contains("127.0.0.1 port 1, database d") && !error.contains("geheim"), "{error}");
+    }
 }

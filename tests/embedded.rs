@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pixeld::config::Config;
 use pixeld::db::{Database, within};
 
 /// A directory that the user who runs PostgreSQL can enter when the tests run as root.
@@ -18,11 +17,7 @@ fn open_dir() -> tempfile::TempDir {
 }
 
 fn database(data_dir: &Path) -> Database {
-    Database::new(&config(data_dir)).unwrap()
-}
-
-fn config(data_dir: &Path) -> Config {
-    Config::from_lookup(|name| (name == "PIXELD_DATA_DIR").then(|| data_dir.into())).unwrap()
+    Database::embedded_in(data_dir, None).unwrap()
 }
 
 fn server_pid(data_dir: &Path) -> u32 {

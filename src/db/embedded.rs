@@ -15,6 +15,7 @@
 mod cluster;
 mod place;
 mod programs;
+mod server_log;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ pub enum EmbeddedError {
     #[error("{0}")]
     Place(String),
     /// A file or directory could not be made or read.
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}: {source}{}", path.display(), hint(source))]
     File {
         /// What was tried.
         what: &'static str,
@@ -85,6 +86,15 @@ pub enum EmbeddedError {
 impl EmbeddedError {
     fn file(what: &'static str, path: &Path, source: std::io::Error) -> Self {
         EmbeddedError::File { what, path: path.to_owned(), source }
+    }
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            " (another user's: run pixeld as the user who ran it first, or use another data directory)"
+        }
+        _ => "",
     }
 }
 

@@ -82,14 +82,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::Config;
 
     /// A real PostgreSQL of this test's own, in a directory that its user can enter.
     async fn start() -> (tempfile::TempDir, Database, crate::db::Lease) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let config = Config::from_lookup(|name| (name == "PIXELD_DATA_DIR").then(|| dir.path().into())).unwrap();
-        let database = Database::new(&config).unwrap();
+        let database = Database::embedded_in(dir.path(), None).unwrap();
         let lease = database.start().await.unwrap();
         (dir, database, lease)
     }

@@ -3,7 +3,6 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,17 +13,11 @@ use rustix::fs::OFlags;
 
 use super::place::{self, Place};
 use super::programs::{self, Programs, RunAs};
-use super::{EmbeddedError, ROLE};
+use super::{EmbeddedError, ROLE, server_log};
 
 const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Inside the cluster, so that the user who runs the server can write it.
-const LOG: &str = "server.log";
-/// Beyond this the log is moved aside, over the one moved before; both together are at most twice this.
-const LOG_BYTES_MAX: u64 = 16 << 20;
-const LOG_TAIL_BYTES: u64 = 2048;
 
 /// Where half-made clusters lie. A name is used once, so an initdb that outlived its pixeld harms no other.
 const NEW_PREFIX: &str = "postgres.new-";
@@ -46,7 +39,7 @@ const SETTINGS: &[(&str, &str)] = &[
     // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too.
     ("max_wal_size", "2GB"),
     ("wal_compression", "on"),
-    // Into LOG, by pg_ctl; a collector would be one process more.
+    // Into server_log::NAME, by pg_ctl; a collector would be one process more.
     ("logging_collector", "off"),
     ("log_checkpoints", "off"),
     ("cluster_name", "pixeld"),
@@ -142,11 +135,7 @@ impl Cluster {
             Ok(version) => version.trim().to_owned(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return programs::newest(found),
             Err(source) => {
-                return Err(EmbeddedError::file(
-                    "cannot read (was it made by another user, or by root?)",
-                    &path,
-                    source,
-                ));
+                return Err(EmbeddedError::file("cannot read", &path, source));
             }
         };
         match found.iter().find(|programs| programs.major.to_string() == version) {
@@ -234,7 +223,7 @@ impl Cluster {
     pub(super) fn start(&self, programs: &Programs, give_up_at: Instant) -> Result<(), EmbeddedError> {
         let seconds = give_up_at.saturating_duration_since(Instant::now()).as_secs().max(1);
         let mut starting = self.pg_ctl(programs);
-        starting.args(["start", "-w", "-t", &seconds.to_string(), "-l", LOG, "-o"]).arg(self.options());
+        starting.args(["start", "-w", "-t", &seconds.to_string(), "-l", server_log::NAME, "-o"]).arg(self.options());
         self.run(starting, Duration::from_secs(seconds + 10), "pg_ctl start")
     }
 
@@ -338,43 +327,12 @@ impl Cluster {
         fs::remove_file(&path).map_err(|source| EmbeddedError::file("cannot remove", &path, source))
     }
 
-    /// Keeps the log in its bounds. Copied and cut, since the server has it open (for appending).
     pub(super) fn bound_log(&self) -> Result<(), EmbeddedError> {
-        let path = self.place.cluster.join(LOG);
-        let Ok(mut log) = open_plain(&path, true) else { return Ok(()) };
-        if log.metadata().map_or(0, |metadata| metadata.len()) <= LOG_BYTES_MAX {
-            return Ok(());
-        }
-        let older = self.place.cluster.join(format!("{LOG}.1"));
-        let mut moved = || {
-            fs::remove_file(&older).or_else(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })?;
-            let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&older)?;
-            log.seek(SeekFrom::End(-(LOG_BYTES_MAX as i64)))?;
-            std::io::copy(&mut (&mut log).take(LOG_BYTES_MAX), &mut copy)?;
-            log.set_len(0)
-        };
-        moved().map_err(|source| EmbeddedError::file("cannot cut the log", &path, source))?;
-        place::give_to(&older, self.place.run_as)
+        server_log::bound(&self.place.cluster, self.place.run_as)
     }
 
-    /// The end of the server's log, for an error's text.
     pub(super) fn log_tail(&self) -> String {
-        let path = self.place.cluster.join(LOG);
-        let read = || {
-            let mut log = open_plain(&path, false)?;
-            let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
-            let mut bytes = Vec::new();
-            log.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)?;
-            Ok::<_, std::io::Error>(bytes)
-        };
-        match read() {
-            Ok(bytes) => format!("the end of {}:\n{}", path.display(), String::from_utf8_lossy(&bytes).trim_end()),
-            Err(error) => format!("(its log {} cannot be read: {error})", path.display()),
-        }
+        server_log::tail(&self.place.cluster)
     }
 
     fn run(&self, command: Command, limit: Duration, what: &str) -> Result<(), EmbeddedError> {
@@ -410,9 +368,4 @@ fn make_dir_for_all(dir: &Path) -> Result<(), EmbeddedError> {
         }
     }
     Ok(())
-}
-
-/// Opens a file in the cluster, but nothing that a link there leads to: root reads it, another user owns the directory.
-fn open_plain(path: &Path, write: bool) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(write).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
 }

@@ -95,7 +95,8 @@ pub(super) fn newest(found: Vec<Programs>) -> Result<Programs, EmbeddedError> {
 
 fn candidates(pg_bin: Option<&Path>, path: Option<&OsStr>, debian_root: &Path) -> Vec<PathBuf> {
     if let Some(pg_bin) = pg_bin {
-        return vec![pg_bin.to_owned()];
+        // The programs run in other directories than we do.
+        return vec![std::path::absolute(pg_bin).unwrap_or_else(|_| pg_bin.to_owned())];
     }
     let mut dirs = Vec::new();
     for dir in path.map(|path| std::env::split_paths(path).collect::<Vec<_>>()).unwrap_or_default() {

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium (shows that an image is not broken) and
+# util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
+set -eu
+here=$(dirname "$0")
+
+"$here/install-postgresql.sh"
+
+has_any() {
+    for program in "$@"; do
+        if command -v "$program" >/dev/null; then return 0; fi
+    done
+    return 1
+}
+
+missing=
+has_any curl || missing="$missing curl"
+has_any setpriv || missing="$missing util-linux"
+has_any mount || missing="$missing mount"
+has_any psql || missing="$missing postgresql-client"
+has_any chromium chromium-browser google-chrome || missing="$missing chromium"
+if [ -z "$missing" ]; then exit 0; fi
+
+if ! command -v apt-get >/dev/null; then
+    echo "The tests need these and there is no apt-get to install them:$missing" >&2
+    exit 1
+fi
+# shellcheck disable=SC2086 # one word a package
+if ! "$here/apt-install.sh" $missing; then
+    # Ubuntu has Chromium as a snap only.
+    echo "Install these by hand, then run make test again:$missing" >&2
+    exit 1
+fi
