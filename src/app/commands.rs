@@ -40,7 +40,11 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// Where the settings name no database that could be.
 pub fn database_url(config: &Config) -> anyhow::Result<()> {
-    println!("{}", Database::new(config)?.url_for_people());
+    let db = Database::new(config)?;
+    if let Some(note) = db.note_for_people() {
+        eprintln!("{note}");
+    }
+    println!("{}", db.url_for_people());
     Ok(())
 }
 
