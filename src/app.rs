@@ -207,13 +207,14 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
 
 /// Runs a loader on a thread and runtime of its own: it reads files and encodes rows, which must not hold up a pixel.
 fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> std::io::Result<JoinHandle<u64>> {
-    std::thread::Builder::new().name("loader".into()).spawn(move || {
-        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(loader.run(database::until(ready), drain)),
-            Err(error) => {
-                tracing::error!(%error, "the loader has no runtime");
-                0
-            }
+    std::thread::Builder::new().name("loader".into()).spawn(move || match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime.block_on(loader.run(database::until(ready), drain)),
+        Err(error) => {
+            tracing::error!(%error, "the loader has no runtime");
+            0
         }
     })
 }

@@ -111,9 +111,13 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     };
     println!("{:<36}  {:>8}  {:>12}  {:>12}  {:>12}", "spool", "segments", "bytes", "hits", "waiting");
     for spool in spools {
-        let mark = marks.as_ref().map(|marks| marks.iter().find(|(uuid, _)| *uuid == spool.uuid).map_or(0, |(_, seq)| *seq));
+        let mark =
+            marks.as_ref().map(|marks| marks.iter().find(|(uuid, _)| *uuid == spool.uuid).map_or(0, |(_, seq)| *seq));
         let waiting = mark.map_or("?".to_owned(), |mark| spool.next_seq.saturating_sub(mark).to_string());
-        println!("{:<36}  {:>8}  {:>12}  {:>12}  {waiting:>12}", spool.uuid, spool.segments, spool.bytes, spool.next_seq);
+        println!(
+            "{:<36}  {:>8}  {:>12}  {:>12}  {waiting:>12}",
+            spool.uuid, spool.segments, spool.bytes, spool.next_seq
+        );
     }
     Ok(())
 }

@@ -26,7 +26,8 @@ impl DataDir {
     pub fn lock(path: &Path) -> anyhow::Result<DataDir> {
         let data = DataDir { path: path.to_owned(), _lock: None };
         for folder in [path, &data.spools()] {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?;
+            fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?;
         }
         let name = path.join("pixeld.lock");
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&name);

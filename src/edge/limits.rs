@@ -96,7 +96,10 @@ impl Limits {
         }
         let crowded = addresses.len() > self.addresses_max;
         if crowded && !self.crowded.swap(crowded, Ordering::Relaxed) {
-            tracing::warn!(known = addresses.len(), "too many client addresses at once; the address rate is off until they are fewer");
+            tracing::warn!(
+                known = addresses.len(),
+                "too many client addresses at once; the address rate is off until they are fewer"
+            );
         }
         self.crowded.store(crowded, Ordering::Relaxed);
     }

@@ -64,8 +64,9 @@ pub fn text(status: StatusCode, words: &'static str) -> Answer {
 pub fn is_held(headers: &HeaderMap, image: &Image) -> bool {
     let etag = image.etag.as_bytes();
     headers.get_all(IF_NONE_MATCH).iter().any(|line| {
-        line.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii).any(|named| {
-            named == b"*" || named.strip_prefix(b"W/").unwrap_or(named) == etag
-        })
+        line.as_bytes()
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .any(|named| named == b"*" || named.strip_prefix(b"W/").unwrap_or(named) == etag)
     })
 }

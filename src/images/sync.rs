@@ -55,7 +55,11 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
     let Some(ids) = known::read(known_path) else { return };
     for (id, is_deleted) in ids {
         // No version is older, so that whatever PostgreSQL says is news.
-        if is_deleted { cache.note_deleted(id, i64::MIN) } else { cache.note_known(id, i64::MIN) };
+        if is_deleted {
+            cache.note_deleted(id, i64::MIN)
+        } else {
+            cache.note_known(id, i64::MIN)
+        };
     }
     cache.note_list();
 }

@@ -112,8 +112,18 @@ mod tests {
     fn a_row_has_each_column_with_its_length() {
         let mut out = BytesMut::new();
         let row = Row {
-            at_us: POSTGRES_EPOCH_US + 1, seq: 2, user_agent: 3, sent_at_s: 0, message: Uuid::nil(), recipient: Uuid::max(),
-            image: Uuid::from_u128(7), spool: 4, class: 5, rule: 6, network: 7, prefetch: true,
+            at_us: POSTGRES_EPOCH_US + 1,
+            seq: 2,
+            user_agent: 3,
+            sent_at_s: 0,
+            message: Uuid::nil(),
+            recipient: Uuid::max(),
+            image: Uuid::from_u128(7),
+            spool: 4,
+            class: 5,
+            rule: 6,
+            network: 7,
+            prefetch: true,
             address: Some(IpAddr::from([192, 0, 2, 1])),
         };
         put(&mut out, &row);

@@ -127,8 +127,15 @@ mod tests {
 
     fn hit(recipient: u128, at_us: i64) -> Hit<'static> {
         Hit {
-            at_us, sent_at_s: 0, image: Uuid::from_u128(1), message: Uuid::from_u128(2),
-            recipient: Uuid::from_u128(recipient), network: 0, prefetch: false, address: None, user_agent: "",
+            at_us,
+            sent_at_s: 0,
+            image: Uuid::from_u128(1),
+            message: Uuid::from_u128(2),
+            recipient: Uuid::from_u128(recipient),
+            network: 0,
+            prefetch: false,
+            address: None,
+            user_agent: "",
         }
     }
 

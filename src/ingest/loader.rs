@@ -163,7 +163,10 @@ impl Loader {
                     self.session = None;
                     self.note_oldest();
                     if pause.is_zero() {
-                        tracing::warn!(error = format!("{error:#}"), "hits cannot be loaded now; they wait in the spool");
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "hits cannot be loaded now; they wait in the spool"
+                        );
                     }
                     pause = (pause * 2).clamp(Duration::from_millis(50), RETRY_PAUSE_MAX);
                     tokio::select! {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::spool::recovery::quarantine;
 use super::spool::reader::Reader;
+use super::spool::recovery::quarantine;
 use super::spool::segment::SegmentId;
 use super::spool::{Segment, Spool};
 
@@ -88,11 +88,15 @@ impl Source {
         let published = self.spool.published();
         let reading = if self.is_done_in(&published) { None } else { self.reader.segment() };
         let behind = published.segments.iter().skip(1).map(|next| next.id.first_seq).chain([published.next_seq]);
-        let loaded = |segment: &Segment, behind: u64| {
-            segment.ended && behind <= self.loaded_seq && Some(segment.id) != reading
-        };
-        let segments: Vec<Segment> =
-            published.segments.iter().zip(behind).take_while(|(s, behind)| loaded(s, *behind)).map(|(s, _)| *s).collect();
+        let loaded =
+            |segment: &Segment, behind: u64| segment.ended && behind <= self.loaded_seq && Some(segment.id) != reading;
+        let segments: Vec<Segment> = published
+            .segments
+            .iter()
+            .zip(behind)
+            .take_while(|(s, behind)| loaded(s, *behind))
+            .map(|(s, _)| *s)
+            .collect();
         drop(published);
         let age = |id: SegmentId| {
             let modified = fs::metadata(self.spool.path(id)).and_then(|m| m.modified()).ok();

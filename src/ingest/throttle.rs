@@ -146,9 +146,15 @@ mod tests {
 
     fn hit(recipient: u128, at_s: i64) -> Hit<'static> {
         Hit {
-            at_us: at_s * 1_000_000, sent_at_s: 0, image: Uuid::from_u128(1), message: Uuid::from_u128(2),
-            recipient: Uuid::from_u128(recipient), network: 0, prefetch: false,
-            address: Some(IpAddr::from([66, 249, 84, 1])), user_agent: "",
+            at_us: at_s * 1_000_000,
+            sent_at_s: 0,
+            image: Uuid::from_u128(1),
+            message: Uuid::from_u128(2),
+            recipient: Uuid::from_u128(recipient),
+            network: 0,
+            prefetch: false,
+            address: Some(IpAddr::from([66, 249, 84, 1])),
+            user_agent: "",
         }
     }
 
