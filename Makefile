@@ -19,7 +19,7 @@ run: build
 test:
 	@scripts/check-rust.sh
 	@scripts/install-test-tools.sh
-	cargo test --release --locked
+	cargo test --release --locked --workspace
 
 lint:
 	@scripts/check-rust.sh

@@ -3,9 +3,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-cargo fmt --check
-cargo clippy --release --locked --all-targets -- --deny warnings
-RUSTDOCFLAGS="--deny warnings" cargo doc --release --locked --no-deps --document-private-items
+cargo fmt --all --check
+cargo clippy --release --locked --workspace --all-targets -- --deny warnings
+RUSTDOCFLAGS="--deny warnings" cargo doc --release --locked --workspace --no-deps --document-private-items
 if cargo deny --version >/dev/null 2>&1; then
     cargo deny --locked check bans licenses sources
     advisories=$(cargo deny --locked check advisories 2>&1) || case $advisories in

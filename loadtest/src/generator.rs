@@ -1,0 +1,392 @@
+//! The load: each thread has an event loop and its share of the connections.
+//!
+//! A closed loop sends the next request when an answer came: it finds the peak. An open loop sends at a set rate whatever
+//! the server does, and a latency counts from when its request was due, not from when it could be sent; a server that
+//! stalls for a second has then stalled all the requests of that second (no coordinated omission). It looks at the clock
+//! without a pause while a request is due within a millisecond, so it needs a core to itself.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use mio::{Events, Poll, Token};
+
+use crate::connection::{Connection, Progress};
+use crate::ledger::Ledger;
+use crate::pixels::Pixels;
+
+/// How long an answer is waited for.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a connection rests after it was refused.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest latency that the histogram holds.
+const LATENCY_MAX: Duration = Duration::from_secs(60);
+
+/// When requests are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// When the answer before has come.
+    Closed,
+    /// At this rate, requests a second over all threads.
+    Open(f64),
+}
+
+/// How long connections are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// For all requests.
+    KeepAlive,
+    /// For one request.
+    New,
+    /// For one request in so many of a hundred, else on.
+    Mixed(u8),
+}
+
+impl Reuse {
+    fn closes(self, number: u64) -> bool {
+        match self {
+            Reuse::KeepAlive => false,
+            Reuse::New => true,
+            Reuse::Mixed(percent) => {
+                number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (u64::from(percent) << 32) / 100
+            }
+        }
+    }
+}
+
+/// A load.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where to.
+    pub target: SocketAddr,
+    /// What is asked for.
+    pub pixels: Pixels,
+    /// When.
+    pub pace: Pace,
+    /// Over which connections.
+    pub reuse: Reuse,
+    /// Connections, over all threads.
+    pub connections: usize,
+    /// Threads.
+    pub threads: usize,
+    /// For how long at most; the ledger bounds it too.
+    pub duration: Duration,
+}
+
+/// What a load came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Latencies in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// Answers 200 and 304.
+    pub answered: u64,
+    /// Answers of another status.
+    pub refused: u64,
+    /// Requests whose connection ended before the answer.
+    pub broken: u64,
+    /// Requests whose answer took longer than [`ANSWER_WAIT`].
+    pub timed_out: u64,
+    /// Connections that could not be made.
+    pub not_connected: u64,
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    fn new() -> anyhow::Result<Outcome> {
+        let latency = Histogram::new_with_bounds(100, LATENCY_MAX.as_nanos() as u64, 3)?;
+        let [answered, refused, broken, timed_out, not_connected] = [0; 5];
+        Ok(Outcome { latency, answered, refused, broken, timed_out, not_connected, elapsed: Duration::ZERO })
+    }
+
+    /// Answers a second.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.answered as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// A quantile of the latency, in microseconds.
+    #[must_use]
+    pub fn quantile_us(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+/// Lets others see a load's progress and end it early.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Set to end it.
+    pub stop: AtomicBool,
+    /// Answers so far.
+    pub answered: AtomicU64,
+}
+
+/// Runs a load to its end.
+///
+/// # Errors
+/// As the operating system says; a server that refuses is part of the outcome.
+pub fn run(plan: &Plan, ledger: &Ledger, control: &Control) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let threads = plan.threads.clamp(1, plan.connections.max(1));
+    let outcomes: Vec<anyhow::Result<Outcome>> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let connections = plan.connections / threads + usize::from(thread < plan.connections % threads);
+                    Thread::new(plan, ledger, control, connections, thread, threads)?.run(started)
+                })
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))).collect()
+    });
+    let mut sum = Outcome::new()?;
+    for outcome in outcomes {
+        let outcome = outcome?;
+        sum.latency.add(&outcome.latency)?;
+        sum.answered += outcome.answered;
+        sum.refused += outcome.refused;
+        sum.broken += outcome.broken;
+        sum.timed_out += outcome.timed_out;
+        sum.not_connected += outcome.not_connected;
+        sum.elapsed = sum.elapsed.max(outcome.elapsed);
+    }
+    Ok(sum)
+}
+
+struct Slot {
+    connection: Option<Connection>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No connection, until then.
+    Resting(Instant),
+    Connecting,
+    Idle,
+    /// A request is out, since it was due.
+    Waiting {
+        number: u64,
+        since: Instant,
+        closes: bool,
+    },
+}
+
+struct Thread<'a> {
+    plan: &'a Plan,
+    ledger: &'a Ledger,
+    control: &'a Control,
+    poll: Poll,
+    slots: Vec<Slot>,
+    /// Slots that may send; may hold some that meanwhile cannot.
+    idle: Vec<usize>,
+    outcome: Outcome,
+    /// Requests that this thread has begun; an open loop's next one is due at their number over its rate.
+    begun: u64,
+    rate: Option<f64>,
+    connects: u64,
+    sending: bool,
+}
+
+impl<'a> Thread<'a> {
+    fn new(
+        plan: &'a Plan,
+        ledger: &'a Ledger,
+        control: &'a Control,
+        connections: usize,
+        thread: usize,
+        threads: usize,
+    ) -> anyhow::Result<Thread<'a>> {
+        let poll = Poll::new().context("no event loop")?;
+        let now = Instant::now();
+        let slots = (0..connections).map(|_| Slot { connection: None, state: State::Resting(now) }).collect();
+        let rate = match plan.pace {
+            Pace::Closed => None,
+            Pace::Open(rate) => Some(rate / threads as f64),
+        };
+        let outcome = Outcome::new()?;
+        let connects = thread as u64 * 7919;
+        Ok(Thread {
+            plan,
+            ledger,
+            control,
+            poll,
+            slots,
+            idle: Vec::new(),
+            outcome,
+            begun: 0,
+            rate,
+            connects,
+            sending: true,
+        })
+    }
+
+    fn run(mut self, started: Instant) -> anyhow::Result<Outcome> {
+        let mut events = Events::with_capacity(1024);
+        let mut looked = started;
+        loop {
+            let now = Instant::now();
+            self.sending &= !self.control.stop.load(Ordering::Relaxed) && now - started < self.plan.duration;
+            let due = self.send_due(started, now);
+            if now - looked >= Duration::from_millis(10) {
+                looked = now;
+                self.look_after(now);
+            }
+            if !self.sending && !self.slots.iter().any(|slot| matches!(slot.state, State::Waiting { .. })) {
+                break;
+            }
+            // A wait is whole milliseconds; what is due sooner is looked for again and again.
+            let wait = due.map_or(Duration::from_millis(10), |due| due.saturating_duration_since(Instant::now()));
+            let wait =
+                if wait < Duration::from_millis(1) { Duration::ZERO } else { wait.min(Duration::from_millis(10)) };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                self.heed(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
+            }
+        }
+        self.outcome.elapsed = started.elapsed();
+        Ok(self.outcome)
+    }
+
+    /// Sends what is due; returns when the next is.
+    fn send_due(&mut self, started: Instant, now: Instant) -> Option<Instant> {
+        loop {
+            let due = self.rate.map(|rate| started + Duration::from_secs_f64(self.begun as f64 / rate));
+            if !self.sending {
+                return None;
+            }
+            if due.is_some_and(|due| due > now) {
+                return due;
+            }
+            let at = self.idle.pop()?;
+            if self.slots[at].state == State::Idle {
+                self.send(at, due.unwrap_or_else(Instant::now));
+            }
+        }
+    }
+
+    fn send(&mut self, at: usize, since: Instant) {
+        let Some(number) = self.ledger.take() else {
+            self.sending = false;
+            return;
+        };
+        let slot = &mut self.slots[at];
+        let Some(connection) = &mut slot.connection else { return };
+        self.begun += 1;
+        let closes = self.plan.reuse.closes(number);
+        self.ledger.sent(number);
+        slot.state = State::Waiting { number, since, closes };
+        if connection.send(|out| self.plan.pixels.put_request(out, number, closes)).is_err() {
+            self.outcome.broken += 1;
+            self.rest(at);
+        }
+    }
+
+    /// Something happened on a connection.
+    fn heed(&mut self, at: usize, readable: bool) {
+        let slot = &mut self.slots[at];
+        let Some(connection) = &mut slot.connection else { return };
+        match slot.state {
+            State::Resting(_) => {}
+            State::Connecting => match connection.is_connected() {
+                Ok(true) => self.ready(at),
+                Ok(false) => {}
+                Err(_) => {
+                    self.outcome.not_connected += 1;
+                    self.rest(at);
+                }
+            },
+            // The server ended an idle connection.
+            State::Idle if readable => self.rest(at),
+            State::Idle => {}
+            State::Waiting { number, since, closes } => {
+                let progress = connection.flush().and_then(|()| connection.read());
+                match progress {
+                    Ok(Progress::Pending) => {}
+                    Ok(Progress::Answered { status, closes: server_closes }) => {
+                        let latency = since.elapsed().min(LATENCY_MAX).as_nanos() as u64;
+                        self.outcome.latency.saturating_record(latency);
+                        if status == 200 || status == 304 {
+                            self.ledger.answered(number);
+                            self.outcome.answered += 1;
+                            self.control.answered.fetch_add(1, Ordering::Relaxed);
+                        } else {
+                            self.outcome.refused += 1;
+                        }
+                        if closes || server_closes { self.reconnect(at) } else { self.ready(at) }
+                    }
+                    Err(_) => {
+                        self.outcome.broken += 1;
+                        self.rest(at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection may send. A closed loop does so at once.
+    fn ready(&mut self, at: usize) {
+        self.slots[at].state = State::Idle;
+        if self.rate.is_none() && self.sending {
+            self.send(at, Instant::now());
+        } else {
+            self.idle.push(at);
+        }
+    }
+
+    fn rest(&mut self, at: usize) {
+        self.close(at);
+        self.slots[at].state = State::Resting(Instant::now() + RECONNECT_PAUSE);
+    }
+
+    fn reconnect(&mut self, at: usize) {
+        self.close(at);
+        if self.sending {
+            self.connect(at);
+        } else {
+            self.slots[at].state = State::Resting(Instant::now());
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        if let Some(mut connection) = self.slots[at].connection.take() {
+            // One that the kernel has forgotten already needs no leave.
+            connection.leave(self.poll.registry()).unwrap_or_default();
+        }
+    }
+
+    fn connect(&mut self, at: usize) {
+        self.connects += 1;
+        match Connection::connect(self.plan.target, self.connects, self.poll.registry(), Token(at)) {
+            Ok(connection) => {
+                self.slots[at] = Slot { connection: Some(connection), state: State::Connecting };
+            }
+            Err(_) => {
+                self.outcome.not_connected += 1;
+                self.rest(at);
+            }
+        }
+    }
+
+    /// Connects those that have rested, and gives up on answers that take too long.
+    fn look_after(&mut self, now: Instant) {
+        for at in 0..self.slots.len() {
+            match self.slots[at].state {
+                State::Resting(until) if until <= now && self.sending => self.connect(at),
+                State::Waiting { since, .. } if now.saturating_duration_since(since) > ANSWER_WAIT => {
+                    self.outcome.timed_out += 1;
+                    self.rest(at);
+                }
+                _ => {}
+            }
+        }
+    }
+}

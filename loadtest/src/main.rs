@@ -1,0 +1,3 @@
+//! `loadtest`: the commands of [`loadtest`] for the command line.
+
+fn main() {}

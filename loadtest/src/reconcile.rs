@@ -1,0 +1,43 @@
+//! The ledger against PostgreSQL: each answered request must have one row, and no row may come from nowhere.
+
+use std::pin::pin;
+
+use anyhow::Context;
+use futures_util::StreamExt;
+use tokio_postgres::NoTls;
+use tokio_postgres::binary_copy::BinaryCopyOutStream;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::ledger::{Comparison, Ledger};
+use crate::pixels::Pixels;
+
+/// Reads the rows of a load and compares.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow::Result<Comparison> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (client, connection) = tokio_postgres::connect(database_url, NoTls).await.context("PostgreSQL")?;
+        let connection = tokio::spawn(connection);
+        let messages: Vec<String> = pixels.messages().iter().map(|message| format!("'{message}'")).collect();
+        let query = format!(
+            "COPY (SELECT recipient FROM hits WHERE message IN ({})) TO STDOUT (FORMAT binary)",
+            messages.join(", ")
+        );
+        let mut rows = pin!(BinaryCopyOutStream::new(client.copy_out(&query).await?, &[Type::UUID]));
+        let mut counts = Vec::new();
+        while let Some(row) = rows.next().await {
+            let recipient: Uuid = row?.try_get(0)?;
+            let number = pixels.number(recipient).context("a row of our message has a recipient that is not ours")?;
+            let number = usize::try_from(number)?;
+            if counts.len() <= number {
+                counts.resize(number + 1, 0_u8);
+            }
+            counts[number] = counts[number].saturating_add(1);
+        }
+        connection.abort();
+        Ok(ledger.compare(&counts))
+    })
+}
