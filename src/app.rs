@@ -7,6 +7,7 @@
 pub mod commands;
 mod data_dir;
 mod database;
+mod open_files;
 mod sample;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::admin::{self, Admin};
@@ -47,6 +49,7 @@ const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
 /// # Errors
 /// Why it could not start; nothing is left running then.
 pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+    let connections_max = open_files::allow(config.connections_max);
     let data = DataDir::lock(&config.data_dir)?;
     let public = listener::bind(config.listen, config.threads)
         .with_context(|| format!("cannot listen on PIXELD_LISTEN={}", config.listen))?;
@@ -60,7 +63,6 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let recovered = recovery::recover(&spools).context("the spools of earlier starts cannot be read")?;
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
     let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
-    std::fs::create_dir(&spool.folder).with_context(|| format!("cannot make {}", spool.folder.display()))?;
     let (queue, intake) = queue(config.threads, &metrics);
     let target = Target {
         spool: Arc::clone(&spool),
@@ -78,7 +80,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         trusted_proxies: config.trusted_proxies.clone(),
         ip_privacy: config.ip_privacy,
-        connections_max: config.connections_max,
+        connections_max,
     });
     let (edge_trigger, edge_drain) = shutdown::drain();
     let mut cores = Vec::new();
@@ -97,7 +99,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 
     let running = Running { config, cores, writer, loading, edge_trigger, loader_trigger };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let (closing, close) = shutdown::drain();
         let mut keeper = tokio::spawn(database::keep(db.clone(), ready, close));
         let sync = images::sync::run(images, wanted, db.clone(), known, database::until(database_ready.clone()));
@@ -121,17 +123,21 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
             tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
         }
         tokio::spawn(exit_at_signal());
-        running.drain().await?;
+        let deadline = Instant::now() + config.drain;
+        running.drain(deadline).await?;
         sync.abort();
         cleaning.abort();
         shown.abort();
-        closing.ask(Duration::ZERO);
+        closing.ask((deadline - Instant::now()).max(DRAIN_RESERVE));
         if !keeper.is_finished() {
             keeper.await??;
         }
         drop(data);
         outcome.map(|_| ())
-    })
+    });
+    // A name that is being resolved, or a program that is waited for, must not hold the end up.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The threads between a request and PostgreSQL.
@@ -162,8 +168,7 @@ impl Running<'_> {
     }
 
     /// Finishes what was accepted, stage by stage.
-    async fn drain(self) -> anyhow::Result<()> {
-        let started = tokio::time::Instant::now();
+    async fn drain(self, deadline: Instant) -> anyhow::Result<()> {
         self.edge_trigger.ask(self.config.drain / 2);
         let (cores, writer) = (self.cores, self.writer);
         let written = tokio::task::spawn_blocking(move || {
@@ -176,11 +181,19 @@ impl Running<'_> {
             }
             writer.finish();
         });
-        written.await?;
-        let rest = self.config.drain.saturating_sub(started.elapsed()).saturating_sub(DRAIN_RESERVE);
-        self.loader_trigger.ask(rest.max(Duration::from_millis(100)));
+        match tokio::time::timeout_at(deadline - DRAIN_RESERVE.min(self.config.drain), written).await {
+            Ok(written) => written?,
+            Err(_) => tracing::error!("the disk does not take what was accepted; it is not waited for any longer"),
+        }
+        let rest = (deadline - Instant::now()).saturating_sub(DRAIN_RESERVE).max(Duration::from_millis(100));
+        self.loader_trigger.ask(rest);
         let loading = self.loading;
-        match tokio::task::spawn_blocking(move || loading.join()).await? {
+        let loaded = tokio::task::spawn_blocking(move || loading.join());
+        let Ok(loaded) = tokio::time::timeout(rest + DRAIN_RESERVE / 3, loaded).await else {
+            tracing::warn!("the loader does not end; the next start loads what is left");
+            return Ok(());
+        };
+        match loaded? {
             Ok(0) => tracing::info!("every hit is in PostgreSQL"),
             Ok(left) => tracing::warn!(left, "hits wait in the spool; the next start loads them"),
             Err(_) => tracing::error!("the loader panicked; hits wait in the spool"),
@@ -207,15 +220,12 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
 
 /// Runs a loader on a thread and runtime of its own: it reads files and encodes rows, which must not hold up a pixel.
 fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> std::io::Result<JoinHandle<u64>> {
-    std::thread::Builder::new().name("loader".into()).spawn(move || match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime.block_on(loader.run(database::until(ready), drain)),
-        Err(error) => {
-            tracing::error!(%error, "the loader has no runtime");
-            0
-        }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("loader".into()).spawn(move || {
+        let left = runtime.block_on(loader.run(database::until(ready), drain));
+        // A name that is being resolved must not hold the end up.
+        runtime.shutdown_background();
+        left
     })
 }
 

@@ -110,6 +110,13 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// What may be logged, and so reported to Sentry: the first line. The others are the embedded server's own log, which
+    /// may quote a row, and with it an address.
+    #[must_use]
+    pub fn for_log(&self) -> String {
+        self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+
     /// What the server answered, where it did.
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {

@@ -30,6 +30,8 @@ pub fn start(config: &Config) -> Telemetry {
                 event.request = None;
                 event.server_name = None;
                 event.extra.clear();
+                // The fields of a log line come as a context of their own: paths, and words of others.
+                event.contexts.retain(|name, _| name == "os" || name == "rust");
                 Some(event)
             });
         sentry::init(options)

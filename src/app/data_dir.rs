@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::ingest::spool::disk::sync_parent;
+
 /// A data directory. Locked, it is this process's until it is dropped or dies.
 #[derive(Debug)]
 pub struct DataDir {
@@ -28,6 +30,10 @@ impl DataDir {
         for folder in [path, &data.spools()] {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?;
+            // Best effort on file systems that cannot: what is synced inside needs its folder after a power cut.
+            if let Err(error) = sync_parent(folder) {
+                tracing::debug!(%error, "a folder's name could not be made durable");
+            }
         }
         let name = path.join("pixeld.lock");
         let options = File::options().read(true).write(true).create(true).truncate(false).open(&name);

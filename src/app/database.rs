@@ -1,13 +1,15 @@
 //! Brings the database up, and keeps the embedded one up.
 //!
-//! Guarantees: an embedded PostgreSQL that cannot be started ends the program with the reason; one of the user's own that
-//! cannot be reached is tried again for ever, since pixels are served meanwhile and hits wait in the spool.
+//! Guarantees: a PostgreSQL that cannot be used now (unreachable, recovering, no room on its disk) is tried again for ever,
+//! since pixels are served meanwhile and hits wait in the spool. Only what a person must put right before the embedded one
+//! can ever start (no programs, another version, no place) ends the program, with the reason.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::db::{Database, Lease, migrate};
+use crate::db::embedded::EmbeddedError;
+use crate::db::{Database, DbError, Lease, migrate};
 use crate::shutdown::Drain;
 
 /// How often the embedded PostgreSQL is looked after.
@@ -16,18 +18,55 @@ const CHECK: Duration = Duration::from_secs(5);
 /// Wait between two attempts to reach the database.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Starts the database if it is ours, migrates, tells `ready`, and looks after it until `close`.
+/// Starts the database if it is ours, migrates, tells `ready`, and looks after it until `close`, whose deadline holds for
+/// stopping it, too.
 ///
 /// # Errors
-/// Where the embedded PostgreSQL cannot be started, or a migration fails for good.
+/// Where the embedded PostgreSQL cannot be started before somebody has put something right.
 pub async fn keep(db: Database, ready: watch::Sender<bool>, mut close: Drain) -> anyhow::Result<()> {
-    let lease = db.start().await?;
+    let mut late = close.clone();
+    // A start that is under way is waited for: given up half way, it would leave a server running.
+    let lease = tokio::select! {
+        lease = start(&db, close.clone()) => lease?,
+        () = late.deadline() => anyhow::bail!("PostgreSQL was still starting at the drain's deadline; the next start finds it"),
+    };
+    let Some(lease) = lease else { return Ok(()) };
     tokio::select! {
         () = watch_over(&db, &ready) => {}
         () = close.asked() => {}
     }
-    lease.release().await?;
+    tokio::select! {
+        released = lease.release() => released?,
+        // It was told, and ends by itself.
+        () = late.deadline() => tracing::warn!("PostgreSQL is still stopping at the drain's deadline"),
+    }
     Ok(())
+}
+
+/// Nothing where `close` was asked for before it could be started.
+async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
+    let mut told = false;
+    loop {
+        match db.start().await {
+            Ok(lease) => return Ok(Some(lease)),
+            Err(
+                error @ DbError::Embedded(
+                    EmbeddedError::Programs(_) | EmbeddedError::Version(_) | EmbeddedError::Place(_),
+                ),
+            ) => return Err(error),
+            Err(_) if close.is_asked() => return Ok(None),
+            Err(error) => {
+                if !told {
+                    tracing::error!(
+                        error = error.for_log(),
+                        "PostgreSQL cannot be started yet; hits wait in the spool"
+                    );
+                    told = true;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
 }
 
 async fn watch_over(db: &Database, ready: &watch::Sender<bool>) {
@@ -43,7 +82,7 @@ async fn watch_over(db: &Database, ready: &watch::Sender<bool>) {
     loop {
         tokio::time::sleep(CHECK).await;
         if let Err(error) = db.ensure_running().await {
-            tracing::error!(error = format!("{error:#}"), "the embedded PostgreSQL is down and cannot be started");
+            tracing::error!(error = error.for_log(), "the embedded PostgreSQL is down and cannot be started");
         }
     }
 }
@@ -61,6 +100,11 @@ pub async fn until(mut ready: watch::Receiver<bool>) {
 /// As PostgreSQL says.
 pub async fn open(db: &Database) -> anyhow::Result<Lease> {
     let lease = db.start().await?;
-    migrate::run(db).await?;
-    Ok(lease)
+    match migrate::run(db).await {
+        Ok(()) => Ok(lease),
+        Err(error) => {
+            lease.release().await?;
+            Err(error.into())
+        }
+    }
 }

@@ -40,11 +40,17 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
     let url = format!("{}/image/{image}_{message}_{recipient}.png", config.base_url);
     let row = format!("SELECT at, class, ip, user_agent FROM hits_readable WHERE recipient = '{recipient}'");
-    let database = db.url_for_people();
+    // A URL of the user's own may hold a password, and this goes to a log as often as to a terminal.
+    let database = if db.is_embedded() {
+        format!("'{}'", db.url_for_people())
+    } else {
+        let program = std::env::current_exe().map_or("pixeld".to_owned(), |path| path.display().to_string());
+        format!("\"$({program} database-url)\"")
+    };
     let admin = &config.admin_base_url;
     format!(
         "\npixeld is running. Try it in a second terminal; ask for a pixel of a made-up message and recipient:\n\n  \
          curl -o /tmp/pixel.png {url}\n\nand see its row, within two seconds:\n\n  \
-         psql '{database}' -c \"{row}\"\n\nNumbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
+         psql {database} -c \"{row}\"\n\nNumbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
     )
 }

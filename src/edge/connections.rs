@@ -26,6 +26,9 @@ pub const IDLE_SECONDS_MAX: u32 = 75;
 /// Seconds that a peer may leave an answer untaken.
 pub const WRITE_SECONDS_MAX: u32 = 10;
 
+/// Bytes that are read and thrown away at the end of a connection that was refused something.
+const UNREAD_BYTES_MAX: usize = 128 << 10;
+
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
@@ -44,6 +47,8 @@ pub struct ConnectionState {
     since: Cell<u32>,
     /// A request is being answered: however long that takes, it is ours.
     busy: Cell<bool>,
+    /// Something was received that no request took, or that was refused.
+    unread: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -57,6 +62,12 @@ impl ConnectionState {
     /// A request was read and is being answered, or its answer was handed over.
     pub fn set_busy(&self, busy: bool) {
         self.busy.set(busy);
+        self.unread.set(false);
+    }
+
+    /// The request has a body that nobody will read.
+    pub fn leaves_unread(&self) {
+        self.unread.set(true);
     }
 
     /// Remembers how to wake the connection's task; it stays the same for the task's life.
@@ -107,6 +118,7 @@ impl Connections {
             doing: Cell::new(Doing::Idle),
             since: Cell::new(self.second.get()),
             busy: Cell::new(false),
+            unread: Cell::new(false),
             waker: RefCell::new(None),
         });
         self.open.borrow_mut().insert(number, Open { state: Rc::clone(&state), task: None });
@@ -145,16 +157,25 @@ impl Connections {
         }
     }
 
-    /// Cuts the connection that is idle for longest, to make room. Says whether there was one.
+    /// Cuts the connections that are idle for longest, to make room: one in a hundred, so that the search for them is not
+    /// made for each new connection. Says whether there was one.
     pub fn cut_idlest(&self, counts: &CoreCounts) -> bool {
-        let open = self.open.borrow();
-        let idle = open.values().filter(|open| open.state.doing.get() == Doing::Idle && !open.state.busy.get());
-        let idle = idle.filter(|open| open.task.as_ref().is_some_and(|task| !task.is_finished()));
-        let Some(task) = idle.min_by_key(|open| open.state.since.get()).and_then(|open| open.task.as_ref()) else {
+        let mut open = self.open.borrow_mut();
+        let is_idle = |open: &Open| open.state.doing.get() == Doing::Idle && !open.state.busy.get();
+        let idle = open.iter().filter(|(_, open)| is_idle(open) && open.task.is_some());
+        let mut idle: Vec<(u32, u64)> = idle.map(|(&number, open)| (open.state.since.get(), number)).collect();
+        if idle.is_empty() {
             return false;
-        };
-        counts.connections_cut.one();
-        task.abort();
+        }
+        let victims = idle.len().min(open.len() / 100 + 1);
+        idle.select_nth_unstable(victims - 1);
+        for (_, number) in &idle[..victims] {
+            // Off the list at once: the task ends a turn later, and must not be cut a second time till then.
+            if let Some(task) = open.remove(number).and_then(|open| open.task) {
+                counts.connections_cut.one();
+                task.abort();
+            }
+        }
         true
     }
 
@@ -223,8 +244,11 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before && self.state.doing.get() == Doing::Idle {
-            self.now(Doing::Head);
+        if buffer.filled().len() > before {
+            self.state.unread.set(true);
+            if self.state.doing.get() == Doing::Idle {
+                self.now(Doing::Head);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -254,6 +278,17 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
+        if self.state.unread.get() {
+            // The kernel resets a connection that is closed over unread bytes, and with it goes the refusal that was just
+            // sent. What has come by now is read; a peer that sends on and on is not waited for.
+            let mut waste = [0; 4096];
+            for _ in 0..UNREAD_BYTES_MAX / waste.len() {
+                if !matches!(self.stream.try_read(&mut waste), Ok(1..)) {
+                    break;
+                }
+            }
+        }
+        Poll::Ready(shut)
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -179,12 +180,17 @@ async fn serve(core: Rc<Core>, place: Place, stream: TcpStream, peer: SocketAddr
             state.set_busy(true);
             let answer = answer(&core, peer, &request).await;
             state.set_busy(false);
+            if !request.body().is_end_stream() {
+                state.leaves_unread();
+            }
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
     let mut builder = http1::Builder::new();
-    // The sweep looks after time-outs: hyper's own would set a timer for every request.
-    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).pipeline_flush(true);
+    // The sweep looks after time-outs: hyper's own would set a timer for every request. Half-close: a client may end its
+    // side once its request is out, and its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
+    // holds an answer back for as long as anything else was received, in a buffer without a bound.
+    builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).half_close(true);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(place.watch(stream)), service));
     let connections: &Connections = &core.connections;
     let mut asked_to_close = false;

@@ -1,0 +1,27 @@
+//! How many files this process may have open: every connection is one, and most systems allow 1,024 unless asked.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Files beside connections: segments, listeners, connections to PostgreSQL.
+const RESERVE: u64 = 256;
+
+/// Asks for all the files that the system lets this process have, and returns how many of `connections` fit.
+#[must_use]
+pub fn allow(connections: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "more open files were not allowed");
+    }
+    let Some(files) = getrlimit(Resource::Nofile).current else { return connections };
+    let room = usize::try_from(files.saturating_sub(RESERVE).max(files / 2)).unwrap_or(usize::MAX);
+    if room < connections {
+        tracing::warn!(
+            files,
+            allowed = room,
+            asked = connections,
+            "too few open files are allowed for PIXELD_CONNECTIONS_MAX"
+        );
+    }
+    connections.min(room)
+}
