@@ -132,13 +132,13 @@ pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
     Ok(key)
 }
 
-/// Which of `ids` are images that are not deleted.
+/// Which of `ids` are images, and when each was deleted, in µs since 1970; none where it was not.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<Uuid>, Error> {
-    let select = "SELECT id FROM images WHERE id = ANY($1) AND deleted_at IS NULL";
-    Ok(client.query(select, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
+pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<i64>)>, Error> {
+    let select = "SELECT id, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM images WHERE id = ANY($1)";
+    Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Which user agents are stored already.
@@ -194,15 +194,19 @@ pub async fn make_partition(client: &Client, day: time::Date) -> Result<(), Erro
     outcome
 }
 
-/// Brings a batch in one transaction: locks the mark, copies the rows, moves the mark, records the batch.
+/// Brings a batch in one transaction: locks the mark, copies the rows, moves the mark, records the batch. Returns the
+/// database's clock, in µs since 1970.
 ///
 /// # Errors
 /// [`BatchError`]; after `Unclear` and `Count` the connection must not be used again.
-pub async fn bring(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<(), BatchError> {
+pub async fn bring(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<i64, BatchError> {
     client.batch_execute("BEGIN").await?;
     let outcome = bring_in_transaction(client, batch, rows).await;
     match outcome {
-        Ok(()) => Ok(client.batch_execute("COMMIT").await?),
+        Ok(now_us) => {
+            client.batch_execute("COMMIT").await?;
+            Ok(now_us)
+        }
         Err(error @ (BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_))) => {
             client.batch_execute("ROLLBACK").await?;
             Err(error)
@@ -211,9 +215,11 @@ pub async fn bring(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Resu
     }
 }
 
-async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<(), BatchError> {
-    let lock = "SELECT next_seq FROM spool_marks WHERE spool = $1 FOR UPDATE";
-    let next_seq = client.query_one(lock, &[&batch.spool]).await?.get::<_, i64>(0) as u64;
+async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<i64, BatchError> {
+    let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM spool_marks \
+                WHERE spool = $1 FOR UPDATE";
+    let mark = client.query_one(lock, &[&batch.spool]).await?;
+    let next_seq = mark.get::<_, i64>(0) as u64;
     if next_seq != batch.first_seq {
         return Err(BatchError::MarkMoved(next_seq));
     }
@@ -248,7 +254,7 @@ async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesM
     if written != 1 {
         return Err(BatchError::Count { what: "marks moved", sent: 1, got: written });
     }
-    Ok(())
+    Ok(mark.get(1))
 }
 
 async fn copy_rows(client: &Client, loaded: u64, mut rows: BytesMut) -> Result<(), BatchError> {

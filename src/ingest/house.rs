@@ -48,12 +48,18 @@ impl House {
     /// Returns the bytes of loaded segments that are kept.
     fn remove_loaded(&self, sources: &mut Vec<Source>) -> u64 {
         let mut kept_bytes = 0;
+        // What waits must always find room beside what is only kept.
+        let kept_bytes_max = self.keep.bytes.min(self.room.bytes_max / 2);
         let mut gone = Vec::new();
         // Newest first, so that the bound on bytes takes the oldest.
         for (at, source) in sources.iter().enumerate().rev() {
+            // Only the mark says what is loaded; until it was read, there is but a hint.
+            if source.number.is_none() {
+                continue;
+            }
             for kept in source.kept().into_iter().rev() {
                 let is_crowded = self.room.bytes() > self.room.bytes_max / 10 * 9;
-                if !is_crowded && kept.age < self.keep.age && kept_bytes + kept.bytes <= self.keep.bytes {
+                if !is_crowded && kept.age < self.keep.age && kept_bytes + kept.bytes <= kept_bytes_max {
                     kept_bytes += kept.bytes;
                     continue;
                 }

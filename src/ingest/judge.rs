@@ -3,6 +3,7 @@
 //! A hit is thrown away for its age or its image before the throttle sees it, so that a token is never spent by a hit that
 //! is dropped for another reason. Nothing is dropped for what fetched it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -35,6 +36,32 @@ pub struct UserAgentId {
     pub stored: i64,
 }
 
+/// A day in UTC, counted from 1970: what a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(i64);
+
+impl Day {
+    /// The day of a time in µs since 1970.
+    #[must_use]
+    pub fn of(at_us: i64) -> Day {
+        Day(at_us.div_euclid(86_400_000_000))
+    }
+
+    /// The day after it.
+    #[must_use]
+    pub fn next(self) -> Day {
+        Day(self.0 + 1)
+    }
+
+    /// Its date.
+    ///
+    /// # Errors
+    /// Beyond the year 9999.
+    pub fn date(self) -> Result<time::Date, time::error::ComponentRange> {
+        Ok(time::OffsetDateTime::from_unix_timestamp(self.0.saturating_mul(86_400))?.date())
+    }
+}
+
 /// A judged batch.
 #[derive(Debug, Default)]
 pub struct Judged {
@@ -56,6 +83,8 @@ pub struct Judged {
     pub min_at_us: i64,
     /// The latest row.
     pub max_at_us: i64,
+    /// The days that have rows.
+    pub days: BTreeSet<Day>,
     /// To be spent once the rows are committed.
     pub tokens: BatchTokens,
 }
@@ -67,7 +96,7 @@ pub fn judge(
     spool: i32,
     bounds: Bounds,
     throttle: Option<&Throttle>,
-    exists: impl Fn(Uuid) -> bool,
+    existed: impl Fn(Uuid, i64) -> bool,
     user_agent: impl Fn(&str) -> UserAgentId,
 ) -> Judged {
     let mut judged = Judged { min_at_us: i64::MAX, max_at_us: i64::MIN, ..Judged::default() };
@@ -75,13 +104,14 @@ pub fn judge(
     let oldest_us = retention_us.map_or(i64::MIN, |age| bounds.now_us.saturating_sub(age));
     judged.rows.reserve(64 + hits.len() * 192);
     copy::begin(&mut judged.rows);
+    let mut last_day = None;
     for (seq, hit) in (first_seq..).zip(hits) {
         let at_us = hit.at_us.clamp(bounds.built_us.min(bounds.now_us), bounds.now_us.saturating_add(FUTURE_MAX_US));
         if at_us < oldest_us {
             judged.expired += 1;
             continue;
         }
-        if !exists(hit.image) {
+        if !existed(hit.image, hit.at_us) {
             judged.unknown_image += 1;
             continue;
         }
@@ -96,6 +126,11 @@ pub fn judge(
         judged.loaded += 1;
         judged.min_at_us = judged.min_at_us.min(at_us);
         judged.max_at_us = judged.max_at_us.max(at_us);
+        let day = Day::of(at_us);
+        if last_day != Some(day) {
+            judged.days.insert(day);
+            last_day = Some(day);
+        }
         let row = Row {
             at_us,
             seq: seq as i64,
@@ -143,7 +178,7 @@ mod tests {
         let retention = retention_days.map(|days| Duration::from_secs(days * 86_400));
         let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention };
         let ids = |_: &str| UserAgentId { own: 1, stored: 1 };
-        judge(hits, 0, 1, bounds, throttle, |image| image == Uuid::from_u128(1), ids)
+        judge(hits, 0, 1, bounds, throttle, |image, _| image == Uuid::from_u128(1), ids)
     }
 
     #[test]
@@ -151,6 +186,7 @@ mod tests {
         let judged = judge_all(&[hit(1, 0), hit(2, i64::MAX), hit(3, NOW), hit(4, i64::MIN)], None, None);
         assert_eq!((judged.loaded, judged.clamped), (4, 3));
         assert_eq!((judged.min_at_us, judged.max_at_us), (NOW - 100 * DAY, NOW + FUTURE_MAX_US));
+        assert_eq!(judged.days.len(), 2, "a partition for each day with a row, none for those between");
     }
 
     #[test]

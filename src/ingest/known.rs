@@ -26,14 +26,15 @@ pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 #[derive(Debug)]
 pub struct Known {
     user_agents: HashMap<Box<str>, UserAgentId>,
-    images: HashSet<Uuid>,
+    /// When each was deleted, in µs since 1970; the end of time where it was not.
+    images: HashMap<Uuid, i64>,
     hour: Instant,
     new_this_hour: u64,
 }
 
 impl Default for Known {
     fn default() -> Known {
-        Known { user_agents: HashMap::new(), images: HashSet::new(), hour: Instant::now(), new_this_hour: 0 }
+        Known { user_agents: HashMap::new(), images: HashMap::new(), hour: Instant::now(), new_this_hour: 0 }
     }
 }
 
@@ -47,10 +48,11 @@ impl Known {
         self.learn_user_agents(client, hits).await
     }
 
-    /// Whether an image exists and is not deleted, as of [`Known::learn`].
+    /// Whether an image existed at a time, as of [`Known::learn`]. One that was deleted while its hits waited in the spool
+    /// was there when they were answered.
     #[must_use]
-    pub fn has_image(&self, image: Uuid) -> bool {
-        self.images.contains(&image)
+    pub fn had_image(&self, image: Uuid, at_us: i64) -> bool {
+        self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
     }
 
     /// The id of a user agent that was learnt.
@@ -64,7 +66,7 @@ impl Known {
         let mut new = HashSet::new();
         for hit in hits {
             // One message's hits come together; most ask for the image of the hit before.
-            if hit.image != last && !self.images.contains(&hit.image) {
+            if hit.image != last && !self.images.contains_key(&hit.image) {
                 new.insert(hit.image);
             }
             last = hit.image;
@@ -77,7 +79,8 @@ impl Known {
             new.extend(hits.iter().map(|hit| hit.image));
         }
         let new: Vec<Uuid> = new.into_iter().collect();
-        self.images.extend(queries::existing_images(client, &new).await?);
+        let existing = queries::existing_images(client, &new).await?;
+        self.images.extend(existing.into_iter().map(|(image, deleted_us)| (image, deleted_us.unwrap_or(i64::MAX))));
         Ok(())
     }
 

@@ -5,25 +5,28 @@
 //! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
-use std::collections::HashSet;
+mod bring;
+
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
+use self::bring::Pending;
 use super::house::{HOUSEKEEPING, House};
-use super::judge::{self, Bounds, Judged};
+use super::judge::Day;
 use super::known::Known;
 use super::source::Source;
-use super::spool::reader::Chunk;
-use super::spool::recovery::{copy_aside, quarantine};
-use super::spool::{Spool, SpoolRoom, frame};
+use super::spool::{Spool, SpoolRoom};
 use super::throttle::{Throttle, ThrottleKey};
 use crate::config::SpoolKeep;
-use crate::db::hits::{self as queries, BatchError, BatchRecord};
+use crate::db::hits as queries;
 use crate::db::{Database, Session};
 use crate::hit::Hit;
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 
 /// Rows that one batch brings at most, give or take a frame.
@@ -34,6 +37,12 @@ pub const FLUSH_DELAY: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
+const LOADER_SETTINGS: &str = "SET lock_timeout = '4s'";
+
+/// How long a spool whose mark somebody else holds is left alone.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a batch may take before its connection is given up; doubled after each time-out, up to the second.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
@@ -61,8 +70,11 @@ pub struct Loader {
     sources: Vec<Source>,
     known: Known,
     throttle: Option<Throttle>,
-    partitions: HashSet<time::Date>,
+    partitions: HashSet<Day>,
+    pending: Option<Pending>,
     session: Option<Session>,
+    /// Spools whose mark another connection holds, and when to ask again.
+    held: HashMap<Uuid, Instant>,
     clock: Clock,
     patience: Duration,
     house: House,
@@ -116,7 +128,9 @@ impl Loader {
             known: Known::default(),
             throttle: None,
             partitions: HashSet::new(),
+            pending: None,
             session: None,
+            held: HashMap::new(),
             clock,
             patience: PATIENCE.0,
             house,
@@ -131,9 +145,15 @@ impl Loader {
         loop {
             self.note_oldest();
             self.house.keep(&mut self.sources);
+            let ended = async {
+                drain.asked().await;
+                if self.behind() > 0 {
+                    drain.deadline().await;
+                }
+            };
             tokio::select! {
                 () = &mut ready => break,
-                () = drain.deadline() => return self.behind(),
+                () = ended => return self.behind(),
                 () = tokio::time::sleep(HOUSEKEEPING) => {}
             }
         }
@@ -154,6 +174,10 @@ impl Loader {
                 Ok(Turn::Idle) => {
                     if drain.is_asked() && self.sources.iter().all(Source::is_done) {
                         break;
+                    }
+                    if !self.sources.iter().any(Source::is_behind) {
+                        // Else the next hit would seem to have waited since the last one.
+                        self.metrics.oldest_at_us.store(0, Ordering::Relaxed);
                     }
                     self.wait_for_hits(&mut drain).await;
                 }
@@ -203,10 +227,14 @@ impl Loader {
     async fn turn(&mut self) -> anyhow::Result<Turn> {
         self.connect().await?;
         for at in 0..self.sources.len() {
-            if self.sources[at].number.is_none() && self.sources[at].spool.published().next_seq > 0 {
-                self.claim(at).await?;
+            let spool = &self.sources[at].spool;
+            let is_held = self.held.get(&spool.uuid).is_some_and(|until| Instant::now() < *until);
+            // Nobody loads behind a mark that somebody else holds; the other spools go on meanwhile.
+            let is_empty = spool.published().next_seq == 0;
+            if self.sources[at].number.is_none() && (is_held || is_empty || !self.claim(at).await?) {
+                continue;
             }
-            if self.sources[at].number.is_none() || self.sources[at].is_done() {
+            if self.sources[at].is_done() {
                 continue;
             }
             let chunk = self.sources[at].reader.read(BATCH_ROWS_MAX);
@@ -247,6 +275,7 @@ impl Loader {
         }
         if self.session.is_none() {
             let session = self.db.connect("pixeld-loader").await?;
+            within(self.patience, session.client.batch_execute(LOADER_SETTINGS)).await?;
             if self.throttle.is_none()
                 && let Some(window) = self.options.throttle
             {
@@ -261,8 +290,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Reads a source's mark and puts its reader there.
-    async fn claim(&mut self, at: usize) -> anyhow::Result<()> {
+    /// Reads a source's mark and puts its reader there. Says whether that could be done: another connection may hold it.
+    async fn claim(&mut self, at: usize) -> anyhow::Result<bool> {
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         let source = &mut self.sources[at];
         let claimed = within(self.patience, async {
@@ -273,18 +302,20 @@ impl Loader {
             Err(error) if queries::is_held(&error) => {
                 let ended = within(self.patience, queries::end_predecessor(&session.client, source.spool.uuid)).await?;
                 tracing::warn!(spool = %source.spool.uuid, ended, "another connection holds the mark");
-                return Err(error.into());
+                self.held.insert(source.spool.uuid, Instant::now() + HELD_PAUSE);
+                return Ok(false);
             }
             Err(error) => return Err(error.into()),
         };
         self.clock = Clock { database_us: mark.now_us, read: Instant::now() };
         source.number = Some(mark.spool);
-        if mark.next_seq != source.loaded_seq {
+        self.settle_pending(at, mark.next_seq);
+        if mark.next_seq != self.sources[at].loaded_seq {
             self.mark_is_elsewhere(at, mark.next_seq);
         }
         let source = &mut self.sources[at];
         source.reader.seek(source.loaded_seq);
-        Ok(())
+        Ok(true)
     }
 
     /// PostgreSQL says that a source is loaded to another number than we thought: it is right.
@@ -299,210 +330,6 @@ impl Loader {
         source.loaded(mark);
         source.reader.seek(mark);
     }
-
-    /// Brings a chunk: whole, or where PostgreSQL refuses the data, in halves down to the one bad row.
-    async fn load(&mut self, at: usize, chunk: &Chunk) -> anyhow::Result<()> {
-        let mut hits = Vec::with_capacity(chunk.count as usize);
-        let mut rest = &chunk.bytes[..];
-        while !rest.is_empty() {
-            let (hit, behind) = Hit::decode(rest)?;
-            hits.push(hit);
-            rest = behind;
-        }
-        if let Some(first) = hits.first() {
-            self.metrics.oldest_at_us.store(first.at_us, Ordering::Relaxed);
-        }
-        let Some(session) = self.session.as_ref() else { anyhow::bail!("the connection is gone") };
-        within(self.patience, self.known.learn(&session.client, &hits)).await?;
-        let mut missing = chunk.missing;
-        let mut first_seq = chunk.first_seq;
-        // Ranges of hits still to bring, the next one last.
-        let mut ranges = Vec::from([(0, hits.len())]);
-        while let Some((from, to)) = ranges.pop() {
-            let piece = Piece { first_seq, missing, hits: &hits[from..to] };
-            match self.bring(at, piece).await? {
-                Brought::Committed => {
-                    first_seq = piece.next_seq();
-                    missing = 0;
-                }
-                Brought::Refused(reason) if to - from <= 1 => {
-                    self.quarantine(at, piece, &reason).await?;
-                    first_seq = piece.next_seq();
-                    missing = 0;
-                }
-                Brought::Refused(_) => {
-                    let middle = from + (to - from) / 2;
-                    ranges.extend([(middle, to), (from, middle)]);
-                }
-                Brought::Elsewhere(mark) => {
-                    self.mark_is_elsewhere(at, mark);
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn bring(&mut self, at: usize, piece: Piece<'_>) -> anyhow::Result<Brought> {
-        let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
-        let bounds =
-            Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
-        let known = &self.known;
-        let first_hit = piece.first_seq + piece.missing;
-        let mut judged = judge::judge(
-            piece.hits,
-            first_hit,
-            spool,
-            bounds,
-            self.throttle.as_ref(),
-            |image| known.has_image(image),
-            |text| known.user_agent(text),
-        );
-        let record = BatchRecord {
-            spool,
-            first_seq: piece.first_seq,
-            next_seq: piece.next_seq(),
-            loaded: judged.loaded,
-            throttled: judged.throttled,
-            expired: judged.expired,
-            unknown_image: judged.unknown_image,
-            missing: piece.missing,
-            quarantined: 0,
-            at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
-        };
-        self.make_partitions(&judged).await?;
-        let rows = std::mem::take(&mut judged.rows);
-        match self.commit(&record, rows).await? {
-            Brought::Committed => {
-                self.count(at, &record, &judged);
-                if let Some(throttle) = &mut self.throttle {
-                    throttle.spend(judged.tokens.into_tokens());
-                }
-                Ok(Brought::Committed)
-            }
-            other => Ok(other),
-        }
-    }
-
-    /// Commits a batch. An error means that the outcome is unclear, and that the connection must go.
-    async fn commit(&mut self, record: &BatchRecord, rows: bytes::BytesMut) -> anyhow::Result<Brought> {
-        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let started = Instant::now();
-        let outcome = tokio::time::timeout(self.patience, queries::bring(&session.client, record, rows)).await;
-        let Ok(outcome) = outcome else {
-            let waited = self.patience;
-            self.patience = (self.patience * 2).min(PATIENCE.1);
-            anyhow::bail!("a batch took longer than {waited:?}");
-        };
-        match outcome {
-            Ok(()) => {
-                self.patience = PATIENCE.0;
-                self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
-                Ok(Brought::Committed)
-            }
-            Err(BatchError::MarkMoved(mark)) => Ok(Brought::Elsewhere(mark)),
-            Err(BatchError::Data(error)) => Ok(Brought::Refused(said_by(&error))),
-            Err(error @ BatchError::Partition(_)) => {
-                self.partitions.clear();
-                Err(error.into())
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn make_partitions(&mut self, judged: &Judged) -> anyhow::Result<()> {
-        if judged.loaded == 0 {
-            return Ok(());
-        }
-        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let (first, last) = (day_of(judged.min_at_us)?, day_of(judged.max_at_us)?);
-        let tomorrow = day_of(self.clock.now_us())?.next_day();
-        let mut day = Some(first);
-        let days = std::iter::from_fn(|| {
-            let today = day.filter(|&today| today <= last)?;
-            day = today.next_day();
-            Some(today)
-        });
-        // Tomorrow's is made today, so that midnight costs nothing.
-        for day in days.chain(tomorrow) {
-            if !self.partitions.contains(&day) {
-                within(self.patience, queries::make_partition(&session.client, day)).await?;
-                self.partitions.insert(day);
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps the one hit that PostgreSQL refuses aside, and moves the mark over it.
-    async fn quarantine(&mut self, at: usize, piece: Piece<'_>, reason: &str) -> anyhow::Result<()> {
-        let source = &self.sources[at];
-        let Some(spool) = source.number else { anyhow::bail!("the spool has no number") };
-        let seq = piece.first_seq + piece.missing;
-        tracing::error!(spool = %source.spool.uuid, seq, reason, "PostgreSQL refuses a hit; it is kept aside");
-        let mut bytes = Vec::new();
-        let start = frame::begin(&mut bytes);
-        piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));
-        frame::finish(&mut bytes, start, source.spool.key, seq, piece.hits.len() as u32);
-        copy_aside(&quarantine(&self.options.spools), &format!("{}-{seq:020}.refused", source.spool.uuid), &bytes);
-        let record = BatchRecord {
-            spool,
-            first_seq: piece.first_seq,
-            next_seq: piece.next_seq(),
-            missing: piece.missing,
-            quarantined: piece.hits.len() as u64,
-            ..BatchRecord::default()
-        };
-        match self.commit(&record, bytes::BytesMut::new()).await? {
-            Brought::Committed => {
-                self.count(at, &record, &Judged::default());
-                Ok(())
-            }
-            Brought::Refused(reason) => anyhow::bail!("PostgreSQL refuses the record of a refused hit: {reason}"),
-            Brought::Elsewhere(mark) => anyhow::bail!("the mark moved to {mark} meanwhile"),
-        }
-    }
-
-    fn count(&mut self, at: usize, record: &BatchRecord, judged: &Judged) {
-        let metrics = &self.metrics;
-        metrics.loaded.add(record.loaded);
-        for (reason, n) in [
-            (DropReason::Throttled, record.throttled),
-            (DropReason::UnknownImage, record.unknown_image),
-            (DropReason::Expired, record.expired),
-            (DropReason::Quarantined, record.quarantined),
-            (DropReason::Damaged, record.missing),
-        ] {
-            metrics.drop_hits(reason, n);
-        }
-        metrics.clamped.add(judged.clamped);
-        metrics.user_agents_capped.add(judged.user_agents_capped);
-        metrics.spooled.add(-((record.next_seq - record.first_seq) as i64));
-        metrics.batch_rows.observe(record.loaded as f64);
-        self.sources[at].loaded(record.next_seq);
-    }
-}
-
-/// Consecutive numbers of one spool: some missing, then hits.
-#[derive(Debug, Clone, Copy)]
-struct Piece<'a> {
-    first_seq: u64,
-    missing: u64,
-    hits: &'a [Hit<'a>],
-}
-
-impl Piece<'_> {
-    fn next_seq(&self) -> u64 {
-        self.first_seq + self.missing + self.hits.len() as u64
-    }
-}
-
-/// What became of a piece.
-enum Brought {
-    Committed,
-    /// PostgreSQL refuses its data, and says why.
-    Refused(String),
-    /// The mark is at this number.
-    Elsewhere(u64),
 }
 
 /// A bound on every exchange with PostgreSQL: COPY ignores statement_timeout, and a frozen server answers nothing at all.
@@ -514,13 +341,4 @@ async fn within<T, E: Into<anyhow::Error>>(
         Ok(outcome) => outcome.map_err(Into::into),
         Err(_) => anyhow::bail!("PostgreSQL did not answer within {patience:?}"),
     }
-}
-
-fn day_of(at_us: i64) -> anyhow::Result<time::Date> {
-    Ok(time::OffsetDateTime::from_unix_timestamp(at_us.div_euclid(1_000_000))?.date())
-}
-
-/// The server's own words, without the row that they may quote: it holds an address and ids.
-fn said_by(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
 }

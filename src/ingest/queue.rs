@@ -39,6 +39,9 @@ pub const BATCH_BYTES_MAX: usize = 128 << 10;
 /// The longest that a receipt is waited for: a stalled disk must not stall an email.
 pub const RECEIPT_WAIT: Duration = Duration::from_secs(1);
 
+/// How soon a batch that found the channel full is offered again. Nothing else may ever come to this core to do it.
+const HAND_OVER_RETRY: Duration = Duration::from_millis(10);
+
 /// Hits of one core and one turn of its loop.
 #[derive(Debug)]
 pub struct Batch {
@@ -121,6 +124,8 @@ struct State {
     filling: Vec<u8>,
     filling_count: u32,
     filling_waiters: Vec<Waker>,
+    /// Since when the batch being filled finds the channel full.
+    held: Option<Instant>,
     /// The number that the batch being filled will have.
     number: u64,
     in_flight: VecDeque<InFlight>,
@@ -146,6 +151,7 @@ impl Outbox {
             filling: Vec::new(),
             filling_count: 0,
             filling_waiters: Vec::new(),
+            held: None,
             number: 1,
             in_flight: VecDeque::new(),
             given_up: 0,
@@ -178,7 +184,7 @@ impl Outbox {
         Ok(Receipt { outbox: Rc::clone(self), number })
     }
 
-    /// Hands over what is filled. Where the channel is full it stays, and goes with the next acknowledgement.
+    /// Hands over what is filled. Where the channel is full it stays, and is tried again after [`HAND_OVER_RETRY`].
     fn hand_over(&self, state: &mut State) {
         if state.filling_count == 0 {
             return;
@@ -193,9 +199,11 @@ impl Outbox {
             Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) => {
                 self.queue.metrics.queued.add(-i64::from(count));
                 state.filling = batch.bytes;
+                state.held.get_or_insert_with(Instant::now);
                 return;
             }
         }
+        state.held = None;
         self.writer.unpark();
         state.filling = Vec::with_capacity(capacity);
         state.filling_count = 0;
@@ -213,6 +221,9 @@ impl Outbox {
             state.stalled = false;
         }
         let now = Instant::now();
+        // Held for as long as a receipt may take: the writer is stalled, whichever core's batches it sits on.
+        state.stalled |= state.held.is_some_and(|since| now >= since + RECEIPT_WAIT);
+        let retry = state.held.map(|_| now + HAND_OVER_RETRY);
         for batch in &mut state.in_flight {
             if now < batch.since + RECEIPT_WAIT {
                 break;
@@ -223,12 +234,13 @@ impl Outbox {
         }
         if state.stalled {
             // Nobody waits for a disk that is known to stall.
-            state.given_up = state.number - 1;
+            state.given_up = if state.held.is_some() { state.number } else { state.number - 1 };
             state.in_flight.iter_mut().flat_map(|batch| batch.waiters.drain(..)).for_each(Waker::wake);
             state.filling_waiters.drain(..).for_each(Waker::wake);
-            return state.in_flight.front().map(|_| now + RECEIPT_WAIT);
+            return retry.or(state.in_flight.front().map(|_| now + RECEIPT_WAIT));
         }
-        state.in_flight.front().map(|batch| batch.since + RECEIPT_WAIT)
+        let late = state.in_flight.front().map(|batch| batch.since + RECEIPT_WAIT);
+        retry.into_iter().chain(late).min()
     }
 
     /// Carries batches to the writer and receipts back, for as long as it is polled. Run one on each core.
@@ -263,11 +275,11 @@ impl Future for Carrier {
             state.carrier = Some(context.waker().clone());
         }
         this.outbox.queue.receipts[this.outbox.core].waker.register(context.waker());
-        this.outbox.hand_over(&mut state);
         loop {
+            this.outbox.hand_over(&mut state);
             let look_again = this.outbox.settle(&mut state);
             let Some(at) = look_again else { return Poll::Pending };
-            if !this.armed {
+            if !this.armed || at < this.late.deadline() {
                 this.late.as_mut().reset(at);
                 this.armed = true;
             }
@@ -311,3 +323,6 @@ impl Future for Receipt {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// What the writer asks of a disk.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a new file and its name durable. Fails where the name is taken.
+    /// Makes a new file, its folder if that is missing, and makes both names durable. Fails where the name is taken.
     ///
     /// # Errors
     /// As the operating system says.
@@ -51,7 +51,17 @@ pub struct RealDisk;
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         // 0600: the spool holds addresses.
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = match (options.open(path), path.parent()) {
+            // A spool's folder comes with its first segment, so that a start on a full disk still serves.
+            (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir(folder)?;
+                sync_parent(folder)?;
+                options.open(path)?
+            }
+            (opened, _) => opened?,
+        };
         sync_parent(path)?;
         Ok(Arc::new(file))
     }

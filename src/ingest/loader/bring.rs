@@ -1,0 +1,250 @@
+//! Brings one chunk of a spool into PostgreSQL: judges it, makes its partitions, commits, and counts what became of it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use uuid::Uuid;
+
+use super::{Clock, Loader, PATIENCE, within};
+use crate::db::hits::{self as queries, BatchError, BatchRecord};
+use crate::hit::Hit;
+use crate::ingest::judge::{self, Bounds, Day, Judged};
+use crate::ingest::spool::frame;
+use crate::ingest::spool::reader::Chunk;
+use crate::ingest::spool::recovery::{copy_aside, quarantine};
+use crate::metrics::DropReason;
+
+/// Consecutive numbers of one spool: some missing, then hits.
+#[derive(Debug, Clone, Copy)]
+struct Piece<'a> {
+    first_seq: u64,
+    missing: u64,
+    hits: &'a [Hit<'a>],
+}
+
+impl Piece<'_> {
+    fn next_seq(&self) -> u64 {
+        self.first_seq + self.missing + self.hits.len() as u64
+    }
+}
+
+/// What became of a piece.
+enum Brought {
+    Committed,
+    /// PostgreSQL refuses its data, and says why.
+    Refused(String),
+    /// The mark is at this number.
+    Elsewhere(u64),
+}
+
+/// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, nobody knows whether it is in.
+pub(super) struct Pending {
+    spool: Uuid,
+    record: BatchRecord,
+    judged: Judged,
+}
+
+impl Loader {
+    /// Brings a chunk: whole, or where PostgreSQL refuses the data, in halves down to the one bad row.
+    pub(super) async fn load(&mut self, at: usize, chunk: &Chunk) -> anyhow::Result<()> {
+        let mut hits = Vec::with_capacity(chunk.count as usize);
+        let mut rest = &chunk.bytes[..];
+        while !rest.is_empty() {
+            let (hit, behind) = Hit::decode(rest)?;
+            hits.push(hit);
+            rest = behind;
+        }
+        if let Some(first) = hits.first() {
+            self.metrics.oldest_at_us.store(first.at_us, Ordering::Relaxed);
+        }
+        let Some(session) = self.session.as_ref() else { anyhow::bail!("the connection is gone") };
+        within(self.patience, self.known.learn(&session.client, &hits)).await?;
+        let mut missing = chunk.missing;
+        let mut first_seq = chunk.first_seq;
+        // Ranges of hits still to bring, the next one last.
+        let mut ranges = Vec::from([(0, hits.len())]);
+        while let Some((from, to)) = ranges.pop() {
+            let piece = Piece { first_seq, missing, hits: &hits[from..to] };
+            match self.bring(at, piece).await? {
+                Brought::Committed => {
+                    first_seq = piece.next_seq();
+                    missing = 0;
+                }
+                Brought::Refused(reason) if to - from <= 1 => {
+                    self.quarantine(at, piece, &reason).await?;
+                    first_seq = piece.next_seq();
+                    missing = 0;
+                }
+                Brought::Refused(_) => {
+                    let middle = from + (to - from) / 2;
+                    ranges.extend([(middle, to), (from, middle)]);
+                }
+                Brought::Elsewhere(mark) => {
+                    self.mark_is_elsewhere(at, mark);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring(&mut self, at: usize, piece: Piece<'_>) -> anyhow::Result<Brought> {
+        let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
+        let bounds =
+            Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
+        let known = &self.known;
+        let first_hit = piece.first_seq + piece.missing;
+        let mut judged = judge::judge(
+            piece.hits,
+            first_hit,
+            spool,
+            bounds,
+            self.throttle.as_ref(),
+            |image, at_us| known.had_image(image, at_us),
+            |text| known.user_agent(text),
+        );
+        let record = BatchRecord {
+            spool,
+            first_seq: piece.first_seq,
+            next_seq: piece.next_seq(),
+            loaded: judged.loaded,
+            throttled: judged.throttled,
+            expired: judged.expired,
+            unknown_image: judged.unknown_image,
+            missing: piece.missing,
+            quarantined: 0,
+            at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
+        };
+        self.make_partitions(&judged.days).await?;
+        let rows = std::mem::take(&mut judged.rows);
+        self.commit(at, record, judged, rows).await
+    }
+
+    /// Commits a batch and counts it. An error means that the outcome is unclear, and that the connection must go; the
+    /// batch is counted then if the mark, once it is read again, says that it is in.
+    async fn commit(
+        &mut self,
+        at: usize,
+        record: BatchRecord,
+        judged: Judged,
+        rows: BytesMut,
+    ) -> anyhow::Result<Brought> {
+        self.pending = Some(Pending { spool: self.sources[at].spool.uuid, record, judged });
+        let outcome = self.try_commit(&record, rows).await?;
+        match (outcome, self.pending.take()) {
+            (Brought::Committed, Some(pending)) => {
+                self.count(at, pending);
+                Ok(Brought::Committed)
+            }
+            (other, _) => Ok(other),
+        }
+    }
+
+    /// The mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
+    pub(super) fn settle_pending(&mut self, at: usize, mark: u64) {
+        let is_its_spool = |pending: &mut Pending| pending.spool == self.sources[at].spool.uuid;
+        if let Some(pending) = self.pending.take_if(is_its_spool)
+            && pending.record.next_seq == mark
+        {
+            tracing::info!(spool = %pending.spool, mark, "the batch whose answer was lost is in");
+            self.count(at, pending);
+        }
+    }
+
+    async fn try_commit(&mut self, record: &BatchRecord, rows: BytesMut) -> anyhow::Result<Brought> {
+        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+        let started = Instant::now();
+        let outcome = tokio::time::timeout(self.patience, queries::bring(&session.client, record, rows)).await;
+        let Ok(outcome) = outcome else {
+            let waited = self.patience;
+            self.patience = (self.patience * 2).min(PATIENCE.1);
+            anyhow::bail!("a batch took longer than {waited:?}");
+        };
+        match outcome {
+            Ok(now_us) => {
+                self.clock = Clock { database_us: now_us, read: Instant::now() };
+                self.patience = PATIENCE.0;
+                self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
+                Ok(Brought::Committed)
+            }
+            Err(BatchError::MarkMoved(mark)) => Ok(Brought::Elsewhere(mark)),
+            Err(BatchError::Data(error)) => Ok(Brought::Refused(said_by(&error))),
+            Err(error @ BatchError::Partition(_)) => {
+                self.partitions.clear();
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn make_partitions(&mut self, days: &BTreeSet<Day>) -> anyhow::Result<()> {
+        if days.is_empty() {
+            return Ok(());
+        }
+        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+        // Tomorrow's is made today, so that midnight costs nothing.
+        let tomorrow = Day::of(self.clock.now_us()).next();
+        for &day in days.iter().chain([&tomorrow]) {
+            if !self.partitions.contains(&day) {
+                within(self.patience, queries::make_partition(&session.client, day.date()?)).await?;
+                self.partitions.insert(day);
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the one hit that PostgreSQL refuses aside, and moves the mark over it.
+    async fn quarantine(&mut self, at: usize, piece: Piece<'_>, reason: &str) -> anyhow::Result<()> {
+        let source = &self.sources[at];
+        let Some(spool) = source.number else { anyhow::bail!("the spool has no number") };
+        let seq = piece.first_seq + piece.missing;
+        tracing::error!(spool = %source.spool.uuid, seq, reason, "PostgreSQL refuses a hit; it is kept aside");
+        let mut bytes = Vec::new();
+        let start = frame::begin(&mut bytes);
+        piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));
+        frame::finish(&mut bytes, start, source.spool.key, seq, piece.hits.len() as u32);
+        copy_aside(&quarantine(&self.options.spools), &format!("{}-{seq:020}.refused", source.spool.uuid), &bytes);
+        let record = BatchRecord {
+            spool,
+            first_seq: piece.first_seq,
+            next_seq: piece.next_seq(),
+            missing: piece.missing,
+            quarantined: piece.hits.len() as u64,
+            ..BatchRecord::default()
+        };
+        match self.commit(at, record, Judged::default(), BytesMut::new()).await? {
+            Brought::Committed => Ok(()),
+            Brought::Refused(reason) => anyhow::bail!("PostgreSQL refuses the record of a refused hit: {reason}"),
+            Brought::Elsewhere(mark) => anyhow::bail!("the mark moved to {mark} meanwhile"),
+        }
+    }
+
+    fn count(&mut self, at: usize, Pending { record, judged, .. }: Pending) {
+        let metrics = &self.metrics;
+        metrics.loaded.add(record.loaded);
+        for (reason, n) in [
+            (DropReason::Throttled, record.throttled),
+            (DropReason::UnknownImage, record.unknown_image),
+            (DropReason::Expired, record.expired),
+            (DropReason::Quarantined, record.quarantined),
+            (DropReason::Damaged, record.missing),
+        ] {
+            metrics.drop_hits(reason, n);
+        }
+        metrics.clamped.add(judged.clamped);
+        metrics.user_agents_capped.add(judged.user_agents_capped);
+        metrics.spooled.add(-((record.next_seq - record.first_seq) as i64));
+        metrics.batch_rows.observe(record.loaded as f64);
+        self.sources[at].loaded(record.next_seq);
+        if let Some(throttle) = &mut self.throttle {
+            throttle.spend(judged.tokens.into_tokens());
+        }
+    }
+}
+
+/// The server's own words, without the row that they may quote: it holds an address and ids.
+fn said_by(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
+}
