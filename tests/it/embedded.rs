@@ -1,5 +1,4 @@
 //! The embedded PostgreSQL, for real: found, made, shared, left over, broken and mended.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,70 @@
+//! `make run` as a newcomer sees it: the printed URL, the printed command, Ctrl-C.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use loadtest::process::{free_port, is_alive, signal, wait_until};
+use nix::sys::signal::Signal;
+
+use crate::support::{beside, open_dir};
+
+#[test]
+fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
+    let _machine = beside();
+    let dir = open_dir();
+    let target = std::path::Path::new(crate::support::PIXELD).parent().unwrap().parent().unwrap();
+    // What `make run` does once all is installed and built.
+    let mut running = Command::new("scripts/run.sh")
+        .env_remove("DATABASE_URL")
+        // Cargo gives it to tests; as a setting it is none.
+        .env_remove("PIXELD_BUILT")
+        .env("CARGO_TARGET_DIR", target)
+        .env("PIXELD_DATA_DIR", dir.path().join("data"))
+        .env("PIXELD_LISTEN", format!("127.0.0.1:{}", free_port().unwrap()))
+        .env("PIXELD_ADMIN_LISTEN", format!("127.0.0.1:{}", free_port().unwrap()))
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(dir.path().join("stderr")).unwrap())
+        .spawn()
+        .unwrap();
+    let (lines, printed) = mpsc::channel();
+    let stdout = running.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+    });
+    let next = |begin: &str| loop {
+        let line = printed.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
+            panic!("no line begins with {begin}: {}", std::fs::read_to_string(dir.path().join("stderr")).unwrap())
+        });
+        if line.trim().starts_with(begin) {
+            return line.trim().to_owned();
+        }
+    };
+    let (fetch, row) = (next("curl "), next("psql "));
+    let in_shell = |line: &str| {
+        let output = Command::new("sh").args(["-c", line]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let started = Instant::now();
+    in_shell(&fetch.replace("/tmp/pixel.png", &dir.path().join("pixel.png").display().to_string()));
+    assert_eq!(std::fs::read(dir.path().join("pixel.png")).unwrap(), std::fs::read("src/app/sample.png").unwrap());
+    while !in_shell(&row).contains("curl/") {
+        assert!(started.elapsed() < Duration::from_secs(2), "no row within two seconds: {}", in_shell(&row));
+    }
+    let pid_file = dir.path().join("data/postgres/postmaster.pid");
+    let postmaster: u32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
+    // Ctrl-C goes to all of a terminal's foreground group: here, to the shell's that pixeld took the place of.
+    signal(running.id(), Signal::SIGINT).unwrap();
+    let mut status = None;
+    wait_until("its end", Duration::from_secs(10), || {
+        status = running.try_wait().unwrap();
+        status.is_some()
+    })
+    .unwrap();
+    assert!(status.unwrap().success(), "{status:?}");
+    assert!(!is_alive(postmaster), "PostgreSQL runs on");
+}

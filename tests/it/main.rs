@@ -1,0 +1,27 @@
+//! Drives the real binary against a real PostgreSQL: what a mail client, a sender and an operator see, and what is left
+//! after the worst moments.
+//!
+//! All loads come from this machine's loopback, so every server here runs with `PIXELD_ADDRESS_RATE=off` and
+//! `PIXELD_THROTTLE=off` unless a test says otherwise; the defaults would hold one address back, as they should.
+//!
+//! # Layout
+//! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
+//! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
+//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `browser`, `first_steps`: what people see.
+//! - `crash`, `outage`, `disk`: what is left after the worst moments.
+//! - `embedded`: the PostgreSQL that pixeld runs itself.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_input;
+mod browser;
+mod commands;
+mod contract;
+mod crash;
+mod disk;
+mod embedded;
+mod first_steps;
+mod images;
+mod limits;
+mod outage;
+mod proxy;
+mod support;

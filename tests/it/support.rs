@@ -1,0 +1,279 @@
+//! A PostgreSQL and a pixeld of each test's own, and its load.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use loadtest::generator::{self, Control, Outcome, Pace, Plan, Reuse};
+use loadtest::ledger::{Comparison, Ledger};
+use loadtest::pixels::Pixels;
+use loadtest::process::signal;
+use loadtest::reconcile::reconcile;
+use loadtest::server::{Answer, Metrics, Server, Settings, exchange, get};
+use nix::sys::signal::Signal;
+use pixeld::db::{Database, Lease};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+/// The program under test.
+pub const PIXELD: &str = env!("CARGO_BIN_EXE_pixeld");
+
+/// How long what was accepted may take to be loaded, in tests that do not look at time.
+pub const REST: Duration = Duration::from_secs(60);
+
+/// A load takes both cores of a small machine: while one runs, no other test does, else a time limit of theirs may break
+/// for no fault of the program.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Held by a test that has the machine to itself.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test that others may run beside.
+pub fn beside() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A directory that the user who runs PostgreSQL can enter when the tests run as root.
+pub fn open_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("pixeld-test-").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// A PostgreSQL of the test's own.
+pub struct Postgres {
+    runtime: Runtime,
+    database: Database,
+    lease: Option<Lease>,
+    dir: tempfile::TempDir,
+}
+
+impl Postgres {
+    pub fn start() -> Postgres {
+        let dir = open_dir();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let database = Database::embedded_in(dir.path(), None).unwrap();
+        let lease = Some(runtime.block_on(database.start()).unwrap());
+        Postgres { runtime, database, lease, dir }
+    }
+
+    pub fn url(&self) -> String {
+        self.database.url_for_people()
+    }
+
+    pub fn socket(&self) -> std::path::PathBuf {
+        let url = self.url();
+        let dir = url.rsplit_once("host=").unwrap().1.replace("%2F", "/").replace("%2f", "/");
+        Path::new(&dir).join(".s.PGSQL.5432")
+    }
+
+    pub fn stop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.runtime.block_on(lease.release()).unwrap();
+        }
+    }
+
+    pub fn start_again(&mut self) {
+        self.lease = Some(self.runtime.block_on(self.database.start()).unwrap());
+    }
+
+    /// The postmaster and its children.
+    fn pids(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.dir.path().join("postgres/postmaster.pid")).unwrap();
+        let postmaster: u32 = text.lines().next().unwrap().parse().unwrap();
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
+        std::iter::once(postmaster).chain(children.split_whitespace().map(|pid| pid.parse().unwrap())).collect()
+    }
+
+    /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
+    pub fn freeze(&self) {
+        self.pids().into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP).unwrap_or_default());
+    }
+
+    pub fn thaw(&self) {
+        self.pids().into_iter().for_each(|pid| signal(pid, Signal::SIGCONT).unwrap_or_default());
+    }
+
+    /// Runs statements; returns the first column of each row as text.
+    pub fn query(&self, sql: &str) -> Vec<String> {
+        self.runtime.block_on(async {
+            let session = self.database.connect("test").await.unwrap();
+            let messages = session.client.simple_query(sql).await.unwrap();
+            let rows = messages.iter().filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+                _ => None,
+            });
+            rows.collect()
+        })
+    }
+
+    /// The one number that a query returns.
+    pub fn number(&self, sql: &str) -> u64 {
+        self.query(sql).first().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            // A failed test may have left it frozen.
+            self.thaw();
+            if let Err(error) = self.runtime.block_on(lease.release()) {
+                eprintln!("a test's PostgreSQL did not stop: {error}");
+            }
+        }
+    }
+}
+
+/// A PostgreSQL, a pixeld that uses it, and an image.
+pub struct App {
+    pub server: Server,
+    pub image: Uuid,
+    pub postgres: Postgres,
+    pub dir: tempfile::TempDir,
+}
+
+impl App {
+    pub fn start() -> App {
+        App::start_with(|settings| settings)
+    }
+
+    /// `change` sees the settings before the start.
+    pub fn start_with(change: impl FnOnce(Settings) -> Settings) -> App {
+        App::start_on(Postgres::start(), |_, settings| change(settings))
+    }
+
+    pub fn start_on(postgres: Postgres, change: impl FnOnce(&Postgres, Settings) -> Settings) -> App {
+        let dir = open_dir();
+        let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap().with("DATABASE_URL", postgres.url());
+        let settings = change(&postgres, settings);
+        let image = add_image(&settings);
+        let server = settings.start().unwrap();
+        let app = App { server, image, postgres, dir };
+        app.wait_for_image(image);
+        app
+    }
+
+    /// Waits until an image is served: the list comes from PostgreSQL after the first pixel could be answered.
+    pub fn wait_for_image(&self, image: Uuid) {
+        let path = format!("/image/{image}.png");
+        loadtest::process::wait_until("the image", Duration::from_secs(20), || {
+            let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            let answer = exchange(self.server.public(), head.as_bytes()).unwrap();
+            answer.status == 200 && answer.header("content-type") == Some("image/png")
+        })
+        .unwrap();
+    }
+
+    pub fn url(&self) -> String {
+        self.postgres.url()
+    }
+
+    /// GET, over a connection of its own.
+    pub fn get(&self, path: &str) -> Answer {
+        get(self.server.public(), path).unwrap()
+    }
+
+    /// Sends these bytes and reads to the connection's end.
+    pub fn exchange(&self, request: &str) -> Answer {
+        exchange(self.server.public(), request.as_bytes()).unwrap()
+    }
+
+    /// The path of a pixel with ids of its own.
+    pub fn pixel(&self, message: Uuid, recipient: Uuid) -> String {
+        format!("/image/{}_{message}_{recipient}.png", self.image)
+    }
+
+    pub fn at_rest(&self) -> Metrics {
+        self.server.at_rest(REST).unwrap()
+    }
+
+    /// Starts the server again, after it was killed or has ended, with the settings that it had.
+    pub fn restart(&mut self) {
+        self.server = self.server.settings().clone().start().unwrap();
+    }
+
+    /// Begins a load.
+    pub fn load(&self, connections: usize, pace: Pace) -> Load {
+        Load::begin(&self.server, self.image, connections, pace, Reuse::KeepAlive)
+    }
+}
+
+/// The sample picture, added by the command that people use.
+pub fn add_image(settings: &Settings) -> Uuid {
+    let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
+    settings.run(&["image", "add", picture]).unwrap().trim().parse().unwrap()
+}
+
+/// A running load.
+pub struct Load {
+    pub pixels: Pixels,
+    pub ledger: Arc<Ledger>,
+    pub control: Arc<Control>,
+    running: JoinHandle<anyhow::Result<Outcome>>,
+}
+
+impl Load {
+    pub fn begin(server: &Server, image: Uuid, connections: usize, pace: Pace, reuse: Reuse) -> Load {
+        let (ledger, control) = (Arc::new(Ledger::new(20_000_000)), Arc::new(Control::default()));
+        let pixels = Pixels::of(image);
+        let plan = Plan {
+            target: server.public(),
+            pixels: pixels.clone(),
+            pace,
+            reuse,
+            connections,
+            threads: 1,
+            duration: Duration::from_secs(300),
+        };
+        let running = std::thread::spawn({
+            let (ledger, control) = (Arc::clone(&ledger), Arc::clone(&control));
+            move || generator::run(&plan, &ledger, &control)
+        });
+        Load { pixels, ledger, control, running }
+    }
+
+    pub fn answered(&self) -> u64 {
+        self.control.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more answers have come.
+    pub fn wait_for(&self, more: u64) {
+        let until = self.answered() + more;
+        loadtest::process::wait_until("answers", Duration::from_secs(60), || self.answered() >= until).unwrap();
+    }
+
+    /// Ends it.
+    pub fn end(self) -> EndedLoad {
+        self.control.stop.store(true, Ordering::Relaxed);
+        let outcome = self.running.join().unwrap().unwrap();
+        EndedLoad { pixels: self.pixels, ledger: self.ledger, outcome }
+    }
+}
+
+/// A load that has ended.
+pub struct EndedLoad {
+    pub pixels: Pixels,
+    pub ledger: Arc<Ledger>,
+    pub outcome: Outcome,
+}
+
+impl EndedLoad {
+    /// Compares the answers with the rows.
+    pub fn reconcile(&self, url: &str) -> Comparison {
+        reconcile(url, &self.pixels, &self.ledger).unwrap()
+    }
+
+    /// Every answer has its row, once.
+    pub fn assert_exact(&self, url: &str) -> Comparison {
+        let comparison = self.reconcile(url);
+        assert!(comparison.is_exact(), "\n{comparison}");
+        comparison
+    }
+}
