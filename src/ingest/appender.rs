@@ -1,10 +1,10 @@
 //! Appends groups of hits to the current segment, and begins the next one.
 //!
 //! Guarantees: after `Ok` every hit of the group has a number and is in a file, whole; after `Err` none of them is, no
-//! number was used, and the file ends where it ended before. What was not synced yet is kept in memory (at most
-//! [`UNSYNCED_BYTES_MAX`]) and written again, into a new segment, when a sync fails: a failed fdatasync may have thrown the
-//! pages away, and asking the same file again would be told that all is well. Gives up: beyond that bound, what a failed
-//! sync took can only be read from the page cache.
+//! number was used, and the file ends where it ended before (or is cut back to there before a number is used again). What was
+//! not synced yet is kept in memory (at most [`UNSYNCED_BYTES_MAX`]) and written again, into a segment of its own, when a sync
+//! fails: a failed fdatasync may have thrown the pages away, and asking the same file again would be told that all is well.
+//! Gives up: beyond that bound, what a failed sync took can only be read from the page cache.
 
 use std::collections::VecDeque;
 use std::io;
@@ -40,6 +40,7 @@ pub struct Appender {
     current: Option<Current>,
     next_seq: u64,
     unsynced: Unsynced,
+    torn: Option<Torn>,
     refused: Option<(Instant, DropReason)>,
 }
 
@@ -49,6 +50,12 @@ struct Current {
     file: Arc<dyn DiskFile>,
     length: u64,
     opened: Instant,
+}
+
+/// A file with bytes behind its end that could not be cut off.
+struct Torn {
+    file: Arc<dyn DiskFile>,
+    length: u64,
 }
 
 /// Frames that no sync has covered yet, in order, one behind the other.
@@ -75,6 +82,7 @@ impl Appender {
             current: None,
             next_seq: 0,
             unsynced: Unsynced::default(),
+            torn: None,
             refused: None,
         }
     }
@@ -151,6 +159,10 @@ impl Appender {
         if self.current.as_ref().is_some_and(full) {
             self.end_segment();
         }
+        if let Err(error) = self.cut_torn() {
+            tracing::debug!(%error, "a torn write still cannot be cut back");
+            return Err(DropReason::DiskError);
+        }
         if !self.room.fits(bytes + SEGMENT_HEADER_BYTES as u64) {
             // Ended, so that it can be removed once it is loaded; else a small bound would never have room again.
             self.end_segment();
@@ -161,6 +173,10 @@ impl Appender {
         if is_full(&error) {
             tracing::debug!(%error, "no room for the spool");
             return Err(DropReason::DiskFull);
+        }
+        if self.torn.is_some() {
+            // Its successor would use numbers that are on disk behind the end of this one.
+            return Err(DropReason::DiskError);
         }
         tracing::error!(%error, "a segment refused a write; its successor is tried");
         self.end_segment();
@@ -173,14 +189,16 @@ impl Appender {
     /// One attempt at writing what lies in `unsynced` from `start` on.
     fn write_group(&mut self, start: usize, next_seq: u64) -> io::Result<()> {
         if self.current.is_none() {
-            self.begin_segment(self.next_seq)?;
+            self.begin_segment(SegmentId { first_seq: self.next_seq, rewrite: 0 })?;
         }
         let Some(current) = &mut self.current else { return Err(io::Error::other("no segment")) };
         let bytes = &self.unsynced.bytes[start..];
         if let Err(error) = write_all(&*current.file, bytes, current.length) {
-            // A torn frame is cut off. Where even that fails, the segment ends before it and readers stop there.
+            // A torn write is cut off. Where even that fails, readers stop before it, but whole frames of it would be found
+            // after a restart: nothing is written under their numbers until they are gone.
             if let Err(error) = current.file.truncate(current.length) {
-                tracing::error!(%error, "a torn write could not be cut back; the segment ends before it");
+                tracing::error!(%error, "a torn write could not be cut back; hits are dropped until it can");
+                self.torn = Some(Torn { file: Arc::clone(&current.file), length: current.length });
                 self.end_segment();
             } else if current.length == SEGMENT_HEADER_BYTES as u64 {
                 self.discard_segment();
@@ -191,25 +209,38 @@ impl Appender {
         self.next_seq = next_seq;
         self.room.take(bytes.len() as u64);
         self.metrics.spool_appended.add(bytes.len() as u64);
-        let length = current.length;
+        let end = current.id.may_overlap().then_some(next_seq);
+        let segment = Segment { id: current.id, length: current.length, ended: false, end };
         self.spool.publish(|published| {
-            if let Some(last) = published.segments.last_mut() {
-                last.length = length;
+            // A segment is published with its first frame. One that is discarded before that is begun again under the
+            // same name, and a reader that had opened it would go on in the file that is gone.
+            match published.segments.last_mut().filter(|last| last.id == segment.id) {
+                Some(last) => *last = segment,
+                None => published.segments.push(segment),
             }
             published.next_seq = next_seq;
         });
         Ok(())
     }
 
-    fn begin_segment(&mut self, first_seq: u64) -> io::Result<()> {
-        let mut id = SegmentId { first_seq, rewrite: 0 };
+    /// Cuts off what an earlier attempt could not.
+    fn cut_torn(&mut self) -> io::Result<()> {
+        if let Some(torn) = &self.torn {
+            torn.file.truncate(torn.length)?;
+            self.torn = None;
+        }
+        Ok(())
+    }
+
+    /// Begins a segment under `id`, or the next rewrite that is not taken.
+    fn begin_segment(&mut self, mut id: SegmentId) -> io::Result<()> {
         let file = loop {
             match self.disk.create(&self.spool.path(id)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => id.rewrite += 1,
                 other => break other?,
             }
         };
-        let header = segment::header(self.spool.uuid, first_seq);
+        let header = segment::header(self.spool.uuid, id.first_seq);
         if let Err(error) = write_all(&*file, &header, 0) {
             if let Err(error) = self.disk.remove(&self.spool.path(id)) {
                 tracing::warn!(%error, "an empty segment could not be removed");
@@ -218,16 +249,13 @@ impl Appender {
         }
         let length = header.len() as u64;
         self.room.take(length);
-        self.spool.publish(|published| published.segments.push(Segment { id, length, ended: false }));
         self.current = Some(Current { id, file, length, opened: Instant::now() });
         Ok(())
     }
 
-    /// Takes the current segment back: it holds nothing, and a reader that looks for a number by the segments' first
-    /// numbers must not be led to it.
+    /// Takes the current segment back: it holds nothing and was never published.
     fn discard_segment(&mut self) {
         let Some(current) = self.current.take() else { return };
-        self.spool.publish(|published| published.segments.retain(|segment| segment.id != current.id));
         self.room.give_back(current.length);
         if let Err(error) = self.disk.remove(&self.spool.path(current.id)) {
             tracing::warn!(%error, "an empty segment could not be removed");
@@ -261,11 +289,12 @@ impl Appender {
         self.unsynced.incomplete &= !self.unsynced.frames.is_empty();
     }
 
-    /// A sync has failed: writes all that is unsynced again, into a new segment, under the numbers it has.
+    /// A sync has failed: writes all that is unsynced again, into a segment of its own, under the numbers it has. Returns
+    /// that segment's file, unless there was nothing to write.
     ///
     /// # Errors
     /// As the disk says; call again later.
-    pub fn rewrite_unsynced(&mut self) -> io::Result<()> {
+    pub fn rewrite_unsynced(&mut self) -> io::Result<Option<Arc<dyn DiskFile>>> {
         self.end_segment();
         if self.unsynced.incomplete {
             tracing::error!(
@@ -273,16 +302,16 @@ impl Appender {
             );
         }
         if self.unsynced.frames.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let first = self.first_unsynced_seq();
-        self.begin_segment(first)?;
-        let next_seq = self.next_seq;
-        let written = self.write_group(0, next_seq);
-        if written.is_err() {
-            self.end_segment();
-        }
-        written
+        self.cut_torn()?;
+        // Told by its name from a segment that was begun in the stream's order, and ended at once: the next one then begins
+        // behind all that it holds, which is how recovery finds its place among the others.
+        self.begin_segment(SegmentId { first_seq: self.first_unsynced_seq(), rewrite: 1 })?;
+        let file = self.file().cloned();
+        let written = self.write_group(0, self.next_seq);
+        self.end_segment();
+        written.map(|()| file)
     }
 
     /// The number of the first unsynced hit, read from its frame.
@@ -335,3 +364,6 @@ fn is_full(error: &io::Error) -> bool {
             | io::ErrorKind::WriteZero
     )
 }
+
+#[cfg(test)]
+mod model_tests;

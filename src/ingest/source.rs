@@ -87,16 +87,19 @@ impl Source {
     pub fn kept(&self) -> Vec<Kept> {
         let published = self.spool.published();
         let reading = if self.is_done_in(&published) { None } else { self.reader.segment() };
-        let behind = published.segments.iter().skip(1).map(|next| next.id.first_seq).chain([published.next_seq]);
-        let loaded =
-            |segment: &Segment, behind: u64| segment.ended && behind <= self.loaded_seq && Some(segment.id) != reading;
-        let segments: Vec<Segment> = published
-            .segments
-            .iter()
-            .zip(behind)
-            .take_while(|(s, behind)| loaded(s, *behind))
-            .map(|(s, _)| *s)
-            .collect();
+        // A segment's hits end where the next one begins, unless either holds hits that were written again.
+        let behind = |at: usize| {
+            if let Some(end) = published.segments[at].end {
+                return end;
+            }
+            let next = published.segments[at + 1..].iter().find(|next| !next.id.may_overlap());
+            next.map_or(published.next_seq, |next| next.id.first_seq)
+        };
+        let loaded = |at: usize, segment: &Segment| {
+            segment.ended && behind(at) <= self.loaded_seq && Some(segment.id) != reading
+        };
+        let all = published.segments.iter().enumerate();
+        let segments: Vec<Segment> = all.take_while(|&(at, s)| loaded(at, s)).map(|(_, s)| *s).collect();
         drop(published);
         let age = |id: SegmentId| {
             let modified = fs::metadata(self.spool.path(id)).and_then(|m| m.modified()).ok();
@@ -128,5 +131,73 @@ impl Source {
             fs::File::open(&self.spool.folder)?.sync_all()?;
         }
         Ok(gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::spool::fake_disk::FakeDisk;
+    use crate::ingest::spool::fixture::{Folders, batch, hit, read_from};
+    use crate::ingest::spool::recovery::list_spools;
+
+    /// Two segments of two hits each, all four written again after a failed sync, and one hit behind them.
+    fn written_again() -> (Folders, Arc<Spool>) {
+        let folders = Folders::make();
+        let spool = folders.begin(7);
+        let mut appender = folders.appender(&spool, &FakeDisk::default());
+        appender.append(&[batch(&[hit(0, 1), hit(1, 1)])]).unwrap();
+        appender.synced(1);
+        appender.end_segment();
+        appender.append(&[batch(&[hit(2, 1), hit(3, 1)])]).unwrap();
+        appender.rewrite_unsynced().unwrap();
+        appender.append(&[batch(&[hit(4, 1)])]).unwrap();
+        appender.close();
+        (folders, spool)
+    }
+
+    #[test]
+    fn a_segment_is_kept_until_all_its_hits_are_loaded_also_where_they_were_written_again() {
+        let (folders, live) = written_again();
+        let copy = folders.copy();
+        let recovered = copy.recover_one().unwrap();
+        for (folders, spool) in [(&folders, live), (&copy, recovered)] {
+            let mut source = Source::recovered(Arc::clone(&spool), &folders.spools());
+            for (loaded, removable) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 3), (5, 4)] {
+                source.loaded(loaded);
+                source.reader.seek(loaded);
+                assert_eq!(source.kept().len(), removable, "{loaded} are loaded");
+            }
+            // What is removed at any moment costs nothing that is not loaded.
+            for loaded in [2, 4] {
+                source.loaded(loaded);
+                source.reader.seek(loaded);
+                for kept in source.kept() {
+                    assert!(!source.remove(kept).unwrap());
+                }
+                let told = read_from(folders, &spool, loaded, 9);
+                assert_eq!(told, (loaded..5).map(|n| Some(hit(n, 1))).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn a_spool_that_is_loaded_to_its_end_goes_with_its_last_segment() {
+        let (folders, spool) = written_again();
+        let mut source = Source::recovered(Arc::clone(&spool), &folders.spools());
+        source.loaded(5);
+        let gone: Vec<_> = source.kept().into_iter().map(|kept| source.remove(kept).unwrap()).collect();
+        assert_eq!(gone, [false, false, false, true]);
+        assert!(!spool.folder.exists());
+    }
+
+    #[test]
+    fn a_recovered_spool_is_read_on_from_its_hint() {
+        let (folders, spool) = written_again();
+        Source::recovered(Arc::clone(&spool), &folders.spools()).loaded(3);
+        let listed = list_spools(&folders.spools()).unwrap();
+        assert_eq!((listed[0].next_seq, listed[0].segments), (5, 4));
+        let source = Source::recovered(folders.recover_one().unwrap(), &folders.spools());
+        assert_eq!((source.loaded_seq, source.counted, source.is_behind()), (3, 2, true));
     }
 }

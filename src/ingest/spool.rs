@@ -13,6 +13,13 @@ pub mod reader;
 pub mod recovery;
 pub mod segment;
 
+#[cfg(test)]
+pub mod fake_disk;
+#[cfg(test)]
+pub mod fixture;
+#[cfg(test)]
+mod recovery_tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,6 +64,16 @@ pub struct Segment {
     pub length: u64,
     /// Nothing will be appended to it any more.
     pub ended: bool,
+    /// The number behind its last hit, where that does not follow from the segments behind it: it was written again.
+    pub end: Option<u64>,
+}
+
+impl Segment {
+    /// Whether it can hold the hit `seq`, as far as can be told without those behind it.
+    #[must_use]
+    pub fn may_hold(&self, seq: u64) -> bool {
+        self.id.first_seq <= seq && self.end.is_none_or(|end| seq < end)
+    }
 }
 
 impl Spool {

@@ -33,6 +33,9 @@ struct State {
     /// Receipts to give once all that is written now is synced: core and batch number.
     waiting: Vec<(usize, u64)>,
     failed: bool,
+    /// No more is written than is written now.
+    finishing: bool,
+    /// One of the two threads ends or has ended.
     closed: bool,
 }
 
@@ -76,11 +79,11 @@ impl Syncs {
     }
 
     /// Tells that all that was unsynced at a failure is written again, to `file` (none: there was nothing).
-    pub fn rewritten(&self, file: Option<&Arc<dyn DiskFile>>, written_seq: u64) {
+    pub fn rewritten(&self, file: Option<Arc<dyn DiskFile>>, written_seq: u64) {
         let mut state = self.lock();
         state.failed = false;
         state.written_seq = written_seq;
-        state.files.extend(file.cloned());
+        state.files.extend(file);
         self.changed.notify_one();
     }
 
@@ -90,10 +93,20 @@ impl Syncs {
         SyncReport { synced_seq: state.synced_seq, failed: state.failed }
     }
 
-    /// Asks for a last sync and the thread's end.
-    pub fn close(&self) {
-        self.lock().closed = true;
+    /// Asks for a sync of all that is written and waits for it. Where it fails, write again, then ask again.
+    pub fn finish(&self) -> SyncReport {
+        let mut state = self.lock();
+        state.finishing = true;
         self.changed.notify_one();
+        while !state.failed && !state.closed && state.synced_seq < state.written_seq {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        SyncReport { synced_seq: state.synced_seq, failed: state.failed }
+    }
+
+    /// Lets go of both threads when it is dropped, so that neither waits for one that panicked.
+    pub fn closing(&self) -> Closing<'_> {
+        Closing(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,7 +127,8 @@ impl Syncs {
             }
             let now = Instant::now();
             let due = *due.get_or_insert(now + SYNC_INTERVAL);
-            let at_once = state.closed || (durability == Durability::Synced && !state.waiting.is_empty());
+            let at_once =
+                state.finishing || state.closed || (durability == Durability::Synced && !state.waiting.is_empty());
             if at_once || now >= due {
                 let waiting = std::mem::take(&mut state.waiting);
                 return Some(Due { files: std::mem::take(&mut state.files), written_seq: state.written_seq, waiting });
@@ -123,14 +137,16 @@ impl Syncs {
         }
     }
 
-    /// Runs until [`Syncs::close`]. `wake_writer` is called after a failure.
+    /// Runs until [`Closing`] is dropped and nothing is left. `wake_writer` is called after a failure.
     pub fn run(&self, durability: Durability, receipts: &[CoreReceipts], metrics: &Metrics, wake_writer: impl Fn()) {
+        let _closing = self.closing();
         while let Some(Due { files, written_seq, waiting }) = self.next(durability) {
             let failure = files.iter().find_map(|file| file.sync().err());
             match failure {
                 None => {
                     self.lock().synced_seq = written_seq;
                     acknowledge(receipts, waiting.into_iter());
+                    self.changed.notify_one();
                 }
                 Some(error) => {
                     tracing::error!(%error, "a segment could not be synced; its hits are written again elsewhere");
@@ -141,10 +157,21 @@ impl Syncs {
                     // Their receipts come with the sync of the file that they are written to next.
                     state.waiting.splice(0..0, waiting);
                     drop(state);
+                    self.changed.notify_one();
                     wake_writer();
                 }
             }
         }
+    }
+}
+
+/// See [`Syncs::closing`].
+pub struct Closing<'a>(&'a Syncs);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.changed.notify_one();
     }
 }
 

@@ -30,8 +30,11 @@ const PARK_MAX: Duration = Duration::from_millis(250);
 /// Encoded bytes that one group holds at most; bounds what one write takes.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// How long a failed rewrite of unsynced frames waits before it is tried again.
+/// How long after unsynced frames were written again, or could not be, before that is done once more.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
+
+/// How often hits are written again after a failed sync once the queue is closed.
+const LAST_REWRITES_MAX: u32 = 3;
 
 /// The running writer.
 #[derive(Debug)]
@@ -64,8 +67,8 @@ impl Writer {
             let writer = std::thread::current();
             std::thread::scope(|scope| {
                 scope.spawn(|| syncs.run(target.durability, &intake.receipts, &metrics, || writer.unpark()));
+                let _closing = syncs.closing();
                 Loop::new(&target, &intake, &metrics, &syncs).run();
-                syncs.close();
             });
         })?;
         Ok(Writer { thread: join.thread().clone(), join })
@@ -117,6 +120,7 @@ impl<'a> Loop<'a> {
                 self.appender.end_old_segment();
                 std::thread::park_timeout(PARK_MAX);
             } else {
+                self.finish_syncs();
                 self.appender.close();
                 return;
             }
@@ -177,15 +181,30 @@ impl<'a> Loop<'a> {
         if !report.failed || self.rewrite_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        self.rewrite_at = match self.appender.rewrite_unsynced() {
-            Ok(()) => {
-                self.syncs.rewritten(self.appender.file(), self.appender.next_seq());
-                None
+        match self.appender.rewrite_unsynced() {
+            Ok(file) => self.syncs.rewritten(file, self.appender.next_seq()),
+            Err(error) => tracing::error!(%error, "unsynced hits could not be written again yet"),
+        }
+        // Also after a rewrite: where every sync fails, each would be followed by the next at once and fill the spool.
+        self.rewrite_at = Some(Instant::now() + REWRITE_PAUSE);
+    }
+    /// Syncs all that is written. A sync that fails now is made up for like any other, but not for ever.
+    fn finish_syncs(&mut self) {
+        let mut rewrites = 0;
+        while self.syncs.finish().failed {
+            if rewrites == LAST_REWRITES_MAX {
+                tracing::error!("the last hits could not be synced; a power cut now could lose them");
+                return;
             }
-            Err(error) => {
-                tracing::error!(%error, "unsynced hits could not be written again yet");
-                Some(Instant::now() + REWRITE_PAUSE)
+            if rewrites > 0 {
+                std::thread::sleep(REWRITE_PAUSE);
             }
-        };
+            rewrites += 1;
+            self.rewrite_at = None;
+            self.heed_syncs();
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

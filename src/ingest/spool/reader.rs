@@ -160,7 +160,7 @@ impl Reader {
     /// Whether a segment behind `id` has the hit `seq`: one that was written again after a failed sync.
     fn is_written_again(&self, id: SegmentId, seq: u64) -> bool {
         let published = self.spool.published();
-        published.segments.iter().skip_while(|segment| segment.id != id).skip(1).any(|s| s.id.first_seq <= seq)
+        published.segments.iter().skip_while(|segment| segment.id != id).skip(1).any(|s| s.may_hold(seq))
     }
 
     /// The segment to read from now, opened.
@@ -168,10 +168,12 @@ impl Reader {
         let published = self.spool.published();
         let position = match &self.place {
             Some(place) => published.segments.iter().position(|segment| segment.id == place.id),
-            // The last one that begins at or before the number, else the first.
+            // The last one that begins at or before the number, else the first. One that was written again comes behind those
+            // whose hits it holds and may hold fewer of them, so reading starts with those.
             None => {
-                let at_or_before = published.segments.iter().rposition(|segment| segment.id.first_seq <= seq);
-                at_or_before.or((!published.segments.is_empty()).then_some(0))
+                let begins = |segment: &Segment| !segment.id.may_overlap() && segment.id.first_seq <= seq;
+                let last = published.segments.iter().rposition(begins);
+                last.or((!published.segments.is_empty()).then_some(0))
             }
         };
         let Some(position) = position else {

@@ -1,9 +1,9 @@
 //! Finds the spools of earlier starts, and makes them readable to their end.
 //!
-//! Guarantees: after it, every segment that an earlier process left is in a list, in order, and the newest one ends with a
-//! whole frame: a torn tail (bytes behind the last valid frame) is cut off and the cut synced. Damage with valid frames behind
-//! it is left for the reader, which copies it aside. Only the newest segment is read here, so that a long backlog does not
-//! delay the first pixel.
+//! Guarantees: after it, every segment that an earlier process left is in a list, in the order in which they were written,
+//! and the newest one ends with a whole frame: a torn tail (bytes behind the last valid frame) is copied aside and cut off, and
+//! the cut synced. Damage with valid frames behind it is left for the reader, which copies it aside. Only the newest segment is
+//! read here, and the few that were written again after a failed sync, so that a long backlog does not delay the first pixel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -69,10 +69,11 @@ pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
         let bytes = segments.iter().map(|segment| segment.length).sum();
         let mut next_seq = 0;
         for segment in segments.iter().rev() {
-            if let (_, Some(end)) = valid_end(FrameKey::of(uuid), &fs::read(folder.join(segment.id.file_name()))?) {
-                next_seq = end;
-                break;
+            if next_seq > 0 && !segment.id.may_overlap() {
+                continue;
             }
+            let (_, end) = valid_end(FrameKey::of(uuid), &fs::read(folder.join(segment.id.file_name()))?);
+            next_seq = next_seq.max(end.unwrap_or(0));
         }
         found.push(SpoolOnDisk { uuid, segments: segments.len(), bytes, next_seq });
     }
@@ -89,45 +90,59 @@ fn begun(folder: &Path) -> Duration {
 
 fn recover_spool(spools: &Path, uuid: Uuid) -> io::Result<Option<Arc<Spool>>> {
     let folder = spools.join(uuid.to_string());
-    let key = FrameKey::of(uuid);
-    let mut segments = list_segments(&folder)?;
+    let mend = |segment: &mut Segment| mend(&folder, uuid, segment, &quarantine(spools));
+    let (overlapping, mut in_order): (Vec<_>, Vec<_>) =
+        list_segments(&folder)?.into_iter().partition(|segment| segment.id.may_overlap());
     let mut next_seq = 0;
-    while let Some(newest) = segments.last_mut() {
-        let path = folder.join(newest.id.file_name());
-        let (length, end) = valid_end(key, &fs::read(&path)?);
-        if let Some(end) = end {
-            if length < newest.length {
-                tracing::warn!(segment = %path.display(), from = length, bytes = newest.length - length, "a torn tail is cut off");
-                let file = File::options().write(true).open(&path)?;
-                file.set_len(length)?;
-                file.sync_all()?;
-                newest.length = length;
-            }
-            // A segment that was written again after a failed sync can sort before one that was begun earlier.
-            let stamp = |id: SegmentId| fs::metadata(folder.join(id.file_name())).and_then(|m| m.modified());
-            let newest_stamp = stamp(newest.id)?;
+    while let Some(newest) = in_order.last_mut() {
+        if let Some(end) = mend(newest)? {
             next_seq = end;
-            for other in &segments {
-                if stamp(other.id)? > newest_stamp {
-                    let (_, end) = valid_end(key, &fs::read(folder.join(other.id.file_name()))?);
-                    next_seq = next_seq.max(end.unwrap_or(0));
-                }
-            }
             break;
         }
-        tracing::info!(segment = %path.display(), "a segment without a whole frame is removed");
-        if newest.length > SEGMENT_HEADER_BYTES as u64 {
-            copy_aside(&quarantine(spools), &format!("{uuid}-{}-0.damaged", newest.id.file_name()), &fs::read(&path)?);
-        }
-        fs::remove_file(&path)?;
-        segments.pop();
+        in_order.pop();
     }
+    // As they were written, which names alone do not tell: a segment that was written again after a failed sync begins at an
+    // earlier number than others that were there before it, but what follows it begins where it ends.
+    let mut placed: Vec<_> = in_order.into_iter().map(|segment| ((segment.id.first_seq, true), segment)).collect();
+    for mut segment in overlapping {
+        if let Some(end) = mend(&mut segment)? {
+            next_seq = next_seq.max(end);
+            segment.end = Some(end);
+            placed.push(((end, false), segment));
+        }
+    }
+    placed.sort_by_key(|(place, segment)| (*place, segment.id));
+    let segments: Vec<Segment> = placed.into_iter().map(|(_, segment)| segment).collect();
     if segments.is_empty() {
         fs::remove_dir_all(&folder)?;
         return Ok(None);
     }
     File::open(&folder)?.sync_all()?;
     Ok(Some(Spool::new(spools, uuid, Published { segments, next_seq, closed: true })))
+}
+
+/// Cuts off a segment's torn tail, and removes a segment that has no whole frame. Returns the number behind its last hit.
+fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) -> io::Result<Option<u64>> {
+    let name = segment.id.file_name();
+    let path = folder.join(&name);
+    let bytes = fs::read(&path)?;
+    let (length, end) = valid_end(FrameKey::of(spool), &bytes);
+    let kept = if end.is_some() { length as usize } else { 0 };
+    // Damage to the last frame looks like a torn tail, and then the copy is all that is left of hits that were answered.
+    if kept < bytes.len() && bytes.len() > SEGMENT_HEADER_BYTES {
+        copy_aside(quarantine, &format!("{spool}-{name}-{kept}.damaged"), &bytes[kept..]);
+    }
+    if end.is_none() {
+        tracing::info!(segment = %path.display(), "a segment without a whole frame is removed");
+        fs::remove_file(&path)?;
+    } else if length < segment.length {
+        tracing::warn!(segment = %path.display(), from = length, bytes = segment.length - length, "a torn tail is cut off");
+        let file = File::options().write(true).open(&path)?;
+        file.set_len(length)?;
+        file.sync_all()?;
+        segment.length = length;
+    }
+    Ok(end)
 }
 
 /// The segments in a spool's folder, in order, all ended.
@@ -139,7 +154,7 @@ pub fn list_segments(folder: &Path) -> io::Result<Vec<Segment>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if let Some(id) = entry.file_name().to_str().and_then(SegmentId::parse) {
-            segments.push(Segment { id, length: entry.metadata()?.len(), ended: true });
+            segments.push(Segment { id, length: entry.metadata()?.len(), ended: true, end: None });
         }
     }
     segments.sort_by_key(|segment| segment.id);

@@ -4,8 +4,8 @@
 //! magic 7 "PXSPOOL" | version u8 | spool UUID 16 | first_seq u64 LE | crc32c u32 LE of all before it
 //! ```
 //!
-//! Its name is its first sequence number in twenty digits, so that names sort as the stream runs. Where a failed sync
-//! made a second segment begin at the same number, that one's name ends in `-1`, `-2`, …
+//! Its name is its first sequence number in twenty digits, so that names sort as the stream runs. One that holds again what
+//! a failed sync may have lost has a name that ends in `-1`, `-2`, …: its hits are in segments before it too.
 
 use uuid::Uuid;
 
@@ -15,16 +15,22 @@ pub const SEGMENT_HEADER_BYTES: usize = 7 + 1 + 16 + 8 + 4;
 const MAGIC: &[u8; 7] = b"PXSPOOL";
 const VERSION: u8 = 1;
 
-/// Where a segment stands in its spool; sorts as the stream runs.
+/// Which segment of its spool; sorts by the first number, and so as the stream runs where nothing was written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId {
     /// The sequence number of its first hit.
     pub first_seq: u64,
-    /// 0, or which rewrite of a segment that began at the same number it is.
+    /// 0, or which of those that were written again from the same number on it is.
     pub rewrite: u32,
 }
 
 impl SegmentId {
+    /// Whether other segments can hold the same hits.
+    #[must_use]
+    pub fn may_overlap(self) -> bool {
+        self.rewrite > 0
+    }
+
     /// The segment's file name.
     #[must_use]
     pub fn file_name(self) -> String {
