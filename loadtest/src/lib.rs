@@ -6,6 +6,7 @@
 //! - [`connection`]: one HTTP/1.1 connection of ours, without an async runtime: the client shares the machine's cores.
 //! - [`generator`]: closed loop (peak) and open loop (a set rate), kept or new connections.
 //! - [`reconcile`]: the ledger against the rows in PostgreSQL: lost, duplicated, never sent.
+//! - [`postgres`]: a private PostgreSQL, to be stopped, frozen and asked.
 //! - [`server`]: a `pixeld serve` of our own, its metrics and its end.
 //! - [`process`]: CPU time and memory of a process, free ports.
 //!
@@ -15,6 +16,7 @@ pub mod connection;
 pub mod generator;
 pub mod ledger;
 pub mod pixels;
+pub mod postgres;
 pub mod process;
 pub mod reconcile;
 pub mod server;

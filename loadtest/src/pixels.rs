@@ -89,9 +89,13 @@ impl Pixels {
             b"\r\nAccept: image/avif,image/webp,image/*,*/*;q=0.8\r\nAccept-Encoding: gzip, deflate, br\r\n",
         );
         if self.forwarded {
-            // Spread over 11.0.0.0/8 by a multiplication that visits each of them once before any twice.
-            let [b, c, d] = [16, 8, 0].map(|shift| (number.wrapping_mul(0x9e_3779b1) >> shift) as u8);
-            out.extend_from_slice(format!("X-Forwarded-For: 11.{b}.{c}.{d}\r\n").as_bytes());
+            // Spread by a multiplication that visits each of them once before any twice; one in five is IPv6.
+            let [b, c, d] = [16, 8, 0].map(|shift| (number.wrapping_mul(0x9e37_79b1) >> shift) as u8);
+            let line = match number % 5 {
+                0 => format!("X-Forwarded-For: 2a00:1450:{b:x}:{c:x}::{d:x}\r\n"),
+                _ => format!("X-Forwarded-For: 11.{b}.{c}.{d}\r\n"),
+            };
+            out.extend_from_slice(line.as_bytes());
         }
         if close {
             out.extend_from_slice(b"Connection: close\r\n");

@@ -47,7 +47,9 @@ impl Usage {
     }
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The processes that a process has started.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()

@@ -154,11 +154,14 @@ pub fn spool_drain(config: &Config) -> anyhow::Result<()> {
         let (trigger, drain) = shutdown::drain();
         trigger.ask(SPOOL_DRAIN_WAIT);
         let left = tokio::select! {
-            left = loader.run(async {}, drain) => left,
-            signal = shutdown::signal() => anyhow::bail!("stopped by {}; what is left waits in the spool", signal?),
+            left = loader.run(async {}, drain) => Ok(left),
+            signal = shutdown::signal() => Err(signal),
         };
         lease.release().await?;
-        anyhow::Ok(left)
+        match left {
+            Ok(left) => anyhow::Ok(left),
+            Err(signal) => anyhow::bail!("stopped by {}; what is left waits in the spool", signal?),
+        }
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
     println!("loaded {} hits, dropped {dropped}, left {left}", metrics.loaded.get());

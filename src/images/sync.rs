@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -46,6 +46,7 @@ struct Sync {
     cache: Arc<ImageCache>,
     db: Database,
     known_path: PathBuf,
+    news: Arc<Notify>,
 }
 
 /// Fills the cache with the ids that are on disk. Call once, before the first request.
@@ -72,7 +73,7 @@ pub async fn run(
     known_path: PathBuf,
     ready: impl Future<Output = ()>,
 ) {
-    let sync = Sync { cache, db, known_path };
+    let sync = Sync { cache, db, known_path, news: Arc::default() };
     ready.await;
     let mut pause = RECONNECT.0;
     let loads = async {
@@ -95,7 +96,12 @@ pub async fn run(
             tokio::time::sleep(pause).await;
         }
     };
-    tokio::join!(loads, follow);
+    tokio::join!(loads, follow, sync.keep_ids());
+}
+
+/// A change that seems to come from the future (a clock was set) must not hide those that come before it.
+fn version_till_now(state: &ImageState) -> i64 {
+    state.version.min(crate::hit::now_us())
 }
 
 /// Loads one image into the cache.
@@ -154,7 +160,7 @@ impl Sync {
                     let changed = tokio::time::timeout(limit, changed).await;
                     let changed = changed.map_err(|_| DbError::Timeout { what: "the heartbeat of images", limit })??;
                     let news = changed.iter().filter(|state| self.note(state)).count();
-                    latest = changed.iter().map(|state| state.version).fold(latest, i64::max);
+                    latest = changed.iter().map(version_till_now).fold(latest, i64::max);
                     self.keep(news > 0);
                 }
             }
@@ -177,7 +183,7 @@ impl Sync {
         }
         self.cache.note_list();
         self.keep(news);
-        Ok(states.iter().map(|state| state.version).max().unwrap_or(0))
+        Ok(states.iter().map(version_till_now).max().unwrap_or(0))
     }
 
     fn note(&self, state: &ImageState) -> bool {
@@ -188,10 +194,23 @@ impl Sync {
         }
     }
 
-    /// Keeps the ids on disk, if there is news.
+    /// Has the ids kept on disk, if there is news.
     fn keep(&self, news: bool) {
-        if news && let Err(error) = known::write(&self.known_path, &self.cache.ids()) {
-            tracing::warn!(%error, "the list of images could not be kept on disk");
+        if news {
+            self.news.notify_one();
+        }
+    }
+
+    /// Keeps the ids on disk whenever there is news, on a thread of its own: a disk that stalls must hold up neither the
+    /// changes of images nor whatever else runs here.
+    async fn keep_ids(&self) {
+        loop {
+            self.news.notified().await;
+            let (path, ids) = (self.known_path.clone(), self.cache.ids());
+            let written = tokio::task::spawn_blocking(move || known::write(&path, &ids)).await;
+            if let Err(error) = written.unwrap_or_else(|broken| Err(std::io::Error::other(broken))) {
+                tracing::warn!(%error, "the list of images could not be kept on disk");
+            }
         }
     }
 }

@@ -138,8 +138,7 @@ fn a_user_agent_of_any_bytes_is_recorded_safely() {
         assert_eq!(parse(&answer).unwrap().status, 200, "{:?}", String::from_utf8_lossy(agent));
     }
     app.at_rest();
-    let stored =
-        app.postgres.query(&format!("SELECT user_agent FROM hits_readable WHERE message = '{message}' ORDER BY seq"));
+    let stored = app.query(&format!("SELECT user_agent FROM hits_readable WHERE message = '{message}' ORDER BY seq"));
     let expected = [
         "plain",
         "\u{fffd}\u{fffd}\u{fffd}( invalid",

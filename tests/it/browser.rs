@@ -43,5 +43,5 @@ fn chromium_shows_a_pixel_and_the_404_of_an_unknown_image_as_images() {
     assert_eq!(shown(&format!("http://{}/image/{}.gif", app.server.settings().admin(), Uuid::new_v4())), "broken");
     app.at_rest();
     let agent = format!("SELECT user_agent FROM hits_readable WHERE recipient = '{recipient}'");
-    assert!(app.postgres.query(&agent).first().unwrap().contains("Chrome"));
+    assert!(app.query(&agent).first().unwrap().contains("Chrome"));
 }

@@ -131,13 +131,13 @@ fn healthcheck_tells_whether_pixels_are_served() {
 #[test]
 fn migrate_brings_an_empty_database_up_and_changes_nothing_after_that() {
     let _machine = beside();
-    let (postgres, dir) = (Postgres::start(), open_dir());
+    let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
     let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap().with("DATABASE_URL", postgres.url());
     settings.run(&["migrate"]).unwrap();
     let history = "SELECT string_agg(applied_on, ',' ORDER BY version) FROM refinery_schema_history";
-    let first = postgres.query(history);
+    let first = postgres.query(history).unwrap();
     settings.run(&["migrate"]).unwrap();
-    assert_eq!(postgres.query(history), first);
+    assert_eq!(postgres.query(history).unwrap(), first);
     assert_eq!(settings.run(&["database-url"]).unwrap().trim(), postgres.url());
 }
 
@@ -146,7 +146,7 @@ fn what_a_dead_node_left_is_shown_and_drained() {
     let _machine = alone();
     let mut app = App::start();
     let settings = app.server.settings().clone();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let load = app.load(16, Pace::Closed);
     load.wait_for(20_000);
     app.server.kill().unwrap();
@@ -156,7 +156,7 @@ fn what_a_dead_node_left_is_shown_and_drained() {
     let (code, text) =
         said(&settings.clone().with("PIXELD_LOG", "off").command(&["spool", "status"]).output().unwrap());
     assert!(code == 0 && text.contains("cannot be asked"), "{text}");
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let waiting =
         |status: &str| status.lines().nth(1).unwrap().split_whitespace().last().unwrap().parse::<u64>().unwrap();
     let before = settings.run(&["spool", "status"]).unwrap();

@@ -47,9 +47,9 @@ fn a_thousand_gets_are_a_thousand_rows_and_a_thousand_heads_none() {
     let metrics = app.at_rest();
     assert_eq!((metrics.get("pixeld_hits_accepted_total"), metrics.get("pixeld_hits_loaded_total")), (1000.0, 1000.0));
     let rows = format!("SELECT count(*) FROM hits WHERE message = '{message}'");
-    assert_eq!(app.postgres.number(&rows), 1000);
+    assert_eq!(app.number(&rows), 1000);
     let distinct = format!("SELECT count(DISTINCT recipient) FROM hits WHERE message = '{message}'");
-    assert_eq!(app.postgres.number(&distinct), 1000);
+    assert_eq!(app.number(&distinct), 1000);
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn a_hit_is_a_row_within_two_seconds_with_all_that_is_known_of_it() {
     );
     let expected =
         format!("{}|{message}|{recipient}|unknown|not judged yet|t|127.0.0.1|Thunderbird \u{2603}|t|t", app.image);
-    while app.postgres.query(&row) != [expected.as_str()] {
-        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", app.postgres.query(&row));
+    while app.query(&row) != [expected.as_str()] {
+        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", app.query(&row));
     }
 }
 
@@ -96,7 +96,7 @@ fn a_client_that_has_the_image_gets_304_and_a_row() {
     app.at_rest();
     let rows = format!("SELECT host(ip) FROM hits WHERE recipient = '{recipient}' ORDER BY at");
     // Of the four from the second address, the throttle kept one.
-    assert_eq!(app.postgres.query(&rows), ["192.0.2.1", "192.0.2.2"]);
+    assert_eq!(app.query(&rows), ["192.0.2.1", "192.0.2.2"]);
 }
 
 /// The status, whether it is the stored image, and how the request is counted.
@@ -109,7 +109,7 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
     let (image, id) = (app.image, Uuid::new_v4());
     let deleted = crate::support::add_image(app.server.settings());
     app.wait_for_image(deleted);
-    app.postgres.query(&format!(
+    app.query(&format!(
         "UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{deleted}'; SELECT pg_notify('pixeld_images', '{deleted}')"
     ));
     loadtest::process::wait_until("the deletion", Duration::from_secs(3), || {
@@ -164,7 +164,7 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
     }
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_hits_accepted_total") - before.get("pixeld_hits_accepted_total"), hits);
-    assert_eq!(app.postgres.number("SELECT count(*) FROM hits") as f64, metrics.get("pixeld_hits_loaded_total"));
+    assert_eq!(app.number("SELECT count(*) FROM hits") as f64, metrics.get("pixeld_hits_loaded_total"));
     assert_eq!(metrics.dropped_all(), before.dropped_all());
 }
 
@@ -212,5 +212,5 @@ fn an_answer_does_not_wait_for_the_one_before_and_comes_in_turn() {
     }
     assert!(rest.is_empty());
     app.at_rest();
-    assert_eq!(app.postgres.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 100);
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 100);
 }

@@ -29,12 +29,9 @@ fn kill_under_load(rounds: u32, durability: &str, reuse: Reuse) {
     // Every number of every spool is in exactly one batch, and every batch says what became of each.
     let gaps = "SELECT count(*) FROM (SELECT first_seq, lag(next_seq, 1, 0::bigint) OVER (PARTITION BY spool ORDER BY first_seq) \
                 AS expected FROM batches) AS b WHERE first_seq <> expected";
-    assert_eq!(app.postgres.number(gaps), 0);
-    assert_eq!(
-        app.postgres.number("SELECT count(*) FROM hits"),
-        app.postgres.number("SELECT sum(loaded) FROM batches")
-    );
-    assert_eq!(app.postgres.number("SELECT sum(missing) FROM batches"), 0);
+    assert_eq!(app.number(gaps), 0);
+    assert_eq!(app.number("SELECT count(*) FROM hits"), app.number("SELECT sum(loaded) FROM batches"));
+    assert_eq!(app.number("SELECT sum(missing) FROM batches"), 0);
 }
 
 #[test]
@@ -53,7 +50,7 @@ fn rounds_of_kill_9_lose_nothing_with_synced_answers_and_with_new_connections() 
 fn a_backlog_of_a_killed_server_is_recovered_while_the_database_is_away() {
     let _machine = alone();
     let mut app = App::start();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let mut loads = Vec::new();
     for _ in 0..3 {
         let load = app.load(32, Pace::Closed);
@@ -66,7 +63,7 @@ fn a_backlog_of_a_killed_server_is_recovered_while_the_database_is_away() {
     metrics.check_identity().unwrap();
     let waiting = metrics.get("pixeld_hits_recovered");
     assert!(waiting >= 30_000.0, "{waiting}");
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     assert_eq!((metrics.get("pixeld_hits_loaded_total"), metrics.get("pixeld_hits_recovered")), (waiting, waiting));
     for load in loads {
@@ -97,13 +94,13 @@ fn sigterm_under_load_exits_0_in_under_ten_seconds_with_nothing_lost() {
 fn sigterm_without_a_database_exits_in_time_and_the_next_start_loads() {
     let _machine = alone();
     let mut app = App::start();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let load = app.load(32, Pace::Closed);
     load.wait_for(10_000);
     let (status, took) = app.server.terminate().unwrap();
     assert!(status.success() && took < Duration::from_secs(11), "{status} after {took:?}: {}", app.server.log());
     let load = load.end();
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     app.restart();
     app.server.at_rest(REST).unwrap();
     load.assert_exact(&app.url());
@@ -113,7 +110,7 @@ fn sigterm_without_a_database_exits_in_time_and_the_next_start_loads() {
 fn a_second_signal_ends_it_at_once() {
     let _machine = alone();
     let mut app = App::start();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let load = app.load(32, Pace::Closed);
     load.wait_for(1000);
     app.server.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -122,7 +119,7 @@ fn a_second_signal_ends_it_at_once() {
     let (status, took) = app.server.wait(Duration::from_secs(2)).unwrap();
     assert_eq!(status.code(), Some(130), "after {took:?}");
     let load = load.end();
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     app.restart();
     app.at_rest();
     load.assert_exact(&app.url());

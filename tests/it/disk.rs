@@ -18,7 +18,7 @@ fn inside(app: &App) -> PathBuf {
 #[test]
 fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resumes() {
     let _machine = alone();
-    let postgres = Postgres::start();
+    let postgres = Postgres::start().unwrap();
     let app = App::start_on(postgres, |_, mut settings| {
         fs::create_dir_all(&settings.data_dir).unwrap();
         let mount = format!("mount -t tmpfs -o size=24m tmpfs {} && exec \"$@\"", settings.data_dir.display());
@@ -66,13 +66,13 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
 fn beyond_the_spools_bound_pixels_are_served_and_drops_are_counted() {
     let _machine = alone();
     let mut app = App::start_with(|settings| settings.with("PIXELD_SPOOL_BYTES_MAX", "64MiB"));
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let load = app.load(64, Pace::Closed);
     wait_until("drops", Duration::from_secs(60), || app.server.metrics().unwrap().dropped("spool_full") > 20_000.0)
         .unwrap();
     let bytes = app.server.metrics().unwrap().get("pixeld_spool_bytes");
     assert!(bytes <= f64::from(64 << 20), "{bytes}");
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     // Loaded segments make room again.
     let mut last = f64::NAN;
     wait_until("recording", Duration::from_secs(60), || {
@@ -94,7 +94,7 @@ fn beyond_the_spools_bound_pixels_are_served_and_drops_are_counted() {
 fn damage_in_a_dead_nodes_spool_costs_what_is_damaged_and_is_counted() {
     let _machine = beside();
     let mut app = App::start();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let load = app.load(8, Pace::Open(5000.0));
     load.wait_for(10_000);
     app.server.kill().unwrap();
@@ -107,14 +107,14 @@ fn damage_in_a_dead_nodes_spool_costs_what_is_damaged_and_is_counted() {
     bytes[middle..middle + 100].fill(0xa5);
     fs::write(&segment, bytes).unwrap();
     app.restart();
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     let damaged = metrics.dropped("damaged");
     assert!(damaged > 0.0 && metrics.get("pixeld_spool_damages_total") >= 1.0, "{}", app.server.log());
     let comparison = load.reconcile(&app.url());
     assert_eq!((comparison.duplicated, comparison.never_sent), (0, 0));
     assert!(comparison.lost as f64 <= damaged, "{comparison}");
-    assert_eq!(app.postgres.number("SELECT sum(missing) FROM batches") as f64, damaged);
+    assert_eq!(app.number("SELECT sum(missing) FROM batches") as f64, damaged);
     assert!(fs::read_dir(app.server.data_dir().join("quarantine")).unwrap().count() >= 1);
     assert!(app.server.log().contains("damaged bytes in the spool are copied aside"));
 }

@@ -1,4 +1,6 @@
 //! The embedded PostgreSQL, for real: found, made, shared, left over, broken and mended.
+// Each of these tests has a runtime of its own, so that a lock held across an await stops nobody who holds it.
+#![allow(clippy::await_holding_lock)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,14 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use loadtest::process::is_alive;
 use pixeld::db::{Database, within};
 
-/// A directory that the user who runs PostgreSQL can enter when the tests run as root.
-fn open_dir() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    dir
-}
+use crate::support::{beside, open_dir};
 
 fn database(data_dir: &Path) -> Database {
     Database::embedded_in(data_dir, None).unwrap()
@@ -22,12 +20,6 @@ fn database(data_dir: &Path) -> Database {
 fn server_pid(data_dir: &Path) -> u32 {
     let text = fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap();
     text.lines().next().unwrap().parse().unwrap()
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie has ended; who collects orphans here, and when, is not ours to say.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }
 
 fn kill(signal: &str, pid: u32) {
@@ -41,6 +33,7 @@ async fn answers(database: &Database) -> bool {
 
 #[tokio::test]
 async fn users_share_one_server_and_the_last_one_out_stops_it() {
+    let _machine = beside();
     let dir = open_dir();
     let (one, two) = (database(dir.path()), database(dir.path()));
     let (first, second) = tokio::join!(one.start(), two.start());
@@ -55,6 +48,7 @@ async fn users_share_one_server_and_the_last_one_out_stops_it() {
 
 #[tokio::test]
 async fn the_cluster_is_private_and_checks_its_pages() {
+    let _machine = beside();
     let dir = open_dir();
     let database = database(dir.path());
     let lease = database.start().await.unwrap();
@@ -78,6 +72,7 @@ async fn the_cluster_is_private_and_checks_its_pages() {
 
 #[tokio::test]
 async fn a_server_left_over_from_a_kill_is_used_again_and_stopped_later() {
+    let _machine = beside();
     let dir = open_dir();
     let killed = database(dir.path());
     // To the kernel, and so to us, a killed holder is one that let go of its lock.
@@ -94,6 +89,7 @@ async fn a_server_left_over_from_a_kill_is_used_again_and_stopped_later() {
 
 #[tokio::test]
 async fn a_server_that_died_is_started_again() {
+    let _machine = beside();
     let dir = open_dir();
     let database = database(dir.path());
     let lease = database.start().await.unwrap();
@@ -117,6 +113,7 @@ async fn a_server_that_died_is_started_again() {
 
 #[tokio::test]
 async fn what_an_interrupted_start_left_is_cleared_and_a_stale_pid_file_too() {
+    let _machine = beside();
     let dir = open_dir();
     let half_made = dir.path().join("postgres.new-0123");
     fs::create_dir_all(half_made.join("base")).unwrap();
@@ -134,6 +131,7 @@ async fn what_an_interrupted_start_left_is_cleared_and_a_stale_pid_file_too() {
 
 #[tokio::test]
 async fn odd_and_long_paths_work() {
+    let _machine = beside();
     let dir = open_dir();
     for name in ["a b'c\"d$(e)f`g;ü\\h".to_owned(), "a,b".to_owned(), "l".repeat(120)] {
         let data_dir: PathBuf = dir.path().join(name);
@@ -152,6 +150,7 @@ async fn odd_and_long_paths_work() {
 
 #[tokio::test]
 async fn a_cluster_of_another_version_is_refused_with_the_steps_of_an_upgrade() {
+    let _machine = beside();
     let dir = open_dir();
     let database = database(dir.path());
     database.start().await.unwrap().release().await.unwrap();
@@ -162,6 +161,7 @@ async fn a_cluster_of_another_version_is_refused_with_the_steps_of_an_upgrade() 
 
 #[tokio::test]
 async fn a_server_that_cannot_start_is_an_error_with_its_log() {
+    let _machine = beside();
     let dir = open_dir();
     let database = database(dir.path());
     database.start().await.unwrap().release().await.unwrap();
@@ -172,6 +172,7 @@ async fn a_server_that_cannot_start_is_an_error_with_its_log() {
 
 #[tokio::test]
 async fn notices_arrive_and_end_with_their_connection() {
+    let _machine = beside();
     let dir = open_dir();
     let database = database(dir.path());
     let lease = database.start().await.unwrap();

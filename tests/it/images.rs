@@ -12,10 +12,9 @@ use crate::support::{App, Postgres, add_image, beside};
 const SOON: Duration = Duration::from_millis(1500);
 
 fn delete(app: &App, image: Uuid, notify: bool) {
-    app.postgres
-        .query(&format!("UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{image}'"));
+    app.query(&format!("UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{image}'"));
     if notify {
-        app.postgres.query(&format!("SELECT pg_notify('pixeld_images', '{image}')"));
+        app.query(&format!("SELECT pg_notify('pixeld_images', '{image}')"));
     }
 }
 
@@ -41,13 +40,12 @@ fn an_image_is_served_within_a_second_of_its_adding_and_gone_within_one_of_its_d
 #[test]
 fn changes_are_seen_after_the_listening_connection_was_ended_or_went_silent() {
     let _machine = beside();
-    let postgres = Postgres::start();
+    let postgres = Postgres::start().unwrap();
     let proxy = Proxy::start(postgres.socket());
     let app = App::start_on(postgres, |_, settings| settings.with("DATABASE_URL", proxy.url()));
     let second = add_image(app.server.settings());
     app.wait_for_image(second);
-    app.postgres
-        .query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pixeld-images'");
+    app.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pixeld-images'");
     delete(&app, app.image, true);
     wait_until("the deletion after the end of a connection", Duration::from_secs(3), || is_deleted(&app, app.image))
         .unwrap();
@@ -66,7 +64,7 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     let (message, cached, uncached) = (Uuid::new_v4(), app.image, add_image(app.server.settings()));
     app.wait_for_image(uncached);
     app.server.terminate().unwrap();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     // A start without the database: ids come from disk, bytes are nowhere, so the transparent GIF is served.
     app.restart();
     for image in [cached, uncached] {
@@ -78,10 +76,10 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     let ready = loadtest::server::get(app.server.settings().admin(), "/readyz").unwrap();
     assert_eq!(ready.status, 503, "{}", String::from_utf8_lossy(&ready.body));
     assert_eq!(app.get("/healthz").status, 200);
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_requests_total{outcome=\"fallback\"}"), 2.0);
-    assert_eq!(app.postgres.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 2);
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 2);
     wait_until("the image's own bytes", Duration::from_secs(5), || !is_deleted(&app, cached)).unwrap();
 }
 
@@ -90,18 +88,18 @@ fn a_node_that_never_had_the_list_records_and_the_loader_decides() {
     let _machine = beside();
     let mut app = App::start();
     app.server.terminate().unwrap();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     std::fs::remove_dir_all(app.server.data_dir().join("images")).unwrap();
     app.restart();
     let (message, unknown) = (Uuid::new_v4(), Uuid::new_v4());
     for image in [app.image, unknown, unknown] {
         assert_eq!(app.get(&format!("/image/{image}_{message}_{}.png", Uuid::new_v4())).status, 200);
     }
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     assert_eq!((metrics.get("pixeld_hits_accepted_total"), metrics.dropped("unknown_image")), (3.0, 2.0));
-    assert_eq!(app.postgres.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 1);
-    assert_eq!(app.postgres.number("SELECT sum(unknown_image) FROM batches"), 2);
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 1);
+    assert_eq!(app.number("SELECT sum(unknown_image) FROM batches"), 2);
     wait_until("the list", Duration::from_secs(5), || {
         app.get(&format!("/image/{unknown}_{message}_{}.png", Uuid::new_v4())).status == 404
     })
@@ -115,7 +113,7 @@ fn hits_of_an_image_that_was_deleted_while_they_waited_are_kept() {
     let message = Uuid::new_v4();
     let path = || format!("/image/{}_{message}_{}.png", app.image, Uuid::new_v4());
     // The edge stops to record with the deletion; the loader comes to the hits later.
-    app.postgres.query("ALTER TABLE spool_marks RENAME TO away");
+    app.query("ALTER TABLE spool_marks RENAME TO away");
     for _ in 0..3 {
         assert_eq!(app.get(&path()).status, 200);
     }
@@ -123,7 +121,7 @@ fn hits_of_an_image_that_was_deleted_while_they_waited_are_kept() {
     wait_until("the deletion", SOON, || is_deleted(&app, app.image)).unwrap();
     app.server.kill().unwrap();
     app.restart();
-    app.postgres.query("ALTER TABLE away RENAME TO spool_marks");
+    app.query("ALTER TABLE away RENAME TO spool_marks");
     app.at_rest();
-    assert_eq!(app.postgres.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 3);
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 3);
 }

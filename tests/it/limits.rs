@@ -24,7 +24,7 @@ fn fetch(app: &App, path: &str, address: &str, user_agent: &str, more: &str) {
 }
 
 fn rows(app: &App, message: Uuid) -> u64 {
-    app.postgres.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'"))
+    app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'"))
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn all_gmail_readers_behind_one_proxy_address_are_recorded_once_each() {
     }
     let metrics = app.at_rest();
     assert_eq!((rows(&app, message), metrics.dropped("throttled")), (200, 200.0));
-    assert_eq!(app.postgres.number("SELECT sum(throttled) FROM batches"), 200);
+    assert_eq!(app.number("SELECT sum(throttled) FROM batches"), 200);
 }
 
 #[test]
@@ -81,12 +81,12 @@ fn a_hit_that_was_dropped_later_spends_no_token() {
     let (message, recipient, image) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     // Recorded for an image that PostgreSQL does not know: dropped by the loader.
     app.server.terminate().unwrap();
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     std::fs::remove_dir_all(app.server.data_dir().join("images")).unwrap();
     app.restart();
     let path = format!("/image/{image}_{message}_{recipient}.png");
     fetch(&app, &path, "192.0.2.1", OUTLOOK, "");
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     assert_eq!((app.at_rest().dropped("unknown_image"), rows(&app, message)), (1.0, 0));
     // Then it is added, and the same fetch comes again within the hour.
     app.server.settings().run(&["image", "add", "src/app/sample.png", "--id", &image.to_string()]).unwrap();
@@ -101,13 +101,13 @@ fn a_batch_that_postgresql_refused_spends_no_token() {
     let app = throttled();
     let (message, path) = (Uuid::new_v4(), app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     // Whatever comes is refused while this stands, so that the hits are kept aside.
-    app.postgres.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (message <> '{message}')"));
+    app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (message <> '{message}')"));
     let refused = app.pixel(message, Uuid::new_v4());
     fetch(&app, &refused, "192.0.2.1", OUTLOOK, "");
     fetch(&app, &path, "192.0.2.1", OUTLOOK, "");
     let metrics = app.at_rest();
     assert_eq!((metrics.dropped("quarantined"), metrics.get("pixeld_hits_loaded_total")), (1.0, 1.0));
-    app.postgres.query("ALTER TABLE hits DROP CONSTRAINT refused");
+    app.query("ALTER TABLE hits DROP CONSTRAINT refused");
     fetch(&app, &refused, "192.0.2.1", OUTLOOK, "");
     let metrics = app.at_rest();
     assert_eq!((metrics.dropped("throttled"), rows(&app, message)), (0.0, 1));
@@ -120,17 +120,17 @@ fn one_bad_row_among_many_is_kept_aside_and_the_rest_is_loaded() {
     let _machine = beside();
     let mut app = App::start();
     let (message, bad) = (Uuid::new_v4(), Uuid::new_v4());
-    app.postgres.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (recipient <> '{bad}')"));
-    app.postgres.stop();
+    app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (recipient <> '{bad}')"));
+    app.postgres.stop().unwrap();
     for n in 0..500 {
         let recipient = if n % 100 == 37 { bad } else { Uuid::new_v4() };
         assert_eq!(app.get(&app.pixel(message, recipient)).status, 200);
     }
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     assert_eq!((metrics.dropped("quarantined"), metrics.get("pixeld_hits_loaded_total")), (5.0, 495.0));
     assert_eq!(rows(&app, message), 495);
-    assert_eq!(app.postgres.number("SELECT sum(quarantined) FROM batches"), 5);
+    assert_eq!(app.number("SELECT sum(quarantined) FROM batches"), 5);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn an_address_is_cut_or_left_out_before_it_reaches_the_disk() {
         let message = Uuid::new_v4();
         fetch(&app, &app.pixel(message, Uuid::new_v4()), "192.0.2.77", OUTLOOK, "");
         app.at_rest();
-        assert_eq!(app.postgres.query(&format!("SELECT ip::text FROM hits WHERE message = '{message}'")), [expected]);
+        assert_eq!(app.query(&format!("SELECT ip::text FROM hits WHERE message = '{message}'")), [expected]);
         let folders = std::fs::read_dir(app.server.data_dir().join("spool")).unwrap().flatten();
         let segments = folders.flat_map(|folder| std::fs::read_dir(folder.path()).unwrap().flatten());
         for segment in segments.filter(|file| file.path().extension().is_some_and(|extension| extension == "seg")) {
@@ -185,6 +185,6 @@ fn a_forwarded_address_is_believed_from_trusted_peers_only() {
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_forwarded_untrusted_total"), 3.0);
     let addresses = format!("SELECT DISTINCT host(ip) FROM hits WHERE message = '{message}'");
-    assert_eq!(app.postgres.query(&addresses), ["127.0.0.1"]);
+    assert_eq!(app.query(&addresses), ["127.0.0.1"]);
     assert_eq!(app.server.log().matches("PIXELD_TRUSTED_PROXIES").count(), 1, "said once");
 }

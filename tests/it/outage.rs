@@ -13,7 +13,7 @@ fn a_minute_without_postgresql_at_full_load_loses_nothing_and_is_caught_up_faste
     let mut app = App::start();
     let load = app.load(64, Pace::Closed);
     load.wait_for(1000);
-    app.postgres.stop();
+    app.postgres.stop().unwrap();
     let down = Instant::now();
     let before = load.answered();
     while down.elapsed() < Duration::from_secs(60) {
@@ -26,7 +26,7 @@ fn a_minute_without_postgresql_at_full_load_loses_nothing_and_is_caught_up_faste
     assert_eq!((load.outcome.refused, load.outcome.broken, load.outcome.timed_out), (0, 0, 0), "all answers are 200");
     let backlog = app.server.metrics().unwrap();
     backlog.check_identity().unwrap();
-    app.postgres.start_again();
+    app.postgres.start_again().unwrap();
     let up = Instant::now();
     app.server.at_rest(Duration::from_secs(180)).unwrap();
     let drained = up.elapsed();
@@ -46,9 +46,9 @@ fn postgresql_that_stops_and_starts_again_and_again_loses_nothing() {
     let load = app.load(32, Pace::Open(8000.0));
     for round in 0..5 {
         load.wait_for(3000 + 2000 * (round % 2));
-        app.postgres.stop();
+        app.postgres.stop().unwrap();
         load.wait_for(2000);
-        app.postgres.start_again();
+        app.postgres.start_again().unwrap();
     }
     let load = load.end();
     app.at_rest();
@@ -63,7 +63,7 @@ fn backends_ended_in_the_middle_of_copy_lose_nothing_and_double_nothing() {
     let load = app.load(32, Pace::Open(20_000.0));
     load.wait_for(5000);
     // In the server, since a COPY takes a few milliseconds: whenever one runs, its backend is ended, 20 times.
-    let ended = app.postgres.number(
+    let ended = app.number(
         "CREATE TEMP TABLE ended (at timestamptz); \
          DO $$ BEGIN \
            FOR i IN 1..20000 LOOP \
@@ -86,7 +86,7 @@ fn backends_ended_in_the_middle_of_copy_lose_nothing_and_double_nothing() {
 #[test]
 fn commits_whose_answer_is_lost_are_neither_lost_nor_doubled() {
     let _machine = alone();
-    let postgres = Postgres::start();
+    let postgres = Postgres::start().unwrap();
     let proxy = Proxy::start(postgres.socket());
     let app = App::start_on(postgres, |_, settings| settings.with("DATABASE_URL", proxy.url()));
     let load = app.load(32, Pace::Open(10_000.0));
@@ -125,7 +125,7 @@ fn a_frozen_postgresql_is_waited_for_and_nothing_is_lost() {
 #[test]
 fn a_vanished_predecessor_that_holds_the_mark_is_ended() {
     let _machine = alone();
-    let postgres = Postgres::start();
+    let postgres = Postgres::start().unwrap();
     let proxy = Proxy::start(postgres.socket());
     let app = App::start_on(postgres, |_, settings| settings.with("DATABASE_URL", proxy.url()));
     let load = app.load(16, Pace::Open(3000.0));

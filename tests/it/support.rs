@@ -1,8 +1,5 @@
 //! A PostgreSQL and a pixeld of each test's own, and its load.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
@@ -11,12 +8,9 @@ use std::time::Duration;
 use loadtest::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use loadtest::ledger::{Comparison, Ledger};
 use loadtest::pixels::Pixels;
-use loadtest::process::signal;
+pub use loadtest::postgres::Postgres;
 use loadtest::reconcile::reconcile;
 use loadtest::server::{Answer, Metrics, Server, Settings, exchange, get};
-use nix::sys::signal::Signal;
-use pixeld::db::{Database, Lease};
-use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 /// The program under test.
@@ -41,94 +35,7 @@ pub fn beside() -> RwLockReadGuard<'static, ()> {
 
 /// A directory that the user who runs PostgreSQL can enter when the tests run as root.
 pub fn open_dir() -> tempfile::TempDir {
-    let dir = tempfile::Builder::new().prefix("pixeld-test-").tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    dir
-}
-
-/// A PostgreSQL of the test's own.
-pub struct Postgres {
-    runtime: Runtime,
-    database: Database,
-    lease: Option<Lease>,
-    dir: tempfile::TempDir,
-}
-
-impl Postgres {
-    pub fn start() -> Postgres {
-        let dir = open_dir();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let database = Database::embedded_in(dir.path(), None).unwrap();
-        let lease = Some(runtime.block_on(database.start()).unwrap());
-        Postgres { runtime, database, lease, dir }
-    }
-
-    pub fn url(&self) -> String {
-        self.database.url_for_people()
-    }
-
-    pub fn socket(&self) -> std::path::PathBuf {
-        let url = self.url();
-        let dir = url.rsplit_once("host=").unwrap().1.replace("%2F", "/").replace("%2f", "/");
-        Path::new(&dir).join(".s.PGSQL.5432")
-    }
-
-    pub fn stop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.runtime.block_on(lease.release()).unwrap();
-        }
-    }
-
-    pub fn start_again(&mut self) {
-        self.lease = Some(self.runtime.block_on(self.database.start()).unwrap());
-    }
-
-    /// The postmaster and its children.
-    fn pids(&self) -> Vec<u32> {
-        let text = fs::read_to_string(self.dir.path().join("postgres/postmaster.pid")).unwrap();
-        let postmaster: u32 = text.lines().next().unwrap().parse().unwrap();
-        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap();
-        std::iter::once(postmaster).chain(children.split_whitespace().map(|pid| pid.parse().unwrap())).collect()
-    }
-
-    /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
-    pub fn freeze(&self) {
-        self.pids().into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP).unwrap_or_default());
-    }
-
-    pub fn thaw(&self) {
-        self.pids().into_iter().for_each(|pid| signal(pid, Signal::SIGCONT).unwrap_or_default());
-    }
-
-    /// Runs statements; returns the first column of each row as text.
-    pub fn query(&self, sql: &str) -> Vec<String> {
-        self.runtime.block_on(async {
-            let session = self.database.connect("test").await.unwrap();
-            let messages = session.client.simple_query(sql).await.unwrap();
-            let rows = messages.iter().filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
-                _ => None,
-            });
-            rows.collect()
-        })
-    }
-
-    /// The one number that a query returns.
-    pub fn number(&self, sql: &str) -> u64 {
-        self.query(sql).first().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            // A failed test may have left it frozen.
-            self.thaw();
-            if let Err(error) = self.runtime.block_on(lease.release()) {
-                eprintln!("a test's PostgreSQL did not stop: {error}");
-            }
-        }
-    }
+    loadtest::postgres::open_dir().unwrap()
 }
 
 /// A PostgreSQL, a pixeld that uses it, and an image.
@@ -146,7 +53,7 @@ impl App {
 
     /// `change` sees the settings before the start.
     pub fn start_with(change: impl FnOnce(Settings) -> Settings) -> App {
-        App::start_on(Postgres::start(), |_, settings| change(settings))
+        App::start_on(Postgres::start().unwrap(), |_, settings| change(settings))
     }
 
     pub fn start_on(postgres: Postgres, change: impl FnOnce(&Postgres, Settings) -> Settings) -> App {
@@ -173,6 +80,16 @@ impl App {
 
     pub fn url(&self) -> String {
         self.postgres.url()
+    }
+
+    /// Runs statements; returns the first column of each row as text.
+    pub fn query(&self, sql: &str) -> Vec<String> {
+        self.postgres.query(sql).unwrap()
+    }
+
+    /// The one number that a query returns.
+    pub fn number(&self, sql: &str) -> u64 {
+        self.postgres.number(sql).unwrap() as u64
     }
 
     /// GET, over a connection of its own.

@@ -1,0 +1,137 @@
+//! A private PostgreSQL of our own, to be stopped, frozen and asked.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use pixeld::db::{Database, Lease};
+use tokio::runtime::Runtime;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::process::{children, signal};
+
+/// A directory that the user who runs PostgreSQL can enter, also where we are root and it is not.
+///
+/// # Errors
+/// As the operating system says.
+pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix("pixeld-load-").tempdir()?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(dir)
+}
+
+/// A PostgreSQL; stopped when dropped.
+pub struct Postgres {
+    runtime: Runtime,
+    database: Database,
+    lease: Option<Lease>,
+    dir: tempfile::TempDir,
+}
+
+impl Postgres {
+    /// Makes and starts one, as pixeld does for itself.
+    ///
+    /// # Errors
+    /// Where its programs are missing or it does not start.
+    pub fn start() -> anyhow::Result<Postgres> {
+        let dir = open_dir()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let database = Database::embedded_in(dir.path(), None)?;
+        let lease = Some(runtime.block_on(database.start())?);
+        Ok(Postgres { runtime, database, lease, dir })
+    }
+
+    /// Its URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.database.url_for_people()
+    }
+
+    /// Its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        let url = self.url();
+        let dir = url.rsplit_once("host=").map_or("", |(_, dir)| dir).replace("%2F", "/").replace("%2f", "/");
+        Path::new(&dir).join(".s.PGSQL.5432")
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// Where it does not stop.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.lease.take().map_or(Ok(()), |lease| Ok(self.runtime.block_on(lease.release())?))
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.lease = Some(self.runtime.block_on(self.database.start())?);
+        Ok(())
+    }
+
+    /// Its first process.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pid(&self) -> anyhow::Result<u32> {
+        let text = fs::read_to_string(self.dir.path().join("postgres/postmaster.pid"))?;
+        text.lines().next().and_then(|pid| pid.parse().ok()).context("an odd postmaster.pid")
+    }
+
+    fn signal_all(&self, what: Signal) {
+        let Ok(postmaster) = self.pid() else { return };
+        for pid in std::iter::once(postmaster).chain(children(postmaster)) {
+            // A backend may have ended since.
+            signal(pid, what).unwrap_or_default();
+        }
+    }
+
+    /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
+    pub fn freeze(&self) {
+        self.signal_all(Signal::SIGSTOP);
+    }
+
+    /// Ends [`Postgres::freeze`].
+    pub fn thaw(&self) {
+        self.signal_all(Signal::SIGCONT);
+    }
+
+    /// Runs statements; returns the first column of each row as text.
+    ///
+    /// # Errors
+    /// As PostgreSQL says.
+    pub fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
+        self.runtime.block_on(async {
+            let session = self.database.connect("loadtest").await?;
+            let messages = session.client.simple_query(sql).await?;
+            let rows = messages.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+                _ => None,
+            });
+            Ok(rows.collect())
+        })
+    }
+
+    /// The one number that a query returns.
+    ///
+    /// # Errors
+    /// As PostgreSQL says, or where it is none.
+    pub fn number(&self, sql: &str) -> anyhow::Result<f64> {
+        Ok(self.query(sql)?.first().context("no row")?.parse()?)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Whoever failed may have left it frozen.
+        self.thaw();
+        if let Err(error) = self.stop() {
+            eprintln!("a PostgreSQL did not stop: {error:#}");
+        }
+    }
+}
