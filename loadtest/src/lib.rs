@@ -8,15 +8,22 @@
 //! - [`reconcile`]: the ledger against the rows in PostgreSQL: lost, duplicated, never sent.
 //! - [`postgres`]: a private PostgreSQL, to be stopped, frozen and asked.
 //! - [`server`]: a `pixeld serve` of our own, its metrics and its end.
+//! - [`machine`]: who runs on which core.
+//! - [`contestant`]: nginx and pixeld, as they are compared; [`compare`]: the comparison and its report.
+//! - [`run`]: one load and its table.
 //! - [`process`]: CPU time and memory of a process, free ports.
 //!
 //! The integration tests of pixeld use the same parts.
 
+pub mod compare;
 pub mod connection;
+pub mod contestant;
 pub mod generator;
 pub mod ledger;
+pub mod machine;
 pub mod pixels;
 pub mod postgres;
 pub mod process;
 pub mod reconcile;
+pub mod run;
 pub mod server;

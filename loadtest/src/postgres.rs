@@ -37,7 +37,7 @@ impl Postgres {
     /// Where its programs are missing or it does not start.
     pub fn start() -> anyhow::Result<Postgres> {
         let dir = open_dir()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let database = Database::embedded_in(dir.path(), None)?;
         let lease = Some(runtime.block_on(database.start())?);
         Ok(Postgres { runtime, database, lease, dir })

@@ -1,0 +1,202 @@
+//! The servers that are compared, each on a core of its own: nginx answering a constant, and pixeld.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::Signal;
+use uuid::Uuid;
+
+use crate::machine::on_the_servers_core;
+use crate::pixels::Pixels;
+use crate::postgres::{Postgres, open_dir};
+use crate::process::{Usage, free_port, signal, wait_until};
+use crate::server::{Server, Settings, get};
+
+/// How long everything may take to reach PostgreSQL after a load.
+const REST: Duration = Duration::from_secs(120);
+
+/// A server to be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// nginx with `empty_gif` and a buffered access log.
+    Nginx,
+    /// pixeld, `PIXELD_DURABILITY=written`.
+    Written,
+    /// pixeld, `PIXELD_DURABILITY=synced`.
+    Synced,
+}
+
+impl Kind {
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Nginx => "nginx, buffered log",
+            Kind::Written => "pixeld, written",
+            Kind::Synced => "pixeld, synced",
+        }
+    }
+}
+
+/// A running server.
+pub enum Contestant<'a> {
+    /// nginx.
+    Nginx(Nginx),
+    /// pixeld, its image, and its database.
+    Pixeld(Box<Server>, Uuid, &'a Postgres, tempfile::TempDir),
+}
+
+impl<'a> Contestant<'a> {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Where it does not start.
+    pub fn start(kind: Kind, program: &str, postgres: &'a Postgres) -> anyhow::Result<Contestant<'a>> {
+        let durability = match kind {
+            Kind::Nginx => return Ok(Contestant::Nginx(Nginx::start()?)),
+            Kind::Written => "written",
+            Kind::Synced => "synced",
+        };
+        let dir = open_dir()?;
+        let settings = pixeld_settings(program, dir.path())?.with("DATABASE_URL", postgres.url());
+        let (server, image) = start_pixeld(settings.with("PIXELD_DURABILITY", durability))?;
+        Ok(Contestant::Pixeld(Box::new(server), image, postgres, dir))
+    }
+
+    /// Where it serves.
+    #[must_use]
+    pub fn target(&self) -> SocketAddr {
+        match self {
+            Contestant::Nginx(nginx) => nginx.address,
+            Contestant::Pixeld(server, ..) => server.public(),
+        }
+    }
+
+    /// Pixels that it serves.
+    #[must_use]
+    pub fn pixels(&self) -> Pixels {
+        let image = match self {
+            Contestant::Nginx(_) => Uuid::from_u128(1),
+            Contestant::Pixeld(_, image, ..) => *image,
+        };
+        Pixels::of(image).with_forwarded_addresses()
+    }
+
+    /// What its processes have used.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        match self {
+            Contestant::Nginx(nginx) => Usage::of_tree(nginx.child.id()),
+            Contestant::Pixeld(server, ..) => Usage::of_tree(server.pid()),
+        }
+    }
+
+    /// What PostgreSQL has used; nothing for nginx, which has none.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn database_usage(&self) -> anyhow::Result<Usage> {
+        match self {
+            Contestant::Nginx(_) => Ok(Usage::default()),
+            Contestant::Pixeld(_, _, postgres, _) => Usage::of_tree(postgres.pid()?),
+        }
+    }
+
+    /// Waits until all that it has accepted is where it belongs.
+    ///
+    /// # Errors
+    /// Where that takes too long, or hits were dropped.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        match self {
+            // The log is flushed each second.
+            Contestant::Nginx(_) => std::thread::sleep(Duration::from_millis(1100)),
+            Contestant::Pixeld(server, ..) => {
+                let metrics = server.at_rest(REST)?;
+                anyhow::ensure!(metrics.dropped_all() == 0.0, "hits were dropped:\n{}", metrics.0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Settings of a compared pixeld: one thread on the server's core, and otherwise the defaults, throttle and address rate
+/// included; each request has a client address of its own, so that neither holds one back.
+///
+/// # Errors
+/// Where no port is free.
+pub fn pixeld_settings(program: &str, dir: &std::path::Path) -> anyhow::Result<Settings> {
+    let mut settings = Settings::new(program, dir.join("data"))?
+        .with("PIXELD_THREADS", "1")
+        .with("PIXELD_LOG", "warn")
+        .with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8");
+    settings.variables.remove("PIXELD_THROTTLE");
+    settings.variables.remove("PIXELD_ADDRESS_RATE");
+    settings.wrapper = on_the_servers_core();
+    Ok(settings)
+}
+
+/// Adds nginx's own constant as the image, starts pixeld, and waits until it serves that.
+///
+/// # Errors
+/// Where it does not.
+pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
+    fs::create_dir_all(&settings.data_dir)?;
+    let picture = settings.data_dir.join("empty.gif");
+    fs::write(&picture, pixeld::images::TRANSPARENT_GIF)?;
+    let image: Uuid = settings.run(&["image", "add", &picture.to_string_lossy()])?.trim().parse()?;
+    let server = settings.start()?;
+    let path = format!("/image/{image}.gif");
+    wait_until("the image", Duration::from_secs(20), || {
+        get(server.public(), &path).is_ok_and(|answer| answer.status == 200)
+    })?;
+    Ok((server, image))
+}
+
+/// A running nginx; stopped when dropped.
+pub struct Nginx {
+    child: Child,
+    address: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Nginx {
+    fn start() -> anyhow::Result<Nginx> {
+        let dir = open_dir()?;
+        let port = free_port()?;
+        let conf = include_str!("../nginx.conf");
+        let conf = conf.replace("{dir}", &dir.path().to_string_lossy()).replace("{port}", &port.to_string());
+        fs::write(dir.path().join("nginx.conf"), conf)?;
+        // Its worker runs as another user when we are root, and writes its log here.
+        let words = on_the_servers_core();
+        let error_log = fs::File::create(dir.path().join("stderr"))?;
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["nginx", "-p"])
+            .arg(dir.path())
+            .arg("-c")
+            .arg(dir.path().join("nginx.conf"))
+            .stdin(Stdio::null())
+            .stderr(error_log)
+            .spawn()
+            .context("nginx cannot be started; install it (Debian, Ubuntu: apt-get install nginx-light)")?;
+        let nginx = Nginx { child, address: SocketAddr::from(([127, 0, 0, 1], port)), _dir: dir };
+        let healthy = wait_until("nginx", Duration::from_secs(10), || {
+            get(nginx.address, "/healthz").is_ok_and(|answer| answer.status == 200)
+        });
+        healthy.with_context(|| fs::read_to_string(nginx._dir.path().join("stderr")).unwrap_or_default())?;
+        Ok(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Err(error) = signal(self.child.id(), Signal::SIGTERM).and_then(|()| Ok(self.child.wait()?)) {
+            eprintln!("nginx did not stop: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `loadtest run`: one load, with live progress, then the table: what was answered, how fast, and what became of it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use uuid::Uuid;
+
+use crate::contestant::start_pixeld;
+use crate::generator::{self, Control, Outcome, Pace, Plan, Reuse};
+use crate::ledger::Ledger;
+use crate::machine;
+use crate::pixels::Pixels;
+use crate::postgres::open_dir;
+use crate::process::wait_until;
+use crate::reconcile::reconcile;
+use crate::server::{Server, Settings};
+
+/// How long the hits may take to reach PostgreSQL after the load.
+const LOADED_WAIT: Duration = Duration::from_secs(300);
+
+/// A server that runs already.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Where it serves.
+    pub target: SocketAddr,
+    /// An image that it has.
+    pub image: Uuid,
+    /// Its database, to reconcile with.
+    pub database_url: Option<String>,
+}
+
+/// A load.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The program to start, where none runs.
+    pub program: String,
+    /// A server that runs.
+    pub running: Option<Running>,
+    /// `PIXELD_DURABILITY` of the one that is started.
+    pub durability: String,
+    /// When requests are sent.
+    pub pace: Pace,
+    /// Over which connections.
+    pub reuse: Reuse,
+    /// How many of them.
+    pub connections: usize,
+    /// Threads of the client.
+    pub threads: usize,
+    /// For how long.
+    pub duration: Duration,
+}
+
+/// Runs the load and prints its table.
+///
+/// # Errors
+/// Where a server does not start, or the promise was broken.
+pub fn run(options: &Options) -> anyhow::Result<()> {
+    machine::allow_open_files()?;
+    if let Some(Running { target, image, database_url }) = &options.running {
+        return load(options, *target, *image, database_url.as_deref(), None);
+    }
+    let dir = open_dir()?;
+    // Each request has a client address of its own, so that throttle and address rate, on by default, hold none back.
+    let mut settings = Settings::new(&options.program, dir.path().join("data"))?
+        .with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8")
+        .with("PIXELD_DURABILITY", options.durability.clone())
+        .with("PIXELD_LOG", "warn");
+    settings.variables.remove("PIXELD_THROTTLE");
+    settings.variables.remove("PIXELD_ADDRESS_RATE");
+    eprintln!("starting {} with a private PostgreSQL", options.program);
+    let database_url = settings.run(&["database-url"])?.trim().to_owned();
+    let (mut server, image) = start_pixeld(settings)?;
+    let outcome = load(options, server.public(), image, Some(&database_url), Some(&server));
+    server.terminate()?;
+    outcome
+}
+
+fn load(
+    options: &Options,
+    target: SocketAddr,
+    image: Uuid,
+    database_url: Option<&str>,
+    server: Option<&Server>,
+) -> anyhow::Result<()> {
+    let plan = Plan {
+        target,
+        pixels: Pixels::of(image).with_forwarded_addresses(),
+        pace: options.pace,
+        reuse: options.reuse,
+        connections: options.connections,
+        threads: options.threads,
+        duration: options.duration,
+    };
+    let ledger = Ledger::new(200_000 * options.duration.as_secs().max(1) as usize);
+    let control = Control::default();
+    let outcome = std::thread::scope(|scope| {
+        let running = scope.spawn(|| generator::run(&plan, &ledger, &control));
+        let (started, mut last) = (Instant::now(), 0);
+        while !running.is_finished() {
+            std::thread::sleep(Duration::from_millis(250));
+            let (second, answered) = (started.elapsed().as_secs(), control.answered.load(Ordering::Relaxed));
+            if second > last {
+                last = second;
+                eprint!(
+                    "\r{second:>4} s  {answered:>10} answers  {:>9.0}/s  ",
+                    answered as f64 / started.elapsed().as_secs_f64()
+                );
+            }
+        }
+        eprintln!();
+        running.join().unwrap_or_else(|_| anyhow::bail!("the load panicked"))
+    })?;
+    print_outcome(&outcome);
+    let Some(database_url) = database_url else {
+        println!("\nnot reconciled: no --database-url");
+        return Ok(());
+    };
+    let comparison = match server {
+        Some(server) => {
+            server.at_rest(LOADED_WAIT)?;
+            reconcile(database_url, &plan.pixels, &ledger)?
+        }
+        None => {
+            let mut comparison = reconcile(database_url, &plan.pixels, &ledger)?;
+            wait_until("all rows", LOADED_WAIT, || {
+                std::thread::sleep(Duration::from_millis(500));
+                let before = std::mem::replace(
+                    &mut comparison,
+                    match reconcile(database_url, &plan.pixels, &ledger) {
+                        Ok(comparison) => comparison,
+                        Err(_) => return false,
+                    },
+                );
+                comparison.lost == 0 || before.rows == comparison.rows
+            })
+            .context("PostgreSQL still gets rows")?;
+            comparison
+        }
+    };
+    println!("\nreconciled with PostgreSQL:\n{comparison}");
+    anyhow::ensure!(comparison.is_exact(), "answers and rows differ");
+    println!("every answer has its row, once");
+    Ok(())
+}
+
+fn print_outcome(outcome: &Outcome) {
+    let Outcome { answered, refused, broken, timed_out, not_connected, .. } = outcome;
+    println!("  answers          {answered:>12}   {:.0}/s over {:.1} s", outcome.rate(), outcome.elapsed.as_secs_f64());
+    println!("  other statuses   {refused:>12}");
+    println!("  broken           {broken:>12}");
+    println!("  timed out        {timed_out:>12}");
+    println!("  not connected    {not_connected:>12}");
+    for (name, quantile) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)] {
+        println!("  latency {name:<8} {:>12.0} µs", outcome.quantile_us(quantile));
+    }
+    println!("  latency max      {:>12.0} µs", outcome.latency.max() as f64 / 1000.0);
+}
