@@ -40,6 +40,9 @@ pub use data_dir::DataDir;
 /// Bytes of images that are cached.
 const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
 
+/// How much the loader steps back behind the threads that serve (0 is not at all, 19 the most).
+const LOADER_NICE: i32 = 10;
+
 /// Part of the drain's time that is kept for stopping what comes after the loader.
 const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
 
@@ -76,7 +79,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     images::sync::recall(&images, &known);
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
-        limits: Limits::new(config.address_rate),
+        limits: Limits::new(config.address_rate, config.threads),
         metrics: Arc::clone(&metrics),
         trusted_proxies: config.trusted_proxies.clone(),
         ip_privacy: config.ip_privacy,
@@ -214,6 +217,7 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         edge.limits.clean();
+        edge.images.tick();
         metrics.image_cache_bytes.set(edge.images.bytes() as i64);
     }
 }
@@ -222,6 +226,10 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
 fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> std::io::Result<JoinHandle<u64>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("loader".into()).spawn(move || {
+        // Pixels first: a batch takes milliseconds of a core, which may be one that serves.
+        if let Err(error) = rustix::process::nice(LOADER_NICE) {
+            tracing::debug!(%error, "the loader keeps its priority");
+        }
         let left = runtime.block_on(loader.run(database::until(ready), drain));
         // A name that is being resolved must not hold the end up.
         runtime.shutdown_background();

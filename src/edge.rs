@@ -8,10 +8,12 @@
 
 pub mod client_address;
 pub mod connections;
+pub mod head;
 pub mod limits;
 pub mod listener;
 pub mod respond;
 pub mod route;
+pub mod stream;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -19,13 +21,14 @@ use std::sync::Arc;
 use std::sync::Once;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderMap, HeaderName, USER_AGENT};
+use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode};
 use ipnet::IpNet;
 use uuid::Uuid;
 
 use self::connections::Connections;
-use self::limits::Limits;
+use self::head::Head;
+use self::limits::{Limits, Sketch};
 use self::respond::Answer;
 use self::route::{Ids, Route};
 use crate::config::IpPrivacy;
@@ -60,6 +63,7 @@ pub struct Core {
     edge: Arc<Edge>,
     outbox: Rc<Outbox>,
     connections: Rc<Connections>,
+    sketch: Sketch,
 }
 
 impl Core {
@@ -101,7 +105,8 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         Fetched::TimedOut => (transparent_gif(), Outcome::Fallback),
         Fetched::Unknown => return not_found(counts, Outcome::UnknownImage),
     };
-    let is_held = respond::is_held(request.headers(), &served);
+    let head = Head::of(request.headers());
+    let is_held = head.is_conditional && respond::is_held(request.headers(), &served);
     counts.request(match (&ids, outcome, is_held) {
         (Ids::Malformed, Outcome::Image | Outcome::Fallback, _) => Outcome::Malformed,
         (_, _, true) => Outcome::NotModified,
@@ -111,7 +116,8 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         && !is_head
         && outcome != Outcome::Deleted
     {
-        record(core, peer, request.headers(), at_us, [image, message, recipient]).await;
+        let address = client_address(core, peer, &head, request.headers());
+        record(core, address, &head, at_us, [image, message, recipient]).await;
     }
     if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
 }
@@ -131,15 +137,14 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
 }
 
 /// Records a hit and waits for its receipt, or drops and counts it.
-async fn record(core: &Core, peer: IpAddr, headers: &HeaderMap, at_us: i64, ids: [Uuid; 3]) {
+async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, ids: [Uuid; 3]) {
     let counts = core.counts();
     counts.accepted.one();
-    let address = client_address(core, peer, headers);
-    if !core.edge.limits.allows(address) {
+    if !core.edge.limits.allows(&core.sketch, address) {
         core.edge.metrics.drop_hits(DropReason::AddressRate, 1);
         return;
     }
-    let user_agent = safe_user_agent(headers.get(USER_AGENT).map_or(&[][..], |value| value.as_bytes()));
+    let user_agent = safe_user_agent(head.user_agent);
     let [image, message, recipient] = ids;
     let hit = Hit {
         at_us,
@@ -148,7 +153,7 @@ async fn record(core: &Core, peer: IpAddr, headers: &HeaderMap, at_us: i64, ids:
         message,
         recipient,
         network: 0,
-        prefetch: is_prefetch(headers),
+        prefetch: head.is_prefetch,
         address: client_address::kept(address, core.edge.ip_privacy),
         user_agent: &user_agent,
     };
@@ -163,13 +168,15 @@ async fn record(core: &Core, peer: IpAddr, headers: &HeaderMap, at_us: i64, ids:
 }
 
 /// The client's address, as far as those in front of us can be believed.
-fn client_address(core: &Core, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let mut lines = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).peekable();
-    if lines.peek().is_none() {
-        return peer;
-    }
-    let lines: Vec<&[u8]> = lines.collect();
-    let found = client_address::client_address(peer, lines.into_iter(), &core.edge.trusted_proxies);
+fn client_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMap) -> IpAddr {
+    let Some(first) = head.forwarded else { return peer };
+    let trusted = &core.edge.trusted_proxies;
+    let found = if head.is_forwarded_again {
+        let lines: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
+        client_address::client_address(peer, lines.into_iter(), trusted)
+    } else {
+        client_address::client_address(peer, std::iter::once(first), trusted)
+    };
     if found.untrusted_forwarded {
         core.counts().forwarded_untrusted.one();
         static WARNED: Once = Once::new();
@@ -181,20 +188,6 @@ fn client_address(core: &Core, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         });
     }
     found.address
-}
-
-/// Whether a header says that nobody looked yet.
-fn is_prefetch(headers: &HeaderMap) -> bool {
-    const SAYING_SO: [HeaderName; 4] = [
-        HeaderName::from_static("sec-purpose"),
-        HeaderName::from_static("purpose"),
-        HeaderName::from_static("x-moz"),
-        HeaderName::from_static("x-purpose"),
-    ];
-    SAYING_SO.iter().filter_map(|name| headers.get(name)).any(|value| {
-        let value = value.as_bytes().to_ascii_lowercase();
-        value.starts_with(b"prefetch") || value.starts_with(b"preview")
-    })
 }
 
 /// The image under its status, kept alive by the cache.

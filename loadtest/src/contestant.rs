@@ -107,6 +107,18 @@ impl<'a> Contestant<'a> {
         }
     }
 
+    /// Empties the table of hits, so that each measurement begins with the same.
+    ///
+    /// # Errors
+    /// As PostgreSQL says.
+    pub fn forget_rows(&self) -> anyhow::Result<()> {
+        if let Contestant::Pixeld(_, _, postgres, _) = self {
+            postgres.query("TRUNCATE hits")?;
+            postgres.query("CHECKPOINT")?;
+        }
+        Ok(())
+    }
+
     /// Waits until all that it has accepted is where it belongs.
     ///
     /// # Errors

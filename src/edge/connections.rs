@@ -5,14 +5,10 @@
 //! Gives up: time-outs are as exact as the sweep.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::Waker;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use slab::Slab;
 use tokio::task::AbortHandle;
 
 use crate::metrics::CoreCounts;
@@ -26,12 +22,9 @@ pub const IDLE_SECONDS_MAX: u32 = 75;
 /// Seconds that a peer may leave an answer untaken.
 pub const WRITE_SECONDS_MAX: u32 = 10;
 
-/// Bytes that are read and thrown away at the end of a connection that was refused something.
-const UNREAD_BYTES_MAX: usize = 128 << 10;
-
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doing {
+pub enum Doing {
     /// Waiting for a request.
     Idle,
     /// A request's first bytes are there.
@@ -82,8 +75,7 @@ impl ConnectionState {
 /// All connections of one core.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: RefCell<HashMap<u64, Open>>,
-    next: Cell<u64>,
+    open: RefCell<Slab<Open>>,
     second: Cell<u32>,
     draining: Cell<bool>,
 }
@@ -98,14 +90,18 @@ struct Open {
 #[derive(Debug)]
 pub struct Place {
     connections: Rc<Connections>,
-    number: u64,
+    number: usize,
     /// The connection's state.
     pub state: Rc<ConnectionState>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open.borrow_mut().remove(&self.number);
+        let mut open = self.connections.open.borrow_mut();
+        // One that was cut is off the list, and its number may be another's.
+        if open.get(self.number).is_some_and(|open| Rc::ptr_eq(&open.state, &self.state)) {
+            open.remove(self.number);
+        }
     }
 }
 
@@ -113,7 +109,6 @@ impl Connections {
     /// A place for a new connection.
     #[must_use]
     pub fn enter(self: &Rc<Connections>) -> Place {
-        let number = self.next.replace(self.next.get() + 1);
         let state = Rc::new(ConnectionState {
             doing: Cell::new(Doing::Idle),
             since: Cell::new(self.second.get()),
@@ -121,13 +116,13 @@ impl Connections {
             unread: Cell::new(false),
             waker: RefCell::new(None),
         });
-        self.open.borrow_mut().insert(number, Open { state: Rc::clone(&state), task: None });
+        let number = self.open.borrow_mut().insert(Open { state: Rc::clone(&state), task: None });
         Place { connections: Rc::clone(self), number, state }
     }
 
     /// Names the task that serves the connection with this number, so that it can be cut.
-    pub fn serve(&self, number: u64, task: AbortHandle) {
-        if let Some(open) = self.open.borrow_mut().get_mut(&number) {
+    pub fn serve(&self, number: usize, task: AbortHandle) {
+        if let Some(open) = self.open.borrow_mut().get_mut(number) {
             open.task = Some(task);
         }
     }
@@ -143,7 +138,7 @@ impl Connections {
         let second = self.second.get() + 1;
         self.second.set(second);
         let open = self.open.borrow();
-        let late = open.values().filter(|open| {
+        let late = open.iter().map(|(_, open)| open).filter(|open| {
             let allowed = match open.state.doing.get() {
                 Doing::Idle => IDLE_SECONDS_MAX,
                 Doing::Head => HEAD_SECONDS_MAX,
@@ -163,7 +158,7 @@ impl Connections {
         let mut open = self.open.borrow_mut();
         let is_idle = |open: &Open| open.state.doing.get() == Doing::Idle && !open.state.busy.get();
         let idle = open.iter().filter(|(_, open)| is_idle(open) && open.task.is_some());
-        let mut idle: Vec<(u32, u64)> = idle.map(|(&number, open)| (open.state.since.get(), number)).collect();
+        let mut idle: Vec<(u32, usize)> = idle.map(|(number, open)| (open.state.since.get(), number)).collect();
         if idle.is_empty() {
             return false;
         }
@@ -171,7 +166,7 @@ impl Connections {
         idle.select_nth_unstable(victims - 1);
         for (_, number) in &idle[..victims] {
             // Off the list at once: the task ends a turn later, and must not be cut a second time till then.
-            if let Some(task) = open.remove(number).and_then(|open| open.task) {
+            if let Some(task) = open.remove(*number).task {
                 counts.connections_cut.one();
                 task.abort();
             }
@@ -182,7 +177,7 @@ impl Connections {
     /// Asks all connections to close after the request that they are at.
     pub fn drain(&self) {
         self.draining.set(true);
-        for open in self.open.borrow().values() {
+        for (_, open) in self.open.borrow().iter() {
             if let Some(waker) = &*open.state.waker.borrow() {
                 waker.wake_by_ref();
             }
@@ -199,96 +194,32 @@ impl Connections {
 impl Place {
     /// The connection's number, for [`Connections::serve`].
     #[must_use]
-    pub fn number(&self) -> u64 {
+    pub fn number(&self) -> usize {
         self.number
     }
 
-    /// The stream of this connection, which notes what it is doing.
-    #[must_use]
-    pub fn watch(&self, stream: TcpStream) -> Watched {
-        Watched { stream, state: Rc::clone(&self.state), connections: Rc::clone(&self.connections) }
-    }
-}
-
-/// A stream that notes what its connection is doing.
-#[derive(Debug)]
-pub struct Watched {
-    stream: TcpStream,
-    state: Rc<ConnectionState>,
-    connections: Rc<Connections>,
-}
-
-impl Watched {
-    fn now(&self, doing: Doing) {
+    /// The connection is doing this now.
+    pub fn now(&self, doing: Doing) {
         self.state.now(doing, self.connections.second.get());
     }
 
-    fn written<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match &outcome {
-            Poll::Pending => self.now(Doing::Blocked),
-            Poll::Ready(_) => {
-                // A request's answer went out: the connection waits for the next one from now on.
-                self.state.doing.set(Doing::Idle);
-                self.state.since.set(self.connections.second.get());
-            }
+    /// Bytes were received.
+    pub fn received(&self) {
+        self.state.unread.set(true);
+        if self.state.doing.get() == Doing::Idle {
+            self.now(Doing::Head);
         }
-        outcome
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            self.state.unread.set(true);
-            if self.state.doing.get() == Doing::Idle {
-                self.now(Doing::Head);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.written(outcome)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.written(outcome)
+    /// A request's answer went out: the connection waits for the next one from now on.
+    pub fn sent(&self) {
+        self.state.doing.set(Doing::Idle);
+        self.state.since.set(self.connections.second.get());
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(context));
-        if self.state.unread.get() {
-            // The kernel resets a connection that is closed over unread bytes, and with it goes the refusal that was just
-            // sent. What has come by now is read; a peer that sends on and on is not waited for.
-            let mut waste = [0; 4096];
-            for _ in 0..UNREAD_BYTES_MAX / waste.len() {
-                if !matches!(self.stream.try_read(&mut waste), Ok(1..)) {
-                    break;
-                }
-            }
-        }
-        Poll::Ready(shut)
+    /// Whether something was received that no request took, or that was refused.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        self.state.unread.get()
     }
 }

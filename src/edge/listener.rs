@@ -16,11 +16,15 @@ use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::LocalSet;
 
 use super::connections::{Connections, Place};
+use super::limits::Sketch;
+use super::stream::Stream;
 use super::{Core, Edge, answer};
 use crate::ingest::queue::{Outbox, Queue};
 use crate::shutdown::Drain;
@@ -30,6 +34,9 @@ const BACKLOG: i32 = 4096;
 
 /// Bytes of a request's head, at most; also what a connection buffers.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Connections accepted before others have their turn.
+const ACCEPTS_A_TURN: usize = 64;
 
 /// How long nothing is accepted after the operating system refused (too many open files, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -89,16 +96,20 @@ pub fn start_core(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
-            let listener = TcpListener::from_std(listener)?;
+            #[expect(
+                deprecated,
+                reason = "for types that lie about whose descriptor they have; std's listener owns its own"
+            )]
+            let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
             let outbox = Outbox::new(number, queue, writer);
-            let core = Rc::new(Core { number, edge, outbox, connections: Rc::default() });
+            let core = Rc::new(Core { number, edge, outbox, connections: Rc::default(), sketch: Sketch::default() });
             run(core, listener, drain).await;
             Ok(())
         })
     })
 }
 
-async fn run(core: Rc<Core>, listener: TcpListener, mut drain: Drain) {
+async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) {
     let carrier = tokio::task::spawn_local(Rc::clone(&core.outbox).carry());
     let sweep = tokio::task::spawn_local(sweep(Rc::clone(&core)));
     tokio::select! {
@@ -132,14 +143,37 @@ async fn sweep(core: Rc<Core>) {
     loop {
         second.tick().await;
         core.connections.sweep(core.counts());
+        core.sketch.clear();
+    }
+}
+
+/// A listener that does not block, and its event loop.
+type Listener = AsyncFd<std::net::TcpListener>;
+
+/// Accepts one connection. Not tokio's own: that would register it with the event loop, which most never need.
+async fn accept_one(listener: &Listener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    loop {
+        let mut ready = listener.readable().await?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let accepted = ready.try_io(|listener| Ok(rustix::net::acceptfrom_with(listener.get_ref(), flags)?));
+        let Ok(accepted) = accepted else { continue };
+        let (socket, peer) = accepted?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        // A peer without an address has gone again.
+        let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+        return Ok((socket.into(), peer));
     }
 }
 
 /// Accepts connections for ever.
-async fn accept(core: &Rc<Core>, listener: &TcpListener) {
+async fn accept(core: &Rc<Core>, listener: &Listener) {
     let connections_max = core.edge.connections_max.div_ceil(core.edge.metrics.cores.len());
-    loop {
-        let (stream, peer) = match listener.accept().await {
+    for turn in 0_usize.. {
+        if turn % ACCEPTS_A_TURN == 0 {
+            // Those that are served already come first for a moment, however many knock.
+            tokio::task::yield_now().await;
+        }
+        let (stream, peer) = match accept_one(listener).await {
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
@@ -168,10 +202,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Serves one connection to its end.
-async fn serve(core: Rc<Core>, place: Place, stream: TcpStream, peer: SocketAddr) {
+async fn serve(core: Rc<Core>, place: Place, socket: std::net::TcpStream, peer: SocketAddr) {
     core.counts().connections.add(1);
     let counted = Counted(Rc::clone(&core));
     let peer = peer.ip().to_canonical();
+    let place = Rc::new(place);
     let state = Rc::clone(&place.state);
     let service = service_fn(|request| {
         let core = Rc::clone(&core);
@@ -191,7 +226,7 @@ async fn serve(core: Rc<Core>, place: Place, stream: TcpStream, peer: SocketAddr
     // side once its request is out, and its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
     // holds an answer back for as long as anything else was received, in a buffer without a bound.
     builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).half_close(true);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(place.watch(stream)), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(Stream::new(socket, Rc::clone(&place))), service));
     let connections: &Connections = &core.connections;
     let mut asked_to_close = false;
     let served = std::future::poll_fn(|context| {

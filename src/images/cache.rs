@@ -8,10 +8,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -30,7 +31,7 @@ const WANTED_MAX: usize = 256;
 /// Which images exist, and the bytes of those that were asked for.
 #[derive(Debug)]
 pub struct ImageCache {
-    slots: DashMap<Uuid, Slot>,
+    slots: DashMap<Uuid, Slot, RandomState>,
     loading: DashMap<Uuid, watch::Receiver<Option<Fetched>>>,
     wanted: mpsc::Sender<Wanted>,
     unknown: DefaultDirectRateLimiter,
@@ -38,7 +39,9 @@ pub struct ImageCache {
     is_down: AtomicBool,
     bytes: AtomicUsize,
     bytes_max: usize,
-    started: Instant,
+    /// Seconds since the start, as [`ImageCache::tick`] counts them: which image was used last need not be exact, and a
+    /// clock is not read for each request.
+    second: AtomicU32,
 }
 
 /// When an image's row was changed last, as PostgreSQL says, in µs since 1970.
@@ -115,7 +118,7 @@ impl ImageCache {
         let (wanted, receiver) = mpsc::channel(WANTED_MAX);
         let quota = Quota::per_second(NonZeroU32::new(UNKNOWN_LOOKUPS_PER_SECOND).unwrap_or(NonZeroU32::MIN));
         let cache = ImageCache {
-            slots: DashMap::new(),
+            slots: DashMap::with_hasher(RandomState::default()),
             loading: DashMap::new(),
             wanted,
             unknown: RateLimiter::direct(quota),
@@ -123,7 +126,7 @@ impl ImageCache {
             is_down: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             bytes_max,
-            started: Instant::now(),
+            second: AtomicU32::new(0),
         };
         (Arc::new(cache), receiver)
     }
@@ -280,8 +283,13 @@ impl ImageCache {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// A second has passed.
+    pub fn tick(&self) {
+        self.second.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn second(&self) -> u32 {
-        self.started.elapsed().as_secs() as u32
+        self.second.load(Ordering::Relaxed)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -25,16 +26,16 @@ pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 /// User agents and images that PostgreSQL is known to have.
 #[derive(Debug)]
 pub struct Known {
-    user_agents: HashMap<Box<str>, UserAgentId>,
+    user_agents: HashMap<Box<str>, UserAgentId, RandomState>,
     /// When each was deleted, in µs since 1970; the end of time where it was not.
-    images: HashMap<Uuid, i64>,
+    images: HashMap<Uuid, i64, RandomState>,
     hour: Instant,
     new_this_hour: u64,
 }
 
 impl Default for Known {
     fn default() -> Known {
-        Known { user_agents: HashMap::new(), images: HashMap::new(), hour: Instant::now(), new_this_hour: 0 }
+        Known { user_agents: HashMap::default(), images: HashMap::default(), hour: Instant::now(), new_this_hour: 0 }
     }
 }
 

@@ -4,8 +4,10 @@
 //! after a sync (`synced`), or after the hits were dropped and counted. Gives up: it never waits for anybody but the disk,
 //! and while the disk stalls the queue fills and then drops.
 //!
-//! It sleeps between groups rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield` when
-//! hits come faster than it sleeps, which cost a third of a hit. The first hit after a pause wakes it at once.
+//! It parks while nothing is there rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield`
+//! when hits come faster than it sleeps, which cost a third of a hit. It does not wait for a group to grow either: while
+//! it writes one, the cores fill the next, and the more there is to do the larger that is. A nap of 0.3 ms between groups
+//! cost 0.4 µs a hit and most of a pixel's latency.
 
 use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};
@@ -21,8 +23,11 @@ use super::syncer::{Syncs, acknowledge};
 use crate::config::Durability;
 use crate::metrics::Metrics;
 
-/// How long the writer gathers after a group before it looks again.
-const FLUSH_DELAY: Duration = Duration::from_micros(300);
+/// Hits below which a group was small.
+const SMALL_GROUP_HITS: u64 = 16;
+
+/// How long the writer gathers after a small group: a group costs as much as some hits, whatever it holds.
+const SMALL_GROUP_PAUSE: Duration = Duration::from_micros(200);
 
 /// How long it parks at most while nothing comes: old segments are ended and a closed queue is seen at this pace.
 const PARK_MAX: Duration = Duration::from_millis(250);
@@ -111,10 +116,10 @@ impl<'a> Loop<'a> {
             let open = self.gather(&mut group);
             self.heed_syncs();
             if !group.is_empty() {
-                self.write(&group);
+                let hits = self.write(&group);
                 group.clear();
-                if open {
-                    std::thread::sleep(FLUSH_DELAY);
+                if open && hits < SMALL_GROUP_HITS {
+                    std::thread::sleep(SMALL_GROUP_PAUSE);
                 }
             } else if open {
                 self.appender.end_old_segment();
@@ -143,7 +148,8 @@ impl<'a> Loop<'a> {
         true
     }
 
-    fn write(&mut self, group: &[Batch]) {
+    /// Writes a group and gives its receipts. Returns how many hits it had.
+    fn write(&mut self, group: &[Batch]) -> u64 {
         let hits: u64 = group.iter().map(|batch| u64::from(batch.count)).sum();
         let receipts = group.iter().map(|batch| (batch.core, batch.number));
         match self.appender.append(group) {
@@ -165,6 +171,7 @@ impl<'a> Loop<'a> {
             }
         }
         self.metrics.queued.add(-(hits as i64));
+        hits
     }
 
     fn acknowledge_dropped(&self, receipts: impl Iterator<Item = (usize, u64)>) {

@@ -34,7 +34,7 @@ pub(super) fn measure(options: &Options, postgres: &Postgres, peak: f64) -> anyh
                 let rate = peak * share;
                 let contestant = Contestant::start(kind, &options.program, postgres)?;
                 load(&contestant, Pace::Open(rate), Reuse::KeepAlive, CONNECTIONS, WARM_UP)?;
-                postgres.query("TRUNCATE hits; CHECKPOINT")?;
+                contestant.forget_rows()?;
                 let outcome = load(&contestant, Pace::Open(rate), Reuse::KeepAlive, CONNECTIONS, options.duration)?;
                 let latency_us = [0.5, 0.99, 0.999].map(|quantile| outcome.quantile_us(quantile));
                 eprintln!(

@@ -102,7 +102,7 @@ pub fn reuse_name(reuse: Reuse) -> &'static str {
 fn one(options: &Options, postgres: &Postgres, case: Case) -> anyhow::Result<Sample> {
     let contestant = Contestant::start(case.kind, &options.program, postgres)?;
     load(&contestant, Pace::Closed, case.reuse, case.connections, WARM_UP)?;
-    postgres.query("TRUNCATE hits; CHECKPOINT")?;
+    contestant.forget_rows()?;
     let (before, database_before) = (contestant.usage()?, contestant.database_usage()?);
     let outcome = load(&contestant, Pace::Closed, case.reuse, case.connections, options.duration)?;
     let (after, database_after) = (contestant.usage()?, contestant.database_usage()?);

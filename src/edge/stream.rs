@@ -1,0 +1,162 @@
+//! A connection's stream: notes what the connection is doing, and bothers the event loop only when it must.
+//!
+//! Most image proxies open a connection, ask once, and close it. Such a request has come by the time its connection is
+//! accepted, and its answer fits into the socket's buffer; so a stream reads and writes at once, and is registered with
+//! the event loop (three calls into the kernel, and a turn of the loop) only when it has to wait.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::connections::{Doing, Place};
+
+/// Bytes that are read and thrown away at the end of a connection that was refused something.
+const UNREAD_BYTES_MAX: usize = 128 << 10;
+
+/// Bytes that an unregistered stream reads at a time: they are zeroed first, and most heads are smaller.
+const FRESH_READ_BYTES: usize = 2048;
+
+/// The stream of one connection.
+#[derive(Debug)]
+pub struct Stream {
+    socket: Socket,
+    place: Rc<Place>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    /// Never had to wait.
+    Fresh(std::net::TcpStream),
+    Registered(TcpStream),
+    /// Could not be registered; the error was told.
+    Lost,
+}
+
+impl Stream {
+    /// The stream of a connection that was just accepted, and does not block.
+    #[must_use]
+    pub fn new(socket: std::net::TcpStream, place: Rc<Place>) -> Stream {
+        Stream { socket: Socket::Fresh(socket), place }
+    }
+
+    /// The registered socket.
+    fn registered(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if let Socket::Fresh(_) = self.socket
+            && let Socket::Fresh(socket) = std::mem::replace(&mut self.socket, Socket::Lost)
+        {
+            self.socket = Socket::Registered(TcpStream::from_std(socket)?);
+        }
+        match &mut self.socket {
+            Socket::Registered(socket) => Ok(Pin::new(socket)),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Does `fresh` at once, or `registered` where that would block or the socket is registered already.
+    fn poll_io<T>(
+        &mut self,
+        mut fresh: impl FnMut(&mut std::net::TcpStream) -> io::Result<T>,
+        registered: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if let Socket::Fresh(socket) = &mut self.socket {
+            loop {
+                match fresh(socket) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    done => return Poll::Ready(done),
+                }
+            }
+        }
+        registered(self.registered()?)
+    }
+
+    fn written<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &outcome {
+            Poll::Pending => self.place.now(Doing::Blocked),
+            Poll::Ready(_) => self.place.sent(),
+        }
+        outcome
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let buffer = std::cell::RefCell::new(buffer);
+        ready!(self.poll_io(
+            |socket| {
+                let mut buffer = buffer.borrow_mut();
+                let room = buffer.remaining().min(FRESH_READ_BYTES);
+                let read = socket.read(buffer.initialize_unfilled_to(room))?;
+                buffer.advance(read);
+                Ok(())
+            },
+            |socket| socket.poll_read(context, &mut buffer.borrow_mut()),
+        ))?;
+        if buffer.borrow().filled().len() > before {
+            self.place.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = self.poll_io(|socket| socket.write(bytes), |socket| socket.poll_write(context, bytes));
+        self.written(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome =
+            self.poll_io(|socket| socket.write_vectored(slices), |socket| socket.poll_write_vectored(context, slices));
+        self.written(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.place.has_unread() {
+            // The connection is closed next, and that ends our side too: a call less for each connection.
+            return Poll::Ready(Ok(()));
+        }
+        // The kernel resets a connection that is closed over unread bytes, and with it goes the refusal that was just sent.
+        // What has come by now is read; a peer that sends on and on is not waited for.
+        let mut waste = [0; 4096];
+        let shut = match &mut self.socket {
+            Socket::Fresh(socket) => socket.shutdown(std::net::Shutdown::Write),
+            Socket::Registered(socket) => {
+                rustix::net::shutdown(&*socket, rustix::net::Shutdown::Write).map_err(Into::into)
+            }
+            Socket::Lost => Ok(()),
+        };
+        for _ in 0..UNREAD_BYTES_MAX / waste.len() {
+            let read = match &mut self.socket {
+                Socket::Fresh(socket) => socket.read(&mut waste),
+                Socket::Registered(socket) => socket.try_read(&mut waste),
+                Socket::Lost => Ok(0),
+            };
+            if !matches!(read, Ok(1..)) {
+                break;
+            }
+        }
+        Poll::Ready(shut)
+    }
+}
