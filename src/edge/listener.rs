@@ -5,7 +5,7 @@
 //! SO_REUSEPORT would share it silently. On a drain, connections that are already in a listener's queue are still served.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,12 +18,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::LocalSet;
 
 use super::connections::{Connections, Place};
-use super::limits::Sketch;
 use super::stream::Stream;
 use super::{Core, Edge, answer};
 use crate::ingest::queue::{Outbox, Queue};
@@ -102,7 +101,7 @@ pub fn start_core(
             )]
             let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
             let outbox = Outbox::new(number, queue, writer);
-            let core = Rc::new(Core { number, edge, outbox, connections: Rc::default(), sketch: Sketch::default() });
+            let core = Rc::new(Core::new(number, edge, outbox));
             run(core, listener, drain).await;
             Ok(())
         })
@@ -188,9 +187,11 @@ async fn accept(core: &Rc<Core>, listener: &Listener) {
             core.counts().connections_cut.one();
             continue;
         }
-        let place = core.connections.enter();
+        let place = Rc::new(core.connections.enter());
         let number = place.number();
-        let task = tokio::task::spawn_local(serve(Rc::clone(core), place, stream, peer));
+        let stream = Stream::new(stream, Rc::clone(&place));
+        let served = serve(Rc::clone(core), place, stream, peer.ip().to_canonical());
+        let task = tokio::task::spawn_local(served);
         core.connections.serve(number, task.abort_handle());
     }
 }
@@ -201,12 +202,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Serves one connection to its end.
-async fn serve(core: Rc<Core>, place: Place, socket: std::net::TcpStream, peer: SocketAddr) {
+/// Serves one connection to its end, over any stream.
+pub async fn serve<S>(core: Rc<Core>, place: Rc<Place>, stream: S, peer: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     core.counts().connections.add(1);
     let counted = Counted(Rc::clone(&core));
-    let peer = peer.ip().to_canonical();
-    let place = Rc::new(place);
     let state = Rc::clone(&place.state);
     let service = service_fn(|request| {
         let core = Rc::clone(&core);
@@ -226,7 +228,7 @@ async fn serve(core: Rc<Core>, place: Place, socket: std::net::TcpStream, peer: 
     // side once its request is out, and its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
     // holds an answer back for as long as anything else was received, in a buffer without a bound.
     builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).half_close(true);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Stream::new(socket, Rc::clone(&place))), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let connections: &Connections = &core.connections;
     let mut asked_to_close = false;
     let served = std::future::poll_fn(|context| {

@@ -5,9 +5,9 @@
 //! and while the disk stalls the queue fills and then drops.
 //!
 //! It parks while nothing is there rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield`
-//! when hits come faster than it sleeps, which cost a third of a hit. It does not wait for a group to grow either: while
-//! it writes one, the cores fill the next, and the more there is to do the larger that is. A nap of 0.3 ms between groups
-//! cost 0.4 µs a hit and most of a pixel's latency.
+//! when hits come faster than it sleeps, which cost a third of a hit. Under load it does not wait for a group to grow: while
+//! it writes one, the cores fill the next, and the more there is to do the larger that is (a nap between all groups cost
+//! 0.4 µs a hit). Only after a small one it gathers for a moment, [`SMALL_GROUP_PAUSE`].
 
 use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 const SMALL_GROUP_HITS: u64 = 16;
 
 /// How long the writer gathers after a small group: a group costs as much as some hits, whatever it holds.
-const SMALL_GROUP_PAUSE: Duration = Duration::from_micros(200);
+const SMALL_GROUP_PAUSE: Duration = Duration::from_micros(300);
 
 /// How long it parks at most while nothing comes: old segments are ended and a closed queue is seen at this pace.
 const PARK_MAX: Duration = Duration::from_millis(250);

@@ -1,0 +1,95 @@
+//! The drain of a spool into a real PostgreSQL of this bench's own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use loadtest::postgres::Postgres;
+use pixeld::config::SpoolKeep;
+use pixeld::db::{Database, migrate};
+use pixeld::hit::{Hit, now_us};
+use pixeld::ingest::appender::Appender;
+use pixeld::ingest::loader::{Loader, LoaderOptions};
+use pixeld::ingest::queue::Batch;
+use pixeld::ingest::spool::disk::RealDisk;
+use pixeld::ingest::spool::{Published, Spool, SpoolRoom};
+use pixeld::metrics::Metrics;
+use pixeld::shutdown;
+use uuid::Uuid;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+
+/// Hits of one drain.
+const HITS: u64 = 100_000;
+
+/// A spool of [`HITS`] hits, written to its end.
+fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> (Arc<Spool>, Arc<SpoolRoom>) {
+    let spool = Spool::new(folder, Uuid::new_v4(), Published::default());
+    let room = Arc::new(SpoolRoom::new(0, u64::MAX));
+    let mut appender = Appender::new(Arc::clone(&spool), Arc::clone(&room), Arc::new(RealDisk), Arc::clone(metrics));
+    for first in (0..HITS).step_by(100) {
+        let mut bytes = Vec::new();
+        for number in first..first + 100 {
+            let hit = Hit {
+                at_us: now_us(),
+                sent_at_s: 0,
+                image: IMAGE,
+                message: Uuid::from_u128(7),
+                recipient: Uuid::new_v4(),
+                network: 0,
+                prefetch: false,
+                address: Some(std::net::IpAddr::from([66, 249, 84, number as u8])),
+                user_agent: "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
+            };
+            hit.encode(&mut bytes);
+        }
+        appender.append(&[Batch { core: 0, number: first, count: 100, bytes }]).expect("the disk has room");
+        appender.synced(u64::MAX);
+    }
+    appender.close();
+    (spool, room)
+}
+
+/// The time that the loader takes for a spool.
+fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
+    let dir = tempfile::tempdir().expect("a directory");
+    let metrics = Metrics::new(0);
+    let (spool, room) = written(dir.path(), &metrics);
+    let options = LoaderOptions {
+        spools: dir.path().to_owned(),
+        throttle: Some(Duration::from_secs(3600)),
+        retention: None,
+        keep: SpoolKeep { age: Duration::ZERO, bytes: 0 },
+        node: "bench".to_owned(),
+    };
+    let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), room, vec![spool], None);
+    let (trigger, drain) = shutdown::drain();
+    trigger.ask(Duration::from_secs(60));
+    let started = Instant::now();
+    let left = runtime.block_on(loader.run(std::future::ready(()), drain));
+    assert_eq!((left, metrics.loaded.get()), (0, HITS));
+    started.elapsed()
+}
+
+fn drains(criterion: &mut Criterion) {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let database = Database::external(&postgres.url()).expect("its URL");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(migrate::run(&database)).expect("migrations");
+    let image = format!(
+        "INSERT INTO images (id, media_type, width, height, bytes, sha256) VALUES ('{IMAGE}', 'image/gif', 1, 1, 'x', sha256('x'))"
+    );
+    postgres.query(&image).expect("an image");
+    let mut group = criterion.benchmark_group("drain into PostgreSQL");
+    group.throughput(Throughput::Elements(HITS)).sample_size(10).measurement_time(Duration::from_secs(10));
+    group.bench_function("100,000 hits", |bencher| {
+        bencher.iter_custom(|count| (0..count).map(|_| drain(&runtime, &database)).sum());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, drains);
+criterion_main!(benches);

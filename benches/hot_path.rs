@@ -1,0 +1,157 @@
+//! The parts of a request's path, one by one.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pixeld::edge::limits::{Limits, Sketch};
+use pixeld::edge::route::route;
+use pixeld::hit::{Hit, now_us};
+use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
+use pixeld::ingest::copy::{self, Row};
+use pixeld::ingest::judge::{Bounds, UserAgentId, judge};
+use pixeld::ingest::spool::frame::{self, FrameKey};
+use pixeld::ingest::throttle::Throttle;
+use uuid::Uuid;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+
+/// Hits in a frame and a batch of these benches.
+const HITS: u32 = 1000;
+
+fn hit(number: u64) -> Hit<'static> {
+    Hit {
+        at_us: 1_800_000_000_000_000 + number as i64,
+        sent_at_s: 0,
+        image: IMAGE,
+        message: Uuid::from_u128(7),
+        recipient: Uuid::from_u64_pair(8, number + 1),
+        network: 0,
+        prefetch: false,
+        address: Some(IpAddr::from([66, 249, 84, number as u8])),
+        user_agent: USER_AGENT,
+    }
+}
+
+fn encoded(count: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    (0..u64::from(count)).for_each(|number| hit(number).encode(&mut bytes));
+    bytes
+}
+
+fn edge(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("edge");
+    let path = format!("/image/{IMAGE}_{}_{}.gif", Uuid::from_u128(7), Uuid::from_u128(8));
+    group.bench_function("path parsing", |bencher| bencher.iter(|| route(black_box(&path))));
+
+    let (images, _wanted) = ImageCache::new(1 << 30);
+    for id in 0..10_000 {
+        let id = if id == 0 { IMAGE } else { Uuid::from_u128(id) };
+        images.note_known(id, 1);
+        images.put(id, 1, Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
+    }
+    group.bench_function("image look-up", |bencher| bencher.iter(|| images.lookup(black_box(IMAGE))));
+
+    let (limits, sketch) = (Limits::new(NonZeroU32::new(1000), 1), Sketch::default());
+    let mut number = 0_u32;
+    group.bench_function("address rate, many quiet addresses", |bencher| {
+        bencher.iter(|| {
+            number = number.wrapping_add(1);
+            if number.is_multiple_of(100_000) {
+                sketch.clear();
+            }
+            limits.allows(&sketch, IpAddr::from(number.to_be_bytes()))
+        });
+    });
+
+    let (mut out, one) = (Vec::with_capacity(1 << 20), hit(1));
+    group.bench_function("hit encoding", |bencher| {
+        bencher.iter(|| {
+            if out.len() > 1 << 19 {
+                out.clear();
+            }
+            black_box(&one).encode(&mut out);
+        });
+    });
+    group.bench_function("clock", |bencher| bencher.iter(now_us));
+    group.finish();
+}
+
+fn spool(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("spool, 1000 hits");
+    group.throughput(Throughput::Elements(u64::from(HITS)));
+    let (key, payload) = (FrameKey::of(Uuid::from_u128(1)), encoded(HITS));
+    let mut out = Vec::with_capacity(payload.len() + 64);
+    group.bench_function("frame write", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            let start = frame::begin(&mut out);
+            out.extend_from_slice(black_box(&payload));
+            frame::finish(&mut out, start, key, 0, HITS);
+        });
+    });
+    group.bench_function("frame read", |bencher| {
+        bencher.iter(|| {
+            let frame = frame::decode(key, black_box(&out)).expect("it was written");
+            let (mut rest, mut hits) = (frame.payload, 0);
+            while let Ok((_, behind)) = Hit::decode(rest) {
+                rest = behind;
+                hits += 1;
+            }
+            assert_eq!(hits, HITS);
+        });
+    });
+    group.finish();
+}
+
+fn load(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("load, 1000 hits");
+    group.throughput(Throughput::Elements(u64::from(HITS)));
+    let hits: Vec<Hit<'_>> = (0..u64::from(HITS)).map(hit).collect();
+    let mut out = BytesMut::new();
+    group.bench_function("COPY encoding", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            copy::begin(&mut out);
+            for (seq, hit) in hits.iter().enumerate() {
+                let row = Row {
+                    at_us: hit.at_us,
+                    seq: seq as i64,
+                    user_agent: 5,
+                    sent_at_s: 0,
+                    message: hit.message,
+                    recipient: hit.recipient,
+                    image: hit.image,
+                    spool: 1,
+                    class: 0,
+                    rule: 0,
+                    network: 0,
+                    prefetch: false,
+                    address: hit.address,
+                };
+                copy::put(&mut out, &row);
+            }
+            copy::end(&mut out);
+        });
+    });
+    let throttle = Throttle::new(Duration::from_secs(3600), [7; 16]);
+    let bounds = Bounds { now_us: 1_800_000_000_000_000, built_us: 0, retention: None };
+    group.bench_function("judging with the throttle", |bencher| {
+        bencher.iter(|| {
+            let user_agent = |_: &str| UserAgentId { own: 5, stored: 5 };
+            judge(black_box(&hits), 0, 1, bounds, Some(&throttle), |_, _| true, user_agent)
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, edge, spool, load);
+criterion_main!(benches);
