@@ -1,12 +1,16 @@
 # The commands of the README. What they do stands in scripts/, where a shell can check it.
 
-.PHONY: help run build test lint
+.PHONY: help run build test lint bench load compare instructions
 
 help:
-	@echo "make run    install PostgreSQL if it is missing, build, and serve (Ctrl-C stops everything)"
-	@echo "make test   install what the tests need, and run them all"
-	@echo "make lint   formatting, clippy, documentation, licenses and advisories, scripts"
-	@echo "make build  build target/release/pixeld"
+	@echo "make run           install PostgreSQL if it is missing, build, and serve (Ctrl-C stops everything)"
+	@echo "make test          install what the tests need, and run them all"
+	@echo "make lint          formatting, clippy, documentation, licenses and advisories, scripts"
+	@echo "make build         build target/release/pixeld"
+	@echo "make bench         time the parts of the path, a whole request, and the drain into PostgreSQL"
+	@echo "make load          one load, reconciled with PostgreSQL (options: make load ARGS='--rate 20000 --seconds 30')"
+	@echo "make compare       pixeld against nginx, several rounds; writes loadtest/RESULTS.md"
+	@echo "make instructions  count a request's instructions, and fail beyond the limit"
 
 build:
 	@scripts/check-rust.sh
@@ -24,3 +28,25 @@ test:
 lint:
 	@scripts/check-rust.sh
 	@scripts/lint.sh
+
+bench:
+	@scripts/check-rust.sh
+	@scripts/install-postgresql.sh
+	cargo bench --locked --bench hot_path --bench request --bench drain
+
+load:
+	@scripts/check-rust.sh
+	@scripts/install-postgresql.sh
+	cargo build --release --locked --workspace
+	cargo run --release --locked --package loadtest -- run $(ARGS)
+
+compare:
+	@scripts/check-rust.sh
+	@scripts/install-load-tools.sh
+	cargo build --release --locked --workspace
+	cargo run --release --locked --package loadtest -- compare $(ARGS)
+
+instructions:
+	@scripts/check-rust.sh
+	@scripts/install-load-tools.sh valgrind
+	@scripts/instructions.sh

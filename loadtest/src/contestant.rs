@@ -169,6 +169,12 @@ pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
     Ok((server, image))
 }
 
+/// nginx, also where it is kept from users' PATH.
+fn nginx_program() -> &'static str {
+    let of_debian = "/usr/sbin/nginx";
+    if std::path::Path::new(of_debian).exists() { of_debian } else { "nginx" }
+}
+
 /// A running nginx; stopped when dropped.
 pub struct Nginx {
     child: Child,
@@ -188,7 +194,7 @@ impl Nginx {
         let error_log = fs::File::create(dir.path().join("stderr"))?;
         let child = Command::new(&words[0])
             .args(&words[1..])
-            .args(["nginx", "-p"])
+            .args([nginx_program(), "-p"])
             .arg(dir.path())
             .arg("-c")
             .arg(dir.path().join("nginx.conf"))

@@ -40,7 +40,8 @@ pub fn described() -> String {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         line.map(|line| line.trim_start_matches([' ', '\t', ':']).to_owned())
     };
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // Of the machine, not of this process, which may keep to some of them.
+    let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default().matches("\nprocessor").count() + 1;
     let memory = line("/proc/meminfo", "MemTotal").and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
     format!(
         "{}, {cores} cores, {} GiB, Linux {}",

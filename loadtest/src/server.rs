@@ -202,6 +202,8 @@ impl Server {
     pub fn at_rest(&self, limit: Duration) -> anyhow::Result<Metrics> {
         let mut last = None;
         let rest = wait_until("everything loaded", limit, || {
+            // Not too often: to be asked costs the server, too, and that may be measured.
+            std::thread::sleep(Duration::from_millis(45));
             let Ok(metrics) = self.metrics() else { return false };
             let is_at_rest = metrics.get("pixeld_hits_queued") == 0.0 && metrics.get("pixeld_hits_spooled") == 0.0;
             // What is being answered right now is in neither yet.

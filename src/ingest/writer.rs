@@ -7,7 +7,7 @@
 //! It parks while nothing is there rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield`
 //! when hits come faster than it sleeps, which cost a third of a hit. Under load it does not wait for a group to grow: while
 //! it writes one, the cores fill the next, and the more there is to do the larger that is (a nap between all groups cost
-//! 0.4 µs a hit). Only after a small one it gathers for a moment, [`SMALL_GROUP_PAUSE`].
+//! 0.4 µs a hit). Only after a small one it gathers for a moment.
 
 use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs what the comparison with nginx needs and this machine lacks: nginx, psql, taskset, PostgreSQL. With a program's
+# name: only that one, whose package has the same name.
+set -eu
+here=$(dirname "$0")
+
+missing=
+wants() { command -v "$1" >/dev/null || missing="$missing $2"; }
+if [ $# -gt 0 ]; then
+    wants "$1" "$1"
+else
+    "$here/install-postgresql.sh"
+    # Debian keeps nginx where users' PATH does not look.
+    [ -x /usr/sbin/nginx ] || wants nginx nginx-light
+    wants psql postgresql-client
+    wants taskset util-linux
+fi
+if [ -z "$missing" ]; then exit 0; fi
+if ! command -v apt-get >/dev/null; then
+    echo "These are needed and there is no apt-get to install them:$missing" >&2
+    exit 1
+fi
+# shellcheck disable=SC2086 # one word a package
+"$here/apt-install.sh" $missing
