@@ -13,7 +13,7 @@ use pixeld::edge::route::route;
 use pixeld::hit::{Hit, now_us};
 use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
 use pixeld::ingest::copy::{self, Row};
-use pixeld::ingest::judge::{Bounds, UserAgentId, judge};
+use pixeld::ingest::judge::{Bounds, Judging, UserAgentId};
 use pixeld::ingest::spool::frame::{self, FrameKey};
 use pixeld::ingest::throttle::Throttle;
 use uuid::Uuid;
@@ -147,7 +147,9 @@ fn load(criterion: &mut Criterion) {
     group.bench_function("judging with the throttle", |bencher| {
         bencher.iter(|| {
             let user_agent = |_: &str| UserAgentId { own: 5, stored: 5 };
-            judge(black_box(&hits), 0, 1, bounds, Some(&throttle), |_, _| true, user_agent)
+            let mut judging = Judging::new(black_box(&hits), 0, 1, bounds, Some(&throttle), |_, _| true, user_agent);
+            while judging.next_rows().is_some() {}
+            judging.finish()
         });
     });
     group.finish();

@@ -14,9 +14,6 @@ use uuid::Uuid;
 
 use crate::ingest::copy::COPY_HITS;
 
-/// Bytes of COPY input sent at a time.
-const COPY_CHUNK_BYTES: usize = 256 << 10;
-
 /// Held while a partition is made, so that one node at a time does it.
 const PARTITION_LOCK: i64 = 0x7069_7865_6c64_0002;
 
@@ -194,37 +191,79 @@ pub async fn make_partition(client: &Client, day: time::Date) -> Result<(), Erro
     outcome
 }
 
-/// Brings a batch in one transaction: locks the mark, copies the rows, moves the mark, records the batch. Returns the
-/// database's clock, in µs since 1970.
-///
-/// # Errors
-/// [`BatchError`]; after `Unclear` and `Count` the connection must not be used again.
-pub async fn bring(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<i64, BatchError> {
-    client.batch_execute("BEGIN").await?;
-    let outcome = bring_in_transaction(client, batch, rows).await;
-    match outcome {
-        Ok(now_us) => {
-            client.batch_execute("COMMIT").await?;
-            Ok(now_us)
-        }
-        Err(error @ (BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_))) => {
-            client.batch_execute("ROLLBACK").await?;
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
+/// Rows that were copied in a transaction that [`finish`] ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Copied {
+    /// How many, as PostgreSQL says.
+    pub rows: u64,
+    /// The database's clock, in µs since 1970.
+    pub now_us: i64,
 }
 
-async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesMut) -> Result<i64, BatchError> {
+/// Begins the one transaction of a batch: locks the mark of `spool`, which must be at `first_seq`, and copies the rows.
+/// `next_rows` gives the COPY stream part by part, and while it makes one, PostgreSQL works on the last; nothing at all
+/// copies nothing.
+///
+/// # Errors
+/// [`BatchError`]; after `Unclear` the connection must not be used again, after the others the transaction is undone.
+pub async fn copy(
+    client: &Client,
+    spool: i32,
+    first_seq: u64,
+    next_rows: impl FnMut() -> Option<BytesMut>,
+) -> Result<Copied, BatchError> {
+    client.batch_execute("BEGIN").await?;
+    let outcome = copy_in_transaction(client, spool, first_seq, next_rows).await;
+    if let Err(BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_)) = &outcome {
+        client.batch_execute("ROLLBACK").await?;
+    }
+    outcome
+}
+
+async fn copy_in_transaction(
+    client: &Client,
+    spool: i32,
+    first_seq: u64,
+    mut next_rows: impl FnMut() -> Option<BytesMut>,
+) -> Result<Copied, BatchError> {
     let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM spool_marks \
                 WHERE spool = $1 FOR UPDATE";
-    let mark = client.query_one(lock, &[&batch.spool]).await?;
+    let mark = client.query_one(lock, &[&spool]).await?;
     let next_seq = mark.get::<_, i64>(0) as u64;
-    if next_seq != batch.first_seq {
+    if next_seq != first_seq {
         return Err(BatchError::MarkMoved(next_seq));
     }
-    if batch.loaded > 0 {
-        copy_rows(client, batch.loaded, rows).await?;
+    let rows = match next_rows() {
+        Some(first) => copy_rows(client, first, next_rows).await.map_err(of_copy)?,
+        None => 0,
+    };
+    Ok(Copied { rows, now_us: mark.get(1) })
+}
+
+async fn copy_rows(
+    client: &Client,
+    first: BytesMut,
+    mut next_rows: impl FnMut() -> Option<BytesMut>,
+) -> Result<u64, Error> {
+    let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>(COPY_HITS).await?);
+    let mut rows = Some(first);
+    while let Some(part) = rows {
+        if let Err(closed) = sink.feed(part.freeze()).await {
+            // The server stopped listening; its reason comes with the end.
+            return sink.as_mut().finish().await.and(Err(closed));
+        }
+        rows = next_rows();
+    }
+    sink.as_mut().finish().await
+}
+
+/// Ends the transaction of [`copy`]: moves the mark, records the batch, commits.
+///
+/// # Errors
+/// [`BatchError`], and the connection must not be used again; whether it was committed, the mark says.
+pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Result<(), BatchError> {
+    if copied.rows != batch.loaded {
+        return Err(BatchError::Count { what: "rows copied", sent: batch.loaded, got: copied.rows });
     }
     let finish = "WITH mark AS (UPDATE spool_marks SET next_seq = $3, updated_at = clock_timestamp() \
                                 WHERE spool = $1 AND next_seq = $2 RETURNING spool) \
@@ -254,26 +293,7 @@ async fn bring_in_transaction(client: &Client, batch: &BatchRecord, rows: BytesM
     if written != 1 {
         return Err(BatchError::Count { what: "marks moved", sent: 1, got: written });
     }
-    Ok(mark.get(1))
-}
-
-async fn copy_rows(client: &Client, loaded: u64, mut rows: BytesMut) -> Result<(), BatchError> {
-    let copy = async {
-        let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>(COPY_HITS).await?);
-        while !rows.is_empty() {
-            let chunk = rows.split_to(rows.len().min(COPY_CHUNK_BYTES));
-            if let Err(closed) = sink.feed(chunk.freeze()).await {
-                // The server stopped listening; its reason comes with the end.
-                return sink.as_mut().finish().await.and(Err(closed));
-            }
-        }
-        sink.as_mut().finish().await
-    };
-    let copied = copy.await.map_err(of_copy)?;
-    if copied != loaded {
-        return Err(BatchError::Count { what: "rows copied", sent: loaded, got: copied });
-    }
-    Ok(())
+    Ok(client.batch_execute("COMMIT").await?)
 }
 
 /// What an error of the COPY means. Classes 22 and 23 speak of the data, but for a missing partition, which is our job.

@@ -1,5 +1,7 @@
 //! What becomes of each hit of a batch: a row, or a counted drop. Pure: hits and what is known in, rows and counts out.
 //!
+//! Rows come out in slices, so that PostgreSQL works on the last one while the next is judged.
+//!
 //! A hit is thrown away for its age or its image before the throttle sees it, so that a token is never spent by a hit that
 //! is dropped for another reason. Nothing is dropped for what fetched it.
 
@@ -16,6 +18,9 @@ use crate::hit::Hit;
 /// How far ahead of the database's clock a hit's time may be, in µs.
 const FUTURE_MAX_US: i64 = 3_600_000_000;
 
+/// Hits that are judged between two slices of rows.
+const SLICE_HITS: usize = 512;
+
 /// What a batch is judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -25,6 +30,35 @@ pub struct Bounds {
     pub built_us: i64,
     /// Hits older than this are not kept.
     pub retention: Option<Duration>,
+}
+
+impl Bounds {
+    /// A hit's time, moved into what can be true.
+    fn clamp(&self, at_us: i64) -> i64 {
+        at_us.clamp(self.built_us.min(self.now_us), self.now_us.saturating_add(FUTURE_MAX_US))
+    }
+
+    /// Hits from before are expired.
+    fn oldest_us(&self) -> i64 {
+        let age_us = |age: Duration| i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
+        self.retention.map_or(i64::MIN, |age| self.now_us.saturating_sub(age_us(age)))
+    }
+
+    /// The days whose partitions the rows of these hits may need.
+    #[must_use]
+    pub fn days(&self, hits: &[Hit<'_>]) -> BTreeSet<Day> {
+        let oldest_us = self.oldest_us();
+        let mut days = BTreeSet::new();
+        let mut last = None;
+        for at_us in hits.iter().map(|hit| self.clamp(hit.at_us)).filter(|&at_us| at_us >= oldest_us) {
+            let day = Day::of(at_us);
+            if last != Some(day) {
+                days.insert(day);
+                last = Some(day);
+            }
+        }
+        days
+    }
 }
 
 /// What is known of a user agent.
@@ -62,11 +96,9 @@ impl Day {
     }
 }
 
-/// A judged batch.
-#[derive(Debug, Default)]
+/// What came of a judged batch.
+#[derive(Debug)]
 pub struct Judged {
-    /// The rows, a whole COPY stream.
-    pub rows: BytesMut,
     /// How many rows.
     pub loaded: u64,
     /// Hits held back by the throttle.
@@ -83,54 +115,102 @@ pub struct Judged {
     pub min_at_us: i64,
     /// The latest row.
     pub max_at_us: i64,
-    /// The days that have rows.
-    pub days: BTreeSet<Day>,
     /// To be spent once the rows are committed.
     pub tokens: BatchTokens,
 }
 
-/// Judges `hits`, of which the first has the number `first_seq` in `spool`.
-pub fn judge(
-    hits: &[Hit<'_>],
+impl Default for Judged {
+    fn default() -> Judged {
+        Judged {
+            loaded: 0,
+            throttled: 0,
+            unknown_image: 0,
+            expired: 0,
+            clamped: 0,
+            user_agents_capped: 0,
+            min_at_us: i64::MAX,
+            max_at_us: i64::MIN,
+            tokens: BatchTokens::default(),
+        }
+    }
+}
+
+/// A batch that is being judged.
+pub struct Judging<'a, Existed, UserAgent> {
+    hits: &'a [Hit<'a>],
+    /// How many are judged.
+    done: usize,
     first_seq: u64,
     spool: i32,
     bounds: Bounds,
-    throttle: Option<&Throttle>,
-    existed: impl Fn(Uuid, i64) -> bool,
-    user_agent: impl Fn(&str) -> UserAgentId,
-) -> Judged {
-    let mut judged = Judged { min_at_us: i64::MAX, max_at_us: i64::MIN, ..Judged::default() };
-    let retention_us = bounds.retention.map(|age| i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
-    let oldest_us = retention_us.map_or(i64::MIN, |age| bounds.now_us.saturating_sub(age));
-    judged.rows.reserve(64 + hits.len() * 192);
-    copy::begin(&mut judged.rows);
-    let mut last_day = None;
-    for (seq, hit) in (first_seq..).zip(hits) {
-        let at_us = hit.at_us.clamp(bounds.built_us.min(bounds.now_us), bounds.now_us.saturating_add(FUTURE_MAX_US));
+    throttle: Option<&'a Throttle>,
+    existed: Existed,
+    user_agent: UserAgent,
+    judged: Judged,
+}
+
+impl<'a, Existed, UserAgent> Judging<'a, Existed, UserAgent>
+where
+    Existed: Fn(Uuid, i64) -> bool,
+    UserAgent: Fn(&str) -> UserAgentId,
+{
+    /// Begins with `hits`, of which the first has the number `first_seq` in `spool`.
+    #[must_use]
+    pub fn new(
+        hits: &'a [Hit<'a>],
+        first_seq: u64,
+        spool: i32,
+        bounds: Bounds,
+        throttle: Option<&'a Throttle>,
+        existed: Existed,
+        user_agent: UserAgent,
+    ) -> Self {
+        Judging { hits, done: 0, first_seq, spool, bounds, throttle, existed, user_agent, judged: Judged::default() }
+    }
+
+    /// The next part of the COPY stream; nothing behind its end, and nothing at all where there are no hits.
+    pub fn next_rows(&mut self) -> Option<BytesMut> {
+        let slice = &self.hits[self.done..self.hits.len().min(self.done + SLICE_HITS)];
+        if slice.is_empty() {
+            return None;
+        }
+        let mut rows = BytesMut::with_capacity(64 + slice.len() * 192);
+        if self.done == 0 {
+            copy::begin(&mut rows);
+        }
+        let oldest_us = self.bounds.oldest_us();
+        for (seq, hit) in (self.first_seq + self.done as u64..).zip(slice) {
+            self.judge(seq, hit, oldest_us, &mut rows);
+        }
+        self.done += slice.len();
+        if self.done == self.hits.len() {
+            copy::end(&mut rows);
+        }
+        Some(rows)
+    }
+
+    fn judge(&mut self, seq: u64, hit: &Hit<'_>, oldest_us: i64, rows: &mut BytesMut) {
+        let judged = &mut self.judged;
+        let at_us = self.bounds.clamp(hit.at_us);
         if at_us < oldest_us {
             judged.expired += 1;
-            continue;
+            return;
         }
-        if !existed(hit.image, hit.at_us) {
+        if !(self.existed)(hit.image, hit.at_us) {
             judged.unknown_image += 1;
-            continue;
+            return;
         }
-        let user_agent = user_agent(hit.user_agent);
-        let token = throttle.and_then(|throttle| throttle.token(hit, user_agent.own).map(|token| (throttle, token)));
+        let user_agent = (self.user_agent)(hit.user_agent);
+        let token = self.throttle.and_then(|throttle| Some((throttle, throttle.token(hit, user_agent.own)?)));
         if token.is_some_and(|(throttle, token)| !judged.tokens.take(throttle, token)) {
             judged.throttled += 1;
-            continue;
+            return;
         }
         judged.clamped += u64::from(at_us != hit.at_us);
         judged.user_agents_capped += u64::from(user_agent.own != user_agent.stored);
         judged.loaded += 1;
         judged.min_at_us = judged.min_at_us.min(at_us);
         judged.max_at_us = judged.max_at_us.max(at_us);
-        let day = Day::of(at_us);
-        if last_day != Some(day) {
-            judged.days.insert(day);
-            last_day = Some(day);
-        }
         let row = Row {
             at_us,
             seq: seq as i64,
@@ -139,7 +219,7 @@ pub fn judge(
             message: hit.message,
             recipient: hit.recipient,
             image: hit.image,
-            spool,
+            spool: self.spool,
             // Every hit is `unknown` by rule 0, "not judged yet", until there are rules.
             class: 0,
             rule: 0,
@@ -147,10 +227,15 @@ pub fn judge(
             prefetch: hit.prefetch,
             address: hit.address,
         };
-        copy::put(&mut judged.rows, &row);
+        copy::put(rows, &row);
     }
-    copy::end(&mut judged.rows);
-    judged
+
+    /// What came of it. All rows must have been taken.
+    #[must_use]
+    pub fn finish(self) -> Judged {
+        debug_assert_eq!(self.done, self.hits.len(), "every hit is judged");
+        self.judged
+    }
 }
 
 #[cfg(test)]
@@ -178,7 +263,9 @@ mod tests {
         let retention = retention_days.map(|days| Duration::from_secs(days * 86_400));
         let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention };
         let ids = |_: &str| UserAgentId { own: 1, stored: 1 };
-        judge(hits, 0, 1, bounds, throttle, |image, _| image == Uuid::from_u128(1), ids)
+        let mut judging = Judging::new(hits, 0, 1, bounds, throttle, |image, _| image == Uuid::from_u128(1), ids);
+        while judging.next_rows().is_some() {}
+        judging.finish()
     }
 
     #[test]
@@ -186,7 +273,6 @@ mod tests {
         let judged = judge_all(&[hit(1, 0), hit(2, i64::MAX), hit(3, NOW), hit(4, i64::MIN)], None, None);
         assert_eq!((judged.loaded, judged.clamped), (4, 3));
         assert_eq!((judged.min_at_us, judged.max_at_us), (NOW - 100 * DAY, NOW + FUTURE_MAX_US));
-        assert_eq!(judged.days.len(), 2, "a partition for each day with a row, none for those between");
     }
 
     #[test]
@@ -202,5 +288,41 @@ mod tests {
         let judged = judge_all(&[unknown.clone(), unknown, hit(1, NOW), hit(1, NOW)], Some(&throttle), None);
         assert_eq!((judged.loaded, judged.unknown_image, judged.throttled), (1, 2, 1));
         assert_eq!(judged.tokens.into_tokens().count(), 1);
+    }
+
+    #[test]
+    fn a_partition_is_made_for_each_day_with_a_hit_and_none_for_those_between() {
+        let bounds =
+            Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: Some(Duration::from_secs(50 * 86_400)) };
+        let hits = [hit(1, NOW), hit(2, NOW - 10 * DAY), hit(3, NOW), hit(4, 0)];
+        let days: Vec<Day> = bounds.days(&hits).into_iter().collect();
+        assert_eq!(days, [Day::of(NOW - 10 * DAY), Day::of(NOW)], "the one beyond the retention needs none");
+    }
+
+    #[test]
+    fn slices_of_rows_are_one_stream_with_consecutive_numbers() {
+        for count in [0, 1, SLICE_HITS - 1, SLICE_HITS, SLICE_HITS + 1, 3 * SLICE_HITS] {
+            let hits: Vec<Hit<'_>> = (1..=count as u128).map(|recipient| hit(recipient, NOW)).collect();
+            let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
+            let ids = |_: &str| UserAgentId { own: 1, stored: 1 };
+            let mut judging = Judging::new(&hits, 70, 1, bounds, None, |_, _| true, ids);
+            let mut stream = Vec::new();
+            while let Some(rows) = judging.next_rows() {
+                stream.extend_from_slice(&rows);
+            }
+            assert_eq!(judging.finish().loaded, count as u64);
+            if count == 0 {
+                assert!(stream.is_empty());
+                continue;
+            }
+            let (begin, end) = (19, stream.len() - 2);
+            assert!(stream.starts_with(b"PGCOPY\n") && stream.ends_with(&[0xff, 0xff]));
+            let row = (end - begin) / count;
+            for n in 0..count {
+                // Behind the number of columns and the time: the length of the number, then the number.
+                let seq = begin + n * row + 2 + 12 + 4;
+                assert_eq!(stream[seq..seq + 8], (70 + n as i64).to_be_bytes());
+            }
+        }
     }
 }

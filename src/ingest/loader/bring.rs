@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::{Clock, Loader, PATIENCE, within};
-use crate::db::hits::{self as queries, BatchError, BatchRecord};
+use crate::db::hits::{self as queries, BatchError, BatchRecord, Copied};
 use crate::hit::Hit;
-use crate::ingest::judge::{self, Bounds, Day, Judged};
+use crate::ingest::judge::{Bounds, Day, Judged, Judging};
 use crate::ingest::spool::frame;
 use crate::ingest::spool::reader::Chunk;
 use crate::ingest::spool::recovery::{copy_aside, quarantine};
@@ -94,17 +93,31 @@ impl Loader {
         let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
         let bounds =
             Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
+        self.make_partitions(&bounds.days(piece.hits)).await?;
+        let started = Instant::now();
         let known = &self.known;
-        let first_hit = piece.first_seq + piece.missing;
-        let mut judged = judge::judge(
+        let mut judging = Judging::new(
             piece.hits,
-            first_hit,
+            piece.first_seq + piece.missing,
             spool,
             bounds,
             self.throttle.as_ref(),
             |image, at_us| known.had_image(image, at_us),
             |text| known.user_agent(text),
         );
+        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+        let copying = queries::copy(&session.client, spool, piece.first_seq, || judging.next_rows());
+        let copied = match patiently(&mut self.patience, copying).await? {
+            Ok(copied) => copied,
+            Err(BatchError::MarkMoved(mark)) => return Ok(Brought::Elsewhere(mark)),
+            Err(BatchError::Data(error)) => return Ok(Brought::Refused(said_by(&error))),
+            Err(error @ BatchError::Partition(_)) => {
+                self.partitions.clear();
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let judged = judging.finish();
         let record = BatchRecord {
             spool,
             first_seq: piece.first_seq,
@@ -117,29 +130,24 @@ impl Loader {
             quarantined: 0,
             at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
         };
-        self.make_partitions(&judged.days).await?;
-        let rows = std::mem::take(&mut judged.rows);
-        self.commit(at, record, judged, rows).await
+        self.commit(at, record, judged, copied).await?;
+        self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(Brought::Committed)
     }
 
     /// Commits a batch and counts it. An error means that the outcome is unclear, and that the connection must go; the
     /// batch is counted then if the mark, once it is read again, says that it is in.
-    async fn commit(
-        &mut self,
-        at: usize,
-        record: BatchRecord,
-        judged: Judged,
-        rows: BytesMut,
-    ) -> anyhow::Result<Brought> {
-        self.pending = Some(Pending { spool: self.sources[at].spool.uuid, record, judged });
-        let outcome = self.try_commit(&record, rows).await?;
-        match (outcome, self.pending.take()) {
-            (Brought::Committed, Some(pending)) => {
-                self.count(at, pending);
-                Ok(Brought::Committed)
-            }
-            (other, _) => Ok(other),
+    async fn commit(&mut self, at: usize, record: BatchRecord, judged: Judged, copied: Copied) -> anyhow::Result<()> {
+        let pending = Pending { spool: self.sources[at].spool.uuid, record, judged };
+        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+        self.pending = Some(pending);
+        patiently(&mut self.patience, queries::finish(&session.client, &record, copied)).await??;
+        self.clock = Clock { database_us: copied.now_us, read: Instant::now() };
+        self.patience = PATIENCE.0;
+        if let Some(pending) = self.pending.take() {
+            self.count(at, pending);
         }
+        Ok(())
     }
 
     /// The mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
@@ -150,32 +158,6 @@ impl Loader {
         {
             tracing::info!(spool = %pending.spool, mark, "the batch whose answer was lost is in");
             self.count(at, pending);
-        }
-    }
-
-    async fn try_commit(&mut self, record: &BatchRecord, rows: BytesMut) -> anyhow::Result<Brought> {
-        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let started = Instant::now();
-        let outcome = tokio::time::timeout(self.patience, queries::bring(&session.client, record, rows)).await;
-        let Ok(outcome) = outcome else {
-            let waited = self.patience;
-            self.patience = (self.patience * 2).min(PATIENCE.1);
-            anyhow::bail!("a batch took longer than {waited:?}");
-        };
-        match outcome {
-            Ok(now_us) => {
-                self.clock = Clock { database_us: now_us, read: Instant::now() };
-                self.patience = PATIENCE.0;
-                self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
-                Ok(Brought::Committed)
-            }
-            Err(BatchError::MarkMoved(mark)) => Ok(Brought::Elsewhere(mark)),
-            Err(BatchError::Data(error)) => Ok(Brought::Refused(said_by(&error))),
-            Err(error @ BatchError::Partition(_)) => {
-                self.partitions.clear();
-                Err(error.into())
-            }
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -214,11 +196,10 @@ impl Loader {
             quarantined: piece.hits.len() as u64,
             ..BatchRecord::default()
         };
-        match self.commit(at, record, Judged::default(), BytesMut::new()).await? {
-            Brought::Committed => Ok(()),
-            Brought::Refused(reason) => anyhow::bail!("PostgreSQL refuses the record of a refused hit: {reason}"),
-            Brought::Elsewhere(mark) => anyhow::bail!("the mark moved to {mark} meanwhile"),
-        }
+        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+        let nothing = queries::copy(&session.client, spool, piece.first_seq, || None);
+        let copied = patiently(&mut self.patience, nothing).await??;
+        self.commit(at, record, Judged::default(), copied).await
     }
 
     fn count(&mut self, at: usize, Pending { record, judged, .. }: Pending) {
@@ -242,6 +223,16 @@ impl Loader {
             throttle.spend(judged.tokens.into_tokens());
         }
     }
+}
+
+/// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
+/// slow server never meets would try the same batch for ever.
+async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
+    let waited = *patience;
+    tokio::time::timeout(waited, part).await.map_err(|_| {
+        *patience = (waited * 2).min(PATIENCE.1);
+        anyhow::anyhow!("a part of a batch took longer than {waited:?}")
+    })
 }
 
 /// The server's own words, without the row that they may quote: it holds an address and ids.
