@@ -329,8 +329,12 @@ impl Appender {
 impl Unsynced {
     /// Lets the oldest frames go where there are too many bytes.
     fn bound(&mut self) {
+        if self.bytes.len() <= UNSYNCED_BYTES_MAX {
+            return;
+        }
         let mut bytes = 0;
-        while self.bytes.len() - bytes > UNSYNCED_BYTES_MAX {
+        // Half of them at once, so that what stays is not moved for every group while the disk stalls.
+        while self.bytes.len() - bytes > UNSYNCED_BYTES_MAX / 2 {
             let Some((length, _)) = self.frames.pop_front() else { break };
             bytes += length;
             self.incomplete = true;

@@ -1,12 +1,16 @@
 //! Looks after the spools: removes what is loaded and need not be kept, and sets the levels that people watch.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::source::Source;
 use super::spool::SpoolRoom;
 use super::spool::disk::free_bytes;
+use super::spool::segment::SegmentId;
 use crate::config::SpoolKeep;
 use crate::metrics::Metrics;
 
@@ -24,6 +28,8 @@ pub struct House {
     room: Arc<SpoolRoom>,
     metrics: Arc<Metrics>,
     kept: Option<Instant>,
+    /// Since when each loaded segment is seen as such by this process; a restart begins anew.
+    loaded_since: HashMap<(Uuid, SegmentId), Instant>,
     appended: (Instant, u64),
     bytes_a_minute: f64,
 }
@@ -32,7 +38,16 @@ impl House {
     /// The house of the spools in `spools`.
     #[must_use]
     pub fn new(spools: PathBuf, keep: SpoolKeep, room: Arc<SpoolRoom>, metrics: Arc<Metrics>) -> House {
-        House { spools, keep, room, metrics, kept: None, appended: (Instant::now(), 0), bytes_a_minute: 0.0 }
+        House {
+            spools,
+            keep,
+            room,
+            metrics,
+            kept: None,
+            loaded_since: HashMap::new(),
+            appended: (Instant::now(), 0),
+            bytes_a_minute: 0.0,
+        }
     }
 
     /// Looks after `sources`, if it is time; spools that are gone leave the list.
@@ -46,11 +61,12 @@ impl House {
     }
 
     /// Returns the bytes of loaded segments that are kept.
-    fn remove_loaded(&self, sources: &mut Vec<Source>) -> u64 {
+    fn remove_loaded(&mut self, sources: &mut Vec<Source>) -> u64 {
         let mut kept_bytes = 0;
         // What waits must always find room beside what is only kept.
         let kept_bytes_max = self.keep.bytes.min(self.room.bytes_max / 2);
         let mut gone = Vec::new();
+        let mut still_kept = HashMap::new();
         // Newest first, so that the bound on bytes takes the oldest.
         for (at, source) in sources.iter().enumerate().rev() {
             // Only the mark says what is loaded; until it was read, there is but a hint.
@@ -58,9 +74,12 @@ impl House {
                 continue;
             }
             for kept in source.kept().into_iter().rev() {
+                let name = (source.spool.uuid, kept.id);
+                let since = self.loaded_since.get(&name).copied().unwrap_or_else(Instant::now);
                 let is_crowded = self.room.bytes() > self.room.bytes_max / 10 * 9;
-                if !is_crowded && kept.age < self.keep.age && kept_bytes + kept.bytes <= kept_bytes_max {
+                if !is_crowded && since.elapsed() < self.keep.age && kept_bytes + kept.bytes <= kept_bytes_max {
                     kept_bytes += kept.bytes;
+                    still_kept.insert(name, since);
                     continue;
                 }
                 match source.remove(kept) {
@@ -72,6 +91,7 @@ impl House {
                 }
             }
         }
+        self.loaded_since = still_kept;
         for at in gone {
             sources.remove(at);
         }

@@ -264,6 +264,8 @@ impl Loader {
         source.reader.seek(source.loaded_seq);
         let Ok(chunk) = source.reader.read(1) else { return };
         source.reader.seek(source.loaded_seq);
+        // Damage is counted when its hits are loaded, not each time that it is looked at.
+        source.reader.take_damages();
         if let Ok((hit, _)) = Hit::decode(&chunk.bytes) {
             self.metrics.oldest_at_us.store(hit.at_us, Ordering::Relaxed);
         }

@@ -7,7 +7,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use super::spool::reader::Reader;
 use super::spool::recovery::quarantine;
@@ -39,8 +38,6 @@ pub struct Kept {
     pub id: SegmentId,
     /// Its bytes.
     pub bytes: u64,
-    /// How long ago it was written last.
-    pub age: Duration,
 }
 
 impl Source {
@@ -101,11 +98,7 @@ impl Source {
         let all = published.segments.iter().enumerate();
         let segments: Vec<Segment> = all.take_while(|&(at, s)| loaded(at, s)).map(|(_, s)| *s).collect();
         drop(published);
-        let age = |id: SegmentId| {
-            let modified = fs::metadata(self.spool.path(id)).and_then(|m| m.modified()).ok();
-            modified.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
-        };
-        segments.into_iter().map(|s| Kept { id: s.id, bytes: s.length, age: age(s.id) }).collect()
+        segments.into_iter().map(|s| Kept { id: s.id, bytes: s.length }).collect()
     }
 
     fn is_done_in(&self, published: &super::spool::Published) -> bool {
