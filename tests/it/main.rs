@@ -7,7 +7,7 @@
 //! # Layout
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
-//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `browser`, `first_steps`: what people see.
+//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -25,3 +25,4 @@ mod limits;
 mod outage;
 mod proxy;
 mod support;
+mod telemetry;
