@@ -87,7 +87,16 @@ fn load(
     let pixels = contestant.pixels();
     let plan = Plan { target: contestant.target(), pixels, pace, reuse, connections, threads: 1, duration };
     let ledger = Ledger::new(16_000_000);
-    let outcome = generator::run(&plan, &ledger, &Control::default())?;
+    // In a thread of its own: what is started from here later, PostgreSQL for one, must not inherit the priority.
+    let outcome = std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            if !machine::go_first() {
+                eprintln!("without root the client shares its core with PostgreSQL, and latencies are partly its own");
+            }
+            generator::run(&plan, &ledger, &Control::default())
+        });
+        loading.join().unwrap_or_else(|_| anyhow::bail!("the load panicked"))
+    })?;
     let failed = outcome.refused + outcome.broken + outcome.timed_out;
     anyhow::ensure!(failed == 0, "{failed} requests were not answered with 200");
     contestant.settle()?;

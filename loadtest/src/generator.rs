@@ -2,17 +2,21 @@
 //!
 //! A closed loop sends the next request when an answer came: it finds the peak. An open loop sends at a set rate whatever
 //! the server does, and a latency counts from when its request was due, not from when it could be sent; a server that
-//! stalls for a second has then stalled all the requests of that second (no coordinated omission). It looks at the clock
-//! without a pause while a request is due within a millisecond, so it needs a core to itself.
+//! stalls for a second has then stalled all the requests of that second (no coordinated omission). A timer of the kernel
+//! wakes it when the next request is due, since the event loop itself waits for whole milliseconds only.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use mio::{Events, Poll, Token};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::connection::{Connection, Progress};
 use crate::ledger::Ledger;
@@ -191,7 +195,13 @@ struct Thread<'a> {
     rate: Option<f64>,
     connects: u64,
     sending: bool,
+    timer: TimerFd,
+    /// What the timer is set to.
+    armed: Option<Instant>,
 }
+
+/// The timer's name in the event loop.
+const TIMER: Token = Token(usize::MAX);
 
 impl<'a> Thread<'a> {
     fn new(
@@ -210,6 +220,8 @@ impl<'a> Thread<'a> {
             Pace::Open(rate) => Some(rate / threads as f64),
         };
         let outcome = Outcome::new()?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
         let connects = thread as u64 * 7919;
         Ok(Thread {
             plan,
@@ -223,6 +235,8 @@ impl<'a> Thread<'a> {
             rate,
             connects,
             sending: true,
+            timer,
+            armed: None,
         })
     }
 
@@ -240,15 +254,19 @@ impl<'a> Thread<'a> {
             if !self.sending && !self.slots.iter().any(|slot| matches!(slot.state, State::Waiting { .. })) {
                 break;
             }
-            // A wait is whole milliseconds; what is due sooner is looked for again and again.
-            let wait = due.map_or(Duration::from_millis(10), |due| due.saturating_duration_since(Instant::now()));
-            let wait =
-                if wait < Duration::from_millis(1) { Duration::ZERO } else { wait.min(Duration::from_millis(10)) };
-            match self.poll.poll(&mut events, Some(wait)) {
+            if let Some(due) = due
+                && self.armed != Some(due)
+            {
+                let wait = due.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+                let once = Expiration::OneShot(TimeSpec::from_duration(wait));
+                self.timer.set(once, TimerSetTimeFlags::empty())?;
+                self.armed = Some(due);
+            }
+            match self.poll.poll(&mut events, Some(Duration::from_millis(10))) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
-            for event in &events {
+            for event in events.iter().filter(|event| event.token() != TIMER) {
                 self.heed(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
             }
         }

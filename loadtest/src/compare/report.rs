@@ -102,8 +102,8 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     )?;
     writeln!(
         out,
-        "The server has core {} for itself (one thread that serves; pixeld's writer, syncer and loader run there too), the client and \
-         PostgreSQL have the others. Each request asks for a pixel of its own, with a mail client's user agent, from a client address of \
+        "The server has core {} for itself (one thread that serves; pixeld's writer, syncer and loader run there too), the client, which goes first there, and PostgreSQL \
+         have the others. Each request asks for a pixel of its own, with a mail client's user agent, from a client address of \
          its own (X-Forwarded-For; one in five is IPv6). Throttle and address rate are on, as by default. All servers run in turn within a \
          round; ratios are medians of the rounds' ratios. After each run every answer was reconciled with its row: nothing was lost \
          or doubled, else there would be no results.\n",
