@@ -25,6 +25,9 @@ use crate::pixels::Pixels;
 /// How long an answer is waited for.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// How long connections are waited for before the first request.
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
 /// How long a connection rests after it was refused.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -242,6 +245,9 @@ impl<'a> Thread<'a> {
 
     fn run(mut self, started: Instant) -> anyhow::Result<Outcome> {
         let mut events = Events::with_capacity(1024);
+        self.connect_all(&mut events)?;
+        // The schedule begins when there is something to send over.
+        let started = started.max(Instant::now());
         let mut looked = started;
         loop {
             let now = Instant::now();
@@ -272,6 +278,25 @@ impl<'a> Thread<'a> {
         }
         self.outcome.elapsed = started.elapsed();
         Ok(self.outcome)
+    }
+
+    /// Opens the connections, and waits for them for a moment: a server may refuse some.
+    fn connect_all(&mut self, events: &mut Events) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        self.look_after(begun);
+        // A connection that is ready would send at once in a closed loop.
+        let sending = std::mem::replace(&mut self.sending, false);
+        while begun.elapsed() < CONNECT_WAIT && self.slots.iter().any(|slot| slot.state == State::Connecting) {
+            match self.poll.poll(events, Some(Duration::from_millis(10))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in events.iter().filter(|event| event.token() != TIMER) {
+                self.heed(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
+            }
+        }
+        self.sending = sending;
+        Ok(())
     }
 
     /// Sends what is due; returns when the next is.
