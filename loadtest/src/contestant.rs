@@ -1,5 +1,6 @@
 //! The servers that are compared, each on a core of its own: nginx answering a constant, and pixeld.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use uuid::Uuid;
 use crate::machine::on_the_servers_core;
 use crate::pixels::Pixels;
 use crate::postgres::{Postgres, open_dir};
-use crate::process::{Usage, free_port, signal, wait_until};
+use crate::process::{Usage, children, free_port, signal, threads, wait_until};
 use crate::server::{Server, Settings, get};
 
 /// How long everything may take to reach PostgreSQL after a load.
@@ -93,6 +94,20 @@ impl<'a> Contestant<'a> {
         match self {
             Contestant::Nginx(nginx) => Usage::of_tree(nginx.child.id()),
             Contestant::Pixeld(server, ..) => Usage::of_tree(server.pid()),
+        }
+    }
+
+    /// CPU time of its threads, user and system, by their names.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn threads(&self) -> anyhow::Result<BTreeMap<String, [Duration; 2]>> {
+        match self {
+            Contestant::Nginx(nginx) => {
+                let worker = children(nginx.child.id()).first().copied();
+                threads(worker.context("nginx has no worker")?)
+            }
+            Contestant::Pixeld(server, ..) => threads(server.pid()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Processes that we started: their CPU time and memory, signals, and free ports for them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -45,6 +46,26 @@ impl Usage {
         let pages = fields.get(21).copied().unwrap_or(0);
         Ok(Usage { cpu: Duration::from_millis(ticks * 10), rss_bytes: pages * 4096 })
     }
+}
+
+/// CPU time of a process's threads, user and system, by their names; threads of one name are summed.
+///
+/// # Errors
+/// Where the process is gone.
+pub fn threads(pid: u32) -> anyhow::Result<BTreeMap<String, [Duration; 2]>> {
+    let mut threads: BTreeMap<String, [Duration; 2]> = BTreeMap::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        // One that ended meanwhile is nobody's.
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { continue };
+        let Some((front, fields)) = stat.rsplit_once(") ") else { continue };
+        let name = front.split_once('(').map_or("", |(_, name)| name).to_owned();
+        let ticks = |at: usize| fields.split(' ').nth(at).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+        let sum = threads.entry(name).or_default();
+        for (sum, at) in sum.iter_mut().zip([11, 12]) {
+            *sum += Duration::from_millis(ticks(at) * 10);
+        }
+    }
+    Ok(threads)
 }
 
 /// The processes that a process has started.

@@ -1,5 +1,6 @@
 //! Writes the results: goals, tables, and a chart of latency against rate.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -145,6 +146,7 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
             figure(|s| s.rss_bytes as f64 / 1e6)
         )?;
     }
+    write_threads(&mut out, results)?;
     writeln!(out, "\n## Latency at set rates: an open loop\n\n![latency against rate](latency.svg)\n")?;
     writeln!(
         out,
@@ -171,6 +173,37 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
         )?;
     }
     Ok(out)
+}
+
+/// Where the CPU goes: by thread, user and system.
+fn write_threads(out: &mut String, results: &Results) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "\n## Where the CPU goes\n\nµs a request by thread, medians: in the program itself + in the kernel for it.\n"
+    )?;
+    writeln!(out, "| server | connections | threads |\n|---|---|---|")?;
+    for (case, samples) in &results.cases {
+        let names: BTreeSet<&String> = samples.iter().flat_map(|sample| sample.threads.keys()).collect();
+        let shown = names.into_iter().filter_map(|name| {
+            let part = |part: usize| {
+                median_of(
+                    samples.iter().map(|sample| sample.threads.get(name).map_or(0.0, |spent| spent[part])).collect(),
+                )
+            };
+            let (user, system) = (part(0), part(1));
+            (user + system >= 0.05).then(|| format!("{name} {user:.2} + {system:.2}"))
+        });
+        let shown: Vec<String> = shown.collect();
+        writeln!(
+            out,
+            "| {} | {} {} | {} |",
+            case.kind.name(),
+            case.connections,
+            reuse_name(case.reuse),
+            shown.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 /// The revision of the checkout, and whether it had changes.

@@ -1,5 +1,7 @@
 //! CPU, rate and latency of each server at its peak, in turn, several rounds.
 
+use std::collections::BTreeMap;
+
 use super::{CONNECTIONS, Options, WARM_UP, load, median_of};
 use crate::contestant::{Contestant, Kind};
 use crate::generator::{Pace, Reuse};
@@ -34,10 +36,12 @@ impl Case {
 }
 
 /// What one measurement came to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Sample {
     /// The server's CPU a request, in µs, until all is loaded.
     pub cpu_us: f64,
+    /// Of it, each thread's, user and system.
+    pub threads: BTreeMap<String, [f64; 2]>,
     /// PostgreSQL's CPU a request, in µs.
     pub database_cpu_us: f64,
     /// Requests a second.
@@ -103,11 +107,19 @@ fn one(options: &Options, postgres: &Postgres, case: Case) -> anyhow::Result<Sam
     let contestant = Contestant::start(case.kind, &options.program, postgres)?;
     load(&contestant, Pace::Closed, case.reuse, case.connections, WARM_UP)?;
     contestant.forget_rows()?;
+    let threads_before = contestant.threads()?;
     let (before, database_before) = (contestant.usage()?, contestant.database_usage()?);
     let outcome = load(&contestant, Pace::Closed, case.reuse, case.connections, options.duration)?;
     let (after, database_after) = (contestant.usage()?, contestant.database_usage()?);
+    let threads_after = contestant.threads()?;
     let each = |spent: std::time::Duration| spent.as_secs_f64() * 1e6 / outcome.answered as f64;
+    let thread = |(name, after): (String, [std::time::Duration; 2])| {
+        let before = threads_before.get(&name).copied().unwrap_or_default();
+        let spent = [0, 1].map(|part| each(after[part].saturating_sub(before[part])));
+        (name, spent)
+    };
     Ok(Sample {
+        threads: threads_after.into_iter().map(thread).collect(),
         cpu_us: each(after.cpu.saturating_sub(before.cpu)),
         database_cpu_us: each(database_after.cpu.saturating_sub(database_before.cpu)),
         rate: outcome.rate(),
