@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 
 /// Rows that one batch brings at most, give or take a frame.
-pub const BATCH_ROWS_MAX: u64 = 100_000;
+pub const BATCH_ROWS_MAX: u64 = 50_000;
 
 /// The least time from one batch's start to the next's, so that a trickle of hits is not a stream of commits.
 pub const FLUSH_DELAY: Duration = Duration::from_millis(200);
