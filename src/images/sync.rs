@@ -8,11 +8,12 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -46,7 +47,7 @@ struct Sync {
     cache: Arc<ImageCache>,
     db: Database,
     known_path: PathBuf,
-    news: Arc<Notify>,
+    keeping: Arc<Keeping>,
 }
 
 /// Fills the cache with the ids that are on disk. Call once, before the first request.
@@ -73,7 +74,7 @@ pub async fn run(
     known_path: PathBuf,
     ready: impl Future<Output = ()>,
 ) {
-    let sync = Sync { cache, db, known_path, news: Arc::default() };
+    let sync = Sync { cache, db, known_path, keeping: Arc::default() };
     ready.await;
     let mut pause = RECONNECT.0;
     let loads = async {
@@ -96,7 +97,7 @@ pub async fn run(
             tokio::time::sleep(pause).await;
         }
     };
-    tokio::join!(loads, follow, sync.keep_ids());
+    tokio::join!(loads, follow);
 }
 
 /// A change that seems to come from the future (a clock was set) must not hide those that come before it.
@@ -194,23 +195,27 @@ impl Sync {
         }
     }
 
-    /// Has the ids kept on disk, if there is news.
+    /// Has the ids kept on disk, if there is news: at once, also where this node is about to end, and on a thread of its own,
+    /// since a disk that stalls must hold up neither the changes of images nor whatever else runs here.
     fn keep(&self, news: bool) {
-        if news {
-            self.news.notify_one();
+        if !news || self.keeping.is_waiting.swap(true, Ordering::AcqRel) {
+            // One that waits for the writing before it takes this news along.
+            return;
         }
-    }
-
-    /// Keeps the ids on disk whenever there is news, on a thread of its own: a disk that stalls must hold up neither the
-    /// changes of images nor whatever else runs here.
-    async fn keep_ids(&self) {
-        loop {
-            self.news.notified().await;
-            let (path, ids) = (self.known_path.clone(), self.cache.ids());
-            let written = tokio::task::spawn_blocking(move || known::write(&path, &ids)).await;
-            if let Err(error) = written.unwrap_or_else(|broken| Err(std::io::Error::other(broken))) {
+        let sync = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = sync.keeping.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            sync.keeping.is_waiting.store(false, Ordering::Release);
+            if let Err(error) = known::write(&sync.known_path, &sync.cache.ids()) {
                 tracing::warn!(%error, "the list of images could not be kept on disk");
             }
-        }
+        });
     }
+}
+
+/// Who writes the list of images: one at a time, and at most one more waits.
+#[derive(Default)]
+struct Keeping {
+    turn: Mutex<()>,
+    is_waiting: AtomicBool,
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use loadtest::process::is_alive;
+use loadtest::process::{is_alive, wait_until};
 use pixeld::db::{Database, within};
 
 use crate::support::{beside, open_dir};
@@ -20,6 +20,11 @@ fn database(data_dir: &Path) -> Database {
 fn server_pid(data_dir: &Path) -> u32 {
     let text = fs::read_to_string(data_dir.join("postgres/postmaster.pid")).unwrap();
     text.lines().next().unwrap().parse().unwrap()
+}
+
+/// Waits for the end of a server that was stopped: it takes its pid file away a moment before.
+fn has_ended(pid: u32) -> bool {
+    wait_until("the server's end", Duration::from_secs(5), || !is_alive(pid)).is_ok()
 }
 
 fn kill(signal: &str, pid: u32) {
@@ -43,7 +48,7 @@ async fn users_share_one_server_and_the_last_one_out_stops_it() {
     first.release().await.unwrap();
     assert!(is_alive(pid) && answers(&two).await);
     second.release().await.unwrap();
-    assert!(!is_alive(pid) && !dir.path().join("postgres/postmaster.pid").exists());
+    assert!(has_ended(pid) && !dir.path().join("postgres/postmaster.pid").exists());
 }
 
 #[tokio::test]
@@ -84,7 +89,7 @@ async fn a_server_left_over_from_a_kill_is_used_again_and_stopped_later() {
     assert_eq!(server_pid(dir.path()), pid);
     assert!(answers(&next).await);
     lease.release().await.unwrap();
-    assert!(!is_alive(pid));
+    assert!(has_ended(pid));
 }
 
 #[tokio::test]

@@ -66,5 +66,5 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     })
     .unwrap();
     assert!(status.unwrap().success(), "{status:?}");
-    assert!(!is_alive(postmaster), "PostgreSQL runs on");
+    wait_until("PostgreSQL's end", Duration::from_secs(5), || !is_alive(postmaster)).unwrap();
 }
