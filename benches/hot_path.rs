@@ -8,14 +8,21 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ipnet::IpNet;
 use pixeld::edge::limits::{Limits, Sketch};
 use pixeld::edge::route::route;
 use pixeld::hit::{Hit, now_us};
 use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
 use pixeld::ingest::copy::{self, Row};
-use pixeld::ingest::judge::{Bounds, Judging, UserAgentId};
+use pixeld::ingest::judge::{Bounds, Facts, Judging, UserAgent};
 use pixeld::ingest::spool::frame::{self, FrameKey};
 use pixeld::ingest::throttle::Throttle;
+use pixeld::link::key::{Key, Namespace};
+use pixeld::link::make::{self, Names};
+use pixeld::link::token::SigningKeys;
+use pixeld::networks::{Network, Networks};
+use pixeld::opens::agent::Agent;
+use pixeld::opens::classify::{Evidence, classify};
 use uuid::Uuid;
 
 #[global_allocator]
@@ -27,6 +34,25 @@ const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11
 /// Hits in a frame and a batch of these benches.
 const HITS: u32 = 1000;
 
+/// Judges as the loader does once it has learnt a batch.
+struct AllKnown {
+    agent: Agent,
+}
+
+impl Facts for AllKnown {
+    fn had_image(&self, _: Uuid, _: i64) -> bool {
+        true
+    }
+
+    fn user_agent(&self, _: &str) -> UserAgent {
+        UserAgent { own: 5, stored: 5, agent: self.agent }
+    }
+
+    fn sent_at_s(&self, _: Uuid) -> u32 {
+        0
+    }
+}
+
 fn hit(number: u64) -> Hit<'static> {
     Hit {
         at_us: 1_800_000_000_000_000 + number as i64,
@@ -37,6 +63,7 @@ fn hit(number: u64) -> Hit<'static> {
         network: 0,
         prefetch: false,
         address: Some(IpAddr::from([66, 249, 84, number as u8])),
+        keys: None,
         user_agent: USER_AGENT,
     }
 }
@@ -49,8 +76,35 @@ fn encoded(count: u32) -> Vec<u8> {
 
 fn edge(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("edge");
+    let keys = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").expect("keys");
+    let names = |keys: &SigningKeys, recipient: &str| {
+        let names = Names {
+            image: IMAGE,
+            message: Some("may-news"),
+            recipient: Some(recipient),
+            sent_at_s: 0,
+            extension: "gif",
+        };
+        make::path(&names, Namespace(IMAGE), keys).expect("a link")
+    };
     let path = format!("/image/{IMAGE}_{}_{}.gif", Uuid::from_u128(7), Uuid::from_u128(8));
-    group.bench_function("path parsing", |bencher| bencher.iter(|| route(black_box(&path))));
+    let (keyed, signed) = (names(&SigningKeys::default(), "4711"), names(&keys, "4711"));
+    group.bench_function("path parsing", |bencher| bencher.iter(|| route(black_box(&path), &keys)));
+    group.bench_function("path parsing, keyed", |bencher| bencher.iter(|| route(black_box(&keyed), &keys)));
+    group.bench_function("path parsing, signed", |bencher| bencher.iter(|| route(black_box(&signed), &keys)));
+    let key = Key::typed("4711").expect("a key");
+    group.bench_function("id of a key", |bencher| bencher.iter(|| Namespace(IMAGE).id_of(black_box(&key))));
+    // As many as Apple's list has, neighbours joined.
+    let prefixes: Vec<_> =
+        (0..7000_u32).map(|n| (IpNet::from(IpAddr::from((n << 18 | 77).to_be_bytes())), Network::Apple)).collect();
+    let networks = Networks::new(&prefixes);
+    let mut address = 0_u32;
+    group.bench_function("network of an address, 7,000 ranges", |bencher| {
+        bencher.iter(|| {
+            address = address.wrapping_add(0x9e37_79b9);
+            networks.of(IpAddr::from(address.to_be_bytes()))
+        });
+    });
 
     let (images, _wanted) = ImageCache::new(1 << 30);
     for id in 0..10_000 {
@@ -68,7 +122,7 @@ fn edge(criterion: &mut Criterion) {
             if number.is_multiple_of(100_000) {
                 sketch.clear();
             }
-            limits.allows(&sketch, IpAddr::from(number.to_be_bytes()))
+            limits.allows(&sketch, IpAddr::from(number.to_be_bytes()), None)
         });
     });
 
@@ -136,18 +190,22 @@ fn load(criterion: &mut Criterion) {
                     network: 0,
                     prefetch: false,
                     address: hit.address,
+                    client: 0,
                 };
                 copy::put(&mut out, &row);
             }
             copy::end(&mut out);
         });
     });
+    group.bench_function("reading a user agent", |bencher| bencher.iter(|| Agent::read(black_box(USER_AGENT))));
+    let evidence = Evidence { agent: Agent::read(USER_AGENT), network: None, prefetch: false, since_sent_s: Some(100) };
+    group.bench_function("classifying", |bencher| bencher.iter(|| classify(black_box(&evidence))));
     let throttle = Throttle::new(Duration::from_secs(3600), [7; 16]);
+    let facts = AllKnown { agent: Agent::read(USER_AGENT) };
     let bounds = Bounds { now_us: 1_800_000_000_000_000, built_us: 0, retention: None };
     group.bench_function("judging with the throttle", |bencher| {
         bencher.iter(|| {
-            let user_agent = |_: &str| UserAgentId { own: 5, stored: 5 };
-            let mut judging = Judging::new(black_box(&hits), 0, 1, bounds, Some(&throttle), |_, _| true, user_agent);
+            let mut judging = Judging::new(black_box(&hits), 0, 1, bounds, Some(&throttle), &facts);
             while judging.next_rows().is_some() {}
             judging.finish()
         });

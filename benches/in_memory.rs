@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use pixeld::config::IpPrivacy;
 use pixeld::edge::limits::Limits;
@@ -16,7 +17,9 @@ use pixeld::ingest::queue::{Intake, Outbox, queue};
 use pixeld::ingest::spool::disk::RealDisk;
 use pixeld::ingest::spool::{Published, Spool, SpoolRoom};
 use pixeld::ingest::syncer::acknowledge;
+use pixeld::link::token::SigningKeys;
 use pixeld::metrics::Metrics;
+use pixeld::networks::files::Lists;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::LocalSet;
 use uuid::Uuid;
@@ -47,6 +50,10 @@ impl InMemory {
             trusted_proxies: vec!["127.0.0.0/8".parse().expect("a network")],
             ip_privacy: IpPrivacy::Full,
             connections_max: 100,
+            networks: ArcSwap::from_pointee(Lists::default().networks()),
+            namespace: ArcSwapOption::empty(),
+            signing_keys: SigningKeys::default(),
+            require_signed: false,
         });
         let (queue, intake) = queue(1, &metrics);
         let outbox = Outbox::new(0, queue, std::thread::current());

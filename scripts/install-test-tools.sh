@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium (shows that an image is not broken) and
-# util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
+# Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium (shows that an image is not broken),
+# Python and Node (make signed links as senders do) and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
@@ -17,6 +17,8 @@ missing=
 has_any curl || missing="$missing curl"
 has_any setpriv || missing="$missing util-linux"
 has_any mount || missing="$missing mount"
+has_any python3 || missing="$missing python3"
+has_any node nodejs || missing="$missing nodejs"
 has_any psql || missing="$missing postgresql-client"
 has_any chromium chromium-browser google-chrome || missing="$missing chromium"
 if [ -z "$missing" ]; then exit 0; fi

@@ -7,6 +7,7 @@
 pub mod commands;
 mod data_dir;
 mod database;
+mod namespace;
 mod open_files;
 mod sample;
 
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -33,6 +35,7 @@ use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{Published, Spool, SpoolRoom, recovery};
 use crate::ingest::writer::{Target, Writer};
 use crate::metrics::Metrics;
+use crate::networks::follow::Follower;
 use crate::shutdown::{self, Drain, DrainTrigger};
 
 pub use data_dir::DataDir;
@@ -77,6 +80,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let known = data.known_images();
     let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX);
     images::sync::recall(&images, &known);
+    let (follower, networks) = Follower::new(config.networks_dir.clone(), config.networks_daily, Arc::clone(&metrics));
+    let kept_namespace = data.namespace();
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
         limits: Limits::new(config.address_rate, config.threads),
@@ -84,6 +89,10 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         trusted_proxies: config.trusted_proxies.clone(),
         ip_privacy: config.ip_privacy,
         connections_max,
+        networks: ArcSwap::from_pointee(networks),
+        namespace: ArcSwapOption::from(namespace::read(&kept_namespace).map(Arc::new)),
+        signing_keys: config.signing_keys.clone(),
+        require_signed: config.require_signed,
     });
     let (edge_trigger, edge_drain) = shutdown::drain();
     let mut cores = Vec::new();
@@ -110,6 +119,11 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), db: db.clone() });
         let private = TcpListener::from_std(private)?;
         let shown = tokio::spawn(async move { admin::run(admin, private).await });
+        let named =
+            namespace::keep(Arc::clone(&edge), db.clone(), kept_namespace, database::until(database_ready.clone()));
+        let named = tokio::spawn(named);
+        let put = Arc::clone(&edge);
+        let following = tokio::spawn(follower.run(move |networks| put.networks.store(Arc::new(networks))));
         let cleaning = tokio::spawn(clean(edge, metrics));
         if sample {
             tokio::spawn(sample::show(db, config.clone(), database_ready));
@@ -129,6 +143,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + config.drain;
         running.drain(deadline).await?;
         sync.abort();
+        named.abort();
+        following.abort();
         cleaning.abort();
         shown.abort();
         closing.ask((deadline - Instant::now()).max(DRAIN_RESERVE));

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 /// What is said below the list of commands.
@@ -40,6 +42,44 @@ Examples:
 const IMAGE_LIST_AFTER_HELP: &str = "\
 Example:
   pixeld image list";
+
+const LINK_AFTER_HELP: &str = "\
+Examples:
+  pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient 4711
+  PIXELD_SIGNING_KEYS=1:$(openssl rand -base64 32) pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 \\
+      --message may-news --recipient jane@example.com --sent-at now";
+
+const NAMESPACE_AFTER_HELP: &str = "\
+Examples:
+  pixeld namespace
+  pixeld namespace may-news 4711";
+
+const MESSAGE_AFTER_HELP: &str = "\
+Examples:
+  pixeld message set may-news --name 'News of May' --sent-at 2026-05-04T09:00:00Z --sent-count 12000
+  pixeld message list";
+
+const MESSAGE_SET_AFTER_HELP: &str = "\
+Example:
+  pixeld message set may-news --name 'News of May' --sent-at 2026-05-04T09:00:00Z --sent-count 12000";
+
+const MESSAGE_LIST_AFTER_HELP: &str = "\
+Example:
+  pixeld message list";
+
+const NETWORKS_AFTER_HELP: &str = "\
+Examples:
+  pixeld networks update
+  pixeld networks status";
+
+const NETWORKS_UPDATE_AFTER_HELP: &str = "\
+Examples:
+  pixeld networks update
+  pixeld networks update --apple-url https://mirror.example.com/egress-ip-ranges.csv";
+
+const NETWORKS_STATUS_AFTER_HELP: &str = "\
+Example:
+  pixeld networks status";
 
 const SPOOL_AFTER_HELP: &str = "\
 Examples:
@@ -96,6 +136,21 @@ pub enum Command {
     /// Add images, or list them.
     #[command(subcommand, after_help = IMAGE_AFTER_HELP)]
     Image(ImageCommand),
+    /// Print a link for an email, and the <img> tag that shows it.
+    ///
+    /// Signed where PIXELD_SIGNING_KEYS is set, with the first of its keys. Else with the ids as they are, or, where one is no
+    /// UUID, with the keys as they are.
+    #[command(after_help = LINK_AFTER_HELP)]
+    Link(LinkArgs),
+    /// Print what keys that are no UUIDs are made ids under (as UUIDs of version 5), or the id of each KEY.
+    #[command(after_help = NAMESPACE_AFTER_HELP)]
+    Namespace(NamespaceArgs),
+    /// Tell of a message what only its sender knows, or list the messages with their opens.
+    #[command(subcommand, after_help = MESSAGE_AFTER_HELP)]
+    Message(MessageCommand),
+    /// Fetch the lists of providers' networks, or show those there are.
+    #[command(subcommand, after_help = NETWORKS_AFTER_HELP)]
+    Networks(NetworksCommand),
     /// Look at the hits on disk that are not in the database yet, or load them.
     #[command(subcommand, after_help = SPOOL_AFTER_HELP)]
     Spool(SpoolCommand),
@@ -139,6 +194,93 @@ pub struct ImageAddArgs {
     pub title: Option<String>,
 }
 
+/// What `pixeld link` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LinkArgs {
+    /// The image.
+    #[arg(long, value_name = "UUID", value_parser = parse_id)]
+    pub image: Uuid,
+    /// The message: a UUID, or a key of your own, 1 to 128 bytes.
+    #[arg(long, value_name = "UUID|KEY")]
+    pub message: Option<String>,
+    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes.
+    #[arg(long, value_name = "UUID|KEY")]
+    pub recipient: Option<String>,
+    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub sent_at: Option<u32>,
+}
+
+/// What `pixeld namespace` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct NamespaceArgs {
+    /// Keys whose ids are printed, one a line.
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<String>,
+}
+
+/// What can be done with messages.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum MessageCommand {
+    /// Tell of a message its name, when it was sent, and to how many. What is left out stays as it is.
+    ///
+    /// The time of sending is evidence of what fetched a pixel (`pixeld reclassify` applies it to older hits), and the number
+    /// makes a rate of the opens.
+    #[command(after_help = MESSAGE_SET_AFTER_HELP)]
+    Set(MessageSetArgs),
+    /// List the 50 messages with the latest hits: id, confirmed, possible and machine opens, hits, sent count, name.
+    #[command(after_help = MESSAGE_LIST_AFTER_HELP)]
+    List,
+}
+
+/// What `pixeld message set` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MessageSetArgs {
+    /// The message: a UUID, or the key that its links have.
+    #[arg(value_name = "UUID|KEY")]
+    pub message: String,
+    /// What people call it.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub sent_at: Option<u32>,
+    /// To how many recipients it was sent.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
+    pub sent_count: Option<i64>,
+}
+
+/// What can be done with the lists of networks.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum NetworksCommand {
+    /// Fetch the lists that providers publish (Apple, Google, Google Cloud, Amazon) into PIXELD_NETWORKS_DIR.
+    ///
+    /// Each within 60 s and at most 64 MiB. A list that cannot be fetched, or that holds anything wrong, leaves the old one as
+    /// it is; the exit status is 1 then. A running `pixeld serve` reads the new ones within 10 s.
+    #[command(after_help = NETWORKS_UPDATE_AFTER_HELP)]
+    Update(NetworksUpdateArgs),
+    /// Show each list in PIXELD_NETWORKS_DIR: ranges and age; exit status 1 where one is refused.
+    #[command(after_help = NETWORKS_STATUS_AFTER_HELP)]
+    Status,
+}
+
+/// What `pixeld networks update` takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct NetworksUpdateArgs {
+    /// Where Apple's list of relay addresses is fetched from instead (CSV).
+    #[arg(long, value_name = "URL")]
+    pub apple_url: Option<String>,
+    /// Where Google's list is fetched from instead (goog.json).
+    #[arg(long, value_name = "URL")]
+    pub google_url: Option<String>,
+    /// Where Google Cloud's list is fetched from instead (cloud.json).
+    #[arg(long, value_name = "URL")]
+    pub google_cloud_url: Option<String>,
+    /// Where Amazon's list is fetched from instead (ip-ranges.json).
+    #[arg(long, value_name = "URL")]
+    pub amazon_url: Option<String>,
+}
+
 /// What can be done with the spool.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum SpoolCommand {
@@ -157,6 +299,20 @@ fn parse_id(text: &str) -> Result<Uuid, String> {
         Ok(id) => Ok(id),
         Err(_) => Err("a UUID is needed, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),
     }
+}
+
+/// A time as seconds since 1970; never 0, which means unknown in a link.
+fn parse_time(text: &str) -> Result<u32, String> {
+    let seconds = if text == "now" {
+        OffsetDateTime::now_utc().unix_timestamp()
+    } else if let Ok(seconds) = text.parse() {
+        seconds
+    } else {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| "a time is needed: now, 2026-05-04T09:00:00Z, or seconds since 1970".to_owned())?
+            .unix_timestamp()
+    };
+    u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("a time from 1970 to 2106 is needed".to_owned())
 }
 
 #[cfg(test)]
@@ -191,6 +347,28 @@ mod tests {
             ("image add a.gif --id 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --title T", add("a.gif", Some(id), Some("T"))),
             ("image add --id 6F1C0A523F0E4A539D536A1D7B1F2C11 a.gif", add("a.gif", Some(id), None)),
             ("image list", Command::Image(ImageCommand::List)),
+            (
+                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may --recipient 4711 --sent-at 1777885200",
+                Command::Link(LinkArgs {
+                    image: id,
+                    message: Some("may".to_owned()),
+                    recipient: Some("4711".to_owned()),
+                    sent_at: Some(1_777_885_200),
+                }),
+            ),
+            ("namespace a b", Command::Namespace(NamespaceArgs { keys: vec!["a".to_owned(), "b".to_owned()] })),
+            (
+                "message set may --name May --sent-at 2026-05-04T09:00:00Z --sent-count 12000",
+                Command::Message(MessageCommand::Set(MessageSetArgs {
+                    message: "may".to_owned(),
+                    name: Some("May".to_owned()),
+                    sent_at: Some(1_777_885_200),
+                    sent_count: Some(12_000),
+                })),
+            ),
+            ("message list", Command::Message(MessageCommand::List)),
+            ("networks update", Command::Networks(NetworksCommand::Update(NetworksUpdateArgs::default()))),
+            ("networks status", Command::Networks(NetworksCommand::Status)),
             ("spool status", Command::Spool(SpoolCommand::Status)),
             ("spool drain", Command::Spool(SpoolCommand::Drain)),
             ("healthcheck", Command::Healthcheck),
@@ -210,6 +388,14 @@ mod tests {
             "image add a.gif --id 1",
             "image add a.gif --id 00000000-0000-0000-0000-000000000000",
             "spool",
+            "link",
+            "link --image 1",
+            "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at yesterday",
+            "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 0",
+            "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 4294967296",
+            "message set",
+            "message set may --sent-count -1",
+            "networks",
             "--sample",
         ] {
             assert_eq!(command(words).unwrap_err().exit_code(), 2, "{words}");

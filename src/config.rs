@@ -5,7 +5,7 @@
 //! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
 //! the start, and whether a host answers or a directory can be written is not asked here.
 //!
-//! One file a section: `listen`, `storage`, `limits`, `privacy`, `telemetry`, `later`. A setting is a `Setting` there, an
+//! One file a section: `listen`, `links`, `storage`, `limits`, `networks`, `privacy`, `telemetry`, `later`. A setting is a `Setting` there, an
 //! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
 
 use std::ffi::OsString;
@@ -18,8 +18,10 @@ use ipnet::IpNet;
 
 mod later;
 mod limits;
+mod links;
 mod listen;
 mod names;
+mod networks;
 mod privacy;
 mod problem;
 mod secret;
@@ -37,6 +39,8 @@ pub use secret::Secret;
 pub use storage::{Durability, SpoolKeep};
 use vars::{Setting, Vars};
 
+use crate::link::token::SigningKeys;
+
 /// The exit status of a start that bad settings prevented (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 
@@ -47,6 +51,8 @@ const SETTINGS: [&Setting; 25] = [
     &listen::BASE_URL,
     &listen::ADMIN_BASE_URL,
     &listen::TRUSTED_PROXIES,
+    &links::SIGNING_KEYS,
+    &links::REQUIRE_SIGNED,
     &storage::DATA_DIR,
     &storage::DATABASE_URL,
     &storage::PG_BIN,
@@ -58,15 +64,13 @@ const SETTINGS: [&Setting; 25] = [
     &limits::CONNECTIONS_MAX,
     &limits::THREADS,
     &limits::DRAIN_SECONDS,
+    &networks::NETWORKS_DIR,
+    &networks::NETWORKS_UPDATE,
     &privacy::IP_PRIVACY,
     &privacy::RETENTION_DAYS,
     &telemetry::LOG,
     &telemetry::SENTRY_DSN,
     &later::REDIS_URL,
-    &later::SIGNING_KEYS,
-    &later::REQUIRE_SIGNED,
-    &later::NETWORKS_DIR,
-    &later::NETWORKS_UPDATE,
 ];
 
 /// The settings of one process, checked. Each field names its variable.
@@ -94,6 +98,10 @@ pub struct Config {
     /// `PIXELD_TRUSTED_PROXIES`: the peers whose X-Forwarded-For is believed. No IPv4-mapped IPv6 among them, so
     /// compare with addresses in canonical form. Default: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// `PIXELD_SIGNING_KEYS` or `PIXELD_SIGNING_KEYS_FILE`: the keys of signed links, the newest first. Default: none.
+    pub signing_keys: SigningKeys,
+    /// `PIXELD_REQUIRE_SIGNED`: only signed links are recorded; there is a key then. Default false.
+    pub require_signed: bool,
     /// `PIXELD_DURABILITY`: what is done with a hit before its request is answered. Default `written`.
     pub durability: Durability,
     /// `PIXELD_THROTTLE`: of the same fetch by the same client, at most one hit is kept in this time. `None`: all are.
@@ -101,6 +109,10 @@ pub struct Config {
     pub throttle: Option<Duration>,
     /// `PIXELD_ADDRESS_RATE`: hits a second that one client address may have recorded. `None`: no bound. Default 1000.
     pub address_rate: Option<NonZeroU32>,
+    /// `PIXELD_NETWORKS_DIR`: the directory of lists of providers' networks; absolute. Default: `networks` in `data_dir`.
+    pub networks_dir: PathBuf,
+    /// `PIXELD_NETWORKS_UPDATE`: whether `serve` fetches the lists that providers publish once a day. Default: no.
+    pub networks_daily: bool,
     /// `PIXELD_IP_PRIVACY`: how much of a client's address is kept. Default `full`.
     pub ip_privacy: IpPrivacy,
     /// `PIXELD_RETENTION_DAYS`: days after which hits are deleted. `None`, the default: never.
@@ -145,10 +157,13 @@ impl Config {
         let mut vars = Vars::new(vars);
         let (listen, admin_listen) = listen::addresses(&mut vars);
         let data_dir = storage::data_dir(&mut vars);
+        let (signing_keys, require_signed) = links::signing(&mut vars);
         let config = Config {
             base_url: listen::base_url(&mut vars, &listen::BASE_URL, listen),
             admin_base_url: listen::base_url(&mut vars, &listen::ADMIN_BASE_URL, admin_listen),
             trusted_proxies: listen::trusted_proxies(&mut vars),
+            signing_keys,
+            require_signed,
             database_url: storage::database_url(&mut vars),
             pg_bin: storage::pg_bin(&mut vars),
             durability: storage::durability(&mut vars),
@@ -159,6 +174,8 @@ impl Config {
             connections_max: limits::connections_max(&mut vars),
             threads: limits::threads(&mut vars),
             drain: limits::drain(&mut vars),
+            networks_dir: networks::folder(&mut vars, &data_dir),
+            networks_daily: networks::daily(&mut vars),
             ip_privacy: privacy::ip_privacy(&mut vars),
             retention_days: privacy::retention_days(&mut vars),
             log: telemetry::log(&mut vars),
@@ -167,7 +184,7 @@ impl Config {
             admin_listen,
             data_dir,
         };
-        later::refuse(&mut vars, &config.data_dir);
+        later::refuse(&mut vars);
         names::refuse_unknown(&mut vars);
         vars.finish()?;
         Ok(config)

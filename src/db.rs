@@ -11,8 +11,11 @@
 pub mod embedded;
 pub mod hits;
 pub mod images;
+pub mod installation;
+pub mod messages;
 pub mod migrate;
 mod tls;
+pub mod words;
 
 use std::future::{Future, poll_fn};
 use std::path::{Path, PathBuf};

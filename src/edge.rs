@@ -5,6 +5,9 @@
 //! Gives up: nothing here waits for PostgreSQL, but for an image that is not cached, and then for half a second at most.
 //!
 //! The whole path of a request can be read in [`answer`].
+//!
+//! What is gone later is taken here: the headers that say prefetch, and the network of the full address, before the address
+//! is cut as `PIXELD_IP_PRIVACY` asks.
 
 pub mod client_address;
 pub mod connections;
@@ -20,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::Once;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Method, Request, StatusCode};
@@ -32,10 +36,13 @@ use self::limits::{Limits, Sketch};
 use self::respond::Answer;
 use self::route::{Ids, Route};
 use crate::config::IpPrivacy;
-use crate::hit::{self, Hit, safe_user_agent};
+use crate::hit::{self, Hit, Keys, safe_user_agent};
 use crate::images::{Fetched, Image, ImageCache, Lookup, transparent_gif};
 use crate::ingest::queue::{Outbox, QueueFull, Received};
+use crate::link::key::{Key, Namespace};
+use crate::link::token::SigningKeys;
 use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
+use crate::networks::{Network, Networks};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -54,6 +61,14 @@ pub struct Edge {
     pub ip_privacy: IpPrivacy,
     /// Connections over all cores, at most.
     pub connections_max: usize,
+    /// Which provider's network an address lies in.
+    pub networks: ArcSwap<Networks>,
+    /// What keys are made ids under; not set until this node has once learnt it.
+    pub namespace: ArcSwapOption<Namespace>,
+    /// The keys of signed links.
+    pub signing_keys: SigningKeys,
+    /// Only signed links are recorded.
+    pub require_signed: bool,
 }
 
 /// One core of the edge.
@@ -101,9 +116,10 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     if is_head {
         counts.heads.one();
     }
-    let (image, ids) = match route::route(request.uri().path()) {
-        Route::Pixel { image, ids } => (image, ids),
+    let (image, ids, link) = match route::route(request.uri().path(), &core.edge.signing_keys) {
+        Route::Pixel { image, ids, sent_at_s, is_signed } => (image, ids, Link { sent_at_s, is_signed }),
         Route::NotAnImage => return not_found(counts, Outcome::UnknownImage),
+        Route::Forged => return not_found(counts, Outcome::Forged),
         Route::NotFound => return not_found(counts, Outcome::NotFound),
         Route::Health => {
             counts.request(Outcome::Health);
@@ -119,19 +135,27 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     };
     let head = Head::of(request.headers());
     let is_held = head.is_conditional && respond::is_held(request.headers(), &served);
-    counts.request(match (&ids, outcome, is_held) {
-        (Ids::Malformed, Outcome::Image | Outcome::Fallback, _) => Outcome::Malformed,
-        (_, _, true) => Outcome::NotModified,
-        _ => outcome,
-    });
-    if let Ids::Named { message, recipient } = ids
-        && !is_head
-        && outcome != Outcome::Deleted
-    {
+    // Of a link that is not recorded, why it is not says more than how it was answered.
+    let unrecorded = match &ids {
+        _ if outcome == Outcome::Deleted => Some(Outcome::Deleted),
+        Ids::Malformed => Some(Outcome::Malformed),
+        Ids::Unmerged => Some(Outcome::Unmerged),
+        _ if core.edge.require_signed && !link.is_signed => Some(Outcome::Unsigned),
+        _ => None,
+    };
+    counts.request(unrecorded.unwrap_or(if is_held { Outcome::NotModified } else { outcome }));
+    if unrecorded.is_none() && !is_head {
         let address = client_address(core, peer, &head, request.headers());
-        record(core, address, &head, at_us, [image, message, recipient]).await;
+        record(core, address, &head, at_us, image, &ids, link).await;
     }
     if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
+}
+
+/// What a link says beside its ids.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    sent_at_s: u32,
+    is_signed: bool,
 }
 
 fn not_found(counts: &CoreCounts, outcome: Outcome) -> Answer {
@@ -149,24 +173,26 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
 }
 
 /// Records a hit and waits for its receipt, or drops and counts it.
-async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, ids: [Uuid; 3]) {
+async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, image: Uuid, ids: &Ids<'_>, link: Link) {
     let counts = core.counts();
     counts.accepted.one();
-    if !core.edge.limits.allows(&core.sketch, address) {
+    let network = core.edge.networks.load().of(address);
+    if !core.edge.limits.allows(&core.sketch, address, network) {
         core.edge.metrics.drop_hits(DropReason::AddressRate, 1);
         return;
     }
     let user_agent = safe_user_agent(head.user_agent);
-    let [image, message, recipient] = ids;
+    let (message, recipient, keys) = named(core, ids);
     let hit = Hit {
         at_us,
-        sent_at_s: 0,
+        sent_at_s: link.sent_at_s,
         image,
         message,
         recipient,
-        network: 0,
+        network: network.map_or(0, Network::number),
         prefetch: head.is_prefetch,
         address: client_address::kept(address, core.edge.ip_privacy),
+        keys,
         user_agent: &user_agent,
     };
     match core.outbox.record(&hit) {
@@ -176,6 +202,25 @@ async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, ids: 
             }
         }
         Err(QueueFull) => core.edge.metrics.drop_hits(DropReason::QueueFull, 1),
+    }
+}
+
+/// Message and recipient, and their keys where only the loader can make ids of them.
+fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
+    match ids {
+        Ids::Named { message, recipient } => (*message, *recipient, None),
+        Ids::Keyed { message, recipient } => match &*core.edge.namespace.load() {
+            Some(namespace) => (namespace.id_of(message), namespace.id_of(recipient), None),
+            None => {
+                let split = |key: &'a Key<'_>| match key {
+                    Key::Id(id) => (*id, &[][..]),
+                    Key::Text(text) => (Uuid::nil(), &text[..]),
+                };
+                let ((message, message_key), (recipient, recipient_key)) = (split(message), split(recipient));
+                (message, recipient, Some(Keys { message: message_key, recipient: recipient_key }))
+            }
+        },
+        Ids::Malformed | Ids::Unmerged => (Uuid::nil(), Uuid::nil(), None),
     }
 }
 

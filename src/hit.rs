@@ -5,8 +5,11 @@
 //!
 //! ```text
 //! length u16 (of what follows) | at i64 µs since 1970 | sent_at u32 s since 1970, 0 = unknown
-//! | image 16 | message 16 | recipient 16 (nil = absent) | network u16 | flags u8 | address 0, 4 or 16 | user agent rest
+//! | image 16 | message 16 | recipient 16 (nil = absent) | network u16 | flags u8 | address 0, 4 or 16
+//! | two keys, if flagged: each length u8 (0 = the id above holds), bytes | user agent rest
 //! ```
+//!
+//! Keys stand only in hits of an edge that never learnt its installation's namespace; the loader makes ids of them.
 //!
 //! A user agent is made safe here, before the spool: lossy UTF-8, no NUL, at most [`USER_AGENT_BYTES_MAX`] bytes, so
 //! that PostgreSQL can never refuse it.
@@ -14,6 +17,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use uuid::Uuid;
+
+use crate::link::key::{KEY_BYTES_MAX, Key, Namespace};
 
 /// Longest user agent that is kept, in bytes; longer ones are cut at a character's start.
 pub const USER_AGENT_BYTES_MAX: usize = 512;
@@ -25,7 +30,7 @@ const FIXED_BYTES: usize = 8 + 4 + 16 * 3 + 2 + 1;
 const LENGTH_BYTES: usize = 2;
 
 /// The most that one encoded hit can take, in bytes.
-pub const ENCODED_BYTES_MAX: usize = LENGTH_BYTES + FIXED_BYTES + 16 + USER_AGENT_BYTES_MAX;
+pub const ENCODED_BYTES_MAX: usize = LENGTH_BYTES + FIXED_BYTES + 16 + 2 * (1 + KEY_BYTES_MAX) + USER_AGENT_BYTES_MAX;
 
 /// The least that one encoded hit can take, in bytes.
 pub const ENCODED_BYTES_MIN: usize = LENGTH_BYTES + FIXED_BYTES;
@@ -33,6 +38,7 @@ pub const ENCODED_BYTES_MIN: usize = LENGTH_BYTES + FIXED_BYTES;
 const FLAG_PREFETCH: u8 = 1;
 const FLAG_IPV4: u8 = 2;
 const FLAG_IPV6: u8 = 4;
+const FLAG_KEYS: u8 = 8;
 
 /// One recorded fetch. It borrows its user agent, so that reading one from a frame copies nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +59,19 @@ pub struct Hit<'a> {
     pub prefetch: bool,
     /// The client's address as far as `PIXELD_IP_PRIVACY` lets it be kept.
     pub address: Option<IpAddr>,
+    /// The keys of message and recipient that are yet to be made ids: nothing on an edge that knows its namespace.
+    pub keys: Option<Keys<'a>>,
     /// The user agent, already made safe.
     pub user_agent: &'a str,
+}
+
+/// Keys that the edge could not make ids of; an empty one means that the id holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys<'a> {
+    /// The message's.
+    pub message: &'a [u8],
+    /// The recipient's.
+    pub recipient: &'a [u8],
 }
 
 /// Why bytes are not a hit.
@@ -74,6 +91,9 @@ pub enum HitError {
     /// Flags that this version does not write.
     #[error("a hit has unknown flags {0:#04x}")]
     Flags(u8),
+    /// A key is longer than a key can be.
+    #[error("a hit has a key of {0} bytes; at most {KEY_BYTES_MAX} are possible")]
+    Key(usize),
     /// The user agent is no UTF-8 although it was made so before it was written.
     #[error("a hit's user agent is not UTF-8")]
     UserAgent,
@@ -88,7 +108,9 @@ impl<'a> Hit<'a> {
             Some(IpAddr::V4(_)) => (FLAG_IPV4, 4),
             Some(IpAddr::V6(_)) => (FLAG_IPV6, 16),
         };
-        let length = FIXED_BYTES + address_bytes + user_agent.len();
+        let keys = self.keys.map(|keys| [keys.message, keys.recipient].map(|key| &key[..key.len().min(KEY_BYTES_MAX)]));
+        let keys_bytes = keys.map_or(0, |keys| keys.iter().map(|key| 1 + key.len()).sum());
+        let length = FIXED_BYTES + address_bytes + keys_bytes + user_agent.len();
         out.reserve(LENGTH_BYTES + length);
         out.extend_from_slice(&(length as u16).to_le_bytes());
         out.extend_from_slice(&self.at_us.to_le_bytes());
@@ -97,13 +119,29 @@ impl<'a> Hit<'a> {
         out.extend_from_slice(self.message.as_bytes());
         out.extend_from_slice(self.recipient.as_bytes());
         out.extend_from_slice(&self.network.to_le_bytes());
-        out.push(address_flag | if self.prefetch { FLAG_PREFETCH } else { 0 });
+        let prefetch_flag = if self.prefetch { FLAG_PREFETCH } else { 0 };
+        let keys_flag = if keys.is_some() { FLAG_KEYS } else { 0 };
+        out.push(address_flag | prefetch_flag | keys_flag);
         match self.address {
             None => {}
             Some(IpAddr::V4(address)) => out.extend_from_slice(&address.octets()),
             Some(IpAddr::V6(address)) => out.extend_from_slice(&address.octets()),
         }
+        for key in keys.iter().flatten() {
+            out.push(key.len() as u8);
+            out.extend_from_slice(key);
+        }
         out.extend_from_slice(user_agent.as_bytes());
+    }
+
+    /// Makes ids of its keys, if it has any.
+    pub fn resolve(&mut self, namespace: Namespace) {
+        let Some(keys) = self.keys.take() else { return };
+        for (id, key) in [(&mut self.message, keys.message), (&mut self.recipient, keys.recipient)] {
+            if !key.is_empty() {
+                *id = namespace.id_of(&Key::Text(key.into()));
+            }
+        }
     }
 
     /// Reads one hit from the front of `bytes` and returns it with what follows.
@@ -126,15 +164,29 @@ impl<'a> Hit<'a> {
         let recipient = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
         let network = u16::from_le_bytes(*take(&mut body).ok_or_else(need)?);
         let [flags] = *take(&mut body).ok_or_else(need)?;
-        let address = match flags & !FLAG_PREFETCH {
+        let address = match flags & !(FLAG_PREFETCH | FLAG_KEYS) {
             0 => None,
             FLAG_IPV4 => Some(IpAddr::V4(Ipv4Addr::from(*take::<4>(&mut body).ok_or_else(need)?))),
             FLAG_IPV6 => Some(IpAddr::V6(Ipv6Addr::from(*take::<16>(&mut body).ok_or_else(need)?))),
             _ => return Err(HitError::Flags(flags)),
         };
+        let mut key = || -> Result<&'a [u8], HitError> {
+            let [length] = *take(&mut body).ok_or_else(need)?;
+            let length = usize::from(length);
+            if length > KEY_BYTES_MAX {
+                return Err(HitError::Key(length));
+            }
+            let (key, rest) = body.split_at_checked(length).ok_or_else(need)?;
+            body = rest;
+            Ok(key)
+        };
+        let keys = match flags & FLAG_KEYS {
+            0 => None,
+            _ => Some(Keys { message: key()?, recipient: key()? }),
+        };
         let user_agent = std::str::from_utf8(body).map_err(|_| HitError::UserAgent)?;
         let prefetch = flags & FLAG_PREFETCH != 0;
-        Ok((Hit { at_us, sent_at_s, image, message, recipient, network, prefetch, address, user_agent }, rest))
+        Ok((Hit { at_us, sent_at_s, image, message, recipient, network, prefetch, address, keys, user_agent }, rest))
     }
 }
 
@@ -190,10 +242,12 @@ mod tests {
         fn every_hit_reads_back_as_it_was_written(
             at_us: i64, sent_at_s: u32, image: [u8; 16], message: [u8; 16], recipient: [u8; 16], network: u16,
             prefetch: bool, address in any_address(), raw in prop::collection::vec(any::<u8>(), 0..700), rest: Vec<u8>,
+            keys in prop::option::of((prop::collection::vec(any::<u8>(), 0..=KEY_BYTES_MAX), prop::collection::vec(any::<u8>(), 0..=KEY_BYTES_MAX))),
         ) {
             let user_agent = safe_user_agent(&raw);
+            let keys = keys.as_ref().map(|(message, recipient)| Keys { message, recipient });
             let hit = Hit {
-                at_us, sent_at_s, network, prefetch, address, user_agent: &user_agent,
+                at_us, sent_at_s, network, prefetch, address, keys, user_agent: &user_agent,
                 image: Uuid::from_bytes(image), message: Uuid::from_bytes(message), recipient: Uuid::from_bytes(recipient),
             };
             let mut bytes = Vec::new();
@@ -217,6 +271,26 @@ mod tests {
             let safe = safe_user_agent(&raw);
             prop_assert!(safe.len() <= USER_AGENT_BYTES_MAX && !safe.contains('\0'));
         }
+    }
+
+    #[test]
+    fn keys_become_the_ids_that_an_edge_with_a_namespace_makes() {
+        let namespace = Namespace(Uuid::from_u128(7));
+        let id = Uuid::from_u128(8);
+        let mut hit = Hit {
+            at_us: 0,
+            sent_at_s: 0,
+            image: id,
+            message: id,
+            recipient: Uuid::nil(),
+            network: 0,
+            prefetch: false,
+            address: None,
+            keys: Some(Keys { message: b"", recipient: b"4711" }),
+            user_agent: "",
+        };
+        hit.resolve(namespace);
+        assert_eq!((hit.message, hit.recipient, hit.keys), (id, namespace.id_of(&Key::typed("4711").unwrap()), None));
     }
 
     #[test]

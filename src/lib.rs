@@ -3,9 +3,12 @@
 //! # Layout
 //! - [`config`]: settings from the environment, checked before a port is bound.
 //! - [`hit`]: one recorded fetch and its bytes; what travels from the edge to PostgreSQL.
-//! - [`edge`]: the public listener. Sees `hit`, `images` and the sending half of `ingest::queue`; never `db`.
+//! - [`link`]: paths, keys and signed tokens: what a link names.
+//! - [`networks`]: whose network an address lies in.
+//! - [`edge`]: the public listener. Sees `hit`, `link`, `networks`, `images` and the sending half of `ingest::queue`; never `db`.
 //! - [`images`]: which images exist and their bytes, cached; kept in step with PostgreSQL.
 //! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
+//! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
 //! - [`admin`]: the private listener. Sees `db` and `metrics`; never `edge` or `ingest`.
 //! - [`app`]: the only place where these are wired together; start order and drain order.
@@ -19,7 +22,10 @@ pub mod edge;
 pub mod hit;
 pub mod images;
 pub mod ingest;
+pub mod link;
 pub mod metrics;
+pub mod networks;
+pub mod opens;
 pub mod shutdown;
 pub mod telemetry;
 

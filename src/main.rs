@@ -6,7 +6,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use pixeld::app;
 use pixeld::app::commands;
-use pixeld::cli::{Cli, Command, ImageCommand, SpoolCommand};
+use pixeld::cli::{Cli, Command, ImageCommand, MessageCommand, NetworksCommand, SpoolCommand};
 use pixeld::config::{Config, EXIT_CONFIG};
 use pixeld::telemetry;
 
@@ -41,6 +41,12 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
             wait(commands::image_add(config, &args.file, args.id, args.title.as_deref()))
         }
         Command::Image(ImageCommand::List) => wait(commands::image_list(config)),
+        Command::Link(args) => wait(commands::link(config, &args)),
+        Command::Namespace(args) => wait(commands::namespace(config, &args.keys)),
+        Command::Message(MessageCommand::Set(args)) => wait(commands::message_set(config, &args)),
+        Command::Message(MessageCommand::List) => wait(commands::message_list(config)),
+        Command::Networks(NetworksCommand::Update(args)) => commands::networks_update(config, &args),
+        Command::Networks(NetworksCommand::Status) => commands::networks_status(config),
         Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),
         Command::Spool(SpoolCommand::Drain) => commands::spool_drain(config),
         Command::Healthcheck => commands::healthcheck(config),

@@ -117,6 +117,12 @@ labelled! {
         Deleted = "deleted",
         /// 200 with the image; the message or recipient was no id.
         Malformed = "malformed",
+        /// 200 with the image; a merge tag was left in the link.
+        Unmerged = "unmerged",
+        /// 200 with the image; the link is not signed, and `PIXELD_REQUIRE_SIGNED` is on.
+        Unsigned = "unsigned",
+        /// 404 with the GIF: a token that we did not sign.
+        Forged = "forged",
         /// 404 with the GIF: an unknown or malformed image id.
         UnknownImage = "unknown_image",
         /// 404 with the GIF: no such path.
@@ -202,6 +208,10 @@ pub struct Metrics {
     pub copy_seconds: Histogram,
     /// Bytes of cached images.
     pub image_cache_bytes: Level,
+    /// Ranges of addresses whose network is known.
+    pub network_ranges: Level,
+    /// Files of networks that were refused.
+    pub networks_refused: Count,
 }
 
 impl Metrics {
@@ -229,6 +239,8 @@ impl Metrics {
             batch_rows: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
             copy_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             image_cache_bytes: Level::default(),
+            network_ranges: Level::default(),
+            networks_refused: Count::default(),
         })
     }
 
@@ -326,7 +338,9 @@ impl Collector for Shown {
         counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
         gauge(e, "database_up", "1 while the loader's connection works", m.database_up.get())?;
         counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
-        gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())
+        gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
+        gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;
+        counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())
     }
 }
 

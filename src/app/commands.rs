@@ -1,5 +1,9 @@
 //! The commands beside `serve`. Each prints its result to standard output and its errors to standard error.
 
+mod links;
+mod messages;
+mod networks;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -17,6 +21,10 @@ use crate::ingest::loader::Loader;
 use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::metrics::{DropReason, Metrics};
 use crate::shutdown;
+
+pub use links::{link, namespace};
+pub use messages::{message_list, message_set};
+pub use networks::{networks_status, networks_update};
 
 /// How long `healthcheck` waits for an answer.
 const HEALTH_WAIT: Duration = Duration::from_secs(3);

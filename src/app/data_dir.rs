@@ -55,6 +55,12 @@ impl DataDir {
         self.path.join("spool")
     }
 
+    /// Where the namespace of keys is kept.
+    #[must_use]
+    pub fn namespace(&self) -> PathBuf {
+        self.path.join("namespace")
+    }
+
     /// Where the ids of all images are kept.
     #[must_use]
     pub fn known_images(&self) -> PathBuf {

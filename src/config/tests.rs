@@ -167,7 +167,7 @@ fn all_problems_are_told_at_once_in_the_tables_order() {
         ("PIXELD_THREADS", "0"),
         ("PIXELD_LISTEN", "8080"),
         ("DATABASE_URL", "nonsense"),
-        ("PIXELD_REQUIRE_SIGNED", "true"),
+        ("PIXELD_REQUIRE_SIGNED", "yes"),
     ])
     .unwrap_err();
     let named: BTreeSet<_> = error.problems().iter().map(|problem| problem.variable.as_str()).collect();
@@ -329,16 +329,7 @@ fn a_secret_is_never_printed() {
 #[test]
 fn a_setting_of_a_later_version_is_refused_rather_than_not_done() {
     let (_file, path) = secret_file(b"redis://hunter2\n");
-    for (variable, value) in [
-        ("REDIS_URL", "redis://127.0.0.1"),
-        ("REDIS_URL_FILE", &path),
-        ("PIXELD_SIGNING_KEYS", "1:AAAA"),
-        ("PIXELD_SIGNING_KEYS_FILE", &path),
-        ("PIXELD_REQUIRE_SIGNED", "true"),
-        ("PIXELD_REQUIRE_SIGNED", "yes"),
-        ("PIXELD_NETWORKS_DIR", "/var/lib/networks"),
-        ("PIXELD_NETWORKS_UPDATE", "daily"),
-    ] {
+    for (variable, value) in [("REDIS_URL", "redis://127.0.0.1"), ("REDIS_URL_FILE", &path)] {
         let problem = problem(&[(variable, value)]);
         assert_eq!(problem.variable, variable);
         assert_eq!(problem.wrong, "is not available in this version yet; unset it");
@@ -346,14 +337,22 @@ fn a_setting_of_a_later_version_is_refused_rather_than_not_done() {
 }
 
 #[test]
-fn a_setting_of_a_later_version_may_have_its_default() {
-    let config = read(&[
-        ("PIXELD_DATA_DIR", "/var/lib/pixeld"),
-        ("PIXELD_REQUIRE_SIGNED", "false"),
-        ("PIXELD_NETWORKS_DIR", "/var/lib/pixeld/networks/"),
-        ("PIXELD_NETWORKS_UPDATE", "off"),
-    ]);
-    assert!(config.is_ok(), "{config:?}");
+fn signing_keys_are_read_and_without_them_signatures_cannot_be_required() {
+    let keys = "2:ICEiIyQlJicoKSorLC0uLw==, 1:AAECAwQFBgcICQoLDA0ODw==";
+    let config = read(&[("PIXELD_SIGNING_KEYS", keys), ("PIXELD_REQUIRE_SIGNED", "true")]).unwrap();
+    assert!(config.require_signed);
+    assert_eq!(format!("{:?}", config.signing_keys), "[2, 1]");
+    assert!(problem(&[("PIXELD_REQUIRE_SIGNED", "true")]).wrong.contains("without PIXELD_SIGNING_KEYS"));
+    let problem = problem(&[("PIXELD_SIGNING_KEYS", "1:AAAA"), ("PIXELD_REQUIRE_SIGNED", "true")]);
+    assert!(problem.variable == "PIXELD_SIGNING_KEYS" && problem.wrong.contains("3 bytes in its entry 1"), "{problem}");
+}
+
+#[test]
+fn networks_lie_in_the_data_directory_unless_told_otherwise() {
+    let config = read(&[("PIXELD_DATA_DIR", "/var/lib/pixeld")]).unwrap();
+    assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/var/lib/pixeld/networks"), false));
+    let config = read(&[("PIXELD_NETWORKS_DIR", "/etc/networks"), ("PIXELD_NETWORKS_UPDATE", "daily")]).unwrap();
+    assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/etc/networks"), true));
 }
 
 #[test]

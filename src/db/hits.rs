@@ -117,18 +117,6 @@ pub async fn end_predecessor(client: &Client, spool: Uuid) -> Result<bool, Error
     Ok(!client.query(end, &[&spool]).await?.is_empty())
 }
 
-/// This installation's key of throttle fingerprints.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
-    let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
-    let secret: &[u8] = row.get(0);
-    let mut key = [0; 16];
-    key.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
-    Ok(key)
-}
-
 /// Which of `ids` are images, and when each was deleted, in µs since 1970; none where it was not.
 ///
 /// # Errors

@@ -105,10 +105,25 @@ pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
 pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
     let client = db.pool().get().await?;
-    let query = "SELECT id, title, media_type, width, height, octet_length(bytes), deleted_at FROM images \
-                 ORDER BY created_at, id";
-    let rows = within(QUERY_TIMEOUT, "listing images", client.query(query, &[])).await?;
-    let row = |row: tokio_postgres::Row| ImageRow {
+    let query = format!("{LISTED} ORDER BY created_at, id");
+    let rows = within(QUERY_TIMEOUT, "listing images", client.query(&query, &[])).await?;
+    Ok(rows.iter().map(listed).collect())
+}
+
+/// One image; nothing where there is none.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn find(client: &Client, id: Uuid) -> Result<Option<ImageRow>, DbError> {
+    let query = format!("{LISTED} WHERE id = $1");
+    let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
+    Ok(row.as_ref().map(listed))
+}
+
+const LISTED: &str = "SELECT id, title, media_type, width, height, octet_length(bytes), deleted_at FROM images";
+
+fn listed(row: &tokio_postgres::Row) -> ImageRow {
+    ImageRow {
         id: row.get(0),
         title: row.get(1),
         media_type: row.get(2),
@@ -116,8 +131,7 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
         height: row.get(4),
         length: row.get(5),
         deleted_at: row.get(6),
-    };
-    Ok(rows.into_iter().map(row).collect())
+    }
 }
 
 /// Stores a new image. Says whether it is new; where the id is taken, nothing is changed.

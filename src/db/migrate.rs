@@ -44,6 +44,7 @@ pub async fn run(database: &Database) -> Result<(), DbError> {
     for migration in report.applied_migrations() {
         tracing::info!(%migration, "database migrated");
     }
+    within(QUERY_TIMEOUT, "writing the words", super::words::write(&session.client)).await?;
     // The session ends here, and its lock with it.
     Ok(())
 }
@@ -139,7 +140,8 @@ mod tests {
         assert_eq!(
             columns.get::<_, &str>(0),
             "at timestamp with time zone,seq bigint,user_agent bigint,sent_at timestamp with time zone,message uuid,\
-             recipient uuid,image uuid,spool integer,class smallint,rule smallint,network smallint,prefetch boolean,ip inet"
+             recipient uuid,image uuid,spool integer,class smallint,rule smallint,network smallint,prefetch boolean,ip inet,\
+             client smallint"
         );
         let uncommented = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace \
              AND relkind IN ('r', 'p', 'v') AND relname NOT LIKE 'refinery%' AND obj_description(oid) IS NULL";
@@ -155,7 +157,7 @@ mod tests {
             )
             .await
             .unwrap();
-        let shown = "SELECT message IS NULL AND recipient IS NOT NULL AND class = 'proxied' AND rule = 'not judged yet' \
+        let shown = "SELECT message IS NULL AND recipient IS NOT NULL AND class = 'proxied' AND rule = 'not_judged' \
              AND network = 'none known' AND user_agent = 'Thunderbird' FROM hits_readable";
         assert!(client.query_one(shown, &[]).await.unwrap().get::<_, bool>(0));
 

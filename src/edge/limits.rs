@@ -10,56 +10,18 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::networks::{Network, Use};
 use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use ipnet::IpNet;
 
 /// Addresses whose rate is known at most (about 10 MB).
 pub const ADDRESSES_MAX: usize = 100_000;
-
-/// Networks from which mail providers fetch images or send mail, as their public SPF records name them: very many readers
-/// share one address there.
-const PROVIDERS: &[&str] = &[
-    // Google
-    "64.233.160.0/19",
-    "66.102.0.0/20",
-    "66.249.80.0/20",
-    "72.14.192.0/18",
-    "74.125.0.0/16",
-    "108.177.8.0/21",
-    "173.194.0.0/16",
-    "209.85.128.0/17",
-    "216.58.192.0/19",
-    "216.239.32.0/19",
-    "2001:4860:4000::/36",
-    "2404:6800:4000::/36",
-    "2607:f8b0:4000::/36",
-    "2800:3f0:4000::/36",
-    "2a00:1450:4000::/36",
-    "2c0f:fb50:4000::/36",
-    // Apple
-    "17.0.0.0/8",
-    // Microsoft
-    "40.92.0.0/15",
-    "40.107.0.0/16",
-    "52.100.0.0/15",
-    "52.102.0.0/16",
-    "52.103.0.0/17",
-    "104.47.0.0/17",
-    "2a01:111:f400::/48",
-    // Yahoo
-    "67.195.0.0/16",
-    "74.6.0.0/16",
-    "98.136.0.0/14",
-    "188.125.64.0/18",
-];
 
 /// The rate of each client address.
 #[derive(Debug)]
 pub struct Limits {
     addresses: Option<RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>>,
-    exempt: Vec<IpNet>,
     /// Too many addresses are known; nobody is held back until some are forgotten.
     crowded: AtomicBool,
     addresses_max: usize,
@@ -109,20 +71,19 @@ impl Limits {
         let quiet_max = rate.map_or(0, |rate| rate.get() as usize / (4 * cores.max(1)));
         let quiet_max = u16::try_from(quiet_max).unwrap_or(u16::MAX);
         let addresses = rate.map(|rate| RateLimiter::dashmap(Quota::per_second(rate)));
-        let exempt = PROVIDERS.iter().filter_map(|network| network.parse().ok()).collect();
-        Limits { addresses, exempt, crowded: AtomicBool::new(false), addresses_max, quiet_max }
+        Limits { addresses, crowded: AtomicBool::new(false), addresses_max, quiet_max }
     }
 
-    /// Whether a hit from `address` may be recorded now; `sketch` is the asking core's.
+    /// Whether a hit from `address` may be recorded now; `sketch` is the asking core's. Behind an address of a mailbox
+    /// provider there are very many readers, so it has no rate.
     #[must_use]
-    pub fn allows(&self, sketch: &Sketch, address: IpAddr) -> bool {
+    pub fn allows(&self, sketch: &Sketch, address: IpAddr, network: Option<Network>) -> bool {
         let Some(addresses) = &self.addresses else { return true };
         let key = key(address);
-        if sketch.count(key) < self.quiet_max || self.crowded.load(Ordering::Relaxed) {
-            return true;
-        }
-        // The list is walked only for those beyond the rate.
-        addresses.check_key(&key).is_ok() || self.exempt.iter().any(|network| network.contains(&address))
+        sketch.count(key) < self.quiet_max
+            || self.crowded.load(Ordering::Relaxed)
+            || network.is_some_and(|network| network.used_for() == Use::Mailbox)
+            || addresses.check_key(&key).is_ok()
     }
 
     /// Forgets addresses that were quiet. Call each second or so.
@@ -160,33 +121,28 @@ mod tests {
     }
 
     #[test]
-    fn every_provider_network_is_well_formed() {
-        assert_eq!(Limits::new(None, 1).exempt.len(), PROVIDERS.len());
-    }
-
-    #[test]
     fn an_address_beyond_the_rate_is_held_back_and_others_are_not() {
         let limits = Limits::new(NonZeroU32::new(10), 1);
         let sketch = Sketch::default();
-        let allowed = (0..1000).filter(|_| limits.allows(&sketch, address("192.0.2.1"))).count();
+        let allowed = (0..1000).filter(|_| limits.allows(&sketch, address("192.0.2.1"), None)).count();
         assert!((10..100).contains(&allowed), "{allowed}");
-        assert!(limits.allows(&sketch, address("192.0.2.2")));
+        assert!(limits.allows(&sketch, address("192.0.2.2"), None));
     }
 
     #[test]
     fn a_whole_ipv6_network_shares_a_rate() {
         let limits = Limits::new(NonZeroU32::new(1), 1);
         let sketch = Sketch::default();
-        assert!(limits.allows(&sketch, address("2001:db8::1")));
-        assert!(!limits.allows(&sketch, address("2001:db8::2")));
-        assert!(limits.allows(&sketch, address("2001:db8:0:1::1")));
+        assert!(limits.allows(&sketch, address("2001:db8::1"), None));
+        assert!(!limits.allows(&sketch, address("2001:db8::2"), None));
+        assert!(limits.allows(&sketch, address("2001:db8:0:1::1"), None));
     }
 
     #[test]
     fn a_mail_providers_proxy_is_never_held_back() {
         let limits = Limits::new(NonZeroU32::new(1), 1);
         let sketch = Sketch::default();
-        assert!((0..100).all(|_| limits.allows(&sketch, address("66.249.84.7"))));
+        assert!((0..100).all(|_| limits.allows(&sketch, address("66.249.84.7"), Some(Network::Google))));
     }
 
     #[test]
@@ -194,16 +150,16 @@ mod tests {
         let limits = Limits::with_addresses_max(NonZeroU32::new(1), 1, 100);
         let sketch = Sketch::default();
         for n in 0..200u32 {
-            assert!(limits.allows(&sketch, IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
+            assert!(limits.allows(&sketch, IpAddr::from((0x0a00_0000 + n).to_be_bytes()), None));
         }
-        assert!(!limits.allows(&sketch, address("10.0.0.1")));
+        assert!(!limits.allows(&sketch, address("10.0.0.1"), None));
         limits.clean();
-        assert!(limits.allows(&sketch, address("10.0.0.1")) && limits.allows(&sketch, address("10.0.0.1")));
+        assert!(limits.allows(&sketch, address("10.0.0.1"), None) && limits.allows(&sketch, address("10.0.0.1"), None));
         // An address is forgotten once it could not be told from a new one, which takes two seconds at this rate.
         std::thread::sleep(std::time::Duration::from_millis(2100));
         limits.clean();
         assert!(
-            limits.allows(&sketch, address("10.0.0.1")) && !limits.allows(&sketch, address("10.0.0.1")),
+            limits.allows(&sketch, address("10.0.0.1"), None) && !limits.allows(&sketch, address("10.0.0.1"), None),
             "the rate is back"
         );
     }
@@ -212,7 +168,7 @@ mod tests {
     fn off_is_off() {
         let limits = Limits::new(None, 1);
         let sketch = Sketch::default();
-        assert!((0..10_000).all(|_| limits.allows(&sketch, address("192.0.2.1"))));
+        assert!((0..10_000).all(|_| limits.allows(&sketch, address("192.0.2.1"), None)));
     }
 
     #[test]
@@ -220,10 +176,10 @@ mod tests {
         let limits = Limits::new(NonZeroU32::new(1000), 2);
         let sketch = Sketch::default();
         let quiet = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
-        assert!((0..100_000).all(|n| limits.allows(&sketch, quiet(n))));
+        assert!((0..100_000).all(|n| limits.allows(&sketch, quiet(n), None)));
         assert_eq!(limits.addresses.as_ref().map(|known| known.len()), Some(0));
-        let allowed = (0..10_000).filter(|_| limits.allows(&sketch, address("192.0.2.1"))).count();
+        let allowed = (0..10_000).filter(|_| limits.allows(&sketch, address("192.0.2.1"), None)).count();
         assert!((1000..1300).contains(&allowed), "{allowed}");
-        assert!(limits.allows(&sketch, address("192.0.2.2")));
+        assert!(limits.allows(&sketch, address("192.0.2.2"), None));
     }
 }

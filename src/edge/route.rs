@@ -1,27 +1,40 @@
-//! What a path asks for. Pure, and it allocates nothing.
+//! What a path asks for. Pure; a path with ids as they are allocates nothing.
 //!
 //! ```text
 //! /image/{image}[_{message}[_{recipient}]].{ext}      ext: 1 to 5 letters or digits
+//! /t/{image}/{message-key}/{recipient-key}.{ext}      keys: see `link::key`
+//! /o/{token}.{ext}                                    tokens: see `link::token`
 //! ```
 //!
 //! A UUID is 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or with none; no braces, no `urn:`, no percent
 //! signs. The nil UUID means "absent", so a nil image is no image. Without a proper ending, or with a malformed image id,
 //! it is not an image; anything wrong behind a proper image id is malformed ids: the image is served, and nothing recorded.
+//! Under `/o/`, all that is no valid token is forged.
 
 use uuid::Uuid;
 
+use crate::link::key::{self, Key, KeyError};
+use crate::link::parse_uuid;
+use crate::link::token::SigningKeys;
+
 /// What a path asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route<'a> {
     /// An image, and whose open it is.
     Pixel {
         /// The image.
         image: Uuid,
         /// Message and recipient.
-        ids: Ids,
+        ids: Ids<'a>,
+        /// When the message was sent, in s since 1970; 0 where the link does not say.
+        sent_at_s: u32,
+        /// The link bears our signature.
+        is_signed: bool,
     },
-    /// Under `/image/`, with an image id that cannot be.
+    /// Under `/image/` or `/t/`, with an image id that cannot be.
     NotAnImage,
+    /// Under `/o/`, and no token of ours.
+    Forged,
     /// `/healthz`.
     Health,
     /// Nothing that we have.
@@ -29,8 +42,8 @@ pub enum Route {
 }
 
 /// The ids behind an image's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ids {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ids<'a> {
     /// Proper ones; nil where absent.
     Named {
         /// The message.
@@ -38,45 +51,89 @@ pub enum Ids {
         /// The recipient.
         recipient: Uuid,
     },
-    /// A message or recipient that is no UUID, or more parts than there can be.
+    /// The sender's own keys, of which at least one is no UUID.
+    Keyed {
+        /// The message.
+        message: Key<'a>,
+        /// The recipient.
+        recipient: Key<'a>,
+    },
+    /// A message or recipient that can be no id or key, or more parts than there can be.
     Malformed,
+    /// A merge tag that the sender's program did not replace.
+    Unmerged,
 }
 
 /// Reads a path, without its query.
 #[must_use]
-pub fn route(path: &str) -> Route {
-    let Some(name) = path.strip_prefix("/image/") else {
-        return if path == "/healthz" { Route::Health } else { Route::NotFound };
-    };
-    let Some((stem, extension)) = name.rsplit_once('.') else { return Route::NotAnImage };
-    if !(1..=5).contains(&extension.len()) || !extension.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Route::NotAnImage;
+pub fn route<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
+    if let Some(name) = path.strip_prefix("/image/") {
+        return plain(name);
     }
+    if let Some(rest) = path.strip_prefix("/o/") {
+        return signed(rest, keys);
+    }
+    if let Some(rest) = path.strip_prefix("/t/") {
+        return keyed(rest);
+    }
+    if path == "/healthz" { Route::Health } else { Route::NotFound }
+}
+
+fn plain(name: &str) -> Route<'_> {
+    let Some(stem) = without_extension(name) else { return Route::NotAnImage };
     let mut parts = stem.split('_');
-    let image = parts.next().and_then(parse_uuid).filter(|image| !image.is_nil());
-    let Some(image) = image else { return Route::NotAnImage };
-    let mut part = || parts.next().map_or(Some(Uuid::nil()), parse_uuid);
+    let Some(image) = parts.next().and_then(image_id) else { return Route::NotAnImage };
+    let mut part = || parts.next().map_or(Some(Uuid::nil()), |part| parse_uuid(part.as_bytes()));
     let ids = match (part(), part(), parts.next()) {
         (Some(message), Some(recipient), None) => Ids::Named { message, recipient },
         _ => Ids::Malformed,
     };
-    Route::Pixel { image, ids }
+    Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
 }
 
-/// A UUID in one of the two forms that links have.
-fn parse_uuid(text: &str) -> Option<Uuid> {
-    // The parser takes braces and `urn:uuid:` too; those forms are longer.
-    if text.len() != 36 && text.len() != 32 {
-        return None;
-    }
-    Uuid::try_parse_ascii(text.as_bytes()).ok()
+fn keyed(rest: &str) -> Route<'_> {
+    let (image, keys) = rest.split_once('/').unwrap_or((rest, ""));
+    let Some(image) = image_id(image) else { return Route::NotAnImage };
+    let ids = match keys.split_once('/').map(|(message, last)| (message, without_extension(last))) {
+        Some((message, Some(recipient))) if !recipient.contains('/') => {
+            match (Key::in_path(message), Key::in_path(recipient)) {
+                (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
+                (Ok(message), Ok(recipient)) => Ids::Keyed { message, recipient },
+                (Err(KeyError::Unmerged), _) | (_, Err(KeyError::Unmerged)) => Ids::Unmerged,
+                _ => Ids::Malformed,
+            }
+        }
+        // A merge tag may hold a slash, as in `*|DATE:d/m/y|*`.
+        _ if key::has_merge_tag(keys.as_bytes()) => Ids::Unmerged,
+        _ => Ids::Malformed,
+    };
+    Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
+}
+
+fn signed<'a>(rest: &str, keys: &SigningKeys) -> Route<'a> {
+    let token = without_extension(rest).and_then(|token| keys.verify(token).ok());
+    let Some(token) = token.filter(|token| !token.image.is_nil()) else { return Route::Forged };
+    let ids = Ids::Named { message: token.message, recipient: token.recipient };
+    Route::Pixel { image: token.image, ids, sent_at_s: token.sent_at_s, is_signed: true }
+}
+
+/// What stands before the last dot, where 1 to 5 letters or digits stand behind it.
+fn without_extension(name: &str) -> Option<&str> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    let is_extension = (1..=5).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_extension.then_some(stem)
+}
+
+fn image_id(text: &str) -> Option<Uuid> {
+    parse_uuid(text.as_bytes()).filter(|image| !image.is_nil())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{Ids, Key, Route, SigningKeys, Uuid};
+    use crate::link::token::Token;
 
     fn spelled(id: u128, upper: bool, hyphens: bool) -> String {
         let id = Uuid::from_u128(id);
@@ -84,9 +141,20 @@ mod tests {
         if upper { text.to_uppercase() } else { text }
     }
 
-    fn named(image: u128, message: u128, recipient: u128) -> Route {
-        let ids = Ids::Named { message: Uuid::from_u128(message), recipient: Uuid::from_u128(recipient) };
-        Route::Pixel { image: Uuid::from_u128(image), ids }
+    fn pixel<'a>(image: u128, ids: Ids<'a>) -> Route<'a> {
+        Route::Pixel { image: Uuid::from_u128(image), ids, sent_at_s: 0, is_signed: false }
+    }
+
+    fn named<'a>(image: u128, message: u128, recipient: u128) -> Route<'a> {
+        pixel(image, Ids::Named { message: Uuid::from_u128(message), recipient: Uuid::from_u128(recipient) })
+    }
+
+    fn keys() -> SigningKeys {
+        SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap()
+    }
+
+    fn route(path: &str) -> Route<'_> {
+        super::route(path, &keys())
     }
 
     proptest! {
@@ -115,7 +183,9 @@ mod tests {
 
         #[test]
         fn any_path_has_an_answer(path: String, rest in "[-_./0-9a-fA-Fimage]{0,130}") {
-            let _ = (route(&path), route(&format!("/image/{rest}")));
+            for front in ["", "/image/", "/t/", "/o/"] {
+                let _ = (route(&format!("{front}{path}")), route(&format!("{front}{rest}")));
+            }
         }
     }
 
@@ -123,17 +193,17 @@ mod tests {
     fn odd_paths_are_what_the_contract_says() {
         let id = "0123456789abcdef0123456789abcdef";
         let image = Uuid::try_parse(id).unwrap();
-        let malformed = Route::Pixel { image, ids: Ids::Malformed };
+        let malformed = pixel(image.as_u128(), Ids::Malformed);
         for (path, expected) in [
             (format!("/image/{id}.gif"), named(image.as_u128(), 0, 0)),
             (format!("/image/{id}_{id}_{id}.a1B2c"), named(image.as_u128(), image.as_u128(), image.as_u128())),
             (format!("/image/{id}_00000000-0000-0000-0000-000000000000.gif"), named(image.as_u128(), 0, 0)),
-            (format!("/image/{id}_.gif"), malformed),
-            (format!("/image/{id}_x.gif"), malformed),
-            (format!("/image/{id}_{id}_.gif"), malformed),
-            (format!("/image/{id}_{id}_{id}_{id}.gif"), malformed),
-            (format!("/image/{id}_{{{id}}}.gif"), malformed),
-            (format!("/image/{id}_urn:uuid:{id}.gif"), malformed),
+            (format!("/image/{id}_.gif"), malformed.clone()),
+            (format!("/image/{id}_x.gif"), malformed.clone()),
+            (format!("/image/{id}_{id}_.gif"), malformed.clone()),
+            (format!("/image/{id}_{id}_{id}_{id}.gif"), malformed.clone()),
+            (format!("/image/{id}_{{{id}}}.gif"), malformed.clone()),
+            (format!("/image/{id}_urn:uuid:{id}.gif"), malformed.clone()),
             (format!("/image/{id}_%30123456789abcdef0123456789abcdef.gif"), malformed),
             (format!("/image/{id}.a.gif"), Route::NotAnImage),
             (format!("/image/{id}"), Route::NotAnImage),
@@ -154,5 +224,67 @@ mod tests {
         ] {
             assert_eq!(route(&path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn keyed_paths_are_what_the_contract_says() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let image = Uuid::try_parse(id).unwrap().as_u128();
+        let keyed = |message: &'static str, recipient: &'static str| {
+            let text = |key: &'static str| Key::Text(key.as_bytes().into());
+            pixel(image, Ids::Keyed { message: text(message), recipient: text(recipient) })
+        };
+        for (path, expected) in [
+            (format!("/t/{id}/May/4711.gif"), keyed("May", "4711")),
+            (format!("/t/{id}/May/jane%40example.com.png"), keyed("May", "jane@example.com")),
+            (format!("/t/{id}/a%2Fb/c%2Fd.gif"), keyed("a/b", "c/d")),
+            (format!("/t/{id}/{id}/{id}.gif"), named(image, image, image)),
+            (
+                format!("/t/{id}/{id}/x.gif"),
+                pixel(
+                    image,
+                    Ids::Keyed { message: Key::Id(Uuid::from_u128(image)), recipient: Key::Text(b"x"[..].into()) },
+                ),
+            ),
+            (format!("/t/{id}/May/*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/%7B%7Bid%7D%7D/4711.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/*|DATE:d/m/y|*/4711.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}//*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}//4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/4711"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/x/4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/{}.gif", "x".repeat(129)), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}"), pixel(image, Ids::Malformed)),
+            (format!("/t/x{id}/May/4711.gif"), Route::NotAnImage),
+            (format!("/t/{}/May/4711.gif", "0".repeat(32)), Route::NotAnImage),
+            ("/t/".to_owned(), Route::NotAnImage),
+            ("/t".to_owned(), Route::NotFound),
+        ] {
+            assert_eq!(route(&path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn signed_paths_are_valid_or_forged() {
+        let [image, message, recipient] = [1, 2, 3].map(Uuid::from_u128);
+        let token = Token { sent_at_s: 9, image, message, recipient };
+        let text = keys().sign(&token).unwrap();
+        let valid = Route::Pixel { image, ids: Ids::Named { message, recipient }, sent_at_s: 9, is_signed: true };
+        assert_eq!(route(&format!("/o/{text}.gif")), valid);
+        let nil = keys().sign(&Token { image: Uuid::nil(), ..token }).unwrap();
+        for path in [
+            format!("/o/{text}"),
+            format!("/o/{text}.abcdef"),
+            format!("/o/{text}=.gif"),
+            format!("/o//{text}.gif"),
+            format!("/o/{}.gif", &text[1..]),
+            format!("/o/{nil}.gif"),
+            "/o/".to_owned(),
+        ] {
+            assert_eq!(route(&path), Route::Forged, "{path}");
+        }
+        assert_eq!(super::route(&format!("/o/{text}.gif"), &SigningKeys::default()), Route::Forged);
     }
 }

@@ -10,12 +10,12 @@ use uuid::Uuid;
 
 /// The statement whose input these bytes are.
 pub const COPY_HITS: &str = "COPY hits (at, seq, user_agent, sent_at, message, recipient, image, spool, class, rule, \
-                             network, prefetch, ip) FROM STDIN (FORMAT binary)";
+                             network, prefetch, ip, client) FROM STDIN (FORMAT binary)";
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's time starts.
 const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
-const COLUMNS: i16 = 13;
+const COLUMNS: i16 = 14;
 
 /// One row of `hits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Row {
     pub prefetch: bool,
     /// The address as far as it may be kept.
     pub address: Option<IpAddr>,
+    /// Which mail client or proxy its user agent names.
+    pub client: i16,
 }
 
 /// The front of the stream.
@@ -97,6 +99,8 @@ pub fn put(out: &mut BytesMut, row: &Row) {
             out.put_slice(&address.octets());
         }
     }
+    out.put_i32(2);
+    out.put_i16(row.client);
 }
 
 fn put_i64(out: &mut BytesMut, value: i64) {
@@ -125,6 +129,7 @@ mod tests {
             network: 7,
             prefetch: true,
             address: Some(IpAddr::from([192, 0, 2, 1])),
+            client: 9,
         };
         put(&mut out, &row);
         let mut rest = &out[2..];
@@ -134,8 +139,8 @@ mod tests {
             lengths.push(length);
             rest = &behind[length.max(0) as usize..];
         }
-        assert_eq!(&out[..2], &[0, 13]);
-        assert_eq!(lengths, [8, 8, 8, -1, 16, 16, 16, 4, 2, 2, 2, 1, 8]);
+        assert_eq!(&out[..2], &[0, 14]);
+        assert_eq!(lengths, [8, 8, 8, -1, 16, 16, 16, 4, 2, 2, 2, 1, 8, 2]);
         assert_eq!(&out[2..14], &[0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1]);
     }
 }

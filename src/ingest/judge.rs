@@ -3,7 +3,8 @@
 //! Rows come out in slices, so that PostgreSQL works on the last one while the next is judged.
 //!
 //! A hit is thrown away for its age or its image before the throttle sees it, so that a token is never spent by a hit that
-//! is dropped for another reason. Nothing is dropped for what fetched it.
+//! is dropped for another reason. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
+//! again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use uuid::Uuid;
 use super::copy::{self, Row};
 use super::throttle::{BatchTokens, Throttle};
 use crate::hit::Hit;
+use crate::networks::Network;
+use crate::opens::agent::Agent;
+use crate::opens::classify::{Evidence, classify};
 
 /// How far ahead of the database's clock a hit's time may be, in µs.
 const FUTURE_MAX_US: i64 = 3_600_000_000;
@@ -63,11 +67,25 @@ impl Bounds {
 
 /// What is known of a user agent.
 #[derive(Debug, Clone, Copy)]
-pub struct UserAgentId {
+pub struct UserAgent {
     /// The id that its text has.
     pub own: i64,
     /// The id to store: its own, or 0 where the text is not kept.
     pub stored: i64,
+    /// What its text says.
+    pub agent: Agent,
+}
+
+/// What a batch's hits are judged by beside themselves.
+pub trait Facts {
+    /// Whether an image existed at a time, in µs since 1970.
+    fn had_image(&self, image: Uuid, at_us: i64) -> bool;
+
+    /// What is known of a user agent.
+    fn user_agent(&self, text: &str) -> UserAgent;
+
+    /// When a message was sent, in s since 1970, as its sender told; 0 where nobody did.
+    fn sent_at_s(&self, message: Uuid) -> u32;
 }
 
 /// A day in UTC, counted from 1970: what a partition holds.
@@ -136,7 +154,7 @@ impl Default for Judged {
 }
 
 /// A batch that is being judged.
-pub struct Judging<'a, Existed, UserAgent> {
+pub struct Judging<'a, F> {
     hits: &'a [Hit<'a>],
     /// How many are judged.
     done: usize,
@@ -144,16 +162,11 @@ pub struct Judging<'a, Existed, UserAgent> {
     spool: i32,
     bounds: Bounds,
     throttle: Option<&'a Throttle>,
-    existed: Existed,
-    user_agent: UserAgent,
+    facts: &'a F,
     judged: Judged,
 }
 
-impl<'a, Existed, UserAgent> Judging<'a, Existed, UserAgent>
-where
-    Existed: Fn(Uuid, i64) -> bool,
-    UserAgent: Fn(&str) -> UserAgentId,
-{
+impl<'a, F: Facts> Judging<'a, F> {
     /// Begins with `hits`, of which the first has the number `first_seq` in `spool`.
     #[must_use]
     pub fn new(
@@ -162,10 +175,9 @@ where
         spool: i32,
         bounds: Bounds,
         throttle: Option<&'a Throttle>,
-        existed: Existed,
-        user_agent: UserAgent,
+        facts: &'a F,
     ) -> Self {
-        Judging { hits, done: 0, first_seq, spool, bounds, throttle, existed, user_agent, judged: Judged::default() }
+        Judging { hits, done: 0, first_seq, spool, bounds, throttle, facts, judged: Judged::default() }
     }
 
     /// The next part of the COPY stream; nothing behind its end, and nothing at all where there are no hits.
@@ -196,11 +208,11 @@ where
             judged.expired += 1;
             return;
         }
-        if !(self.existed)(hit.image, hit.at_us) {
+        if !self.facts.had_image(hit.image, hit.at_us) {
             judged.unknown_image += 1;
             return;
         }
-        let user_agent = (self.user_agent)(hit.user_agent);
+        let user_agent = self.facts.user_agent(hit.user_agent);
         let token = self.throttle.and_then(|throttle| Some((throttle, throttle.token(hit, user_agent.own)?)));
         if token.is_some_and(|(throttle, token)| !judged.tokens.take(throttle, token)) {
             judged.throttled += 1;
@@ -211,6 +223,13 @@ where
         judged.loaded += 1;
         judged.min_at_us = judged.min_at_us.min(at_us);
         judged.max_at_us = judged.max_at_us.max(at_us);
+        let sent_at_s = if hit.sent_at_s == 0 { self.facts.sent_at_s(hit.message) } else { hit.sent_at_s };
+        let rule = classify(&Evidence {
+            agent: user_agent.agent,
+            network: Network::of_number(hit.network),
+            prefetch: hit.prefetch,
+            since_sent_s: (sent_at_s != 0).then(|| at_us.div_euclid(1_000_000) - i64::from(sent_at_s)),
+        });
         let row = Row {
             at_us,
             seq: seq as i64,
@@ -220,12 +239,12 @@ where
             recipient: hit.recipient,
             image: hit.image,
             spool: self.spool,
-            // Every hit is `unknown` by rule 0, "not judged yet", until there are rules.
-            class: 0,
-            rule: 0,
+            class: rule.class().number(),
+            rule: rule.number(),
             network: hit.network as i16,
             prefetch: hit.prefetch,
             address: hit.address,
+            client: user_agent.agent.client.number(),
         };
         copy::put(rows, &row);
     }
@@ -255,15 +274,32 @@ mod tests {
             network: 0,
             prefetch: false,
             address: None,
+            keys: None,
             user_agent: "",
+        }
+    }
+
+    /// Only image 1 exists.
+    struct OneImage;
+
+    impl Facts for OneImage {
+        fn had_image(&self, image: Uuid, _: i64) -> bool {
+            image == Uuid::from_u128(1)
+        }
+
+        fn user_agent(&self, text: &str) -> UserAgent {
+            UserAgent { own: 1, stored: 1, agent: Agent::read(text) }
+        }
+
+        fn sent_at_s(&self, _: Uuid) -> u32 {
+            0
         }
     }
 
     fn judge_all(hits: &[Hit<'_>], throttle: Option<&Throttle>, retention_days: Option<u64>) -> Judged {
         let retention = retention_days.map(|days| Duration::from_secs(days * 86_400));
         let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention };
-        let ids = |_: &str| UserAgentId { own: 1, stored: 1 };
-        let mut judging = Judging::new(hits, 0, 1, bounds, throttle, |image, _| image == Uuid::from_u128(1), ids);
+        let mut judging = Judging::new(hits, 0, 1, bounds, throttle, &OneImage);
         while judging.next_rows().is_some() {}
         judging.finish()
     }
@@ -304,8 +340,7 @@ mod tests {
         for count in [0, 1, SLICE_HITS - 1, SLICE_HITS, SLICE_HITS + 1, 3 * SLICE_HITS] {
             let hits: Vec<Hit<'_>> = (1..=count as u128).map(|recipient| hit(recipient, NOW)).collect();
             let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
-            let ids = |_: &str| UserAgentId { own: 1, stored: 1 };
-            let mut judging = Judging::new(&hits, 70, 1, bounds, None, |_, _| true, ids);
+            let mut judging = Judging::new(&hits, 70, 1, bounds, None, &OneImage);
             let mut stream = Vec::new();
             while let Some(rows) = judging.next_rows() {
                 stream.extend_from_slice(&rows);

@@ -1,6 +1,8 @@
-//! What the loader remembers of PostgreSQL, so that it need not ask for every hit: user agents and images.
+//! What the loader remembers of PostgreSQL, so that it need not ask for every hit: user agents, images, and when messages
+//! were sent.
 //!
-//! Bounded: when a memory is full it is emptied, and the next batches ask again.
+//! Bounded: when a memory is full it is emptied, and the next batches ask again; of the times of sending, the
+//! [`SENT_MAX`] told last are remembered. A time that is told shows within about a second.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -10,9 +12,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use super::judge::UserAgentId;
-use crate::db::hits as queries;
+use super::judge::{Facts, UserAgent};
+use crate::db::{hits as queries, messages};
 use crate::hit::Hit;
+use crate::opens::agent::Agent;
 
 /// User agents remembered at most (about 5 MB).
 const USER_AGENTS_MAX: usize = 20_000;
@@ -20,22 +23,39 @@ const USER_AGENTS_MAX: usize = 20_000;
 /// Images remembered at most.
 const IMAGES_MAX: usize = 100_000;
 
+/// Messages whose time of sending is remembered at most.
+const SENT_MAX: usize = 100_000;
+
+/// How often it is asked which times of sending were told.
+const SENT_PAUSE: Duration = Duration::from_secs(1);
+
 /// New user agents stored in an hour at most: a stranger can make one up for every hit, and each is a row for ever.
 pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 
 /// User agents and images that PostgreSQL is known to have.
 #[derive(Debug)]
 pub struct Known {
-    user_agents: HashMap<Box<str>, UserAgentId, RandomState>,
+    user_agents: HashMap<Box<str>, UserAgent, RandomState>,
     /// When each was deleted, in µs since 1970; the end of time where it was not.
     images: HashMap<Uuid, i64, RandomState>,
+    /// When each message was sent, in s since 1970, where its sender told.
+    sent: HashMap<Uuid, u32, RandomState>,
+    /// Up to when these are known, in µs since 1970 by the database's clock, and when that was asked.
+    sent_till: Option<(i64, Instant)>,
     hour: Instant,
     new_this_hour: u64,
 }
 
 impl Default for Known {
     fn default() -> Known {
-        Known { user_agents: HashMap::default(), images: HashMap::default(), hour: Instant::now(), new_this_hour: 0 }
+        Known {
+            user_agents: HashMap::default(),
+            images: HashMap::default(),
+            sent: HashMap::default(),
+            sent_till: None,
+            hour: Instant::now(),
+            new_this_hour: 0,
+        }
     }
 }
 
@@ -46,20 +66,29 @@ impl Known {
     /// As PostgreSQL says.
     pub async fn learn(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
         self.learn_images(client, hits).await?;
+        self.learn_sent(client).await?;
         self.learn_user_agents(client, hits).await
     }
 
-    /// Whether an image existed at a time, as of [`Known::learn`]. One that was deleted while its hits waited in the spool
-    /// was there when they were answered.
-    #[must_use]
-    pub fn had_image(&self, image: Uuid, at_us: i64) -> bool {
-        self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
-    }
-
-    /// The id of a user agent that was learnt.
-    #[must_use]
-    pub fn user_agent(&self, text: &str) -> UserAgentId {
-        self.user_agents.get(text).copied().unwrap_or_else(|| UserAgentId { own: id_of(text), stored: 0 })
+    async fn learn_sent(&mut self, client: &Client) -> Result<(), Error> {
+        if self.sent_till.is_some_and(|(_, asked)| asked.elapsed() < SENT_PAUSE) {
+            return Ok(());
+        }
+        if self.sent.len() > SENT_MAX {
+            self.sent.clear();
+            self.sent_till = None;
+        }
+        let asked = Instant::now();
+        let since_us = self.sent_till.map(|(till_us, _)| till_us);
+        let told = messages::sent_since(client, since_us, SENT_MAX as i64).await?;
+        for (message, sent_at_s) in told.messages {
+            match sent_at_s {
+                0 => self.sent.remove(&message),
+                _ => self.sent.insert(message, sent_at_s),
+            };
+        }
+        self.sent_till = Some((told.now_us, asked));
+        Ok(())
     }
 
     async fn learn_images(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
@@ -113,10 +142,26 @@ impl Known {
             self.new_this_hour += queries::store_user_agents(client, fresh.into_iter().collect()).await?;
         }
         for (text, own) in new {
-            let id = UserAgentId { own, stored: if stored.contains(&own) { own } else { 0 } };
-            self.user_agents.insert(text.into(), id);
+            let stored = if stored.contains(&own) { own } else { 0 };
+            self.user_agents.insert(text.into(), UserAgent { own, stored, agent: Agent::read(text) });
         }
         Ok(())
+    }
+}
+
+impl Facts for Known {
+    /// As of [`Known::learn`]. One that was deleted while its hits waited in the spool was there when they were answered.
+    fn had_image(&self, image: Uuid, at_us: i64) -> bool {
+        self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
+    }
+
+    fn user_agent(&self, text: &str) -> UserAgent {
+        let unknown = || UserAgent { own: id_of(text), stored: 0, agent: Agent::read(text) };
+        self.user_agents.get(text).copied().unwrap_or_else(unknown)
+    }
+
+    fn sent_at_s(&self, message: Uuid) -> u32 {
+        if self.sent.is_empty() { 0 } else { self.sent.get(&message).copied().unwrap_or(0) }
     }
 }
 

@@ -24,8 +24,9 @@ use super::spool::{Spool, SpoolRoom};
 use super::throttle::{Throttle, ThrottleKey};
 use crate::config::SpoolKeep;
 use crate::db::hits as queries;
-use crate::db::{Database, Session};
+use crate::db::{Database, Session, installation};
 use crate::hit::Hit;
+use crate::link::key::Namespace;
 use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 
@@ -70,6 +71,8 @@ pub struct Loader {
     sources: Vec<Source>,
     known: Known,
     throttle: Option<Throttle>,
+    /// What keys are made ids under; learnt with the first connection, and so before the first hit is loaded.
+    namespace: Option<Namespace>,
     partitions: HashSet<Day>,
     pending: Option<Pending>,
     session: Option<Session>,
@@ -127,6 +130,7 @@ impl Loader {
             sources,
             known: Known::default(),
             throttle: None,
+            namespace: None,
             partitions: HashSet::new(),
             pending: None,
             session: None,
@@ -281,8 +285,11 @@ impl Loader {
             if self.throttle.is_none()
                 && let Some(window) = self.options.throttle
             {
-                let key: ThrottleKey = within(self.patience, queries::throttle_key(&session.client)).await?;
+                let key: ThrottleKey = within(self.patience, installation::throttle_key(&session.client)).await?;
                 self.throttle = Some(Throttle::new(window, key));
+            }
+            if self.namespace.is_none() {
+                self.namespace = Some(within(self.patience, installation::namespace(&session.client)).await?);
             }
             self.session = Some(session);
             self.metrics.database_up.set(1);

@@ -154,6 +154,7 @@ mod tests {
             network: 0,
             prefetch: false,
             address: Some(IpAddr::from([66, 249, 84, 1])),
+            keys: None,
             user_agent: "",
         }
     }

@@ -67,7 +67,7 @@ fn a_hit_is_a_row_within_two_seconds_with_all_that_is_known_of_it() {
          at BETWEEN now() - interval '1 minute' AND now() + interval '1 minute') FROM hits_readable WHERE recipient = '{recipient}'"
     );
     let expected =
-        format!("{}|{message}|{recipient}|unknown|not judged yet|t|127.0.0.1|Thunderbird \u{2603}|t|t", app.image);
+        format!("{}|{message}|{recipient}|prefetch|prefetch_header|t|127.0.0.1|Thunderbird \u{2603}|t|t", app.image);
     while app.query(&row) != [expected.as_str()] {
         assert!(before.elapsed() < Duration::from_secs(2), "{:?}", app.query(&row));
     }
@@ -136,7 +136,14 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
         ("/image/not-an-id.gif".to_owned(), 404, false, false, "unknown_image"),
         (format!("/image/{deleted}_{id}_{id}.gif"), 200, false, false, "deleted"),
         ("/".to_owned(), 404, false, false, "not_found"),
-        ("/o/x.gif".to_owned(), 404, false, false, "not_found"),
+        (format!("/t/{image}/May/4711.gif"), 200, true, true, "image"),
+        (format!("/t/{image}/{id}/{id}.gif"), 200, true, true, "image"),
+        (format!("/t/{image}/May/*|UNIQID|*.gif"), 200, true, false, "unmerged"),
+        (format!("/t/{image}/May.gif"), 200, true, false, "malformed"),
+        (format!("/t/{deleted}/May/4711.gif"), 200, false, false, "deleted"),
+        (format!("/t/{}/May/4711.gif", Uuid::new_v4()), 404, false, false, "unknown_image"),
+        ("/t/x/May/4711.gif".to_owned(), 404, false, false, "unknown_image"),
+        ("/o/x.gif".to_owned(), 404, false, false, "forged"),
     ] {
         let counted = format!("pixeld_requests_total{{outcome=\"{outcome}\"}}");
         let count = app.server.metrics().unwrap().get(&counted);

@@ -48,10 +48,12 @@ pub(super) struct Pending {
 impl Loader {
     /// Brings a chunk: whole, or where PostgreSQL refuses the data, in halves down to the one bad row.
     pub(super) async fn load(&mut self, at: usize, chunk: &Chunk) -> anyhow::Result<()> {
+        let Some(namespace) = self.namespace else { anyhow::bail!("the namespace of keys is not known") };
         let mut hits = Vec::with_capacity(chunk.count as usize);
         let mut rest = &chunk.bytes[..];
         while !rest.is_empty() {
-            let (hit, behind) = Hit::decode(rest)?;
+            let (mut hit, behind) = Hit::decode(rest)?;
+            hit.resolve(namespace);
             hits.push(hit);
             rest = behind;
         }
@@ -95,15 +97,13 @@ impl Loader {
             Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
         self.make_partitions(&bounds.days(piece.hits)).await?;
         let started = Instant::now();
-        let known = &self.known;
         let mut judging = Judging::new(
             piece.hits,
             piece.first_seq + piece.missing,
             spool,
             bounds,
             self.throttle.as_ref(),
-            |image, at_us| known.had_image(image, at_us),
-            |text| known.user_agent(text),
+            &self.known,
         );
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         let copying = queries::copy(&session.client, spool, piece.first_seq, || judging.next_rows());

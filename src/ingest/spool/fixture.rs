@@ -34,6 +34,7 @@ pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
         network: 0,
         prefetch: n % 2 == 1,
         address: None,
+        keys: None,
         user_agent,
     }
 }

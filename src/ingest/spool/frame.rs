@@ -165,6 +165,7 @@ mod tests {
                 network: 0,
                 prefetch: false,
                 address: None,
+                keys: None,
                 user_agent: &user_agent,
             };
             hit.encode(&mut bytes);

@@ -1,0 +1,64 @@
+//! `pixeld message`: what only a message's sender knows, and its opens.
+
+use std::io::Write;
+
+use anyhow::Context;
+
+use super::links::known_namespace;
+use crate::app::database;
+use crate::cli::MessageSetArgs;
+use crate::config::Config;
+use crate::db::messages::{self, Change};
+use crate::db::{Database, DbError};
+use crate::link::key::Key;
+
+/// Messages that are listed at most.
+const LISTED_MAX: i64 = 50;
+
+/// `pixeld message set`.
+///
+/// # Errors
+/// Where the key can be none, or as PostgreSQL says.
+pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
+    let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
+    let id = known_namespace(config).await?.id_of(&key);
+    anyhow::ensure!(!id.is_nil(), "the nil UUID means \"none\" and cannot be a message");
+    let change = Change { name: args.name.clone(), sent_at_s: args.sent_at, sent_count: args.sent_count };
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let changed = async {
+        let session = db.connect("pixeld message").await?;
+        Ok::<_, DbError>(messages::change(&session.client, id, &change).await?)
+    };
+    let changed = changed.await;
+    lease.release().await?;
+    changed?;
+    println!("{id}");
+    Ok(())
+}
+
+/// `pixeld message list`.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn message_list(config: &Config) -> anyhow::Result<()> {
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let listed = async {
+        let session = db.connect("pixeld message").await?;
+        Ok::<_, DbError>(messages::latest(&session.client, LISTED_MAX).await?)
+    };
+    let listed = listed.await;
+    lease.release().await?;
+    let mut out = std::io::stdout().lock();
+    let (id, confirmed, possible, machine, hits, sent) =
+        ("message", "confirmed", "possible", "machine", "hits", "sent to");
+    writeln!(out, "{id:<36}  {confirmed:>9}  {possible:>9}  {machine:>9}  {hits:>9}  {sent:>9}  name")?;
+    for message in listed? {
+        let sent = message.sent_count.map_or("?".to_owned(), |count| count.to_string());
+        let (id, name) = (message.id, &message.name);
+        let (confirmed, possible, machine, hits) = (message.confirmed, message.possible, message.machine, message.hits);
+        writeln!(out, "{id:<36}  {confirmed:>9}  {possible:>9}  {machine:>9}  {hits:>9}  {sent:>9}  {name}")?;
+    }
+    Ok(())
+}

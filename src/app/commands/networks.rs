@@ -1,0 +1,58 @@
+//! `pixeld networks`: the lists of providers' networks.
+
+use std::time::SystemTime;
+
+use crate::cli::NetworksUpdateArgs;
+use crate::config::Config;
+use crate::networks::Network;
+use crate::networks::files::Lists;
+use crate::networks::update;
+
+/// `pixeld networks update`.
+///
+/// # Errors
+/// Where a list could not be fetched; the others are.
+pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Result<()> {
+    let mut failed = 0;
+    for mut list in update::published() {
+        let instead = match list.network {
+            Network::Apple => &args.apple_url,
+            Network::Google => &args.google_url,
+            Network::GoogleCloud => &args.google_cloud_url,
+            Network::Amazon => &args.amazon_url,
+            _ => &None,
+        };
+        if let Some(url) = instead {
+            list.url.clone_from(url);
+        }
+        match update::update(&config.networks_dir, &list) {
+            Ok(ranges) => println!("{}: {ranges} ranges", list.network.name()),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{}: {error:#}; the list before stays", list.network.name());
+            }
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} lists were not updated");
+    Ok(())
+}
+
+/// `pixeld networks status`.
+///
+/// # Errors
+/// Where a list is refused.
+pub fn networks_status(config: &Config) -> anyhow::Result<()> {
+    let mut lists = Lists::default();
+    let (_, errors) = lists.read_changes(&config.networks_dir);
+    println!("{:<14}  {:>9}  {:>10}", "network", "ranges", "age, hours");
+    for list in lists.status() {
+        let age = SystemTime::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
+        println!("{:<14}  {:>9}  {age:>10}", list.network.name(), list.ranges);
+    }
+    println!("{} ranges with those that are built in", lists.networks().len());
+    for error in &errors {
+        eprintln!("refused: {error}");
+    }
+    anyhow::ensure!(errors.is_empty(), "{} lists are refused", errors.len());
+    Ok(())
+}

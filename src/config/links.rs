@@ -1,0 +1,28 @@
+//! Signed links.
+
+use super::value;
+use super::vars::{Setting, Vars};
+use crate::link::token::SigningKeys;
+
+pub(super) const SIGNING_KEYS: Setting = Setting::secret(
+    "PIXELD_SIGNING_KEYS",
+    "id:base64, with commas between, the newest first: an id from 0 to 255, a key of at least 16 bytes, like 1:$(openssl rand -base64 32)",
+);
+pub(super) const REQUIRE_SIGNED: Setting = Setting::new("PIXELD_REQUIRE_SIGNED", "`true` or `false`");
+
+/// The keys, and whether only links that are signed with one are recorded.
+pub(super) fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
+    let secret = vars.secret(&SIGNING_KEYS, |text| {
+        SigningKeys::parse(text).map(drop).map_err(|wrong| format!("{wrong} (its value is not shown)"))
+    });
+    let keys = secret.and_then(|secret| SigningKeys::parse(secret.expose()).ok()).unwrap_or_default();
+    let require = vars.read(&REQUIRE_SIGNED, false, |text| value::word(text, &[("true", true), ("false", false)]));
+    if require && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) {
+        vars.refuse(
+            REQUIRE_SIGNED.name,
+            "is true without PIXELD_SIGNING_KEYS: nothing could be recorded",
+            "`false`, or set the keys",
+        );
+    }
+    (keys, require)
+}

@@ -1,0 +1,31 @@
+//! What all nodes of this installation share and nobody ever types.
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::link::key::Namespace;
+
+/// The key of throttle fingerprints.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
+    secret(client, "throttle_key").await
+}
+
+/// What keys are made ids under.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn namespace(client: &Client) -> Result<Namespace, Error> {
+    Ok(Namespace(Uuid::from_bytes(secret(client, "key_namespace").await?)))
+}
+
+/// The first 16 bytes of a secret.
+async fn secret(client: &Client, name: &str) -> Result<[u8; 16], Error> {
+    let row = client.query_one("SELECT secret FROM installation WHERE name = $1", &[&name]).await?;
+    let secret: &[u8] = row.get(0);
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
+    Ok(bytes)
+}

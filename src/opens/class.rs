@@ -1,0 +1,95 @@
+//! What can fetch a pixel, and how much its fetch says about a reader.
+
+/// What fetched a pixel. The numbers stand in PostgreSQL and never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(i16)]
+pub enum Class {
+    /// Nothing tells.
+    Unknown = 0,
+    /// A mail client or browser, for its user.
+    Human = 1,
+    /// A mailbox provider's image proxy, for a person whose address it hides.
+    Proxied = 2,
+    /// Apple Mail Privacy Protection: fetched whether or not anyone looked.
+    PrivacyPrefetch = 3,
+    /// A browser or provider, ahead of anyone looking.
+    Prefetch = 4,
+    /// A security gateway.
+    Scanner = 5,
+    /// A crawler or script.
+    Bot = 6,
+}
+
+/// How surely a hit tells of a person: the three numbers that people see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// Somebody looked.
+    Confirmed,
+    /// Perhaps somebody looked; to leave these out would undercount Apple's readers.
+    Possible,
+    /// A machine looked.
+    Machine,
+}
+
+impl Class {
+    /// All of them, by number.
+    pub const ALL: [Class; 7] = [
+        Class::Unknown,
+        Class::Human,
+        Class::Proxied,
+        Class::PrivacyPrefetch,
+        Class::Prefetch,
+        Class::Scanner,
+        Class::Bot,
+    ];
+
+    /// The number in PostgreSQL.
+    #[must_use]
+    pub const fn number(self) -> i16 {
+        self as i16
+    }
+
+    /// The class of a number; nothing where there is none.
+    #[must_use]
+    pub fn of(number: i16) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| class.number() == number)
+    }
+
+    /// The name that people and SQL see.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Class::Unknown => "unknown",
+            Class::Human => "human",
+            Class::Proxied => "proxied",
+            Class::PrivacyPrefetch => "privacy_prefetch",
+            Class::Prefetch => "prefetch",
+            Class::Scanner => "scanner",
+            Class::Bot => "bot",
+        }
+    }
+
+    /// Which of the three numbers it counts into.
+    #[must_use]
+    pub const fn certainty(self) -> Certainty {
+        match self {
+            Class::Human | Class::Proxied => Certainty::Confirmed,
+            Class::Unknown | Class::PrivacyPrefetch => Certainty::Possible,
+            Class::Prefetch | Class::Scanner | Class::Bot => Certainty::Machine,
+        }
+    }
+
+    /// Its rank among the hits of an open, 0 the best; the same as SQL's `class_rank`.
+    #[must_use]
+    pub const fn rank(self) -> i16 {
+        match self {
+            Class::Human => 0,
+            Class::Proxied => 1,
+            Class::Unknown => 2,
+            Class::PrivacyPrefetch => 3,
+            Class::Prefetch => 4,
+            Class::Scanner => 5,
+            Class::Bot => 6,
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Judges a hit by its evidence. Pure; the first rule that fits decides.
+//!
+//! The order says what is believed more: what a fetcher says against itself (prefetch, scanner) before what speaks for a
+//! reader; a mailbox provider's proxy before the general; an address before a user agent that could be put on. Nothing is
+//! called a machine for being early or in a data centre alone: that makes it unknown, and people see it as possible.
+
+use super::agent::{Agent, Kind};
+use super::rule::Rule;
+use crate::networks::{Network, Use};
+
+/// Within so many seconds of sending, a browser in a data centre is a scanner that looks at the mail as it arrives. Of 836
+/// scans that one sender saw, half came within 9 s of sending and 84 % within 20 s.
+pub const EARLY_S: i64 = 60;
+
+/// Within so many seconds of sending, hardly a person has opened a mail.
+pub const AT_ONCE_S: i64 = 10;
+
+/// A fetch so many seconds before sending comes of clocks that differ; one still earlier, of a time that is wrong.
+pub const CLOCKS_DIFFER_S: i64 = 300;
+
+/// What is known of a hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// What its user agent says.
+    pub agent: Agent,
+    /// The network of its full address, as it was found when the hit came.
+    pub network: Option<Network>,
+    /// A header said that nobody looked yet.
+    pub prefetch: bool,
+    /// Seconds from sending to the fetch, where the time of sending is known; less than none where clocks differ.
+    pub since_sent_s: Option<i64>,
+}
+
+/// The rule that decides.
+#[must_use]
+pub fn classify(evidence: &Evidence) -> Rule {
+    let Evidence { agent, network, prefetch, since_sent_s } = *evidence;
+    let used_for = network.map(Network::used_for);
+    let within = |seconds: i64| since_sent_s.is_some_and(|since| (-CLOCKS_DIFFER_S..seconds).contains(&since));
+    let is_microsoft = network == Some(Network::Microsoft);
+    match agent.kind {
+        Kind::GmailPrefetch => Rule::GmailPrefetch,
+        Kind::PrefetchProxy => Rule::PrefetchProxy,
+        _ if prefetch => Rule::PrefetchHeader,
+        Kind::Scanner => Rule::ScannerAgent,
+        Kind::GmailProxy if network == Some(Network::Google) => Rule::GmailProxy,
+        Kind::GmailProxy => Rule::GmailProxyElsewhere,
+        Kind::MailProxy => Rule::MailProxy,
+        Kind::UnsureProxy => Rule::MailProxyUnsure,
+        Kind::BareMozilla if network == Some(Network::Apple) => Rule::ApplePrivacy,
+        _ if used_for == Some(Use::Gateway) => Rule::ScannerNetwork,
+        Kind::BareMozilla => Rule::BareMozilla,
+        Kind::Bot => Rule::Bot,
+        Kind::MailClient => Rule::MailClient,
+        Kind::Browser if (is_microsoft || used_for == Some(Use::Hosting)) && within(EARLY_S) => Rule::ScannerEarly,
+        Kind::Browser if is_microsoft => Rule::BrowserAtMicrosoft,
+        Kind::Browser if used_for == Some(Use::Hosting) => Rule::BrowserInDataCentre,
+        Kind::Browser if within(AT_ONCE_S) => Rule::BrowserAtOnce,
+        Kind::Browser => Rule::Browser,
+        Kind::Absent => Rule::NoUserAgent,
+        Kind::Other => Rule::NothingKnown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GMAIL: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
+    const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+    const OUTLOOK: &str = "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 10.0; WOW64; Trident/7.0; .NET4.0C; .NET4.0E; ms-office; MSOffice 16)";
+
+    fn judged(user_agent: &str, network: Option<Network>, since_sent_s: Option<i64>) -> Rule {
+        classify(&Evidence { agent: Agent::read(user_agent), network, prefetch: false, since_sent_s })
+    }
+
+    #[test]
+    fn gmails_readers_are_never_machines() {
+        assert_eq!(judged(GMAIL, Some(Network::Google), Some(1)), Rule::GmailProxy);
+        for network in [None, Some(Network::GoogleCloud), Some(Network::Proofpoint)] {
+            assert_eq!(judged(GMAIL, network, Some(1)), Rule::GmailProxyElsewhere);
+        }
+    }
+
+    #[test]
+    fn apples_rule_needs_both_the_agent_and_the_network() {
+        assert_eq!(judged("Mozilla/5.0", Some(Network::Apple), None), Rule::ApplePrivacy);
+        assert_eq!(judged("Mozilla/5.0", None, None), Rule::BareMozilla);
+        assert_eq!(judged("Mozilla/5.0", Some(Network::Amazon), Some(5)), Rule::BareMozilla);
+        assert_eq!(judged(CHROME, Some(Network::Apple), None), Rule::Browser);
+    }
+
+    #[test]
+    fn a_gateways_network_tells_more_than_a_user_agent_that_was_put_on() {
+        for agent in [CHROME, OUTLOOK, "Mozilla/5.0", "curl/8.5.0", ""] {
+            assert_eq!(judged(agent, Some(Network::Mimecast), None), Rule::ScannerNetwork, "{agent}");
+        }
+    }
+
+    #[test]
+    fn early_alone_is_no_machine() {
+        assert_eq!(judged(CHROME, None, Some(AT_ONCE_S)), Rule::Browser);
+        assert_eq!(judged(CHROME, None, Some(AT_ONCE_S - 1)), Rule::BrowserAtOnce);
+        assert_eq!(judged(CHROME, None, Some(-5)), Rule::BrowserAtOnce);
+        assert_eq!(judged(CHROME, None, Some(-CLOCKS_DIFFER_S - 1)), Rule::Browser);
+        assert_eq!(judged(OUTLOOK, None, Some(1)), Rule::MailClient);
+        assert_eq!(judged(CHROME, Some(Network::Amazon), Some(EARLY_S - 1)), Rule::ScannerEarly);
+        assert_eq!(judged(CHROME, Some(Network::Amazon), Some(EARLY_S)), Rule::BrowserInDataCentre);
+        assert_eq!(judged(CHROME, Some(Network::Amazon), None), Rule::BrowserInDataCentre);
+        assert_eq!(judged(CHROME, Some(Network::Microsoft), Some(EARLY_S - 1)), Rule::ScannerEarly);
+        assert_eq!(judged(CHROME, Some(Network::Microsoft), Some(EARLY_S)), Rule::BrowserAtMicrosoft);
+    }
+
+    #[test]
+    fn a_prefetch_header_is_believed_of_all() {
+        for agent in [GMAIL, CHROME, OUTLOOK, "Mozilla/5.0", "curl/8.5.0", ""] {
+            let evidence = Evidence { agent: Agent::read(agent), network: None, prefetch: true, since_sent_s: None };
+            assert_eq!(classify(&evidence), Rule::PrefetchHeader, "{agent}");
+        }
+    }
+}
