@@ -35,6 +35,12 @@ impl Ledger {
         self.requests[number as usize].fetch_or(ANSWERED, Ordering::Relaxed);
     }
 
+    /// The number behind the last one that was taken.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.known().len() as u64
+    }
+
     /// Requests sent so far.
     #[must_use]
     pub fn sent_count(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use loadtest::generator::{Pace, Reuse};
+use loadtest::pixels::Links;
 use loadtest::{compare, run};
 use uuid::Uuid;
 
@@ -41,6 +42,12 @@ struct RunArgs {
     /// The database of the server that runs already, to reconcile with (`pixeld database-url`).
     #[arg(long)]
     database_url: Option<String>,
+    /// The namespace of the server that runs already (`pixeld namespace`), for links that are not plain.
+    #[arg(long, requires = "signing_key")]
+    namespace: Option<String>,
+    /// The signing key of the server that runs already, as in PIXELD_SIGNING_KEYS.
+    #[arg(long, requires = "namespace")]
+    signing_key: Option<String>,
     /// Send the load to another machine: only to one of yours.
     #[arg(long)]
     allow_remote: bool,
@@ -50,6 +57,9 @@ struct RunArgs {
     /// Requests a second, an open loop; without it a closed loop finds the peak.
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
+    /// plain, keyed or signed links, or mixed: one after the other.
+    #[arg(long, default_value = "plain", value_parser = parse_links)]
+    links: Links,
     /// keep-alive, new (a connection each request), or mixed:N (a new one for N of a hundred requests).
     #[arg(long, default_value = "keep-alive", value_parser = parse_reuse)]
     reuse: Reuse,
@@ -88,6 +98,16 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number of requests a second from 1 to 10000000 is needed".to_owned())
 }
 
+fn parse_links(text: &str) -> Result<Links, String> {
+    match text {
+        "plain" => Ok(Links::Plain),
+        "keyed" => Ok(Links::Keyed),
+        "signed" => Ok(Links::Signed),
+        "mixed" => Ok(Links::Mixed),
+        _ => Err("plain, keyed, signed or mixed is needed".to_owned()),
+    }
+}
+
 fn parse_reuse(text: &str) -> Result<Reuse, String> {
     let percent = |text: &str| text.strip_prefix("mixed:")?.parse().ok().filter(|percent| (0..=100).contains(percent));
     match text {
@@ -119,7 +139,15 @@ fn run_command() -> anyhow::Result<()> {
                         is_here || args.allow_remote,
                         "{target} is not this machine; --allow-remote, if it is yours"
                     );
-                    Some(run::Running { target, image, database_url: args.database_url })
+                    let secrets = match (&args.namespace, &args.signing_key) {
+                        (Some(namespace), Some(key)) => Some(run::secrets(namespace, key)?),
+                        _ => None,
+                    };
+                    anyhow::ensure!(
+                        secrets.is_some() || args.links == Links::Plain,
+                        "links that are not plain need --namespace and --signing-key"
+                    );
+                    Some(run::Running { target, image, database_url: args.database_url, secrets })
                 }
                 _ => None,
             };
@@ -128,6 +156,7 @@ fn run_command() -> anyhow::Result<()> {
                 running,
                 durability: args.durability,
                 pace: args.rate.map_or(Pace::Closed, Pace::Open),
+                links: args.links,
                 reuse: args.reuse,
                 connections: args.connections as usize,
                 threads: args.threads as usize,

@@ -1,6 +1,10 @@
 //! What is asked for. Every request has a number, and its recipient holds that number, so that a row in PostgreSQL tells
-//! which request made it.
+//! which request made it. Of a keyed link the recipient is made of the key, so those are found in a table of all.
 
+use std::collections::HashMap;
+
+use pixeld::link::key::{Key, Namespace};
+use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 /// User agents as mail clients and image proxies send them, most frequent ones more than once.
@@ -22,14 +26,41 @@ pub const USER_AGENTS: [&str; 12] = [
 /// The messages that a load is spread over.
 const MESSAGES: u64 = 8;
 
+/// When signed links say that their message was sent: 2026-01-01, in s since 1970.
+const SENT_AT_S: u32 = 1_767_225_600;
+
+/// Which kinds of links a load asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// `/image/{image}_{message}_{recipient}`.
+    Plain,
+    /// `/t/{image}/{key}/{key}`.
+    Keyed,
+    /// `/o/{token}`.
+    Signed,
+    /// One after the other.
+    Mixed,
+}
+
+/// What a server's keyed and signed links need.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    /// What its keys are made ids under.
+    pub namespace: Namespace,
+    /// What its tokens are signed with.
+    pub signing_keys: SigningKeys,
+}
+
 /// The pixels of one load.
 #[derive(Debug, Clone)]
 pub struct Pixels {
     run: u64,
-    /// What every path begins with, up to the message.
+    image: Uuid,
+    /// What every plain path begins with, up to the message.
     front: String,
     /// Whether each request names a client of its own in X-Forwarded-For.
     forwarded: bool,
+    links: Option<(Links, Secrets)>,
 }
 
 impl Pixels {
@@ -37,7 +68,13 @@ impl Pixels {
     #[must_use]
     pub fn of(image: Uuid) -> Pixels {
         let run = Uuid::new_v4().as_u128() as u64;
-        Pixels { run, front: format!("/image/{image}_"), forwarded: false }
+        Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, links: None }
+    }
+
+    /// The same pixels behind links of these kinds.
+    #[must_use]
+    pub fn with_links(self, links: Links, secrets: Secrets) -> Pixels {
+        Pixels { links: Some((links, secrets)), ..self }
     }
 
     /// The same pixels, each asked for by a client address of its own: X-Forwarded-For, for a server that trusts us.
@@ -49,7 +86,28 @@ impl Pixels {
     /// The messages of this load.
     #[must_use]
     pub fn messages(&self) -> Vec<Uuid> {
-        (0..MESSAGES).map(|message| self.message(message)).collect()
+        let mut messages: Vec<Uuid> = (0..MESSAGES).map(|message| self.message(message)).collect();
+        if let Some((_, secrets)) = &self.links {
+            messages.extend((0..MESSAGES).map(|message| id_of(secrets, &self.message_key(message))));
+        }
+        messages
+    }
+
+    /// The kind of a request's link.
+    fn link(&self, number: u64) -> Links {
+        match self.links.as_ref().map_or(Links::Plain, |(links, _)| *links) {
+            // Not in step with the messages and user agents, so that each comes behind each kind.
+            Links::Mixed => [Links::Plain, Links::Keyed, Links::Signed][(number / 24 % 3) as usize],
+            links => links,
+        }
+    }
+
+    fn message_key(&self, number: u64) -> String {
+        format!("load-{:x}-{}", self.run, number % MESSAGES)
+    }
+
+    fn recipient_key(&self, number: u64) -> String {
+        format!("{number}@{:x}.example.com", self.run)
     }
 
     fn message(&self, number: u64) -> Uuid {
@@ -59,10 +117,24 @@ impl Pixels {
     /// The recipient of a request.
     #[must_use]
     pub fn recipient(&self, number: u64) -> Uuid {
+        match &self.links {
+            Some((_, secrets)) if self.link(number) == Links::Keyed => id_of(secrets, &self.recipient_key(number)),
+            _ => self.numbered(number),
+        }
+    }
+
+    fn numbered(&self, number: u64) -> Uuid {
         Uuid::from_u64_pair(self.run, number + 1)
     }
 
-    /// The request whose recipient this is; nothing where it is none of this load.
+    /// The requests up to a number whose recipients are made of keys.
+    #[must_use]
+    pub fn keyed(&self, until: u64) -> HashMap<Uuid, u64> {
+        let keyed = (0..until).filter(|&number| self.link(number) == Links::Keyed);
+        keyed.map(|number| (self.recipient(number), number)).collect()
+    }
+
+    /// The request whose recipient this is, but for keyed ones; nothing where it is none of this load.
     #[must_use]
     pub fn number(&self, recipient: Uuid) -> Option<u64> {
         let (run, number) = recipient.as_u64_pair();
@@ -72,18 +144,33 @@ impl Pixels {
     /// The path of a request.
     #[must_use]
     pub fn path(&self, number: u64) -> String {
-        format!("{}{}_{}.gif", self.front, self.message(number), self.recipient(number))
+        match &self.links {
+            Some(_) if self.link(number) == Links::Keyed => {
+                format!("/t/{}/{}/{}.gif", self.image, self.message_key(number), self.recipient_key(number))
+            }
+            Some((_, secrets)) if self.link(number) == Links::Signed => {
+                let (message, recipient) = (self.message(number), self.numbered(number));
+                let token = Token { sent_at_s: SENT_AT_S, image: self.image, message, recipient };
+                format!("/o/{}.gif", secrets.signing_keys.sign(&token).unwrap_or_default())
+            }
+            _ => format!("{}{}_{}.gif", self.front, self.message(number), self.numbered(number)),
+        }
     }
 
     /// Puts a request behind what `out` holds. `close` asks the server to end the connection after it.
     pub fn put_request(&self, out: &mut Vec<u8>, number: u64, close: bool) {
         out.extend_from_slice(b"GET ");
-        out.extend_from_slice(self.front.as_bytes());
-        let mut id = [0; 36];
-        out.extend_from_slice(self.message(number).hyphenated().encode_lower(&mut id).as_bytes());
-        out.push(b'_');
-        out.extend_from_slice(self.recipient(number).hyphenated().encode_lower(&mut id).as_bytes());
-        out.extend_from_slice(b".gif HTTP/1.1\r\nHost: pixels.example.com\r\nUser-Agent: ");
+        if self.link(number) == Links::Plain {
+            out.extend_from_slice(self.front.as_bytes());
+            let mut id = [0; 36];
+            out.extend_from_slice(self.message(number).hyphenated().encode_lower(&mut id).as_bytes());
+            out.push(b'_');
+            out.extend_from_slice(self.numbered(number).hyphenated().encode_lower(&mut id).as_bytes());
+            out.extend_from_slice(b".gif");
+        } else {
+            out.extend_from_slice(self.path(number).as_bytes());
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\nHost: pixels.example.com\r\nUser-Agent: ");
         out.extend_from_slice(USER_AGENTS[(number % USER_AGENTS.len() as u64) as usize].as_bytes());
         out.extend_from_slice(
             b"\r\nAccept: image/avif,image/webp,image/*,*/*;q=0.8\r\nAccept-Encoding: gzip, deflate, br\r\n",
@@ -104,9 +191,30 @@ impl Pixels {
     }
 }
 
+fn id_of(secrets: &Secrets, key: &str) -> Uuid {
+    secrets.namespace.id_of(&Key::Text(key.as_bytes().into()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mixed_links_are_of_all_kinds_and_keyed_recipients_are_found() {
+        let signing_keys = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap();
+        let secrets = Secrets { namespace: Namespace(Uuid::from_u128(3)), signing_keys };
+        let pixels = Pixels::of(Uuid::from_u128(5)).with_links(Links::Mixed, secrets);
+        for front in ["/image/", "/t/", "/o/"] {
+            assert_eq!((0..72).filter(|&number| pixels.path(number).starts_with(front)).count(), 24, "{front}");
+        }
+        let keyed = pixels.keyed(72);
+        assert_eq!(keyed.len(), 24);
+        for number in 0..72 {
+            let recipient = pixels.recipient(number);
+            assert_eq!(keyed.get(&recipient).copied().or_else(|| pixels.number(recipient)), Some(number));
+        }
+        assert_eq!(pixels.messages().len(), 16);
+    }
 
     #[test]
     fn a_recipient_tells_its_request_and_no_other_loads() {

@@ -28,9 +28,11 @@ pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow
         );
         let mut rows = pin!(BinaryCopyOutStream::new(client.copy_out(&query).await?, &[Type::UUID]));
         let mut counts = Vec::new();
+        let keyed = pixels.keyed(ledger.taken());
         while let Some(row) = rows.next().await {
             let recipient: Uuid = row?.try_get(0)?;
-            let number = pixels.number(recipient).context("a row of our message has a recipient that is not ours")?;
+            let number = keyed.get(&recipient).copied().or_else(|| pixels.number(recipient));
+            let number = number.context("a row of our message has a recipient that is not ours")?;
             let number = usize::try_from(number)?;
             if counts.len() <= number {
                 counts.resize(number + 1, 0_u8);

@@ -5,17 +5,22 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use pixeld::link::key::Namespace;
+use pixeld::link::token::SigningKeys;
 use uuid::Uuid;
 
 use crate::contestant::start_pixeld;
 use crate::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use crate::ledger::Ledger;
 use crate::machine;
-use crate::pixels::Pixels;
+use crate::pixels::{Links, Pixels, Secrets};
 use crate::postgres::open_dir;
 use crate::process::wait_until;
 use crate::reconcile::reconcile;
 use crate::server::{Server, Settings};
+
+/// The key of the server that is started here: it signs nothing else.
+const SIGNING_KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// How long the hits may take to reach PostgreSQL after the load.
 const LOADED_WAIT: Duration = Duration::from_secs(300);
@@ -29,6 +34,8 @@ pub struct Running {
     pub image: Uuid,
     /// Its database, to reconcile with.
     pub database_url: Option<String>,
+    /// What keyed and signed links of it need.
+    pub secrets: Option<Secrets>,
 }
 
 /// A load.
@@ -42,6 +49,8 @@ pub struct Options {
     pub durability: String,
     /// When requests are sent.
     pub pace: Pace,
+    /// Behind which links.
+    pub links: Links,
     /// Over which connections.
     pub reuse: Reuse,
     /// How many of them.
@@ -58,35 +67,47 @@ pub struct Options {
 /// Where a server does not start, or the promise was broken.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     machine::allow_open_files()?;
-    if let Some(Running { target, image, database_url }) = &options.running {
-        return load(options, *target, *image, database_url.as_deref(), None);
+    if let Some(running) = &options.running {
+        return load(options, running, None);
     }
     let dir = open_dir()?;
     // Each request has a client address of its own, so that throttle and address rate, on by default, hold none back.
     let mut settings = Settings::new(&options.program, dir.path().join("data"))?
         .with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8")
         .with("PIXELD_DURABILITY", options.durability.clone())
+        .with("PIXELD_SIGNING_KEYS", SIGNING_KEYS)
         .with("PIXELD_LOG", "warn");
     settings.variables.remove("PIXELD_THROTTLE");
     settings.variables.remove("PIXELD_ADDRESS_RATE");
     eprintln!("starting {} with a private PostgreSQL", options.program);
     let database_url = settings.run(&["database-url"])?.trim().to_owned();
     let (mut server, image) = start_pixeld(settings)?;
-    let outcome = load(options, server.public(), image, Some(&database_url), Some(&server));
+    let secrets = Some(secrets(server.settings().run(&["namespace"])?.trim(), SIGNING_KEYS)?);
+    let running = Running { target: server.public(), image, database_url: Some(database_url), secrets };
+    let outcome = load(options, &running, Some(&server));
     server.terminate()?;
     outcome
 }
 
-fn load(
-    options: &Options,
-    target: SocketAddr,
-    image: Uuid,
-    database_url: Option<&str>,
-    server: Option<&Server>,
-) -> anyhow::Result<()> {
+/// What keyed and signed links need: the namespace as `pixeld namespace` prints it, and `PIXELD_SIGNING_KEYS`.
+///
+/// # Errors
+/// Where either is none.
+pub fn secrets(namespace: &str, signing_keys: &str) -> anyhow::Result<Secrets> {
+    let namespace = Namespace(namespace.parse().context("the namespace is no UUID")?);
+    let signing_keys = SigningKeys::parse(signing_keys).map_err(|wrong| anyhow::anyhow!("the signing key {wrong}"))?;
+    Ok(Secrets { namespace, signing_keys })
+}
+
+fn load(options: &Options, running: &Running, server: Option<&Server>) -> anyhow::Result<()> {
+    let pixels = Pixels::of(running.image).with_forwarded_addresses();
+    let pixels = match &running.secrets {
+        Some(secrets) => pixels.with_links(options.links, secrets.clone()),
+        None => pixels,
+    };
     let plan = Plan {
-        target,
-        pixels: Pixels::of(image).with_forwarded_addresses(),
+        target: running.target,
+        pixels,
         pace: options.pace,
         reuse: options.reuse,
         connections: options.connections,
@@ -113,7 +134,7 @@ fn load(
         running.join().unwrap_or_else(|_| anyhow::bail!("the load panicked"))
     })?;
     print_outcome(&outcome);
-    let Some(database_url) = database_url else {
+    let Some(database_url) = running.database_url.as_deref() else {
         println!("\nnot reconciled: no --database-url");
         return Ok(());
     };
