@@ -133,6 +133,30 @@ mod tests {
         assert_eq!((Rule::of(61), Rule::of(1)), (Some(Rule::Browser), None));
     }
 
+    #[test]
+    fn the_docs_have_every_rule_as_it_is() {
+        let page = include_str!("../../docs/classes.md");
+        for rule in Rule::ALL {
+            let looks: Vec<&str> = rule
+                .looks_at()
+                .iter()
+                .map(|looks| match looks {
+                    Looks::UserAgent => "user agent",
+                    Looks::Network => "network",
+                    Looks::Headers => "headers",
+                    Looks::SinceSent => "time",
+                })
+                .collect();
+            let looks = if looks.is_empty() { "–".to_owned() } else { looks.join(", ") };
+            let (number, name, class) = (rule.number(), rule.name(), rule.class().name());
+            let row = format!("| {number} | `{name}` | {class} | {looks} | {} |", rule.sentence());
+            assert!(page.lines().any(|line| line == row), "docs/classes.md lacks: {row}");
+        }
+        let rows =
+            page.lines().filter(|line| line.split('|').nth(1).is_some_and(|cell| cell.trim().parse::<i16>().is_ok()));
+        assert_eq!(rows.count(), Rule::ALL.len());
+    }
+
     /// Numbers stand in databases; whoever changes one of these changes what stored hits say.
     #[test]
     fn numbers_of_rules_stay() {
