@@ -36,6 +36,7 @@ use crate::ingest::spool::{Published, Spool, SpoolRoom, recovery};
 use crate::ingest::writer::{Target, Writer};
 use crate::metrics::Metrics;
 use crate::networks::follow::Follower;
+use crate::networks::update;
 use crate::shutdown::{self, Drain, DrainTrigger};
 
 pub use data_dir::DataDir;
@@ -80,7 +81,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let known = data.known_images();
     let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX);
     images::sync::recall(&images, &known);
-    let (follower, networks) = Follower::new(config.networks_dir.clone(), config.networks_daily, Arc::clone(&metrics));
+    let daily = if config.networks_daily { update::published() } else { Vec::new() };
+    let (follower, networks) = Follower::new(config.networks_dir.clone(), daily, Arc::clone(&metrics));
     let kept_namespace = data.namespace();
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::Networks;
 use super::files::Lists;
-use super::{Networks, update};
+use super::update::{self, Published};
 use crate::metrics::Metrics;
 
 /// How often the lists on disk are looked at.
@@ -23,7 +24,8 @@ const UPDATE_PAUSE: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Follower {
     folder: PathBuf,
-    daily: bool,
+    /// Published lists that are fetched when theirs here are old.
+    daily: Vec<Published>,
     metrics: Arc<Metrics>,
     lists: Lists,
 }
@@ -31,7 +33,7 @@ pub struct Follower {
 impl Follower {
     /// Reads the folder's lists for the first time. A list that is refused is said in the log, and left out.
     #[must_use]
-    pub fn new(folder: PathBuf, daily: bool, metrics: Arc<Metrics>) -> (Follower, Networks) {
+    pub fn new(folder: PathBuf, daily: Vec<Published>, metrics: Arc<Metrics>) -> (Follower, Networks) {
         let mut follower = Follower { folder, daily, metrics, lists: Lists::default() };
         follower.read_changes();
         let networks = follower.networks();
@@ -57,7 +59,7 @@ impl Follower {
     pub async fn run(mut self, put: impl Fn(Networks)) {
         let mut tried: Option<Instant> = None;
         loop {
-            let is_due = self.daily && tried.is_none_or(|at| at.elapsed() > UPDATE_PAUSE);
+            let is_due = !self.daily.is_empty() && tried.is_none_or(|at| at.elapsed() > UPDATE_PAUSE);
             if is_due {
                 tried = Some(Instant::now());
             }
@@ -84,13 +86,13 @@ impl Follower {
 
     fn update_old_ones(&self) {
         let status = self.lists.status();
-        for list in update::published() {
+        for list in &self.daily {
             let age = status
                 .iter()
                 .find(|known| known.network == list.network)
                 .map(|known| SystemTime::now().duration_since(known.written).unwrap_or_default());
             if age.is_none_or(|age| age > UPDATE_AGE) {
-                match update::update(&self.folder, &list) {
+                match update::update(&self.folder, list) {
                     Ok(ranges) => tracing::info!(network = list.network.name(), ranges, "list of networks fetched"),
                     Err(error) => {
                         tracing::warn!("a list of networks cannot be fetched now, the one before stays: {error:#}");
@@ -98,5 +100,55 @@ impl Follower {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::networks::Network;
+
+    /// Answers each GET with a list of Apple's form; returns its URL and how often it was asked.
+    fn publish() -> (String, Arc<Mutex<usize>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/list.csv", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let _read = stream.read(&mut [0; 4096]);
+                *count.lock().unwrap() += 1;
+                let _written = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n192.0.2.0/24,US,,,\n");
+            }
+        });
+        (url, asked)
+    }
+
+    #[test]
+    fn a_list_is_fetched_when_it_is_missing_or_older_than_a_day_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, asked) = publish();
+        let mut apple = update::published().remove(0);
+        assert_eq!(apple.network, Network::Apple);
+        apple.url = url;
+        let (mut follower, _) = Follower::new(folder.path().to_owned(), vec![apple], Metrics::new(1));
+        let file = folder.path().join("apple.txt");
+        for (age_hours, expected) in [(None, 1), (Some(23), 1), (Some(25), 2)] {
+            if let Some(hours) = age_hours {
+                let then = SystemTime::now() - Duration::from_secs(hours * 3600);
+                File::options().write(true).open(&file).unwrap().set_modified(then).unwrap();
+            }
+            follower.read_changes();
+            follower.update_old_ones();
+            assert_eq!(*asked.lock().unwrap(), expected, "{age_hours:?}");
+        }
+        assert!(fs::read_to_string(&file).unwrap().contains("192.0.2.0/24"));
+        assert!(follower.read_changes());
+        assert_eq!(follower.networks().of("192.0.2.1".parse().unwrap()), Some(Network::Apple));
     }
 }
