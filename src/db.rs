@@ -9,11 +9,13 @@
 //! migrations belong to a session. For TLS see `db/tls.rs`.
 
 pub mod embedded;
+mod error;
 pub mod hits;
 pub mod images;
 pub mod installation;
 pub mod messages;
 pub mod migrate;
+mod target;
 mod tls;
 pub mod words;
 
@@ -22,17 +24,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::Pool;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::Host;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::Config;
-use embedded::{Embedded, EmbeddedError, EmbeddedLease};
+use embedded::{Embedded, EmbeddedLease};
+pub use error::DbError;
+use error::reason;
+use target::{bound_in_time, external_target, make_pool, shown};
 
 /// Longest time for a connection to be ready for its first query: name look-up, TLS, log-in and session settings.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,12 +49,6 @@ pub const POOL_CONNECTIONS_MAX: usize = 4;
 
 /// Most notices that wait in the receiver of [`Database::listen`]; beyond it they are dropped.
 pub const NOTICES_MAX: usize = 1024;
-
-/// How long a silent TCP connection may be before our side gives it up.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// What each session starts with. The time-outs and the keepalives are for the server's side: without them the backend
 /// of a client that vanished (power cut, cut cable) keeps its locks, on the loader's mark above all, for hours.
@@ -69,75 +66,6 @@ pub const SESSION_SETTINGS: &str = "\
     SET client_min_messages = 'warning'; \
     SET TimeZone = 'UTC'; \
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
-
-/// Why PostgreSQL could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// `DATABASE_URL` cannot be used, whatever the server does.
-    #[error("DATABASE_URL: {0}")]
-    Url(String),
-    /// No connection; it may come back.
-    #[error("cannot connect to PostgreSQL at {to}: {reason}", reason = reason(source))]
-    Connect {
-        /// Host and database, without the password.
-        to: String,
-        /// What tokio-postgres says.
-        source: tokio_postgres::Error,
-    },
-    /// Our own limit ran out; whether the work was done is not known.
-    #[error("PostgreSQL: {what} took longer than {limit:?}")]
-    Timeout {
-        /// What was under way.
-        what: &'static str,
-        /// The limit.
-        limit: Duration,
-    },
-    /// A statement failed, or the connection did while it ran.
-    #[error("PostgreSQL: {}", reason(.0))]
-    Query(#[from] tokio_postgres::Error),
-    /// The pool has no connection to give.
-    #[error("PostgreSQL: {0}")]
-    Pool(#[from] deadpool_postgres::PoolError),
-    /// Another node held the lock of the migrations for the whole wait.
-    #[error("another node has been migrating the database for more than {waited:?}; try again when it is done")]
-    MigrationLock {
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// A migration failed or does not fit what the database has.
-    #[error("migration: {0}")]
-    Migration(String),
-    /// The embedded PostgreSQL could not be found, made, started or stopped.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
-}
-
-impl DbError {
-    /// What may be logged, and so reported to Sentry: the first line. The others are the embedded server's own log, which
-    /// may quote a row, and with it an address.
-    #[must_use]
-    pub fn for_log(&self) -> String {
-        self.to_string().lines().next().unwrap_or_default().to_owned()
-    }
-
-    /// What the server answered, where it did.
-    #[must_use]
-    pub fn sql_state(&self) -> Option<&SqlState> {
-        match self {
-            DbError::Connect { source, .. } | DbError::Query(source) => source.code(),
-            DbError::Pool(deadpool_postgres::PoolError::Backend(source)) => source.code(),
-            _ => None,
-        }
-    }
-}
-
-/// tokio-postgres says only "db error"; what happened is in its source.
-fn reason(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
 
 /// How to reach PostgreSQL. Cloning is cheap, and all clones share one pool.
 #[derive(Clone)]
@@ -366,68 +294,6 @@ async fn drive<T>(
             None => return,
         }
     }
-}
-
-fn external_target(url: &str) -> Result<tokio_postgres::Config, DbError> {
-    // Ours checks both the certificate and the name when it checks at all, so libpq's two words for it mean the same.
-    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    let target: tokio_postgres::Config = url.parse().map_err(|error| DbError::Url(reason(&error)))?;
-    if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
-        return Err(DbError::Url("names no host, as in postgresql://user:password@host:5432/database".to_owned()));
-    }
-    Ok(target)
-}
-
-/// Leaves what the URL sets, and bounds what it does not.
-fn bound_in_time(target: &mut tokio_postgres::Config) {
-    if target.get_connect_timeout().is_none() {
-        // With several hosts, one that does not answer must leave time for the next.
-        let hosts = target.get_hosts().len().max(target.get_hostaddrs().len()).max(1) as u32;
-        target.connect_timeout(CONNECT_TIMEOUT / hosts);
-    }
-    if target.get_tcp_user_timeout().is_none() {
-        target.tcp_user_timeout(TCP_USER_TIMEOUT);
-    }
-    if target.get_keepalives_interval().is_none() {
-        target.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
-        target.keepalives_retries(KEEPALIVE_RETRIES);
-    }
-}
-
-fn make_pool(target: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> Result<Pool, DbError> {
-    let mut target = target.clone();
-    target.application_name("pixeld look-ups");
-    // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-    let connections = deadpool_postgres::Manager::from_config(target, tls.clone(), recycling);
-    let settle = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
-        Box::pin(async move { client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend) })
-    });
-    Pool::builder(connections)
-        .max_size(POOL_CONNECTIONS_MAX)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(Duration::from_secs(5)))
-        .create_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(Duration::from_secs(1)))
-        .post_create(settle)
-        .build()
-        .map_err(|error| DbError::Url(error.to_string()))
-}
-
-/// Hosts and database, for error messages.
-fn shown(target: &tokio_postgres::Config) -> String {
-    let hosts: Vec<_> = target
-        .get_hosts()
-        .iter()
-        .map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(path) => path.display().to_string(),
-        })
-        .chain(target.get_hostaddrs().iter().map(ToString::to_string))
-        .collect();
-    let ports: Vec<_> = target.get_ports().iter().map(ToString::to_string).collect();
-    let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
-    format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
 }
 
 #[cfg(test)]

@@ -179,6 +179,15 @@ pub async fn make_partition(client: &Client, day: time::Date) -> Result<(), Erro
     outcome
 }
 
+/// How many hits were loaded in batches that reach beyond a time, or at all.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn loaded_since(client: &Client, since: Option<OffsetDateTime>) -> Result<u64, Error> {
+    let sum = "SELECT coalesce(sum(loaded), 0)::bigint FROM batches WHERE $1::timestamptz IS NULL OR max_at >= $1";
+    Ok(client.query_one(sum, &[&since]).await?.get::<_, i64>(0) as u64)
+}
+
 /// Rows that were copied in a transaction that [`finish`] ends.
 #[derive(Debug, Clone, Copy)]
 pub struct Copied {

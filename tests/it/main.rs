@@ -7,7 +7,7 @@
 //! # Layout
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
-//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `browser`, `first_steps`, `telemetry`: what people see.
+//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
@@ -24,6 +24,7 @@ mod images;
 mod limits;
 mod links;
 mod networks;
+mod opens;
 mod outage;
 mod proxy;
 mod support;

@@ -138,8 +138,11 @@ pub struct Load {
 
 impl Load {
     pub fn begin(server: &Server, image: Uuid, connections: usize, pace: Pace, reuse: Reuse) -> Load {
+        Load::of(server, Pixels::of(image), connections, pace, reuse)
+    }
+
+    pub fn of(server: &Server, pixels: Pixels, connections: usize, pace: Pace, reuse: Reuse) -> Load {
         let (ledger, control) = (Arc::new(Ledger::new(20_000_000)), Arc::new(Control::default()));
-        let pixels = Pixels::of(image);
         let plan = Plan {
             target: server.public(),
             pixels: pixels.clone(),

@@ -1,0 +1,78 @@
+//! Where PostgreSQL is, as its URL says, with what the URL leaves unbounded bounded; and the pool of connections to it.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::config::Host;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::reason;
+use super::{CONNECT_TIMEOUT, DbError, POOL_CONNECTIONS_MAX, SESSION_SETTINGS};
+
+/// How long a silent TCP connection may be before our side gives it up.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+pub(super) fn external_target(url: &str) -> Result<tokio_postgres::Config, DbError> {
+    // Ours checks both the certificate and the name when it checks at all, so libpq's two words for it mean the same.
+    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    let target: tokio_postgres::Config = url.parse().map_err(|error| DbError::Url(reason(&error)))?;
+    if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
+        return Err(DbError::Url("names no host, as in postgresql://user:password@host:5432/database".to_owned()));
+    }
+    Ok(target)
+}
+
+/// Leaves what the URL sets, and bounds what it does not.
+pub(super) fn bound_in_time(target: &mut tokio_postgres::Config) {
+    if target.get_connect_timeout().is_none() {
+        // With several hosts, one that does not answer must leave time for the next.
+        let hosts = target.get_hosts().len().max(target.get_hostaddrs().len()).max(1) as u32;
+        target.connect_timeout(CONNECT_TIMEOUT / hosts);
+    }
+    if target.get_tcp_user_timeout().is_none() {
+        target.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if target.get_keepalives_interval().is_none() {
+        target.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
+        target.keepalives_retries(KEEPALIVE_RETRIES);
+    }
+}
+
+pub(super) fn make_pool(target: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> Result<Pool, DbError> {
+    let mut target = target.clone();
+    target.application_name("pixeld look-ups");
+    // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+    let connections = deadpool_postgres::Manager::from_config(target, tls.clone(), recycling);
+    let settle = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
+        Box::pin(async move { client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend) })
+    });
+    Pool::builder(connections)
+        .max_size(POOL_CONNECTIONS_MAX)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(Duration::from_secs(5)))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .recycle_timeout(Some(Duration::from_secs(1)))
+        .post_create(settle)
+        .build()
+        .map_err(|error| DbError::Url(error.to_string()))
+}
+
+/// Hosts and database, for error messages.
+pub(super) fn shown(target: &tokio_postgres::Config) -> String {
+    let hosts: Vec<_> = target
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .chain(target.get_hostaddrs().iter().map(ToString::to_string))
+        .collect();
+    let ports: Vec<_> = target.get_ports().iter().map(ToString::to_string).collect();
+    let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
+    format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
+}
