@@ -6,7 +6,6 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{Database, DbError, QUERY_TIMEOUT, within};
-use crate::images::upload::Inspected;
 
 /// The channel on which changed images are told; the payload is the image's id.
 pub const CHANNEL: &str = "pixeld_images";
@@ -50,6 +49,19 @@ pub struct ImageBytes {
     pub media_type: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// What a picture's bytes say of themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspected {
+    /// `image/gif`, `image/png`, `image/jpeg` or `image/webp`.
+    pub media_type: &'static str,
+    /// Pixels across.
+    pub width: i32,
+    /// Pixels down.
+    pub height: i32,
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
 }
 
 const STATE: &str = "SELECT id, (extract(epoch FROM updated_at) * 1000000)::bigint, deleted_at IS NOT NULL";

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::db::images as queries;
+use crate::db::images::Inspected;
 use crate::db::{Database, DbError};
 
 /// The most bytes that an image has.
@@ -14,19 +15,6 @@ pub const BYTES_MAX: usize = 1 << 20;
 
 /// The most pixels that an image has each way.
 pub const PIXELS_MAX: usize = 4096;
-
-/// What the bytes say of themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inspected {
-    /// `image/gif`, `image/png`, `image/jpeg` or `image/webp`.
-    pub media_type: &'static str,
-    /// Pixels across.
-    pub width: i32,
-    /// Pixels down.
-    pub height: i32,
-    /// SHA-256 of the bytes.
-    pub sha256: [u8; 32],
-}
 
 /// Why bytes are not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
