@@ -2,7 +2,7 @@
 //!
 //! Start: settings, lock, ports, spool, writer, edge; then PostgreSQL in the background, so that a pixel is answered before
 //! the database is there. Drain: edge (no new hits), writer (all written and synced), loader (all in PostgreSQL, or left for
-//! the next start), the private listener, the embedded PostgreSQL.
+//! the next start), rollup (once more), the private listener, the embedded PostgreSQL.
 
 pub mod commands;
 mod data_dir;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -37,6 +37,7 @@ use crate::ingest::writer::{Target, Writer};
 use crate::metrics::Metrics;
 use crate::networks::follow::Follower;
 use crate::networks::update;
+use crate::opens::rollup::Rollup;
 use crate::shutdown::{self, Drain, DrainTrigger};
 
 pub use data_dir::DataDir;
@@ -107,7 +108,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 
     let (ready, database_ready) = watch::channel(false);
     let options = loader_options(config, &spools);
+    let committed = Arc::new(Notify::new());
     let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
+    let loader = loader.telling(Arc::clone(&committed));
     let (loader_trigger, loader_drain) = shutdown::drain();
     let loading = start_loader(loader, loader_drain, database_ready.clone())?;
 
@@ -118,6 +121,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let mut keeper = tokio::spawn(database::keep(db.clone(), ready, close));
         let sync = images::sync::run(images, wanted, db.clone(), known, database::until(database_ready.clone()));
         let sync = tokio::spawn(sync);
+        let (rollup_trigger, rollup_drain) = shutdown::drain();
+        let rollup = Rollup::new(db.clone(), Arc::clone(&metrics), committed);
+        let rolling = tokio::spawn(rollup.run(database::until(database_ready.clone()), rollup_drain));
         let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), db: db.clone() });
         let private = TcpListener::from_std(private)?;
         let shown = tokio::spawn(async move { admin::run(admin, private).await });
@@ -144,6 +150,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         tokio::spawn(exit_at_signal());
         let deadline = Instant::now() + config.drain;
         running.drain(deadline).await?;
+        rollup_trigger.ask((deadline - Instant::now()).saturating_sub(DRAIN_RESERVE / 2).max(DRAIN_RESERVE / 6));
+        rolling.await?;
         sync.abort();
         named.abort();
         following.abort();

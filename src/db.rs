@@ -8,6 +8,7 @@
 //! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode: settings, LISTEN and the advisory lock of the
 //! migrations belong to a session. For TLS see `db/tls.rs`.
 
+pub mod change;
 pub mod embedded;
 mod error;
 pub mod hits;
@@ -15,6 +16,9 @@ pub mod images;
 pub mod installation;
 pub mod messages;
 pub mod migrate;
+pub mod partitions;
+pub mod rollup;
+pub mod tally;
 mod target;
 mod tls;
 pub mod words;

@@ -212,6 +212,18 @@ pub struct Metrics {
     pub network_ranges: Level,
     /// Files of networks that were refused.
     pub networks_refused: Count,
+    /// Hits that this process rolled up into opens and counts.
+    pub rollup_hits: Count,
+    /// Rollups that failed and were tried again.
+    pub rollup_retries: Count,
+    /// Batches that were rolled up without all of their hits.
+    pub rollup_mismatches: Count,
+    /// Loaded batches that are not rolled up yet, by any node.
+    pub rollup_pending: Level,
+    /// When the oldest of them was loaded, in µs since 1970; 0 where there is none.
+    pub rollup_oldest_us: AtomicI64,
+    /// Seconds that a rollup's transaction took.
+    pub rollup_seconds: Histogram,
 }
 
 impl Metrics {
@@ -241,6 +253,12 @@ impl Metrics {
             image_cache_bytes: Level::default(),
             network_ranges: Level::default(),
             networks_refused: Count::default(),
+            rollup_hits: Count::default(),
+            rollup_retries: Count::default(),
+            rollup_mismatches: Count::default(),
+            rollup_pending: Level::default(),
+            rollup_oldest_us: AtomicI64::new(0),
+            rollup_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
         })
     }
 
@@ -271,6 +289,15 @@ impl Metrics {
         if self.waiting() <= 0 || oldest == 0 { 0.0 } else { (now_us - oldest).max(0) as f64 / 1e6 }
     }
 
+    /// Seconds since the oldest batch that is not rolled up was loaded; 0 where all are. It grows while the database is away.
+    #[must_use]
+    pub fn rollup_lag_seconds(&self, now_us: i64) -> f64 {
+        match self.rollup_oldest_us.load(Ordering::Relaxed) {
+            0 => 0.0,
+            oldest => (now_us - oldest).max(0) as f64 / 1e6,
+        }
+    }
+
     /// The text of `/metrics`, in the OpenMetrics format.
     ///
     /// # Errors
@@ -279,6 +306,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("pixeld");
         registry.register("load_batch_rows", "Rows of a committed batch", self.batch_rows.clone());
         registry.register("load_copy_seconds", "Seconds that a batch's COPY took", self.copy_seconds.clone());
+        let help = "Seconds that a rollup's transaction took";
+        registry.register("rollup_seconds", help, self.rollup_seconds.clone());
         registry.register_collector(Box::new(Shown(Arc::clone(self))));
         let mut text = String::with_capacity(8 << 10);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -340,7 +369,14 @@ impl Collector for Shown {
         counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
         gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
         gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;
-        counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())
+        counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())?;
+        counter(e, "rollup_hits", "Hits that this process rolled up into opens and counts", m.rollup_hits.get())?;
+        counter(e, "rollup_retries", "Rollups that failed and were tried again", m.rollup_retries.get())?;
+        counter(e, "rollup_mismatches", "Batches rolled up without all of their hits", m.rollup_mismatches.get())?;
+        gauge(e, "rollup_pending_batches", "Loaded batches that are not rolled up yet", m.rollup_pending.get())?;
+        let lag = ConstGauge::new(m.rollup_lag_seconds(crate::hit::now_us()));
+        let help = "Age of the oldest loaded batch that is not rolled up";
+        lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)
     }
 }
 

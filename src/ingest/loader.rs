@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::bring::Pending;
@@ -81,6 +82,7 @@ pub struct Loader {
     clock: Clock,
     patience: Duration,
     house: House,
+    committed: Arc<Notify>,
 }
 
 /// The database's clock, read now and then and carried on by ours, which cannot jump.
@@ -138,7 +140,15 @@ impl Loader {
             clock,
             patience: PATIENCE.0,
             house,
+            committed: Arc::default(),
         }
+    }
+
+    /// The same loader, which tells `committed` of each batch that has hits in PostgreSQL.
+    #[must_use]
+    pub fn telling(mut self, committed: Arc<Notify>) -> Loader {
+        self.committed = committed;
+        self
     }
 
     /// Loads, once the database is `ready`, until `drain` is asked for and all is loaded, or its deadline has passed.

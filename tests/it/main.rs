@@ -9,6 +9,7 @@
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
+//! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -27,5 +28,7 @@ mod networks;
 mod opens;
 mod outage;
 mod proxy;
+mod recount;
+mod rollup;
 mod support;
 mod telemetry;

@@ -1,6 +1,5 @@
 //! From hits to opens: judged by rules, counted, and judged again.
 
-
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::{Links, Pixels, Secrets};
 use pixeld::link::key::Namespace;

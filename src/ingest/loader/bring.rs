@@ -205,6 +205,7 @@ impl Loader {
     fn count(&mut self, at: usize, Pending { record, judged, .. }: Pending) {
         let metrics = &self.metrics;
         metrics.loaded.add(record.loaded);
+        self.committed.notify_one();
         for (reason, n) in [
             (DropReason::Throttled, record.throttled),
             (DropReason::UnknownImage, record.unknown_image),

@@ -1,0 +1,91 @@
+//! `pixeld reclassify`: judges stored hits again with the rules of this program.
+
+use std::collections::HashMap;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use time::OffsetDateTime;
+
+use crate::app::database;
+use crate::config::Config;
+use crate::db::change::{Changes, StoredHit, Verdict};
+use crate::db::{self, Database};
+use crate::networks::Network;
+use crate::opens::agent::Agent;
+use crate::opens::classify::{Evidence, classify};
+use crate::shutdown;
+
+/// User agents that are remembered at most.
+const AGENTS_MAX: usize = 100_000;
+
+/// `pixeld reclassify`: partition by partition, from the one that holds `since` on. Each chunk is a transaction of its own, so
+/// that it may be stopped at any time and begun again.
+///
+/// # Errors
+/// As PostgreSQL says, or where it was stopped.
+pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let outcome = tokio::select! {
+        outcome = judge_all(&db, since) => outcome,
+        signal = shutdown::signal() => match signal {
+            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what was done so far is whole, and a second run does all")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    lease.release().await?;
+    let (seen, changed) = outcome?;
+    println!("judged {seen} hits again, of which {changed} otherwise than before");
+    Ok(())
+}
+
+async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Result<(u64, u64)> {
+    let loaded = {
+        let session = db.connect("pixeld reclassify").await?;
+        db::hits::loaded_since(&session.client, since).await?
+    };
+    let bar = ProgressBar::new(loaded.max(1)).with_style(ProgressStyle::with_template(
+        "{msg}  {wide_bar}  {human_pos} of about {human_len} hits  {per_sec}  {eta} left",
+    )?);
+    let mut changes = Changes::open(db).await?;
+    let mut agents = Agents::default();
+    let (mut seen, mut changed) = (0, 0);
+    for day in changes.partitions(since).await? {
+        bar.set_message(day.name.clone());
+        let mut next = None;
+        loop {
+            let chunk = changes.reclassify_chunk(&day, next, |hit| agents.judge(hit)).await?;
+            seen += chunk.seen;
+            changed += chunk.changed;
+            bar.set_length(loaded.max(seen));
+            bar.set_position(seen);
+            next = chunk.next;
+            if next.is_none() {
+                break;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok((seen, changed))
+}
+
+/// What user agents say, by their ids.
+#[derive(Default)]
+struct Agents(HashMap<i64, Agent>);
+
+impl Agents {
+    /// What a stored hit is judged to be now. One whose user agent was not kept stays as it was judged with it.
+    fn judge(&mut self, hit: &StoredHit<'_>) -> Verdict {
+        let Some(text) = hit.user_agent.filter(|_| hit.user_agent_id != 0) else { return hit.judged };
+        if self.0.len() > AGENTS_MAX {
+            self.0.clear();
+        }
+        let agent = *self.0.entry(hit.user_agent_id).or_insert_with(|| Agent::read(text));
+        let rule = classify(&Evidence {
+            agent,
+            network: u16::try_from(hit.network).ok().and_then(Network::of_number),
+            prefetch: hit.prefetch,
+            since_sent_s: hit.sent_at.map(|sent_at| hit.at.unix_timestamp() - sent_at.unix_timestamp()),
+        });
+        Verdict { class: rule.class().number(), rule: rule.number(), client: agent.client.number() }
+    }
+}

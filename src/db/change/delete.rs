@@ -1,0 +1,267 @@
+//! Deleting the hits of a recipient or a message.
+
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::{ChangeError, Changes, not_pending, touch, with_open};
+use crate::db::partitions::{self, Partition};
+use crate::db::tally::{self, hour, nil};
+use crate::db::{DbError, within};
+
+/// Longest time to look for hits in one partition, without the lock; an open day is read whole.
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Wait where what was found is not rolled up yet.
+const PENDING_PAUSE: Duration = Duration::from_millis(200);
+
+/// Whose hits to delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// All of a recipient's.
+    Recipient(Uuid),
+    /// Those of one recipient and one message.
+    Pair {
+        /// The message.
+        message: Uuid,
+        /// The recipient.
+        recipient: Uuid,
+    },
+    /// All of a message's.
+    Message(Uuid),
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Rows of hits.
+    pub hits: u64,
+    /// Rows of opens.
+    pub opens: u64,
+}
+
+impl Target {
+    /// The condition that its rows of hits and opens meet, `$1` and `$2` being [`Target::values`].
+    fn condition(self) -> &'static str {
+        match self {
+            Target::Recipient(_) => "recipient = $1 AND $2::uuid IS NOT NULL",
+            Target::Pair { .. } => "recipient = $1 AND message = $2",
+            Target::Message(_) => "message = $2 AND $1::uuid IS NOT NULL",
+        }
+    }
+
+    fn values(self) -> [Uuid; 2] {
+        match self {
+            Target::Recipient(recipient) => [recipient, recipient],
+            Target::Pair { message, recipient } => [recipient, message],
+            Target::Message(message) => [message, message],
+        }
+    }
+}
+
+const ADD_HITS: &str = concat!(
+    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
+     SELECT message, image, hour, class, rule, client, -count(*) \
+     FROM (SELECT *, ",
+    hour!("at"),
+    " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
+);
+
+/// Pairs that lost a hit. `whole`: none is left. Of a frozen one nothing can be told but that it is being erased.
+const TOUCH: &str = concat!(
+    touch!(),
+    "o.hits <= t.here OR o.first_at < s.retained_from FROM ( \
+       SELECT message, recipient, count(*) AS here FROM work_hits WHERE message <> ",
+    nil!(),
+    " AND recipient <> ",
+    nil!(),
+    " GROUP BY message, recipient ORDER BY message, recipient) AS t",
+    with_open!(),
+    "WHERE true",
+);
+
+/// Opens whose hits are gone already: those that are frozen go, others are computed again.
+const TOUCH_LEFTOVERS: &str = concat!(
+    touch!(),
+    "o.first_at < s.retained_from FROM unnest($1::uuid[], $2::uuid[]) AS t (message, recipient)",
+    with_open!(),
+    "WHERE true",
+);
+
+/// First and last time of messages that may have lost the hit that they came from: looked for in the first and last hour that
+/// still has hits. Where those are beyond the retention, the time stays if it lies in that hour.
+const EDGES: &str = concat!(
+    "WITH gone AS (SELECT message, min(at) AS first_at, max(at) AS last_at FROM work_hits WHERE message <> ",
+    nil!(),
+    " GROUP BY message), \
+     m AS (SELECT m.id, m.first_at, m.last_at, \
+         (SELECT min(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) AS first_hour, \
+         (SELECT max(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) AS last_hour \
+       FROM gone g JOIN messages m ON m.id = g.message WHERE g.first_at <= m.first_at OR g.last_at >= m.last_at), \
+     e AS (SELECT m.*, \
+         (SELECT min(h.at) FROM hits h WHERE h.message = m.id AND h.at >= m.first_hour \
+           AND h.at < m.first_hour + interval '1 hour' AND ",
+    not_pending!(),
+    ") AS first_hit, \
+         (SELECT max(h.at) FROM hits h WHERE h.message = m.id AND h.at >= m.last_hour \
+           AND h.at < m.last_hour + interval '1 hour' AND ",
+    not_pending!(),
+    ") AS last_hit FROM m) \
+     UPDATE messages AS t SET \
+       first_at = COALESCE(e.first_hit, CASE WHEN ",
+    hour!("e.first_at"),
+    " = e.first_hour THEN e.first_at ELSE e.first_hour END), \
+       last_at = COALESCE(e.last_hit, CASE WHEN ",
+    hour!("e.last_at"),
+    " = e.last_hour THEN e.last_at ELSE e.last_hour END) \
+     FROM e WHERE t.id = e.id",
+);
+
+impl Changes {
+    /// Deletes all hits of `target` chunk by chunk, and its opens, until none is found: what is loaded meanwhile goes, too. An
+    /// error may leave part of them; call it again then.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; go on with a new [`Changes`].
+    pub async fn delete_hits(&mut self, target: Target) -> Result<Deleted, ChangeError> {
+        if target.values().contains(&Uuid::nil()) {
+            return Err(ChangeError::Nil);
+        }
+        let mut deleted = Deleted::default();
+        loop {
+            // What is pending now is found through its open after this.
+            self.begin().await?;
+            self.tally.commit().await?;
+            let mut found = 0;
+            for day in self.days_of(target).await? {
+                found += self.delete_of_day(&day, target, &mut deleted).await?;
+            }
+            let (left, gone) = self.delete_leftovers(target).await?;
+            deleted.opens += gone;
+            if found == 0 && left == 0 {
+                return Ok(deleted);
+            }
+        }
+    }
+
+    /// The partitions that may hold hits of it.
+    async fn days_of(&self, target: Target) -> Result<Vec<Partition>, ChangeError> {
+        let client = self.tally.client();
+        let [recipient, message] = target.values();
+        let span = match target {
+            Target::Recipient(_) => return Ok(partitions::since(client, None).await?),
+            Target::Pair { .. } => {
+                let span = "SELECT first_at, last_at FROM opens WHERE message = $1 AND recipient = $2";
+                within(
+                    tally::STATEMENT_TIMEOUT,
+                    "looking for the open",
+                    client.query_opt(span, &[&message, &recipient]),
+                )
+                .await?
+            }
+            Target::Message(_) => {
+                let span = "SELECT first_at, last_at FROM messages WHERE id = $1";
+                within(tally::STATEMENT_TIMEOUT, "looking for the message", client.query_opt(span, &[&message])).await?
+            }
+        };
+        match span.map(|span| (span.get(0), span.get(1))) {
+            Some((Some(from), Some(to))) => Ok(partitions::within_times(client, from, to).await?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Deletes the hits of a target in a partition, found from its front to its end once. Returns how many were found.
+    async fn delete_of_day(
+        &mut self,
+        day: &Partition,
+        target: Target,
+        deleted: &mut Deleted,
+    ) -> Result<u64, ChangeError> {
+        let find = format!(
+            "SELECT ctid::text FROM {} WHERE ctid > $3::text::tid AND {} ORDER BY ctid LIMIT $4",
+            day.name,
+            target.condition()
+        );
+        let [recipient, message] = target.values();
+        let (mut found, mut last) = (0, "(0,0)".to_owned());
+        loop {
+            let values: [&(dyn ToSql + Sync); 4] = [&recipient, &message, &last, &self.rows_max];
+            let rows = self.search(&find, &values).await?;
+            let tids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            let Some(end) = tids.last() else { return Ok(found) };
+            last.clone_from(end);
+            found += tids.len() as u64;
+            let gone = self.delete_chunk(day, target, &tids).await?;
+            deleted.hits += gone.hits;
+            deleted.opens += gone.opens;
+            if gone.hits == 0 {
+                tokio::time::sleep(PENDING_PAUSE).await;
+            }
+        }
+    }
+
+    /// Deletes rows that were found without the lock: what has been moved or is pending since is left for the next round.
+    async fn delete_chunk(&mut self, day: &Partition, target: Target, tids: &[String]) -> Result<Deleted, ChangeError> {
+        self.begin().await?;
+        let delete = format!(
+            concat!(
+                "WITH gone AS (DELETE FROM {} AS h WHERE h.ctid = ANY($3::text[]::tid[]) AND {} AND ",
+                not_pending!(),
+                " RETURNING at, seq, message, recipient, image, spool, class, rule, client) \
+                 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client) SELECT * FROM gone"
+            ),
+            day.name,
+            target.condition()
+        );
+        let [recipient, message] = target.values();
+        let hits = self.tally.execute("deleting hits", &delete, &[&recipient, &message, &tids]).await?;
+        let mut opens = 0;
+        if hits > 0 {
+            self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
+            let touched = self.tally.execute("looking for opens", TOUCH, &[]).await?;
+            self.settle(touched).await?;
+            self.tally.execute("looking for the first and last hit", EDGES, &[]).await?;
+            opens = self.opens_gone().await?;
+        }
+        self.tally.commit().await?;
+        Ok(Deleted { hits, opens })
+    }
+
+    async fn opens_gone(&self) -> Result<u64, ChangeError> {
+        let count = "SELECT count(*) FROM pairs WHERE first_at IS NULL";
+        let row = self.tally.row("counting opens", count, &[]).await?;
+        Ok(row.get::<_, i64>(0) as u64)
+    }
+
+    /// Deletes opens whose hits went before: with their partition, or by somebody's hand. Returns how many opens were there,
+    /// and how many of them are gone.
+    async fn delete_leftovers(&mut self, target: Target) -> Result<(u64, u64), ChangeError> {
+        let find = format!("SELECT message, recipient FROM opens WHERE {} LIMIT $3", target.condition());
+        let [recipient, message] = target.values();
+        let rows = self.search(&find, &[&recipient, &message, &self.rows_max]).await?;
+        if rows.is_empty() {
+            return Ok((0, 0));
+        }
+        let pair = |row: &tokio_postgres::Row| (row.get::<_, Uuid>(0), row.get::<_, Uuid>(1));
+        let (messages, recipients): (Vec<Uuid>, Vec<Uuid>) = rows.iter().map(pair).unzip();
+        self.begin().await?;
+        let touched = self.tally.execute("looking for opens", TOUCH_LEFTOVERS, &[&messages, &recipients]).await?;
+        self.settle(touched).await?;
+        let gone = self.opens_gone().await?;
+        self.tally.commit().await?;
+        Ok((rows.len() as u64, gone))
+    }
+
+    /// Looks for rows without the lock, and without the short limit of other statements.
+    async fn search(&self, find: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<tokio_postgres::Row>, DbError> {
+        let client = self.tally.client();
+        let searching = async {
+            client.batch_execute("SET statement_timeout = 0").await?;
+            let rows = client.query(find, values).await?;
+            client.batch_execute("SET statement_timeout = '60s'").await?;
+            Ok::<_, DbError>(rows)
+        };
+        within(SEARCH_TIMEOUT, "looking for rows", searching).await
+    }
+}

@@ -1,0 +1,121 @@
+//! Opens and counts, computed again from `hits` in plain SQL, and compared with the tables. Written without a look at how the
+//! program does it, by the definitions alone.
+
+use loadtest::postgres::Postgres;
+
+/// Views of what each table should hold. Only hits of published batches count.
+const VIEWS: &str = "
+    CREATE VIEW fact AS
+    SELECT h.*, date_trunc('hour', h.at, 'UTC') AS hour,
+        h.message <> '00000000-0000-0000-0000-000000000000' AS has_message,
+        h.message <> '00000000-0000-0000-0000-000000000000' AND h.recipient <> '00000000-0000-0000-0000-000000000000'
+            AS has_both
+    FROM hits h
+    JOIN batches b ON b.spool = h.spool AND h.seq >= b.first_seq AND h.seq < b.next_seq
+    WHERE b.published IS NOT NULL;
+
+    CREATE VIEW should_opens AS
+    SELECT message, recipient,
+        (array_agg(image ORDER BY at, spool, seq))[1] AS image,
+        min(at) AS first_at,
+        max(at) AS last_at,
+        min(at) FILTER (WHERE class IN (1, 2)) AS confirmed_first_at,
+        count(*) AS hits,
+        count(*) FILTER (WHERE class IN (1, 2)) AS confirmed_hits,
+        (array_agg(seq ORDER BY at, spool, seq))[1] AS first_seq,
+        (array_agg(spool ORDER BY at, spool, seq))[1] AS first_spool,
+        (array_agg(class ORDER BY array_position(ARRAY[1, 2, 0, 3, 4, 5, 6], class::int)))[1] AS best,
+        (array_agg(class ORDER BY at, spool, seq))[1] AS first_class,
+        (array_agg(class ORDER BY at, class) FILTER (WHERE class IN (1, 2)))[1] AS confirmed_first_class
+    FROM fact WHERE has_both GROUP BY message, recipient;
+
+    CREATE VIEW should_message_hours AS
+    SELECT message, hour, class, sum(hits)::bigint AS hits, sum(firsts)::bigint AS first_opens,
+        sum(confirmed)::bigint AS first_confirmed_opens
+    FROM (
+        SELECT message, hour, class, 1 AS hits, 0 AS firsts, 0 AS confirmed FROM fact WHERE has_message
+        UNION ALL SELECT message, date_trunc('hour', first_at, 'UTC'), first_class, 0, 1, 0 FROM should_opens
+        UNION ALL SELECT message, date_trunc('hour', confirmed_first_at, 'UTC'), confirmed_first_class, 0, 0, 1
+            FROM should_opens WHERE confirmed_hits > 0
+    ) AS parts GROUP BY message, hour, class;
+
+    CREATE VIEW should_site_hours AS
+    SELECT f.hour, f.class, f.hits,
+        (SELECT count(*) FROM should_opens o WHERE date_trunc('hour', o.first_at, 'UTC') = f.hour
+            AND o.first_class = f.class) AS first_opens,
+        (SELECT count(*) FROM should_opens o WHERE date_trunc('hour', o.confirmed_first_at, 'UTC') = f.hour
+            AND o.confirmed_first_class = f.class) AS first_confirmed_opens
+    FROM (SELECT hour, class, count(*) AS hits FROM fact GROUP BY hour, class) AS f;
+
+    CREATE VIEW should_image_hours AS SELECT image, hour, count(*) AS hits FROM fact GROUP BY image, hour;
+
+    CREATE VIEW should_message_facets AS
+    SELECT message, 1::smallint AS facet, rule::int AS value, count(*) AS hits FROM fact WHERE has_message GROUP BY message, rule
+    UNION ALL SELECT message, 2::smallint, client::int, count(*) FROM fact WHERE has_message GROUP BY message, client;
+
+    CREATE VIEW should_messages AS
+    SELECT m.id, f.first_at, f.last_at, COALESCE(o.opens, 0) AS opens, COALESCE(o.confirmed, 0) AS confirmed_opens,
+        COALESCE(o.possible, 0) AS possible_opens, COALESCE(f.hits, 0) AS hits, COALESCE(f.machine, 0) AS machine_hits
+    FROM (SELECT message AS id FROM fact WHERE has_message UNION SELECT id FROM messages) AS m
+    LEFT JOIN (SELECT message, min(at) AS first_at, max(at) AS last_at, count(*) AS hits,
+            count(*) FILTER (WHERE class IN (4, 5, 6)) AS machine FROM fact GROUP BY message) AS f ON f.message = m.id
+    LEFT JOIN (SELECT message, count(*) AS opens, count(*) FILTER (WHERE confirmed_hits > 0) AS confirmed,
+            count(*) FILTER (WHERE best IN (0, 3)) AS possible FROM should_opens GROUP BY message) AS o
+        ON o.message = m.id;
+
+    CREATE VIEW should_batches AS
+    SELECT id, row_number() OVER (ORDER BY published) AS published,
+        COALESCE(sum(next_seq - first_seq) OVER (ORDER BY published ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)::bigint
+            AS events_before
+    FROM batches WHERE published IS NOT NULL;
+
+    CREATE VIEW should_rollup_state AS
+    SELECT count(*) AS published, COALESCE(sum(next_seq - first_seq), 0)::bigint AS events
+    FROM batches WHERE published IS NOT NULL;
+";
+
+const TABLES: [(&str, &str, &str); 8] = [
+    (
+        "opens",
+        "message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq, first_spool, best, \
+         first_class, confirmed_first_class",
+        "",
+    ),
+    ("message_hours", "message, hour, class, hits, first_opens, first_confirmed_opens", ""),
+    ("site_hours", "hour, class, hits, first_opens, first_confirmed_opens", ""),
+    ("image_hours", "image, hour, hits", ""),
+    ("message_facets", "message, facet, value, hits", ""),
+    ("messages", "id, first_at, last_at, opens, confirmed_opens, possible_opens, hits, machine_hits", ""),
+    ("batches", "id, published, events_before", "WHERE published IS NOT NULL"),
+    ("rollup_state", "published, events", ""),
+];
+
+/// Makes the views.
+pub fn prepare(postgres: &Postgres) {
+    postgres.query(VIEWS).unwrap();
+}
+
+/// What differs between the tables and the hits, in words; nothing where they agree.
+pub fn differences(postgres: &Postgres) -> Vec<String> {
+    let both_ways = |(table, columns, filter): &(&str, &str, &str)| {
+        format!(
+            "SELECT '{table} has ' || t::text FROM (SELECT {columns} FROM {table} {filter} EXCEPT ALL \
+               SELECT {columns} FROM should_{table}) AS t \
+             UNION ALL SELECT '{table} lacks ' || t::text FROM (SELECT {columns} FROM should_{table} EXCEPT ALL \
+               SELECT {columns} FROM {table} {filter}) AS t"
+        )
+    };
+    let all: Vec<String> = TABLES.iter().map(both_ways).collect();
+    postgres.query(&all.join(" UNION ALL ")).unwrap()
+}
+
+/// The tables are what the hits say.
+pub fn assert_same(postgres: &Postgres, when: &str) {
+    let differences = differences(postgres);
+    assert!(
+        differences.is_empty(),
+        "{when}: {} differences\n{}",
+        differences.len(),
+        differences[..differences.len().min(20)].join("\n")
+    );
+}
