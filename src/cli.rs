@@ -81,6 +81,11 @@ const NETWORKS_STATUS_AFTER_HELP: &str = "\
 Example:
   pixeld networks status";
 
+const RECLASSIFY_AFTER_HELP: &str = "\
+Examples:
+  pixeld reclassify
+  pixeld reclassify --since 2026-05-01T00:00:00Z";
+
 const SPOOL_AFTER_HELP: &str = "\
 Examples:
   pixeld spool status
@@ -151,6 +156,13 @@ pub enum Command {
     /// Fetch the lists of providers' networks, or show those there are.
     #[command(subcommand, after_help = NETWORKS_AFTER_HELP)]
     Networks(NetworksCommand),
+    /// Judge the stored hits again with the rules of this version, and bring opens and counts in line.
+    ///
+    /// After an upgrade, or after the time of sending of a message was told. Pixels may be served and hits loaded meanwhile;
+    /// run it when all nodes have this version. A day at a time, in chunks of 50,000 hits, each whole in itself: it may be
+    /// stopped at any time and run again. A hit keeps the network that its address lay in when it came.
+    #[command(after_help = RECLASSIFY_AFTER_HELP)]
+    Reclassify(ReclassifyArgs),
     /// Look at the hits on disk that are not in the database yet, or load them.
     #[command(subcommand, after_help = SPOOL_AFTER_HELP)]
     Spool(SpoolCommand),
@@ -281,6 +293,14 @@ pub struct NetworksUpdateArgs {
     pub amazon_url: Option<String>,
 }
 
+/// What `pixeld reclassify` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReclassifyArgs {
+    /// Leave out days (UTC) before this time: 2026-05-04T09:00:00Z, or s since 1970; default: all are judged.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub since: Option<u32>,
+}
+
 /// What can be done with the spool.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum SpoolCommand {
@@ -369,6 +389,11 @@ mod tests {
             ("message list", Command::Message(MessageCommand::List)),
             ("networks update", Command::Networks(NetworksCommand::Update(NetworksUpdateArgs::default()))),
             ("networks status", Command::Networks(NetworksCommand::Status)),
+            ("reclassify", Command::Reclassify(ReclassifyArgs { since: None })),
+            (
+                "reclassify --since 2026-05-04T09:00:00Z",
+                Command::Reclassify(ReclassifyArgs { since: Some(1_777_885_200) }),
+            ),
             ("spool status", Command::Spool(SpoolCommand::Status)),
             ("spool drain", Command::Spool(SpoolCommand::Drain)),
             ("healthcheck", Command::Healthcheck),

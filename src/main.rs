@@ -9,6 +9,7 @@ use pixeld::app::commands;
 use pixeld::cli::{Cli, Command, ImageCommand, MessageCommand, NetworksCommand, SpoolCommand};
 use pixeld::config::{Config, EXIT_CONFIG};
 use pixeld::telemetry;
+use time::OffsetDateTime;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -47,6 +48,10 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
         Command::Message(MessageCommand::List) => wait(commands::message_list(config)),
         Command::Networks(NetworksCommand::Update(args)) => commands::networks_update(config, &args),
         Command::Networks(NetworksCommand::Status) => commands::networks_status(config),
+        Command::Reclassify(args) => {
+            let since = args.since.map(|seconds| OffsetDateTime::from_unix_timestamp(i64::from(seconds)));
+            wait(commands::reclassify(config, since.transpose()?))
+        }
         Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),
         Command::Spool(SpoolCommand::Drain) => commands::spool_drain(config),
         Command::Healthcheck => commands::healthcheck(config),

@@ -3,6 +3,7 @@
 mod links;
 mod messages;
 mod networks;
+mod reclassify;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -25,6 +26,7 @@ use crate::shutdown;
 pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
 pub use networks::{networks_status, networks_update};
+pub use reclassify::reclassify;
 
 /// How long `healthcheck` waits for an answer.
 const HEALTH_WAIT: Duration = Duration::from_secs(3);

@@ -1,13 +1,17 @@
 //! From hits to opens: judged by rules, counted, and judged again.
 
+use std::time::Duration;
+
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::{Links, Pixels, Secrets};
+use loadtest::process::wait_until;
 use pixeld::link::key::Namespace;
 use pixeld::link::token::SigningKeys;
 use pixeld::networks::Network;
 use pixeld::opens::agent::Agent;
 use pixeld::opens::classify::{Evidence, classify};
 
+use crate::recount;
 use crate::support::{App, Load, alone};
 
 const KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -70,4 +74,67 @@ fn a_load_through_links_of_all_kinds_gives_hits_with_class_and_rule() {
     assert_eq!(classes, ["human", "proxied", "unknown"]);
     let signed = app.number("SELECT count(*) FROM hits WHERE sent_at = '2026-01-01 00:00:00+00'");
     assert!(signed > comparison.rows / 4, "{signed} of {}", comparison.rows);
+    wait_for_rollup(&app);
+    recount::prepare(&app.postgres);
+    recount::assert_same(&app.postgres, "after the load");
+    assert_eq!(app.number("SELECT count(*) FROM opens"), comparison.rows, "each request has a recipient of its own");
+    assert_eq!(app.number("SELECT count(*) FROM messages"), 16);
+    let listed = app.server.settings().run(&["message", "list"]).unwrap();
+    assert_eq!(listed.lines().count(), 17, "{listed}");
+}
+
+#[test]
+fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_first() {
+    let _machine = alone();
+    let app = start();
+    recount::prepare(&app.postgres);
+    let pixels = mixed(&app);
+    let load = Load::of(&app.server, pixels.clone(), 16, Pace::Open(6000.0), Reuse::KeepAlive);
+    load.wait_for(60_000);
+    // What is known of each message changes, and with it what its hits are judged by.
+    for message in pixels.messages() {
+        app.server.settings().run(&["message", "set", &message.to_string(), "--sent-at", "now"]).unwrap();
+    }
+    let told = "SELECT count(*) FROM messages WHERE sent_at IS NOT NULL";
+    assert_eq!(app.number(told), 16);
+    // The loader follows within a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    let judged_otherwise = "SELECT count(*) FROM hits_readable WHERE rule = 'browser_at_once'";
+    let before = app.number(judged_otherwise);
+    let mut killed = 0;
+    for after_ms in [20, 60, 100, 150, 200, 300, 400] {
+        let mut judging = app.server.settings().command(&["reclassify"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(after_ms));
+        if judging.try_wait().unwrap().is_none() {
+            judging.kill().unwrap();
+            killed += 1;
+        }
+        judging.wait().unwrap();
+    }
+    assert!(killed > 2, "{killed} of 7 were still at it");
+    // A gentle end, half way.
+    let judging = app.server.settings().command(&["reclassify"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    loadtest::process::signal(judging.id(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    judging.wait_with_output().unwrap();
+    let said = app.server.settings().run(&["reclassify"]).unwrap();
+    assert!(said.starts_with("judged "), "{said}");
+    let load = load.end();
+    app.at_rest();
+    load.assert_exact(&app.url());
+    wait_for_rollup(&app);
+    let rows = app.number("SELECT count(*) FROM hits");
+    assert_eq!(assert_judged(&app), rows);
+    assert!(app.number(judged_otherwise) > before + 1000, "hits of before were judged again");
+    recount::assert_same(&app.postgres, "after judging again");
+    // And once more changes nothing.
+    let said = app.server.settings().run(&["reclassify"]).unwrap();
+    assert_eq!(said.trim(), format!("judged {rows} hits again, of which 0 otherwise than before"));
+    recount::assert_same(&app.postgres, "after judging once more");
+}
+
+/// Waits until every loaded batch is rolled up.
+fn wait_for_rollup(app: &App) {
+    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
+    wait_until("the rollup", Duration::from_secs(60), pending).unwrap();
 }
