@@ -1,0 +1,98 @@
+//! How the numbers are shown at `/metrics`: their names, units and words, in the OpenMetrics format.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{DropReason, Metrics, Outcome};
+
+/// The metrics as a collector.
+#[derive(Debug)]
+pub(super) struct Shown(pub(super) Arc<Metrics>);
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let m = &*self.0;
+        let e = &mut encoder;
+        counter(e, "hits_accepted", "Hits made by a request", m.accepted())?;
+        gauge(e, "hits_recovered", "Hits found in older spools at start", m.recovered.get())?;
+        gauge(e, "hits_queued", "Hits in memory, on the way to the spool", m.queued.get())?;
+        gauge(e, "hits_spooled", "Hits in a spool, not yet in PostgreSQL (the backlog)", m.spooled.get())?;
+        counter(e, "hits_loaded", "Hits committed by PostgreSQL", m.loaded.get())?;
+        let dropped = DropReason::ALL.iter().map(|&reason| (reason.label(), m.dropped(reason)));
+        counters(e, "hits_dropped", "Hits given up on purpose", "reason", dropped)?;
+        counter(e, "hits_clamped", "Hits whose impossible time was moved", m.clamped.get())?;
+        counter(
+            e,
+            "answered_unwritten",
+            "Hits answered before they were known to be written",
+            m.sum(|c| &c.answered_unwritten),
+        )?;
+        let requests = Outcome::ALL.iter().map(|&o| (o.label(), m.sum(|core| &core.requests[o as usize])));
+        counters(e, "requests", "Requests on the public listener", "outcome", requests)?;
+        counter(e, "requests_head", "HEAD requests among them", m.sum(|c| &c.heads))?;
+        counter(e, "forwarded_untrusted", "Requests with X-Forwarded-For from a peer that is not trusted", {
+            m.sum(|c| &c.forwarded_untrusted)
+        })?;
+        counter(e, "connections_opened", "Connections accepted", m.sum(|c| &c.connections_opened))?;
+        counter(e, "connections_cut", "Connections closed at a limit or time-out", m.sum(|c| &c.connections_cut))?;
+        gauge(e, "connections", "Connections open now", m.cores.iter().map(|c| c.connections.get()).sum())?;
+        gauge(e, "spool_bytes", "Bytes of all spools, loaded segments that are kept included", m.spool_bytes.get())?;
+        gauge(e, "spool_room_bytes", "Bytes that spools may still grow by", m.spool_room.get())?;
+        counter(e, "spool_appended_bytes", "Bytes appended to the spool", m.spool_appended.get())?;
+        gauge(
+            e,
+            "outage_minutes_left",
+            "Minutes of database outage that the spool can still take (-1: no traffic to tell by)",
+            m.outage_minutes.get(),
+        )?;
+        counter(e, "spool_sync_failures", "Syncs of a segment that failed", m.sync_failures.get())?;
+        counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
+        let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
+        let help = "Age of the oldest hit that is not in PostgreSQL";
+        lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;
+        counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
+        gauge(e, "database_up", "1 while the loader's connection works", m.database_up.get())?;
+        counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
+        gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
+        gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;
+        counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())?;
+        counter(e, "rollup_hits", "Hits that this process rolled up into opens and counts", m.rollup_hits.get())?;
+        counter(e, "rollup_retries", "Rollups that failed and were tried again", m.rollup_retries.get())?;
+        counter(e, "rollup_mismatches", "Batches rolled up without all of their hits", m.rollup_mismatches.get())?;
+        gauge(e, "rollup_pending_batches", "Loaded batches that are not rolled up yet", m.rollup_pending.get())?;
+        let lag = ConstGauge::new(m.rollup_lag_seconds(crate::hit::now_us()));
+        let help = "Age of the oldest loaded batch that is not rolled up";
+        lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)
+    }
+}
+
+fn counter(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(e.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn gauge(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(e.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+fn counters(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    values: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value_label, value) in values {
+        let labels = [(label, value_label)];
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
