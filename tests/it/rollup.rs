@@ -279,13 +279,14 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
         scope.spawn(|| {
             let database = Database::external(&url).unwrap();
             let runtime = runtime();
-            let end_one = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' \
-                           AND application_name IN ('pixeld-rollup', 'pixeld-change') ORDER BY random() LIMIT 1";
+            // A rollup works for some milliseconds a second, changes nearly always.
+            let end_some = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' \
+                            AND random() < CASE application_name WHEN 'pixeld-rollup' THEN 0.3 WHEN 'pixeld-change' THEN 0.03 END";
             runtime.block_on(async {
                 let session = database.connect("test").await.unwrap();
                 while !is_over.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(60)).await;
-                    let ended = session.client.query(end_one, &[]).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    let ended = session.client.query(end_some, &[]).await.unwrap();
                     cut.fetch_add(ended.len() as u64, Ordering::Relaxed);
                 }
             });
@@ -302,7 +303,7 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
     let [cut, judged, gone] = [cut, judged, gone].map(AtomicU64::into_inner);
     let retries: u64 = metrics.iter().map(|metrics| metrics.rollup_retries.get()).sum();
     println!("{cut} connections cut, {judged} hits judged again, {gone} deleted, {retries} rollups tried again");
-    assert!(cut > 20 && judged > 500 && gone > 100, "that was no test");
+    assert!(cut > 20 && judged > 500 && gone > 100 && retries > 2, "that was no test");
     assert_eq!(books.postgres.number("SELECT count(*) FROM batches WHERE published IS NULL").unwrap(), 0.0);
     assert_same(&books.postgres, "after all of it");
 }
@@ -394,7 +395,9 @@ fn a_batch_without_all_of_its_hits_is_waited_for_and_then_rolled_up_as_it_is() {
     assert_same(&books.postgres, "after the hits came");
     // They do not.
     books.load(&mut dice, 40);
-    books.postgres.query("DELETE FROM hits h USING batches b WHERE b.published IS NULL AND b.spool = h.spool AND h.seq = b.first_seq + 1").unwrap();
+    let one = "SELECT h.spool, h.seq FROM hits h JOIN batches b ON b.spool = h.spool AND h.seq >= b.first_seq \
+               WHERE b.published IS NULL LIMIT 1";
+    books.postgres.query(&format!("DELETE FROM hits WHERE (spool, seq) = ({one})")).unwrap();
     let mut impatient = Mismatches::new(Duration::from_millis(200));
     assert_eq!(books.roll_up(1000, &mut impatient), Outcome::Mismatch);
     std::thread::sleep(Duration::from_millis(250));
@@ -460,9 +463,9 @@ fn a_closed_day_gets_its_index_and_an_unfinished_one_is_replaced() {
         )
     };
     assert_eq!(books.postgres.number(&count(false)).unwrap(), 1.0);
+    let tomorrow = books.postgres.number("SELECT extract(epoch FROM now())").unwrap() as i64 + 86_400;
     books.runtime.block_on(async {
         let session = books.database.connect("test").await.unwrap();
-        let tomorrow = books.postgres.number("SELECT extract(epoch FROM now())").unwrap() as i64 + 86_400;
         let tomorrow = time::OffsetDateTime::from_unix_timestamp(tomorrow).unwrap().date();
         hits::make_partition(&session.client, tomorrow).await.unwrap();
         let other = books.database.connect("test").await.unwrap();
