@@ -1,11 +1,17 @@
 //! The command line: which command, with what. Everything else is settings in the environment ([`crate::config`]).
 
-use std::path::PathBuf;
+mod hits;
+mod image;
+mod link;
+mod networks;
+mod value;
 
 use clap::{Args, Parser, Subcommand};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
+
+pub use hits::{ReclassifyArgs, SpoolCommand};
+pub use image::{ImageAddArgs, ImageCommand};
+pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
+pub use networks::{NetworksCommand, NetworksUpdateArgs};
 
 /// What is said below the list of commands.
 const AFTER_HELP: &str = "\
@@ -34,15 +40,6 @@ Examples:
   pixeld image add logo.png --title 'Our logo'
   pixeld image list";
 
-const IMAGE_ADD_AFTER_HELP: &str = "\
-Examples:
-  pixeld image add logo.png --title 'Our logo'
-  pixeld image add dot.gif --id 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11";
-
-const IMAGE_LIST_AFTER_HELP: &str = "\
-Example:
-  pixeld image list";
-
 const LINK_AFTER_HELP: &str = "\
 Examples:
   pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient 4711
@@ -59,26 +56,9 @@ Examples:
   pixeld message set may-news --name 'News of May' --sent-at 2026-05-04T09:00:00Z --sent-count 12000
   pixeld message list";
 
-const MESSAGE_SET_AFTER_HELP: &str = "\
-Example:
-  pixeld message set may-news --name 'News of May' --sent-at 2026-05-04T09:00:00Z --sent-count 12000";
-
-const MESSAGE_LIST_AFTER_HELP: &str = "\
-Example:
-  pixeld message list";
-
 const NETWORKS_AFTER_HELP: &str = "\
 Examples:
   pixeld networks update
-  pixeld networks status";
-
-const NETWORKS_UPDATE_AFTER_HELP: &str = "\
-Examples:
-  pixeld networks update
-  pixeld networks update --apple-url https://mirror.example.com/egress-ip-ranges.csv";
-
-const NETWORKS_STATUS_AFTER_HELP: &str = "\
-Example:
   pixeld networks status";
 
 const RECLASSIFY_AFTER_HELP: &str = "\
@@ -90,14 +70,6 @@ const SPOOL_AFTER_HELP: &str = "\
 Examples:
   pixeld spool status
   pixeld spool drain";
-
-const SPOOL_STATUS_AFTER_HELP: &str = "\
-Example:
-  pixeld spool status";
-
-const SPOOL_DRAIN_AFTER_HELP: &str = "\
-Example, to retire a node after its `pixeld serve` was stopped:
-  PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain";
 
 const HEALTHCHECK_AFTER_HELP: &str = "\
 Example, in a Dockerfile:
@@ -179,166 +151,11 @@ pub struct ServeArgs {
     pub sample: bool,
 }
 
-/// What can be done with images.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum ImageCommand {
-    /// Add an image: GIF, PNG, JPEG or WebP, told by its bytes, not its name; at most 1 MiB and 4096 x 4096 pixels.
-    ///
-    /// It is stored byte for byte and served within about a second by every node. Prints its id.
-    #[command(after_help = IMAGE_ADD_AFTER_HELP)]
-    Add(ImageAddArgs),
-    /// List the images: id, media type, width and height in pixels, bytes, title.
-    #[command(after_help = IMAGE_LIST_AFTER_HELP)]
-    List,
-}
-
-/// What `pixeld image add` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ImageAddArgs {
-    /// The image's file.
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// The id that links name it by; default: a new random one.
-    #[arg(long, value_name = "UUID", value_parser = parse_id)]
-    pub id: Option<Uuid>,
-    /// What people call it; default: the file's name.
-    #[arg(long, value_name = "TITLE")]
-    pub title: Option<String>,
-}
-
-/// What `pixeld link` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct LinkArgs {
-    /// The image.
-    #[arg(long, value_name = "UUID", value_parser = parse_id)]
-    pub image: Uuid,
-    /// The message: a UUID, or a key of your own, 1 to 128 bytes.
-    #[arg(long, value_name = "UUID|KEY")]
-    pub message: Option<String>,
-    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes.
-    #[arg(long, value_name = "UUID|KEY")]
-    pub recipient: Option<String>,
-    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub sent_at: Option<u32>,
-}
-
-/// What `pixeld namespace` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct NamespaceArgs {
-    /// Keys whose ids are printed, one a line.
-    #[arg(value_name = "KEY")]
-    pub keys: Vec<String>,
-}
-
-/// What can be done with messages.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum MessageCommand {
-    /// Tell of a message its name, when it was sent, and to how many. What is left out stays as it is.
-    ///
-    /// The time of sending is evidence of what fetched a pixel (`pixeld reclassify` applies it to older hits), and the number
-    /// makes a rate of the opens.
-    #[command(after_help = MESSAGE_SET_AFTER_HELP)]
-    Set(MessageSetArgs),
-    /// List the 50 messages with the latest hits: id, confirmed, possible and machine opens, hits, sent count, name.
-    #[command(after_help = MESSAGE_LIST_AFTER_HELP)]
-    List,
-}
-
-/// What `pixeld message set` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct MessageSetArgs {
-    /// The message: a UUID, or the key that its links have.
-    #[arg(value_name = "UUID|KEY")]
-    pub message: String,
-    /// What people call it.
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub sent_at: Option<u32>,
-    /// To how many recipients it was sent.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
-    pub sent_count: Option<i64>,
-}
-
-/// What can be done with the lists of networks.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum NetworksCommand {
-    /// Fetch the lists that providers publish (Apple, Google, Google Cloud, Amazon) into PIXELD_NETWORKS_DIR.
-    ///
-    /// Each within 60 s and at most 64 MiB. A list that cannot be fetched, or that holds anything wrong, leaves the old one as
-    /// it is; the exit status is 1 then. A running `pixeld serve` reads the new ones within 10 s.
-    #[command(after_help = NETWORKS_UPDATE_AFTER_HELP)]
-    Update(NetworksUpdateArgs),
-    /// Show each list in PIXELD_NETWORKS_DIR: ranges and age; exit status 1 where one is refused.
-    #[command(after_help = NETWORKS_STATUS_AFTER_HELP)]
-    Status,
-}
-
-/// What `pixeld networks update` takes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct NetworksUpdateArgs {
-    /// Where Apple's list of relay addresses is fetched from instead (CSV).
-    #[arg(long, value_name = "URL")]
-    pub apple_url: Option<String>,
-    /// Where Google's list is fetched from instead (goog.json).
-    #[arg(long, value_name = "URL")]
-    pub google_url: Option<String>,
-    /// Where Google Cloud's list is fetched from instead (cloud.json).
-    #[arg(long, value_name = "URL")]
-    pub google_cloud_url: Option<String>,
-    /// Where Amazon's list is fetched from instead (ip-ranges.json).
-    #[arg(long, value_name = "URL")]
-    pub amazon_url: Option<String>,
-}
-
-/// What `pixeld reclassify` takes.
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct ReclassifyArgs {
-    /// Leave out days (UTC) before this time: 2026-05-04T09:00:00Z, or s since 1970; default: all are judged.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub since: Option<u32>,
-}
-
-/// What can be done with the spool.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum SpoolCommand {
-    /// Show each spool in PIXELD_DATA_DIR: how many hits and bytes wait to be loaded.
-    #[command(after_help = SPOOL_STATUS_AFTER_HELP)]
-    Status,
-    /// Load everything that waits into the database, and exit. Not while `pixeld serve` runs on the same directory.
-    #[command(after_help = SPOOL_DRAIN_AFTER_HELP)]
-    Drain,
-}
-
-/// An image's id; never nil, which means absent in a link.
-fn parse_id(text: &str) -> Result<Uuid, String> {
-    match Uuid::try_parse(text) {
-        Ok(id) if id.is_nil() => Err("the nil UUID means \"none\" and cannot be an image's id".to_owned()),
-        Ok(id) => Ok(id),
-        Err(_) => Err("a UUID is needed, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),
-    }
-}
-
-/// A time as seconds since 1970; never 0, which means unknown in a link.
-fn parse_time(text: &str) -> Result<u32, String> {
-    let seconds = if text == "now" {
-        OffsetDateTime::now_utc().unix_timestamp()
-    } else if let Ok(seconds) = text.parse() {
-        seconds
-    } else {
-        OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| "a time is needed: now, 2026-05-04T09:00:00Z, or seconds since 1970".to_owned())?
-            .unix_timestamp()
-    };
-    u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("a time from 1970 to 2106 is needed".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
+    use uuid::Uuid;
 
     use super::*;
 

@@ -1,0 +1,32 @@
+//! Hits: what `pixeld reclassify` and `spool` take.
+
+use clap::{Args, Subcommand};
+
+use super::value::parse_time;
+
+const SPOOL_STATUS_AFTER_HELP: &str = "\
+Example:
+  pixeld spool status";
+
+const SPOOL_DRAIN_AFTER_HELP: &str = "\
+Example, to retire a node after its `pixeld serve` was stopped:
+  PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain";
+
+/// What `pixeld reclassify` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ReclassifyArgs {
+    /// Leave out days (UTC) before this time: 2026-05-04T09:00:00Z, or s since 1970; default: all are judged.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub since: Option<u32>,
+}
+
+/// What can be done with the spool.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum SpoolCommand {
+    /// Show each spool in PIXELD_DATA_DIR: how many hits and bytes wait to be loaded.
+    #[command(after_help = SPOOL_STATUS_AFTER_HELP)]
+    Status,
+    /// Load everything that waits into the database, and exit. Not while `pixeld serve` runs on the same directory.
+    #[command(after_help = SPOOL_DRAIN_AFTER_HELP)]
+    Drain,
+}

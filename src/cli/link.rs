@@ -1,0 +1,70 @@
+//! Links, keys and messages: what `pixeld link`, `namespace` and `message` take.
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::value::{parse_id, parse_time};
+
+const MESSAGE_SET_AFTER_HELP: &str = "\
+Example:
+  pixeld message set may-news --name 'News of May' --sent-at 2026-05-04T09:00:00Z --sent-count 12000";
+
+const MESSAGE_LIST_AFTER_HELP: &str = "\
+Example:
+  pixeld message list";
+
+/// What `pixeld link` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct LinkArgs {
+    /// The image.
+    #[arg(long, value_name = "UUID", value_parser = parse_id)]
+    pub image: Uuid,
+    /// The message: a UUID, or a key of your own, 1 to 128 bytes.
+    #[arg(long, value_name = "UUID|KEY")]
+    pub message: Option<String>,
+    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes.
+    #[arg(long, value_name = "UUID|KEY")]
+    pub recipient: Option<String>,
+    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub sent_at: Option<u32>,
+}
+
+/// What `pixeld namespace` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct NamespaceArgs {
+    /// Keys whose ids are printed, one a line.
+    #[arg(value_name = "KEY")]
+    pub keys: Vec<String>,
+}
+
+/// What can be done with messages.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum MessageCommand {
+    /// Tell of a message its name, when it was sent, and to how many. What is left out stays as it is.
+    ///
+    /// The time of sending is evidence of what fetched a pixel (`pixeld reclassify` applies it to older hits), and the number
+    /// makes a rate of the opens.
+    #[command(after_help = MESSAGE_SET_AFTER_HELP)]
+    Set(MessageSetArgs),
+    /// List the 50 messages with the latest hits: id, confirmed, possible and machine opens, hits, sent count, name.
+    #[command(after_help = MESSAGE_LIST_AFTER_HELP)]
+    List,
+}
+
+/// What `pixeld message set` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MessageSetArgs {
+    /// The message: a UUID, or the key that its links have.
+    #[arg(value_name = "UUID|KEY")]
+    pub message: String,
+    /// What people call it.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub sent_at: Option<u32>,
+    /// To how many recipients it was sent.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
+    pub sent_count: Option<i64>,
+}

@@ -1,0 +1,28 @@
+//! Values on the command line.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+/// An image's id; never nil, which means absent in a link.
+pub(super) fn parse_id(text: &str) -> Result<Uuid, String> {
+    match Uuid::try_parse(text) {
+        Ok(id) if id.is_nil() => Err("the nil UUID means \"none\" and cannot be an image's id".to_owned()),
+        Ok(id) => Ok(id),
+        Err(_) => Err("a UUID is needed, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),
+    }
+}
+
+/// A time as seconds since 1970; never 0, which means unknown in a link.
+pub(super) fn parse_time(text: &str) -> Result<u32, String> {
+    let seconds = if text == "now" {
+        OffsetDateTime::now_utc().unix_timestamp()
+    } else if let Ok(seconds) = text.parse() {
+        seconds
+    } else {
+        OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| "a time is needed: now, 2026-05-04T09:00:00Z, or seconds since 1970".to_owned())?
+            .unix_timestamp()
+    };
+    u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("a time from 1970 to 2106 is needed".to_owned())
+}
