@@ -1,8 +1,8 @@
 //! How fast loaded hits become opens and counts, in a real PostgreSQL of this bench's own with its default settings.
 //!
-//! `cargo bench --bench rollup`. The first group is a backlog of few recipients; the second fills opens with as many new
-//! recipients as hits, where the table and its key grow from run to run, as in a campaign that goes out. The variable
-//! `ROLLUP_OPENS` has the second begin with so many rows of opens (1,000,000 if it is not set).
+//! `cargo bench --bench rollup`. First a backlog of few recipients, then a batch of twenty hits, each the whole way of a
+//! transaction. The last fills opens with as many new recipients as hits, where the table and its key grow from run to run, as
+//! in a campaign that goes out; `ROLLUP_OPENS` has it begin with so many rows of opens (1,000,000 if it is not set).
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Hits of one backlog, in batches of half a chunk.
 const HITS: u64 = 500_000;
 const BATCH: u64 = CHUNK_HITS_MAX / 2;
+
+/// Hits of a second with little to do.
+const TRICKLE: u64 = 20;
 
 /// The day of all hits.
 const DAY: time::Date = time::macros::date!(2026 - 03 - 02);
@@ -45,8 +48,9 @@ impl Bench {
 
     /// Loads so many hits of three messages; `recipient` is SQL over `n`.
     fn load(&mut self, count: u64, recipient: &str) {
-        for _ in 0..count / BATCH {
-            let (first, next) = (self.next_seq, self.next_seq + BATCH);
+        let batch = BATCH.min(count);
+        for _ in 0..count / batch {
+            let (first, next) = (self.next_seq, self.next_seq + batch);
             self.next_seq = next;
             let load = format!(
                 "BEGIN; \
@@ -56,7 +60,7 @@ impl Bench {
                    '00000000-0000-0000-0000-0000000000aa', 1, n % 4, n % 9, 0, false, n % 5 \
                  FROM generate_series({first}::bigint, {next} - 1) AS n; \
                  INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
-                 SELECT 1, {first}, {next}, {BATCH}, \
+                 SELECT 1, {first}, {next}, {batch}, \
                    '2026-03-02 00:00:00+00'::timestamptz + ({first} % 80000000) * interval '1 millisecond', \
                    '2026-03-02 00:00:00+00'::timestamptz + (({next} - 1) % 80000000) * interval '1 millisecond'; COMMIT"
             );
@@ -83,9 +87,9 @@ impl Bench {
         })
     }
 
-    fn measure(&mut self, runs: u64, recipient: &str) -> Duration {
+    fn measure(&mut self, runs: u64, hits: u64, recipient: &str) -> Duration {
         let run = |_| {
-            self.load(HITS, recipient);
+            self.load(hits, recipient);
             self.roll_up()
         };
         (0..runs).map(run).sum()
@@ -100,13 +104,16 @@ fn rollups(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rollup");
     group.throughput(Throughput::Elements(HITS)).sample_size(10).measurement_time(Duration::from_secs(30));
     let mut bench = Bench::new();
-    group.bench_function("few recipients", |bencher| bencher.iter_custom(|runs| bench.measure(runs, FEW)));
+    group.bench_function("few recipients", |bencher| bencher.iter_custom(|runs| bench.measure(runs, HITS, FEW)));
+    group.throughput(Throughput::Elements(TRICKLE));
+    group.bench_function("a trickle", |bencher| bencher.iter_custom(|runs| bench.measure(runs, TRICKLE, FEW)));
+    group.throughput(Throughput::Elements(HITS));
     let opens = std::env::var("ROLLUP_OPENS").map_or(1_000_000, |text| text.parse().expect("ROLLUP_OPENS is a number"));
     let mut bench = Bench::new();
     bench.load(opens, NEW);
     let took = bench.roll_up();
     println!("the first {opens} recipients: {:.2} us a hit", took.as_secs_f64() * 1e6 / opens as f64);
-    group.bench_function("new recipients", |bencher| bencher.iter_custom(|runs| bench.measure(runs, NEW)));
+    group.bench_function("new recipients", |bencher| bencher.iter_custom(|runs| bench.measure(runs, HITS, NEW)));
     group.finish();
 }
 

@@ -91,7 +91,7 @@ impl Books {
             if dice.one_in(5) {
                 continue;
             }
-            let second = 79_200 + dice.below(24) * 900 + dice.below(3);
+            let second = 79_200 + dice.below(12) * 1800 + dice.below(2);
             rows.push(format!(
                 "('2026-03-01 00:00:00+00'::timestamptz + interval '{second} seconds', {seq}, {}, '{}', '{}', '{}', {}, {}, {}, \
                  0, false, {})",
@@ -189,15 +189,15 @@ fn any_mixture_of_batches_judgements_and_deletions_leaves_what_the_hits_say() {
     let _machine = beside();
     let mut books = Books::open();
     let (mut changed, mut deleted) = (0, Deleted::default());
-    for seed in 1..=4 {
+    for seed in 1..=8 {
         let mut dice = Dice(seed);
-        for step in 0..30 {
+        for step in 0..24 {
             let what = dice.below(10);
             match what {
-                0..=3 => (0..=dice.below(4)).for_each(|_| books.load(&mut dice, 40)),
-                4..=6 => drop(books.roll_up(1 + dice.below(100), &mut Books::patient())),
-                7..=8 => {
-                    let rows_max = 1 + dice.below(60) as i64;
+                0..=2 => (0..=dice.below(6)).for_each(|_| books.load(&mut dice, 40)),
+                3..=5 => drop(books.roll_up(1 + dice.below(100), &mut Books::patient())),
+                6..=7 => {
+                    let rows_max = 5 + dice.below(150) as i64;
                     changed += books.runtime.block_on(async {
                         let mut changes = Changes::with(&books.database, rows_max, Duration::ZERO).await.unwrap();
                         reclassify(&mut changes, seed * 100 + step).await.unwrap().1
@@ -239,10 +239,10 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
     let _machine = alone();
     let mut books = Books::open();
     let is_over = AtomicBool::new(false);
-    let (cut, judged, gone) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (cut, judged) = (AtomicU64::new(0), AtomicU64::new(0));
     let metrics = [Metrics::new(0), Metrics::new(0)];
     let url = books.postgres.url();
-    let batches: Vec<String> = (0..400).map(|seed| books.batch(&mut Dice(seed), 60)).collect();
+    let batches: Vec<String> = (0..250).map(|seed| books.batch(&mut Dice(seed), 60)).collect();
     let (triggers, drains): (Vec<_>, Vec<_>) = (0..2).map(|_| shutdown::drain()).unzip();
     std::thread::scope(|scope| {
         for (metrics, drain) in metrics.iter().zip(drains) {
@@ -262,6 +262,8 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
                     reclassify(&mut changes, round).await
                 });
                 judged.fetch_add(outcome.map_or(0, |(_, changed)| changed), Ordering::Relaxed);
+                // Changes roll up what is pending; something must be left for the nodes.
+                std::thread::sleep(Duration::from_millis(200));
             }
         });
         scope.spawn(|| {
@@ -269,11 +271,12 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
             let mut dice = Dice(77);
             while !is_over.load(Ordering::Relaxed) {
                 let target = target(&mut dice);
+                // Where it is cut off, it has deleted some all the same.
                 let outcome = runtime().block_on(async {
                     Changes::with(&database, 40, Duration::from_secs(60)).await?.delete_hits(target).await
                 });
-                gone.fetch_add(outcome.map_or(0, |deleted| deleted.hits), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(100));
+                drop(outcome);
+                std::thread::sleep(Duration::from_millis(200));
             }
         });
         scope.spawn(|| {
@@ -300,10 +303,12 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
         triggers.iter().for_each(|trigger| trigger.ask(Duration::from_secs(20)));
     });
     while books.roll_up(1000, &mut Books::patient()) != Outcome::Rolled(Rolled::default()) {}
-    let [cut, judged, gone] = [cut, judged, gone].map(AtomicU64::into_inner);
+    let [cut, judged] = [cut, judged].map(AtomicU64::into_inner);
+    let gone = "SELECT (SELECT sum(loaded) FROM batches) - (SELECT count(*) FROM hits)";
+    let gone = books.postgres.number(gone).unwrap();
     let retries: u64 = metrics.iter().map(|metrics| metrics.rollup_retries.get()).sum();
     println!("{cut} connections cut, {judged} hits judged again, {gone} deleted, {retries} rollups tried again");
-    assert!(cut > 20 && judged > 500 && gone > 100 && retries > 2, "that was no test");
+    assert!(cut > 10 && judged > 500 && gone > 100.0 && retries > 0, "that was no test");
     assert_eq!(books.postgres.number("SELECT count(*) FROM batches WHERE published IS NULL").unwrap(), 0.0);
     assert_same(&books.postgres, "after all of it");
 }
@@ -350,7 +355,7 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        for round in 0..10 {
+        for round in 0..7 {
             let load = app.load(16, Pace::Open(4000.0));
             load.wait_for(3000 + round * 300);
             app.server.kill().unwrap();
@@ -372,8 +377,8 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
     let [judged, gone] = [judged, gone].map(AtomicU64::into_inner);
     let hits = app.number("SELECT count(*) FROM hits");
     println!("{hits} hits, {judged} judged again, {gone} deleted");
-    assert!(hits > 20_000 && judged > 10_000 && gone > 10, "that was no test");
-    assert_same(&app.postgres, "after ten rounds");
+    assert!(hits > 15_000 && judged > 10_000 && gone > 10, "that was no test");
+    assert_same(&app.postgres, "after seven rounds");
 }
 
 #[test]
@@ -404,6 +409,43 @@ fn a_batch_without_all_of_its_hits_is_waited_for_and_then_rolled_up_as_it_is() {
     let outcome = books.roll_up(1000, &mut impatient);
     assert!(matches!(outcome, Outcome::Rolled(Rolled { batches: 1, mismatches: 1, .. })), "{outcome:?}");
     assert_same(&books.postgres, "after the hits were given up");
+}
+
+#[test]
+fn a_batch_that_comes_in_the_middle_of_a_change_is_in_no_count_twice() {
+    let _machine = beside();
+    let mut books = Books::open();
+    let mut dice = Dice(8);
+    (0..4).for_each(|_| books.load(&mut dice, 60));
+    let late: Vec<String> = (0..20).map(|_| books.batch(&mut dice, 30)).collect();
+    let mut late = late.into_iter();
+    let writer = Database::external(&books.postgres.url()).unwrap();
+    books.runtime.block_on(async {
+        // Chunks smaller than most opens, so that the others' hits are looked for, among them the new ones.
+        let mut changes = Changes::with(&books.database, 15, Duration::from_secs(60)).await.unwrap();
+        for day in changes.partitions(None).await.unwrap() {
+            let mut after = None;
+            loop {
+                let mut batch = late.next();
+                let judge_while_one_comes = |hit: &StoredHit<'_>| {
+                    if let Some(batch) = batch.take() {
+                        let load =
+                            async { writer.connect("test").await.unwrap().client.batch_execute(&batch).await.unwrap() };
+                        std::thread::scope(|scope| scope.spawn(|| runtime().block_on(load)).join().unwrap());
+                    }
+                    judge(hit, 3)
+                };
+                after = changes.reclassify_chunk(&day, after, judge_while_one_comes).await.unwrap().next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+    });
+    assert!(late.len() < 15, "{} batches did not come", late.len());
+    assert_same(&books.postgres, "with the last ones pending");
+    books.roll_up(10_000, &mut Books::patient());
+    assert_same(&books.postgres, "after it");
 }
 
 #[test]
