@@ -1,6 +1,7 @@
 //! `pixeld reclassify`: judges stored hits again with the rules of this program.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
@@ -16,6 +17,9 @@ use crate::shutdown;
 
 /// User agents that are remembered at most.
 const AGENTS_MAX: usize = 100_000;
+
+/// Between two chunks, so that whoever waits for the lock meanwhile (a rollup, an erasure) gets it.
+const CHUNK_PAUSE: Duration = Duration::from_millis(20);
 
 /// `pixeld reclassify`: partition by partition, from the one that holds `since` on. Each chunk is a transaction of its own, so
 /// that it may be stopped at any time and begun again.
@@ -62,6 +66,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
             if next.is_none() {
                 break;
             }
+            tokio::time::sleep(CHUNK_PAUSE).await;
         }
     }
     bar.finish_and_clear();
