@@ -3,6 +3,8 @@
 //! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database answers, the spool has room, and the
 //! oldest hit that waits is younger than [`LAG_SECONDS_MAX`]. Gives up: speed; nobody loads this listener.
 
+pub mod password;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;

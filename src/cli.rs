@@ -4,6 +4,7 @@ mod hits;
 mod image;
 mod link;
 mod networks;
+mod user;
 mod value;
 
 use clap::{Args, Parser, Subcommand};
@@ -12,6 +13,7 @@ pub use hits::{ReclassifyArgs, SpoolCommand};
 pub use image::{ImageAddArgs, ImageCommand};
 pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
+pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
 /// What is said below the list of commands.
 const AFTER_HELP: &str = "\
@@ -125,6 +127,9 @@ pub enum Command {
     /// Tell of a message what only its sender knows, or list the messages with their opens.
     #[command(subcommand, after_help = MESSAGE_AFTER_HELP)]
     Message(MessageCommand),
+    /// Add, list or remove those who may sign in to the admin page.
+    #[command(subcommand, after_help = user::USER_AFTER_HELP)]
+    User(UserCommand),
     /// Fetch the lists of providers' networks, or show those there are.
     #[command(subcommand, after_help = NETWORKS_AFTER_HELP)]
     Networks(NetworksCommand),

@@ -8,6 +8,7 @@
 //! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode: settings, LISTEN and the advisory lock of the
 //! migrations belong to a session. For TLS see `db/tls.rs`.
 
+pub mod audit;
 pub mod change;
 pub mod embedded;
 mod error;
@@ -21,6 +22,7 @@ pub mod rollup;
 pub mod tally;
 mod target;
 mod tls;
+pub mod users;
 pub mod words;
 
 use std::future::{Future, poll_fn};

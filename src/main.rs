@@ -6,7 +6,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use pixeld::app;
 use pixeld::app::commands;
-use pixeld::cli::{Cli, Command, ImageCommand, MessageCommand, NetworksCommand, SpoolCommand};
+use pixeld::cli::{Cli, Command, ImageCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand};
 use pixeld::config::{Config, EXIT_CONFIG};
 use pixeld::telemetry;
 use time::OffsetDateTime;
@@ -46,6 +46,10 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
         Command::Namespace(args) => wait(commands::namespace(config, &args.keys)),
         Command::Message(MessageCommand::Set(args)) => wait(commands::message_set(config, &args)),
         Command::Message(MessageCommand::List) => wait(commands::message_list(config)),
+        Command::User(UserCommand::Add(args)) => wait(commands::user_add(config, &args)),
+        Command::User(UserCommand::List) => wait(commands::user_list(config)),
+        Command::User(UserCommand::Remove(args)) => wait(commands::user_remove(config, &args.name)),
+        Command::User(UserCommand::Password(args)) => wait(commands::user_password(config, &args)),
         Command::Networks(NetworksCommand::Update(args)) => commands::networks_update(config, &args),
         Command::Networks(NetworksCommand::Status) => commands::networks_status(config),
         Command::Reclassify(args) => {

@@ -4,6 +4,7 @@ mod links;
 mod messages;
 mod networks;
 mod reclassify;
+mod users;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -27,6 +28,7 @@ pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
 pub use networks::{networks_status, networks_update};
 pub use reclassify::reclassify;
+pub use users::{user_add, user_list, user_password, user_remove};
 
 /// How long `healthcheck` waits for an answer.
 const HEALTH_WAIT: Duration = Duration::from_secs(3);

@@ -1,0 +1,184 @@
+//! Those who may sign in to the admin page. Whoever changes one writes it to `audit` in the same statement.
+//!
+//! Guarantees: a name is one user's, however it is capitalised; [`set_enabled`] never takes the last admin who can sign in; a new
+//! password and a disabled user end the sessions there are.
+
+use time::OffsetDateTime;
+use tokio_postgres::{Client, Error, Row};
+
+/// What a user may do. The later one may do all that the earlier one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// See everything.
+    Viewer,
+    /// And change it.
+    Admin,
+}
+
+impl Role {
+    /// Both.
+    pub const ALL: [Role; 2] = [Role::Viewer, Role::Admin];
+
+    /// The word in the database, on the command line and in forms.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Admin => "admin",
+        }
+    }
+
+    /// The role of a word; nothing where there is none.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.word() == word)
+    }
+}
+
+/// A user, for people.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The number that forms name a user by.
+    pub id: i64,
+    /// The name, as it was first written.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Since when they are there.
+    pub created_at: OffsetDateTime,
+    /// Since when they cannot sign in.
+    pub disabled_at: Option<OffsetDateTime>,
+    /// When one of their sessions was last used; about a minute old at most.
+    pub used_at: Option<OffsetDateTime>,
+}
+
+/// What a sign-in is checked against.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The user's number.
+    pub id: i64,
+    /// The PHC string of the password.
+    pub password_hash: String,
+    /// Whether they may not sign in.
+    pub is_disabled: bool,
+}
+
+/// What is wrong with a name; nothing where it may be a user's.
+#[must_use]
+pub fn wrong_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.trim() != name {
+        return Some("a name has at least one character, and no blank at its ends");
+    }
+    if name.chars().count() > 64 || name.chars().any(char::is_control) {
+        return Some("a name has at most 64 characters, and no control characters");
+    }
+    None
+}
+
+/// Adds a user; nothing where the name is taken.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &str) -> Result<Option<i64>, Error> {
+    let insert = "WITH added AS ( \
+                    INSERT INTO users (name, role, password_hash) VALUES ($2, $3, $4) \
+                    ON CONFLICT (lower(name)) DO NOTHING RETURNING id), \
+                  noted AS ( \
+                    INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $1, 'user added', $2, jsonb_build_object('role', $3::text) FROM added) \
+                  SELECT id FROM added";
+    let row = client.query_opt(insert, &[&actor, &name, &role.word(), &hash]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Removes a user and their sessions. Says whether there was one.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Error> {
+    let delete = "WITH removed AS (DELETE FROM users WHERE lower(name) = lower($2) RETURNING name) \
+                  INSERT INTO audit (actor, action, subject) SELECT $1, 'user removed', name FROM removed";
+    Ok(client.execute(delete, &[&actor, &name]).await? > 0)
+}
+
+/// Gives a user another password, and ends their sessions. Says whether there is such a user.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) -> Result<bool, Error> {
+    let update = "WITH changed AS ( \
+                    UPDATE users SET password_hash = $3, sessions_valid_from = clock_timestamp() \
+                    WHERE lower(name) = lower($2) RETURNING id, name), \
+                  ended AS (DELETE FROM sessions WHERE user_id IN (SELECT id FROM changed)) \
+                  INSERT INTO audit (actor, action, subject) SELECT $1, 'password changed', name FROM changed";
+    Ok(client.execute(update, &[&actor, &name, &hash]).await? > 0)
+}
+
+/// Lets a user sign in or not. Says whether that changed something; the last admin who can sign in is left.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -> Result<bool, Error> {
+    let (update, action) = if enabled {
+        (
+            "UPDATE users SET disabled_at = NULL WHERE id = $3 AND disabled_at IS NOT NULL RETURNING id, name",
+            "user enabled",
+        )
+    } else {
+        // The lock makes two admins who disable each other wait for one another.
+        (
+            "UPDATE users SET disabled_at = clock_timestamp(), sessions_valid_from = clock_timestamp() \
+             WHERE id = $3 AND disabled_at IS NULL AND (role <> 'admin' OR (SELECT count(*) FROM admins) > 1) \
+             RETURNING id, name",
+            "user disabled",
+        )
+    };
+    let statement = format!(
+        "WITH admins AS ( \
+           SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR UPDATE), \
+         changed AS ({update}), \
+         ended AS (DELETE FROM sessions WHERE user_id IN (SELECT id FROM changed)) \
+         INSERT INTO audit (actor, action, subject) SELECT $1, $2, name FROM changed"
+    );
+    Ok(client.execute(&statement, &[&actor, &action, &id]).await? > 0)
+}
+
+/// All users, by name.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn list(client: &Client) -> Result<Vec<User>, Error> {
+    let select = "SELECT u.id, u.name, u.role, u.created_at, u.disabled_at, max(s.used_at) \
+                  FROM users u LEFT JOIN sessions s ON s.user_id = u.id GROUP BY u.id ORDER BY lower(u.name) LIMIT 1000";
+    Ok(client.query(select, &[]).await?.iter().map(user).collect())
+}
+
+fn user(row: &Row) -> User {
+    User {
+        id: row.get(0),
+        name: row.get(1),
+        // The table's check lets no other word in; a viewer is the one who may least.
+        role: Role::of(row.get(2)).unwrap_or(Role::Viewer),
+        created_at: row.get(3),
+        disabled_at: row.get(4),
+        used_at: row.get(5),
+    }
+}
+
+/// Whether there is any user.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn any(client: &Client) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT EXISTS (SELECT FROM users)", &[]).await?.get(0))
+}
+
+/// What a sign-in under this name is checked against; nothing where there is no such user.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn account(client: &Client, name: &str) -> Result<Option<Account>, Error> {
+    let select = "SELECT id, password_hash, disabled_at IS NOT NULL FROM users WHERE lower(name) = lower($1)";
+    let row = client.query_opt(select, &[&name]).await?;
+    Ok(row.map(|row| Account { id: row.get(0), password_hash: row.get(1), is_disabled: row.get(2) }))
+}
