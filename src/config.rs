@@ -25,6 +25,7 @@ mod networks;
 mod privacy;
 mod problem;
 mod secret;
+mod shown;
 mod storage;
 mod telemetry;
 mod value;
