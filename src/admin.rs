@@ -1,131 +1,238 @@
-//! The private listener: metrics and health, for those who run pixeld.
+//! The private listener: the admin page, and metrics and health for those who run pixeld.
 //!
-//! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database answers, the spool has room, and the
-//! oldest hit that waits is younger than [`LAG_SECONDS_MAX`]. Gives up: speed; nobody loads this listener.
+//! Guarantees: before a page looks at a request, [`guard`] has seen that it came under our own name and, if it changes something,
+//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`]; pages hold at most
+//! [`CLIENTS_MAX`] connections of the pool, so that they never keep an image waiting for one. Gives up: scripts in the browser; pages work
+//! without any.
+//!
+//! # Layout
+//! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.
+//! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
+//! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
+//! - [`asked`], [`answer`], [`refusal`]: what a page takes and gives.
+//! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
+//! - [`probes`]: what monitoring asks.
 
+pub mod answer;
+pub mod asked;
+pub mod guard;
+pub mod health;
+pub mod listener;
+pub mod pages;
 pub mod password;
+pub mod probes;
+pub mod refusal;
+pub mod route;
+pub mod session;
+pub mod throttle;
+pub mod view;
 
-use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::db::Database;
+use crate::db::sessions::{self, SignedIn};
+use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
 use crate::metrics::Metrics;
+use answer::Answer;
+use asked::{Asked, Fields};
+use guard::{Site, Sites};
+use password::Passwords;
+use refusal::Refusal;
+use route::{Access, Found, Handler};
+use session::Token;
+use throttle::SignInThrottle;
+use view::Zone;
 
-/// Connections at most.
-const CONNECTIONS_MAX: usize = 256;
+/// How long a request may take, its body and its page together.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(20);
 
-/// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
-const LAG_SECONDS_MAX: f64 = 60.0;
+/// Connections to the database that pages use at a time; the pool has more, which are for images.
+pub const CLIENTS_MAX: usize = 2;
 
-/// How long the database may take to answer a question about its health.
-const DATABASE_WAIT: Duration = Duration::from_secs(2);
+/// Finds the client's address in the peer's and a request's headers.
+pub type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
 
-type Answer = Response<Full<Bytes>>;
-
-/// What the private listener shows.
-pub struct Admin {
+/// What the private listener is made of.
+pub struct AdminOptions {
     /// The numbers of this process.
     pub metrics: Arc<Metrics>,
     /// The database.
     pub db: Database,
+    /// Where the listener listens.
+    pub listen: SocketAddr,
+    /// `PIXELD_ADMIN_BASE_URL`.
+    pub base_url: String,
+    /// The running settings, for people.
+    pub settings: Vec<(&'static str, String)>,
+    /// How a command of this pixeld is begun in a shell.
+    pub program: String,
+    /// Whose request it is.
+    pub client_address: ClientAddress,
 }
 
-/// Serves until it is dropped.
-pub async fn run(admin: Arc<Admin>, listener: TcpListener) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { std::future::pending().await };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "no connection to the private listener can be accepted now");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let admin = Arc::clone(&admin);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(&request).await) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(30))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
-                tracing::trace!(%error, "a connection to the private listener ended");
-            }
-            drop(place);
-        });
+/// What the private listener shows.
+pub struct Admin {
+    metrics: Arc<Metrics>,
+    db: Database,
+    listen: SocketAddr,
+    sites: Sites,
+    settings: Vec<(&'static str, String)>,
+    program: String,
+    client_address: ClientAddress,
+    clients: Arc<Semaphore>,
+    passwords: Passwords,
+    throttle: SignInThrottle,
+}
+
+/// A connection to the database that a page has for a while.
+pub(crate) struct Client {
+    client: deadpool_postgres::Object,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Deref for Client {
+    type Target = tokio_postgres::Client;
+
+    fn deref(&self) -> &Self::Target {
+        &self.client
     }
 }
 
 impl Admin {
-    async fn answer(&self, request: &Request<hyper::body::Incoming>) -> Answer {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
-        }
-        match request.uri().path() {
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.ready().await,
-            "/metrics" => self.metrics(),
-            "/" => text(StatusCode::OK, "pixeld: /metrics, /healthz, /readyz\n"),
-            _ => text(StatusCode::NOT_FOUND, "no such page; there are /metrics, /healthz and /readyz\n"),
-        }
-    }
-
-    fn metrics(&self) -> Answer {
-        match self.metrics.render() {
-            Ok(shown) => {
-                let mut answer = text(StatusCode::OK, shown);
-                let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(openmetrics));
-                answer
-            }
-            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n"),
+    /// A private listener that nobody has asked yet.
+    #[must_use]
+    pub fn new(options: AdminOptions) -> Admin {
+        let AdminOptions { metrics, db, listen, base_url, settings, program, client_address } = options;
+        Admin {
+            metrics,
+            db,
+            listen,
+            sites: Sites::new(&base_url, listen),
+            settings,
+            program,
+            client_address,
+            clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
+            passwords: Passwords::default(),
+            throttle: SignInThrottle::default(),
         }
     }
 
-    async fn ping(&self) -> anyhow::Result<()> {
-        self.db.pool().get().await?.simple_query("SELECT 1").await?;
-        Ok(())
+    /// Answers a request.
+    pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let found = route::find(&parts.method, parts.uri.path());
+        if let Found::Route(route, _) = &found
+            && let Handler::Open(handler) = route.handler
+        {
+            return handler(self).await;
+        }
+        let mut user = None;
+        let answered = self.page(peer, &parts, body, found, &mut user);
+        let answered = tokio::time::timeout(REQUEST_WAIT, answered).await.unwrap_or(Err(Refusal::TookTooLong));
+        answered.unwrap_or_else(|refusal| {
+            refusal.log();
+            pages::refused::show(self, user.as_ref(), &refusal)
+        })
     }
 
-    async fn ready(&self) -> Answer {
-        let database = match tokio::time::timeout(DATABASE_WAIT, self.ping()).await {
-            Ok(Ok(())) => "ok".to_owned(),
-            Ok(Err(error)) => format!("not ok: {error:#}"),
-            Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
+    /// Lets a request through the guards, one after the other, to its page. `known` is told who asks as soon as that is clear, for a
+    /// refusal's page.
+    async fn page(
+        &self,
+        peer: IpAddr,
+        parts: &Parts,
+        body: Incoming,
+        found: Found,
+        known: &mut Option<SignedIn>,
+    ) -> Result<Answer, Refusal> {
+        let site = self.sites.asked(parts).ok_or(Refusal::WrongHost)?;
+        let is_look = parts.method == hyper::Method::GET || parts.method == hyper::Method::HEAD;
+        if !is_look && !guard::is_from_own_page(&parts.headers, site) {
+            return Err(Refusal::NotOwnPage);
+        }
+        let token = Token::sent(&parts.headers, site.way);
+        let user = self.signed_in(token.as_ref()).await?;
+        known.clone_from(&user);
+        let (route, parameters) = match found {
+            Found::Route(route, parameters) => (route, parameters),
+            Found::OtherMethod(allowed) => return Err(Refusal::Method(allowed)),
+            Found::Nothing => return Err(Refusal::NotFound),
         };
-        let room = self.metrics.spool_room.get();
-        let spool = if room > 0 { "ok".to_owned() } else { "not ok: no room".to_owned() };
-        let seconds = self.metrics.load_lag_seconds(crate::hit::now_us());
-        let state = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
-        let is_ready = database == "ok" && room > 0 && seconds <= LAG_SECONDS_MAX;
-        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        text(status, format!("database: {database}\nspool: {spool}\nlag: {state} ({seconds:.1} s)\n"))
+        if let Access::SignedIn(role) = route.access {
+            match &user {
+                None => return Ok(to_sign_in(parts, is_look)),
+                Some(user) if user.role < role => return Err(Refusal::ViewerOnly),
+                Some(_) => {}
+            }
+        }
+        let asked = Asked {
+            site: site.clone(),
+            address: (self.client_address)(peer, &parts.headers),
+            user_agent: asked::user_agent(&parts.headers),
+            query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
+            form: if is_look { Fields::default() } else { asked::read_form(&parts.headers, body).await? },
+            zone: Zone::UTC,
+            user,
+            token,
+            parameters,
+        };
+        match route.handler {
+            Handler::Page(handler) => handler(self, &asked).await,
+            Handler::Open(handler) => Ok(handler(self).await),
+        }
+    }
+
+    async fn signed_in(&self, token: Option<&Token>) -> Result<Option<SignedIn>, Refusal> {
+        let Some(token) = token else { return Ok(None) };
+        let client = self.client().await?;
+        Ok(within(QUERY_TIMEOUT, "looking a session up", sessions::look(&client, &token.digest())).await?)
+    }
+
+    /// A connection to the database.
+    pub(crate) async fn client(&self) -> Result<Client, Refusal> {
+        let place = Arc::clone(&self.clients).acquire_owned().await.map_err(|_| Refusal::Busy)?;
+        let client = self.db.pool().get().await.map_err(DbError::from)?;
+        Ok(Client { client, _place: place })
+    }
+
+    /// A command of this pixeld, as it is typed in a shell on its machine.
+    fn command(&self, arguments: &str) -> String {
+        format!("{} {arguments}", self.program)
+    }
+
+    /// The command that makes a tunnel from a person's own machine to this listener.
+    fn tunnel(&self) -> String {
+        let to = match self.listen.ip() {
+            ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), self.listen.port()),
+            _ => self.listen,
+        };
+        let host = self.sites.first().filter(|site| site.way == guard::Way::Open).map_or("SERVER", Site::host);
+        format!("ssh -N -L {}:{to} YOU@{host}", self.listen.port())
+    }
+
+    /// What is opened through that tunnel.
+    fn tunnelled(&self) -> String {
+        format!("http://localhost:{}", self.listen.port())
     }
 }
 
-fn text(status: StatusCode, words: impl Into<String>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(words.into())));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
+/// To the sign-in, and back to where a look was meant to go.
+fn to_sign_in(parts: &Parts, is_look: bool) -> Answer {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if is_look && guard::is_from_elsewhere(&parts.headers) {
+        return answer::page(StatusCode::OK, view::ask_again(guard::safe_next(path)));
+    }
+    let next = form_urlencoded::byte_serialize(guard::safe_next(path).as_bytes());
+    match is_look && path != "/" {
+        true => answer::go_to(&format!("/sign-in?next={}", next.collect::<String>())),
+        false => answer::go_to("/sign-in"),
+    }
 }

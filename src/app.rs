@@ -9,6 +9,7 @@ mod data_dir;
 mod database;
 mod namespace;
 mod open_files;
+mod program;
 mod sample;
 
 use std::path::Path;
@@ -23,11 +24,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, AdminOptions};
 use crate::config::Config;
 use crate::db::Database;
 use crate::edge::limits::Limits;
-use crate::edge::{Edge, listener};
+use crate::edge::{Edge, client_address, listener};
 use crate::images::{self, ImageCache};
 use crate::ingest::loader::{Loader, LoaderOptions};
 use crate::ingest::queue::queue;
@@ -124,9 +125,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let (rollup_trigger, rollup_drain) = shutdown::drain();
         let rollup = Rollup::new(db.clone(), Arc::clone(&metrics), committed);
         let rolling = tokio::spawn(rollup.run(database::until(database_ready.clone()), rollup_drain));
-        let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), db: db.clone() });
+        let admin = Arc::new(Admin::new(admin_options(config, &metrics, &db)));
         let private = TcpListener::from_std(private)?;
-        let shown = tokio::spawn(async move { admin::run(admin, private).await });
+        let shown = tokio::spawn(async move { admin::listener::run(admin, private).await });
         let named =
             namespace::keep(Arc::clone(&edge), db.clone(), kept_namespace, database::until(database_ready.clone()));
         let named = tokio::spawn(named);
@@ -265,6 +266,23 @@ fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> s
 
 fn bytes_of(spools: &[Arc<Spool>]) -> u64 {
     spools.iter().flat_map(|spool| spool.published().segments.clone()).map(|segment| segment.length).sum()
+}
+
+fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database) -> AdminOptions {
+    let trusted = config.trusted_proxies.clone();
+    AdminOptions {
+        metrics: Arc::clone(metrics),
+        db: db.clone(),
+        listen: config.admin_listen,
+        base_url: config.admin_base_url.clone(),
+        settings: config.shown(),
+        program: program::typed(config, db),
+        client_address: Box::new(move |peer, headers| {
+            let forwarded: Vec<&[u8]> =
+                headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
+            client_address::client_address(peer, forwarded.into_iter(), &trusted).address
+        }),
+    }
 }
 
 fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {

@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod change;
+pub mod counts;
 pub mod embedded;
 mod error;
 pub mod hits;
@@ -19,6 +20,7 @@ pub mod messages;
 pub mod migrate;
 pub mod partitions;
 pub mod rollup;
+pub mod sessions;
 pub mod tally;
 mod target;
 mod tls;

@@ -10,7 +10,7 @@
 //! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
 //! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
-//! - [`admin`]: the private listener. Sees `db` and `metrics`; never `edge` or `ingest`.
+//! - [`admin`]: the private listener: pages, metrics, health. Sees `db`, `metrics` and `opens`; never `edge` or `ingest`.
 //! - [`app`]: the only place where these are wired together; start order and drain order.
 
 pub mod admin;

@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::database;
+use super::{database, program};
 use crate::config::Config;
 use crate::db::{self, Database};
 use crate::images::upload;
@@ -44,8 +44,7 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let database = if db.is_embedded() {
         format!("'{}'", db.url_for_people())
     } else {
-        let program = std::env::current_exe().map_or("pixeld".to_owned(), |path| path.display().to_string());
-        format!("\"$({program} database-url)\"")
+        format!("\"$({} database-url)\"", program::path())
     };
     let admin = &config.admin_base_url;
     format!(

@@ -1,0 +1,71 @@
+//! Answers, and the headers that each of them has.
+//!
+//! Guarantees: every answer of a page is built here, so none lacks the headers that keep it from being framed, sniffed, cached or
+//! made to run or load anything that is not ours.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Response, StatusCode};
+use maud::PreEscaped;
+
+/// An answer of the private listener.
+pub type Answer = Response<Full<Bytes>>;
+
+/// No script at all, nothing from elsewhere, nothing inline; a picture may stand in the page itself (`data:`).
+const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+                      frame-ancestors 'none'; base-uri 'none'";
+
+const PRIVATE: [(HeaderName, &str); 5] = [
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (REFERRER_POLICY, "same-origin"),
+    (CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// A page.
+#[must_use]
+pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
+    let mut answer = bytes(status, "text/html; charset=utf-8", page.0.into());
+    for (name, value) in PRIVATE {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// Sends the browser to one of our own paths, with GET.
+#[must_use]
+pub fn go_to(path: &str) -> Answer {
+    let mut answer = page(StatusCode::SEE_OTHER, PreEscaped(String::new()));
+    // Paths of our own are plain; anything else would be a mistake, and ends on the start page.
+    let path = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
+    answer.headers_mut().insert(LOCATION, path);
+    answer
+}
+
+/// Plain text.
+#[must_use]
+pub fn text(status: StatusCode, words: impl Into<String>) -> Answer {
+    bytes(status, "text/plain; charset=utf-8", words.into().into())
+}
+
+/// A file that every page may share: cached for good, since its path changes with its content.
+#[must_use]
+pub fn shared(media_type: &'static str, content: &'static str) -> Answer {
+    let mut answer = bytes(StatusCode::OK, media_type, Bytes::from_static(content.as_bytes()));
+    let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
+    answer.headers_mut().insert(CACHE_CONTROL, kept);
+    answer
+}
+
+fn bytes(status: StatusCode, media_type: &'static str, content: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(content));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}

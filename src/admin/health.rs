@@ -1,0 +1,160 @@
+//! How this pixeld is, in sentences: green, or what is wrong and what to do. Pure; the numbers are those of `/metrics`.
+
+use super::probes::LAG_SECONDS_MAX;
+use super::view::{counted, number};
+use crate::metrics::{DropReason, Metrics};
+
+/// How bad something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Nothing is lost, yet it is not as it should be.
+    Warning,
+    /// Hits are lost or soon will be.
+    Trouble,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad.
+    pub weight: Weight,
+    /// What is wrong, in a sentence.
+    pub wrong: String,
+    /// What to do, in a sentence.
+    pub todo: &'static str,
+}
+
+/// What is wrong now, the worst first; nothing where all is well.
+#[must_use]
+pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut note = |weight, wrong: String, todo| found.push(Finding { weight, wrong, todo });
+    let waiting = metrics.waiting().max(0);
+    let lag = metrics.load_lag_seconds(now_us);
+    if metrics.database_up.get() == 0 {
+        let wrong = format!("The loader has no connection to PostgreSQL; hits wait on disk: {}.", number(waiting));
+        note(
+            Weight::Warning,
+            wrong,
+            "Start PostgreSQL again or look at the log; nothing is lost while the disk has room.",
+        );
+    } else if lag > LAG_SECONDS_MAX {
+        let wrong = format!("Hits reach PostgreSQL {lag:.0} s late; {} wait on disk.", number(waiting));
+        note(Weight::Warning, wrong, "Give PostgreSQL time to catch up, or look in the log at what it refuses.");
+    }
+    let minutes = metrics.outage_minutes.get();
+    if metrics.spool_room.get() <= 0 && metrics.spool_bytes.get() > 0 {
+        let todo = "Free disk space, raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back, which empties the spool.";
+        note(Weight::Trouble, "The disk has no room for more hits; new ones are dropped.".to_owned(), todo);
+    } else if (0..60).contains(&minutes) && lag > LAG_SECONDS_MAX {
+        let wrong = format!("At this rate the spool is full in {minutes} minutes.");
+        note(Weight::Trouble, wrong, "Bring PostgreSQL back, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
+    }
+    for (reason, what, todo) in LOSSES {
+        let dropped = metrics.dropped(reason);
+        if dropped > 0 {
+            note(Weight::Trouble, format!("{} {what} since the start.", counted(dropped as i64, "hit")), todo);
+        }
+    }
+    let forwarded: u64 = metrics.cores.iter().map(|core| core.forwarded_untrusted.get()).sum();
+    if forwarded > 0 {
+        let wrong = format!(
+            "{} came with X-Forwarded-For from a peer that is not trusted.",
+            counted(forwarded as i64, "request")
+        );
+        let todo = "If a proxy of yours stands before pixeld, add its address to PIXELD_TRUSTED_PROXIES; \
+                    without it all readers seem to have the proxy's address.";
+        note(Weight::Warning, wrong, todo);
+    }
+    if metrics.sync_failures.get() > 0 {
+        let wrong =
+            format!("{} to the disk failed since the start.", counted(metrics.sync_failures.get() as i64, "sync"));
+        note(Weight::Trouble, wrong, "Check the disk: its hits were written again elsewhere, and it may be failing.");
+    }
+    if metrics.networks_refused.get() > 0 {
+        let wrong = "A list of providers' networks could not be read.".to_owned();
+        note(Weight::Warning, wrong, "Run pixeld networks status, which names the file and the line.");
+    }
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
+    found
+}
+
+/// Drops that nobody asked for; the others are what a setting says.
+const LOSSES: [(DropReason, &str, &str); 7] = [
+    (
+        DropReason::QueueFull,
+        "found the queue full",
+        "The disk or the machine is too slow for so many; look at its load.",
+    ),
+    (DropReason::SpoolFull, "found the spool full", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."),
+    (DropReason::DiskFull, "found the disk full", "Free disk space where PIXELD_DATA_DIR is."),
+    (DropReason::DiskError, "could not be written", "Check the disk; the log has its errors."),
+    (DropReason::Damaged, "damaged on disk", "Check the disk; their bytes are kept in the folder quarantine."),
+    (
+        DropReason::Quarantined,
+        "refused by PostgreSQL",
+        "Look in the log at why; their bytes are kept in the folder quarantine.",
+    ),
+    (
+        DropReason::AddressRate,
+        "came too fast from one address",
+        "If they were real, raise PIXELD_ADDRESS_RATE or name your proxy in PIXELD_TRUSTED_PROXIES.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> std::sync::Arc<Metrics> {
+        let metrics = Metrics::new(1);
+        metrics.database_up.set(1);
+        metrics.spool_room.set(1 << 30);
+        metrics
+    }
+
+    #[test]
+    fn when_all_is_well_nothing_is_said() {
+        assert_eq!(findings(&well(), 0), []);
+        // Dropped because a setting says so.
+        let metrics = well();
+        metrics.drop_hits(DropReason::Throttled, 7);
+        metrics.drop_hits(DropReason::Expired, 7);
+        assert_eq!(findings(&metrics, 0), []);
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_is_said_with_what_to_do_and_the_worst_first() {
+        let metrics = well();
+        metrics.database_up.set(0);
+        metrics.spooled.set(12);
+        metrics.spool_room.set(0);
+        metrics.spool_bytes.set(100);
+        metrics.drop_hits(DropReason::SpoolFull, 3);
+        metrics.cores[0].forwarded_untrusted.one();
+        metrics.networks_refused.one();
+        let found = findings(&metrics, 0);
+        let wrong: Vec<&str> = found.iter().map(|finding| finding.wrong.as_str()).collect();
+        assert_eq!(
+            wrong,
+            [
+                "The disk has no room for more hits; new ones are dropped.",
+                "3 hits found the spool full since the start.",
+                "The loader has no connection to PostgreSQL; hits wait on disk: 12.",
+                "1 request came with X-Forwarded-For from a peer that is not trusted.",
+                "A list of providers' networks could not be read.",
+            ]
+        );
+        assert!(found.iter().all(|finding| finding.todo.len() > 20));
+    }
+
+    #[test]
+    fn a_backlog_counts_once_it_is_a_minute_old() {
+        let metrics = well();
+        metrics.spooled.set(5);
+        metrics.oldest_at_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(findings(&metrics, 60_000_000), []);
+        let found = findings(&metrics, 91_000_000);
+        assert_eq!(found[0].wrong, "Hits reach PostgreSQL 90 s late; 5 wait on disk.");
+    }
+}

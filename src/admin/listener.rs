@@ -1,0 +1,70 @@
+//! Takes connections to the private listener.
+//!
+//! Guarantees: at most [`CONNECTIONS_MAX`] at a time; a connection ends at the latest [`AGE_MAX`] and [`LAST_WAIT`] after it began,
+//! so that none is held for ever by whoever does not take an answer. Gives up: speed; nobody loads this listener.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::Admin;
+
+/// Connections at most.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long a request's head may take to come, and a connection may be idle.
+const HEAD_WAIT: Duration = Duration::from_secs(30);
+
+/// Age at which a connection takes no further request.
+const AGE_MAX: Duration = Duration::from_secs(600);
+
+/// How long the answer that is then under way may take.
+const LAST_WAIT: Duration = Duration::from_secs(120);
+
+/// Serves until it is dropped.
+pub async fn run(admin: Arc<Admin>, listener: TcpListener) -> Infallible {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { std::future::pending().await };
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip()),
+            Err(error) => {
+                tracing::warn!(%error, "no connection to the private listener can be accepted now");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        tokio::spawn(async move {
+            if let Err(error) = serve(admin, stream, peer).await {
+                tracing::trace!(%error, "a connection to the private listener ended");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn serve(admin: Arc<Admin>, stream: TcpStream, peer: IpAddr) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(admin.answer(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WAIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    if let Ok(served) = tokio::time::timeout(AGE_MAX, connection.as_mut()).await {
+        return served;
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::time::timeout(LAST_WAIT, connection).await.unwrap_or(Ok(()))
+}

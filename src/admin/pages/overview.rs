@@ -1,0 +1,142 @@
+//! The first page: how pixeld is, what was opened lately, and which messages are busy.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::health::{Finding, Weight, findings};
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{
+    Column, Frame, Tone, Zone, command, counted, empty, notice, number, number_cell, table, time_or,
+};
+use crate::db::counts::{self, Opens};
+use crate::db::messages::{self, Message};
+
+/// Messages that are listed.
+const MESSAGES: i64 = 10;
+
+/// `GET /`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let now = OffsetDateTime::now_utc();
+    let today = asked.zone.day_of(now);
+    let client = admin.client().await?;
+    let opens = counts::since(&client, [today, today - Duration::days(6), today - Duration::days(29)]).await?;
+    let listed = messages::latest(&client, MESSAGES).await?;
+    let is_counted = opens[2].hits > 0 || !listed.is_empty();
+    let is_loaded = is_counted || counts::any_loaded(&client).await?;
+    drop(client);
+    let content = html! {
+        (health(admin))
+        @if is_counted {
+            (cards(opens))
+            (busiest(&listed, asked.zone))
+        } @else if is_loaded {
+            (empty("Hits are in the database, and not counted yet", html! {
+                p { "They are counted within seconds as a rule. If this stays, look in the log for the rollup." }
+            }))
+        } @else {
+            (first_steps(admin))
+        }
+    };
+    let frame = Frame { title: "Overview", path: "/", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(StatusCode::OK, frame.page(content)))
+}
+
+fn health(admin: &Admin) -> Markup {
+    let found = findings(&admin.metrics, crate::hit::now_us());
+    let waiting = admin.metrics.waiting().max(0);
+    if found.is_empty() {
+        let waiting = if waiting == 0 { "none waits".to_owned() } else { format!("{} on the way", number(waiting)) };
+        return notice(
+            Tone::Good,
+            html! {
+                p { strong { "All is well." } " Hits reach the database as they come (" (waiting) ")." }
+            },
+        );
+    }
+    let is_trouble = found.iter().any(|finding| finding.weight == Weight::Trouble);
+    let tone = if is_trouble { Tone::Bad } else { Tone::Warning };
+    notice(
+        tone,
+        html! {
+            @if let [Finding { wrong, todo, .. }] = found.as_slice() {
+                p { strong { (wrong) } " " (todo) }
+            } @else {
+                ul { @for Finding { wrong, todo, .. } in &found { li { strong { (wrong) } " " (todo) } } }
+            }
+        },
+    )
+}
+
+fn cards([today, week, month]: [Opens; 3]) -> Markup {
+    html! {
+        div.cards {
+            @for (label, opens) in [("Today", today), ("Last 7 days", week), ("Last 30 days", month)] {
+                section.card {
+                    h2 { (label) }
+                    p.main { (number(opens.confirmed)) " " small { "confirmed " (if opens.confirmed == 1 { "open" } else { "opens" }) } }
+                    dl {
+                        dt { span.mark.possible { "possible" } } dd { (number(opens.possible)) }
+                        dt { span.mark.machine { "machines" } } dd { (number(opens.machine)) }
+                        dt { "hits in all" } dd { (number(opens.hits)) }
+                    }
+                }
+            }
+        }
+        p.muted {
+            "Confirmed: a person’s mail client, or their mail provider’s proxy on their behalf. Possible: Apple’s privacy protection or something "
+            "unknown, where nobody can tell. Machines: scanners, crawlers and prefetches. Each recipient of a message counts once, when it happened first."
+        }
+    }
+}
+
+fn busiest(listed: &[Message], zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Message"),
+        Column::numbers("Confirmed"),
+        Column::numbers("Possible"),
+        Column::numbers("Machines"),
+        Column::words("Sent"),
+        Column::words("Last hit"),
+    ];
+    let rows = listed.iter().map(|message| {
+        html! {
+            th scope="row" {
+                @if message.name.is_empty() { span.id { (message.id) } } @else { (message.name) }
+                @if let Some(count) = message.sent_count { div.muted { "to " (counted(count, "recipient")) } }
+            }
+            (number_cell(message.confirmed))
+            (number_cell(message.possible))
+            (number_cell(message.machine))
+            td { (time_or(message.sent_at, zone, "not told")) }
+            td { (time_or(message.last_at, zone, "none")) }
+        }
+    });
+    html! {
+        h2 { "Messages with the latest hits" }
+        @if listed.is_empty() {
+            p.muted { "No hit named a message yet. Links that name one look like " code { "/image/{image}_{message}_{recipient}.png" } "." }
+        } @else {
+            (table("Messages with the latest hits", &columns, rows))
+        }
+    }
+}
+
+fn first_steps(admin: &Admin) -> Markup {
+    html! {
+        (empty("No email was opened yet", html! {
+            p { "Three steps to the first open:" }
+            ol {
+                li { "Add a picture, or list those that are there:" (command(&admin.command("image add logo.png"))) (command(&admin.command("image list"))) }
+                li { "Make a link for one message and one recipient of yours:" (command(&admin.command("link --image ID --message may-news --recipient 4711"))) }
+                li { "Open the link in a browser, or put its " code { "<img>" } " tag into an email and read that. It shows up here within seconds." }
+            }
+        }))
+    }
+}

@@ -1,0 +1,183 @@
+//! Who may sign in, what was changed, and the settings that this pixeld runs with.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::password;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{Column, Frame, Tone, Zone, field, nothing, notice, table, time, time_or};
+use crate::db::audit::{self, Entry};
+use crate::db::sessions::SignedIn;
+use crate::db::users::{self, Role, User};
+
+/// Changes that are listed.
+const CHANGES: i64 = 20;
+
+/// `GET /settings`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let notice = match asked.query.get("done") {
+        "added" => notice(Tone::Good, html! { p { "The user is added and can sign in." } }),
+        "enabled" => notice(Tone::Good, html! { p { "The user can sign in again." } }),
+        "disabled" => notice(Tone::Good, html! { p { "The user is signed out everywhere and cannot sign in." } }),
+        "unchanged" => notice(
+            Tone::Warning,
+            html! {
+                p { "Nothing was changed: it was so already, or this is the last admin who can sign in." }
+            },
+        ),
+        _ => nothing(),
+    };
+    settings_page(admin, asked, StatusCode::OK, notice).await
+}
+
+/// `POST /settings/users`.
+///
+/// # Errors
+/// As the database says, or where too many passwords are hashed at once.
+pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let (name, password) = (asked.form.get("name"), asked.form.get("new-password"));
+    let role = Role::of(asked.form.get("role"));
+    let wrong = users::wrong_name(name).or_else(|| password::wrong_password(password, name));
+    let (role, wrong) = match (role, wrong) {
+        (Some(role), None) => (role, None),
+        (_, wrong) => (Role::Viewer, wrong.or(Some("a role is needed"))),
+    };
+    if let Some(wrong) = wrong {
+        return refused(admin, asked, wrong).await;
+    }
+    let hash = admin.passwords.hash(password.to_owned()).await?;
+    let added = users::add(&*admin.client().await?, asked.actor(), name, role, &hash).await?;
+    match added {
+        Some(_) => Ok(answer::go_to("/settings?done=added")),
+        None => refused(admin, asked, "there is a user of this name already").await,
+    }
+}
+
+/// `POST /settings/users/{user}/enable` and `…/disable`.
+///
+/// # Errors
+/// As the database says.
+pub async fn set_enabled(admin: &Admin, asked: &Asked, enabled: bool) -> Result<Answer, Refusal> {
+    let id = asked.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
+    let is_changed = users::set_enabled(&*admin.client().await?, asked.actor(), id, enabled).await?;
+    Ok(answer::go_to(match (is_changed, enabled) {
+        (false, _) => "/settings?done=unchanged",
+        (true, true) => "/settings?done=enabled",
+        (true, false) => "/settings?done=disabled",
+    }))
+}
+
+async fn refused(admin: &Admin, asked: &Asked, wrong: &str) -> Result<Answer, Refusal> {
+    let notice = notice(Tone::Bad, html! { p { "The user was not added: " (wrong) "." } });
+    settings_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+}
+
+async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Markup) -> Result<Answer, Refusal> {
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let client = admin.client().await?;
+    let listed = users::list(&client).await?;
+    let changes = if is_admin { audit::latest(&client, CHANGES).await? } else { Vec::new() };
+    drop(client);
+    let content = html! {
+        (notice)
+        h2 { "Users" }
+        (user_table(&listed, asked.user.as_ref(), asked.zone))
+        @if is_admin { (add_form(asked)) }
+        h2 { "Your sessions" }
+        p { "A session ends 12 hours after its last use and a week after the sign-in." }
+        form method="post" action="/sign-out-everywhere" { button.quiet type="submit" { "Sign out everywhere" } }
+        @if is_admin {
+            h2 { "Latest changes" }
+            (change_table(&changes, asked.zone))
+        }
+        h2 { "Running settings" }
+        p.muted { "As pixeld was started with them; secrets are not shown. They are changed in the environment, and need a restart." }
+        (setting_table(admin))
+    };
+    let frame = Frame { title: "Settings", path: "/settings", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+fn user_table(listed: &[User], me: Option<&SignedIn>, zone: Zone) -> Markup {
+    let is_admin = me.is_some_and(|me| me.role == Role::Admin);
+    let mut columns =
+        vec![Column::words("Name"), Column::words("Role"), Column::words("Since"), Column::words("Last seen")];
+    if is_admin {
+        columns.push(Column::words(""));
+    }
+    let rows = listed.iter().map(|user| {
+        let is_me = me.is_some_and(|me| me.id == user.id);
+        html! {
+            th scope="row" {
+                (user.name)
+                @if is_me { " " span.tag { "you" } }
+                @if user.disabled_at.is_some() { " " span.tag { "disabled" } }
+            }
+            td { (user.role.word()) }
+            td { (time(user.created_at, zone)) }
+            td { (time_or(user.used_at, zone, "not signed in")) }
+            @if is_admin { td.actions { (switch(user)) } }
+        }
+    });
+    table("Users", &columns, rows)
+}
+
+fn switch(user: &User) -> Markup {
+    let (path, label) = if user.disabled_at.is_some() { ("enable", "Enable") } else { ("disable", "Disable") };
+    html! {
+        form method="post" action={ "/settings/users/" (user.id) "/" (path) } {
+            button.quiet type="submit" aria-label={ (label) " " (user.name) } { (label) }
+        }
+    }
+}
+
+fn add_form(asked: &Asked) -> Markup {
+    let (name, role) = (asked.form.get("name"), asked.form.get("role"));
+    html! {
+        form.panel method="post" action="/settings/users" {
+            h3 { "Add a user" }
+            div.row {
+                (field("Name", "name", Some("An email address, for example."), html! {
+                    input #name name="name" value=(name) maxlength="64" autocomplete="off" autocapitalize="none" spellcheck="false"
+                        required aria-describedby="name-hint";
+                }))
+                (field("Password", "new-password", Some("At least 12 characters."), html! {
+                    input #new-password name="new-password" type="password" minlength="12" maxlength="1024"
+                        autocomplete="new-password" required aria-describedby="new-password-hint";
+                }))
+                (field("Role", "role", Some("An admin changes things."), html! {
+                    select #role name="role" aria-describedby="role-hint" {
+                        @for known in Role::ALL {
+                            option value=(known.word()) selected[known.word() == role] { (known.word()) }
+                        }
+                    }
+                }))
+            }
+            button type="submit" { "Add the user" }
+        }
+    }
+}
+
+fn change_table(changes: &[Entry], zone: Zone) -> Markup {
+    let columns = [Column::words("When"), Column::words("Who"), Column::words("What"), Column::words("Whom")];
+    let rows = changes.iter().map(|change| {
+        html! {
+            td { (time(change.at, zone)) }
+            td { (change.actor) }
+            td { (change.action) }
+            td { (change.subject) }
+        }
+    });
+    table("Latest changes", &columns, rows)
+}
+
+fn setting_table(admin: &Admin) -> Markup {
+    let rows = admin.settings.iter().map(|(name, value)| html! { td { (name) } td { (value) } });
+    html! { div.settings { (table("Running settings", &[Column::words("Setting"), Column::words("Value")], rows)) } }
+}

@@ -1,0 +1,187 @@
+//! Signing in and out.
+//!
+//! Guarantees: a wrong password and a name that nobody has look alike and take the same time; no password is asked for over a way
+//! that others can read.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, RETRY_AFTER, SET_COOKIE};
+use maud::{Markup, html};
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::guard::{Way, safe_next};
+use crate::admin::password;
+use crate::admin::refusal::Refusal;
+use crate::admin::route::is_page;
+use crate::admin::session::{Token, cookie_gone};
+use crate::admin::view::{Frame, Tone, command, field, notice};
+use crate::db::{sessions, users};
+
+/// Longest name that is looked up, in bytes: 64 characters of the longest kind.
+const NAME_BYTES_MAX: usize = 256;
+
+/// What the form says above itself.
+enum Said {
+    Nothing,
+    SignedOut,
+    Wrong,
+    TooOften(Duration),
+}
+
+/// `GET /sign-in`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    if asked.user.is_some() {
+        return Ok(answer::go_to(next_of(asked.query.get("next"))));
+    }
+    if asked.site.way == Way::Open {
+        return Ok(form_page(StatusCode::OK, asked, open_way(admin)));
+    }
+    if !users::any(&*admin.client().await?).await? {
+        return Ok(form_page(StatusCode::OK, asked, nobody_yet(admin)));
+    }
+    let said = if asked.query.get("done") == "signed-out" { Said::SignedOut } else { Said::Nothing };
+    Ok(form_page(StatusCode::OK, asked, form("", asked.query.get("next"), said)))
+}
+
+/// `POST /sign-in`.
+///
+/// # Errors
+/// As the database says, or where too many people sign in at once.
+pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    if asked.site.way == Way::Open {
+        return Ok(form_page(StatusCode::FORBIDDEN, asked, open_way(admin)));
+    }
+    let (name, password, next) = (asked.form.get("name").trim(), asked.form.get("password"), asked.form.get("next"));
+    if let Err(wait) = admin.throttle.count(name, asked.address) {
+        let content = form(name, next, Said::TooOften(wait));
+        let mut answer = form_page(StatusCode::TOO_MANY_REQUESTS, asked, content);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        return Ok(answer);
+    }
+    let is_possible = name.len() <= NAME_BYTES_MAX && password.len() <= password::BYTES_MAX && !name.contains('\0');
+    if is_possible && let Some(token) = try_password(admin, asked, name, password).await? {
+        let mut answer = answer::go_to(next_of(next));
+        answer.headers_mut().insert(SET_COOKIE, token.cookie(asked.site.way));
+        return Ok(answer);
+    }
+    Ok(form_page(StatusCode::UNAUTHORIZED, asked, form(name, next, Said::Wrong)))
+}
+
+/// The token of a new session, where the password is right.
+async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) -> Result<Option<Token>, Refusal> {
+    // The connection goes back before the hashing: that takes a while, and others ask the database meanwhile.
+    let account = users::account(&*admin.client().await?, name).await?;
+    let hash = account.as_ref().map(|account| account.password_hash.clone());
+    let is_right = admin.passwords.is_right(password.to_owned(), hash).await?;
+    let Some(account) = account.filter(|account| is_right && !account.is_disabled) else { return Ok(None) };
+    let token = Token::random()?;
+    let client = admin.client().await?;
+    if let Some(old) = &asked.token {
+        sessions::end(&client, &old.digest()).await?;
+    }
+    let begun =
+        sessions::begin(&client, account.id, &account.password_hash, &token.digest(), &asked.user_agent).await?;
+    Ok(begun.then_some(token))
+}
+
+/// `POST /sign-out`. For anybody: a session that has ended is signed out of just as well.
+///
+/// # Errors
+/// As the database says.
+pub async fn sign_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    if let Some(token) = &asked.token {
+        sessions::end(&*admin.client().await?, &token.digest()).await?;
+    }
+    Ok(signed_out(asked))
+}
+
+/// `POST /sign-out-everywhere`.
+///
+/// # Errors
+/// As the database says.
+pub async fn sign_out_everywhere(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    if let Some(user) = &asked.user {
+        sessions::end_all(&*admin.client().await?, user).await?;
+    }
+    Ok(signed_out(asked))
+}
+
+fn signed_out(asked: &Asked) -> Answer {
+    let mut answer = answer::go_to("/sign-in?done=signed-out");
+    answer.headers_mut().insert(SET_COOKIE, cookie_gone(asked.site.way));
+    answer
+}
+
+fn next_of(next: &str) -> &str {
+    let next = safe_next(next);
+    if is_page(next) { next } else { "/" }
+}
+
+fn form_page(status: StatusCode, asked: &Asked, content: Markup) -> Answer {
+    let frame = Frame { title: "Sign in", path: "/sign-in", user: None, zone: asked.zone };
+    answer::page(status, frame.page(content))
+}
+
+fn form(name: &str, next: &str, said: Said) -> Markup {
+    let next = next_of(next);
+    let has_failed = matches!(said, Said::Wrong | Said::TooOften(_));
+    html! {
+        div {
+            @match said {
+                Said::Nothing => {}
+                Said::SignedOut => { (notice(Tone::Good, html! { p { "You are signed out." } })) }
+                Said::Wrong => { (notice(Tone::Bad, html! { p { "Name and password do not go together. Nobody is told which of the two is wrong." } })) }
+                Said::TooOften(wait) => {
+                    (notice(Tone::Bad, html! { p { "Too many tries. Wait " (wait.as_secs() + 1) " seconds, then try again." } }))
+                }
+            }
+            form.panel method="post" action="/sign-in" {
+                @if next != "/" { input type="hidden" name="next" value=(next); }
+                (field("Name", "name", None, html! {
+                    input #name name="name" value=(name) autocomplete="username" autocapitalize="none" spellcheck="false"
+                        maxlength="64" required autofocus[!has_failed];
+                }))
+                (field("Password", "password", None, html! {
+                    input #password name="password" type="password" autocomplete="current-password" maxlength="1024" required
+                        autofocus[has_failed];
+                }))
+                button type="submit" { "Sign in" }
+            }
+            p.hint { "Forgotten? Whoever runs pixeld gives you a new one with " code { "pixeld user password NAME" } "." }
+        }
+    }
+}
+
+fn nobody_yet(admin: &Admin) -> Markup {
+    html! {
+        section.empty {
+            h2 { "There is no user yet" }
+            p { "Make one on the machine that pixeld runs on, in a shell with the settings that pixeld has. It asks for a password of at least 12 characters:" }
+            (command(&admin.command("user add NAME")))
+            p { "Then " a href="/sign-in" { "open this page again" } " and sign in." }
+        }
+    }
+}
+
+fn open_way(admin: &Admin) -> Markup {
+    html! {
+        (notice(Tone::Warning, html! {
+            p { "This page is reached over plain HTTP, so whoever is on the way could read your password. No one can sign in like this." }
+        }))
+        h2 { "Through a tunnel, now" }
+        p { "From your own machine, with the account that you have on the server:" }
+        (command(&admin.tunnel()))
+        p { "and open " code { (admin.tunnelled()) } " while it runs." }
+        h2 { "With HTTPS, for good" }
+        p {
+            "Put a server that speaks HTTPS (nginx, Caddy) before it, and set " code { "PIXELD_ADMIN_BASE_URL" }
+            " to its address, like " code { "https://pixel-admin.example.com" } "."
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Why a page does not do what it was asked.
+
+use hyper::StatusCode;
+
+use super::password::PasswordError;
+use crate::db::DbError;
+
+/// Why.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No such page, or nothing of that name.
+    #[error("There is no such page.")]
+    NotFound,
+    /// The path is known, with other methods.
+    #[error("This page cannot be asked like that ({0} only).")]
+    Method(&'static str),
+    /// The user is a viewer.
+    #[error("Only an admin may do this. You are signed in as a viewer.")]
+    ViewerOnly,
+    /// The request names a host that is not ours.
+    #[error("This page does not answer under this name.")]
+    WrongHost,
+    /// A request that changes something did not come from our own page.
+    #[error("This was not sent from a page of pixeld, so nothing was changed. Open the page again and try once more.")]
+    NotOwnPage,
+    /// A form of more than [`super::asked::FORM_BYTES_MAX`].
+    #[error("What was sent is too large: a form has at most 64 KiB.")]
+    FormTooLarge,
+    /// No form at all.
+    #[error("What was sent is no form that this page knows.")]
+    NoForm,
+    /// Too much at once.
+    #[error("Too many people do this at once. Wait a few seconds and try again.")]
+    Busy,
+    /// It took too long.
+    #[error(
+        "This took too long and was given up. Try again; if it happens often, the log and the health line tell more."
+    )]
+    TookTooLong,
+    /// The database.
+    #[error("The database does not answer now. Pixels are served all the same, and their hits wait on disk.")]
+    Database(#[from] DbError),
+    /// A mistake of ours, or of the system.
+    #[error("Something went wrong here. The log says what.")]
+    Broken(#[from] anyhow::Error),
+}
+
+impl From<tokio_postgres::Error> for Refusal {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Refusal::Database(error.into())
+    }
+}
+
+impl From<PasswordError> for Refusal {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => Refusal::Busy,
+            PasswordError::Hash(error) => Refusal::Broken(error),
+        }
+    }
+}
+
+impl Refusal {
+    /// The answer's status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::ViewerOnly | Refusal::NotOwnPage => StatusCode::FORBIDDEN,
+            Refusal::WrongHost => StatusCode::MISDIRECTED_REQUEST,
+            Refusal::FormTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::Busy | Refusal::TookTooLong | Refusal::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Logs what is not the asking person's doing.
+    pub fn log(&self) {
+        match self {
+            Refusal::Database(error) => {
+                tracing::warn!(error = error.for_log(), "a page could not be shown: the database");
+            }
+            Refusal::Broken(error) => tracing::error!("a page could not be shown: {error:#}"),
+            Refusal::TookTooLong => tracing::warn!("a page took too long"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Every path of the private listener: how it may be asked, by whom, and which function answers. Nothing answers that is not here.
+
+use std::borrow::Cow;
+
+use futures_util::future::BoxFuture;
+use hyper::Method;
+use percent_encoding::percent_decode_str;
+
+use super::answer::Answer;
+use super::asked::Asked;
+use super::refusal::Refusal;
+use super::{Admin, pages, probes, view};
+use crate::db::users::Role;
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody who reaches the listener, under any name: what monitoring asks, and what holds no secret.
+    Open,
+    /// Everybody, under our own name.
+    Anybody,
+    /// Who is signed in.
+    SignedIn(Role),
+}
+
+type Shown<'a> = BoxFuture<'a, Result<Answer, Refusal>>;
+
+/// What answers.
+#[derive(Clone, Copy)]
+pub(super) enum Handler {
+    Open(for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>),
+    Page(for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>),
+}
+
+/// A path, and what is behind it.
+pub struct Route {
+    /// GET (and then HEAD, too) or POST.
+    pub method: &'static str,
+    /// The path; a part in braces stands for anything.
+    pub pattern: &'static str,
+    /// Who may ask.
+    pub access: Access,
+    pub(super) handler: Handler,
+}
+
+const ADMIN: Access = Access::SignedIn(Role::Admin);
+const VIEWER: Access = Access::SignedIn(Role::Viewer);
+
+/// All of them.
+pub const ROUTES: &[Route] = &[
+    open("/healthz", |_| Box::pin(async { probes::healthy() })),
+    open("/readyz", |admin| Box::pin(probes::ready(admin))),
+    open("/metrics", |admin| Box::pin(async { probes::metrics(admin) })),
+    open("/style/{hash}", |_| Box::pin(async { view::stylesheet() })),
+    get("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::show(admin, asked))),
+    post("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_in(admin, asked))),
+    post("/sign-out", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_out(admin, asked))),
+    post("/sign-out-everywhere", VIEWER, |admin, asked| Box::pin(pages::sign_in::sign_out_everywhere(admin, asked))),
+    get("/", VIEWER, |admin, asked| Box::pin(pages::overview::show(admin, asked))),
+    get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
+    post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),
+    post("/settings/users/{user}/disable", ADMIN, |admin, asked| {
+        Box::pin(pages::settings::set_enabled(admin, asked, false))
+    }),
+    post("/settings/users/{user}/enable", ADMIN, |admin, asked| {
+        Box::pin(pages::settings::set_enabled(admin, asked, true))
+    }),
+];
+
+const fn open(pattern: &'static str, handler: for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>) -> Route {
+    Route { method: "GET", pattern, access: Access::Open, handler: Handler::Open(handler) }
+}
+
+const fn get(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
+    Route { method: "GET", pattern, access, handler: Handler::Page(handler) }
+}
+
+const fn post(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
+    Route { method: "POST", pattern, access, handler: Handler::Page(handler) }
+}
+
+/// What a request asks for.
+pub(super) enum Found {
+    /// A route, and what its pattern left open.
+    Route(&'static Route, Vec<(&'static str, String)>),
+    /// A path that takes only these methods.
+    OtherMethod(&'static str),
+    /// No path of ours.
+    Nothing,
+}
+
+/// Finds the route of a request.
+pub(super) fn find(method: &Method, path: &str) -> Found {
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let mut others = None;
+    for route in ROUTES {
+        let Some(parameters) = matched(route.pattern, path) else { continue };
+        if route.method == method {
+            return Found::Route(route, parameters);
+        }
+        others = Some(match (others, route.method) {
+            (None, "GET") => "GET, HEAD",
+            (None, _) => "POST",
+            (Some(_), _) => "GET, HEAD, POST",
+        });
+    }
+    others.map_or(Found::Nothing, Found::OtherMethod)
+}
+
+/// Whether a page can be looked at under this path, by whoever may.
+#[must_use]
+pub fn is_page(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    matches!(find(&Method::GET, path), Found::Route(route, _) if matches!(route.access, Access::SignedIn(_)))
+}
+
+fn matched(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
+    let mut parameters = Vec::new();
+    let mut parts = path.split('/');
+    for expected in pattern.split('/') {
+        let part = parts.next()?;
+        match expected.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(_) if part.is_empty() => return None,
+            Some(name) => {
+                let value = percent_decode_str(part).decode_utf8().map(Cow::into_owned).ok()?;
+                parameters.push((name, value));
+            }
+            None if part == expected => {}
+            None => return None,
+        }
+    }
+    parts.next().is_none().then_some(parameters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_found_with_its_parameters_and_only_whole() {
+        let found = |method: Method, path: &str| match find(&method, path) {
+            Found::Route(route, parameters) => {
+                let values: Vec<String> =
+                    parameters.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+                format!("{} {} {}", route.method, route.pattern, values.join("&"))
+            }
+            Found::OtherMethod(allowed) => format!("405 {allowed}"),
+            Found::Nothing => "404".to_owned(),
+        };
+        assert_eq!(found(Method::GET, "/"), "GET / ");
+        assert_eq!(found(Method::HEAD, "/settings"), "GET /settings ");
+        let disable = "POST /settings/users/{user}/disable user=a/b";
+        assert_eq!(found(Method::POST, "/settings/users/a%2Fb/disable"), disable);
+        assert_eq!(found(Method::GET, "/settings/users/7/disable"), "405 POST");
+        assert_eq!(found(Method::PUT, "/sign-in"), "405 GET, HEAD, POST");
+        assert_eq!(found(Method::DELETE, "/metrics"), "405 GET, HEAD");
+        for path in
+            ["", "//", "/settings/", "/Settings", "/settings/users//disable", "/settings/users/%ff/disable", "*"]
+        {
+            assert_eq!(found(Method::POST, path), "404", "{path}");
+        }
+    }
+
+    #[test]
+    fn no_two_routes_are_the_same_and_nothing_is_changed_by_get() {
+        for (at, route) in ROUTES.iter().enumerate() {
+            let twins = ROUTES.iter().skip(at + 1).filter(|other| other.method == route.method);
+            assert!(twins.clone().all(|other| other.pattern != route.pattern), "{}", route.pattern);
+            assert!(["GET", "POST"].contains(&route.method));
+            assert!(route.access != Access::Open || route.method == "GET", "{}", route.pattern);
+        }
+    }
+
+    #[test]
+    fn only_pages_are_gone_back_to_after_the_sign_in() {
+        assert!(is_page("/") && is_page("/settings?done=added"));
+        for path in ["/sign-in", "/metrics", "/sign-out", "/nowhere", "/settings/users"] {
+            assert!(!is_page(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The token of a session, and the cookie that carries it.
+//!
+//! Guarantees: a token has 256 random bits, and only its SHA-256 reaches the database; the cookie is read by no script, sent by no
+//! foreign page, and over HTTPS can come from no other host. Gives up: on localhost any program of this machine may
+//! listen beside us and be sent the cookie, as cookies know no ports.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hyper::header::{COOKIE, HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+
+use super::guard::Way;
+use crate::db::sessions::TokenDigest;
+
+/// How long a browser keeps the cookie, in s: no session lasts longer.
+const AGE_MAX: u32 = 7 * 86_400;
+
+/// A session's token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token([u8; 32]);
+
+impl Token {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn random() -> anyhow::Result<Token> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+        Ok(Token(bytes))
+    }
+
+    /// The one in a request's cookies.
+    #[must_use]
+    pub fn sent(headers: &HeaderMap, way: Way) -> Option<Token> {
+        let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut values = pairs.filter(|(name, _)| *name == cookie_name(way)).map(|(_, value)| value);
+        values.find_map(|value| {
+            let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+            Some(Token(bytes.try_into().ok()?))
+        })
+    }
+
+    /// What the database keeps of it.
+    #[must_use]
+    pub fn digest(&self) -> TokenDigest {
+        Sha256::digest(self.0).into()
+    }
+
+    /// The header that hands it to the browser.
+    #[must_use]
+    pub fn cookie(&self, way: Way) -> HeaderValue {
+        cookie(way, &URL_SAFE_NO_PAD.encode(self.0), AGE_MAX)
+    }
+}
+
+/// The header that takes a token away.
+#[must_use]
+pub fn cookie_gone(way: Way) -> HeaderValue {
+    cookie(way, "", 0)
+}
+
+fn cookie_name(way: Way) -> &'static str {
+    match way {
+        Way::Encrypted => "__Host-pixeld",
+        Way::Local | Way::Open => "pixeld",
+    }
+}
+
+fn cookie(way: Way, value: &str, age: u32) -> HeaderValue {
+    let secure = if way == Way::Encrypted { "; Secure" } else { "" };
+    let text = format!("{}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}", cookie_name(way));
+    // Base64 and our own words hold nothing that a header may not; if they did, nobody would be signed in.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(way: Way, cookies: &[&str]) -> Option<Token> {
+        let mut headers = HeaderMap::new();
+        for cookie in cookies {
+            headers.append(COOKIE, HeaderValue::from_str(cookie).unwrap());
+        }
+        Token::sent(&headers, way)
+    }
+
+    #[test]
+    fn a_token_comes_back_as_it_was_given() {
+        for (way, name) in [(Way::Encrypted, "__Host-pixeld="), (Way::Local, "pixeld=")] {
+            let token = Token::random().unwrap();
+            let header = token.cookie(way);
+            let pair = header.to_str().unwrap().split(';').next().unwrap();
+            assert!(pair.starts_with(name), "{pair}");
+            assert!(sent(way, &[pair]) == Some(token.clone()));
+            assert!(sent(way, &["a=b; c", &format!("{name}; {pair}; x=y")]) == Some(token));
+        }
+        assert!(Token::random().unwrap() != Token::random().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_token_is_none() {
+        let short = format!("pixeld={}", "A".repeat(42));
+        let long = format!("pixeld={}", "A".repeat(44));
+        let padded = format!("pixeld={}=", "A".repeat(43));
+        for cookie in ["", "pixeld", "pixeld=", "pixeld=../..", &short, &long, &padded] {
+            assert!(sent(Way::Local, &[cookie]).is_none(), "{cookie}");
+        }
+        // A cookie that any page of a sibling host could set is none over HTTPS.
+        assert!(sent(Way::Encrypted, &[&format!("pixeld={}", "A".repeat(43))]).is_none());
+    }
+
+    #[test]
+    fn the_cookie_is_out_of_reach_of_scripts_and_other_sites() {
+        let header = Token::random().unwrap().cookie(Way::Encrypted);
+        for attribute in ["; Path=/;", "; HttpOnly", "; SameSite=Strict", "; Secure", "; Max-Age=604800;"] {
+            assert!(header.to_str().unwrap().contains(attribute), "{attribute}");
+        }
+        assert!(!header.to_str().unwrap().contains("Domain"));
+        let gone = cookie_gone(Way::Local);
+        assert_eq!(gone, "pixeld=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
+    }
+}

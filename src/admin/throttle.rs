@@ -1,0 +1,106 @@
+//! How often anybody may try a password: by account, and by client address.
+//!
+//! Guarantees: memory is fixed, whatever names and addresses come; a wrong name counts like a right one. Gives up: accounts and
+//! addresses share [`PLACES`] places, so that two of them may, seldom, slow each other down; and whoever tries passwords of an
+//! account all the time can keep its owner out for as long as that goes on. Nobody can choose whose place they share.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+/// Accounts, and addresses, that are told apart.
+const PLACES: usize = 4096;
+
+/// Tries that an account has at once, and the time in which it gets another one.
+const ACCOUNT: (u32, Duration) = (10, Duration::from_secs(30));
+
+/// The same for an address: an office has one, and many people.
+const ADDRESS: (u32, Duration) = (30, Duration::from_secs(10));
+
+/// The tries of all accounts and addresses.
+pub struct SignInThrottle {
+    accounts: Box<[DefaultDirectRateLimiter]>,
+    addresses: Box<[DefaultDirectRateLimiter]>,
+    seed: RandomState,
+    clock: DefaultClock,
+}
+
+impl Default for SignInThrottle {
+    fn default() -> Self {
+        SignInThrottle {
+            accounts: places(ACCOUNT),
+            addresses: places(ADDRESS),
+            seed: RandomState::new(),
+            clock: DefaultClock::default(),
+        }
+    }
+}
+
+fn places((burst, every): (u32, Duration)) -> Box<[DefaultDirectRateLimiter]> {
+    let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+    let quota = Quota::with_period(every).unwrap_or_else(|| Quota::per_minute(burst)).allow_burst(burst);
+    (0..PLACES).map(|_| RateLimiter::direct(quota)).collect()
+}
+
+impl SignInThrottle {
+    /// Counts a try.
+    ///
+    /// # Errors
+    /// How long to wait, where there were too many. An address that has had its tries takes none of the account's.
+    pub fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
+        self.take(&self.addresses, network(address))?;
+        self.take(&self.accounts, name.to_lowercase())
+    }
+
+    fn take(&self, places: &[DefaultDirectRateLimiter], key: impl Hash) -> Result<(), Duration> {
+        let Some(place) = places.get(self.seed.hash_one(key) as usize % PLACES) else { return Ok(()) };
+        place.check().map_err(|early| early.wait_time_from(self.clock.now()))
+    }
+}
+
+/// Who has one address of an IPv6 network has all of it.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn an_account_has_ten_tries_whoever_asks_and_however_it_is_written() {
+        let throttle = SignInThrottle::default();
+        for n in 0..10 {
+            throttle.count(if n % 2 == 0 { "ann" } else { "ANN" }, address(n)).unwrap();
+        }
+        let wait = throttle.count("ann", address(10)).unwrap_err();
+        assert!(wait > Duration::from_secs(20) && wait <= Duration::from_secs(30), "{wait:?}");
+    }
+
+    #[test]
+    fn an_address_has_thirty_tries_and_then_takes_none_of_an_account() {
+        let throttle = SignInThrottle::default();
+        let ours = |n: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1));
+        for n in 0..30 {
+            throttle.count(&format!("nobody{n}"), ours(n)).unwrap();
+        }
+        for n in 0..100 {
+            throttle.count("ann", ours(n)).unwrap_err();
+        }
+        throttle.count("ann", address(1)).unwrap();
+    }
+}

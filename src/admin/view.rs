@@ -1,0 +1,300 @@
+//! What every page is made of: the frame, and small parts. All text goes through maud, which escapes it.
+//!
+//! Guarantees: no script and nothing inline, so that the policy in [`super::answer`] holds; each page has one heading, landmarks and a
+//! way to skip to its content. Colours and sizes stand in `view/style.css` alone.
+
+use std::sync::LazyLock;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest, Sha256};
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
+
+use super::answer::{self, Answer};
+use crate::db::sessions::SignedIn;
+
+const STYLE: &str = include_str!("view/style.css");
+
+/// The stylesheet's path: it changes with the content, so that browsers may keep it for good.
+static STYLE_PATH: LazyLock<String> = LazyLock::new(|| {
+    let hash: String = Sha256::digest(STYLE).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("/style/{hash}.css")
+});
+
+/// An envelope with a dot, as the icon of the page.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\
+                    %3Crect x='1' y='3' width='14' height='10' rx='2' fill='%230b6477'/%3E\
+                    %3Cpath d='M2 5l6 4 6-4' fill='none' stroke='white' stroke-width='1.5'/%3E\
+                    %3Ccircle cx='13' cy='4' r='3' fill='%23f2b94b'/%3E%3C/svg%3E";
+
+/// Pages that the navigation shows.
+const NAVIGATION: [(&str, &str); 2] = [("/", "Overview"), ("/settings", "Settings")];
+
+/// The stylesheet.
+#[must_use]
+pub fn stylesheet() -> Answer {
+    answer::shared("text/css; charset=utf-8", STYLE)
+}
+
+/// The frame of a page.
+pub struct Frame<'a> {
+    /// Its heading, and what the browser's tab says.
+    pub title: &'a str,
+    /// Its place in the navigation.
+    pub path: &'a str,
+    /// Who is signed in.
+    pub user: Option<&'a SignedIn>,
+    /// The zone of the times in it.
+    pub zone: Zone,
+}
+
+impl Frame<'_> {
+    /// The page with this content.
+    #[must_use]
+    pub fn page(&self, content: Markup) -> Markup {
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                (head(self.title))
+                body {
+                    a.skip href="#content" { "Skip to the content" }
+                    header.top {
+                        div.wide {
+                            a.brand href="/" { "pixeld" }
+                            @if let Some(user) = self.user { (self.navigation()) (signed_in(user)) }
+                        }
+                    }
+                    main #content .wide .alone[self.user.is_none()] tabindex="-1" {
+                        h1 { (self.title) }
+                        (content)
+                    }
+                    footer {
+                        div.wide {
+                            "pixeld " (env!("CARGO_PKG_VERSION"))
+                            @if self.user.is_some() { " · times are " (self.zone.name()) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn navigation(&self) -> Markup {
+        html! {
+            nav aria-label="Pages" {
+                ul {
+                    @for (path, label) in NAVIGATION {
+                        li { a href=(path) aria-current=[(path == self.path).then_some("page")] { (label) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            meta name="robots" content="noindex";
+            title { (title) " · pixeld" }
+            link rel="icon" href=(ICON);
+            link rel="stylesheet" href=(*STYLE_PATH);
+        }
+    }
+}
+
+fn signed_in(user: &SignedIn) -> Markup {
+    html! {
+        form.account method="post" action="/sign-out" {
+            span.who title=(user.name) { (user.name) }
+            button.quiet type="submit" { "Sign out" }
+        }
+    }
+}
+
+/// A page that asks for itself once more, from us: a browser keeps the cookie back after a click on a link elsewhere.
+#[must_use]
+pub fn ask_again(path: &str) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head("Opening"))
+            body {
+                meta http-equiv="refresh" content={ "0; url=" (path) };
+                main.wide { p { a href=(path) { "Open the page" } } }
+            }
+        }
+    }
+}
+
+/// How a notice is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// It is well.
+    Good,
+    /// It should be looked at.
+    Warning,
+    /// It went wrong.
+    Bad,
+}
+
+/// A notice. Bad ones are read out at once.
+#[must_use]
+pub fn notice(tone: Tone, content: Markup) -> Markup {
+    let (class, role) = match tone {
+        Tone::Good => ("notice good", "status"),
+        Tone::Warning => ("notice warning", "status"),
+        Tone::Bad => ("notice bad", "alert"),
+    };
+    html! { div class=(class) role=(role) { (content) } }
+}
+
+/// What stands where nothing is yet, and what to do about that.
+#[must_use]
+pub fn empty(title: &str, content: Markup) -> Markup {
+    html! {
+        section.empty {
+            h2 { (title) }
+            (content)
+        }
+    }
+}
+
+/// A command to copy.
+#[must_use]
+pub fn command(line: &str) -> Markup {
+    html! { pre.command tabindex="0" { code { (line) } } }
+}
+
+/// A field with its label; `hint` stands below it.
+#[must_use]
+pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Markup {
+    html! {
+        div.field {
+            label for=(name) { (label) }
+            (input)
+            @if let Some(hint) = hint { p.hint id={ (name) "-hint" } { (hint) } }
+        }
+    }
+}
+
+/// A table that scrolls in itself where it is wider than the screen.
+#[must_use]
+pub fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = Markup>) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label=(caption) {
+            table {
+                caption { (caption) }
+                thead {
+                    tr {
+                        @for column in columns {
+                            th scope="col" class=[column.is_number.then_some("number")] { (column.label) }
+                        }
+                    }
+                }
+                tbody { @for row in rows { tr { (row) } } }
+            }
+        }
+    }
+}
+
+/// A column of a table.
+pub struct Column {
+    label: &'static str,
+    is_number: bool,
+}
+
+impl Column {
+    /// A column of words.
+    #[must_use]
+    pub const fn words(label: &'static str) -> Column {
+        Column { label, is_number: false }
+    }
+
+    /// A column of numbers.
+    #[must_use]
+    pub const fn numbers(label: &'static str) -> Column {
+        Column { label, is_number: true }
+    }
+}
+
+/// A cell with a number.
+#[must_use]
+pub fn number_cell(n: i64) -> Markup {
+    html! { td.number { (number(n)) } }
+}
+
+/// A number with a comma each three digits.
+#[must_use]
+pub fn number(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if n < 0 {
+        text.push('−');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of something.
+#[must_use]
+pub fn counted(n: i64, one: &str) -> String {
+    format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// The zone that times are shown in: UTC, until a viewer can say which is theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zone(UtcOffset);
+
+impl Zone {
+    /// UTC.
+    pub const UTC: Zone = Zone(UtcOffset::UTC);
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> String {
+        if self.0.is_utc() { "UTC".to_owned() } else { format!("UTC{}", self.0) }
+    }
+
+    /// When the day of `at` began here.
+    #[must_use]
+    pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
+        at.to_offset(self.0).replace_time(time::Time::MIDNIGHT)
+    }
+}
+
+/// A time for people, with all of it on hover.
+#[must_use]
+pub fn time(at: OffsetDateTime, zone: Zone) -> Markup {
+    let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
+    let exact = at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default();
+    let shown = at.to_offset(zone.0).format(&format).unwrap_or_else(|_| exact.clone());
+    html! { time datetime=(exact) title=(exact) { (shown) } }
+}
+
+/// A time that may not be known.
+#[must_use]
+pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Markup {
+    match at {
+        Some(at) => time(at, zone),
+        None => html! { span.muted { (otherwise) } },
+    }
+}
+
+/// Markup of nothing.
+#[must_use]
+pub fn nothing() -> Markup {
+    PreEscaped(String::new())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Opens over all messages, from the counts by hour: their time does not grow with the number of hits.
+//!
+//! An open is counted in the hour of its first hit, by that hit's class, and, where it is confirmed, in the hour in which it was.
+//! Whoever was fetched by a machine first and read later is therefore in two of the three numbers, each time when it happened.
+
+use time::OffsetDateTime;
+use tokio_postgres::{Client, Error};
+
+use crate::opens::class::{Certainty, Class};
+
+/// The three numbers of a time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opens {
+    /// Recipients who were first seen to open then.
+    pub confirmed: i64,
+    /// Recipients whose first fetch came then, and perhaps was an open.
+    pub possible: i64,
+    /// Recipients whose first fetch came then, and was a machine's.
+    pub machine: i64,
+    /// All hits, with and without a recipient.
+    pub hits: i64,
+}
+
+/// Opens since each of these times, the earliest last.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens; 3], Error> {
+    let select = "SELECT class, \
+         coalesce(sum(first_opens) FILTER (WHERE hour >= $1), 0)::bigint, \
+         coalesce(sum(first_confirmed_opens) FILTER (WHERE hour >= $1), 0)::bigint, \
+         coalesce(sum(hits) FILTER (WHERE hour >= $1), 0)::bigint, \
+         coalesce(sum(first_opens) FILTER (WHERE hour >= $2), 0)::bigint, \
+         coalesce(sum(first_confirmed_opens) FILTER (WHERE hour >= $2), 0)::bigint, \
+         coalesce(sum(hits) FILTER (WHERE hour >= $2), 0)::bigint, \
+         sum(first_opens)::bigint, sum(first_confirmed_opens)::bigint, sum(hits)::bigint \
+         FROM site_hours WHERE hour >= $3 GROUP BY class";
+    let mut opens = [Opens::default(); 3];
+    for row in client.query(select, &[&times[0], &times[1], &times[2]]).await? {
+        // A newer program's class that this one does not know.
+        let class = Class::of(row.get(0)).unwrap_or(Class::Unknown);
+        for (at, opens) in opens.iter_mut().enumerate() {
+            let [first, confirmed, hits]: [i64; 3] = [1, 2, 3].map(|column| row.get(column + 3 * at));
+            opens.confirmed += confirmed;
+            opens.hits += hits;
+            match class.certainty() {
+                Certainty::Confirmed => {}
+                Certainty::Possible => opens.possible += first,
+                Certainty::Machine => opens.machine += first,
+            }
+        }
+    }
+    Ok(opens)
+}
+
+/// Whether any hit was ever loaded.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn any_loaded(client: &Client) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT EXISTS (SELECT FROM batches WHERE loaded > 0)", &[]).await?.get(0))
+}
