@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium (shows that an image is not broken),
-# Python and Node (make signed links as senders do) and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
+# Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
+# not broken, and use the admin page), Python and Node (make signed links as senders do) and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
@@ -21,6 +21,7 @@ has_any python3 || missing="$missing python3"
 has_any node nodejs || missing="$missing nodejs"
 has_any psql || missing="$missing postgresql-client"
 has_any chromium chromium-browser google-chrome || missing="$missing chromium"
+has_any chromedriver || missing="$missing chromium-driver"
 if [ -z "$missing" ]; then exit 0; fi
 
 if ! command -v apt-get >/dev/null; then

@@ -8,11 +8,14 @@
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `browser`, `first_steps`, `telemetry`: what people see.
+//! - `admin`, `admin_browser`: the admin page, over HTTP and in Chromium (`webdriver`).
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod admin;
+mod admin_browser;
 mod bad_input;
 mod browser;
 mod commands;
@@ -32,3 +35,4 @@ mod recount;
 mod rollup;
 mod support;
 mod telemetry;
+mod webdriver;

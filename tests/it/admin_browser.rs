@@ -1,0 +1,99 @@
+//! The admin page in a real Chromium: what a person does, and pictures of every page to be looked at.
+
+use std::path::PathBuf;
+
+use crate::admin::{PASSWORD, add_user};
+use crate::support::{App, beside};
+use crate::webdriver::Browser;
+
+/// Where the pictures are left.
+fn pictures() -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen.
+fn take(browser: &Browser, name: &str) {
+    for (how, width, is_dark) in
+        [("light", 1180, false), ("dark", 1180, true), ("phone", 390, false), ("phone-dark", 390, true)]
+    {
+        browser.look(width, is_dark);
+        let wide = browser.evaluate("document.documentElement.scrollWidth").as_u64().unwrap();
+        assert!(wide <= u64::from(width), "{name} is {wide} wide on a screen of {width}");
+        browser.screenshot(&pictures().join(format!("{name}-{how}.png")));
+    }
+    browser.look(1180, false);
+}
+
+/// Rows such as a busy site has, so that the pictures show what people see.
+fn fill(app: &App) {
+    app.query(
+        "INSERT INTO site_hours SELECT date_trunc('hour', now()) - n * interval '1 hour', c, \
+             (400 * (c + 1)) / (n + 1) + 20, 300 / (n + 1) + 9 * (c + 1), CASE WHEN c IN (1, 2) THEN 260 / (n + 1) + 7 ELSE 0 END \
+         FROM generate_series(0, 700) n, generate_series(0, 6) c; \
+         INSERT INTO messages (id, name, sent_at, sent_count, last_at, opens, confirmed_opens, possible_opens, hits) \
+         SELECT gen_random_uuid(), CASE WHEN n % 4 = 3 THEN '' ELSE 'Newsletter ' || to_char(now() - n * interval '7 days', 'FMMonth YYYY') END, \
+             now() - n * interval '7 days', CASE WHEN n % 3 = 0 THEN NULL ELSE 12000 - n * 731 END, \
+             now() - n * interval '5 hours', 9000 - n * 600, 5200 - n * 411, 2100 - n * 97, 20000 FROM generate_series(0, 9) n",
+    );
+}
+
+#[test]
+fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
+    let _machine = beside();
+    let app = App::start();
+    let base = format!("http://{}", app.server.settings().admin());
+    let browser = Browser::start();
+    browser.open(&format!("{base}/settings"));
+    browser.wait_for("There is no user yet");
+    take(&browser, "1-no-user");
+    add_user(&app, "ann@example.com", "admin");
+    browser.open(&format!("{base}/settings"));
+    take(&browser, "2-sign-in");
+    assert_eq!(browser.evaluate("document.activeElement.name"), "name");
+    browser.write("#name", "ann@example.com");
+    browser.write("#password", "not the password");
+    browser.click("main button");
+    browser.wait_for("do not go together");
+    take(&browser, "3-sign-in-wrong");
+    // The one complaint there may be: Chromium writes a 401 down as a failed load.
+    assert!(browser.complaints().iter().all(|complaint| complaint.contains("401")));
+    browser.write("#password", PASSWORD);
+    browser.click("main button");
+    browser.wait_for("Running settings");
+    assert_eq!(browser.path(), "/settings", "back to where it was going");
+    assert_eq!(browser.evaluate("document.cookie"), "", "no script sees the cookie");
+
+    browser.click("nav a[href='/']");
+    browser.wait_for("No email was opened yet");
+    take(&browser, "4-overview-empty");
+    fill(&app);
+    browser.open(&format!("{base}/"));
+    browser.wait_for("All is well");
+    take(&browser, "5-overview");
+
+    browser.click("nav a[href='/settings']");
+    browser.wait_for("Running settings");
+    assert_eq!(browser.evaluate("document.querySelector('nav [aria-current]').textContent"), "Settings");
+    browser.write("#name", "Ben <ben@example.com>");
+    browser.write("#new-password", PASSWORD);
+    browser.click("form.panel button");
+    browser.wait_for("The user is added");
+    take(&browser, "6-settings");
+    browser.open(&format!("{base}/nowhere"));
+    take(&browser, "7-not-found");
+    assert!(browser.complaints().iter().all(|complaint| complaint.contains("404")));
+
+    browser.open(&format!("http://localhost.:{}/", app.server.settings().admin().port()));
+    browser.wait_for("ssh -N -L");
+    take(&browser, "8-other-name");
+    browser.open(&format!("{base}/"));
+    browser.click("button.quiet");
+    browser.wait_for("You are signed out");
+    assert_eq!(browser.path(), "/sign-in");
+    browser.open(&format!("{base}/"));
+    assert_eq!(browser.path(), "/sign-in");
+    let complaints = browser.complaints();
+    assert!(complaints.iter().all(|complaint| complaint.contains("421")), "{complaints:?}");
+}
