@@ -3,6 +3,8 @@
 //! Guarantees: no script and nothing inline, so that the policy in [`super::answer`] holds; each page has one heading, landmarks and a
 //! way to skip to its content. Colours and sizes stand in `view/style.css` alone.
 
+pub mod chart;
+
 use std::sync::LazyLock;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -269,6 +271,13 @@ impl Zone {
     #[must_use]
     pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
         at.to_offset(self.0).replace_time(time::Time::MIDNIGHT)
+    }
+
+    /// The date of a time here.
+    #[must_use]
+    pub fn date(self, at: OffsetDateTime) -> String {
+        let format = format_description!("[day padding:none] [month repr:short] [year]");
+        at.to_offset(self.0).format(&format).unwrap_or_default()
     }
 }
 

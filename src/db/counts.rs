@@ -53,6 +53,29 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
     Ok(opens)
 }
 
+/// Hits of each day from `first` on, for so many days of 24 hours: confirmed, possible, machine.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn hits_by_day(client: &Client, first: OffsetDateTime, days: usize) -> Result<Vec<[i64; 3]>, Error> {
+    let select = "SELECT floor(extract(epoch FROM hour - $1) / 86400)::bigint, class, sum(hits)::bigint \
+         FROM site_hours WHERE hour >= $1 GROUP BY 1, 2";
+    let mut by_day = vec![[0; 3]; days];
+    for row in client.query(select, &[&first]).await? {
+        let Some(day) = usize::try_from(row.get::<_, i64>(0)).ok().and_then(|day| by_day.get_mut(day)) else {
+            continue;
+        };
+        let certainty = Class::of(row.get(1)).unwrap_or(Class::Unknown).certainty();
+        let place = match certainty {
+            Certainty::Confirmed => 0,
+            Certainty::Possible => 1,
+            Certainty::Machine => 2,
+        };
+        day[place] += row.get::<_, i64>(2);
+    }
+    Ok(by_day)
+}
+
 /// Whether any hit was ever loaded.
 ///
 /// # Errors

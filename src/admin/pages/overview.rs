@@ -9,11 +9,15 @@ use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::health::{Finding, Weight, findings};
 use crate::admin::refusal::Refusal;
+use crate::admin::view::chart::{Bar, stacked};
 use crate::admin::view::{
     Column, Frame, Tone, Zone, command, counted, empty, notice, number, number_cell, table, time_or,
 };
 use crate::db::counts::{self, Opens};
 use crate::db::messages::{self, Message};
+
+/// Days of the chart.
+const DAYS: usize = 30;
 
 /// Messages that are listed.
 const MESSAGES: i64 = 10;
@@ -27,6 +31,8 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let today = asked.zone.day_of(now);
     let client = admin.client().await?;
     let opens = counts::since(&client, [today, today - Duration::days(6), today - Duration::days(29)]).await?;
+    let first = today - Duration::days(DAYS as i64 - 1);
+    let days = counts::hits_by_day(&client, first, DAYS).await?;
     let listed = messages::latest(&client, MESSAGES).await?;
     let is_counted = opens[2].hits > 0 || !listed.is_empty();
     let is_loaded = is_counted || counts::any_loaded(&client).await?;
@@ -35,6 +41,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (health(admin))
         @if is_counted {
             (cards(opens))
+            (by_day(first, &days, asked.zone))
             (busiest(&listed, asked.zone))
         } @else if is_loaded {
             (empty("Hits are in the database, and not counted yet", html! {
@@ -93,6 +100,21 @@ fn cards([today, week, month]: [Opens; 3]) -> Markup {
             "Confirmed: a person’s mail client, or their mail provider’s proxy on their behalf. Possible: Apple’s privacy protection or something "
             "unknown, where nobody can tell. Machines: scanners, crawlers and prefetches. Each recipient of a message counts once, when it happened first."
         }
+    }
+}
+
+fn by_day(first: OffsetDateTime, days: &[[i64; 3]], zone: Zone) -> Markup {
+    let bars: Vec<Bar> = (0..)
+        .zip(days)
+        .map(|(number, &values)| {
+            let time = zone.date(first + Duration::days(number));
+            let label = time.rsplit_once(' ').map_or(time.as_str(), |(day, _)| day).to_owned();
+            Bar { label, time, values }
+        })
+        .collect();
+    html! {
+        h2 { "Hits by day" }
+        (stacked("Hits of the last 30 days by what fetched them", "hits", &bars))
     }
 }
 
