@@ -13,10 +13,10 @@ pub const BARS_MAX: usize = 180;
 
 /// Sizes in the SVG's own units; it is scaled to the page's width.
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 220.0;
+const HEIGHT: f64 = 234.0;
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 26.0;
-const TOP: f64 = 10.0;
+const TOP: f64 = 24.0;
 
 /// Labels below the bars at most.
 const LABELS_MAX: usize = 8;
@@ -78,7 +78,7 @@ fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64) -> Markup {
                 line.grid x1=(LEFT) x2=(WIDTH) y1=(place_of(y(tick))) y2=(place_of(y(tick))) {}
                 text.tick x=(LEFT - 8.0) y=(place_of(y(tick) + 4.0)) text-anchor="end" { (short(tick)) }
             }
-            text.unit x="4" y=(TOP + 4.0) { (unit) }
+            text.unit x=(LEFT - 8.0) y="10" text-anchor="end" { (unit) }
             @for (place, bar) in bars.iter().enumerate() {
                 @let x = LEFT + slot * place as f64 + (slot - width) / 2.0;
                 g.bar {
