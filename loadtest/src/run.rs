@@ -162,6 +162,7 @@ fn load(options: &Options, running: &Running, server: Option<&Server>) -> anyhow
     };
     println!("\nreconciled with PostgreSQL:\n{comparison}");
     anyhow::ensure!(comparison.is_exact(), "answers and rows differ");
+    anyhow::ensure!(comparison.answered > 0, "nothing was answered, so nothing was tried");
     println!("every answer has its row, once");
     Ok(())
 }

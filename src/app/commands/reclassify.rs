@@ -48,7 +48,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
         db::hits::loaded_since(&session.client, since).await?
     };
     let bar = ProgressBar::new(loaded.max(1)).with_style(ProgressStyle::with_template(
-        "{msg}  {wide_bar}  {human_pos} of about {human_len} hits  {per_sec}  {eta} left",
+        "{msg}  {wide_bar}  {human_pos} of about {human_len} hits  {eta} left",
     )?);
     let mut changes = Changes::open(db).await?;
     let mut agents = Agents::default();
