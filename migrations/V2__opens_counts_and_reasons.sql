@@ -23,6 +23,7 @@ CREATE TABLE messages (
     sent_changed_at  timestamptz
 );
 COMMENT ON TABLE messages IS 'One row a message, made when its first hit is rolled up or when it is named; name, sent_at and sent_count are the sender''s.';
+COMMENT ON COLUMN messages.sent_changed_at IS 'When sent_at was told, by clock_timestamp(): loaders follow it; who writes sent_at by hand sets both.';
 COMMENT ON COLUMN messages.opens IS 'Rows of opens; those neither confirmed nor possible are machines only.';
 -- For the loaders, which follow the times of sending.
 CREATE INDEX messages_sent_changed_at ON messages (sent_changed_at) WHERE sent_changed_at IS NOT NULL;
@@ -106,8 +107,8 @@ CREATE TABLE words (
 );
 COMMENT ON TABLE words IS 'Names of classes, rules, networks and clients; for a rule its class and the sentence that explains it.';
 
-DROP VIEW hits_readable;
-CREATE VIEW hits_readable AS
+-- Replaced in place: reports that people built on it stay, and so does who may read it.
+CREATE OR REPLACE VIEW hits_readable AS
 SELECT
     h.at,
     h.image,

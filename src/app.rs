@@ -94,7 +94,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         ip_privacy: config.ip_privacy,
         connections_max,
         networks: ArcSwap::from_pointee(networks),
-        namespace: ArcSwapOption::from(namespace::read(&kept_namespace).map(Arc::new)),
+        namespace: ArcSwapOption::from(namespace::read(&kept_namespace, &db).map(Arc::new)),
         signing_keys: config.signing_keys.clone(),
         require_signed: config.require_signed,
     });

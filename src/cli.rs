@@ -45,8 +45,8 @@ Examples:
 const LINK_AFTER_HELP: &str = "\
 Examples:
   pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient 4711
-  PIXELD_SIGNING_KEYS=1:$(openssl rand -base64 32) pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 \\
-      --message may-news --recipient jane@example.com --sent-at now";
+  pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient jane@example.com \\
+      --sent-at now     (signed: with the PIXELD_SIGNING_KEYS that `pixeld serve` has)";
 
 const NAMESPACE_AFTER_HELP: &str = "\
 Examples:
@@ -241,6 +241,7 @@ mod tests {
             "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 0",
             "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 4294967296",
             "message set",
+            "message set may",
             "message set may --sent-count -1",
             "networks",
             "--sample",

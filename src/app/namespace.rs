@@ -1,10 +1,15 @@
 //! Keeps the namespace of keys on disk, so that a node that starts while the database is down knows it.
+//!
+//! Beside it stands a digest of the database's URL: a data directory that is used with another database later must not
+//! make ids of the first one's.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use sha2::{Digest, Sha256};
 
 use crate::db::{Database, DbError, installation};
 use crate::edge::Edge;
@@ -14,11 +19,18 @@ use crate::link::key::Namespace;
 /// Wait before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What is kept; nothing where nothing is, or it is no UUID.
+/// What is kept of this database; nothing where nothing is.
 #[must_use]
-pub fn read(path: &Path) -> Option<Namespace> {
+pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
-    text.trim().parse().ok().map(Namespace)
+    let (namespace, target) = text.trim().split_once(' ')?;
+    (target == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
+}
+
+/// Tells databases apart, and no password.
+fn digest(db: &Database) -> String {
+    let digest = Sha256::digest(db.url_for_people().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Asks the database once it is `ready`, tells the edge, and keeps the answer.
@@ -35,11 +47,11 @@ pub async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Futu
     match before.as_deref() {
         Some(before) if *before == namespace => return,
         Some(_) => tracing::warn!(
-            "the data directory had the namespace of another installation: hits of keyed links that came since the start have ids of it"
+            "the namespace of the database has changed: hits of keyed links that came since the start have ids of the former"
         ),
         None => {}
     }
-    let kept = tokio::task::spawn_blocking(move || write(&path, namespace)).await;
+    let kept = tokio::task::spawn_blocking(move || write(&path, namespace, &digest(&db))).await;
     if let Ok(Err(error)) = kept {
         tracing::warn!(%error, "the namespace of keys could not be kept on disk");
     }
@@ -50,10 +62,10 @@ async fn ask(db: &Database) -> Result<Namespace, DbError> {
     Ok(installation::namespace(&session.client).await?)
 }
 
-fn write(path: &Path, namespace: Namespace) -> io::Result<()> {
+fn write(path: &Path, namespace: Namespace, target: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
-    writeln!(file, "{}", namespace.0)?;
+    writeln!(file, "{} {target}", namespace.0)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     sync_parent(path)

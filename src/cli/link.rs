@@ -1,6 +1,6 @@
 //! Links, keys and messages: what `pixeld link`, `namespace` and `message` take.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use uuid::Uuid;
 
 use super::value::{parse_id, parse_time};
@@ -54,6 +54,7 @@ pub enum MessageCommand {
 
 /// What `pixeld message set` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group = ArgGroup::new("told").required(true).multiple(true).args(["name", "sent_at", "sent_count"]))]
 pub struct MessageSetArgs {
     /// The message: a UUID, or the key that its links have.
     #[arg(value_name = "UUID|KEY")]

@@ -44,20 +44,30 @@ pub struct Change {
     pub sent_count: Option<i64>,
 }
 
-/// Tells of a message; one that nobody opened yet is made.
+/// Tells of a message; one that nobody opened yet is made. Says whether it has hits.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn change(client: &Client, id: Uuid, change: &Change) -> Result<(), Error> {
+pub async fn change(client: &Client, id: Uuid, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.map(|seconds| at(i64::from(seconds) * 1_000_000));
     let upsert = "INSERT INTO messages AS m (id, name, sent_at, sent_count, sent_changed_at) \
                   VALUES ($1, coalesce($2, ''), $3, $4, CASE WHEN $3::timestamptz IS NOT NULL THEN clock_timestamp() END) \
                   ON CONFLICT (id) DO UPDATE SET name = coalesce($2, m.name), sent_at = coalesce($3, m.sent_at), \
                       sent_count = coalesce($4, m.sent_count), \
-                      sent_changed_at = coalesce(excluded.sent_changed_at, m.sent_changed_at)";
+                      sent_changed_at = coalesce(excluded.sent_changed_at, m.sent_changed_at) \
+                  RETURNING hits > 0";
     let parameters: [&(dyn ToSql + Sync); 4] = [&id, &change.name, &sent_at, &change.sent_count];
-    client.execute(upsert, &parameters).await?;
-    Ok(())
+    Ok(client.query_one(upsert, &parameters).await?.get(0))
+}
+
+/// Seconds since a time of sending was last told; nothing where none ever was.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn since_told_s(client: &Client) -> Result<Option<f64>, Error> {
+    let age = "SELECT extract(epoch FROM clock_timestamp() - max(sent_changed_at))::float8 FROM messages \
+               WHERE sent_changed_at IS NOT NULL";
+    Ok(client.query_one(age, &[]).await?.get(0))
 }
 
 /// A message and its counts, for people.

@@ -124,6 +124,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_upgrade_keeps_what_people_built_on_the_view_and_who_may_read_it() {
+        let (_dir, database, lease) = start().await;
+        let mut session = database.connect("test").await.unwrap();
+        let first = built_in::migrations::runner().set_target(refinery::Target::Version(1));
+        first.run_async(&mut session.client).await.unwrap();
+        session
+            .client
+            .batch_execute(
+                "CREATE ROLE reporter; GRANT SELECT ON hits_readable TO reporter; \
+                 CREATE VIEW report AS SELECT at, class FROM hits_readable",
+            )
+            .await
+            .unwrap();
+        run(&database).await.unwrap();
+        let kept = "SELECT has_table_privilege('reporter', 'hits_readable', 'SELECT') AND count(*) = 0 FROM report";
+        assert!(session.client.query_one(kept, &[]).await.unwrap().get::<_, bool>(0));
+        let last = "SELECT attname = 'client' FROM pg_attribute WHERE attrelid = 'hits_readable'::regclass ORDER BY attnum DESC LIMIT 1";
+        assert!(session.client.query_one(last, &[]).await.unwrap().get::<_, bool>(0));
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn the_schema_is_what_the_loader_and_people_count_on() {
         let (_dir, database, lease) = start().await;
         run(&database).await.unwrap();

@@ -11,6 +11,9 @@
 //! it is not an image; anything wrong behind a proper image id is malformed ids: the image is served, and nothing recorded.
 //! Under `/o/`, all that is no valid token is forged.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use crate::link::key::{self, Key, KeyError};
@@ -104,7 +107,9 @@ fn keyed(rest: &str) -> Route<'_> {
             }
         }
         // A merge tag may hold a slash, as in `*|DATE:d/m/y|*`.
-        _ if key::has_merge_tag(keys.as_bytes()) => Ids::Unmerged,
+        _ if key::has_merge_tag(keys.as_bytes()) || key::has_merge_tag(&Cow::from(percent_decode_str(keys))) => {
+            Ids::Unmerged
+        }
         _ => Ids::Malformed,
     };
     Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
@@ -249,6 +254,7 @@ mod tests {
             (format!("/t/{id}/May/*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}/%7B%7Bid%7D%7D/4711.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}/*|DATE:d/m/y|*/4711.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/*%7CDATE:d/m/y%7C*/4711.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}//*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}//4711.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/.gif"), pixel(image, Ids::Malformed)),

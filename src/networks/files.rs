@@ -66,8 +66,8 @@ pub enum FileError {
 #[derive(Debug, Default)]
 pub struct Lists {
     lists: BTreeMap<Network, List>,
-    /// Files that were refused, as they were then.
-    refused: HashMap<PathBuf, Seen>,
+    /// Files that were refused, as they were then; nothing where the disk refused them.
+    refused: HashMap<PathBuf, Option<Seen>>,
 }
 
 #[derive(Debug)]
@@ -104,32 +104,43 @@ impl Lists {
             if path.extension().is_none_or(|extension| extension != "txt") {
                 continue;
             }
-            let seen = fs::metadata(&path).and_then(|meta| Ok((meta.modified()?, meta.len())));
-            let seen = match seen {
-                Ok(seen) => seen,
-                Err(source) => {
-                    errors.push(FileError::Read { path, source });
-                    continue;
-                }
-            };
             let network = path.file_stem().and_then(|stem| stem.to_str()).and_then(Network::of_name);
+            // Whatever is wrong with the file now, its list stays while it is there.
             there.extend(network);
-            let is_known = network.and_then(|network| self.lists.get(&network)).is_some_and(|list| list.seen == seen);
-            if is_known || self.refused.get(&path) == Some(&seen) {
+            let seen = fs::metadata(&path).and_then(|meta| {
+                // A pipe would be waited for for ever.
+                if !meta.is_file() {
+                    return Err(io::Error::other("it is no file"));
+                }
+                Ok((meta.modified()?, meta.len()))
+            });
+            let seen = seen.map_err(|source| FileError::Read { path: path.clone(), source });
+            let is_known = seen.as_ref().is_ok_and(|seen| {
+                network.and_then(|network| self.lists.get(&network)).is_some_and(|list| list.seen == *seen)
+                    || self.refused.get(&path) == Some(&Some(*seen))
+            });
+            if is_known {
                 continue;
             }
-            match network
-                .ok_or_else(|| FileError::Name { path: path.clone() })
-                .and_then(|network| Ok((network, read(&path)?)))
-            {
-                Ok((network, prefixes)) => {
+            let list = seen.and_then(|seen| {
+                let network = network.ok_or_else(|| FileError::Name { path: path.clone() })?;
+                Ok((network, List { prefixes: read(&path)?, seen }))
+            });
+            match list {
+                Ok((network, list)) => {
                     self.refused.remove(&path);
-                    self.lists.insert(network, List { prefixes, seen });
+                    self.lists.insert(network, list);
                     changed = true;
                 }
                 Err(error) => {
-                    self.refused.insert(path, seen);
-                    errors.push(error);
+                    // What the disk refuses may be mended without a trace in the file, so it is tried again, and told once.
+                    let seen = match &error {
+                        FileError::Read { .. } => None,
+                        _ => fs::metadata(&path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len()))),
+                    };
+                    if self.refused.insert(path, seen) != Some(seen) {
+                        errors.push(error);
+                    }
                 }
             }
         }
@@ -295,6 +306,13 @@ mod tests {
         write("198.51.100.0/24\n198.51.101.0/24\n");
         assert!(lists.read_changes(folder.path()).0);
         assert_eq!(of(&lists, "192.0.2.1"), None);
+        assert_eq!(of(&lists, "198.51.100.1"), Some(Network::Scanners));
+        // One that cannot be looked at keeps its list, too, and is told of once.
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("nowhere", &file).unwrap();
+        let (changed, errors) = lists.read_changes(folder.path());
+        assert!(!changed && errors.len() == 1, "{errors:?}");
+        assert_eq!(lists.read_changes(folder.path()).1.len(), 0, "told once");
         assert_eq!(of(&lists, "198.51.100.1"), Some(Network::Scanners));
         fs::write(folder.path().join("unheard_of.txt"), "192.0.2.0/24\n").unwrap();
         let (_, errors) = lists.read_changes(folder.path());

@@ -44,8 +44,9 @@ pub fn published() -> Vec<Published> {
     let list = |network, url: &str, format| Published { network, url: url.to_owned(), format };
     vec![
         list(Network::Apple, "https://mask-api.icloud.com/egress-ip-ranges.csv", Format::Csv),
-        list(Network::Google, "https://www.gstatic.com/ipranges/goog.json", Format::GoogleJson),
+        // Google's own list holds its cloud's customers too, and only this one tells them apart: it comes first.
         list(Network::GoogleCloud, "https://www.gstatic.com/ipranges/cloud.json", Format::GoogleJson),
+        list(Network::Google, "https://www.gstatic.com/ipranges/goog.json", Format::GoogleJson),
         list(Network::Amazon, "https://ip-ranges.amazonaws.com/ip-ranges.json", Format::AmazonJson),
     ]
 }
@@ -55,6 +56,9 @@ pub fn published() -> Vec<Published> {
 /// # Errors
 /// Why the old list stays.
 pub fn update(folder: &Path, list: &Published) -> anyhow::Result<usize> {
+    if list.network == Network::Google && !folder.join("google_cloud.txt").exists() {
+        anyhow::bail!("{}: without the list of Google Cloud, its customers would pass for Google", list.url);
+    }
     let text = fetch(&list.url)?;
     let prefixes = read(&text, list.format).map_err(|error| anyhow::anyhow!("{}: {error}", list.url))?;
     let name = list.network.name();
@@ -112,7 +116,8 @@ fn collect(text: &str, lists: &[(&str, &[&str])], prefixes: &mut Vec<IpNet>) -> 
 fn replace(path: &Path, url: &str, prefixes: &[IpNet]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let fresh = path.with_extension("new");
+    // Its own, where two update at once.
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = io::BufWriter::new(File::create(&fresh)?);
     writeln!(file, "# From {url}; `pixeld networks update` replaces this file.")?;
     for prefix in prefixes {

@@ -216,6 +216,14 @@ const INSTEAD: &[(&str, Option<&str>)] = &[
     ("Sonic", Some("(^|[^A-Za-z])Sonic/|RankSonic")),
     ("Butterfly", Some("Butterfly/")),
     ("Fever", Some("Fever/")),
+    ("Sogou", Some("Sogou (web|inst|Pic|head|Orion|News|blog)")),
+    ("008\\/", Some("(^|[ ;])008/")),
+    ("Fluid", None),
+    ("Expanse", Some("^Expanse")),
+    ("Magellan", Some("Magellan/|^Magellan")),
+    ("Viber", Some("^Viber")),
+    // The sender's own cache in front of pixeld, which hides who asked: nothing is known then.
+    ("Amazon CloudFront", None),
 ];
 
 /// The patterns of the package crawler-user-agents. Those of mail proxies and programs never come so far.
@@ -244,7 +252,10 @@ impl Agent {
         if text == "Mozilla/5.0" {
             return Agent { kind: Kind::BareMozilla, client: Client::AppleHidden };
         }
-        if let Some(agent) = named(text) {
+        if let Some(agent) = named(text)
+            // A crawler may put a mail program's name on.
+            && (agent.kind != Kind::MailClient || !is_crawler(text))
+        {
             return agent;
         }
         // Programs of older Macs ask through the system's own library.
@@ -254,11 +265,15 @@ impl Agent {
                 return Agent { kind: Kind::MailClient, client };
             }
         }
-        if CRAWLERS.as_ref().is_some_and(|crawlers| crawlers.is_match(text)) {
+        if is_crawler(text) {
             return Agent { kind: Kind::Bot, client: Client::Unknown };
         }
         browser(text).unwrap_or(Agent { kind: Kind::Other, client: Client::Unknown })
     }
+}
+
+fn is_crawler(text: &str) -> bool {
+    CRAWLERS.as_ref().is_some_and(|crawlers| crawlers.is_match(text))
 }
 
 fn named(text: &str) -> Option<Agent> {

@@ -38,6 +38,7 @@ pub fn classify(evidence: &Evidence) -> Rule {
     let used_for = network.map(Network::used_for);
     let within = |seconds: i64| since_sent_s.is_some_and(|since| (-CLOCKS_DIFFER_S..seconds).contains(&since));
     let is_microsoft = network == Some(Network::Microsoft);
+    let is_early_there = (is_microsoft || used_for == Some(Use::Hosting)) && within(EARLY_S);
     match agent.kind {
         Kind::GmailPrefetch => Rule::GmailPrefetch,
         Kind::PrefetchProxy => Rule::PrefetchProxy,
@@ -51,8 +52,9 @@ pub fn classify(evidence: &Evidence) -> Rule {
         _ if used_for == Some(Use::Gateway) => Rule::ScannerNetwork,
         Kind::BareMozilla => Rule::BareMozilla,
         Kind::Bot => Rule::Bot,
+        Kind::MailClient if is_early_there => Rule::MailClientEarly,
         Kind::MailClient => Rule::MailClient,
-        Kind::Browser if (is_microsoft || used_for == Some(Use::Hosting)) && within(EARLY_S) => Rule::ScannerEarly,
+        Kind::Browser if is_early_there => Rule::ScannerEarly,
         Kind::Browser if is_microsoft => Rule::BrowserAtMicrosoft,
         Kind::Browser if used_for == Some(Use::Hosting) => Rule::BrowserInDataCentre,
         Kind::Browser if within(AT_ONCE_S) => Rule::BrowserAtOnce,
@@ -104,6 +106,8 @@ mod tests {
         assert_eq!(judged(CHROME, None, Some(-5)), Rule::BrowserAtOnce);
         assert_eq!(judged(CHROME, None, Some(-CLOCKS_DIFFER_S - 1)), Rule::Browser);
         assert_eq!(judged(OUTLOOK, None, Some(1)), Rule::MailClient);
+        assert_eq!(judged(OUTLOOK, Some(Network::Amazon), Some(1)), Rule::MailClientEarly);
+        assert_eq!(judged(OUTLOOK, Some(Network::Amazon), Some(EARLY_S)), Rule::MailClient);
         assert_eq!(judged(CHROME, Some(Network::Amazon), Some(EARLY_S - 1)), Rule::ScannerEarly);
         assert_eq!(judged(CHROME, Some(Network::Amazon), Some(EARLY_S)), Rule::BrowserInDataCentre);
         assert_eq!(judged(CHROME, Some(Network::Amazon), None), Rule::BrowserInDataCentre);

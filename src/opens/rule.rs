@@ -97,6 +97,8 @@ rules! {
         "A browser within seconds of sending, sooner than people read: perhaps a scanner that hides itself.",
     BrowserAtMicrosoft = 64 "browser_at_microsoft" Unknown [UserAgent, Network]
         "A browser's user agent from Microsoft's mail network: Outlook's image proxy for a reader, or Safe Links.",
+    MailClientEarly = 65 "mail_client_early" Unknown [UserAgent, Network, SinceSent]
+        "A mail program's user agent from a data centre or Microsoft's mail network, within a minute of sending: a reader, or a gateway that hides itself.",
     NoUserAgent = 70 "no_user_agent" Unknown []
         "It did not say what it is.",
     NothingKnown = 71 "nothing_known" Unknown [UserAgent]
@@ -165,7 +167,7 @@ mod tests {
             told.join(", "),
             "0 not_judged, 10 gmail_proxy, 11 gmail_proxy_elsewhere, 12 mail_proxy, 13 mail_proxy_unsure, 20 apple_privacy, 21 bare_mozilla, \
              30 gmail_prefetch, 31 prefetch_header, 32 prefetch_proxy, 40 scanner_agent, 41 scanner_network, 42 scanner_early, 50 bot, \
-             60 mail_client, 61 browser, 62 browser_in_data_centre, 63 browser_at_once, 64 browser_at_microsoft, 70 no_user_agent, 71 nothing_known"
+             60 mail_client, 61 browser, 62 browser_in_data_centre, 63 browser_at_once, 64 browser_at_microsoft, 65 mail_client_early, 70 no_user_agent, 71 nothing_known"
         );
     }
 }

@@ -150,6 +150,13 @@ fn a_key_is_one_recipient_in_every_spelling_and_the_namespace_command_names_it()
         let rows = format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient = '{recipient}'");
         assert_eq!(app.number(&rows), 2, "{recipient}");
     }
+    // A data directory that was another database's before changes nothing of it.
+    let mut moved = settings.clone();
+    moved.data_dir = app.dir.path().join("moved");
+    std::fs::create_dir(&moved.data_dir).unwrap();
+    std::fs::write(moved.data_dir.join("namespace"), format!("{} 0123456789abcdef\n", Uuid::new_v4())).unwrap();
+    assert_eq!(moved.run(&["namespace"]).unwrap().trim(), namespace.to_string());
+    assert_eq!(moved.run(&["message", "set", "May", "--name", "News"]).unwrap().trim(), message);
 }
 
 #[test]

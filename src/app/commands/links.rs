@@ -57,18 +57,27 @@ pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The namespace as this node keeps it, else as the database has it.
-pub(super) async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
-    if let Some(namespace) = kept::read(&DataDir::look(&config.data_dir).namespace()) {
-        return Ok(namespace);
-    }
+/// The namespace as the database has it; as this node keeps it only where the database cannot be asked, and said so.
+async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
     let asked = async {
-        let session = db.connect("pixeld namespace").await?;
-        anyhow::Ok(db::installation::namespace(&session.client).await?)
+        let lease = database::open(&db).await?;
+        let asked = async {
+            let session = db.connect("pixeld namespace").await?;
+            anyhow::Ok(db::installation::namespace(&session.client).await?)
+        };
+        let asked = asked.await;
+        lease.release().await?;
+        asked
     };
-    let asked = asked.await;
-    lease.release().await?;
-    asked
+    match asked.await {
+        Ok(namespace) => Ok(namespace),
+        Err(error) => match kept::read(&DataDir::look(&config.data_dir).namespace(), &db) {
+            Some(namespace) => {
+                eprintln!("the database cannot be asked ({error:#}); this is what this node keeps");
+                Ok(namespace)
+            }
+            None => Err(error),
+        },
+    }
 }

@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use anyhow::Context;
+use uuid::Uuid;
 
-use super::links::known_namespace;
 use crate::app::database;
 use crate::cli::MessageSetArgs;
 use crate::config::Config;
 use crate::db::messages::{self, Change};
-use crate::db::{Database, DbError};
+use crate::db::{Database, DbError, installation};
 use crate::link::key::Key;
 
 /// Messages that are listed at most.
@@ -21,18 +21,23 @@ const LISTED_MAX: i64 = 50;
 /// Where the key can be none, or as PostgreSQL says.
 pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
-    let id = known_namespace(config).await?.id_of(&key);
-    anyhow::ensure!(!id.is_nil(), "the nil UUID means \"none\" and cannot be a message");
+    anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
     let change = Change { name: args.name.clone(), sent_at_s: args.sent_at, sent_count: args.sent_count };
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let changed = async {
         let session = db.connect("pixeld message").await?;
-        Ok::<_, DbError>(messages::change(&session.client, id, &change).await?)
+        // Of this database, whatever this node keeps: a name under another one's id would be nobody's.
+        let id = installation::namespace(&session.client).await?.id_of(&key);
+        let had_hits = messages::change(&session.client, id, &change).await?;
+        Ok::<_, DbError>((id, had_hits))
     };
     let changed = changed.await;
     lease.release().await?;
-    changed?;
+    let (id, had_hits) = changed?;
+    if !had_hits {
+        eprintln!("this message has no hits yet");
+    }
     println!("{id}");
     Ok(())
 }
@@ -56,7 +61,7 @@ pub async fn message_list(config: &Config) -> anyhow::Result<()> {
     writeln!(out, "{id:<36}  {confirmed:>9}  {possible:>9}  {machine:>9}  {hits:>9}  {sent:>9}  name")?;
     for message in listed? {
         let sent = message.sent_count.map_or("?".to_owned(), |count| count.to_string());
-        let (id, name) = (message.id, &message.name);
+        let (id, name) = (message.id, message.name.escape_debug());
         let (confirmed, possible, machine, hits) = (message.confirmed, message.possible, message.machine, message.hits);
         writeln!(out, "{id:<36}  {confirmed:>9}  {possible:>9}  {machine:>9}  {hits:>9}  {sent:>9}  {name}")?;
     }

@@ -21,6 +21,10 @@ const AGENTS_MAX: usize = 100_000;
 /// Between two chunks, so that whoever waits for the lock meanwhile (a rollup, an erasure) gets it.
 const CHUNK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Within this time after a time of sending was told, loaders judge by it: they look once a second, and bring what they judged
+/// before within another two.
+const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
+
 /// `pixeld reclassify`: partition by partition, from the one that holds `since` on. Each chunk is a transaction of its own, so
 /// that it may be stopped at any time and begun again.
 ///
@@ -45,6 +49,7 @@ pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyho
 async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Result<(u64, u64)> {
     let loaded = {
         let session = db.connect("pixeld reclassify").await?;
+        wait_for_loaders(&session.client).await?;
         db::hits::loaded_since(&session.client, since).await?
     };
     let bar = ProgressBar::new(loaded.max(1)).with_style(ProgressStyle::with_template(
@@ -71,6 +76,15 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
     }
     bar.finish_and_clear();
     Ok((seen, changed))
+}
+
+/// A time of sending that was just told is not known to every loader yet: what they judge without it must be in before hits
+/// are judged again.
+async fn wait_for_loaders(client: &tokio_postgres::Client) -> anyhow::Result<()> {
+    if let Some(age_s) = db::messages::since_told_s(client).await? {
+        tokio::time::sleep(LOADERS_FOLLOW.saturating_sub(Duration::from_secs_f64(age_s.max(0.0)))).await;
+    }
+    Ok(())
 }
 
 /// What user agents say, by their ids.

@@ -15,6 +15,12 @@ use crate::ingest::spool::reader::Chunk;
 use crate::ingest::spool::recovery::{copy_aside, quarantine};
 use crate::metrics::DropReason;
 
+/// The longest time that one batch's hits lie apart, in µs.
+const SPAN_MAX_US: i64 = 3_600_000_000;
+
+/// Batches of one chunk at most, for that reason.
+const SPANS_MAX: usize = 32;
+
 /// Consecutive numbers of one spool: some missing, then hits.
 #[derive(Debug, Clone, Copy)]
 struct Piece<'a> {
@@ -65,7 +71,8 @@ impl Loader {
         let mut missing = chunk.missing;
         let mut first_seq = chunk.first_seq;
         // Ranges of hits still to bring, the next one last.
-        let mut ranges = Vec::from([(0, hits.len())]);
+        let mut ranges = spans(&hits);
+        ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let piece = Piece { first_seq, missing, hits: &hits[from..to] };
             match self.bring(at, piece).await? {
@@ -226,6 +233,24 @@ impl Loader {
     }
 }
 
+/// Ranges of hits that lie within [`SPAN_MAX_US`] of each other, so that no batch spans days: who looks for a batch's hits
+/// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds the rest.
+fn spans(hits: &[Hit<'_>]) -> Vec<(usize, usize)> {
+    let mut spans = Vec::new();
+    let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);
+    for (at, hit) in hits.iter().enumerate() {
+        let (wider, later) = (earliest.min(hit.at_us), latest.max(hit.at_us));
+        if at > from && later.saturating_sub(wider) > SPAN_MAX_US && spans.len() + 1 < SPANS_MAX {
+            spans.push((from, at));
+            (from, earliest, latest) = (at, hit.at_us, hit.at_us);
+        } else {
+            (earliest, latest) = (wider, later);
+        }
+    }
+    spans.push((from, hits.len()));
+    spans
+}
+
 /// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
 /// slow server never meets would try the same batch for ever.
 async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
@@ -239,4 +264,37 @@ async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) ->
 /// The server's own words, without the row that they may quote: it holds an address and ids.
 fn said_by(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spans_of(hours: &[i64]) -> Vec<(usize, usize)> {
+        let hit = |&hour: &i64| Hit {
+            at_us: hour * SPAN_MAX_US,
+            sent_at_s: 0,
+            image: Uuid::nil(),
+            message: Uuid::nil(),
+            recipient: Uuid::nil(),
+            network: 0,
+            prefetch: false,
+            address: None,
+            keys: None,
+            user_agent: "",
+        };
+        spans(&hours.iter().map(hit).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn no_batch_spans_more_than_an_hour_and_none_is_left_out() {
+        assert_eq!(spans_of(&[]), [(0, 0)]);
+        assert_eq!(spans_of(&[5, 5, 6, 6]), [(0, 4)]);
+        assert_eq!(spans_of(&[5, 6, 7, 8, 20]), [(0, 2), (2, 4), (4, 5)]);
+        assert_eq!(spans_of(&[20, 5, 5, 21]), [(0, 1), (1, 3), (3, 4)]);
+        let jumping: Vec<i64> = (0..1000).map(|n| n % 2 * 10).collect();
+        let spans = spans_of(&jumping);
+        assert_eq!(spans.len(), SPANS_MAX);
+        assert!(spans.windows(2).all(|pair| pair[0].1 == pair[1].0) && spans[SPANS_MAX - 1].1 == 1000);
+    }
 }
