@@ -2,7 +2,7 @@
 //! were sent.
 //!
 //! Bounded: when a memory is full it is emptied, and the next batches ask again; of the times of sending, the
-//! [`SENT_MAX`] told last are remembered. A time that is told shows within about a second.
+//! [`SENT_MAX`] told last are remembered at least. A time that is told shows within about a second.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const USER_AGENTS_MAX: usize = 20_000;
 /// Images remembered at most.
 const IMAGES_MAX: usize = 100_000;
 
-/// Messages whose time of sending is remembered at most.
+/// Messages whose time of sending is asked for at once at most; twice as many are remembered.
 const SENT_MAX: usize = 100_000;
 
 /// How often it is asked which times of sending were told.
@@ -74,7 +74,8 @@ impl Known {
         if self.sent_till.is_some_and(|(_, asked)| asked.elapsed() < SENT_PAUSE) {
             return Ok(());
         }
-        if self.sent.len() > SENT_MAX {
+        // Twice as many, so that beyond the bound not every look asks for all of them again.
+        if self.sent.len() > 2 * SENT_MAX {
             self.sent.clear();
             self.sent_till = None;
         }

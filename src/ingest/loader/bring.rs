@@ -269,20 +269,10 @@ fn said_by(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::spool::fixture::carrying;
 
     fn spans_of(hours: &[i64]) -> Vec<(usize, usize)> {
-        let hit = |&hour: &i64| Hit {
-            at_us: hour * SPAN_MAX_US,
-            sent_at_s: 0,
-            image: Uuid::nil(),
-            message: Uuid::nil(),
-            recipient: Uuid::nil(),
-            network: 0,
-            prefetch: false,
-            address: None,
-            keys: None,
-            user_agent: "",
-        };
+        let hit = |&hour: &i64| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") };
         spans(&hours.iter().map(hit).collect::<Vec<_>>())
     }
 
