@@ -9,6 +9,7 @@
 //! - [`images`]: which images exist and their bytes, cached; kept in step with PostgreSQL.
 //! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
 //! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
+//! - [`privacy`]: people who asked not to be recorded or to be forgotten, as keyed hashes.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
 //! - [`admin`]: the private listener: pages, metrics, health. Sees `db`, `metrics` and `opens`; never `edge` or `ingest`.
 //! - [`app`]: the only place where these are wired together; start order and drain order.
@@ -26,6 +27,7 @@ pub mod link;
 pub mod metrics;
 pub mod networks;
 pub mod opens;
+pub mod privacy;
 pub mod shutdown;
 pub mod telemetry;
 

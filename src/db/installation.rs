@@ -4,6 +4,7 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::link::key::Namespace;
+use crate::privacy::PrivacyKey;
 
 /// The key of throttle fingerprints.
 ///
@@ -21,11 +22,19 @@ pub async fn namespace(client: &Client) -> Result<Namespace, Error> {
     Ok(Namespace(Uuid::from_bytes(secret(client, "key_namespace").await?)))
 }
 
-/// The first 16 bytes of a secret.
-async fn secret(client: &Client, name: &str) -> Result<[u8; 16], Error> {
+/// What recipients are hashed under on lists that name nobody.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
+    Ok(PrivacyKey(secret(client, "privacy_key").await?))
+}
+
+/// The first bytes of a secret.
+async fn secret<const N: usize>(client: &Client, name: &str) -> Result<[u8; N], Error> {
     let row = client.query_one("SELECT secret FROM installation WHERE name = $1", &[&name]).await?;
     let secret: &[u8] = row.get(0);
-    let mut bytes = [0; 16];
+    let mut bytes = [0; N];
     bytes.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
     Ok(bytes)
 }

@@ -1,0 +1,41 @@
+//! What people may ask of a sender: not to be recorded, to be forgotten, to see what is held.
+//!
+//! Guarantees: a list of people who asked holds keyed hashes ([`RecipientHash`]) and no ids, so that it may outlive an erasure and
+//! tells whoever reads it nothing without the installation's key. Gives up: going back from a hash to an id; who needs that
+//! hashes every id that is there.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The installation's key for these hashes: 32 random bytes.
+#[derive(Clone)]
+pub struct PrivacyKey(pub [u8; 32]);
+
+/// A recipient on such a list: the first 16 bytes of `sha256(key || id)`; in SQL
+/// `substring(sha256(key || uuid_send(recipient)) FOR 16)`. Key and id have fixed lengths, so that no HMAC is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecipientHash(pub [u8; 16]);
+
+impl PrivacyKey {
+    /// The hash of a recipient's id.
+    #[must_use]
+    pub fn hash(&self, recipient: Uuid) -> RecipientHash {
+        let digest = Sha256::new().chain_update(self.0).chain_update(recipient.as_bytes()).finalize();
+        let mut hash = [0; 16];
+        hash.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        RecipientHash(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_that_of_sql() {
+        // SELECT substring(sha256(decode(repeat('01', 32), 'hex') || uuid_send('00000000-0000-4000-8000-000000000001')) FOR 16);
+        let hash = PrivacyKey([1; 32]).hash(Uuid::from_u128(0x4000_8000_0000_0000_0001));
+        let text: String = hash.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "eb20d3fcfe5322a3c1358c3666530cda");
+    }
+}
