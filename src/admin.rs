@@ -1,7 +1,7 @@
 //! The private listener: the admin page, and metrics and health for those who run pixeld.
 //!
 //! Guarantees: before a page looks at a request, [`guard`] has seen that it came under our own name and, if it changes something,
-//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`]; pages hold at most
+//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`], or [`UPLOAD_WAIT`] with a file; pages hold at most
 //! [`CLIENTS_MAX`] connections of the pool, so that they never keep an image waiting for one. Gives up: scripts in the browser; pages work
 //! without any.
 //!
@@ -9,7 +9,7 @@
 //! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.
 //! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
-//! - [`asked`], [`answer`], [`refusal`]: what a page takes and gives.
+//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
 //! - [`probes`]: what monitoring asks.
 
@@ -25,10 +25,12 @@ pub mod refusal;
 pub mod route;
 pub mod session;
 pub mod throttle;
+pub mod upload;
 pub mod view;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +42,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
+use crate::link::token::SigningKeys;
 use crate::metrics::Metrics;
 use answer::Answer;
 use asked::{Asked, Fields};
@@ -49,16 +52,28 @@ use refusal::Refusal;
 use route::{Access, Found, Handler};
 use session::Token;
 use throttle::SignInThrottle;
+use upload::Upload;
 use view::Zone;
 
 /// How long a request may take, its body and its page together.
 pub const REQUEST_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a file may take to come, and to be answered: a million rows over a slow line.
+pub const UPLOAD_WAIT: Duration = Duration::from_secs(900);
 
 /// Connections to the database that pages use at a time; the pool has more, which are for images.
 pub const CLIENTS_MAX: usize = 2;
 
 /// Finds the client's address in the peer's and a request's headers.
 pub type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
+
+/// What links begin with and are signed with.
+pub struct Links {
+    /// `PIXELD_BASE_URL`.
+    pub base_url: String,
+    /// `PIXELD_SIGNING_KEYS`.
+    pub signing_keys: SigningKeys,
+}
 
 /// What the private listener is made of.
 pub struct AdminOptions {
@@ -72,6 +87,10 @@ pub struct AdminOptions {
     pub base_url: String,
     /// The running settings, for people.
     pub settings: Vec<(&'static str, String)>,
+    /// What links are made of.
+    pub links: Links,
+    /// Where a file may lie while it is answered.
+    pub data_dir: PathBuf,
     /// How a command of this pixeld is begun in a shell.
     pub program: String,
     /// Whose request it is.
@@ -85,6 +104,10 @@ pub struct Admin {
     listen: SocketAddr,
     sites: Sites,
     settings: Vec<(&'static str, String)>,
+    #[expect(dead_code, reason = "the pages that make links come next")]
+    links: Links,
+    #[expect(dead_code, reason = "the pages that answer with files come next")]
+    data_dir: PathBuf,
     program: String,
     client_address: ClientAddress,
     clients: Arc<Semaphore>,
@@ -110,13 +133,16 @@ impl Admin {
     /// A private listener that nobody has asked yet.
     #[must_use]
     pub fn new(options: AdminOptions) -> Admin {
-        let AdminOptions { metrics, db, listen, base_url, settings, program, client_address } = options;
+        let AdminOptions { metrics, db, listen, base_url, settings, links, data_dir, program, client_address } =
+            options;
         Admin {
             metrics,
             db,
             listen,
             sites: Sites::new(&base_url, listen),
             settings,
+            links,
+            data_dir,
             program,
             client_address,
             clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
@@ -135,8 +161,10 @@ impl Admin {
             return handler(self).await;
         }
         let mut user = None;
+        let is_upload = matches!(&found, Found::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
         let answered = self.page(peer, &parts, body, found, &mut user);
-        let answered = tokio::time::timeout(REQUEST_WAIT, answered).await.unwrap_or(Err(Refusal::TookTooLong));
+        let wait = if is_upload { UPLOAD_WAIT } else { REQUEST_WAIT };
+        let answered = tokio::time::timeout(wait, answered).await.unwrap_or(Err(Refusal::TookTooLong));
         answered.unwrap_or_else(|refusal| {
             refusal.log();
             pages::refused::show(self, user.as_ref(), &refusal)
@@ -173,19 +201,25 @@ impl Admin {
                 Some(_) => {}
             }
         }
-        let asked = Asked {
+        let mut asked = Asked {
             site: site.clone(),
             address: (self.client_address)(peer, &parts.headers),
             user_agent: asked::user_agent(&parts.headers),
             query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
-            form: if is_look { Fields::default() } else { asked::read_form(&parts.headers, body).await? },
-            zone: Zone::UTC,
+            form: Fields::default(),
+            zone: user.as_ref().and_then(|user| Zone::named(&user.zone)).unwrap_or(Zone::UTC),
             user,
             token,
             parameters,
         };
         match route.handler {
-            Handler::Page(handler) => handler(self, &asked).await,
+            Handler::Page(handler) => {
+                if !is_look {
+                    asked.form = asked::read_form(&parts.headers, body).await?;
+                }
+                handler(self, &asked).await
+            }
+            Handler::Upload(handler) => handler(self, &asked, Upload::new(&parts.headers, body)?).await,
             Handler::Open(handler) => Ok(handler(self).await),
         }
     }

@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::admin::{self, Admin, AdminOptions};
+use crate::admin::{self, Admin, AdminOptions, Links};
 use crate::config::Config;
 use crate::db::Database;
 use crate::edge::limits::Limits;
@@ -276,6 +276,8 @@ fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database) -> Admi
         listen: config.admin_listen,
         base_url: config.admin_base_url.clone(),
         settings: config.shown(),
+        links: Links { base_url: config.base_url.clone(), signing_keys: config.signing_keys.clone() },
+        data_dir: config.data_dir.clone(),
         program: program::typed(config, db),
         client_address: Box::new(move |peer, headers| {
             let forwarded: Vec<&[u8]> =

@@ -3,17 +3,21 @@
 //! Guarantees: every answer of a page is built here, so none lacks the headers that keep it from being framed, sniffed, cached or
 //! made to run or load anything that is not ours.
 
+use std::io;
+
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use maud::PreEscaped;
 
 /// An answer of the private listener.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// No script at all, nothing from elsewhere, nothing inline; a picture may stand in the page itself (`data:`).
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
@@ -30,7 +34,34 @@ const PRIVATE: [(HeaderName, &str); 5] = [
 /// A page.
 #[must_use]
 pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
-    let mut answer = bytes(status, "text/html; charset=utf-8", page.0.into());
+    private(bytes(status, "text/html; charset=utf-8", page.0.into()))
+}
+
+/// A file for the one who asked, which browsers store and do not show; `name` is its name there.
+#[must_use]
+pub fn download<B>(media_type: &'static str, name: &str, content: B) -> Answer
+where
+    B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
+{
+    let mut answer = private(body(StatusCode::OK, media_type, content));
+    // Of a name only what needs no quoting.
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        answer.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+    answer
+}
+
+/// A picture on a page of ours. Whoever opens it on its own gets a sandbox.
+#[must_use]
+pub fn picture(media_type: &'static str, content: Bytes) -> Answer {
+    let mut answer = private(bytes(StatusCode::OK, media_type, content));
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    answer
+}
+
+fn private(mut answer: Answer) -> Answer {
     for (name, value) in PRIVATE {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
@@ -63,7 +94,14 @@ pub fn shared(media_type: &'static str, content: &'static str) -> Answer {
 }
 
 fn bytes(status: StatusCode, media_type: &'static str, content: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(content));
+    body(status, media_type, Full::new(content).map_err(|never| match never {}))
+}
+
+fn body<B>(status: StatusCode, media_type: &'static str, content: B) -> Answer
+where
+    B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
+{
+    let mut answer = Response::new(content.boxed_unsync());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

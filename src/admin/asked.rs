@@ -33,7 +33,7 @@ pub struct Asked {
     pub parameters: Vec<(&'static str, String)>,
     /// What stands behind the `?`.
     pub query: Fields,
-    /// What was filled in.
+    /// What was filled in; nothing where the page takes an upload, which it reads itself.
     pub form: Fields,
     /// The zone that times are shown in.
     pub zone: Zone,

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Admin;
+use super::{Admin, UPLOAD_WAIT};
 
 /// Connections at most.
 const CONNECTIONS_MAX: usize = 256;
@@ -26,8 +26,8 @@ const HEAD_WAIT: Duration = Duration::from_secs(30);
 /// Age at which a connection takes no further request.
 const AGE_MAX: Duration = Duration::from_secs(600);
 
-/// How long the answer that is then under way may take.
-const LAST_WAIT: Duration = Duration::from_secs(120);
+/// How long what is then under way may take: a file that comes, and its answer.
+const LAST_WAIT: Duration = Duration::from_secs(UPLOAD_WAIT.as_secs() + 120);
 
 /// Serves until it is dropped.
 pub async fn run(admin: Arc<Admin>, listener: TcpListener) -> Infallible {

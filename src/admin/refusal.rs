@@ -29,6 +29,9 @@ pub enum Refusal {
     /// No form at all.
     #[error("What was sent is no form that this page knows.")]
     NoForm,
+    /// A file, or what stands beside it, is not as the page needs it.
+    #[error("{0}")]
+    Upload(String),
     /// Too much at once.
     #[error("Too many people do this at once. Wait a few seconds and try again.")]
     Busy,
@@ -71,6 +74,7 @@ impl Refusal {
             Refusal::WrongHost => StatusCode::MISDIRECTED_REQUEST,
             Refusal::FormTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refusal::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::Busy | Refusal::TookTooLong | Refusal::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::answer::Answer;
 use super::asked::Asked;
 use super::refusal::Refusal;
+use super::upload::Upload;
 use super::{Admin, pages, probes, view};
 use crate::db::users::Role;
 
@@ -30,6 +31,8 @@ type Shown<'a> = BoxFuture<'a, Result<Answer, Refusal>>;
 pub(super) enum Handler {
     Open(for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>),
     Page(for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>),
+    /// Reads what is sent by itself, within [`super::UPLOAD_WAIT`].
+    Upload(for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>),
 }
 
 /// A path, and what is behind it.
@@ -58,6 +61,7 @@ pub const ROUTES: &[Route] = &[
     post("/sign-out-everywhere", VIEWER, |admin, asked| Box::pin(pages::sign_in::sign_out_everywhere(admin, asked))),
     get("/", VIEWER, |admin, asked| Box::pin(pages::overview::show(admin, asked))),
     get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
+    post("/settings/zone", VIEWER, |admin, asked| Box::pin(pages::settings::set_zone(admin, asked))),
     post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),
     post("/settings/users/{user}/disable", ADMIN, |admin, asked| {
         Box::pin(pages::settings::set_enabled(admin, asked, false))
@@ -77,6 +81,15 @@ const fn get(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admi
 
 const fn post(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
     Route { method: "POST", pattern, access, handler: Handler::Page(handler) }
+}
+
+#[expect(dead_code, reason = "the pages that take files come next")]
+const fn upload(
+    pattern: &'static str,
+    access: Access,
+    handler: for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>,
+) -> Route {
+    Route { method: "POST", pattern, access, handler: Handler::Upload(handler) }
 }
 
 /// What a request asks for.

@@ -4,17 +4,17 @@
 //! way to skip to its content. Colours and sizes stand in `view/style.css` alone.
 
 pub mod chart;
+pub mod zone;
 
 use std::sync::LazyLock;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
-use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
+use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use crate::db::sessions::SignedIn;
+pub use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");
 
@@ -74,7 +74,7 @@ impl Frame<'_> {
                     footer {
                         div.wide {
                             "pixeld " (env!("CARGO_PKG_VERSION"))
-                            @if self.user.is_some() { " · times are " (self.zone.name()) }
+                            @if self.user.is_some() { " · times are in " a href="/settings#zone" { (self.zone.name()) } }
                         }
                     }
                 }
@@ -253,41 +253,11 @@ pub fn counted(n: i64, one: &str) -> String {
     format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
-/// The zone that times are shown in: UTC, until a viewer can say which is theirs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Zone(UtcOffset);
-
-impl Zone {
-    /// UTC.
-    pub const UTC: Zone = Zone(UtcOffset::UTC);
-
-    /// What people call it.
-    #[must_use]
-    pub fn name(self) -> String {
-        if self.0.is_utc() { "UTC".to_owned() } else { format!("UTC{}", self.0) }
-    }
-
-    /// When the day of `at` began here.
-    #[must_use]
-    pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
-        at.to_offset(self.0).replace_time(time::Time::MIDNIGHT)
-    }
-
-    /// The date of a time here.
-    #[must_use]
-    pub fn date(self, at: OffsetDateTime) -> String {
-        let format = format_description!("[day padding:none] [month repr:short] [year]");
-        at.to_offset(self.0).format(&format).unwrap_or_default()
-    }
-}
-
 /// A time for people, with all of it on hover.
 #[must_use]
 pub fn time(at: OffsetDateTime, zone: Zone) -> Markup {
-    let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
-    let exact = at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default();
-    let shown = at.to_offset(zone.0).format(&format).unwrap_or_else(|_| exact.clone());
-    html! { time datetime=(exact) title=(exact) { (shown) } }
+    let exact = zone::exact(at);
+    html! { time datetime=(exact) title=(exact) { (zone.time(at)) } }
 }
 
 /// A time that may not be known.

@@ -4,7 +4,7 @@
 //! Whoever was fetched by a machine first and read later is therefore in two of the three numbers, each time when it happened.
 
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
 use crate::opens::class::{Certainty, Class};
 
@@ -53,27 +53,33 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
     Ok(opens)
 }
 
-/// Hits of each day from `first` on, for so many days of 24 hours: confirmed, possible, machine.
+/// Hits between each of these times and the next: confirmed, possible, machine. An hour counts where it begins.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn hits_by_day(client: &Client, first: OffsetDateTime, days: usize) -> Result<Vec<[i64; 3]>, Error> {
-    let select = "SELECT floor(extract(epoch FROM hour - $1) / 86400)::bigint, class, sum(hits)::bigint \
-         FROM site_hours WHERE hour >= $1 GROUP BY 1, 2";
-    let mut by_day = vec![[0; 3]; days];
-    for row in client.query(select, &[&first]).await? {
-        let Some(day) = usize::try_from(row.get::<_, i64>(0)).ok().and_then(|day| by_day.get_mut(day)) else {
+pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
+    let select = "SELECT width_bucket(hour, $1::timestamptz[]) - 1, class, sum(hits)::bigint \
+         FROM site_hours WHERE hour >= $2 AND hour < $3 GROUP BY 1, 2";
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
+    let rows = client.query(select, &[&times, first, last]).await?;
+    Ok(by_certainty(&rows, times.len() - 1))
+}
+
+/// Adds rows of (place, class, number) up.
+fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
+    let mut sums = vec![[0; 3]; places];
+    for row in rows {
+        let Some(sum) = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|place| sums.get_mut(place)) else {
             continue;
         };
-        let certainty = Class::of(row.get(1)).unwrap_or(Class::Unknown).certainty();
-        let place = match certainty {
+        let series = match Class::of(row.get(1)).unwrap_or(Class::Unknown).certainty() {
             Certainty::Confirmed => 0,
             Certainty::Possible => 1,
             Certainty::Machine => 2,
         };
-        day[place] += row.get::<_, i64>(2);
+        sum[series] += row.get::<_, i64>(2);
     }
-    Ok(by_day)
+    sums
 }
 
 /// Whether any hit was ever loaded.

@@ -22,6 +22,8 @@ pub struct SignedIn {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// The zone that they want times in.
+    pub zone: String,
 }
 
 const FRESH: &str = "s.used_at > clock_timestamp() - interval '12 hours' \
@@ -33,17 +35,18 @@ const FRESH: &str = "s.used_at > clock_timestamp() - interval '12 hours' \
 /// As PostgreSQL says.
 pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedIn>, Error> {
     let select = format!(
-        "SELECT u.id, u.name, u.role, s.used_at < clock_timestamp() - interval '1 minute' \
+        "SELECT u.id, u.name, u.role, u.zone, s.used_at < clock_timestamp() - interval '1 minute' \
          FROM sessions s JOIN users u ON u.id = s.user_id \
          WHERE s.token_sha256 = $1 AND u.disabled_at IS NULL AND s.created_at >= u.sessions_valid_from AND {FRESH}"
     );
     let Some(row) = client.query_opt(&select, &[&token.as_slice()]).await? else { return Ok(None) };
     // Once a minute, so that looking at pages does not write a row version each.
-    if row.get(3) {
+    if row.get(4) {
         let update = "UPDATE sessions SET used_at = clock_timestamp() WHERE token_sha256 = $1";
         client.execute(update, &[&token.as_slice()]).await?;
     }
-    Ok(Some(SignedIn { id: row.get(0), name: row.get(1), role: Role::of(row.get(2)).unwrap_or(Role::Viewer) }))
+    let role = Role::of(row.get(2)).unwrap_or(Role::Viewer);
+    Ok(Some(SignedIn { id: row.get(0), name: row.get(1), role, zone: row.get(3) }))
 }
 
 /// Begins a session of a user whose password was just seen to be right. Says whether it did: it does not where the

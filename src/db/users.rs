@@ -35,6 +35,15 @@ impl Role {
     }
 }
 
+/// Sets the zone that a user wants times in.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn set_zone(client: &Client, user: i64, zone: &str) -> Result<(), Error> {
+    client.execute("UPDATE users SET zone = $2 WHERE id = $1", &[&user, &zone]).await?;
+    Ok(())
+}
+
 /// A user, for people.
 #[derive(Debug, Clone)]
 pub struct User {

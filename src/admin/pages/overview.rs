@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
@@ -17,7 +17,7 @@ use crate::db::counts::{self, Opens};
 use crate::db::messages::{self, Message};
 
 /// Days of the chart.
-const DAYS: usize = 30;
+const DAYS: u16 = 30;
 
 /// Messages that are listed.
 const MESSAGES: i64 = 10;
@@ -28,11 +28,11 @@ const MESSAGES: i64 = 10;
 /// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let now = OffsetDateTime::now_utc();
-    let today = asked.zone.day_of(now);
+    let days = asked.zone.days_till(now, DAYS);
+    let ago = |days_ago: usize| days[days.len().saturating_sub(2 + days_ago)];
     let client = admin.client().await?;
-    let opens = counts::since(&client, [today, today - Duration::days(6), today - Duration::days(29)]).await?;
-    let first = today - Duration::days(DAYS as i64 - 1);
-    let days = counts::hits_by_day(&client, first, DAYS).await?;
+    let opens = counts::since(&client, [ago(0), ago(6), ago(29)]).await?;
+    let by_day = counts::hits_between(&client, &days).await?;
     let listed = messages::latest(&client, MESSAGES).await?;
     let is_counted = opens[2].hits > 0 || !listed.is_empty();
     let is_loaded = is_counted || counts::any_loaded(&client).await?;
@@ -41,7 +41,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (health(admin))
         @if is_counted {
             (cards(opens))
-            (by_day(first, &days, asked.zone))
+            (day_chart(&days, &by_day, asked.zone))
             (busiest(&listed, asked.zone))
         } @else if is_loaded {
             (empty("Hits are in the database, and not counted yet", html! {
@@ -103,11 +103,12 @@ fn cards([today, week, month]: [Opens; 3]) -> Markup {
     }
 }
 
-fn by_day(first: OffsetDateTime, days: &[[i64; 3]], zone: Zone) -> Markup {
-    let bars: Vec<Bar> = (0..)
-        .zip(days)
-        .map(|(number, &values)| {
-            let time = zone.date(first + Duration::days(number));
+fn day_chart(days: &[OffsetDateTime], by_day: &[[i64; 3]], zone: Zone) -> Markup {
+    let bars: Vec<Bar> = days
+        .iter()
+        .zip(by_day)
+        .map(|(&day, &values)| {
+            let time = zone.date(day);
             let label = time.rsplit_once(' ').map_or(time.as_str(), |(day, _)| day).to_owned();
             Bar { label, time, values }
         })

@@ -20,7 +20,7 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::ViewerOnly => "Not allowed",
         Refusal::WrongHost => "Another address is needed",
         Refusal::NotOwnPage => "Nothing was changed",
-        Refusal::FormTooLarge | Refusal::NoForm => "Not understood",
+        Refusal::FormTooLarge | Refusal::NoForm | Refusal::Upload(_) => "Not understood",
         Refusal::Busy | Refusal::TookTooLong => "Try again",
         Refusal::Database(_) => "The database is away",
         Refusal::Broken(_) => "Something went wrong",

@@ -25,6 +25,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         "added" => notice(Tone::Good, html! { p { "The user is added and can sign in." } }),
         "enabled" => notice(Tone::Good, html! { p { "The user can sign in again." } }),
         "disabled" => notice(Tone::Good, html! { p { "The user is signed out everywhere and cannot sign in." } }),
+        "zone" => notice(Tone::Good, html! { p { "Times are shown in " (asked.zone.name()) " from now on." } }),
         "unchanged" => notice(
             Tone::Warning,
             html! {
@@ -34,6 +35,19 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         _ => nothing(),
     };
     settings_page(admin, asked, StatusCode::OK, notice).await
+}
+
+/// `POST /settings/zone`.
+///
+/// # Errors
+/// As the database says.
+pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let (Some(user), Some(zone)) = (&asked.user, Zone::named(asked.form.get("zone"))) else {
+        let notice = notice(Tone::Bad, html! { p { "There is no such time zone; choose one of the list." } });
+        return settings_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
+    };
+    users::set_zone(&*admin.client().await?, user.id, zone.name()).await?;
+    Ok(answer::go_to("/settings?done=zone"))
 }
 
 /// `POST /settings/users`.
@@ -89,6 +103,8 @@ async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice:
         h2 { "Users" }
         (user_table(&listed, asked.user.as_ref(), asked.zone))
         @if is_admin { (add_form(asked)) }
+        h2 #zone { "Your time zone" }
+        (zone_form(asked.zone))
         h2 { "Your sessions" }
         p { "A session ends 12 hours after its last use and a week after the sign-in." }
         form method="post" action="/sign-out-everywhere" { button.quiet type="submit" { "Sign out everywhere" } }
@@ -160,6 +176,19 @@ fn add_form(asked: &Asked) -> Markup {
                 }))
             }
             button type="submit" { "Add the user" }
+        }
+    }
+}
+
+fn zone_form(zone: Zone) -> Markup {
+    html! {
+        form.panel method="post" action="/settings/zone" {
+            (field("Show times in", "zone-name", Some("Of this account, on every page. Hover over a time to see it in UTC."), html! {
+                select #zone-name name="zone" aria-describedby="zone-name-hint" {
+                    @for name in Zone::names() { option value=(name) selected[name == zone.name()] { (name) } }
+                }
+            }))
+            button type="submit" { "Save" }
         }
     }
 }

@@ -1,0 +1,117 @@
+//! What is sent with a form that has a file (multipart/form-data), read as it comes.
+//!
+//! Guarantees: nothing is kept but the part that is read; each part and the whole have bounds; parts come in the order of the form's
+//! fields, so that a page may ask for the small ones first. Gives up: files without a form.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+
+use super::refusal::Refusal;
+
+/// Bytes of all parts together at most: a million rows of a thousand bytes.
+pub const UPLOAD_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of a part that is no file.
+pub const FIELD_BYTES_MAX: usize = 4096;
+
+/// The parts of a form with a file.
+pub struct Upload(Multipart<'static>);
+
+/// One part of it.
+pub struct Part(Field<'static>);
+
+impl Upload {
+    /// A request's body, if its headers say that it is one.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn new(headers: &HeaderMap, body: Incoming) -> Result<Upload, Refusal> {
+        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(media_type).map_err(|_| Refusal::NoForm)?;
+        if body.size_hint().lower() > UPLOAD_BYTES_MAX {
+            return Err(too_large(UPLOAD_BYTES_MAX));
+        }
+        let limits = SizeLimit::new().whole_stream(UPLOAD_BYTES_MAX);
+        let constraints = Constraints::new().size_limit(limits);
+        Ok(Upload(Multipart::with_constraints(body.into_data_stream(), boundary, constraints)))
+    }
+
+    /// The next part.
+    ///
+    /// # Errors
+    /// Where the form is broken, too large, or ends before its time.
+    pub async fn next(&mut self) -> Result<Option<Part>, Refusal> {
+        Ok(self.0.next_field().await.map_err(refused)?.map(Part))
+    }
+}
+
+impl Part {
+    /// The name of its field.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.name().unwrap_or_default()
+    }
+
+    /// The name of the file on the sender's machine, as it calls it; nothing where it is no file, or none was chosen.
+    #[must_use]
+    pub fn file_name(&self) -> Option<&str> {
+        self.0.file_name().filter(|name| !name.is_empty())
+    }
+
+    /// Some of its bytes; nothing at its end.
+    ///
+    /// # Errors
+    /// As [`Upload::next`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Refusal> {
+        self.0.chunk().await.map_err(refused)
+    }
+
+    /// All of its bytes, where they are at most so many; nothing where they are more.
+    ///
+    /// # Errors
+    /// As [`Upload::next`].
+    pub async fn bytes(mut self, most: usize) -> Result<Option<Vec<u8>>, Refusal> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            if bytes.len() + chunk.len() > most {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// What was filled in.
+    ///
+    /// # Errors
+    /// As [`Upload::next`], or where it is longer than [`FIELD_BYTES_MAX`].
+    pub async fn text(self) -> Result<String, Refusal> {
+        let name = self.name().to_owned();
+        let bytes = self.bytes(FIELD_BYTES_MAX).await?;
+        let bytes = bytes
+            .ok_or_else(|| Refusal::Upload(format!("The field {name:?} is longer than {FIELD_BYTES_MAX} bytes.")))?;
+        // PostgreSQL's text has no NUL.
+        Ok(String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}"))
+    }
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::Upload(format!("What was sent is too large: at most {} MiB are taken.", most >> 20))
+}
+
+fn refused(error: multer::Error) -> Refusal {
+    match error {
+        multer::Error::StreamSizeExceeded { limit } | multer::Error::FieldSizeExceeded { limit, .. } => {
+            too_large(limit)
+        }
+        multer::Error::StreamReadFailed(_)
+        | multer::Error::IncompleteStream
+        | multer::Error::IncompleteFieldData { .. } => {
+            Refusal::Upload("The file did not come whole: the connection broke off. Try again.".to_owned())
+        }
+        _ => Refusal::NoForm,
+    }
+}
