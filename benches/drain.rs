@@ -62,6 +62,7 @@ fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
     let options = LoaderOptions {
         spools: dir.path().to_owned(),
         throttle: Some(Duration::from_secs(3600)),
+        redis: None,
         retention: None,
         keep: SpoolKeep { age: Duration::ZERO, bytes: 0 },
         node: "bench".to_owned(),

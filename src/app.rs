@@ -291,6 +291,7 @@ fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
     LoaderOptions {
         spools: spools.to_owned(),
         throttle: config.throttle,
+        redis: config.redis_url.clone(),
         retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
         keep: config.spool_keep,
         node: node_name(),

@@ -5,7 +5,7 @@
 //! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
 //! the start, and whether a host answers or a directory can be written is not asked here.
 //!
-//! One file a section: `listen`, `links`, `storage`, `limits`, `networks`, `privacy`, `telemetry`, `later`. A setting is a `Setting` there, an
+//! One file a section: `listen`, `links`, `storage`, `redis`, `limits`, `networks`, `privacy`, `telemetry`. A setting is a `Setting` there, an
 //! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
 
 use std::ffi::OsString;
@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-mod later;
 mod limits;
 mod links;
 mod listen;
@@ -24,6 +23,7 @@ mod names;
 mod networks;
 mod privacy;
 mod problem;
+mod redis;
 mod secret;
 mod shown;
 mod storage;
@@ -60,6 +60,7 @@ const SETTINGS: [&Setting; 25] = [
     &storage::DURABILITY,
     &storage::SPOOL_BYTES_MAX,
     &storage::SPOOL_KEEP,
+    &redis::REDIS_URL,
     &limits::THROTTLE,
     &limits::ADDRESS_RATE,
     &limits::CONNECTIONS_MAX,
@@ -71,7 +72,6 @@ const SETTINGS: [&Setting; 25] = [
     &privacy::RETENTION_DAYS,
     &telemetry::LOG,
     &telemetry::SENTRY_DSN,
-    &later::REDIS_URL,
 ];
 
 /// The settings of one process, checked. Each field names its variable.
@@ -92,6 +92,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `DATABASE_URL` or `DATABASE_URL_FILE`: an external PostgreSQL, with at least one host. `None`: the embedded one.
     pub database_url: Option<Secret>,
+    /// `REDIS_URL` or `REDIS_URL_FILE`: the Redis through which nodes share their throttle. `None`: each has its own.
+    pub redis_url: Option<Secret>,
     /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: they are looked for.
     pub pg_bin: Option<PathBuf>,
     /// `SENTRY_DSN` or `SENTRY_DSN_FILE`: where errors are reported. `None`: nowhere.
@@ -170,6 +172,7 @@ impl Config {
             durability: storage::durability(&mut vars),
             spool_bytes_max: storage::spool_bytes_max(&mut vars),
             spool_keep: storage::spool_keep(&mut vars),
+            redis_url: redis::redis_url(&mut vars),
             throttle: limits::throttle(&mut vars),
             address_rate: limits::address_rate(&mut vars),
             connections_max: limits::connections_max(&mut vars),
@@ -185,7 +188,6 @@ impl Config {
             admin_listen,
             data_dir,
         };
-        later::refuse(&mut vars);
         names::refuse_unknown(&mut vars);
         vars.finish()?;
         Ok(config)

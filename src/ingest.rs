@@ -10,6 +10,7 @@ pub mod judge;
 pub mod known;
 pub mod loader;
 pub mod queue;
+pub mod shared_throttle;
 pub mod source;
 pub mod spool;
 pub mod syncer;

@@ -195,6 +195,16 @@ pub struct Metrics {
     pub damages: Count,
     /// When the oldest hit that is not loaded was made, in µs since 1970; 0 while none is known.
     pub oldest_at_us: AtomicI64,
+    /// Throttled hits that only the shared throttle held back: another node recorded them, or this one before its start.
+    pub throttled_elsewhere: Count,
+    /// Hits that the shared throttle was asked about, and answered.
+    pub throttle_shared: Count,
+    /// Hits that this node's throttle alone decided, since Redis could not be asked in time.
+    pub throttle_alone: Count,
+    /// Connections to Redis, and questions to it, that failed.
+    pub redis_failures: Count,
+    /// 1 while the shared throttle has a working connection, 0 while it has none, -1 where there is no shared throttle.
+    pub redis_up: Level,
     /// Batches that failed and were tried again.
     pub load_retries: Count,
     /// 1 while the loader has a working connection.
@@ -243,6 +253,11 @@ impl Metrics {
             sync_failures: Count::default(),
             damages: Count::default(),
             oldest_at_us: AtomicI64::new(0),
+            throttled_elsewhere: Count::default(),
+            throttle_shared: Count::default(),
+            throttle_alone: Count::default(),
+            redis_failures: Count::default(),
+            redis_up: Level(AtomicI64::new(-1)),
             load_retries: Count::default(),
             database_up: Level::default(),
             batch_rows: Histogram::new(exponential_buckets(1.0, 4.0, 9)),

@@ -7,6 +7,7 @@
 //! - [`generator`]: closed loop (peak) and open loop (a set rate), kept or new connections.
 //! - [`reconcile`]: the ledger against the rows in PostgreSQL: lost, duplicated, never sent.
 //! - [`postgres`]: a private PostgreSQL, to be stopped, frozen and asked.
+//! - [`redis`]: a private Redis, likewise.
 //! - [`server`]: a `pixeld serve` of our own, its metrics and its end.
 //! - [`machine`]: who runs on which core.
 //! - [`contestant`]: nginx and pixeld, as they are compared; [`compare`]: the comparison and its report.
@@ -25,5 +26,6 @@ pub mod pixels;
 pub mod postgres;
 pub mod process;
 pub mod reconcile;
+pub mod redis;
 pub mod run;
 pub mod server;

@@ -82,7 +82,9 @@ impl Settings {
             }
         };
         let ours = std::env::vars_os().map(|(name, _)| name);
-        for name in ours.filter(|name| name.as_encoded_bytes().starts_with(b"PIXELD_") || name == "DATABASE_URL") {
+        for name in ours.filter(|name| {
+            name.as_encoded_bytes().starts_with(b"PIXELD_") || name == "DATABASE_URL" || name == "REDIS_URL"
+        }) {
             command.env_remove(name);
         }
         command

@@ -42,6 +42,12 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("Hits reach PostgreSQL {lag:.0} s late; {} wait on disk.", number(waiting));
         note(Weight::Warning, wrong, "Give PostgreSQL time to catch up, or look in the log at what it refuses.");
     }
+    if metrics.redis_up.get() == 0 {
+        let wrong =
+            "Redis does not answer; each node throttles alone, so a repeated fetch may be recorded once on each.";
+        let todo = "Start Redis again or correct REDIS_URL; the log says why. Nothing is lost, and it is tried again by itself.";
+        note(Weight::Warning, wrong.to_owned(), todo);
+    }
     let minutes = metrics.outage_minutes.get();
     if metrics.spool_room.get() <= 0 && metrics.spool_bytes.get() > 0 {
         let todo = "Free disk space, raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back, which empties the spool.";
@@ -133,6 +139,7 @@ mod tests {
         metrics.drop_hits(DropReason::SpoolFull, 3);
         metrics.cores[0].forwarded_untrusted.one();
         metrics.networks_refused.one();
+        metrics.redis_up.set(0);
         let found = findings(&metrics, 0);
         let wrong: Vec<&str> = found.iter().map(|finding| finding.wrong.as_str()).collect();
         assert_eq!(
@@ -141,6 +148,7 @@ mod tests {
                 "The disk has no room for more hits; new ones are dropped.",
                 "3 hits found the spool full since the start.",
                 "The loader has no connection to PostgreSQL; hits wait on disk: 12.",
+                "Redis does not answer; each node throttles alone, so a repeated fetch may be recorded once on each.",
                 "1 request came with X-Forwarded-For from a peer that is not trusted.",
                 "A list of providers' networks could not be read.",
             ]

@@ -1,8 +1,8 @@
 //! The settings as people may see them.
 //!
-//! Guarantees: of a secret only whether it is set; each of [`super::SETTINGS`] stands here, in that order.
+//! Guarantees: of a secret only whether it is set, or where it leads without who may go there; each of [`super::SETTINGS`] stands here, in that order.
 
-use super::{Config, Durability, IpPrivacy};
+use super::{Config, Durability, IpPrivacy, redis};
 
 impl Config {
     /// Each setting's variable and its value in words, without secrets.
@@ -37,6 +37,10 @@ impl Config {
             ),
             ("PIXELD_SPOOL_BYTES_MAX", size(self.spool_bytes_max)),
             ("PIXELD_SPOOL_KEEP", format!("{:?}, {}", self.spool_keep.age, size(self.spool_keep.bytes))),
+            (
+                "REDIS_URL",
+                self.redis_url.as_ref().map_or("not set: each node throttles alone".to_owned(), redis::shown),
+            ),
             ("PIXELD_THROTTLE", self.throttle.map_or("off".to_owned(), |time| format!("{time:?}"))),
             ("PIXELD_ADDRESS_RATE", self.address_rate.map_or("off".to_owned(), |rate| format!("{rate}/s"))),
             ("PIXELD_CONNECTIONS_MAX", self.connections_max.to_string()),
@@ -75,6 +79,7 @@ mod tests {
     fn every_setting_is_shown_and_no_secret_is() {
         let vars = [
             ("DATABASE_URL", "postgresql://u:geheim@db/x"),
+            ("REDIS_URL", "redis://geheim:geheim@redis.example.com/2"),
             ("SENTRY_DSN", "https://geheim@sentry.example.com/1"),
             ("PIXELD_SIGNING_KEYS", "1:Z2VoZWltZ2VoZWltZ2VoZWlt"),
             ("PIXELD_SPOOL_BYTES_MAX", "67108865"),
@@ -82,12 +87,11 @@ mod tests {
         let config = Config::from_vars(vars.map(|(name, value)| (name.into(), value.into()))).unwrap();
         let shown = config.shown();
         let names: Vec<&str> = shown.iter().map(|(name, _)| *name).collect();
-        // Settings that later versions bring have no value yet.
-        let known: Vec<&str> =
-            SETTINGS.iter().map(|setting| setting.name).filter(|name| *name != "REDIS_URL").collect();
+        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
         assert_eq!(names, known);
         let text = format!("{shown:?}");
         assert!(!text.contains("geheim") && !text.contains("Z2Vo"), "{text}");
+        assert!(text.contains("redis.example.com:6379, database 2 (password not shown)"), "{text}");
         assert!(text.contains("67108865 B") && text.contains("3600s, 1 GiB"), "{text}");
     }
 }

@@ -7,13 +7,14 @@
 //! again.
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use uuid::Uuid;
 
 use super::copy::{self, Row};
-use super::throttle::{BatchTokens, Throttle};
+use super::throttle::{BatchTokens, Throttle, Token};
 use crate::hit::Hit;
 use crate::networks::Network;
 use crate::opens::agent::Agent;
@@ -121,6 +122,8 @@ pub struct Judged {
     pub loaded: u64,
     /// Hits held back by the throttle.
     pub throttled: u64,
+    /// Those among them that only the shared throttle holds back.
+    pub throttled_elsewhere: u64,
     /// Hits of images that do not exist.
     pub unknown_image: u64,
     /// Hits beyond the retention.
@@ -142,6 +145,7 @@ impl Default for Judged {
         Judged {
             loaded: 0,
             throttled: 0,
+            throttled_elsewhere: 0,
             unknown_image: 0,
             expired: 0,
             clamped: 0,
@@ -151,6 +155,51 @@ impl Default for Judged {
             tokens: BatchTokens::default(),
         }
     }
+}
+
+/// Why a hit is dropped before the throttle sees it.
+enum Dropped {
+    Expired,
+    UnknownImage,
+}
+
+/// What the throttle needs to know of a hit beside itself, unless it is dropped before.
+fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Result<UserAgent, Dropped> {
+    if at_us < oldest_us {
+        return Err(Dropped::Expired);
+    }
+    if !facts.had_image(hit.image, hit.at_us) {
+        return Err(Dropped::UnknownImage);
+    }
+    Ok(facts.user_agent(hit.user_agent))
+}
+
+/// A hit that may become a row, as the shared throttle is asked about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Its number in its spool.
+    pub seq: u64,
+    /// Its token.
+    pub token: Token,
+}
+
+/// What there is to ask about `hits`, of which the first has the number `first_seq`: all that have a token and that
+/// nothing else drops. A hit that an earlier one of them holds back is among them: that one may be held back itself.
+#[must_use]
+pub fn questions(
+    hits: &[Hit<'_>],
+    first_seq: u64,
+    bounds: Bounds,
+    throttle: &Throttle,
+    facts: &impl Facts,
+) -> Vec<Question> {
+    let oldest_us = bounds.oldest_us();
+    let question = |(seq, hit): (u64, &Hit<'_>)| {
+        let user_agent = admit(hit, bounds.clamp(hit.at_us), oldest_us, facts).ok()?;
+        let token = throttle.token(hit, user_agent.own).filter(|&token| !throttle.holds_back(token))?;
+        Some(Question { seq, token })
+    };
+    (first_seq..).zip(hits).filter_map(question).collect()
 }
 
 /// A batch that is being judged.
@@ -163,6 +212,8 @@ pub struct Judging<'a, F> {
     bounds: Bounds,
     throttle: Option<&'a Throttle>,
     facts: &'a F,
+    /// The numbers of hits that the shared throttle holds back, in their order.
+    held_back: Peekable<std::vec::IntoIter<u64>>,
     judged: Judged,
 }
 
@@ -177,7 +228,15 @@ impl<'a, F: Facts> Judging<'a, F> {
         throttle: Option<&'a Throttle>,
         facts: &'a F,
     ) -> Self {
-        Judging { hits, done: 0, first_seq, spool, bounds, throttle, facts, judged: Judged::default() }
+        let held_back = Vec::new().into_iter().peekable();
+        Judging { hits, done: 0, first_seq, spool, bounds, throttle, facts, held_back, judged: Judged::default() }
+    }
+
+    /// The same batch, of which the shared throttle holds back the hits of these numbers, told in their order.
+    #[must_use]
+    pub fn holding_back(mut self, held_back: Vec<u64>) -> Self {
+        self.held_back = held_back.into_iter().peekable();
+        self
     }
 
     /// The next part of the COPY stream; nothing behind its end, and nothing at all where there are no hits.
@@ -203,20 +262,30 @@ impl<'a, F: Facts> Judging<'a, F> {
 
     fn judge(&mut self, seq: u64, hit: &Hit<'_>, oldest_us: i64, rows: &mut BytesMut) {
         let judged = &mut self.judged;
+        let is_held_back = self.held_back.next_if_eq(&seq).is_some();
         let at_us = self.bounds.clamp(hit.at_us);
-        if at_us < oldest_us {
-            judged.expired += 1;
-            return;
-        }
-        if !self.facts.had_image(hit.image, hit.at_us) {
-            judged.unknown_image += 1;
-            return;
-        }
-        let user_agent = self.facts.user_agent(hit.user_agent);
+        let user_agent = match admit(hit, at_us, oldest_us, self.facts) {
+            Ok(user_agent) => user_agent,
+            Err(Dropped::Expired) => {
+                judged.expired += 1;
+                return;
+            }
+            Err(Dropped::UnknownImage) => {
+                judged.unknown_image += 1;
+                return;
+            }
+        };
         let token = self.throttle.and_then(|throttle| Some((throttle, throttle.token(hit, user_agent.own)?)));
-        if token.is_some_and(|(throttle, token)| !judged.tokens.take(throttle, token)) {
-            judged.throttled += 1;
-            return;
+        if let Some((throttle, token)) = token {
+            if is_held_back {
+                judged.throttled += 1;
+                judged.throttled_elsewhere += u64::from(!judged.tokens.holds_back(throttle, token));
+                return;
+            }
+            if !judged.tokens.take(throttle, token) {
+                judged.throttled += 1;
+                return;
+            }
         }
         judged.clamped += u64::from(at_us != hit.at_us);
         judged.user_agents_capped += u64::from(user_agent.own != user_agent.stored);
@@ -324,6 +393,35 @@ mod tests {
         let judged = judge_all(&[unknown.clone(), unknown, hit(1, NOW), hit(1, NOW)], Some(&throttle), None);
         assert_eq!((judged.loaded, judged.unknown_image, judged.throttled), (1, 2, 1));
         assert_eq!(judged.tokens.into_tokens().count(), 1);
+    }
+
+    /// Numbers of the hits that there is something to ask about.
+    fn asked(hits: &[Hit<'_>], throttle: &Throttle) -> Vec<u64> {
+        let bounds = Bounds { now_us: NOW, built_us: 0, retention: Some(Duration::from_secs(30 * 86_400)) };
+        questions(hits, 70, bounds, throttle, &OneImage).into_iter().map(|question| question.seq).collect()
+    }
+
+    #[test]
+    fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
+        let mut throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
+        throttle.spend(throttle.token(&hit(5, NOW), 1));
+        let unknown = Hit { image: Uuid::from_u128(9), ..hit(1, NOW) };
+        let hits = [hit(1, NOW - 31 * DAY), unknown, hit(0, NOW), hit(5, NOW), hit(1, NOW), hit(1, NOW), hit(2, NOW)];
+        assert_eq!(asked(&hits, &throttle), [74, 75, 76], "also about the second of two");
+    }
+
+    #[test]
+    fn what_is_recorded_elsewhere_is_held_back_and_does_not_hold_back_here() {
+        let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
+        let minute = 60_000_000;
+        // Elsewhere one was recorded at -10 minutes: the first is near it, the second only near the first.
+        let hits = [hit(1, NOW), hit(1, NOW + 55 * minute), hit(2, NOW), hit(2, NOW + minute), hit(0, NOW)];
+        let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
+        let mut judging = Judging::new(&hits, 70, 1, bounds, Some(&throttle), &OneImage).holding_back(vec![70, 73]);
+        while judging.next_rows().is_some() {}
+        let judged = judging.finish();
+        assert_eq!((judged.loaded, judged.throttled, judged.throttled_elsewhere), (3, 2, 1));
+        assert_eq!(judged.tokens.into_tokens().count(), 2);
     }
 
     #[test]

@@ -20,10 +20,11 @@ use self::bring::Pending;
 use super::house::{HOUSEKEEPING, House};
 use super::judge::Day;
 use super::known::Known;
+use super::shared_throttle::SharedThrottle;
 use super::source::Source;
 use super::spool::{Spool, SpoolRoom};
 use super::throttle::{Throttle, ThrottleKey};
-use crate::config::SpoolKeep;
+use crate::config::{Secret, SpoolKeep};
 use crate::db::hits as queries;
 use crate::db::{Database, Session, installation};
 use crate::hit::Hit;
@@ -56,6 +57,8 @@ pub struct LoaderOptions {
     pub spools: PathBuf,
     /// How long a hit of the same fetch is held back; none is off.
     pub throttle: Option<Duration>,
+    /// The Redis through which nodes share their throttle; none is each for itself.
+    pub redis: Option<Secret>,
     /// Hits older than this are dropped.
     pub retention: Option<Duration>,
     /// How long loaded segments are kept.
@@ -72,6 +75,7 @@ pub struct Loader {
     sources: Vec<Source>,
     known: Known,
     throttle: Option<Throttle>,
+    shared_throttle: Option<SharedThrottle>,
     /// What keys are made ids under; learnt with the first connection, and so before the first hit is loaded.
     namespace: Option<Namespace>,
     partitions: HashSet<Day>,
@@ -132,6 +136,7 @@ impl Loader {
             sources,
             known: Known::default(),
             throttle: None,
+            shared_throttle: None,
             namespace: None,
             partitions: HashSet::new(),
             pending: None,
@@ -155,6 +160,9 @@ impl Loader {
     /// Returns how many hits are left.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) -> u64 {
         let mut pause = Duration::ZERO;
+        if let (Some(window), Some(url)) = (self.options.throttle, &self.options.redis) {
+            self.shared_throttle = SharedThrottle::start(url, window, &self.metrics);
+        }
         let mut ready = std::pin::pin!(ready);
         loop {
             self.note_oldest();

@@ -4,7 +4,7 @@
 //! other, and a hit without a recipient is never suppressed, so that all readers behind one mail provider's proxy stay
 //! apart; a token is spent only by a hit that PostgreSQL committed. Judged by the hits' own times, so that a backlog loads as
 //! it would have at once. Gives up: memory is bounded ([`TOKENS_MAX`]), and when it is full, after a restart, or with more
-//! than one node, a repeated hit is recorded again. 64-bit fingerprints can collide, once in about 10^19 pairs.
+//! than one node (but see [`super::shared_throttle`]), a repeated hit is recorded again. 64-bit fingerprints can collide, once in about 10^19 pairs.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -26,6 +26,20 @@ pub type ThrottleKey = [u8; 16];
 pub struct Token {
     fingerprint: u64,
     at_us: i64,
+}
+
+impl Token {
+    /// Of what the hit is the same fetch as others, hashed.
+    #[must_use]
+    pub fn fingerprint(self) -> u64 {
+        self.fingerprint
+    }
+
+    /// The hit's own time, in µs since 1970.
+    #[must_use]
+    pub fn at_us(self) -> i64 {
+        self.at_us
+    }
 }
 
 /// What was recorded lately.
@@ -122,12 +136,18 @@ pub struct BatchTokens(Tokens);
 impl BatchTokens {
     /// Takes the token unless the throttle or an earlier hit of the batch holds it back. Says whether it was taken.
     pub fn take(&mut self, throttle: &Throttle, token: Token) -> bool {
-        let earlier = self.0.get(&token.fingerprint);
-        if throttle.holds_back(token) || earlier.is_some_and(|&at_us| throttle.is_near(at_us, token.at_us)) {
-            return false;
+        let is_free = !self.holds_back(throttle, token);
+        if is_free {
+            self.0.insert(token.fingerprint, token.at_us);
         }
-        self.0.insert(token.fingerprint, token.at_us);
-        true
+        is_free
+    }
+
+    /// Whether the throttle or an earlier hit of the batch holds this token back.
+    #[must_use]
+    pub fn holds_back(&self, throttle: &Throttle, token: Token) -> bool {
+        let earlier = self.0.get(&token.fingerprint);
+        throttle.holds_back(token) || earlier.is_some_and(|&at_us| throttle.is_near(at_us, token.at_us))
     }
 
     /// All that were taken.

@@ -58,6 +58,15 @@ impl Collector for Shown {
         lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;
         counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
         gauge(e, "database_up", "1 while the loader's connection works", m.database_up.get())?;
+        let help = "Throttled hits that only the shared throttle held back";
+        counter(e, "throttled_elsewhere", help, m.throttled_elsewhere.get())?;
+        counter(e, "throttle_shared", "Hits that the shared throttle decided about", m.throttle_shared.get())?;
+        let help = "Hits that this node's throttle decided about alone, since Redis did not answer in time";
+        counter(e, "throttle_alone", help, m.throttle_alone.get())?;
+        let help = "Connections to Redis, and questions to it, that failed";
+        counter(e, "redis_failures", help, m.redis_failures.get())?;
+        let help = "1 while the shared throttle's connection to Redis works (-1: there is no shared throttle)";
+        gauge(e, "redis_up", help, m.redis_up.get())?;
         counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
         gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
         gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;

@@ -11,6 +11,7 @@
 //! - `admin`, `admin_browser`: the admin page, over HTTP and in Chromium (`webdriver`).
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
+//! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -33,6 +34,8 @@ mod outage;
 mod proxy;
 mod recount;
 mod rollup;
+mod shared_throttle;
+mod shared_throttle_script;
 mod support;
 mod telemetry;
 mod webdriver;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::{Clock, Loader, PATIENCE, within};
 use crate::db::hits::{self as queries, BatchError, BatchRecord, Copied};
 use crate::hit::Hit;
-use crate::ingest::judge::{Bounds, Day, Judged, Judging};
+use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questions};
+use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
 use crate::ingest::spool::frame;
 use crate::ingest::spool::reader::Chunk;
 use crate::ingest::spool::recovery::{copy_aside, quarantine};
@@ -71,7 +72,9 @@ impl Loader {
         let mut missing = chunk.missing;
         let mut first_seq = chunk.first_seq;
         // Ranges of hits still to bring, the next one last.
-        let mut ranges = spans(&hits);
+        // What is asked about in one round trip is one batch.
+        let hits_max = if self.shared_throttle.is_some() { QUESTION_HITS_MAX } else { usize::MAX };
+        let mut ranges = spans(&hits, hits_max);
         ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let piece = Piece { first_seq, missing, hits: &hits[from..to] };
@@ -103,6 +106,7 @@ impl Loader {
         let bounds =
             Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
         self.make_partitions(&bounds.days(piece.hits)).await?;
+        let held_back = self.ask(spool, piece, bounds).await;
         let started = Instant::now();
         let mut judging = Judging::new(
             piece.hits,
@@ -111,7 +115,8 @@ impl Loader {
             bounds,
             self.throttle.as_ref(),
             &self.known,
-        );
+        )
+        .holding_back(held_back);
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         let copying = queries::copy(&session.client, spool, piece.first_seq, || judging.next_rows());
         let copied = match patiently(&mut self.patience, copying).await? {
@@ -140,6 +145,13 @@ impl Loader {
         self.commit(at, record, judged, copied).await?;
         self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Brought::Committed)
+    }
+
+    /// Asks the shared throttle which hits it holds back. Before the transaction, which must not wait for Redis.
+    async fn ask(&mut self, spool: i32, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
+        let (Some(shared), Some(throttle)) = (&mut self.shared_throttle, &self.throttle) else { return Vec::new() };
+        let first_seq = piece.first_seq + piece.missing;
+        shared.ask(spool, &questions(piece.hits, first_seq, bounds, throttle, &self.known)).await
     }
 
     /// Commits a batch and counts it. An error means that the outcome is unclear, and that the connection must go; the
@@ -206,7 +218,15 @@ impl Loader {
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         let nothing = queries::copy(&session.client, spool, piece.first_seq, || None);
         let copied = patiently(&mut self.patience, nothing).await??;
-        self.commit(at, record, Judged::default(), copied).await
+        self.commit(at, record, Judged::default(), copied).await?;
+        // It is no row, so it must not hold back one that will be.
+        if let (Some(shared), Some(throttle), Some(hit)) =
+            (&mut self.shared_throttle, &self.throttle, piece.hits.first())
+            && let Some(token) = throttle.token(hit, self.known.user_agent(hit.user_agent).own)
+        {
+            shared.release(spool, Question { seq, token }).await;
+        }
+        Ok(())
     }
 
     fn count(&mut self, at: usize, Pending { record, judged, .. }: Pending) {
@@ -222,6 +242,7 @@ impl Loader {
         ] {
             metrics.drop_hits(reason, n);
         }
+        metrics.throttled_elsewhere.add(judged.throttled_elsewhere);
         metrics.clamped.add(judged.clamped);
         metrics.user_agents_capped.add(judged.user_agents_capped);
         metrics.spooled.add(-((record.next_seq - record.first_seq) as i64));
@@ -234,8 +255,9 @@ impl Loader {
 }
 
 /// Ranges of hits that lie within [`SPAN_MAX_US`] of each other, so that no batch spans days: who looks for a batch's hits
-/// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds the rest.
-fn spans(hits: &[Hit<'_>]) -> Vec<(usize, usize)> {
+/// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds the
+/// rest. Each is cut again where it has more than `hits_max` hits.
+fn spans(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
     let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);
     for (at, hit) in hits.iter().enumerate() {
@@ -248,7 +270,12 @@ fn spans(hits: &[Hit<'_>]) -> Vec<(usize, usize)> {
         }
     }
     spans.push((from, hits.len()));
-    spans
+    let cut = |(from, to): (usize, usize)| {
+        // Also an empty one has a start: numbers may be missing before it.
+        let starts = std::iter::once(from).chain((from..to).step_by(hits_max).skip(1));
+        starts.map(move |start| (start, to.min(start.saturating_add(hits_max))))
+    };
+    spans.into_iter().flat_map(cut).collect()
 }
 
 /// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
@@ -273,7 +300,15 @@ mod tests {
 
     fn spans_of(hours: &[i64]) -> Vec<(usize, usize)> {
         let hit = |&hour: &i64| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") };
-        spans(&hours.iter().map(hit).collect::<Vec<_>>())
+        spans(&hours.iter().map(hit).collect::<Vec<_>>(), usize::MAX)
+    }
+
+    #[test]
+    fn no_batch_has_more_hits_than_one_question_and_none_is_left_out() {
+        let hits = [5, 5, 5, 7, 7, 7, 7, 7].map(|hour| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") });
+        assert_eq!(spans(&hits, 2), [(0, 2), (2, 3), (3, 5), (5, 7), (7, 8)]);
+        assert_eq!(spans(&hits, 3), [(0, 3), (3, 6), (6, 8)]);
+        assert_eq!(spans(&[], 3), [(0, 0)]);
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! The connection to Redis: one, kept by a task behind the loader's back.
+//!
+//! Guarantees: whoever finds no connection can go on at once; a failure is logged once until Redis has answered again, and
+//! counted each time; neither says the password. Attempts are apart by pauses that double up to
+//! [`PAUSE_MAX`](super::PAUSE_MAX), but for the first one after an answer, which is made at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use rustls::crypto::{CryptoProvider, ring};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::PAUSE_MAX;
+use crate::config::Secret;
+use crate::metrics::Metrics;
+
+/// How long an attempt to connect may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+
+/// The first pause between two attempts.
+const PAUSE_LEAST: Duration = Duration::from_millis(100);
+
+/// Characters of a reason that are logged at most: some come from the server.
+const REASON_CHARS_MAX: usize = 200;
+
+/// A connection that works as far as is known, and the hash of the script that is loaded there.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    pub connection: MultiplexedConnection,
+    pub script: Arc<str>,
+    number: u64,
+}
+
+/// Keeps a connection; ends with its drop.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The connection, while there is one.
+    current: watch::Sender<Option<Ready>>,
+    /// Whether the last question was answered.
+    is_answering: AtomicBool,
+    /// Whether the trouble of now was logged.
+    is_told: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    /// Begins to connect.
+    ///
+    /// # Errors
+    /// Where the URL is none.
+    pub(super) fn start(url: &Secret, script: &'static str, metrics: Arc<Metrics>) -> RedisResult<Keeper> {
+        // The client takes the process's own where there are several to choose from, and panics where none was chosen.
+        if CryptoProvider::get_default().is_none() && ring::default_provider().install_default().is_err() {
+            tracing::debug!("another thread chose the cryptography meanwhile");
+        }
+        let client = Client::open(url.expose())?;
+        metrics.redis_up.set(0);
+        let (is_answering, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
+        let state = Arc::new(State { current: watch::Sender::new(None), is_answering, is_told, metrics });
+        let task = tokio::spawn(keep(client, script, Arc::clone(&state)));
+        Ok(Keeper { state, task })
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn current(&self) -> Option<Ready> {
+        self.state.current.borrow().clone()
+    }
+
+    /// The connection, once there is one.
+    pub(super) async fn next(&self) -> Ready {
+        let mut current = self.state.current.subscribe();
+        loop {
+            let found = current.wait_for(Option::is_some).await;
+            // Its sender lives as long as we do.
+            match found.ok().and_then(|found| found.clone()) {
+                Some(ready) => return ready,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// A question was answered.
+    pub(super) fn answered(&self) {
+        self.state.is_answering.store(true, Ordering::Relaxed);
+        if self.state.is_told.swap(false, Ordering::Relaxed) {
+            tracing::info!("Redis answers again; the throttle is shared");
+        }
+    }
+
+    /// A connection failed, and is not to be used any more.
+    pub(super) fn failed(&self, failed: &Ready, reason: &str) {
+        self.state.note(reason);
+        self.state
+            .current
+            .send_if_modified(|current| current.take_if(|current| current.number == failed.number).is_some());
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl State {
+    fn note(&self, reason: &str) {
+        self.metrics.redis_up.set(0);
+        self.metrics.redis_failures.one();
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+            tracing::warn!(reason, "Redis cannot be used now; this node throttles alone meanwhile");
+        }
+    }
+}
+
+async fn keep(client: Client, script: &'static str, state: Arc<State>) {
+    let mut pause = Duration::ZERO;
+    for number in 0.. {
+        match tokio::time::timeout(CONNECT_WAIT, connect(&client, script)).await {
+            Ok(Ok((connection, script))) => {
+                let mut current = state.current.subscribe();
+                state.metrics.redis_up.set(1);
+                state.current.send_replace(Some(Ready { connection, script: script.into(), number }));
+                if current.wait_for(Option::is_none).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => state.note(&error.to_string()),
+            Err(_) => state.note(&format!("no connection within {CONNECT_WAIT:?}")),
+        }
+        // A connection alone proves nothing: one that never answers a question in time is not made anew without a pause.
+        let answered = state.is_answering.swap(false, Ordering::Relaxed);
+        pause = if answered { Duration::ZERO } else { (pause * 2).clamp(PAUSE_LEAST, PAUSE_MAX) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn connect(client: &Client, script: &str) -> Result<(MultiplexedConnection, String), RedisError> {
+    // Our own bounds hold; the client's are only not to be longer.
+    let bounds = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_WAIT))
+        .set_response_timeout(Some(CONNECT_WAIT));
+    let mut connection = client.get_multiplexed_async_connection_with_config(&bounds).await?;
+    let hash = redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(&mut connection).await?;
+    Ok((connection, hash))
+}
