@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
-# not broken, and use the admin page), Python and Node (make signed links as senders do), Redis, and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
+# not broken, and use the admin page), Python and Node (make signed links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
@@ -19,6 +19,7 @@ has_any setpriv || missing="$missing util-linux"
 has_any mount || missing="$missing mount"
 has_any python3 || missing="$missing python3"
 has_any node nodejs || missing="$missing nodejs"
+has_any openssl || missing="$missing openssl"
 has_any psql || missing="$missing postgresql-client"
 # Not redis-server, which is a service that would run from now on: its program is that of redis-check-rdb, under another
 # name, and comes with redis-tools, which starts nothing.

@@ -1,7 +1,7 @@
 //! A private Redis of our own, to be stopped, frozen and asked.
 
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Redis {
     pub fn start_with(password: Option<&str>) -> anyhow::Result<Redis> {
         let (dir, port) = (tempfile::tempdir()?, free_port()?);
         let password = password.map(str::to_owned);
-        let redis = Redis { child: launch(dir.path(), port, password.as_deref())?, port, password, dir };
+        let redis = Redis { child: command(dir.path(), port, password.as_deref())?.spawn()?, port, password, dir };
         redis.wait_for_answer()?;
         Ok(redis)
     }
@@ -49,13 +49,29 @@ impl Redis {
     /// # Errors
     /// Where it does not start.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
-        self.child = launch(self.dir.path(), self.port, self.password.as_deref())?;
+        self.child = command(self.dir.path(), self.port, self.password.as_deref())?.spawn()?;
         self.wait_for_answer()
     }
 
     fn wait_for_answer(&self) -> anyhow::Result<()> {
         wait_until("an answer of Redis", START_WAIT, || self.ask::<String>("PING").is_ok())?;
         Ok(())
+    }
+
+    /// Starts one that also speaks TLS, and returns its URL for that, and the file of its certificate.
+    ///
+    /// # Errors
+    /// Where a program is missing or it does not start.
+    pub fn start_with_tls() -> anyhow::Result<(Redis, String, PathBuf)> {
+        let (dir, port, tls_port) = (tempfile::tempdir()?, free_port()?, free_port()?);
+        let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| dir.path().join(name));
+        make_certificate(dir.path(), &key, &certificate)?;
+        let mut command = command(dir.path(), port, None)?;
+        command.arg("--tls-port").arg(tls_port.to_string()).args(["--tls-auth-clients", "no"]);
+        command.arg("--tls-key-file").arg(key).arg("--tls-cert-file").arg(&certificate);
+        let redis = Redis { child: command.spawn()?, port, password: None, dir };
+        redis.wait_for_answer()?;
+        Ok((redis, format!("rediss://127.0.0.1:{tls_port}"), certificate))
     }
 
     /// Its URL.
@@ -118,7 +134,7 @@ impl Drop for Redis {
     }
 }
 
-fn launch(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Child> {
+fn command(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // One program under two names; Debian has the first in a package that also starts a service.
     let names = ["redis-server", "redis-check-rdb"];
@@ -130,5 +146,21 @@ fn launch(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Child
     if let Some(password) = password {
         command.args(["--requirepass", password]);
     }
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?)
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    Ok(command)
+}
+
+/// A certificate for 127.0.0.1 that is its own root.
+fn make_certificate(dir: &Path, key: &Path, certificate: &Path) -> anyhow::Result<()> {
+    let settings = dir.join("openssl.cnf");
+    // Without one of ours, the system's makes it a certificate of an authority.
+    std::fs::write(&settings, "[req]\ndistinguished_name=name\n[name]\n")?;
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=pixeld-test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    command.arg("-config").arg(settings).arg("-keyout").arg(key).arg("-out").arg(certificate);
+    let output = command.output().context("openssl cannot be started")?;
+    anyhow::ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }

@@ -160,8 +160,10 @@ impl Loader {
     /// Returns how many hits are left.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) -> u64 {
         let mut pause = Duration::ZERO;
-        if let (Some(window), Some(url)) = (self.options.throttle, &self.options.redis) {
-            self.shared_throttle = SharedThrottle::start(url, window, &self.metrics);
+        match (self.options.throttle, &self.options.redis) {
+            (Some(window), Some(url)) => self.shared_throttle = SharedThrottle::start(url, window, &self.metrics),
+            (None, Some(_)) => tracing::info!("PIXELD_THROTTLE is off, so REDIS_URL is not used"),
+            (_, None) => {}
         }
         let mut ready = std::pin::pin!(ready);
         loop {

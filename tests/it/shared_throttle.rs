@@ -178,11 +178,12 @@ fn after_an_outage_hits_two_hours_apart_stay_two_and_those_near_them_are_held_ba
     // The later one first: neither node has them in their order.
     leave_behind(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
     leave_behind(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);
-    nodes.app.restart();
-    nodes.app.at_rest();
+    // One is retired, the other goes on.
+    nodes.app.server.settings().run(&["spool", "drain"]).unwrap();
+    let rows = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
+    assert_eq!(nodes.app.number(&rows), 2);
     nodes.other = nodes.other.settings().clone().start().unwrap();
     let metrics = nodes.other.at_rest(REST).unwrap();
-    let rows = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
     assert_eq!((nodes.app.number(&rows), metrics.get("pixeld_throttled_elsewhere_total")), (2, 2.0));
     assert_eq!(nodes.app.number("SELECT sum(throttled) FROM batches"), 2);
 }
@@ -334,6 +335,45 @@ fn batches_that_are_brought_again_lose_no_hit() {
 }
 
 #[test]
+fn a_batch_whose_copy_failed_finds_its_own_name_and_goes_before_a_later_hit_of_another_node() {
+    let _machine = beside();
+    let redis = Redis::start().unwrap();
+    let nodes = Nodes::start(Some(&redis.url()));
+    // Makes the day's partition.
+    assert_eq!(nodes.fetch_on_both(), 1);
+    let recipient = Uuid::new_v4();
+    let path = nodes.app.pixel(Uuid::new_v4(), recipient);
+    let ended = std::thread::scope(|scope| {
+        let (first, path) = (&nodes.app.server, path.as_str());
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            fetch(first, path);
+        });
+        // COPY waits for the table, and its backend is ended there: after Redis was asked, before anything is a row.
+        nodes.app.number(
+            "BEGIN; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE; CREATE TEMP TABLE ended (pid int); \
+             DO $$ BEGIN \
+               FOR i IN 1..3000 LOOP \
+                 PERFORM pg_stat_clear_snapshot(); \
+                 INSERT INTO ended SELECT pid FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
+                   AND wait_event_type = 'Lock' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \
+                 EXIT WHEN FOUND; \
+                 PERFORM pg_sleep(0.001); \
+               END LOOP; \
+             END $$; COMMIT; SELECT count(*) FROM ended",
+        )
+    });
+    assert_eq!((ended, redis.ask::<u64>("DBSIZE").unwrap()), (1, 2));
+    fetch(&nodes.other, &path);
+    let (first, other) = (nodes.app.at_rest(), nodes.other.at_rest(REST).unwrap());
+    assert_eq!(nodes.app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
+    assert!(first.get("pixeld_load_retries_total") >= 1.0);
+    assert_eq!((first.dropped_all(), first.get("pixeld_hits_loaded_total")), (0.0, 2.0), "the first node's is the row");
+    assert_eq!(other.get("pixeld_throttled_elsewhere_total"), 2.0);
+    assert_eq!(first.get("pixeld_throttle_shared_total"), 3.0, "it asked again");
+}
+
+#[test]
 fn a_hit_that_postgresql_refuses_holds_nothing_back_on_another_node() {
     let _machine = beside();
     let redis = Redis::start().unwrap();
@@ -381,6 +421,45 @@ fn a_redis_that_refuses_us_is_said_once_without_the_password_and_each_node_throt
     wait_until("Redis", BACK, || app.server.metrics().unwrap().get("pixeld_redis_up") == 1.0).unwrap();
     fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     assert_eq!(app.at_rest().get("pixeld_throttle_shared_total"), 1.0);
+}
+
+#[test]
+fn a_user_who_may_only_what_the_readme_says_is_enough() {
+    let _machine = beside();
+    let redis = Redis::start().unwrap();
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let (_, may) = readme.split_once("`~pixeld:throttle:*").unwrap();
+    let may = may.split_once('`').unwrap().0;
+    redis.ask::<String>(&format!("ACL SETUSER pixeld on >secret ~pixeld:throttle:*{may}")).unwrap();
+    let url = redis.url().replace("redis://", "redis://pixeld:secret@");
+    let nodes = Nodes::start(Some(&url));
+    assert_eq!(nodes.fetch_on_both(), 1);
+    let message = Uuid::new_v4();
+    nodes.app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (message <> '{message}')"));
+    fetch(&nodes.other, &nodes.app.pixel(message, Uuid::new_v4()));
+    assert_eq!(nodes.other.at_rest(REST).unwrap().dropped("quarantined"), 1.0);
+    assert_eq!(redis.ask::<u64>("DBSIZE").unwrap(), 1, "it may also give a place back");
+    redis.ask::<String>("SCRIPT FLUSH").unwrap();
+    assert_eq!(nodes.fetch_on_both(), 1);
+    assert_eq!((nodes.sum("pixeld_throttle_alone_total"), nodes.sum("pixeld_redis_failures_total")), (0.0, 0.0));
+}
+
+#[test]
+fn over_tls_the_certificate_is_checked() {
+    let _machine = beside();
+    let (_redis, url, certificate) = Redis::start_with_tls().unwrap();
+    let known = certificate.to_str().unwrap();
+    let app = App::start_with(|settings| throttled(settings, Some(&url)).with("SSL_CERT_FILE", known));
+    wait_until("Redis", BACK, || app.server.metrics().unwrap().get("pixeld_redis_up") == 1.0)
+        .unwrap_or_else(|error| panic!("{error}\n{}", app.server.log()));
+    fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
+    assert_eq!(app.at_rest().get("pixeld_throttle_shared_total"), 1.0);
+    // The same server, whose certificate nobody vouches for.
+    let app = App::start_with(|settings| throttled(settings, Some(&url)));
+    fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
+    let metrics = app.at_rest();
+    assert_eq!((metrics.get("pixeld_redis_up"), metrics.get("pixeld_throttle_alone_total")), (0.0, 1.0));
+    assert!(app.server.log().contains("certificate"), "{}", app.server.log());
 }
 
 #[test]
