@@ -6,6 +6,8 @@
 //! is dropped for another reason. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
 //! again.
 
+mod question;
+
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::time::Duration;
@@ -13,8 +15,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use uuid::Uuid;
 
+pub use self::question::{Question, questions};
 use super::copy::{self, Row};
-use super::throttle::{BatchTokens, Throttle, Token};
+use super::throttle::{BatchTokens, Throttle};
 use crate::hit::Hit;
 use crate::networks::Network;
 use crate::opens::agent::Agent;
@@ -172,34 +175,6 @@ fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Resul
         return Err(Dropped::UnknownImage);
     }
     Ok(facts.user_agent(hit.user_agent))
-}
-
-/// A hit that may become a row, as the shared throttle is asked about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    /// Its number in its spool.
-    pub seq: u64,
-    /// Its token.
-    pub token: Token,
-}
-
-/// What there is to ask about `hits`, of which the first has the number `first_seq`: all that have a token and that
-/// nothing else drops. A hit that an earlier one of them holds back is among them: that one may be held back itself.
-#[must_use]
-pub fn questions(
-    hits: &[Hit<'_>],
-    first_seq: u64,
-    bounds: Bounds,
-    throttle: &Throttle,
-    facts: &impl Facts,
-) -> Vec<Question> {
-    let oldest_us = bounds.oldest_us();
-    let question = |(seq, hit): (u64, &Hit<'_>)| {
-        let user_agent = admit(hit, bounds.clamp(hit.at_us), oldest_us, facts).ok()?;
-        let token = throttle.token(hit, user_agent.own).filter(|&token| !throttle.holds_back(token))?;
-        Some(Question { seq, token })
-    };
-    (first_seq..).zip(hits).filter_map(question).collect()
 }
 
 /// A batch that is being judged.

@@ -1,23 +1,25 @@
 //! The shared throttle: `PIXELD_THROTTLE` over all nodes that load into one PostgreSQL, through a Redis.
 //!
-//! Asked by the loader, once a batch, about the hits that this node's own throttle lets through and that nothing else drops
-//! ([`super::judge::questions`]). Under each fingerprint Redis keeps the hits that were let through: their own time, and
-//! their name (the spool's number and the hit's). One script looks and writes at once, so that two nodes never both win.
-//! Keys are the installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
+//! Asked by the loader, once a batch, about the hits that this node's own throttle lets through and that nothing else
+//! drops ([`super::judge::questions`]). Under each fingerprint Redis keeps the hits that were let through: their own
+//! time, and their name (the spool's number and the hit's). One script looks and writes at once, so that two nodes
+//! never both win. Keys are the installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
 //!
-//! Guarantees: two hits are compared by their own times in both directions, whenever and in whatever order they are loaded.
-//! A hit that asks again finds its own name and is let through again, so that a batch that is brought again (after a failed
-//! COPY, a lost COMMIT, a restart, in halves) loses nothing. A hit that PostgreSQL refuses gives its place back. A batch
-//! waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has answered a connection again;
-//! then the node's own throttle decides alone, counted (`throttle_alone`). Connections are made behind the loader's back,
-//! with pauses up to [`PAUSE_MAX`]. Only the loader is here: an answer to a mail client never waits for Redis.
+//! Guarantees: two hits are compared by their own times in both directions, whenever and in whatever order they are
+//! loaded. A hit that asks again finds its own name and is let through again, so that a batch that is brought again
+//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing. A hit that PostgreSQL refuses gives its
+//! place back. A batch waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has
+//! answered a connection again; then the node's own throttle decides alone, counted (`throttle_alone`). Connections
+//! are made behind the loader's back, with pauses up to [`PAUSE_MAX`]. Only the loader is here: an answer to a mail
+//! client never waits for Redis.
 //!
 //! Gives up: while Redis is away, or has lost what it knew, a repeated hit is recorded once a node. Names are written
-//! before COMMIT, so a hit may be held back in favour of one that another node has yet to load; that one is loaded in the end,
-//! since its spool is durable, unless that node's disk is lost, or the hit is dropped for another reason when it is judged
-//! again (its age, its image), or it was refused and Redis could not be told. Entries live for the window and as long
-//! again, at least [`LATENESS_MIN`] more: a node that loads later than that records again. Of one fingerprint, the
-//! [`ENTRIES_MAX`] latest are kept. After PostgreSQL was set back to a backup, names can come again, and then let through.
+//! before COMMIT, so a hit may be held back in favour of one that another node has yet to load; that one is loaded in
+//! the end, since its spool is durable, unless that node's disk is lost, or the hit is dropped for another reason when
+//! it is judged again (its age, its image), or it was refused and Redis could not be told. Entries live for the window
+//! and as long again, at least [`LATENESS_MIN`] more: a node that loads later than that records again. Of one
+//! fingerprint, the [`ENTRIES_MAX`] latest are kept. After PostgreSQL was set back to a backup, names can come again,
+//! and then let through.
 
 mod connection;
 

@@ -1,5 +1,5 @@
-//! Two nodes, one PostgreSQL, one Redis: the same fetch is recorded once, and whatever becomes of Redis, nothing is lost
-//! and no answer waits. The script itself is asked in `shared_throttle_script`.
+//! Two nodes, one PostgreSQL, one Redis: the same fetch is recorded once, and whatever becomes of Redis, nothing is
+//! lost and no answer waits. The script itself is asked in `shared_throttle_script`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -295,7 +295,7 @@ fn batches_that_are_brought_again_lose_no_hit() {
     let pixels = Pixels::of(nodes.app.image).with_forwarded_addresses();
     let loads = nodes.both().map(|server| Load::of(server, pixels.clone(), 8, Pace::Open(2000.0), Reuse::KeepAlive));
     loads[0].wait_for(2000);
-    // Of the first node each second COMMIT is cut off after it was sent; of both, backends are ended in the middle of COPY.
+    // Of the first node each second COMMIT is cut off after it was sent; of both, backends are ended amid COPY.
     proxy.cut_each_commit(2);
     let ended = nodes.app.number(
         "CREATE TEMP TABLE ended (at timestamptz); \

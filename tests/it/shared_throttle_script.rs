@@ -193,6 +193,27 @@ fn a_redis_that_forgot_everything_lets_through_and_learns_anew() {
 }
 
 #[test]
+fn a_redis_that_takes_nothing_in_lets_through_and_is_asked_again_once_it_does() {
+    let _machine = beside();
+    let redis = Redis::start().unwrap();
+    let mut asker = Asker::start(&redis);
+    let cases = [("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"), ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE")];
+    for (recipient, (refuse, accept)) in (7..).zip(cases) {
+        redis.ask::<String>(refuse).unwrap();
+        let failures = asker.metrics.redis_failures.get();
+        for seq in 0..50 {
+            assert_eq!(asker.ask(1, &[(seq, recipient, 0)]), NONE, "{refuse}");
+            asker.rest();
+        }
+        let failures = asker.metrics.redis_failures.get() - failures;
+        assert!((1..10).contains(&failures), "{failures} attempts in half a second: {refuse}");
+        redis.ask::<String>(accept).unwrap();
+        asker.let_run_until("Redis is found again", |metrics| metrics.redis_up.get() == 1);
+        assert_eq!(asker.ask(2, &[(0, recipient, 0), (1, recipient, 1)]), [1]);
+    }
+}
+
+#[test]
 fn a_frozen_redis_costs_one_short_wait_and_is_found_again() {
     let _machine = alone();
     let redis = Redis::start().unwrap();

@@ -255,8 +255,8 @@ impl Loader {
 }
 
 /// Ranges of hits that lie within [`SPAN_MAX_US`] of each other, so that no batch spans days: who looks for a batch's hits
-/// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds the
-/// rest. Each is cut again where it has more than `hits_max` hits.
+/// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds
+/// the rest. Each is cut again where it has more than `hits_max` hits.
 fn spans(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
     let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);

@@ -1,8 +1,8 @@
 //! The connection to Redis: one, kept by a task behind the loader's back.
 //!
-//! Guarantees: whoever finds no connection can go on at once; a failure is logged once until Redis has answered again, and
-//! counted each time; neither says the password. Attempts are apart by pauses that double up to
-//! [`PAUSE_MAX`](super::PAUSE_MAX), but for the first one after an answer, which is made at once.
+//! Guarantees: whoever finds no connection can go on at once; a failure is logged once until Redis has answered again,
+//! and counted each time; neither says the password. Attempts are apart by pauses that double up to [`PAUSE_MAX`], but
+//! for the first one after an answer, which is made at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
--- Takes tokens, one a key, in their order. KEYS: of each hit the fingerprint's key. ARGV: the window in microseconds, the
--- expiry in milliseconds, the most entries of a key; then of each hit its time and its name (spool:seq).
+-- Takes tokens, one a key, in their order. KEYS: of each hit the fingerprint's key. ARGV: the window in microseconds,
+-- the expiry in milliseconds, the most entries of a key; then of each hit its time and its name (spool:seq).
 -- Returns a letter a hit: 1 where its token is taken, by it and nobody else; 0 where another one is near.
 --
 -- A key holds entries, with semicolons between: time, a blank, name. It is written only here and in release.lua.

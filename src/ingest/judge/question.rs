@@ -1,0 +1,33 @@
+//! What the shared throttle is asked before a batch is judged. Pure.
+
+use super::{Bounds, Facts, admit};
+use crate::hit::Hit;
+use crate::ingest::throttle::{Throttle, Token};
+
+/// A hit that may become a row, as the shared throttle is asked about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Question {
+    /// Its number in its spool.
+    pub seq: u64,
+    /// Its token.
+    pub token: Token,
+}
+
+/// What there is to ask about `hits`, of which the first has the number `first_seq`: all that have a token and that
+/// nothing else drops. A hit that an earlier one of them holds back is among them: that one may be held back itself.
+#[must_use]
+pub fn questions(
+    hits: &[Hit<'_>],
+    first_seq: u64,
+    bounds: Bounds,
+    throttle: &Throttle,
+    facts: &impl Facts,
+) -> Vec<Question> {
+    let oldest_us = bounds.oldest_us();
+    let question = |(seq, hit): (u64, &Hit<'_>)| {
+        let user_agent = admit(hit, bounds.clamp(hit.at_us), oldest_us, facts).ok()?;
+        let token = throttle.token(hit, user_agent.own).filter(|&token| !throttle.holds_back(token))?;
+        Some(Question { seq, token })
+    };
+    (first_seq..).zip(hits).filter_map(question).collect()
+}
