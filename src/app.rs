@@ -58,6 +58,9 @@ const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
 /// # Errors
 /// Why it could not start; nothing is left running then.
 pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+    if let Some(note) = &config.former_names {
+        tracing::warn!("{note}");
+    }
     let connections_max = open_files::allow(config.connections_max);
     let data = DataDir::lock(&config.data_dir)?;
     let public = listener::bind(config.listen, config.threads)

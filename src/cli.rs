@@ -2,6 +2,7 @@
 
 mod hits;
 mod image;
+mod import;
 mod link;
 mod networks;
 mod user;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use hits::{ReclassifyArgs, SpoolCommand};
 pub use image::{ImageAddArgs, ImageCommand};
+pub use import::{ImportCommand, ImportDjangoArgs};
 pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
 pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
@@ -143,6 +145,9 @@ pub enum Command {
     /// Look at the hits on disk that are not in the database yet, or load them.
     #[command(subcommand, after_help = SPOOL_AFTER_HELP)]
     Spool(SpoolCommand),
+    /// Move over from another program: bring its images and its log.
+    #[command(subcommand, after_help = import::IMPORT_AFTER_HELP)]
+    Import(ImportCommand),
     /// Ask the `pixeld serve` with the same settings whether it can serve pixels; exit status 0 if so, else 1.
     #[command(after_help = HEALTHCHECK_AFTER_HELP)]
     Healthcheck,

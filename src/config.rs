@@ -5,7 +5,7 @@
 //! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
 //! the start, and whether a host answers or a directory can be written is not asked here.
 //!
-//! One file a section: `listen`, `links`, `storage`, `redis`, `limits`, `networks`, `privacy`, `telemetry`. A setting is a `Setting` there, an
+//! One file a section: `listen`, `links`, `storage`, `redis`, `limits`, `networks`, `privacy`, `telemetry`, `former`. A setting is a `Setting` there, an
 //! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
 
 use std::ffi::OsString;
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod former;
 mod limits;
 mod links;
 mod listen;
@@ -37,7 +38,7 @@ mod tests;
 pub use privacy::IpPrivacy;
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
-pub use storage::{Durability, SpoolKeep};
+pub use storage::{Durability, SpoolKeep, check_database_url};
 use vars::{Setting, Vars};
 
 use crate::link::token::SigningKeys;
@@ -46,7 +47,7 @@ use crate::link::token::SigningKeys;
 pub const EXIT_CONFIG: u8 = 64;
 
 /// Every setting there is, in the order in which problems are reported.
-const SETTINGS: [&Setting; 25] = [
+const SETTINGS: [&Setting; 26] = [
     &listen::LISTEN,
     &listen::ADMIN_LISTEN,
     &listen::BASE_URL,
@@ -72,6 +73,7 @@ const SETTINGS: [&Setting; 25] = [
     &privacy::RETENTION_DAYS,
     &telemetry::LOG,
     &telemetry::SENTRY_DSN,
+    &former::DJANGO_DATABASE_URL,
 ];
 
 /// The settings of one process, checked. Each field names its variable.
@@ -132,6 +134,10 @@ pub struct Config {
     pub drain: Duration,
     /// `PIXELD_LOG`: what is logged; parses as a `tracing_subscriber` `EnvFilter`. Default `info`.
     pub log: String,
+    /// `DJANGO_DATABASE_URL` or `DJANGO_DATABASE_URL_FILE`: the Django app's PostgreSQL, for `pixeld import django`.
+    pub django_database_url: Option<Secret>,
+    /// What to tell at the start of variables that look like the Django app's; nothing where there are none.
+    pub former_names: Option<String>,
 }
 
 impl Config {
@@ -184,6 +190,8 @@ impl Config {
             retention_days: privacy::retention_days(&mut vars),
             log: telemetry::log(&mut vars),
             sentry_dsn: telemetry::sentry_dsn(&mut vars),
+            django_database_url: former::django_database_url(&mut vars),
+            former_names: former::note(&vars),
             listen,
             admin_listen,
             data_dir,

@@ -15,6 +15,7 @@ pub mod embedded;
 mod error;
 pub mod hits;
 pub mod images;
+pub mod imports;
 pub mod installation;
 pub mod messages;
 pub mod migrate;

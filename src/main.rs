@@ -6,7 +6,9 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use pixeld::app;
 use pixeld::app::commands;
-use pixeld::cli::{Cli, Command, ImageCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand};
+use pixeld::cli::{
+    Cli, Command, ImageCommand, ImportCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand,
+};
 use pixeld::config::{Config, EXIT_CONFIG};
 use pixeld::telemetry;
 use time::OffsetDateTime;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
     };
     let _telemetry = telemetry::start(&config);
     match run(cli, &config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("pixeld: {error:#}");
             ExitCode::FAILURE
@@ -33,8 +35,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
-    match cli.into_command() {
+fn run(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
+    let done = match cli.into_command() {
+        Command::Import(ImportCommand::Django(args)) => {
+            return wait(commands::import_django(config, &args)).map(|taken| ExitCode::from(taken.exit_status()));
+        }
         Command::Serve(args) => app::serve(config, args.sample),
         Command::Migrate => wait(commands::migrate(config)),
         Command::DatabaseUrl => commands::database_url(config),
@@ -59,9 +64,10 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<()> {
         Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),
         Command::Spool(SpoolCommand::Drain) => commands::spool_drain(config),
         Command::Healthcheck => commands::healthcheck(config),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
-fn wait(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn wait<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }

@@ -83,7 +83,8 @@ impl Settings {
         };
         let ours = std::env::vars_os().map(|(name, _)| name);
         for name in ours.filter(|name| {
-            name.as_encoded_bytes().starts_with(b"PIXELD_") || name == "DATABASE_URL" || name == "REDIS_URL"
+            name.as_encoded_bytes().starts_with(b"PIXELD_")
+                || ["DATABASE_URL", "REDIS_URL", "DJANGO_DATABASE_URL"].iter().any(|known| name == known)
         }) {
             command.env_remove(name);
         }

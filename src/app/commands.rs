@@ -1,5 +1,6 @@
 //! The commands beside `serve`. Each prints its result to standard output and its errors to standard error.
 
+mod import;
 mod links;
 mod messages;
 mod networks;
@@ -24,6 +25,7 @@ use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::metrics::{DropReason, Metrics};
 use crate::shutdown;
 
+pub use import::{Completeness, import_django};
 pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
 pub use networks::{networks_status, networks_update};

@@ -59,6 +59,7 @@ impl Config {
             ("PIXELD_RETENTION_DAYS", self.retention_days.map_or("off".to_owned(), |days| days.to_string())),
             ("PIXELD_LOG", self.log.clone()),
             ("SENTRY_DSN", secret(self.sentry_dsn.is_some())),
+            ("DJANGO_DATABASE_URL", secret(self.django_database_url.is_some())),
         ]
     }
 }

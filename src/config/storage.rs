@@ -108,8 +108,12 @@ fn parse_spool_keep(text: &str) -> Parsed<SpoolKeep> {
     Ok(SpoolKeep { age, bytes: value::size(bytes.trim(), 0..=SPOOL_BYTES_MAX_MOST)? })
 }
 
-/// The client's own error is not repeated: it may quote a piece of a password.
-fn check_database_url(text: &str) -> Parsed<()> {
+/// Whether a text names a PostgreSQL, as the rest of a sentence that holds none of it: the client's own error may quote a
+/// piece of a password.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_database_url(text: &str) -> Result<(), String> {
     // libpq's two words for a checked certificate; the connection knows them, its parser does not.
     let known = text.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
     let Ok(target) = known.parse::<tokio_postgres::Config>() else {

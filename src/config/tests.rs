@@ -7,7 +7,7 @@ use super::*;
 
 const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example"));
 
-const SECRETS: [&str; 4] = ["DATABASE_URL", "REDIS_URL", "SENTRY_DSN", "PIXELD_SIGNING_KEYS"];
+const SECRETS: [&str; 5] = ["DATABASE_URL", "REDIS_URL", "SENTRY_DSN", "PIXELD_SIGNING_KEYS", "DJANGO_DATABASE_URL"];
 
 fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
     Config::from_vars(vars.iter().map(|(name, value)| (name.into(), value.into())))
@@ -125,6 +125,7 @@ fn each_bad_value_is_refused_under_its_variable() {
             "REDIS_URL",
             &["redis.example.com:6379", "http://redis.example.com", "redis://h/x", "rediss://h#insecure", "off"],
         ),
+        ("DJANGO_DATABASE_URL", &["mysql://db/app", "postgresql:///app", " "]),
         ("SENTRY_DSN", &["sentry.example.com", "https://sentry.example.com/1", "off"]),
         ("PIXELD_TRUSTED_PROXIES", &["10.0.0.0/33", "proxy", "off"]),
         ("PIXELD_DURABILITY", &["Written", "sync", "off"]),
@@ -271,6 +272,9 @@ fn a_secret_is_read_from_the_file_that_is_named() {
     let (_file, path) = secret_file(b"rediss://:hunter2@redis.example.com\n");
     let config = read(&[("REDIS_URL_FILE", &path)]).unwrap();
     assert_eq!(config.redis_url.unwrap().expose(), "rediss://:hunter2@redis.example.com");
+    let (_file, path) = secret_file(b"postgresql://app@db/app\n");
+    let config = read(&[("DJANGO_DATABASE_URL_FILE", &path)]).unwrap();
+    assert_eq!(config.django_database_url.unwrap().expose(), "postgresql://app@db/app");
     let (_file, path) = secret_file(b"https://key@sentry.example.com/1\n");
     let config = read(&[("SENTRY_DSN_FILE", &path)]).unwrap();
     assert_eq!(config.sentry_dsn.unwrap().expose(), "https://key@sentry.example.com/1");

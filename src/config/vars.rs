@@ -5,13 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 
-use super::value::{Parsed, quote};
+use super::value::Parsed;
 use super::{ConfigError, Problem, Secret};
-
-/// Longest content of a file that a `…_FILE` variable names, in bytes.
-const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// One setting: its variable and what it may be.
 #[derive(Debug)]
@@ -93,8 +89,8 @@ impl Vars {
                 return None;
             }
             (Some(text), None) => (setting.name.to_owned(), text),
-            (None, Some(path)) => match content(&path) {
-                Ok(text) => (file_name, text),
+            (None, Some(path)) => match Secret::of_file(&path) {
+                Ok(secret) => (file_name, secret.expose().to_owned()),
                 Err(wrong) => {
                     self.refuse(&file_name, wrong, "the path of a file that can be read");
                     return None;
@@ -128,20 +124,4 @@ impl Vars {
         }
         text
     }
-}
-
-/// A secret file's content without the newline at its end.
-fn content(path: &str) -> Parsed<String> {
-    let refused = |error: std::io::Error| format!("names {}, which cannot be read: {error}", quote(path));
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(refused)?;
-    let read = file.take(SECRET_FILE_BYTES_MAX + 1).read_to_string(&mut text);
-    if text.len() as u64 > SECRET_FILE_BYTES_MAX {
-        return Err(format!("names {}, which is longer than {SECRET_FILE_BYTES_MAX} bytes", quote(path)));
-    }
-    read.map_err(refused)?;
-    let end = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).len();
-    text.truncate(end);
-    // To go on without it would be to start with an embedded database, say, because a secret was not filled in yet.
-    if text.is_empty() { Err(format!("names {}, which is empty", quote(path))) } else { Ok(text) }
 }

@@ -306,6 +306,7 @@ fn of_copy(error: Error) -> BatchError {
     }
 }
 
-fn timestamp(at_us: i64) -> OffsetDateTime {
+/// A time that is counted in µs since 1970.
+pub(super) fn timestamp(at_us: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

@@ -146,6 +146,16 @@ fn listed(row: &tokio_postgres::Row) -> ImageRow {
     }
 }
 
+/// The SHA-256 of an image's bytes and whether it was deleted; nothing where there is none.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, bool)>, DbError> {
+    let query = "SELECT sha256, deleted_at IS NOT NULL FROM images WHERE id = $1";
+    let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(query, &[&id])).await?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
 /// Stores a new image. Says whether it is new; where the id is taken, nothing is changed.
 ///
 /// # Errors

@@ -23,7 +23,12 @@ pub const CHUNK_BATCHES_MAX: usize = 1000;
 /// How long the same mismatch is waited for.
 pub const MISMATCH_PATIENCE: Duration = Duration::from_secs(60);
 
-const PICK: &str = "SELECT id, next_seq - first_seq, loaded FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
+/// How many µs the hits of one transaction lie apart at most, unless a single batch's do: each day between them is a partition
+/// to be looked through and locked, and an import brings years.
+const CHUNK_SPAN_US_MAX: i64 = 32 * 86_400_000_000;
+
+const PICK: &str = "SELECT id, next_seq - first_seq, loaded, (extract(epoch FROM min_at) * 1000000)::bigint, \
+     (extract(epoch FROM max_at) * 1000000)::bigint FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
 
 /// Each batch is one look through btree(at); `OFFSET 0` keeps the planner from reading whole days for many batches at once.
 const READ: &str = "INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n) \
@@ -166,10 +171,18 @@ async fn pick(tally: &Tally, hits_max: u64) -> Result<(Vec<Batch>, bool), TallyE
     let limit = CHUNK_BATCHES_MAX as i64 + 1;
     let rows = within(QUERY_TIMEOUT, "looking for batches", tally.client().query(PICK, &[&limit])).await?;
     let mut hits = 0;
+    let (mut from, mut to) = (i64::MAX, i64::MIN);
     let mut batches = Vec::new();
     for row in &rows {
         let loaded = row.get::<_, i32>(2) as u64;
-        if !batches.is_empty() && (hits + loaded > hits_max || batches.len() == CHUNK_BATCHES_MAX) {
+        // A batch without a row has no time.
+        let (earlier, later) =
+            (row.get::<_, Option<i64>>(3).unwrap_or(from), row.get::<_, Option<i64>>(4).unwrap_or(to));
+        (from, to) = (from.min(earlier), to.max(later));
+        let is_too_much = hits + loaded > hits_max
+            || batches.len() == CHUNK_BATCHES_MAX
+            || to.saturating_sub(from) > CHUNK_SPAN_US_MAX;
+        if !batches.is_empty() && is_too_much {
             return Ok((batches, true));
         }
         hits += loaded;

@@ -44,6 +44,7 @@ pub struct Known {
     sent_till: Option<(i64, Instant)>,
     hour: Instant,
     new_this_hour: u64,
+    new_per_hour_max: u64,
 }
 
 impl Default for Known {
@@ -55,11 +56,18 @@ impl Default for Known {
             sent_till: None,
             hour: Instant::now(),
             new_this_hour: 0,
+            new_per_hour_max: NEW_USER_AGENTS_PER_HOUR,
         }
     }
 }
 
 impl Known {
+    /// For hits of a source that is trusted: every user agent is stored.
+    #[must_use]
+    pub fn storing_all_user_agents() -> Known {
+        Known { new_per_hour_max: u64::MAX, ..Known::default() }
+    }
+
     /// Makes sure that the user agents of `hits` are stored and that their images were asked for.
     ///
     /// # Errors
@@ -135,7 +143,7 @@ impl Known {
         }
         let ids: Vec<i64> = new.values().copied().collect();
         let mut stored: HashSet<i64> = queries::stored_user_agents(client, &ids).await?.into_iter().collect();
-        let room = NEW_USER_AGENTS_PER_HOUR.saturating_sub(self.new_this_hour) as usize;
+        let room = self.new_per_hour_max.saturating_sub(self.new_this_hour) as usize;
         let fresh: HashMap<i64, &str> =
             new.iter().filter(|(_, id)| !stored.contains(id)).map(|(&text, &id)| (id, text)).take(room).collect();
         if !fresh.is_empty() {

@@ -12,6 +12,7 @@
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
+//! - `import_django`: moving over from the Django app, with the data of a real one (tests/fixtures/django-app).
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -26,6 +27,7 @@ mod disk;
 mod embedded;
 mod first_steps;
 mod images;
+mod import_django;
 mod limits;
 mod links;
 mod networks;

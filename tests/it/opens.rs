@@ -29,7 +29,7 @@ fn mixed(app: &App) -> Pixels {
 }
 
 /// How many hits there are, each judged here by the evidence that its row has, and found judged so.
-fn assert_judged(app: &App) -> u64 {
+pub fn assert_judged(app: &App) -> u64 {
     let groups = app.query(
         "SELECT concat_ws(E'\\t', u.user_agent, h.network, h.prefetch, \
            coalesce((floor(extract(epoch FROM h.at)) - extract(epoch FROM coalesce(h.sent_at, m.sent_at)))::bigint::text, '-'), \

@@ -1,0 +1,164 @@
+//! `pixeld import django`: the Django app's pictures and log, from its own PostgreSQL.
+//!
+//! Guarantees: that database is only read, in one snapshot; each log row is taken once, however often the import runs, is
+//! stopped or killed: its hits, the mark and how far the source is read move in one transaction. Rows that were committed late,
+//! with an id a little below one that was taken, are taken by the next run. Nothing is left out in silence: the report counts
+//! and names what could not be taken.
+//!
+//! Gives up: a row whose picture has no usable file is a hit all the same; its links are answered 404 until there is one.
+
+mod load;
+mod pictures;
+mod report;
+mod row;
+mod source;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use self::load::{Into, Loading};
+use self::report::{Report, Shown};
+use self::source::Source;
+use crate::app::database;
+use crate::cli::ImportDjangoArgs;
+use crate::config::{Config, Secret, check_database_url};
+use crate::db::{Database, QUERY_TIMEOUT, imports, within};
+use crate::shutdown;
+
+/// How long another import, or what is left of one that was killed, is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often it is asked for.
+const LOCK_POLL: Duration = Duration::from_millis(200);
+
+/// The exit status where something could not be taken.
+const EXIT_INCOMPLETE: u8 = 3;
+
+/// Whether all was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completeness {
+    /// All.
+    Whole,
+    /// The report says what was not.
+    Partly,
+}
+
+impl Completeness {
+    /// The exit status that says so.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Completeness::Whole => 0,
+            Completeness::Partly => EXIT_INCOMPLETE,
+        }
+    }
+}
+
+/// `pixeld import django`.
+///
+/// # Errors
+/// Where one of the databases or the directory cannot be used, or it was stopped; what was taken until then stays.
+pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Completeness> {
+    if let Some(note) = &config.former_names {
+        tracing::warn!("{note}");
+    }
+    let url = source_url(config, args)?;
+    check_media(&args.media)?;
+    // First of all: most that can be wrong is wrong there.
+    let source = Source::open(url.expose()).await?;
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let outcome = tokio::select! {
+        outcome = import(config, args, &db, &source) => outcome,
+        signal = shutdown::signal() => match signal {
+            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what was taken so far is whole, and the same command goes on")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    lease.release().await?;
+    let report = outcome?;
+    print!("{report}");
+    Ok(report.completeness())
+}
+
+async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source: &Source) -> anyhow::Result<Report> {
+    let session = db.connect("pixeld import").await?;
+    let client = &session.client;
+    if !args.dry_run {
+        take_lock(client).await?;
+    }
+    let pictures = source.pictures().await?;
+    let ids: Vec<_> = pictures.iter().map(|picture| picture.uuid).collect();
+    let found = within(QUERY_TIMEOUT, "looking for earlier imports", imports::find(client, &ids)).await?;
+    anyhow::ensure!(
+        found.len() <= 1,
+        "the pictures of {} came from {} databases that were imported before; one was made of several, and which of its rows \
+         are taken already cannot be told",
+        source.name(),
+        found.len()
+    );
+    let taken = found.into_iter().next();
+    if let Some(taken) = &taken {
+        source.check_is_what_was_imported(taken).await?;
+    }
+    let mut shown = Shown::new();
+    let mut report = Report::new(args.dry_run);
+    pictures::take(db, client, &pictures, args, &mut report, &mut shown).await?;
+
+    let into = match (taken, args.dry_run) {
+        (taken, true) => Into::Nothing(taken),
+        (Some(taken), false) => {
+            let noting = imports::note_pictures(client, taken.spool, &ids);
+            within(QUERY_TIMEOUT, "noting pictures", noting).await?;
+            Into::Database(taken)
+        }
+        // Without pictures there are no rows either, and nothing to be known again by.
+        (None, false) if ids.is_empty() => Into::Nothing(None),
+        (None, false) => {
+            let beginning = imports::begin(client, "import django", &ids);
+            Into::Database(within(QUERY_TIMEOUT, "beginning an import", beginning).await?)
+        }
+    };
+    Loading::new(config, args, client, source, &pictures, into).await?.run(&mut report, &mut shown).await?;
+    Ok(report)
+}
+
+/// The URL of the Django app's database, from where it was given.
+fn source_url(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Secret> {
+    let (named_by, url) = match (&args.database_url, &args.database_url_file, &config.django_database_url) {
+        (Some(url), _, _) => ("--database-url", Secret::new(url.as_str())),
+        (None, Some(file), _) => {
+            let url = Secret::of_file(file).map_err(|wrong| anyhow::anyhow!("--database-url-file {wrong}"))?;
+            ("the URL in --database-url-file", url)
+        }
+        (None, None, Some(url)) => return Ok(url.clone()),
+        (None, None, None) => anyhow::bail!(
+            "the Django app's database is not named; set DJANGO_DATABASE_URL=postgresql://user:password@host:5432/database, or \
+             give --database-url-file or --database-url"
+        ),
+    };
+    check_database_url(url.expose()).map_err(|wrong| anyhow::anyhow!("{named_by} {wrong}"))?;
+    Ok(url)
+}
+
+/// Refuses a directory that is none before anything is taken: all pictures would be reported as missing.
+fn check_media(media: &Path) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(media);
+    entries.map(|_| ()).with_context(|| {
+        format!(
+            "--media {} cannot be read; it is the Django app's MEDIA_ROOT, the directory of uploaded files",
+            media.display()
+        )
+    })
+}
+
+async fn take_lock(client: &tokio_postgres::Client) -> anyhow::Result<()> {
+    let give_up_at = tokio::time::Instant::now() + LOCK_WAIT;
+    while !within(QUERY_TIMEOUT, "pg_try_advisory_lock", imports::lock(client)).await? {
+        anyhow::ensure!(tokio::time::Instant::now() < give_up_at, "another import is at work; wait for its end");
+        tokio::time::sleep(LOCK_POLL).await;
+    }
+    Ok(())
+}

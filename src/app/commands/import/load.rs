@@ -1,0 +1,321 @@
+//! Brings log rows into `hits`, batch by batch, in the order of their ids.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::report::{Report, Shown};
+use super::row::{self, Reading, Refusal};
+use super::source::{LogRow, Picture, Source};
+use crate::cli::ImportDjangoArgs;
+use crate::config::Config;
+use crate::db::hits::{self, BatchError};
+use crate::db::imports::{self, ImportedBatch, Taken};
+use crate::db::{QUERY_TIMEOUT, installation, within};
+use crate::hit::{Hit, safe_user_agent};
+use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, UserAgent};
+use crate::ingest::known::Known;
+use crate::networks::files::Lists;
+
+/// How long one transaction may take.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A day, in µs.
+const DAY_US: i64 = 86_400_000_000;
+
+/// The longest time that one batch's rows lie apart, so that who looks for its hits later reads no more than a day of others.
+const SPAN_MAX_US: i64 = DAY_US;
+
+/// Batches that a page of rows is cut into for that reason at most; where times jump more often, the last holds the rest.
+const SPANS_MAX: usize = 64;
+
+/// How far ahead of the database's clock a row may be. Its time stands as it was written: the machine's clock may have been wrong.
+const FUTURE_MAX_US: i64 = 366 * DAY_US;
+
+/// So far below the highest id, one without a row is looked for again by the next run: it was being written perhaps.
+const LATE_IDS_MAX: i64 = 10_000;
+
+/// Where rows go.
+pub enum Into {
+    /// Into the database, from there on.
+    Database(Taken),
+    /// Nowhere: it is only told what would be taken.
+    Nothing(Option<Taken>),
+}
+
+/// An import of rows.
+pub struct Loading<'a> {
+    client: &'a Client,
+    source: &'a Source,
+    reading: Reading,
+    bounds: Bounds,
+    known: Known,
+    into: Into,
+    days: HashSet<Day>,
+    batch_rows: usize,
+}
+
+/// What hits are judged by: an image that could not be taken has hits all the same.
+struct AllImages<'a>(&'a Known);
+
+impl Facts for AllImages<'_> {
+    fn had_image(&self, _: Uuid, _: i64) -> bool {
+        true
+    }
+
+    fn user_agent(&self, text: &str) -> UserAgent {
+        self.0.user_agent(text)
+    }
+
+    fn sent_at_s(&self, message: Uuid) -> u32 {
+        self.0.sent_at_s(message)
+    }
+}
+
+impl<'a> Loading<'a> {
+    /// Asks for what rows are read and judged with.
+    pub async fn new(
+        config: &Config,
+        args: &ImportDjangoArgs,
+        client: &'a Client,
+        source: &'a Source,
+        pictures: &[Picture],
+        into: Into,
+    ) -> anyhow::Result<Loading<'a>> {
+        let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
+        let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", imports::clock(client)).await?;
+        let mut lists = Lists::default();
+        for refused in lists.read_changes(&config.networks_dir).1 {
+            tracing::warn!("a list of networks is refused and left out: {refused}");
+        }
+        let latest_us = now_us.saturating_add(FUTURE_MAX_US);
+        let retention_us = config.retention_days.map_or(i64::MIN, |days| now_us - i64::from(days.get()) * DAY_US);
+        let oldest_us = retention_us.max(retained_from_us).max(0);
+        let reading = Reading {
+            pictures: pictures.iter().map(|picture| (picture.number, picture.uuid)).collect::<HashMap<_, _>>(),
+            namespace,
+            networks: lists.networks(),
+            ip_privacy: config.ip_privacy,
+            latest_us,
+        };
+        // Seen from the latest time that a row can have, so that no time is moved.
+        let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
+        let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
+        let known = Known::storing_all_user_agents();
+        Ok(Loading { client, source, reading, bounds, known, into, days: HashSet::new(), batch_rows: args.batch_rows })
+    }
+
+    /// Takes all rows that are not taken yet.
+    pub async fn run(mut self, report: &mut Report, shown: &mut Shown) -> anyhow::Result<()> {
+        let (mut last_id, late_ids) = match &self.into {
+            Into::Database(taken) | Into::Nothing(Some(taken)) => (taken.last_id, taken.late_ids.clone()),
+            Into::Nothing(None) => (None, Vec::new()),
+        };
+        let mut done = 0;
+        shown.begin("log rows", self.source.count_behind(last_id.unwrap_or(i64::MIN)).await?);
+        if !late_ids.is_empty() {
+            let late = self.source.rows_among(&late_ids).await?;
+            for rows in late.chunks(self.batch_rows) {
+                self.take(rows, report).await?;
+            }
+        }
+        loop {
+            let rows = self.source.rows_behind(last_id.unwrap_or(i64::MIN), self.batch_rows).await?;
+            let Some(last) = rows.last() else { break };
+            last_id = Some(last.id);
+            self.take(&rows, report).await?;
+            done += rows.len() as u64;
+            shown.at(done);
+        }
+        shown.end();
+        if let Into::Database(Taken { spool, .. }) | Into::Nothing(Some(Taken { spool, .. })) = self.into {
+            report.totals = within(QUERY_TIMEOUT, "adding batches up", imports::totals(self.client, spool)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes some rows, in as many batches as their times need.
+    async fn take(&mut self, rows: &[LogRow], report: &mut Report) -> anyhow::Result<()> {
+        let mut rows = rows.to_vec();
+        for row in &mut rows {
+            row.user_agent = safe_user_agent(row.user_agent.as_bytes()).into_owned();
+        }
+        for range in spans(&rows) {
+            self.take_batch(&rows[range], report).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_batch(&mut self, rows: &[LogRow], report: &mut Report) -> anyhow::Result<()> {
+        let mut batch = ImportedBatch::default();
+        let mut hits: Vec<Hit<'_>> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.reading.hit(row) {
+                Ok(hit) => hits.push(hit),
+                Err(refusal) => {
+                    report.rows.refuse(row, refusal);
+                    match refusal {
+                        Refusal::Picture => batch.unknown_image += 1,
+                        _ => batch.quarantined += 1,
+                    }
+                }
+            }
+        }
+        let judged = match &self.into {
+            Into::Database(before) => {
+                let after = behind(before, rows);
+                let judged = self.bring(before.clone(), &after, batch, &hits).await?;
+                self.into = Into::Database(after);
+                judged
+            }
+            Into::Nothing(_) => {
+                let facts = AllImages(&self.known);
+                let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &facts);
+                while judging.next_rows().is_some() {}
+                judging.finish()
+            }
+        };
+        report.rows.taken += judged.loaded;
+        report.rows.expired += judged.expired;
+        report.rows.without_address += rows.iter().filter(|row| row::address(row).is_none()).count() as u64;
+        Ok(())
+    }
+
+    /// Brings a batch in one transaction, a second time where a day's partition was taken away meanwhile.
+    async fn bring(
+        &mut self,
+        before: Taken,
+        after: &Taken,
+        batch: ImportedBatch,
+        hits: &[Hit<'_>],
+    ) -> anyhow::Result<Judged> {
+        within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
+        for is_last in [false, true] {
+            self.make_partitions(hits).await?;
+            let facts = AllImages(&self.known);
+            let bringing = bring(self.client, &before, after, batch, hits, self.bounds, &facts);
+            let brought = tokio::time::timeout(BATCH_TIMEOUT, bringing);
+            match brought.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
+                Ok(judged) => return Ok(judged),
+                Err(BatchError::Partition(_)) if !is_last => self.days.clear(),
+                Err(BatchError::MarkMoved(_)) => break,
+                Err(error) => {
+                    return Err(error).context("log rows cannot be taken now; the same command goes on later");
+                }
+            }
+        }
+        anyhow::bail!("another import took rows at the same time; run this one again")
+    }
+
+    async fn make_partitions(&mut self, hits: &[Hit<'_>]) -> anyhow::Result<()> {
+        for day in self.bounds.days(hits) {
+            if !self.days.contains(&day) {
+                let making = hits::make_partition(self.client, day.date()?);
+                within(BATCH_TIMEOUT, "making a partition", making).await?;
+                self.days.insert(day);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn bring(
+    client: &Client,
+    before: &Taken,
+    after: &Taken,
+    mut batch: ImportedBatch,
+    hits: &[Hit<'_>],
+    bounds: Bounds,
+    facts: &AllImages<'_>,
+) -> Result<Judged, BatchError> {
+    let mut judging = Judging::new(hits, before.next_seq, before.spool, bounds, None, facts);
+    let copied = hits::copy(client, before.spool, before.next_seq, || judging.next_rows()).await?;
+    let judged = judging.finish();
+    batch.loaded = judged.loaded;
+    batch.expired = judged.expired;
+    batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
+    imports::finish(client, before, after, &batch, copied).await?;
+    Ok(judged)
+}
+
+/// Ranges of rows that lie within [`SPAN_MAX_US`] of each other.
+fn spans(rows: &[LogRow]) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);
+    for (at, row) in rows.iter().enumerate() {
+        let Some(at_us) = row.at_us else { continue };
+        let (wider, later) = (earliest.min(at_us), latest.max(at_us));
+        if at > from && later.saturating_sub(wider) > SPAN_MAX_US && spans.len() + 1 < SPANS_MAX {
+            spans.push(from..at);
+            (from, earliest, latest) = (at, at_us, at_us);
+        } else {
+            (earliest, latest) = (wider, later);
+        }
+    }
+    if from < rows.len() {
+        spans.push(from..rows.len());
+    }
+    spans
+}
+
+/// How far the source is taken once these rows are, which come in the order of their ids: all behind the last one, or all
+/// among those that were late.
+fn behind(before: &Taken, rows: &[LogRow]) -> Taken {
+    let mut after = before.clone();
+    after.next_seq += rows.len() as u64;
+    let Some(last) = rows.last() else { return after };
+    let taken: HashSet<i64> = rows.iter().map(|row| row.id).collect();
+    if before.last_id.is_none_or(|before| last.id > before) {
+        let oldest = last.id.saturating_sub(LATE_IDS_MAX);
+        let first = before.last_id.map_or(1, |before| before.saturating_add(1)).max(oldest);
+        after.late_ids.retain(|&id| id >= oldest);
+        after.late_ids.extend((first..last.id).filter(|id| !taken.contains(id)));
+        (after.last_id, after.last_us) = (Some(last.id), last.at_us);
+    } else {
+        after.late_ids.retain(|id| !taken.contains(id));
+    }
+    after
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(ids: &[i64]) -> Vec<LogRow> {
+        ids.iter().map(|&id| LogRow { id, at_us: Some(id), ..LogRow::default() }).collect()
+    }
+
+    #[test]
+    fn ids_without_a_row_are_looked_for_again_until_they_are_long_past() {
+        let nothing = Taken { spool: 1, next_seq: 0, last_id: None, last_us: None, late_ids: Vec::new() };
+        let first = behind(&nothing, &rows(&[3, 4, 7]));
+        assert_eq!((first.next_seq, first.last_id, first.last_us), (3, Some(7), Some(7)));
+        assert_eq!(first.late_ids, [1, 2, 5, 6]);
+        let late = behind(&first, &rows(&[2, 5]));
+        assert_eq!((late.next_seq, late.last_id, late.late_ids.as_slice()), (5, Some(7), &[1, 6][..]));
+        let next = behind(&late, &rows(&[8, 10]));
+        assert_eq!((next.next_seq, next.last_id, next.late_ids.as_slice()), (7, Some(10), &[1, 6, 9][..]));
+        let far = behind(&next, &rows(&[i64::MAX - 1]));
+        assert_eq!((far.late_ids.len() as i64, far.late_ids[0]), (LATE_IDS_MAX, i64::MAX - 1 - LATE_IDS_MAX));
+        assert_eq!(behind(&next, &[]), next);
+    }
+
+    #[test]
+    fn no_batch_spans_more_than_a_day_and_no_row_is_left_out() {
+        let spans_of = |hours: &[i64]| {
+            let row = |&hour: &i64| LogRow { at_us: (hour >= 0).then_some(hour * DAY_US / 24), ..LogRow::default() };
+            spans(&hours.iter().map(row).collect::<Vec<_>>())
+        };
+        assert!(spans_of(&[]).is_empty());
+        assert_eq!(spans_of(&[-1, -1]), [0..2]);
+        assert_eq!(spans_of(&[5, 29, 30, -1, 31, 100]), [0..2, 2..5, 5..6]);
+        let jumping: Vec<i64> = (0..1000).map(|n| n % 2 * 100).collect();
+        let spans = spans_of(&jumping);
+        assert_eq!(spans.len(), SPANS_MAX);
+        assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start) && spans[SPANS_MAX - 1].end == 1000);
+    }
+}

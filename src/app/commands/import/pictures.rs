@@ -1,0 +1,151 @@
+//! The Django app's pictures: from its media directory into `images`, under the ids that old links have.
+//!
+//! Guarantees: what is stored passed the same inspection as any uploaded image, whatever its name or format was there; a file is
+//! looked for below the media directory only, and read no further than an image may be long. What is here already stays as
+//! it is.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path};
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
+
+use super::report::{Report, Shown};
+use super::source::Picture;
+use crate::cli::ImportDjangoArgs;
+use crate::db::{Database, images};
+use crate::images::upload::{self, AddError, BYTES_MAX, Refusal};
+
+/// Why a picture could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureProblem {
+    /// The app has no file of it.
+    #[error("the app has no file of it")]
+    NoFile,
+    /// Its file is not below the media directory.
+    #[error("its file lies outside of the media directory")]
+    Outside,
+    /// Its file cannot be read.
+    #[error("its file is missing or cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    /// It is no image, or too large.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The nil UUID means "none" in links.
+    #[error("the nil UUID cannot be an image's id")]
+    Nil,
+    /// Its id is another image's.
+    #[error("there is another image under its id here, which stays")]
+    Another,
+}
+
+/// What became of a picture.
+pub enum Became {
+    /// It is added, or would be.
+    Added,
+    /// It was here.
+    Here,
+    /// It was here and is deleted; that stays so.
+    Deleted,
+}
+
+/// Takes all pictures.
+pub async fn take(
+    db: &Database,
+    client: &Client,
+    pictures: &[Picture],
+    args: &ImportDjangoArgs,
+    report: &mut Report,
+    shown: &mut Shown,
+) -> anyhow::Result<()> {
+    shown.begin("pictures", pictures.len() as u64);
+    for (done, picture) in (1..).zip(pictures) {
+        match take_one(db, client, picture, args).await? {
+            Ok(became) => report.picture(&became),
+            Err(problem) => report.picture_not_taken(picture, problem),
+        }
+        shown.at(done);
+    }
+    shown.end();
+    Ok(())
+}
+
+async fn take_one(
+    db: &Database,
+    client: &Client,
+    picture: &Picture,
+    args: &ImportDjangoArgs,
+) -> anyhow::Result<Result<Became, PictureProblem>> {
+    if picture.uuid.is_nil() {
+        return Ok(Err(PictureProblem::Nil));
+    }
+    let bytes = read(&args.media, &picture.file);
+    if let Some((digest, is_deleted)) = images::digest_of(client, picture.uuid).await? {
+        let differs = |bytes: &Vec<u8>| digest[..] != Sha256::digest(bytes)[..];
+        return Ok(match bytes {
+            _ if is_deleted => Ok(Became::Deleted),
+            Ok(bytes) if differs(&bytes) => Err(PictureProblem::Another),
+            // Also where its file is gone meanwhile.
+            _ => Ok(Became::Here),
+        });
+    }
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    if let Err(refusal) = upload::inspect(&bytes) {
+        return Ok(Err(refusal.into()));
+    }
+    if args.dry_run {
+        return Ok(Ok(Became::Added));
+    }
+    match upload::add(db, bytes, Some(picture.uuid), Some(&picture.title)).await {
+        Ok(_) => Ok(Ok(Became::Added)),
+        Err(AddError::Exists(_)) => Ok(Ok(Became::Here)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One byte more than is allowed at most.
+fn read(media: &Path, file: &str) -> Result<Vec<u8>, PictureProblem> {
+    if file.is_empty() {
+        return Err(PictureProblem::NoFile);
+    }
+    if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(PictureProblem::Outside);
+    }
+    let path = media.join(file);
+    let read = || {
+        // A pipe would be waited for for ever.
+        if !std::fs::metadata(&path)?.is_file() {
+            return Err(std::io::Error::other("it is no file"));
+        }
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(PictureProblem::Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_below_the_media_directory_only() {
+        let media = tempfile::tempdir().unwrap();
+        std::fs::create_dir(media.path().join("pictures")).unwrap();
+        std::fs::write(media.path().join("pictures/a.gif"), b"a").unwrap();
+        assert_eq!(read(media.path(), "pictures/a.gif").unwrap(), b"a");
+        for file in ["../secret", "/etc/passwd", "pictures/../../secret", ".."] {
+            assert!(matches!(read(media.path(), file), Err(PictureProblem::Outside)), "{file}");
+        }
+        assert!(matches!(read(media.path(), ""), Err(PictureProblem::NoFile)));
+        for file in ["pictures", "pictures/b.gif", "a\0b"] {
+            assert!(matches!(read(media.path(), file), Err(PictureProblem::Unreadable(_))), "{file}");
+        }
+        std::fs::write(media.path().join("large"), vec![0; BYTES_MAX + 100]).unwrap();
+        assert_eq!(read(media.path(), "large").unwrap().len(), BYTES_MAX + 1);
+    }
+}

@@ -1,0 +1,154 @@
+//! What a row of the Django app's log is here. Pure.
+//!
+//! An absent message or recipient is the nil UUID. An id that is no UUID becomes the one that the same key has in a keyed
+//! link, so that both mean the same recipient. What the app took for an address is taken where it is one: it believed the
+//! leftmost X-Forwarded-For entry, so it may be anything.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use super::source::LogRow;
+use crate::config::IpPrivacy;
+use crate::edge::client_address;
+use crate::hit::Hit;
+use crate::link::key::{Key, KeyError, Namespace};
+use crate::networks::{Network, Networks};
+
+/// What rows are read with.
+pub struct Reading {
+    /// The ids of pictures by their numbers.
+    pub pictures: HashMap<i64, Uuid>,
+    /// What keys are made ids under.
+    pub namespace: Namespace,
+    /// Whose network an address lies in.
+    pub networks: Networks,
+    /// What of an address is kept.
+    pub ip_privacy: IpPrivacy,
+    /// A row can be no later than this, in µs since 1970.
+    pub latest_us: i64,
+}
+
+/// Why a row cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has no time that can be true.
+    #[error("its time is not between 1970 and a year from now")]
+    Time,
+    /// It names no picture of the app's.
+    #[error("its picture is not in images_picture")]
+    Picture,
+    /// Its message is no id.
+    #[error("its message_id is no id: {0}")]
+    Message(KeyError),
+    /// Its recipient is no id.
+    #[error("its user_id is no id: {0}")]
+    User(KeyError),
+}
+
+impl Reading {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn hit<'a>(&self, row: &'a LogRow) -> Result<Hit<'a>, Refusal> {
+        let at_us = row.at_us.filter(|at_us| (0..=self.latest_us).contains(at_us)).ok_or(Refusal::Time)?;
+        let image = row.picture.and_then(|number| self.pictures.get(&number)).copied().ok_or(Refusal::Picture)?;
+        let address = address(row);
+        Ok(Hit {
+            at_us,
+            sent_at_s: 0,
+            image,
+            message: self.id(&row.message).map_err(Refusal::Message)?,
+            recipient: self.id(&row.user).map_err(Refusal::User)?,
+            // Of the full address, before it is cut.
+            network: address.and_then(|address| self.networks.of(address)).map_or(0, Network::number),
+            prefetch: false,
+            address: address.and_then(|address| client_address::kept(address, self.ip_privacy)),
+            keys: None,
+            user_agent: &row.user_agent,
+        })
+    }
+
+    fn id(&self, text: &str) -> Result<Uuid, KeyError> {
+        if text.is_empty() { Ok(Uuid::nil()) } else { Ok(self.namespace.id_of(&Key::typed(text)?)) }
+    }
+}
+
+/// The address of a row; nothing where what it says is none.
+pub fn address(row: &LogRow) -> Option<IpAddr> {
+    client_address::parse(row.ip.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: Uuid = Uuid::from_u128(7);
+
+    fn reading(ip_privacy: IpPrivacy) -> Reading {
+        Reading {
+            pictures: HashMap::from([(3, IMAGE)]),
+            namespace: Namespace(Uuid::from_u128(9)),
+            networks: Networks::new(&[("17.0.0.0/8".parse().unwrap(), Network::Apple)]),
+            ip_privacy,
+            latest_us: 1000,
+        }
+    }
+
+    fn row() -> LogRow {
+        LogRow { id: 1, at_us: Some(5), picture: Some(3), ..LogRow::default() }
+    }
+
+    #[test]
+    fn a_row_with_everything_absent_is_a_hit_of_nobody() {
+        let row = row();
+        let hit = reading(IpPrivacy::Full).hit(&row).unwrap();
+        assert_eq!((hit.image, hit.message, hit.recipient, hit.address), (IMAGE, Uuid::nil(), Uuid::nil(), None));
+        assert_eq!((hit.at_us, hit.network, hit.user_agent), (5, 0, ""));
+    }
+
+    #[test]
+    fn ids_are_read_in_every_form_and_others_are_keys() {
+        let id = "0123456789ABCDEF0123456789abcdef";
+        let row = LogRow { message: id.to_owned(), user: "4711".to_owned(), ..row() };
+        let reading = reading(IpPrivacy::Full);
+        let hit = reading.hit(&row).unwrap();
+        assert_eq!(hit.message, Uuid::try_parse(id).unwrap());
+        assert_eq!(hit.recipient, reading.namespace.id_of(&Key::typed("4711").unwrap()));
+    }
+
+    #[test]
+    fn an_address_is_taken_where_it_is_one_and_cut_after_its_network_is_known() {
+        for (ip, kept, network) in [
+            ("unknown", None, 0),
+            ("", None, 0),
+            ("evil, 192.0.2.1", None, 0),
+            ("17.1.2.3", Some("17.1.2.0"), Network::Apple.number()),
+            (" ::ffff:17.1.2.3 ", Some("17.1.2.0"), Network::Apple.number()),
+            ("[2001:db8:1:2::3]:443", Some("2001:db8:1::"), 0),
+        ] {
+            let row = LogRow { ip: ip.to_owned(), ..row() };
+            let hit = reading(IpPrivacy::Truncated).hit(&row).unwrap();
+            assert_eq!((hit.address, hit.network), (kept.map(|text| text.parse().unwrap()), network), "{ip}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_hit_is_refused_with_the_reason() {
+        let reading = reading(IpPrivacy::None);
+        let long = "x".repeat(129);
+        for (row, refusal) in [
+            (LogRow { at_us: None, ..row() }, Refusal::Time),
+            (LogRow { at_us: Some(-1), ..row() }, Refusal::Time),
+            (LogRow { at_us: Some(1001), ..row() }, Refusal::Time),
+            (LogRow { picture: None, ..row() }, Refusal::Picture),
+            (LogRow { picture: Some(4), ..row() }, Refusal::Picture),
+            (LogRow { message: long.clone(), ..row() }, Refusal::Message(KeyError::Length)),
+            (LogRow { user: "{{id}}".to_owned(), ..row() }, Refusal::User(KeyError::Unmerged)),
+        ] {
+            assert_eq!(reading.hit(&row), Err(refusal), "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The Django app's database: its pictures and its log, in the order of their ids.
+//!
+//! Guarantees: one snapshot of it, read only; texts are cut to a bound by the server, so that no row is large.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::db::imports::Taken;
+use crate::db::{Database, QUERY_TIMEOUT, Session, within};
+
+/// How long a page of rows, or a count of them, may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Time-outs of a session that reads for long and waits for its reader between; it holds no lock that anybody waits for.
+const SETTINGS: &str = "SET statement_timeout = '300s'; SET idle_in_transaction_session_timeout = '15min'; \
+     SET default_transaction_read_only = on; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// What is needed of each of the two tables.
+const TABLES: [(&str, &[&str]); 2] = [
+    ("images_picture", &["id", "uuid", "image", "title"]),
+    ("images_userinfo", &["id", "user_agent", "ip", "time", "message_id", "user_id", "picture_id"]),
+];
+
+/// A row of the log, behind which its table and conditions are to stand. A time that is no time (`infinity`) is none.
+const LOG: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\") THEN (extract(epoch FROM \"time\") * 1000000)::bigint END, \
+     picture_id::bigint, left(user_agent::text, 2048), left(ip::text, 256), left(message_id::text, 256), left(user_id::text, 256) \
+     FROM images_userinfo";
+
+/// A database that was opened.
+pub struct Source {
+    session: Session,
+    name: String,
+}
+
+/// A picture of the Django app.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// The number that log rows name it by.
+    pub number: i64,
+    /// The id that links name it by.
+    pub uuid: Uuid,
+    /// Its file, from the media directory on.
+    pub file: String,
+    /// Its title, maybe empty.
+    pub title: String,
+}
+
+/// A row of its log, as it stands there.
+#[derive(Debug, Clone, Default)]
+pub struct LogRow {
+    /// Its number.
+    pub id: i64,
+    /// When it was written, in µs since 1970.
+    pub at_us: Option<i64>,
+    /// The picture's number.
+    pub picture: Option<i64>,
+    /// The user agent.
+    pub user_agent: String,
+    /// What it took for the client's address.
+    pub ip: String,
+    /// The message's id, maybe empty.
+    pub message: String,
+    /// The recipient's id, maybe empty.
+    pub user: String,
+}
+
+impl Source {
+    /// Opens the database that a URL names, looks whether it is the Django app's, and takes the snapshot.
+    pub async fn open(url: &str) -> anyhow::Result<Source> {
+        let database = Database::external(url).context("the Django app's database")?;
+        let session = database.connect("pixeld import").await.context("the Django app's database")?;
+        let client = &session.client;
+        within(QUERY_TIMEOUT, "beginning to read", client.batch_execute(SETTINGS)).await?;
+        let row =
+            within(QUERY_TIMEOUT, "asking for its name", client.query_one("SELECT current_database()", &[])).await?;
+        let source = Source { name: row.get(0), session };
+        for (table, columns) in TABLES {
+            source.check(table, columns).await?;
+        }
+        Ok(source)
+    }
+
+    /// The database's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn check(&self, table: &str, columns: &[&str]) -> anyhow::Result<()> {
+        let select = "SELECT attname::text FROM pg_attribute \
+                      WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+        let rows = within(QUERY_TIMEOUT, "looking for tables", self.session.client.query(select, &[&table])).await?;
+        anyhow::ensure!(
+            !rows.is_empty(),
+            "the database {:?} has no table {table}; is it the Django app's? (DJANGO_DATABASE_URL is its database, DATABASE_URL \
+             is pixeld's)",
+            self.name
+        );
+        let there: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let missing: Vec<&str> = columns.iter().copied().filter(|column| !there.contains(column)).collect();
+        anyhow::ensure!(
+            missing.is_empty(),
+            "the table {table} of the database {:?} has no column {}; it is not the Django app's, or of another version",
+            self.name,
+            missing.join(", ")
+        );
+        Ok(())
+    }
+
+    /// All pictures, the oldest first.
+    pub async fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
+        let select = "SELECT id::bigint, uuid::text::uuid, left(image::text, 1024), left(title::text, 1024) \
+                      FROM images_picture ORDER BY id";
+        let rows = self.read("reading pictures", select, &[]).await?;
+        let picture = |row: &Row| {
+            Ok(Picture { number: row.try_get(0)?, uuid: row.try_get(1)?, file: text(row, 2)?, title: text(row, 3)? })
+        };
+        rows.iter().map(picture).collect()
+    }
+
+    /// How many rows lie behind `id`.
+    pub async fn count_behind(&self, id: i64) -> anyhow::Result<u64> {
+        let count = "SELECT count(*) FROM images_userinfo WHERE id > $1";
+        let rows = self.read("counting log rows", count, &[&id]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
+    }
+
+    /// The next rows behind `id`.
+    pub async fn rows_behind(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
+        let select = format!("{LOG} WHERE id > $1 ORDER BY id LIMIT $2");
+        self.read("reading log rows", &select, &[&id, &(limit as i64)]).await?.iter().map(log_row).collect()
+    }
+
+    /// Those of these rows that are there.
+    pub async fn rows_among(&self, ids: &[i64]) -> anyhow::Result<Vec<LogRow>> {
+        let select = format!("{LOG} WHERE id = ANY($1) ORDER BY id");
+        self.read("reading log rows", &select, &[&ids]).await?.iter().map(log_row).collect()
+    }
+
+    /// Refuses a database that has gone another way than the one that was imported before: ids would mean other rows. The last
+    /// row may be gone meanwhile; then nothing is known.
+    pub async fn check_is_what_was_imported(&self, taken: &Taken) -> anyhow::Result<()> {
+        let (Some(last_id), Some(last_us)) = (taken.last_id, taken.last_us) else { return Ok(()) };
+        let last = self.rows_among(&[last_id]).await?.pop();
+        anyhow::ensure!(
+            last.is_none_or(|row| row.at_us == Some(last_us)),
+            "row {last_id} of images_userinfo in the database {:?} is another one than was imported before; this is a copy that \
+             went its own way, and which of its rows are taken already cannot be told",
+            self.name
+        );
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        what: &'static str,
+        select: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> anyhow::Result<Vec<Row>> {
+        let reading = within(READ_TIMEOUT, what, self.session.client.query(select, values));
+        reading.await.with_context(|| format!("the Django app's database {:?}", self.name))
+    }
+}
+
+fn log_row(row: &Row) -> anyhow::Result<LogRow> {
+    Ok(LogRow {
+        id: row.try_get(0)?,
+        at_us: row.try_get(1)?,
+        picture: row.try_get(2)?,
+        user_agent: text(row, 3)?,
+        ip: text(row, 4)?,
+        message: text(row, 5)?,
+        user: text(row, 6)?,
+    })
+}
+
+fn text(row: &Row, column: usize) -> anyhow::Result<String> {
+    Ok(row.try_get::<_, Option<String>>(column)?.unwrap_or_default())
+}
