@@ -45,6 +45,8 @@ pub struct Known {
     hour: Instant,
     new_this_hour: u64,
     new_per_hour_max: u64,
+    /// Every image counts as there.
+    all_images: bool,
 }
 
 impl Default for Known {
@@ -57,15 +59,16 @@ impl Default for Known {
             hour: Instant::now(),
             new_this_hour: 0,
             new_per_hour_max: NEW_USER_AGENTS_PER_HOUR,
+            all_images: false,
         }
     }
 }
 
 impl Known {
-    /// For hits of a source that is trusted: every user agent is stored.
+    /// For hits that no stranger can make up: every user agent is stored, and an image that is not here had them all the same.
     #[must_use]
-    pub fn storing_all_user_agents() -> Known {
-        Known { new_per_hour_max: u64::MAX, ..Known::default() }
+    pub fn of_import() -> Known {
+        Known { new_per_hour_max: u64::MAX, all_images: true, ..Known::default() }
     }
 
     /// Makes sure that the user agents of `hits` are stored and that their images were asked for.
@@ -161,7 +164,7 @@ impl Known {
 impl Facts for Known {
     /// As of [`Known::learn`]. One that was deleted while its hits waited in the spool was there when they were answered.
     fn had_image(&self, image: Uuid, at_us: i64) -> bool {
-        self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
+        self.all_images || self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
     }
 
     fn user_agent(&self, text: &str) -> UserAgent {

@@ -329,11 +329,11 @@ fn an_import_that_is_killed_half_way_beside_a_load_takes_each_row_once() {
     let settings = app.server.settings();
     recount::prepare(&app.postgres);
     let django = Django::load(&app.postgres);
-    // Four years of rows, some an hour apart and some in one second; each user agent several times, and more than a stranger may
-    // bring in an hour.
+    // Five months of rows, hours and seconds apart; each user agent several times, and more of them than a stranger may bring
+    // in an hour.
     django.sql(
         "INSERT INTO images_userinfo SELECT n, 'Mail/' || n % 12000, '198.51.' || n / 256 % 256 || '.' || n % 256, \
-           '2021-03-01 00:00:00+00'::timestamptz + n / 20 * interval '17 hours' + n % 7 * interval '1 second', \
+           '2021-03-01 00:00:00+00'::timestamptz + n / 200 * interval '17 hours' + n % 7 * interval '1 second', \
            md5((n % 5)::text)::uuid, CASE WHEN n % 3 > 0 THEN md5((n % 4000)::text)::uuid END, 2 + n % 5 \
          FROM generate_series(10000, 49999) AS n",
     );

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use super::report::{Report, Shown};
 use super::row::{self, Reading, Refusal};
@@ -17,7 +16,7 @@ use crate::db::hits::{self, BatchError};
 use crate::db::imports::{self, ImportedBatch, Taken};
 use crate::db::{QUERY_TIMEOUT, installation, within};
 use crate::hit::{Hit, safe_user_agent};
-use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, UserAgent};
+use crate::ingest::judge::{Bounds, Day, Judged, Judging};
 use crate::ingest::known::Known;
 use crate::networks::files::Lists;
 
@@ -59,23 +58,6 @@ pub struct Loading<'a> {
     batch_rows: usize,
 }
 
-/// What hits are judged by: an image that could not be taken has hits all the same.
-struct AllImages<'a>(&'a Known);
-
-impl Facts for AllImages<'_> {
-    fn had_image(&self, _: Uuid, _: i64) -> bool {
-        true
-    }
-
-    fn user_agent(&self, text: &str) -> UserAgent {
-        self.0.user_agent(text)
-    }
-
-    fn sent_at_s(&self, message: Uuid) -> u32 {
-        self.0.sent_at_s(message)
-    }
-}
-
 impl<'a> Loading<'a> {
     /// Asks for what rows are read and judged with.
     pub async fn new(
@@ -105,7 +87,7 @@ impl<'a> Loading<'a> {
         // Seen from the latest time that a row can have, so that no time is moved.
         let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
         let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
-        let known = Known::storing_all_user_agents();
+        let known = Known::of_import();
         Ok(Loading { client, source, reading, bounds, known, into, days: HashSet::new(), batch_rows: args.batch_rows })
     }
 
@@ -173,8 +155,7 @@ impl<'a> Loading<'a> {
                 judged
             }
             Into::Nothing(_) => {
-                let facts = AllImages(&self.known);
-                let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &facts);
+                let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &self.known);
                 while judging.next_rows().is_some() {}
                 judging.finish()
             }
@@ -196,8 +177,7 @@ impl<'a> Loading<'a> {
         within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
         for is_last in [false, true] {
             self.make_partitions(hits).await?;
-            let facts = AllImages(&self.known);
-            let bringing = bring(self.client, &before, after, batch, hits, self.bounds, &facts);
+            let bringing = bring(self.client, &before, after, batch, hits, self.bounds, &self.known);
             let brought = tokio::time::timeout(BATCH_TIMEOUT, bringing);
             match brought.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
                 Ok(judged) => return Ok(judged),
@@ -230,9 +210,9 @@ async fn bring(
     mut batch: ImportedBatch,
     hits: &[Hit<'_>],
     bounds: Bounds,
-    facts: &AllImages<'_>,
+    known: &Known,
 ) -> Result<Judged, BatchError> {
-    let mut judging = Judging::new(hits, before.next_seq, before.spool, bounds, None, facts);
+    let mut judging = Judging::new(hits, before.next_seq, before.spool, bounds, None, known);
     let copied = hits::copy(client, before.spool, before.next_seq, || judging.next_rows()).await?;
     let judged = judging.finish();
     batch.loaded = judged.loaded;
@@ -306,13 +286,14 @@ mod tests {
 
     #[test]
     fn no_batch_spans_more_than_a_day_and_no_row_is_left_out() {
+        let ends = |spans: Vec<Range<usize>>| spans.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>();
         let spans_of = |hours: &[i64]| {
             let row = |&hour: &i64| LogRow { at_us: (hour >= 0).then_some(hour * DAY_US / 24), ..LogRow::default() };
             spans(&hours.iter().map(row).collect::<Vec<_>>())
         };
         assert!(spans_of(&[]).is_empty());
-        assert_eq!(spans_of(&[-1, -1]), [0..2]);
-        assert_eq!(spans_of(&[5, 29, 30, -1, 31, 100]), [0..2, 2..5, 5..6]);
+        assert_eq!(ends(spans_of(&[-1, -1])), [(0, 2)]);
+        assert_eq!(ends(spans_of(&[5, 29, 30, -1, 31, 100])), [(0, 2), (2, 5), (5, 6)]);
         let jumping: Vec<i64> = (0..1000).map(|n| n % 2 * 100).collect();
         let spans = spans_of(&jumping);
         assert_eq!(spans.len(), SPANS_MAX);
