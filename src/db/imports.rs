@@ -58,14 +58,6 @@ pub struct Totals {
     pub refused: u64,
 }
 
-impl ImportedBatch {
-    /// All rows of it.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.loaded + self.suppressed + self.expired + self.unknown_image + self.quarantined
-    }
-}
-
 /// Takes the lock that one import has at a time, for as long as the connection lives. Says whether it was free.
 ///
 /// # Errors
