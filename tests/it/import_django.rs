@@ -9,6 +9,7 @@ use std::time::Duration;
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
 use loadtest::server::Settings;
+use nix::sys::signal::Signal;
 
 use crate::opens::assert_judged;
 use crate::recount::{self, assert_same};
@@ -540,6 +541,45 @@ fn an_import_into_a_database_that_goes_away_says_so_and_goes_on_later() {
     assert_eq!(django.import(&settings, &[]).0, 3);
     assert_each_row_once(&django, &app.postgres);
     assert_accounted(&app.postgres);
+}
+
+#[test]
+fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
+    let _machine = beside();
+    let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
+    let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap().with("DATABASE_URL", postgres.url());
+    settings.run(&["migrate"]).unwrap();
+    let django = Django::load(&postgres);
+    django.sql(
+        "INSERT INTO images_userinfo SELECT n, 'Mail', '', '2025-03-01 00:00:00+00', NULL, NULL, 2 FROM generate_series(10000, 59999) n",
+    );
+    let begin = || {
+        let with_source = settings.clone().with("DJANGO_DATABASE_URL", &django.url);
+        let mut import = with_source.command(&django.arguments(&["--batch-rows", "20"]));
+        let import = import.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let before = postgres.number("SELECT count(*) FROM batches").unwrap();
+        let has_more = |more: f64| postgres.number("SELECT count(*) FROM batches").unwrap() >= before + more;
+        wait_until("some batches", Duration::from_secs(60), || has_more(50.0)).unwrap();
+        import
+    };
+    let end = |import: Child| {
+        let output = import.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap())
+    };
+    let import = begin();
+    // As a retention would, but of a day that still comes.
+    postgres.query("ALTER TABLE hits DETACH PARTITION hits_20250301; DROP TABLE hits_20250301").unwrap();
+    let day = "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass('hits_20250301')";
+    wait_until("the day", Duration::from_secs(20), || postgres.number(day).unwrap() == 1.0).unwrap();
+    loadtest::process::signal(import.id(), Signal::SIGTERM).unwrap();
+    let (code, text) = end(import);
+    assert_eq!(code, Some(1), "{text}");
+    assert_holds(&text, &["stopped by", "the same command goes on"]);
+    let import = begin();
+    postgres.query("UPDATE spool_marks SET next_seq = next_seq + 1").unwrap();
+    let (code, text) = end(import);
+    assert_eq!(code, Some(1), "{text}");
+    assert_holds(&text, &["another import took rows at the same time"]);
 }
 
 #[test]
