@@ -40,6 +40,10 @@ struct AllKnown {
 }
 
 impl Facts for AllKnown {
+    fn had_opted_out(&self, _: Uuid, _: i64) -> bool {
+        false
+    }
+
     fn had_image(&self, _: Uuid, _: i64) -> bool {
         true
     }

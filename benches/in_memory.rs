@@ -52,6 +52,7 @@ impl InMemory {
             connections_max: 100,
             networks: ArcSwap::from_pointee(Lists::default().networks()),
             namespace: ArcSwapOption::empty(),
+            suppressed: Arc::default(),
             signing_keys: SigningKeys::default(),
             require_signed: false,
         });

@@ -8,6 +8,7 @@
 //! # Layout
 //! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.
 //! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
+//! - [`pages::opt_out`]: for the readers of emails, and so without the guards.
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
 //! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
@@ -18,6 +19,7 @@ pub mod asked;
 pub mod guard;
 pub mod health;
 pub mod listener;
+mod opt_outs;
 pub mod pages;
 pub mod password;
 pub mod probes;
@@ -42,14 +44,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
+use crate::link::opt_out;
 use crate::link::token::SigningKeys;
 use crate::metrics::Metrics;
 use answer::Answer;
-use asked::{Asked, Fields};
+use asked::{Asked, Fields, Stranger};
 use guard::{Site, Sites};
+use opt_outs::OptOuts;
 use password::Passwords;
 use refusal::Refusal;
-use route::{Access, Found, Handler};
+use route::{Access, Found, Handler, Route};
 use session::Token;
 use throttle::SignInThrottle;
 use upload::Upload;
@@ -104,7 +108,6 @@ pub struct Admin {
     listen: SocketAddr,
     sites: Sites,
     settings: Vec<(&'static str, String)>,
-    #[expect(dead_code, reason = "the pages that make links come next")]
     links: Links,
     #[expect(dead_code, reason = "the pages that answer with files come next")]
     data_dir: PathBuf,
@@ -113,6 +116,7 @@ pub struct Admin {
     clients: Arc<Semaphore>,
     passwords: Passwords,
     throttle: SignInThrottle,
+    opt_outs: OptOuts,
 }
 
 /// A connection to the database that a page has for a while.
@@ -148,6 +152,7 @@ impl Admin {
             clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
             passwords: Passwords::default(),
             throttle: SignInThrottle::default(),
+            opt_outs: OptOuts::default(),
         }
     }
 
@@ -159,6 +164,10 @@ impl Admin {
             && let Handler::Open(handler) = route.handler
         {
             return handler(self).await;
+        }
+        // Whatever is below this path is shown to everybody, refusals too: theirs would tell how to reach the pages of the others.
+        if parts.uri.path().starts_with(opt_out::PATH) {
+            return self.answer_stranger(peer, &parts, body, found).await;
         }
         let mut user = None;
         let is_upload = matches!(&found, Found::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
@@ -221,6 +230,33 @@ impl Admin {
             }
             Handler::Upload(handler) => handler(self, &asked, Upload::new(&parts.headers, body)?).await,
             Handler::Open(handler) => Ok(handler(self).await),
+            // Answered before the guards.
+            Handler::Stranger(_) => Err(Refusal::NotFound),
+        }
+    }
+
+    /// Answers a request that no guard looks at.
+    async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: Found) -> Answer {
+        let mut stranger = Stranger {
+            address: (self.client_address)(peer, &parts.headers),
+            parameters: Vec::new(),
+            form: Fields::default(),
+            languages: asked::languages(&parts.headers),
+        };
+        let Found::Route(Route { handler: Handler::Stranger(handler), .. }, parameters) = found else {
+            return pages::opt_out::nothing(&stranger);
+        };
+        stranger.parameters = parameters;
+        let answered = async {
+            match asked::read_any(&parts.headers, body).await {
+                Ok(form) => stranger.form = form,
+                Err(_) => return pages::opt_out::nothing(&stranger),
+            }
+            handler(self, &stranger).await
+        };
+        match tokio::time::timeout(REQUEST_WAIT, answered).await {
+            Ok(answer) => answer,
+            Err(_) => answer::text(StatusCode::SERVICE_UNAVAILABLE, "this took too long; please try again\n"),
         }
     }
 

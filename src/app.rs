@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::networks::follow::Follower;
 use crate::networks::update;
 use crate::opens::rollup::Rollup;
+use crate::privacy::follow as opt_outs;
 use crate::shutdown::{self, Drain, DrainTrigger};
 
 pub use data_dir::DataDir;
@@ -89,6 +90,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let daily = if config.networks_daily { update::published() } else { Vec::new() };
     let (follower, networks) = Follower::new(config.networks_dir.clone(), daily, Arc::clone(&metrics));
     let kept_namespace = data.namespace();
+    let kept_opt_outs = opt_outs::Place { path: data.opt_outs(), digest: namespace::digest(&db) };
+    let suppressed = opt_outs::recall(&kept_opt_outs);
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
         limits: Limits::new(config.address_rate, config.threads),
@@ -98,6 +101,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         connections_max,
         networks: ArcSwap::from_pointee(networks),
         namespace: ArcSwapOption::from(namespace::read(&kept_namespace, &db).map(Arc::new)),
+        suppressed: Arc::clone(&suppressed),
         signing_keys: config.signing_keys.clone(),
         require_signed: config.require_signed,
     });
@@ -114,7 +118,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let options = loader_options(config, &spools);
     let committed = Arc::new(Notify::new());
     let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
-    let loader = loader.telling(Arc::clone(&committed));
+    let loader = loader.telling(Arc::clone(&committed)).heeding(Arc::clone(&suppressed));
     let (loader_trigger, loader_drain) = shutdown::drain();
     let loading = start_loader(loader, loader_drain, database_ready.clone())?;
 
@@ -134,6 +138,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let named =
             namespace::keep(Arc::clone(&edge), db.clone(), kept_namespace, database::until(database_ready.clone()));
         let named = tokio::spawn(named);
+        let until_ready = database::until(database_ready.clone());
+        let heeding = tokio::spawn(opt_outs::run(suppressed, db.clone(), kept_opt_outs, until_ready));
         let put = Arc::clone(&edge);
         let following = tokio::spawn(follower.run(move |networks| put.networks.store(Arc::new(networks))));
         let cleaning = tokio::spawn(clean(edge, metrics));
@@ -158,6 +164,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         rolling.await?;
         sync.abort();
         named.abort();
+        heeding.abort();
         following.abort();
         cleaning.abort();
         shown.abort();
@@ -248,6 +255,7 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         edge.limits.clean();
         edge.images.tick();
+        metrics.opted_out.set(edge.suppressed.count() as i64);
         metrics.image_cache_bytes.set(edge.images.bytes() as i64);
     }
 }

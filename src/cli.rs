@@ -5,6 +5,7 @@ mod image;
 mod import;
 mod link;
 mod networks;
+mod opt_out;
 mod user;
 mod value;
 
@@ -15,6 +16,7 @@ pub use image::{ImageAddArgs, ImageCommand};
 pub use import::{ImportCommand, ImportDjangoArgs};
 pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
+pub use opt_out::OptOutArgs;
 pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
 /// What is said below the list of commands.
@@ -48,7 +50,13 @@ const LINK_AFTER_HELP: &str = "\
 Examples:
   pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient 4711
   pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --recipient jane@example.com \\
-      --sent-at now     (signed: with the PIXELD_SIGNING_KEYS that `pixeld serve` has)";
+      --sent-at now     (signed: with the PIXELD_SIGNING_KEYS that `pixeld serve` has)
+  pixeld link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may-news --opt-out --csv list.csv > links.csv";
+
+const OPT_OUT_AFTER_HELP: &str = "\
+Examples:
+  pixeld opt-out --recipient jane@example.com
+  pixeld opt-out --recipient 22222222-2222-4222-8222-222222222222 --undo";
 
 const NAMESPACE_AFTER_HELP: &str = "\
 Examples:
@@ -120,9 +128,14 @@ pub enum Command {
     /// Print a link for an email, and the <img> tag that shows it.
     ///
     /// Signed where PIXELD_SIGNING_KEYS is set, with the first of its keys. Else with the ids as they are, or, where one is no
-    /// UUID, with the keys as they are.
+    /// UUID, with the keys as they are. With --csv, of a whole list.
     #[command(after_help = LINK_AFTER_HELP)]
     Link(LinkArgs),
+    /// No longer record what a recipient opens, at once and on every node; or, with --undo, record it again.
+    ///
+    /// Images are served all the same, and what was recorded before is kept. Prints a receipt.
+    #[command(name = "opt-out", after_help = OPT_OUT_AFTER_HELP)]
+    OptOut(OptOutArgs),
     /// Print what keys that are no UUIDs are made ids under (as UUIDs of version 5), or the id of each KEY.
     #[command(after_help = NAMESPACE_AFTER_HELP)]
     Namespace(NamespaceArgs),
@@ -200,8 +213,26 @@ mod tests {
                     image: id,
                     message: Some("may".to_owned()),
                     recipient: Some("4711".to_owned()),
+                    csv: None,
+                    opt_out: false,
                     sent_at: Some(1_777_885_200),
                 }),
+            ),
+            (
+                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --csv - --opt-out",
+                Command::Link(LinkArgs {
+                    image: id,
+                    message: None,
+                    recipient: None,
+                    csv: Some("-".into()),
+                    opt_out: true,
+                    sent_at: None,
+                }),
+            ),
+            ("opt-out --recipient 4711", Command::OptOut(OptOutArgs { recipient: "4711".to_owned(), undo: false })),
+            (
+                "opt-out --recipient 4711 --undo",
+                Command::OptOut(OptOutArgs { recipient: "4711".to_owned(), undo: true }),
             ),
             ("namespace a b", Command::Namespace(NamespaceArgs { keys: vec!["a".to_owned(), "b".to_owned()] })),
             (
@@ -245,6 +276,9 @@ mod tests {
             "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at yesterday",
             "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 0",
             "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --sent-at 4294967296",
+            "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --recipient 1 --csv a.csv",
+            "opt-out",
+            "opt-out --undo",
             "message set",
             "message set may",
             "message set may --sent-count -1",

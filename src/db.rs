@@ -22,6 +22,7 @@ pub mod migrate;
 pub mod partitions;
 pub mod rollup;
 pub mod sessions;
+pub mod suppressions;
 pub mod tally;
 mod target;
 mod tls;

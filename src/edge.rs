@@ -43,6 +43,7 @@ use crate::link::key::{Key, Namespace};
 use crate::link::token::SigningKeys;
 use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
 use crate::networks::{Network, Networks};
+use crate::privacy::suppressed::Suppressed;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -65,6 +66,8 @@ pub struct Edge {
     pub networks: ArcSwap<Networks>,
     /// What keys are made ids under; not set until this node has once learnt it.
     pub namespace: ArcSwapOption<Namespace>,
+    /// Who opted out.
+    pub suppressed: Arc<Suppressed>,
     /// The keys of signed links.
     pub signing_keys: SigningKeys,
     /// Only signed links are recorded.
@@ -176,13 +179,18 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
 async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, image: Uuid, ids: &Ids<'_>, link: Link) {
     let counts = core.counts();
     counts.accepted.one();
+    let (message, recipient, keys) = named(core, ids);
+    // Before anything else takes note of the address. Of a key that is no id yet, the loader finds out whose it is.
+    if core.edge.suppressed.is_out(recipient) {
+        core.edge.metrics.drop_hits(DropReason::Suppressed, 1);
+        return;
+    }
     let network = core.edge.networks.load().of(address);
     if !core.edge.limits.allows(&core.sketch, address, network) {
         core.edge.metrics.drop_hits(DropReason::AddressRate, 1);
         return;
     }
     let user_agent = safe_user_agent(head.user_agent);
-    let (message, recipient, keys) = named(core, ids);
     let hit = Hit {
         at_us,
         sent_at_s: link.sent_at_s,

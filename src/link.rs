@@ -4,10 +4,12 @@
 //! /image/{image}[_{message}[_{recipient}]].{ext}      the ids as they are
 //! /t/{image}/{message-key}/{recipient-key}.{ext}      the sender's own keys (see `key`)
 //! /o/{token}.{ext}                                    ids and send time under a signature (see `token`)
+//! /opt-out/{token}                                    no pixel: the page on which a recipient opts out (see `opt_out`)
 //! ```
 
 pub mod key;
 pub mod make;
+pub mod opt_out;
 pub mod token;
 
 use uuid::Uuid;

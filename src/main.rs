@@ -48,6 +48,7 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         }
         Command::Image(ImageCommand::List) => wait(commands::image_list(config)),
         Command::Link(args) => wait(commands::link(config, &args)),
+        Command::OptOut(args) => wait(commands::opt_out(config, &args)),
         Command::Namespace(args) => wait(commands::namespace(config, &args.keys)),
         Command::Message(MessageCommand::Set(args)) => wait(commands::message_set(config, &args)),
         Command::Message(MessageCommand::List) => wait(commands::message_list(config)),

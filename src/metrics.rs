@@ -88,6 +88,8 @@ labelled! {
         DiskFull = "disk_full",
         /// The disk refused the write for another reason.
         DiskError = "disk_error",
+        /// Its recipient had opted out.
+        Suppressed = "suppressed",
         /// The same hit was recorded within `PIXELD_THROTTLE`.
         Throttled = "throttled",
         /// No such image, as PostgreSQL says; the edge had no list yet.
@@ -215,6 +217,8 @@ pub struct Metrics {
     pub copy_seconds: Histogram,
     /// Bytes of cached images.
     pub image_cache_bytes: Level,
+    /// Recipients that are opted out, as far as this node knows.
+    pub opted_out: Level,
     /// Ranges of addresses whose network is known.
     pub network_ranges: Level,
     /// Files of networks that were refused.
@@ -263,6 +267,7 @@ impl Metrics {
             batch_rows: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
             copy_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             image_cache_bytes: Level::default(),
+            opted_out: Level::default(),
             network_ranges: Level::default(),
             networks_refused: Count::default(),
             rollup_hits: Count::default(),

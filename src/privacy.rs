@@ -4,17 +4,35 @@
 //! tells whoever reads it nothing without the installation's key. Gives up: going back from a hash to an id; who needs that
 //! hashes every id that is there.
 
+pub mod follow;
+pub mod kept;
+pub mod suppressed;
+
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// The installation's key for these hashes: 32 random bytes.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PrivacyKey(pub [u8; 32]);
+
+impl fmt::Debug for PrivacyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivacyKey")
+    }
+}
 
 /// A recipient on such a list: the first 16 bytes of `sha256(key || id)`; in SQL
 /// `substring(sha256(key || uuid_send(recipient)) FOR 16)`. Key and id have fixed lengths, so that no HMAC is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecipientHash(pub [u8; 16]);
+
+impl fmt::Display for RecipientHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 impl PrivacyKey {
     /// The hash of a recipient's id.
@@ -35,7 +53,6 @@ mod tests {
     fn a_hash_is_that_of_sql() {
         // SELECT substring(sha256(decode(repeat('01', 32), 'hex') || uuid_send('00000000-0000-4000-8000-000000000001')) FOR 16);
         let hash = PrivacyKey([1; 32]).hash(Uuid::from_u128(0x4000_8000_0000_0000_0001));
-        let text: String = hash.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(text, "eb20d3fcfe5322a3c1358c3666530cda");
+        assert_eq!(hash.to_string(), "eb20d3fcfe5322a3c1358c3666530cda");
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, HeaderMap, USER_AGENT};
 
 use super::guard::Site;
 use super::refusal::Refusal;
@@ -53,6 +53,26 @@ impl Asked {
     }
 }
 
+/// A request to a page without guards.
+pub struct Stranger {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What the pattern of the path left open, by name.
+    pub parameters: Vec<(&'static str, String)>,
+    /// What was filled in; nothing where it came in another form than browsers use.
+    pub form: Fields,
+    /// `Accept-Language`.
+    pub languages: String,
+}
+
+impl Stranger {
+    /// What the path has in this place.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> &str {
+        self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+}
+
 /// Named values of a form or a query.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<(String, String)>);
@@ -79,9 +99,7 @@ pub async fn read_form<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusa
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+    if !is_form(headers) {
         return Err(Refusal::NoForm);
     }
     match Limited::new(body, FORM_BYTES_MAX).collect().await {
@@ -89,6 +107,35 @@ where
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::FormTooLarge),
         Err(_) => Err(Refusal::NoForm),
     }
+}
+
+/// Reads what a stranger sent: a form, or nothing where it is of another kind, which is read all the same, so that the answer is not lost
+/// with the connection.
+///
+/// # Errors
+/// Where it is too large, or does not come whole.
+pub async fn read_any<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
+where
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    match Limited::new(body, FORM_BYTES_MAX).collect().await {
+        Ok(body) if is_form(headers) => Ok(Fields::parse(&body.to_bytes())),
+        Ok(_) => Ok(Fields::default()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::FormTooLarge),
+        Err(_) => Err(Refusal::NoForm),
+    }
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The languages that a reader likes; nothing where the header is no text.
+#[must_use]
+pub fn languages(headers: &HeaderMap) -> String {
+    headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// What a browser calls itself.

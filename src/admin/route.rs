@@ -7,7 +7,7 @@ use hyper::Method;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
-use super::asked::Asked;
+use super::asked::{Asked, Stranger};
 use super::refusal::Refusal;
 use super::upload::Upload;
 use super::{Admin, pages, probes, view};
@@ -33,6 +33,8 @@ pub(super) enum Handler {
     Page(for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>),
     /// Reads what is sent by itself, within [`super::UPLOAD_WAIT`].
     Upload(for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>),
+    /// Under any name and from anywhere, like `Open`, for people.
+    Stranger(for<'a> fn(&'a Admin, &'a Stranger) -> BoxFuture<'a, Answer>),
 }
 
 /// A path, and what is behind it.
@@ -55,6 +57,9 @@ pub const ROUTES: &[Route] = &[
     open("/readyz", |admin| Box::pin(probes::ready(admin))),
     open("/metrics", |admin| Box::pin(async { probes::metrics(admin) })),
     open("/style/{hash}", |_| Box::pin(async { view::stylesheet() })),
+    open("/opt-out/style/{hash}", |_| Box::pin(async { view::stylesheet() })),
+    stranger("GET", "/opt-out/{token}", |admin, asked| Box::pin(pages::opt_out::show(admin, asked))),
+    stranger("POST", "/opt-out/{token}", |admin, asked| Box::pin(pages::opt_out::change(admin, asked))),
     get("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::show(admin, asked))),
     post("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_in(admin, asked))),
     post("/sign-out", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_out(admin, asked))),
@@ -73,6 +78,14 @@ pub const ROUTES: &[Route] = &[
 
 const fn open(pattern: &'static str, handler: for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>) -> Route {
     Route { method: "GET", pattern, access: Access::Open, handler: Handler::Open(handler) }
+}
+
+const fn stranger(
+    method: &'static str,
+    pattern: &'static str,
+    handler: for<'a> fn(&'a Admin, &'a Stranger) -> BoxFuture<'a, Answer>,
+) -> Route {
+    Route { method, pattern, access: Access::Open, handler: Handler::Stranger(handler) }
 }
 
 const fn get(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
@@ -180,7 +193,8 @@ mod tests {
             let twins = ROUTES.iter().skip(at + 1).filter(|other| other.method == route.method);
             assert!(twins.clone().all(|other| other.pattern != route.pattern), "{}", route.pattern);
             assert!(["GET", "POST"].contains(&route.method));
-            assert!(route.access != Access::Open || route.method == "GET", "{}", route.pattern);
+            let is_for_readers = matches!(route.handler, Handler::Stranger(_));
+            assert!(route.access != Access::Open || route.method == "GET" || is_for_readers, "{}", route.pattern);
         }
     }
 

@@ -1,16 +1,18 @@
-//! How often anybody may try a password: by account, and by client address.
+//! How often anybody may try a password: by account, and by client address; and how often anybody may opt out.
 //!
 //! Guarantees: memory is fixed, whatever names and addresses come; a wrong name counts like a right one. Gives up: accounts and
 //! addresses share [`PLACES`] places, so that two of them may, seldom, slow each other down; and whoever tries passwords of an
 //! account all the time can keep its owner out for as long as that goes on. Nobody can choose whose place they share.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+use crate::privacy::RecipientHash;
 
 /// Accounts, and addresses, that are told apart.
 const PLACES: usize = 4096;
@@ -20,6 +22,13 @@ const ACCOUNT: (u32, Duration) = (10, Duration::from_secs(30));
 
 /// The same for an address: an office has one, and many people.
 const ADDRESS: (u32, Duration) = (30, Duration::from_secs(10));
+
+/// Requests to opt-out pages that an address has at once, and the time in which it gets another one: a mailbox provider opts
+/// many people out from few addresses.
+const OPT_OUT_ADDRESS: (u32, Duration) = (200, Duration::from_millis(50));
+
+/// Changes of one recipient, likewise.
+const OPT_OUT_RECIPIENT: (u32, Duration) = (10, Duration::from_secs(30));
 
 /// The tries of all accounts and addresses.
 pub struct SignInThrottle {
@@ -52,14 +61,51 @@ impl SignInThrottle {
     /// # Errors
     /// How long to wait, where there were too many. An address that has had its tries takes none of the account's.
     pub fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
-        self.take(&self.addresses, network(address))?;
-        self.take(&self.accounts, name.to_lowercase())
+        take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)?;
+        take(&self.accounts, self.seed.hash_one(name.to_lowercase()), &self.clock)
+    }
+}
+
+/// The opt-outs of all addresses and recipients. Places are shared as above.
+pub struct OptOutThrottle {
+    addresses: Box<[DefaultDirectRateLimiter]>,
+    recipients: Box<[DefaultDirectRateLimiter]>,
+    seed: RandomState,
+    clock: DefaultClock,
+}
+
+impl Default for OptOutThrottle {
+    fn default() -> Self {
+        OptOutThrottle {
+            addresses: places(OPT_OUT_ADDRESS),
+            recipients: places(OPT_OUT_RECIPIENT),
+            seed: RandomState::new(),
+            clock: DefaultClock::default(),
+        }
+    }
+}
+
+impl OptOutThrottle {
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// How long to wait, where there were too many.
+    pub fn count_address(&self, address: IpAddr) -> Result<(), Duration> {
+        take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)
     }
 
-    fn take(&self, places: &[DefaultDirectRateLimiter], key: impl Hash) -> Result<(), Duration> {
-        let Some(place) = places.get(self.seed.hash_one(key) as usize % PLACES) else { return Ok(()) };
-        place.check().map_err(|early| early.wait_time_from(self.clock.now()))
+    /// Counts a change of a recipient.
+    ///
+    /// # Errors
+    /// How long to wait, where there were too many.
+    pub fn count_recipient(&self, recipient: RecipientHash) -> Result<(), Duration> {
+        take(&self.recipients, self.seed.hash_one(recipient), &self.clock)
     }
+}
+
+fn take(places: &[DefaultDirectRateLimiter], hash: u64, clock: &DefaultClock) -> Result<(), Duration> {
+    let Some(place) = places.get(hash as usize % PLACES) else { return Ok(()) };
+    place.check().map_err(|early| early.wait_time_from(clock.now()))
 }
 
 /// Who has one address of an IPv6 network has all of it.
@@ -89,6 +135,19 @@ mod tests {
         }
         let wait = throttle.count("ann", address(10)).unwrap_err();
         assert!(wait > Duration::from_secs(20) && wait <= Duration::from_secs(30), "{wait:?}");
+    }
+
+    #[test]
+    fn a_recipient_changes_ten_times_and_an_address_asks_two_hundred_times_at_once() {
+        let throttle = OptOutThrottle::default();
+        for n in 0..10 {
+            throttle.count_recipient(RecipientHash([1; 16])).unwrap();
+            throttle.count_address(address(n)).unwrap();
+        }
+        let wait = throttle.count_recipient(RecipientHash([1; 16])).unwrap_err();
+        assert!(wait > Duration::from_secs(20) && wait <= Duration::from_secs(30), "{wait:?}");
+        let asked = (0..1000).filter(|_| throttle.count_address(address(200)).is_ok()).count();
+        assert!((200..300).contains(&asked), "{asked}");
     }
 
     #[test]

@@ -33,6 +33,12 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
 /// Pages that the navigation shows.
 const NAVIGATION: [(&str, &str); 2] = [("/", "Overview"), ("/settings", "Settings")];
 
+/// Where the stylesheet is.
+#[must_use]
+pub fn style_path() -> &'static str {
+    &STYLE_PATH
+}
+
 /// The stylesheet.
 #[must_use]
 pub fn stylesheet() -> Answer {

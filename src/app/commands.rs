@@ -4,6 +4,7 @@ mod import;
 mod links;
 mod messages;
 mod networks;
+mod opt_out;
 mod reclassify;
 mod users;
 
@@ -29,6 +30,7 @@ pub use import::{Completeness, import_django};
 pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
 pub use networks::{networks_status, networks_update};
+pub use opt_out::opt_out;
 pub use reclassify::reclassify;
 pub use users::{user_add, user_list, user_password, user_remove};
 

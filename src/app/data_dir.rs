@@ -61,6 +61,12 @@ impl DataDir {
         self.path.join("namespace")
     }
 
+    /// Where it is kept who opted out.
+    #[must_use]
+    pub fn opt_outs(&self) -> PathBuf {
+        self.path.join("opt-outs")
+    }
+
     /// Where the ids of all images are kept.
     #[must_use]
     pub fn known_images(&self) -> PathBuf {

@@ -24,13 +24,18 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
     let (namespace, target) = text.trim().split_once(' ')?;
-    (target == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
+    (target.as_bytes() == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
 }
 
-/// Tells databases apart, and no password.
-fn digest(db: &Database) -> String {
+/// Tells databases apart, and no password: 16 hexadecimal digits.
+#[must_use]
+pub fn digest(db: &Database) -> [u8; 16] {
     let digest = Sha256::digest(db.url_for_people().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    let mut text = [0; 16];
+    text.iter_mut().zip(digits).for_each(|(to, from)| *to = from);
+    text
 }
 
 /// Asks the database once it is `ready`, tells the edge, and keeps the answer.
@@ -62,10 +67,10 @@ async fn ask(db: &Database) -> Result<Namespace, DbError> {
     Ok(installation::namespace(&session.client).await?)
 }
 
-fn write(path: &Path, namespace: Namespace, target: &str) -> io::Result<()> {
+fn write(path: &Path, namespace: Namespace, target: &[u8; 16]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh)?;
-    writeln!(file, "{} {target}", namespace.0)?;
+    writeln!(file, "{} {}", namespace.0, target.escape_ascii())?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     sync_parent(path)

@@ -1,5 +1,7 @@
 //! Links, keys and messages: what `pixeld link`, `namespace` and `message` take.
 
+use std::path::PathBuf;
+
 use clap::{ArgGroup, Args, Subcommand};
 use uuid::Uuid;
 
@@ -25,6 +27,15 @@ pub struct LinkArgs {
     /// The recipient: a UUID, or a key of your own, 1 to 128 bytes.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: Option<String>,
+    /// A CSV of recipients (- is standard input), printed with a link and a tag for each row.
+    ///
+    /// Its header names the columns: recipient; message, where it differs from row to row; consent, where "no" (or nothing) makes
+    /// a link without the recipient. All other columns stay as they are.
+    #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+    pub csv: Option<PathBuf>,
+    /// Add the link for the email's footer, with which the recipient opts out of being recorded.
+    #[arg(long)]
+    pub opt_out: bool,
     /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,

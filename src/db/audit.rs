@@ -6,6 +6,9 @@ use tokio_postgres::{Client, Error};
 /// The actor of what is done by a command.
 pub const COMMAND_LINE: &str = "command line";
 
+/// The actor of what a recipient does on the page behind an opt-out link.
+pub const OPT_OUT_PAGE: &str = "opt-out page";
+
 /// One entry.
 #[derive(Debug, Clone)]
 pub struct Entry {

@@ -41,6 +41,8 @@ pub struct BatchRecord {
     pub loaded: u64,
     /// Hits held back by the throttle.
     pub throttled: u64,
+    /// Hits of recipients that had opted out.
+    pub suppressed: u64,
     /// Hits that PostgreSQL refused.
     pub quarantined: u64,
     /// Hits beyond the retention.
@@ -197,7 +199,8 @@ pub struct Copied {
     pub now_us: i64,
 }
 
-/// Begins the one transaction of a batch: locks the mark of `spool`, which must be at `first_seq`, and copies the rows.
+/// Begins the one transaction of a batch: locks the mark of `spool`, which must be at `first_seq`, asks who has opted out
+/// (`opt_outs`, see [`super::suppressions::changes`]), and copies the rows.
 /// `next_rows` gives the COPY stream part by part, and while it makes one, PostgreSQL works on the last; nothing at all
 /// copies nothing.
 ///
@@ -207,10 +210,12 @@ pub async fn copy(
     client: &Client,
     spool: i32,
     first_seq: u64,
+    opt_outs: impl Future<Output = Result<(), Error>>,
     next_rows: impl FnMut() -> Option<BytesMut>,
 ) -> Result<Copied, BatchError> {
-    client.batch_execute("BEGIN").await?;
-    let outcome = copy_in_transaction(client, spool, first_seq, next_rows).await;
+    // Whatever the server's default is: in a stricter one, the first statement would decide which opt-outs are seen.
+    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    let outcome = copy_in_transaction(client, spool, first_seq, opt_outs, next_rows).await;
     if let Err(BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_)) = &outcome {
         client.batch_execute("ROLLBACK").await?;
     }
@@ -221,6 +226,7 @@ async fn copy_in_transaction(
     client: &Client,
     spool: i32,
     first_seq: u64,
+    opt_outs: impl Future<Output = Result<(), Error>>,
     mut next_rows: impl FnMut() -> Option<BytesMut>,
 ) -> Result<Copied, BatchError> {
     let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM spool_marks \
@@ -230,6 +236,7 @@ async fn copy_in_transaction(
     if next_seq != first_seq {
         return Err(BatchError::MarkMoved(next_seq));
     }
+    opt_outs.await?;
     let rows = match next_rows() {
         Some(first) => copy_rows(client, first, next_rows).await.map_err(of_copy)?,
         None => 0,
@@ -265,8 +272,8 @@ pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Res
     let finish = "WITH mark AS (UPDATE spool_marks SET next_seq = $3, updated_at = clock_timestamp() \
                                 WHERE spool = $1 AND next_seq = $2 RETURNING spool) \
                   INSERT INTO batches (spool, first_seq, next_seq, loaded, throttled, quarantined, expired, unknown_image, \
-                                       missing, min_at, max_at, loaded_at) \
-                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() FROM mark";
+                                       missing, min_at, max_at, suppressed, loaded_at) \
+                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp() FROM mark";
     let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
     let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
     let written = client
@@ -284,6 +291,7 @@ pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Res
                 &count(batch.missing),
                 &min_at,
                 &max_at,
+                &count(batch.suppressed),
             ],
         )
         .await?;

@@ -30,6 +30,14 @@ pub async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
     Ok(PrivacyKey(secret(client, "privacy_key").await?))
 }
 
+/// What opt-out links are signed with where there are no signing keys.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn opt_out_key(client: &Client) -> Result<[u8; 32], Error> {
+    secret(client, "opt_out_key").await
+}
+
 /// The first bytes of a secret.
 async fn secret<const N: usize>(client: &Client, name: &str) -> Result<[u8; N], Error> {
     let row = client.query_one("SELECT secret FROM installation WHERE name = $1", &[&name]).await?;

@@ -2,7 +2,7 @@
 //!
 //! Rows come out in slices, so that PostgreSQL works on the last one while the next is judged.
 //!
-//! A hit is thrown away for its age or its image before the throttle sees it, so that a token is never spent by a hit that
+//! A hit is thrown away for its age, its image or its recipient's opt-out before the throttle sees it, so that a token is never spent by a hit that
 //! is dropped for another reason. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
 //! again.
 
@@ -90,6 +90,9 @@ pub trait Facts {
 
     /// When a message was sent, in s since 1970, as its sender told; 0 where nobody did.
     fn sent_at_s(&self, message: Uuid) -> u32;
+
+    /// Whether a recipient had opted out at a time, in µs since 1970.
+    fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool;
 }
 
 /// A day in UTC, counted from 1970: what a partition holds.
@@ -127,6 +130,8 @@ pub struct Judged {
     pub throttled: u64,
     /// Those among them that only the shared throttle holds back.
     pub throttled_elsewhere: u64,
+    /// Hits of recipients that had opted out.
+    pub suppressed: u64,
     /// Hits of images that do not exist.
     pub unknown_image: u64,
     /// Hits beyond the retention.
@@ -149,6 +154,7 @@ impl Default for Judged {
             loaded: 0,
             throttled: 0,
             throttled_elsewhere: 0,
+            suppressed: 0,
             unknown_image: 0,
             expired: 0,
             clamped: 0,
@@ -164,6 +170,7 @@ impl Default for Judged {
 enum Dropped {
     Expired,
     UnknownImage,
+    Suppressed,
 }
 
 /// What the throttle needs to know of a hit beside itself, unless it is dropped before.
@@ -173,6 +180,9 @@ fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Resul
     }
     if !facts.had_image(hit.image, hit.at_us) {
         return Err(Dropped::UnknownImage);
+    }
+    if facts.had_opted_out(hit.recipient, at_us) {
+        return Err(Dropped::Suppressed);
     }
     Ok(facts.user_agent(hit.user_agent))
 }
@@ -249,6 +259,10 @@ impl<'a, F: Facts> Judging<'a, F> {
                 judged.unknown_image += 1;
                 return;
             }
+            Err(Dropped::Suppressed) => {
+                judged.suppressed += 1;
+                return;
+            }
         };
         let token = self.throttle.and_then(|throttle| Some((throttle, throttle.token(hit, user_agent.own)?)));
         if let Some((throttle, token)) = token {
@@ -323,6 +337,9 @@ mod tests {
         }
     }
 
+    /// Opted out since [`NOW`].
+    const OUT: u128 = u128::MAX;
+
     /// Only image 1 exists.
     struct OneImage;
 
@@ -337,6 +354,10 @@ mod tests {
 
         fn sent_at_s(&self, _: Uuid) -> u32 {
             0
+        }
+
+        fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool {
+            recipient == Uuid::from_u128(OUT) && at_us >= NOW
         }
     }
 
@@ -397,6 +418,14 @@ mod tests {
         let judged = judging.finish();
         assert_eq!((judged.loaded, judged.throttled, judged.throttled_elsewhere), (3, 2, 1));
         assert_eq!(judged.tokens.into_tokens().count(), 2);
+    }
+
+    #[test]
+    fn a_hit_after_an_opt_out_is_suppressed_one_before_is_kept_and_no_token_is_spent() {
+        let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
+        let hits = [hit(OUT, NOW), hit(OUT, NOW + 1), hit(OUT, NOW - 1), hit(12, NOW)];
+        let judged = judge_all(&hits, Some(&throttle), None);
+        assert_eq!((judged.loaded, judged.suppressed, judged.throttled), (2, 2, 0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`SENT_MAX`] told last are remembered at least. A time that is told shows within about a second.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -16,6 +17,7 @@ use super::judge::{Facts, UserAgent};
 use crate::db::{hits as queries, messages};
 use crate::hit::Hit;
 use crate::opens::agent::Agent;
+use crate::privacy::suppressed::Suppressed;
 
 /// User agents remembered at most (about 5 MB).
 const USER_AGENTS_MAX: usize = 20_000;
@@ -47,6 +49,8 @@ pub struct Known {
     new_per_hour_max: u64,
     /// Every image counts as there.
     all_images: bool,
+    /// Who opted out, which the loader keeps in step.
+    suppressed: Arc<Suppressed>,
 }
 
 impl Default for Known {
@@ -60,6 +64,7 @@ impl Default for Known {
             new_this_hour: 0,
             new_per_hour_max: NEW_USER_AGENTS_PER_HOUR,
             all_images: false,
+            suppressed: Arc::default(),
         }
     }
 }
@@ -69,6 +74,11 @@ impl Known {
     #[must_use]
     pub fn of_import() -> Known {
         Known { new_per_hour_max: u64::MAX, all_images: true, ..Known::default() }
+    }
+
+    /// From now on says of a recipient what this knows, which somebody else keeps in step.
+    pub fn heed(&mut self, suppressed: &Arc<Suppressed>) {
+        self.suppressed = Arc::clone(suppressed);
     }
 
     /// Makes sure that the user agents of `hits` are stored and that their images were asked for.
@@ -174,6 +184,10 @@ impl Facts for Known {
 
     fn sent_at_s(&self, message: Uuid) -> u32 {
         if self.sent.is_empty() { 0 } else { self.sent.get(&message).copied().unwrap_or(0) }
+    }
+
+    fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool {
+        self.suppressed.was_out(recipient, at_us)
     }
 }
 

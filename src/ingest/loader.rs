@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a hit is in `hits` once, whatever is killed when: rows and the mark move in one transaction, and the mark is
 //! read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
-//! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. Gives up: order between spools;
+//! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
+//! moment of their opt-out on: who opted out is asked in the transaction itself. Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
 mod bring;
@@ -30,6 +31,8 @@ use crate::db::{Database, Session, installation};
 use crate::hit::Hit;
 use crate::link::key::Namespace;
 use crate::metrics::Metrics;
+use crate::privacy::follow::Reader;
+use crate::privacy::suppressed::Suppressed;
 use crate::shutdown::Drain;
 
 /// Rows that one batch brings at most, give or take a frame.
@@ -78,6 +81,8 @@ pub struct Loader {
     shared_throttle: Option<SharedThrottle>,
     /// What keys are made ids under; learnt with the first connection, and so before the first hit is loaded.
     namespace: Option<Namespace>,
+    /// Keeps step with who opted out.
+    opt_outs: Reader,
     partitions: HashSet<Day>,
     pending: Option<Pending>,
     session: Option<Session>,
@@ -129,12 +134,13 @@ impl Loader {
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
         let clock = Clock { database_us: crate::hit::now_us(), read: Instant::now() };
         let house = House::new(options.spools.clone(), options.keep, room, Arc::clone(&metrics));
-        Loader {
+        let loader = Loader {
             options,
             db,
             metrics,
             sources,
             known: Known::default(),
+            opt_outs: Reader::default(),
             throttle: None,
             shared_throttle: None,
             namespace: None,
@@ -146,13 +152,22 @@ impl Loader {
             patience: PATIENCE.0,
             house,
             committed: Arc::default(),
-        }
+        };
+        loader.heeding(Arc::default())
     }
 
     /// The same loader, which tells `committed` of each batch that has hits in PostgreSQL.
     #[must_use]
     pub fn telling(mut self, committed: Arc<Notify>) -> Loader {
         self.committed = committed;
+        self
+    }
+
+    /// The same loader, which tells `suppressed` what it learns of opt-outs, and so makes use of what others learn.
+    #[must_use]
+    pub fn heeding(mut self, suppressed: Arc<Suppressed>) -> Loader {
+        self.known.heed(&suppressed);
+        self.opt_outs = Reader::new(suppressed);
         self
     }
 
@@ -311,6 +326,7 @@ impl Loader {
             if self.namespace.is_none() {
                 self.namespace = Some(within(self.patience, installation::namespace(&session.client)).await?);
             }
+            within(self.patience, self.opt_outs.list(&session.client)).await?;
             self.session = Some(session);
             self.metrics.database_up.set(1);
             // A mark is read anew on every connection: it may have been left unclear by the last one.

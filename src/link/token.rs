@@ -104,6 +104,16 @@ impl SigningKeys {
         self.0.is_empty()
     }
 
+    /// The key that signs, and its id.
+    pub(super) fn newest(&self) -> Option<(u8, &Hmac<Sha256>)> {
+        self.0.first().map(|key| (key.id, &key.keyed))
+    }
+
+    /// The key with this id.
+    pub(super) fn of(&self, id: u8) -> Option<&Hmac<Sha256>> {
+        self.0.iter().find(|key| key.id == id).map(|key| &key.keyed)
+    }
+
     /// The token, signed with the newest key; nothing where there is none.
     #[must_use]
     pub fn sign(&self, token: &Token) -> Option<String> {

@@ -69,6 +69,7 @@ impl Collector for Shown {
         gauge(e, "redis_up", help, m.redis_up.get())?;
         counter(e, "user_agents_capped", "Hits whose user agent was not kept", m.user_agents_capped.get())?;
         gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
+        gauge(e, "opted_out_recipients", "Recipients that are opted out, as this node knows", m.opted_out.get())?;
         gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;
         counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())?;
         counter(e, "rollup_hits", "Hits that this process rolled up into opens and counts", m.rollup_hits.get())?;

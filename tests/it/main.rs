@@ -7,7 +7,7 @@
 //! # Layout
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
-//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `browser`, `first_steps`, `telemetry`: what people see.
+//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `admin`, `admin_browser`: the admin page, over HTTP and in Chromium (`webdriver`).
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
@@ -32,6 +32,7 @@ mod limits;
 mod links;
 mod networks;
 mod opens;
+mod opt_out;
 mod outage;
 mod proxy;
 mod recount;

@@ -1,41 +1,112 @@
 //! `pixeld link` and `pixeld namespace`.
 
+mod table;
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read};
+use std::path::Path;
+
 use anyhow::Context;
+use uuid::Uuid;
 
 use crate::app::{DataDir, database, namespace as kept};
 use crate::cli::LinkArgs;
 use crate::config::Config;
-use crate::db::{self, Database};
+use crate::db::images::ImageRow;
+use crate::db::{self, Database, installation};
 use crate::link::key::{Key, Namespace};
 use crate::link::make::{self, Names};
+use crate::link::opt_out::{self, OptOutKeys};
 
-/// `pixeld link`: the URL, then the tag.
+/// What links are made of.
+struct Maker<'a> {
+    config: &'a Config,
+    args: &'a LinkArgs,
+    image: ImageRow,
+    namespace: Namespace,
+    opt_out: OptOutKeys,
+}
+
+/// `pixeld link`: the URL, then the tag, then the link for the footer if that is asked for; or all of these in a table.
 ///
 /// # Errors
 /// Where there is no such image, or what is given cannot be in a link.
 pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.opt_out || args.recipient.is_some() || args.csv.is_some(),
+        "--opt-out needs a recipient who may opt out: give --recipient or --csv"
+    );
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let asked = async {
         let session = db.connect("pixeld link").await?;
-        let image = db::images::find(&session.client, args.image).await?;
-        anyhow::Ok((image, db::installation::namespace(&session.client).await?))
+        let client = &session.client;
+        let image = db::images::find(client, args.image).await?;
+        anyhow::Ok((image, installation::namespace(client).await?, installation::opt_out_key(client).await?))
     };
     let asked = asked.await;
     lease.release().await?;
-    let (image, namespace) = asked?;
+    let (image, namespace, opt_out_key) = asked?;
     let image = image.with_context(|| format!("there is no image {}; `pixeld image list` shows them", args.image))?;
     anyhow::ensure!(image.deleted_at.is_none(), "the image {} is deleted", args.image);
-    let names = Names {
-        image: args.image,
-        message: args.message.as_deref(),
-        recipient: args.recipient.as_deref(),
-        sent_at_s: args.sent_at.unwrap_or(0),
-        extension: make::extension(&image.media_type),
-    };
-    let url = format!("{}{}", config.base_url, make::path(&names, namespace, &config.signing_keys)?);
-    println!("{url}\n{}", make::img_tag(&url, image.width, image.height));
+    let opt_out = OptOutKeys::new(config.signing_keys.clone(), opt_out_key);
+    let maker = Maker { config, args, image, namespace, opt_out };
+    if let Some(csv) = &args.csv {
+        return maker.table(csv);
+    }
+    let [url, tag] = maker.make(args.message.as_deref(), args.recipient.as_deref())?;
+    println!("{url}\n{tag}");
+    if let Some(recipient) = args.recipient.as_deref().filter(|_| args.opt_out) {
+        println!("{}", maker.footer(recipient)?);
+    }
     Ok(())
+}
+
+impl Maker<'_> {
+    /// The URL and the tag.
+    fn make(&self, message: Option<&str>, recipient: Option<&str>) -> anyhow::Result<[String; 2]> {
+        let names = Names {
+            image: self.args.image,
+            message,
+            recipient,
+            sent_at_s: self.args.sent_at.unwrap_or(0),
+            extension: make::extension(&self.image.media_type),
+        };
+        let path = make::path(&names, self.namespace, &self.config.signing_keys)?;
+        let url = format!("{}{path}", self.config.base_url);
+        let tag = make::img_tag(&url, self.image.width, self.image.height);
+        Ok([url, tag])
+    }
+
+    /// The link with which a recipient opts out.
+    fn footer(&self, recipient: &str) -> anyhow::Result<String> {
+        let key = Key::typed(recipient).with_context(|| format!("{recipient:?} cannot be a recipient"))?;
+        anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\", who cannot opt out");
+        let token = self.opt_out.sign(self.namespace.id_of(&key));
+        Ok(format!("{}{}{token}", self.config.base_url, opt_out::PATH))
+    }
+
+    fn table(&self, csv: &Path) -> anyhow::Result<()> {
+        let input: Box<dyn Read> = if csv == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(File::open(csv).with_context(|| format!("cannot open {}", csv.display()))?)
+        };
+        let (input, output) = (BufReader::new(input), BufWriter::new(io::stdout().lock()));
+        let row = |row: table::Row<'_>| {
+            let message = row.message.or(self.args.message.as_deref());
+            self.make(message, row.has_consented.then_some(row.recipient))
+        };
+        if self.args.opt_out {
+            table::fill(input, output, ["link", "tag", "opt_out"], |one| {
+                let [url, tag] = row(one)?;
+                Ok([url, tag, self.footer(one.recipient)?])
+            })?;
+        } else {
+            table::fill(input, output, ["link", "tag"], row)?;
+        }
+        Ok(())
+    }
 }
 
 /// `pixeld namespace`: the namespace, or the ids of keys.

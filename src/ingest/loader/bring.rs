@@ -118,7 +118,8 @@ impl Loader {
         )
         .holding_back(held_back);
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let copying = queries::copy(&session.client, spool, piece.first_seq, || judging.next_rows());
+        let opt_outs = self.opt_outs.catch_up(&session.client);
+        let copying = queries::copy(&session.client, spool, piece.first_seq, opt_outs, || judging.next_rows());
         let copied = match patiently(&mut self.patience, copying).await? {
             Ok(copied) => copied,
             Err(BatchError::MarkMoved(mark)) => return Ok(Brought::Elsewhere(mark)),
@@ -136,6 +137,7 @@ impl Loader {
             next_seq: piece.next_seq(),
             loaded: judged.loaded,
             throttled: judged.throttled,
+            suppressed: judged.suppressed,
             expired: judged.expired,
             unknown_image: judged.unknown_image,
             missing: piece.missing,
@@ -216,7 +218,7 @@ impl Loader {
             ..BatchRecord::default()
         };
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let nothing = queries::copy(&session.client, spool, piece.first_seq, || None);
+        let nothing = queries::copy(&session.client, spool, piece.first_seq, async { Ok(()) }, || None);
         let copied = patiently(&mut self.patience, nothing).await??;
         self.commit(at, record, Judged::default(), copied).await?;
         // It is no row, so it must not hold back one that will be.
@@ -234,6 +236,7 @@ impl Loader {
         metrics.loaded.add(record.loaded);
         self.committed.notify_one();
         for (reason, n) in [
+            (DropReason::Suppressed, record.suppressed),
             (DropReason::Throttled, record.throttled),
             (DropReason::UnknownImage, record.unknown_image),
             (DropReason::Expired, record.expired),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,6 +20,8 @@ use crate::hit::{Hit, safe_user_agent};
 use crate::ingest::judge::{Bounds, Day, Judged, Judging};
 use crate::ingest::known::Known;
 use crate::networks::files::Lists;
+use crate::privacy::follow::Reader;
+use crate::privacy::suppressed::Suppressed;
 
 /// How long one transaction may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -53,6 +56,7 @@ pub struct Loading<'a> {
     reading: Reading,
     bounds: Bounds,
     known: Known,
+    opt_outs: Reader,
     into: Into,
     days: HashSet<Day>,
     batch_rows: usize,
@@ -87,8 +91,22 @@ impl<'a> Loading<'a> {
         // Seen from the latest time that a row can have, so that no time is moved.
         let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
         let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
-        let known = Known::of_import();
-        Ok(Loading { client, source, reading, bounds, known, into, days: HashSet::new(), batch_rows: args.batch_rows })
+        let mut known = Known::of_import();
+        let suppressed = Arc::new(Suppressed::default());
+        known.heed(&suppressed);
+        let opt_outs = Reader::new(suppressed);
+        within(QUERY_TIMEOUT, "reading who opted out", opt_outs.list(client)).await?;
+        Ok(Loading {
+            client,
+            source,
+            reading,
+            bounds,
+            known,
+            opt_outs,
+            into,
+            days: HashSet::new(),
+            batch_rows: args.batch_rows,
+        })
     }
 
     /// Takes all rows that are not taken yet.
@@ -162,6 +180,7 @@ impl<'a> Loading<'a> {
         };
         report.rows.taken += judged.loaded;
         report.rows.expired += judged.expired;
+        report.rows.suppressed += judged.suppressed;
         report.rows.without_address += rows.iter().filter(|row| row::address(row).is_none()).count() as u64;
         Ok(())
     }
@@ -177,7 +196,7 @@ impl<'a> Loading<'a> {
         within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
         for is_last in [false, true] {
             self.make_partitions(hits).await?;
-            let bringing = bring(self.client, &before, after, batch, hits, self.bounds, &self.known);
+            let bringing = self.bring_once(&before, after, batch, hits);
             let brought = tokio::time::timeout(BATCH_TIMEOUT, bringing);
             match brought.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
                 Ok(judged) => return Ok(judged),
@@ -191,6 +210,25 @@ impl<'a> Loading<'a> {
         anyhow::bail!("another import took rows at the same time; run this one again")
     }
 
+    async fn bring_once(
+        &self,
+        before: &Taken,
+        after: &Taken,
+        mut batch: ImportedBatch,
+        hits: &[Hit<'_>],
+    ) -> Result<Judged, BatchError> {
+        let mut judging = Judging::new(hits, before.next_seq, before.spool, self.bounds, None, &self.known);
+        let opt_outs = self.opt_outs.catch_up(self.client);
+        let copied = hits::copy(self.client, before.spool, before.next_seq, opt_outs, || judging.next_rows()).await?;
+        let judged = judging.finish();
+        batch.loaded = judged.loaded;
+        batch.expired = judged.expired;
+        batch.suppressed = judged.suppressed;
+        batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
+        imports::finish(self.client, before, after, &batch, copied).await?;
+        Ok(judged)
+    }
+
     async fn make_partitions(&mut self, hits: &[Hit<'_>]) -> anyhow::Result<()> {
         for day in self.bounds.days(hits) {
             if !self.days.contains(&day) {
@@ -201,25 +239,6 @@ impl<'a> Loading<'a> {
         }
         Ok(())
     }
-}
-
-async fn bring(
-    client: &Client,
-    before: &Taken,
-    after: &Taken,
-    mut batch: ImportedBatch,
-    hits: &[Hit<'_>],
-    bounds: Bounds,
-    known: &Known,
-) -> Result<Judged, BatchError> {
-    let mut judging = Judging::new(hits, before.next_seq, before.spool, bounds, None, known);
-    let copied = hits::copy(client, before.spool, before.next_seq, || judging.next_rows()).await?;
-    let judged = judging.finish();
-    batch.loaded = judged.loaded;
-    batch.expired = judged.expired;
-    batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
-    imports::finish(client, before, after, &batch, copied).await?;
-    Ok(judged)
 }
 
 /// Ranges of rows that lie within [`SPAN_MAX_US`] of each other.

@@ -1,0 +1,41 @@
+//! What the opt-out page needs: the keys of its links, and how often it may be asked.
+
+use tokio::sync::OnceCell;
+
+use super::Admin;
+use super::refusal::Refusal;
+use super::throttle::OptOutThrottle;
+use crate::db::{QUERY_TIMEOUT, installation, within};
+use crate::link::opt_out::OptOutKeys;
+use crate::privacy::PrivacyKey;
+
+/// What the page needs.
+#[derive(Default)]
+pub(super) struct OptOuts {
+    /// Never change in an installation, so they are asked for once.
+    keys: OnceCell<Keys>,
+    pub(super) throttle: OptOutThrottle,
+}
+
+/// The keys.
+pub(super) struct Keys {
+    /// Of the links.
+    pub(super) links: OptOutKeys,
+    /// Of the hashes that the list has.
+    pub(super) privacy: PrivacyKey,
+}
+
+impl OptOuts {
+    /// The keys, from the database the first time.
+    pub(super) async fn keys(&self, admin: &Admin) -> Result<&Keys, Refusal> {
+        let ask = async || {
+            let client = admin.client().await?;
+            let own =
+                within(QUERY_TIMEOUT, "reading the key of opt-out links", installation::opt_out_key(&client)).await?;
+            let privacy =
+                within(QUERY_TIMEOUT, "reading the key of hashes", installation::privacy_key(&client)).await?;
+            Ok(Keys { links: OptOutKeys::new(admin.links.signing_keys.clone(), own), privacy })
+        };
+        self.keys.get_or_try_init(ask).await
+    }
+}

@@ -1,0 +1,156 @@
+//! The page behind the link in an email's footer, on which its reader opts out of being recorded.
+//!
+//! Guarantees: only a POST changes anything, since scanners follow links; each answer is a page in the reader's language, without
+//! a script, a cookie, or anything of the admin page in it: no name, no address, no link there. So it may be reached by everybody, under any
+//! name, from any page. The guards of the admin page are not missed: whoever could make a browser send this form needs the
+//! token, and with that can send it alone. What can be done with a token is bounded by [`OptOutThrottle`]; without one nothing reaches
+//! the database.
+//!
+//! [`OptOutThrottle`]: crate::admin::throttle::OptOutThrottle
+
+mod words;
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::{CONTENT_LANGUAGE, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER, VARY};
+use maud::{DOCTYPE, Markup, html};
+
+use self::words::{Language, Words};
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Stranger;
+use crate::admin::refusal::Refusal;
+use crate::admin::{Admin, view};
+use crate::db::audit::OPT_OUT_PAGE;
+use crate::db::{QUERY_TIMEOUT, suppressions, within};
+use crate::privacy::RecipientHash;
+
+/// What a reader is told to wait where the database is away.
+const AWAY_WAIT: Duration = Duration::from_secs(60);
+
+/// What the page says.
+enum Said {
+    /// What this is about, and the button.
+    Ask,
+    Out,
+    In,
+    /// No token of ours, or no path.
+    NotValid,
+    TooOften(Duration),
+    Away,
+}
+
+/// `GET /opt-out/{token}`: says what the button will do. Changes nothing.
+pub async fn show(admin: &Admin, stranger: &Stranger) -> Answer {
+    answered(stranger, look(admin, stranger).await)
+}
+
+/// `POST /opt-out/{token}`, from the page's own buttons, or from a mail program by RFC 8058 (`List-Unsubscribe=One-Click`, in
+/// whatever form it comes).
+pub async fn change(admin: &Admin, stranger: &Stranger) -> Answer {
+    answered(stranger, make_change(admin, stranger).await)
+}
+
+/// What else is asked for below this path, or in another way.
+pub fn nothing(stranger: &Stranger) -> Answer {
+    answered(stranger, Ok(Said::NotValid))
+}
+
+async fn look(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {
+    if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
+        return Ok(Said::TooOften(wait));
+    }
+    let Some(hash) = recipient(admin, stranger).await? else { return Ok(Said::NotValid) };
+    let client = admin.client().await?;
+    let found = within(QUERY_TIMEOUT, "looking an opt-out up", suppressions::find(&client, hash)).await?;
+    Ok(if found.is_some_and(|row| row.until_us.is_none()) { Said::Out } else { Said::Ask })
+}
+
+async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {
+    if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
+        return Ok(Said::TooOften(wait));
+    }
+    let Some(hash) = recipient(admin, stranger).await? else { return Ok(Said::NotValid) };
+    if let Err(wait) = admin.opt_outs.throttle.count_recipient(hash) {
+        return Ok(Said::TooOften(wait));
+    }
+    let client = admin.client().await?;
+    if stranger.form.get("undo") == "yes" {
+        within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, OPT_OUT_PAGE, hash)).await?;
+        return Ok(Said::In);
+    }
+    within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(&client, OPT_OUT_PAGE, hash)).await?;
+    Ok(Said::Out)
+}
+
+/// Whose token this is; nothing where it is none.
+async fn recipient(admin: &Admin, stranger: &Stranger) -> Result<Option<RecipientHash>, Refusal> {
+    let keys = admin.opt_outs.keys(admin).await?;
+    let recipient = keys.links.verify(stranger.parameter("token")).ok();
+    Ok(recipient.map(|recipient| keys.privacy.hash(recipient)))
+}
+
+fn answered(stranger: &Stranger, said: Result<Said, Refusal>) -> Answer {
+    let said = said.unwrap_or_else(|refusal| {
+        refusal.log();
+        Said::Away
+    });
+    let language = Language::best(&stranger.languages);
+    let words = language.words();
+    let (status, wait) = match said {
+        Said::Ask | Said::Out | Said::In => (StatusCode::OK, None),
+        Said::NotValid => (StatusCode::NOT_FOUND, None),
+        Said::TooOften(wait) => (StatusCode::TOO_MANY_REQUESTS, Some(wait)),
+        Said::Away => (StatusCode::SERVICE_UNAVAILABLE, Some(AWAY_WAIT)),
+    };
+    let mut answer = answer::page(status, page(language, words, &said));
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
+    headers.insert(VARY, HeaderValue::from_static("accept-language"));
+    // The address holds the token.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"));
+    if let Some(wait) = wait {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+    }
+    answer
+}
+
+fn page(language: Language, words: &Words, said: &Said) -> Markup {
+    let (title, text) = match said {
+        Said::Ask => (words.ask_title, words.ask),
+        Said::Out => (words.out_title, words.out),
+        Said::In => (words.in_title, words.in_again),
+        Said::NotValid => (words.not_valid_title, words.not_valid),
+        Said::TooOften(_) => (words.later_title, words.too_often),
+        Said::Away => (words.later_title, words.away),
+    };
+    html! {
+        (DOCTYPE)
+        html lang=(language.tag()) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) }
+                // Relative, so that it is found under whatever path this is reached.
+                link rel="stylesheet" href=(view::style_path().trim_start_matches('/'));
+            }
+            body {
+                main.wide.alone {
+                    h1 { (title) }
+                    p { (text) }
+                    // To this very address: a form without an action is sent to the page that it stands on.
+                    @match said {
+                        Said::Ask | Said::In => { form method="post" { button type="submit" { (words.opt_out) } } }
+                        Said::Out => {
+                            form method="post" { button.quiet type="submit" name="undo" value="yes" { (words.undo) } }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}

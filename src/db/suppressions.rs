@@ -1,0 +1,245 @@
+//! Who opted out, as [`RecipientHash`]es. Whoever changes that tells all nodes in the same statement ([`CHANNEL`]), and writes it to
+//! `audit` there too.
+//!
+//! Guarantees: whoever asks what changed ([`changes`]) misses nothing, also not what is committed a moment later under an
+//! earlier time or number: a change holds [`CHANGE_LOCK`] from before its time and number are taken until it is committed, and
+//! who asks waits until nobody holds it. So a loader that asks after it has read its hits knows of every opt-out that began before that.
+//! Gives up: of several periods of one recipient only the last is known.
+
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
+
+use crate::privacy::RecipientHash;
+
+/// The channel on which it is told that the list has changed; the payload is empty.
+pub const CHANNEL: &str = "pixeld_suppressions";
+
+/// Held, shared, by a change until it is committed; taken alone, and given back at once, by who asks what changed.
+const CHANGE_LOCK: i64 = 0x7069_7865_6c64_0006;
+
+/// Rows that are asked for at a time.
+const PAGE_ROWS: i64 = 50_000;
+
+/// A row of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suppression {
+    /// Whose.
+    pub hash: RecipientHash,
+    /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
+    pub since_us: i64,
+    /// Hits from then on are recorded again; nothing while the recipient is opted out.
+    pub until_us: Option<i64>,
+    /// Grows with every change of any row.
+    pub change: i64,
+}
+
+/// What came of an opt-out, or of its being taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Since when it holds; nothing where a recipient never was opted out.
+    pub since: Option<OffsetDateTime>,
+    /// Whether this changed something.
+    pub is_new: bool,
+}
+
+/// What changed since `after`, which is what this returned the last time (0 for all there is): each part of it is given to
+/// `apply`, in the order of changes. Returns up to which number nothing is missing then.
+///
+/// # Errors
+/// As PostgreSQL says. What was applied until then holds.
+pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppression])) -> Result<i64, Error> {
+    // One statement, so that a vanished client never keeps the lock. The next one sees all that was committed before it. The
+    // number is the last one given before the lock: beyond it, a change may be seen before one with an earlier number.
+    let gate = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_advisory_lock($1), pg_advisory_unlock($1) \
+                FROM suppressions_change";
+    let complete: i64 = client.query_one(gate, &[&CHANGE_LOCK]).await?.get(0);
+    let select = "SELECT hash, (extract(epoch FROM since) * 1000000)::bigint, \
+                    (extract(epoch FROM until) * 1000000)::bigint, change \
+                  FROM suppressions WHERE change > $1 ORDER BY change LIMIT $2";
+    let mut last = after;
+    loop {
+        let rows = client.query(select, &[&last, &PAGE_ROWS]).await?;
+        let page: Vec<Suppression> = rows.iter().map(suppression).collect();
+        apply(&page);
+        last = page.last().map_or(last, |row| row.change);
+        if (page.len() as i64) < PAGE_ROWS {
+            return Ok(complete);
+        }
+    }
+}
+
+/// A recipient's row; nothing where they never opted out.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppression>, Error> {
+    let select = "SELECT hash, (extract(epoch FROM since) * 1000000)::bigint, \
+                    (extract(epoch FROM until) * 1000000)::bigint, change \
+                  FROM suppressions WHERE hash = $1";
+    Ok(client.query_opt(select, &[&&hash.0[..]]).await?.as_ref().map(suppression))
+}
+
+fn suppression(row: &tokio_postgres::Row) -> Suppression {
+    let mut hash = [0; 16];
+    hash.iter_mut().zip(row.get::<_, &[u8]>(0)).for_each(|(to, from)| *to = *from);
+    Suppression { hash: RecipientHash(hash), since_us: row.get(1), until_us: row.get(2), change: row.get(3) }
+}
+
+/// Opts a recipient out, from now on. Who is out already stays so since then.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn opt_out(client: &Client, actor: &str, hash: RecipientHash) -> Result<Receipt, Error> {
+    let change = "INSERT INTO suppressions AS s (hash, since, change) \
+                  SELECT $1, clock_timestamp(), nextval('suppressions_change') FROM held \
+                  ON CONFLICT (hash) DO UPDATE \
+                    SET since = clock_timestamp(), until = NULL, change = nextval('suppressions_change') \
+                    WHERE s.until IS NOT NULL \
+                  RETURNING since AS at";
+    let current = "SELECT since FROM suppressions WHERE hash = $1 AND until IS NULL";
+    change_and_tell(client, change, current, actor, "opted out", hash).await
+}
+
+/// Takes an opt-out back, from now on.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn opt_in(client: &Client, actor: &str, hash: RecipientHash) -> Result<Receipt, Error> {
+    let change = "UPDATE suppressions SET until = greatest(since, clock_timestamp()), change = nextval('suppressions_change') \
+                  FROM held WHERE hash = $1 AND until IS NULL \
+                  RETURNING until AS at";
+    let current = "SELECT until FROM suppressions WHERE hash = $1 AND until IS NOT NULL";
+    change_and_tell(client, change, current, actor, "opted in again", hash).await
+}
+
+async fn change_and_tell(
+    client: &Client,
+    change: &str,
+    current: &str,
+    actor: &str,
+    action: &str,
+    hash: RecipientHash,
+) -> Result<Receipt, Error> {
+    // The lock before all else: MATERIALIZED, and whatever is computed needs its row.
+    let statement = format!(
+        "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({CHANGE_LOCK})), \
+         changed AS ({change}), \
+         noted AS (INSERT INTO audit (actor, action, subject) SELECT $2, $3, encode($1, 'hex') FROM changed) \
+         SELECT at, pg_notify($4, '') FROM changed"
+    );
+    let hash = &hash.0[..];
+    let values: [&(dyn ToSql + Sync); 4] = [&hash, &actor, &action, &CHANNEL];
+    if let Some(row) = client.query_opt(&statement, &values).await? {
+        return Ok(Receipt { since: Some(row.get(0)), is_new: true });
+    }
+    let row = client.query_opt(current, &[&hash]).await?;
+    Ok(Receipt { since: row.map(|row| row.get(0)), is_new: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::db::{Database, migrate};
+
+    const ANN: RecipientHash = RecipientHash([1; 16]);
+    const BEN: RecipientHash = RecipientHash([2; 16]);
+
+    async fn start() -> (tempfile::TempDir, Database, crate::db::Lease) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let database = Database::embedded_in(dir.path(), None).unwrap();
+        let lease = database.start().await.unwrap();
+        migrate::run(&database).await.unwrap();
+        (dir, database, lease)
+    }
+
+    async fn changed(client: &Client, after: i64) -> (i64, Vec<Suppression>) {
+        let mut rows = Vec::new();
+        let last = changes(client, after, |page| rows.extend_from_slice(page)).await.unwrap();
+        (last, rows)
+    }
+
+    #[tokio::test]
+    async fn an_opt_out_is_written_once_taken_back_once_and_noted_without_a_name() {
+        let (_dir, database, lease) = start().await;
+        let (session, mut notices) = database.listen("test", CHANNEL).await.unwrap();
+        let client = &session.client;
+        assert_eq!(changed(client, 0).await, (0, vec![]));
+        let never = opt_in(client, "test", ANN).await.unwrap();
+        assert_eq!(never, Receipt { since: None, is_new: false });
+        let first = opt_out(client, "test", ANN).await.unwrap();
+        assert!(first.is_new && first.since.is_some());
+        assert_eq!(opt_out(client, "test", ANN).await.unwrap(), Receipt { is_new: false, ..first });
+        let (last, rows) = changed(client, 0).await;
+        assert_eq!(changed(client, last).await, (last, vec![]));
+        assert_eq!(rows.iter().map(|row| (row.hash, row.until_us)).collect::<Vec<_>>(), [(ANN, None)]);
+        assert_eq!(Some(rows[0].since_us), first.since.map(|at| (at.unix_timestamp_nanos() / 1000) as i64));
+        let back = opt_in(client, "test", ANN).await.unwrap();
+        assert!(back.is_new && back.since > first.since);
+        assert_eq!(opt_in(client, "test", ANN).await.unwrap(), Receipt { is_new: false, ..back });
+        opt_out(client, "test", BEN).await.unwrap();
+        let (last, rows) = changed(client, last).await;
+        assert_eq!(
+            rows.iter().map(|row| (row.hash, row.until_us.is_some())).collect::<Vec<_>>(),
+            [(ANN, true), (BEN, false)]
+        );
+        let again = opt_out(client, "test", ANN).await.unwrap();
+        assert!(again.is_new && again.since > back.since);
+        let found = find(client, ANN).await.unwrap().unwrap();
+        assert_eq!(changed(client, last).await.1, [found]);
+        assert_eq!((found.until_us, find(client, RecipientHash([3; 16])).await.unwrap()), (None, None));
+        for _ in 0..4 {
+            assert_eq!(notices.recv().await.as_deref(), Some(""));
+        }
+        assert!(notices.try_recv().is_err(), "what changed nothing is not told");
+        let noted = "SELECT string_agg(action || ' ' || left(subject, 4), ', ' ORDER BY id) FROM audit";
+        let noted: String = client.query_one(noted, &[]).await.unwrap().get(0);
+        assert_eq!(noted, "opted out 0101, opted in again 0101, opted out 0202, opted out 0101");
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_waits_for_an_opt_out_that_is_not_committed_yet_and_then_sees_it() {
+        let (_dir, database, lease) = start().await;
+        let (slow, quick, asking) = (
+            database.connect("slow").await.unwrap(),
+            database.connect("quick").await.unwrap(),
+            database.connect("asking").await.unwrap(),
+        );
+        slow.client.batch_execute("BEGIN").await.unwrap();
+        opt_out(&slow.client, "test", ANN).await.unwrap();
+        // Others need not wait for it, although their number is a later one.
+        opt_out(&quick.client, "test", BEN).await.unwrap();
+        asking.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await.unwrap();
+        let mut asked = Box::pin(changed(&asking.client, 0));
+        assert!(tokio::time::timeout(Duration::from_millis(300), asked.as_mut()).await.is_err());
+        slow.client.batch_execute("COMMIT").await.unwrap();
+        let (last, rows) = asked.await;
+        assert_eq!(rows.iter().map(|row| row.hash).collect::<Vec<_>>(), [ANN, BEN]);
+        // The lock was given back at once, though the transaction that asked is still open.
+        let taken = tokio::time::timeout(Duration::from_secs(5), opt_in(&quick.client, "test", ANN));
+        assert!(taken.await.unwrap().unwrap().is_new);
+        let (last, rows) = changed(&asking.client, last).await;
+        assert_eq!(rows.iter().filter(|row| row.hash == ANN && row.until_us.is_some()).count(), 1);
+        assert_eq!(changed(&asking.client, last).await, (last, vec![]));
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_long_list_is_read_page_by_page() {
+        let (_dir, database, lease) = start().await;
+        let session = database.connect("test").await.unwrap();
+        let fill = "INSERT INTO suppressions (hash, since, change) \
+                    SELECT substring(sha256(int4send(n)) FOR 16), now(), nextval('suppressions_change') \
+                    FROM generate_series(1, 120000) AS n";
+        session.client.batch_execute(fill).await.unwrap();
+        let mut pages = Vec::new();
+        let last = changes(&session.client, 0, |page| pages.push(page.len())).await.unwrap();
+        assert_eq!((pages, last), (vec![50_000, 50_000, 20_000], 120_000));
+        lease.release().await.unwrap();
+    }
+}
