@@ -23,6 +23,8 @@ use pixeld::link::token::SigningKeys;
 use pixeld::networks::{Network, Networks};
 use pixeld::opens::agent::Agent;
 use pixeld::opens::classify::{Evidence, classify};
+use pixeld::privacy::PrivacyKey;
+use pixeld::privacy::suppressed::Suppressed;
 use uuid::Uuid;
 
 #[global_allocator]
@@ -117,6 +119,13 @@ fn edge(criterion: &mut Criterion) {
         images.put(id, 1, Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
     }
     group.bench_function("image look-up", |bencher| bencher.iter(|| images.lookup(black_box(IMAGE))));
+
+    let suppressed = Suppressed::default();
+    group.bench_function("opt-outs, nobody", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
+    let key = PrivacyKey([7; 32]);
+    let hashes = (1..=100_000).map(|id| key.hash(Uuid::from_u128(id))).collect();
+    suppressed.recall(key, hashes);
+    group.bench_function("opt-outs, 100,000 people", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
 
     let (limits, sketch) = (Limits::new(NonZeroU32::new(1000), 1), Sketch::default());
     let mut number = 0_u32;

@@ -26,6 +26,8 @@ pub struct Suppressed {
     /// Not there until this node has once learnt it; then nobody is known to be out.
     key: ArcSwapOption<PrivacyKey>,
     rows: DashMap<RecipientHash, Period, RandomState>,
+    /// How many rows there are: the map itself would ask each of its parts.
+    all: AtomicUsize,
     /// Rows of recipients that are out now.
     out: AtomicUsize,
     /// Told when others are out than before, whoever learnt it.
@@ -59,7 +61,7 @@ impl Suppressed {
     /// Whether a recipient was out at a time, in µs since 1970.
     #[must_use]
     pub fn was_out(&self, recipient: Uuid, at_us: i64) -> bool {
-        if self.rows.is_empty() {
+        if self.all.load(Ordering::Relaxed) == 0 {
             return false;
         }
         self.period(recipient).is_some_and(|period| (period.since_us..period.until_us).contains(&at_us))
@@ -131,6 +133,7 @@ impl Suppressed {
             Entry::Occupied(mut there) => there.insert(period).is_open(),
             Entry::Vacant(place) => {
                 place.insert(period);
+                self.all.fetch_add(1, Ordering::Relaxed);
                 false
             }
         };
@@ -143,14 +146,16 @@ impl Suppressed {
     }
 
     fn retain(&self, keep: impl Fn(&RecipientHash, &Period) -> bool) {
-        let mut gone = 0;
+        let (mut gone, mut gone_out) = (0, 0);
         self.rows.retain(|hash, period| {
             let is_kept = keep(hash, period);
-            gone += usize::from(!is_kept && period.is_open());
+            gone += usize::from(!is_kept);
+            gone_out += usize::from(!is_kept && period.is_open());
             is_kept
         });
-        if gone > 0 {
-            self.out.fetch_sub(gone, Ordering::Relaxed);
+        self.all.fetch_sub(gone, Ordering::Relaxed);
+        if gone_out > 0 {
+            self.out.fetch_sub(gone_out, Ordering::Relaxed);
             self.changed.notify_one();
         }
     }
@@ -254,7 +259,10 @@ mod tests {
             let latest: HashMap<RecipientHash, Suppression> = rows.iter().map(|row| (row.hash, *row)).collect();
             let out: HashSet<RecipientHash> =
                 latest.values().filter(|row| row.until_us.is_none()).map(|row| row.hash).collect();
-            prop_assert_eq!(suppressed.count(), out.len());
+            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (out.len(), latest.len()));
+            suppressed.keep_listed(&HashSet::new(), i64::MAX);
+            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (0, 0));
+            suppressed.apply(&rows);
             prop_assert_eq!(suppressed.hashes().into_iter().collect::<HashSet<_>>(), out);
         }
     }
