@@ -97,3 +97,31 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     let complaints = browser.complaints();
     assert!(complaints.iter().all(|complaint| complaint.contains("421")), "{complaints:?}");
 }
+
+#[test]
+fn a_reader_opts_out_and_in_again_without_a_session_and_under_a_foreign_name() {
+    let _machine = beside();
+    let app = App::start();
+    let (settings, image) = (app.server.settings(), app.image.to_string());
+    let printed = settings.run(&["link", "--image", &image, "--recipient", "4711", "--opt-out"]).unwrap();
+    let token = printed.trim().rsplit('/').next().unwrap().to_owned();
+    let browser = Browser::start();
+    // With a dot at its end it is none of our names.
+    browser.open(&format!("http://localhost.:{}/opt-out/{token}", settings.admin().port()));
+    browser.wait_for("Open your emails without being recorded");
+    take(&browser, "opt-out-1-ask");
+    browser.click("button");
+    browser.wait_for("You are no longer recorded");
+    take(&browser, "opt-out-2-out");
+    let count = || app.number("SELECT count(*) FROM suppressions WHERE until IS NULL");
+    assert_eq!(count(), 1);
+    browser.click("button");
+    browser.wait_for("You are recorded again");
+    take(&browser, "opt-out-3-in");
+    assert_eq!((count(), browser.path()), (0, format!("/opt-out/{token}")));
+    let complaints = browser.complaints();
+    assert!(complaints.is_empty(), "{complaints:?}");
+    browser.open(&format!("http://localhost.:{}/opt-out/{token}x", settings.admin().port()));
+    browser.wait_for("This link is not valid");
+    take(&browser, "opt-out-4-not-valid");
+}

@@ -134,6 +134,8 @@ fn page(language: Language, words: &Words, said: &Said) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
                 title { (title) }
+                // None: browsers would ask for one outside of this path.
+                link rel="icon" href="data:,";
                 // Relative, so that it is found under whatever path this is reached.
                 link rel="stylesheet" href=(view::style_path().trim_start_matches('/'));
             }
