@@ -7,7 +7,7 @@
 //! # Layout
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
-//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `browser`, `first_steps`, `telemetry`: what people see.
+//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `admin`, `admin_browser`: the admin page, over HTTP and in Chromium (`webdriver`).
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
@@ -33,6 +33,7 @@ mod links;
 mod networks;
 mod opens;
 mod opt_out;
+mod opt_out_page;
 mod outage;
 mod proxy;
 mod recount;
