@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
-# not broken, and use the admin page), Python and Node (make signed links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up). No test is skipped for want of one.
+# not broken, and use the admin page), Python and Node (make signed links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core, into
+# target/. No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
@@ -26,7 +27,7 @@ has_any psql || missing="$missing postgresql-client"
 has_any redis-server redis-check-rdb || missing="$missing redis-tools"
 has_any chromium chromium-browser google-chrome || missing="$missing chromium"
 has_any chromedriver || missing="$missing chromium-driver"
-if [ -z "$missing" ]; then exit 0; fi
+if [ -z "$missing" ]; then exec "$here/install-axe.sh"; fi
 
 if ! command -v apt-get >/dev/null; then
     echo "The tests need these and there is no apt-get to install them:$missing" >&2
@@ -38,3 +39,4 @@ if ! "$here/apt-install.sh" $missing; then
     echo "Install these by hand, then run make test again:$missing" >&2
     exit 1
 fi
+exec "$here/install-axe.sh"

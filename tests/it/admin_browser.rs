@@ -13,7 +13,8 @@ fn pictures() -> PathBuf {
     folder
 }
 
-/// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen.
+/// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen; everywhere, axe-core finds
+/// no serious fault.
 fn take(browser: &Browser, name: &str) {
     for (how, width, is_dark) in
         [("light", 1180, false), ("dark", 1180, true), ("phone", 390, false), ("phone-dark", 390, true)]
@@ -21,6 +22,8 @@ fn take(browser: &Browser, name: &str) {
         browser.look(width, is_dark);
         let wide = browser.evaluate("document.documentElement.scrollWidth").as_u64().unwrap();
         assert!(wide <= u64::from(width), "{name} is {wide} wide on a screen of {width}");
+        let faults = browser.faults();
+        assert!(faults.is_empty(), "{name}, {how}:\n{}", faults.join("\n"));
         browser.screenshot(&pictures().join(format!("{name}-{how}.png")));
     }
     browser.look(1180, false);

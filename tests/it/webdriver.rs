@@ -121,6 +121,21 @@ impl Browser {
         std::fs::write(file, STANDARD.decode(shot["data"].as_str().unwrap()).unwrap()).unwrap();
     }
 
+    /// Where what axe-core calls a serious fault is on this page: what keeps people with a screen reader or a keyboard out.
+    pub fn faults(&self) -> Vec<String> {
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/axe-core-4.14.1.min.js");
+        let axe = std::fs::read_to_string(place).expect("make test fetches axe-core");
+        let run = "const done = arguments[arguments.length - 1]; axe.run(document, { resultTypes: ['violations'] }).then( \
+                   found => done({ passed: found.passes.length, faults: found.violations.filter( \
+                     fault => ['serious', 'critical'].includes(fault.impact)).flatMap( \
+                     fault => fault.nodes.map(node => `${fault.id}: ${fault.help}: ${node.html}`)) }), \
+                   error => done({ passed: 0, faults: [String(error)] }))";
+        let found = self.post("/execute/async", &json!({ "script": format!("{axe};{run}"), "args": [] }));
+        // An axe that looked at nothing has found nothing.
+        assert!(found["passed"].as_u64().unwrap() > 5, "{found}");
+        found["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap().to_owned()).collect()
+    }
+
     /// What the console complained of since it was asked last; a violated policy is there too.
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({ "type": "browser" }));
