@@ -221,6 +221,10 @@ pub struct Metrics {
     pub opted_out: Level,
     /// Ranges of addresses whose network is known.
     pub network_ranges: Level,
+    /// Published lists of networks that are not here.
+    pub networks_missing: Level,
+    /// When the oldest of those that are here was written, in s since 1970; 0 where none is.
+    pub networks_oldest_s: Level,
     /// Files of networks that were refused.
     pub networks_refused: Count,
     /// Hits that this process rolled up into opens and counts.
@@ -269,6 +273,8 @@ impl Metrics {
             image_cache_bytes: Level::default(),
             opted_out: Level::default(),
             network_ranges: Level::default(),
+            networks_missing: Level::default(),
+            networks_oldest_s: Level::default(),
             networks_refused: Count::default(),
             rollup_hits: Count::default(),
             rollup_retries: Count::default(),

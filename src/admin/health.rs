@@ -7,6 +7,8 @@ use crate::metrics::{DropReason, Metrics};
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
+    /// All is well, and could be better.
+    Hint,
     /// Nothing is lost, yet it is not as it should be.
     Warning,
     /// Hits are lost or soon will be.
@@ -81,9 +83,24 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = "A list of providers' networks could not be read.".to_owned();
         note(Weight::Warning, wrong, "Run pixeld networks status, which names the file and the line.");
     }
+    let (missing, oldest_s) = (metrics.networks_missing.get(), metrics.networks_oldest_s.get());
+    let days = (now_us / 1_000_000 - oldest_s) / 86_400;
+    if oldest_s > 0 && days > LIST_DAYS_MAX {
+        let todo =
+            "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily and look in the log at why that fails.";
+        note(Weight::Warning, format!("A list of providers' networks is {days} days old."), todo);
+    } else if missing > 0 {
+        let todo = "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily: then Apple's and Google's fetches are told apart more surely.";
+        let are = if missing == 1 { "is" } else { "are" };
+        let wrong = format!("{} of providers' networks {are} not fetched yet.", counted(missing, "list"));
+        note(Weight::Hint, wrong, todo);
+    }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
     found
 }
+
+/// Days after which a published list is old: providers change theirs each week or so.
+const LIST_DAYS_MAX: i64 = 30;
 
 /// Drops that nobody asked for; the others are what a setting says.
 const LOSSES: [(DropReason, &str, &str); 7] = [
@@ -127,6 +144,22 @@ mod tests {
         metrics.drop_hits(DropReason::Throttled, 7);
         metrics.drop_hits(DropReason::Expired, 7);
         assert_eq!(findings(&metrics, 0), []);
+    }
+
+    #[test]
+    fn lists_that_are_old_are_a_fault_and_those_that_are_missing_a_hint() {
+        let metrics = well();
+        let now_us = 1_000 * 86_400 * 1_000_000;
+        let weighed =
+            || findings(&metrics, now_us).into_iter().map(|found| (found.weight, found.wrong)).collect::<Vec<_>>();
+        metrics.networks_missing.set(4);
+        assert_eq!(weighed(), [(Weight::Hint, "4 lists of providers' networks are not fetched yet.".to_owned())]);
+        metrics.networks_missing.set(1);
+        metrics.networks_oldest_s.set((1_000 - 31) * 86_400);
+        assert_eq!(weighed(), [(Weight::Warning, "A list of providers' networks is 31 days old.".to_owned())]);
+        metrics.networks_missing.set(0);
+        metrics.networks_oldest_s.set((1_000 - 30) * 86_400);
+        assert_eq!(weighed(), []);
     }
 
     #[test]

@@ -71,6 +71,10 @@ impl Collector for Shown {
         gauge(e, "image_cache_bytes", "Bytes of cached images", m.image_cache_bytes.get())?;
         gauge(e, "opted_out_recipients", "Recipients that are opted out, as this node knows", m.opted_out.get())?;
         gauge(e, "network_ranges", "Ranges of addresses whose network is known", m.network_ranges.get())?;
+        gauge(e, "networks_missing", "Published lists of networks that are not here", m.networks_missing.get())?;
+        let help =
+            "When the oldest published list of networks here was written, in seconds since 1970 (0: none is here)";
+        gauge(e, "networks_oldest_seconds", help, m.networks_oldest_s.get())?;
         counter(e, "networks_refused", "Files of networks that were refused", m.networks_refused.get())?;
         counter(e, "rollup_hits", "Hits that this process rolled up into opens and counts", m.rollup_hits.get())?;
         counter(e, "rollup_retries", "Rollups that failed and were tried again", m.rollup_retries.get())?;

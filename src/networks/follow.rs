@@ -46,7 +46,20 @@ impl Follower {
             self.metrics.networks_refused.one();
             tracing::warn!("a list of networks is refused, the one before stays: {error}");
         }
+        self.note_age();
         changed
+    }
+
+    /// Lists that an operator writes have no age: what stays true does not get old.
+    fn note_age(&self) {
+        let status = self.lists.status();
+        let written = |list: Published| {
+            let known = status.iter().find(|known| known.network == list.network)?;
+            Some(known.written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() as i64)
+        };
+        let written: Vec<Option<i64>> = update::published().into_iter().map(written).collect();
+        self.metrics.networks_missing.set(written.iter().filter(|at| at.is_none()).count() as i64);
+        self.metrics.networks_oldest_s.set(written.into_iter().flatten().min().unwrap_or(0));
     }
 
     fn networks(&self) -> Networks {
@@ -150,5 +163,8 @@ mod tests {
         assert!(fs::read_to_string(&file).unwrap().contains("192.0.2.0/24"));
         assert!(follower.read_changes());
         assert_eq!(follower.networks().of("192.0.2.1".parse().unwrap()), Some(Network::Apple));
+        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        assert!((now_s - 60..=now_s).contains(&follower.metrics.networks_oldest_s.get()));
+        assert_eq!(follower.metrics.networks_missing.get(), 3);
     }
 }

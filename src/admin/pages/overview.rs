@@ -58,12 +58,13 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 fn health(admin: &Admin) -> Markup {
     let found = findings(&admin.metrics, crate::hit::now_us());
     let waiting = admin.metrics.waiting().max(0);
-    if found.is_empty() {
+    if found.iter().all(|finding| finding.weight == Weight::Hint) {
         let waiting = if waiting == 0 { "none waits".to_owned() } else { format!("{} on the way", number(waiting)) };
         return notice(
             Tone::Good,
             html! {
                 p { strong { "All is well." } " Hits reach the database as they come (" (waiting) ")." }
+                @for Finding { wrong, todo, .. } in &found { p.muted { (wrong) " " (todo) } }
             },
         );
     }
