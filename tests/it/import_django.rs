@@ -602,3 +602,26 @@ fn the_django_apps_settings_are_told_what_they_are_called_now() {
     assert!(!log.contains("geheim"), "{log}");
     assert!(server.is_healthy());
 }
+
+#[test]
+fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
+    let _machine = beside();
+    let app = App::start();
+    let django = Django::load(&app.postgres);
+    django.mend();
+    let busiest = "SELECT user_id || ' ' || count(*) || ' ' || max(time) FROM images_userinfo WHERE user_id IS NOT NULL \
+                   AND isfinite(time) AND picture_id NOT IN (7, 8) GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT 1";
+    let busiest = django.sql(busiest)[0].clone();
+    let [recipient, count, latest] = busiest.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{busiest}") };
+    app.server.settings().run(&["opt-out", "--recipient", recipient]).unwrap();
+    // As if that had been just before the latest of them.
+    app.query(&format!("UPDATE suppressions SET since = '{latest}', change = nextval('suppressions_change')"));
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let (_, said) = django.import(app.server.settings(), dry_run);
+        assert!(said.contains("1 left out: they are of people who asked not to be recorded"), "{said}");
+    }
+    let kept = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
+    assert_eq!(app.number(&kept), count.parse::<u64>().unwrap() - 1);
+    assert_eq!(app.number("SELECT sum(suppressed) FROM batches WHERE imported"), 1);
+    assert_counted(&app, "after an import that left a row out");
+}
