@@ -46,10 +46,13 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     } else {
         format!("\"$({} database-url)\"", program::path())
     };
-    let admin = &config.admin_base_url;
+    let (admin, add_user) = (&config.admin_base_url, format!("{} user add ann", program::typed(config, db)));
     format!(
-        "\npixeld is running. Try it in a second terminal; ask for a pixel of a made-up message and recipient:\n\n  \
-         curl -o /tmp/pixel.png {url}\n\nand see its row, within two seconds:\n\n  \
-         psql {database} -c \"{row}\"\n\nNumbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
+        "\npixeld is running. In a second terminal, make a user of the admin page (it asks for a password that you choose):\n\n  \
+         {add_user}\n\nThen open {admin} in your browser and sign in. Open this pixel of a made-up message and recipient in \
+         another tab, as a mail program would:\n\n  {url}\n\nand look at the page again: within two seconds it has a confirmed open.\n\n\
+         The same from a shell (curl is counted as a machine), and the row in PostgreSQL:\n\n  \
+         curl -o /tmp/pixel.png {url}\n  psql {database} -c \"{row}\"\n\n\
+         Numbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
     )
 }

@@ -1,4 +1,4 @@
-//! `make run` as a newcomer sees it: the printed URL, the printed command, Ctrl-C.
+//! `make run` as a newcomer sees it: the printed URL, the printed commands, the first open on the page, Ctrl-C.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -10,6 +10,7 @@ use loadtest::process::{free_port, is_alive, signal, wait_until};
 use nix::sys::signal::Signal;
 
 use crate::support::{beside, open_dir};
+use crate::webdriver::Browser;
 
 #[test]
 fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
@@ -35,17 +36,18 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     std::thread::spawn(move || {
         BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
     });
-    let next = |begin: &str| loop {
+    let next = |part: &str| loop {
         let line = printed.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
-            panic!("no line begins with {begin}: {}", std::fs::read_to_string(dir.path().join("stderr")).unwrap())
+            panic!("no line has {part}: {}", std::fs::read_to_string(dir.path().join("stderr")).unwrap())
         });
-        if line.trim().starts_with(begin) {
+        if line.contains(part) {
             return line.trim().to_owned();
         }
     };
+    let (add_user, open) = (next(" user add "), next("http://127.0.0.1"));
     let (fetch, row) = (next("curl "), next("psql "));
     let in_shell = |line: &str| {
-        let output = Command::new("sh").args(["-c", line]).output().unwrap();
+        let output = Command::new("sh").args(["-c", line]).env_remove("PIXELD_BUILT").output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -54,6 +56,26 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     assert_eq!(std::fs::read(dir.path().join("pixel.png")).unwrap(), std::fs::read("src/app/sample.png").unwrap());
     while !in_shell(&row).contains("curl/") {
         assert!(started.elapsed() < Duration::from_secs(2), "no row within two seconds: {}", in_shell(&row));
+    }
+    // And on the page, of a browser that was started for it.
+    in_shell(&format!("echo 'a password of my own' | {add_user} --password-stdin"));
+    let page = open.split_whitespace().find(|word| word.starts_with("http://127.0.0.1")).unwrap();
+    let browser = Browser::start();
+    browser.open(page);
+    browser.write("#name", "ann");
+    browser.write("#password", "a password of my own");
+    browser.click("main button");
+    browser.wait_for("Today");
+    assert!(!browser.text().contains("1 confirmed open"), "{}", browser.text());
+    browser.open(fetch.split_whitespace().find(|word| word.starts_with("http://")).unwrap());
+    let opened = Instant::now();
+    loop {
+        browser.open(page);
+        browser.wait_for("Today");
+        if browser.text().contains("1 confirmed open") {
+            break;
+        }
+        assert!(opened.elapsed() < Duration::from_secs(5), "no open on the page: {}", browser.text());
     }
     let pid_file = dir.path().join("data/postgres/postmaster.pid");
     let postmaster: u32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
