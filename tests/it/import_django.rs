@@ -609,6 +609,7 @@ fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
     let app = App::start();
     let django = Django::load(&app.postgres);
     django.mend();
+    recount::prepare(&app.postgres);
     let busiest = "SELECT user_id || ' ' || count(*) || ' ' || max(time) FROM images_userinfo WHERE user_id IS NOT NULL \
                    AND isfinite(time) AND picture_id NOT IN (7, 8) GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT 1";
     let busiest = django.sql(busiest)[0].clone();
