@@ -8,3 +8,5 @@ CREATE INDEX messages_last_at ON messages (coalesce(last_at, created_at) DESC, i
 
 ALTER TABLE users ADD COLUMN zone text NOT NULL DEFAULT 'UTC' CHECK (char_length(zone) BETWEEN 1 AND 64);
 COMMENT ON COLUMN users.zone IS 'The time zone that pages show times in, by its IANA name.';
+
+COMMENT ON TABLE audit IS 'Who erased, exported, opted out, or changed users or messages, and when; the actor is a user''s name, or "command line".';

@@ -1,9 +1,14 @@
-//! Messages: what their senders tell of them.
+//! Messages: what their senders tell of them, and what is counted of them.
+//!
+//! Guarantees: no query here reads hits; each reads at most as many rows as it is told, or as one message has hours, rules and clients.
 
 use time::OffsetDateTime;
+use time::macros::datetime;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
+
+use crate::opens::class::{Certainty, Class};
 
 /// How far back each look goes behind the last one, in µs: transactions commit later than they begin.
 const OVERLAP_US: i64 = 10_000_000;
@@ -33,30 +38,69 @@ pub async fn sent_since(client: &Client, since_us: Option<i64>, most: i64) -> Re
     Ok(Told { messages, now_us })
 }
 
-/// What a sender tells of a message; what is not told stays as it is.
-#[derive(Debug, Clone, Default)]
-pub struct Change {
-    /// What people call it.
-    pub name: Option<String>,
-    /// When it was sent, in s since 1970.
-    pub sent_at_s: Option<u32>,
-    /// To how many recipients.
-    pub sent_count: Option<i64>,
+/// What is told of one value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Edit<T> {
+    /// Nothing: it stays as it is.
+    #[default]
+    Keep,
+    /// It is not known any more.
+    Clear,
+    /// It is this.
+    Set(T),
 }
 
-/// Tells of a message; one that nobody opened yet is made. Says whether it has hits.
+impl<T> From<Option<T>> for Edit<T> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Edit::Keep, Edit::Set)
+    }
+}
+
+impl<T: Copy> Edit<T> {
+    fn value(&self) -> Option<T> {
+        if let Edit::Set(value) = self { Some(*value) } else { None }
+    }
+
+    fn is_told(&self) -> bool {
+        !matches!(self, Edit::Keep)
+    }
+}
+
+/// What a sender tells of a message; what is not told stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What people call it; empty takes a name back.
+    pub name: Option<String>,
+    /// When it was sent, in s since 1970.
+    pub sent_at_s: Edit<u32>,
+    /// To how many recipients.
+    pub sent_count: Edit<i64>,
+}
+
+/// Tells of a message, and writes down who did; one that nobody opened yet is made. Says whether it has hits.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn change(client: &Client, id: Uuid, change: &Change) -> Result<bool, Error> {
-    let sent_at = change.sent_at_s.map(|seconds| at(i64::from(seconds) * 1_000_000));
-    let upsert = "INSERT INTO messages AS m (id, name, sent_at, sent_count, sent_changed_at) \
-                  VALUES ($1, coalesce($2, ''), $3, $4, CASE WHEN $3::timestamptz IS NOT NULL THEN clock_timestamp() END) \
-                  ON CONFLICT (id) DO UPDATE SET name = coalesce($2, m.name), sent_at = coalesce($3, m.sent_at), \
-                      sent_count = coalesce($4, m.sent_count), \
-                      sent_changed_at = coalesce(excluded.sent_changed_at, m.sent_changed_at) \
-                  RETURNING hits > 0";
-    let parameters: [&(dyn ToSql + Sync); 4] = [&id, &change.name, &sent_at, &change.sent_count];
+pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> Result<bool, Error> {
+    let sent_at = change.sent_at_s.value().map(|seconds| at(i64::from(seconds) * 1_000_000));
+    // A time that is taken back was told, too: loaders must forget it.
+    let upsert = "WITH changed AS ( \
+                    INSERT INTO messages AS m (id, name, sent_at, sent_count, sent_changed_at) \
+                    VALUES ($2, coalesce($3, ''), $4, $5, CASE WHEN $4::timestamptz IS NOT NULL THEN clock_timestamp() END) \
+                    ON CONFLICT (id) DO UPDATE SET name = coalesce($3, m.name), \
+                      sent_at = CASE WHEN $6 THEN $4 ELSE m.sent_at END, \
+                      sent_count = CASE WHEN $7 THEN $5 ELSE m.sent_count END, \
+                      sent_changed_at = CASE WHEN $6 THEN clock_timestamp() ELSE m.sent_changed_at END \
+                    RETURNING id, name, sent_at, sent_count, hits > 0 AS has_hits), \
+                  noted AS ( \
+                    INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $1, 'message changed', id, \
+                      jsonb_build_object('name', name, 'sent_at', sent_at, 'sent_count', sent_count) FROM changed) \
+                  SELECT has_hits FROM changed";
+    let (is_time_told, is_count_told) = (change.sent_at_s.is_told(), change.sent_count.is_told());
+    let sent_count = change.sent_count.value();
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [&actor, &id, &change.name, &sent_at, &sent_count, &is_time_told, &is_count_told];
     Ok(client.query_one(upsert, &parameters).await?.get(0))
 }
 
@@ -89,20 +133,35 @@ pub struct Message {
     pub machine: i64,
     /// All hits.
     pub hits: i64,
+    /// The earliest one.
+    pub first_at: Option<OffsetDateTime>,
     /// The latest one.
     pub last_at: Option<OffsetDateTime>,
+    /// Its place in the list.
+    pub place: Place,
 }
 
-/// The messages with the latest hits.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn latest(client: &Client, most: i64) -> Result<Vec<Message>, Error> {
-    let select = "SELECT id, name, sent_at, sent_count, confirmed_opens, possible_opens, \
-                         opens - confirmed_opens - possible_opens, hits, last_at \
-                  FROM messages ORDER BY last_at DESC NULLS LAST, id LIMIT $1";
-    let message = |row: &tokio_postgres::Row| Message {
-        id: row.get(0),
+/// A place in the list of messages, which has those with the latest hits first; one without hits stands where it was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The time.
+    pub at: OffsetDateTime,
+    /// The message, where times are the same.
+    pub id: Uuid,
+}
+
+impl Place {
+    /// Before all others.
+    pub const FIRST: Place = Place { at: datetime!(9999-01-01 0:00 UTC), id: Uuid::max() };
+}
+
+const COLUMNS: &str = "id, name, sent_at, sent_count, confirmed_opens, possible_opens, \
+                       opens - confirmed_opens - possible_opens, hits, first_at, last_at, coalesce(last_at, created_at)";
+
+fn message(row: &Row) -> Message {
+    let id = row.get(0);
+    Message {
+        id,
         name: row.get(1),
         sent_at: row.get(2),
         sent_count: row.get(3),
@@ -110,9 +169,149 @@ pub async fn latest(client: &Client, most: i64) -> Result<Vec<Message>, Error> {
         possible: row.get(5),
         machine: row.get(6),
         hits: row.get(7),
-        last_at: row.get(8),
+        first_at: row.get(8),
+        last_at: row.get(9),
+        place: Place { at: row.get(10), id },
+    }
+}
+
+/// The messages with the latest hits.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn latest(client: &Client, most: i64) -> Result<Vec<Message>, Error> {
+    older(client, Place::FIRST, most).await
+}
+
+/// The messages behind a place, the next one first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn older(client: &Client, place: Place, most: i64) -> Result<Vec<Message>, Error> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
+         ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3"
+    );
+    Ok(client.query(&select, &[&place.at, &place.id, &most]).await?.iter().map(message).collect())
+}
+
+/// The messages before a place, in the list's order: those that stand nearest to it.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn newer(client: &Client, place: Place, most: i64) -> Result<Vec<Message>, Error> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) > ($1, $2) \
+         ORDER BY coalesce(last_at, created_at), id LIMIT $3"
+    );
+    Ok(client.query(&select, &[&place.at, &place.id, &most]).await?.iter().rev().map(message).collect())
+}
+
+/// What a search for a name found.
+#[derive(Debug)]
+pub struct Found {
+    /// In the list's order.
+    pub messages: Vec<Message>,
+    /// The last message that was looked at, where there may be more.
+    pub reached: Option<Place>,
+}
+
+/// The messages behind a place whose name holds these words, in either case, `most` at most; looks at so many messages.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_at: i64) -> Result<Found, Error> {
+    let escaped: String =
+        words.chars().flat_map(|c| "\\%_".contains(c).then_some('\\').into_iter().chain([c])).collect();
+    // One row at least: where the look ended.
+    let select = format!(
+        "WITH looked AS MATERIALIZED ( \
+           SELECT *, coalesce(last_at, created_at) AS at FROM messages \
+           WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
+           ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3), \
+         reached AS (SELECT at AS reached_at, id AS reached_id FROM looked ORDER BY at, id LIMIT 1) \
+         SELECT found.*, reached_at, reached_id, (SELECT count(*) FROM looked) FROM reached LEFT JOIN LATERAL ( \
+           SELECT {COLUMNS} FROM looked WHERE name ILIKE $4 ORDER BY at DESC, id DESC LIMIT $5) AS found ON true"
+    );
+    let pattern = format!("%{escaped}%");
+    let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;
+    let all_looked_at = |row: &Row| row.get::<_, i64>(13) == looks_at;
+    let reached =
+        rows.first().filter(|row| all_looked_at(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
+    let messages = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(message).collect();
+    Ok(Found { messages, reached })
+}
+
+/// One message.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn find(client: &Client, id: Uuid) -> Result<Option<Message>, Error> {
+    let select = format!("SELECT {COLUMNS} FROM messages WHERE id = $1");
+    Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
+}
+
+/// Hits of a message that one rule, or one mail client, is behind.
+#[derive(Debug)]
+pub struct Facet {
+    /// What people call the rule or client.
+    pub name: String,
+    /// What the rule says of a hit.
+    pub class: Class,
+    /// What explains the rule; empty for a client.
+    pub sentence: String,
+    /// How many.
+    pub hits: i64,
+}
+
+/// What hits are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FacetKind {
+    /// The rule that judged them.
+    Rule = 1,
+    /// The mail client.
+    Client = 2,
+}
+
+/// Hits of a message by rule or client, the most first; at most as many as there are rules or clients.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Facet>, Error> {
+    let word = if kind == FacetKind::Rule { "rule" } else { "client" };
+    let select = "SELECT coalesce(w.name, $3::text || ' ' || f.value), coalesce(w.class, 0::smallint), coalesce(w.sentence, ''), f.hits \
+                  FROM message_facets f LEFT JOIN words w ON w.kind = $3 AND w.number = f.value \
+                  WHERE f.message = $1 AND f.facet = $2 AND f.hits > 0 ORDER BY f.hits DESC, f.value LIMIT 200";
+    let facet = |row: &Row| Facet {
+        name: row.get(0),
+        class: Class::of(row.get(1)).unwrap_or(Class::Unknown),
+        sentence: row.get(2),
+        hits: row.get(3),
     };
-    Ok(client.query(select, &[&most]).await?.iter().map(message).collect())
+    Ok(client.query(select, &[&id, &(kind as i16), &word]).await?.iter().map(facet).collect())
+}
+
+/// First opens of a message between each of these times and the next, as [`super::counts`] counts them.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn opens_between(client: &Client, id: Uuid, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
+    let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, class, sum(first_opens)::bigint, \
+                         sum(first_confirmed_opens)::bigint \
+                  FROM message_hours WHERE message = $1 AND hour >= $3 AND hour < $4 GROUP BY 1, 2";
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
+    let mut sums = vec![[0; 3]; times.len() - 1];
+    for row in client.query(select, &[&id, &times, first, last]).await? {
+        let place = usize::try_from(row.get::<_, i32>(0)).ok();
+        let Some(sum) = place.and_then(|place| sums.get_mut(place)) else { continue };
+        sum[0] += row.get::<_, i64>(3);
+        match Class::of(row.get(1)).unwrap_or(Class::Unknown).certainty() {
+            Certainty::Confirmed => {}
+            Certainty::Possible => sum[1] += row.get::<_, i64>(2),
+            Certainty::Machine => sum[2] += row.get::<_, i64>(2),
+        }
+    }
+    Ok(sums)
 }
 
 fn at(at_us: i64) -> OffsetDateTime {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::app::database;
 use crate::cli::MessageSetArgs;
 use crate::config::Config;
+use crate::db::audit::COMMAND_LINE;
 use crate::db::messages::{self, Change};
 use crate::db::{Database, DbError, installation};
 use crate::link::key::Key;
@@ -22,14 +23,15 @@ const LISTED_MAX: i64 = 50;
 pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
-    let change = Change { name: args.name.clone(), sent_at_s: args.sent_at, sent_count: args.sent_count };
+    let change =
+        Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let changed = async {
         let session = db.connect("pixeld message").await?;
         // Of this database, whatever this node keeps: a name under another one's id would be nobody's.
         let id = installation::namespace(&session.client).await?.id_of(&key);
-        let had_hits = messages::change(&session.client, id, &change).await?;
+        let had_hits = messages::change(&session.client, COMMAND_LINE, id, &change).await?;
         Ok::<_, DbError>((id, had_hits))
     };
     let changed = changed.await;

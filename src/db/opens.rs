@@ -1,0 +1,100 @@
+//! Opens, row by row: who opened a message, and what a recipient opened.
+//!
+//! Guarantees: each look reads at most so many rows, through a key and in its order, so that its time depends neither on the number of hits
+//! nor on that of opens.
+
+use time::OffsetDateTime;
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use crate::opens::class::{Certainty, Class};
+
+/// What hits say about one message and one recipient.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// The other one of the two: the recipient on a message's page, the message on a recipient's.
+    pub id: Uuid,
+    /// The message's name, where messages are listed; may be empty.
+    pub name: String,
+    /// The first hit.
+    pub first_at: OffsetDateTime,
+    /// The latest one.
+    pub last_at: OffsetDateTime,
+    /// The first one that confirms it.
+    pub confirmed_first_at: Option<OffsetDateTime>,
+    /// How many.
+    pub hits: i64,
+    /// The best class of its hits.
+    pub best: Class,
+}
+
+fn open(row: &Row) -> Open {
+    Open {
+        id: row.get(0),
+        name: row.get(1),
+        first_at: row.get(2),
+        last_at: row.get(3),
+        confirmed_first_at: row.get(4),
+        hits: row.get(5),
+        best: Class::of(row.get(6)).unwrap_or(Class::Unknown),
+    }
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub struct Looked {
+    /// In the order of their ids.
+    pub opens: Vec<Open>,
+    /// The last row that was looked at, where there may be more.
+    pub reached: Option<Uuid>,
+}
+
+/// Opens of a message behind a recipient (nil for the first), `most` at most, and only those of one certainty where it is given; looks at
+/// so many rows.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn of_message(
+    client: &Client,
+    message: Uuid,
+    after: Uuid,
+    certainty: Option<Certainty>,
+    most: i64,
+    looks_at: i64,
+) -> Result<Looked, Error> {
+    // One row at least, unless there are none: where the look ended.
+    let select = "WITH looked AS MATERIALIZED ( \
+                    SELECT recipient, first_at, last_at, confirmed_first_at, hits, best FROM opens \
+                    WHERE message = $1 AND recipient > $2 ORDER BY recipient LIMIT $4), \
+                  reached AS (SELECT recipient AS reached FROM looked ORDER BY recipient DESC LIMIT 1) \
+                  SELECT found.*, reached, (SELECT count(*) FROM looked) FROM reached LEFT JOIN LATERAL ( \
+                    SELECT recipient, '', first_at, last_at, confirmed_first_at, hits, best FROM looked \
+                    WHERE best = ANY($3) ORDER BY recipient LIMIT $5) AS found ON true";
+    let is_asked = |class: &Class| certainty.is_none_or(|certainty| class.certainty() == certainty);
+    let classes: Vec<i16> = Class::ALL.into_iter().filter(is_asked).map(Class::number).collect();
+    let rows = client.query(select, &[&message, &after, &classes, &looks_at, &most]).await?;
+    let reached = rows.first().filter(|row| row.get::<_, i64>(8) == looks_at).map(|row| row.get(7));
+    let opens = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(open).collect();
+    Ok(Looked { opens, reached })
+}
+
+/// The open of one message and one recipient.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn find(client: &Client, message: Uuid, recipient: Uuid) -> Result<Option<Open>, Error> {
+    let select = "SELECT recipient, '', first_at, last_at, confirmed_first_at, hits, best FROM opens \
+                  WHERE message = $1 AND recipient = $2";
+    Ok(client.query_opt(select, &[&message, &recipient]).await?.as_ref().map(open))
+}
+
+/// Opens of a recipient before a message, by message, the last one first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, most: i64) -> Result<Vec<Open>, Error> {
+    let select = "SELECT o.message, coalesce(m.name, ''), o.first_at, o.last_at, o.confirmed_first_at, o.hits, o.best \
+                  FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
+                  LEFT JOIN messages m ON m.id = o.message ORDER BY o.message DESC";
+    Ok(client.query(select, &[&recipient, &before, &most]).await?.iter().map(open).collect())
+}
