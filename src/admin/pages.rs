@@ -1,7 +1,12 @@
 //! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
 
+pub mod message;
+mod message_chart;
+mod message_form;
+pub mod messages;
 pub mod opt_out;
 pub mod overview;
+pub mod recipients;
 pub mod refused;
 pub mod settings;
 pub mod sign_in;

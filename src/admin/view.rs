@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use crate::db::sessions::SignedIn;
+use crate::opens::class::{Certainty, Class};
 pub use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");
@@ -31,7 +32,8 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
                     %3Ccircle cx='13' cy='4' r='3' fill='%23f2b94b'/%3E%3C/svg%3E";
 
 /// Pages that the navigation shows.
-const NAVIGATION: [(&str, &str); 2] = [("/", "Overview"), ("/settings", "Settings")];
+const NAVIGATION: [(&str, &str); 4] =
+    [("/", "Overview"), ("/messages", "Messages"), ("/recipients", "Recipients"), ("/settings", "Settings")];
 
 /// Where the stylesheet is.
 #[must_use]
@@ -251,6 +253,33 @@ pub fn number(n: i64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// So many in each hundred of all; nothing where there are none at all.
+#[must_use]
+pub fn percent(n: i64, all: i64) -> Option<String> {
+    let permille = (i128::from(n) * 1000 + i128::from(all) / 2).checked_div(i128::from(all))?;
+    Some(format!("{}.{}%", permille / 10, permille % 10))
+}
+
+/// A path of ours with these values behind it; empty ones are left out.
+#[must_use]
+pub fn address(path: &str, values: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(values.iter().filter(|(_, value)| !value.is_empty()));
+    let query = query.finish();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+}
+
+/// A class, and how sure it is that somebody looked.
+#[must_use]
+pub fn class_words(class: Class) -> Markup {
+    let mark = match class.certainty() {
+        Certainty::Confirmed => "mark confirmed",
+        Certainty::Possible => "mark possible",
+        Certainty::Machine => "mark machine",
+    };
+    html! { span class=(mark) { (class.name().replace('_', " ")) } }
 }
 
 /// So many of something.

@@ -236,8 +236,7 @@ pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_
     let pattern = format!("%{escaped}%");
     let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;
     let all_looked_at = |row: &Row| row.get::<_, i64>(13) == looks_at;
-    let reached =
-        rows.first().filter(|row| all_looked_at(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
+    let reached = rows.first().filter(|row| all_looked_at(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
     let messages = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(message).collect();
     Ok(Found { messages, reached })
 }

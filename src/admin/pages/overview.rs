@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
+use super::messages::link;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
@@ -132,7 +133,7 @@ fn busiest(listed: &[Message], zone: Zone) -> Markup {
     let rows = listed.iter().map(|message| {
         html! {
             th scope="row" {
-                @if message.name.is_empty() { span.id { (message.id) } } @else { (message.name) }
+                (link(message))
                 @if let Some(count) = message.sent_count { div.muted { "to " (counted(count, "recipient")) } }
             }
             (number_cell(message.confirmed))
@@ -148,6 +149,7 @@ fn busiest(listed: &[Message], zone: Zone) -> Markup {
             p.muted { "No hit named a message yet. Links that name one look like " code { "/image/{image}_{message}_{recipient}.png" } "." }
         } @else {
             (table("Messages with the latest hits", &columns, rows))
+            p { a href="/messages" { "All messages" } }
         }
     }
 }

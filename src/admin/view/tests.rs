@@ -16,6 +16,26 @@ fn numbers_have_a_comma_each_three_digits() {
 }
 
 #[test]
+fn a_rate_has_one_decimal_and_none_of_nothing() {
+    for (n, all, shown) in [
+        (1, 3, "33.3%"),
+        (2, 3, "66.7%"),
+        (0, 7, "0.0%"),
+        (12, 10, "120.0%"),
+        (i64::MAX, 1, "922337203685477580700.0%"),
+    ] {
+        assert_eq!(percent(n, all).as_deref(), Some(shown));
+    }
+    assert_eq!(percent(5, 0), None);
+}
+
+#[test]
+fn an_address_keeps_whatever_is_in_its_values() {
+    assert_eq!(address("/messages", &[("q", ""), ("before", "")]), "/messages");
+    assert_eq!(address("/messages", &[("q", "50% & \u{e4}"), ("x", "1")]), "/messages?q=50%25+%26+%C3%A4&x=1");
+}
+
+#[test]
 fn a_time_is_shown_in_the_viewers_zone_and_exact_on_hover() {
     let at = OffsetDateTime::from_unix_timestamp(1_777_885_265).unwrap();
     let shown = time(at, Zone::UTC).0;

@@ -23,8 +23,7 @@ const LISTED_MAX: i64 = 50;
 pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
-    let change =
-        Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
+    let change = Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let changed = async {

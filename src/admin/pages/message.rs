@@ -1,0 +1,340 @@
+//! One message: its three numbers, when it was opened, by what, and by whom.
+//!
+//! Guarantees: everything here comes from counts and from opens, read through their keys; a filter looks at [`SCAN_MAX`] opens and offers to go
+//! on, so that no look takes longer because a message was opened more often.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use uuid::Uuid;
+
+use super::message_chart::{Times, chart};
+use super::message_form::{self, Values};
+use super::messages::rate;
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::guard::safe_next;
+use crate::admin::refusal::Refusal;
+use crate::admin::route::is_page;
+use crate::admin::view::{
+    Column, Frame, Tone, Zone, address, class_words, command, counted, empty, nothing, notice, number, number_cell,
+    percent, table, time, time_or,
+};
+use crate::db::messages::{self, Change, Facet, FacetKind, Message};
+use crate::db::opens::{self, Looked, Open};
+use crate::db::{installation, users::Role};
+use crate::link::key::Key;
+use crate::link::parse_uuid;
+use crate::opens::class::{Certainty, Class};
+
+/// Recipients of a page.
+const PAGE: usize = 50;
+
+/// Opens that a filter looks at.
+const SCAN_MAX: i64 = 20_000;
+
+/// The filters, by the word in the address.
+const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
+    ("", "All", None),
+    ("confirmed", "Confirmed", Some(Certainty::Confirmed)),
+    ("possible", "Possible", Some(Certainty::Possible)),
+    ("machine", "Machines", Some(Certainty::Machine)),
+];
+
+/// `GET /messages/{message}`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let notice = match asked.query.get("done") {
+        "added" => notice(Tone::Good, html! { p { "The message is added." } }),
+        "known" => notice(
+            Tone::Warning,
+            html! { p { "This message was known already, so nothing was changed. Edit it here." } },
+        ),
+        _ => nothing(),
+    };
+    let client = admin.client().await?;
+    let Some(message) = asked_for(&client, asked).await? else { return Ok(unknown(asked)) };
+    message_page(admin, &client, asked, &message, Values::known(&message, asked.zone), StatusCode::OK, notice).await
+}
+
+/// `POST /messages/{message}`.
+///
+/// # Errors
+/// As the database says.
+pub async fn change(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let client = admin.client().await?;
+    let Some(message) = asked_for(&client, asked).await? else { return Ok(unknown(asked)) };
+    match message_form::read(&asked.form, Some(&message), asked.zone) {
+        Ok(told) => {
+            if told != Change::default() {
+                messages::change(&client, asked.actor(), message.id, &told).await?;
+            }
+            Ok(answer::go_to(&back(asked, &message)))
+        }
+        Err(wrong) => {
+            let notice = notice(Tone::Bad, html! { p { "Nothing was changed: " (wrong) "." } });
+            let values = Values::typed(&asked.form);
+            message_page(admin, &client, asked, &message, values, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+        }
+    }
+}
+
+/// Where a change was made: a page of ours, or else the message's.
+fn back(asked: &Asked, message: &Message) -> String {
+    let next = safe_next(asked.form.get("next"));
+    if next != "/" && is_page(next) { next.to_owned() } else { format!("/messages/{}", message.id) }
+}
+
+async fn asked_for(client: &tokio_postgres::Client, asked: &Asked) -> Result<Option<Message>, Refusal> {
+    match parse_uuid(asked.parameter("message").as_bytes()) {
+        Some(id) => Ok(messages::find(client, id).await?),
+        None => Ok(None),
+    }
+}
+
+fn unknown(asked: &Asked) -> Answer {
+    let content = html! {
+        p { "No message with this id is known. A message shows up here with the first hit of a link that names it." }
+        p { a href="/messages" { "Search the messages" } ", also by the key in your links; an admin can add one there before it is sent." }
+    };
+    let frame = Frame { title: "No such message", path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    answer::page(StatusCode::NOT_FOUND, frame.page(content))
+}
+
+async fn message_page(
+    admin: &Admin,
+    client: &tokio_postgres::Client,
+    asked: &Asked,
+    message: &Message,
+    values: Values,
+    status: StatusCode,
+    notice: Markup,
+) -> Result<Answer, Refusal> {
+    let id = message.id;
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let times = Times::of(message, asked.zone);
+    let opened = messages::opens_between(client, id, &times.bounds).await?;
+    let rules = messages::facets(client, id, FacetKind::Rule).await?;
+    let clients = messages::facets(client, id, FacetKind::Client).await?;
+    let recipients = recipients(client, asked, message).await?;
+    let path = format!("/messages/{id}");
+    let next = match asked.form.get("next") {
+        "" => &path,
+        next => next,
+    };
+    let content = html! {
+        (notice)
+        (about(message, asked.zone))
+        (cards(message))
+        @if is_admin {
+            details.panel open[status != StatusCode::OK] {
+                summary { "Edit name, time of sending and number of recipients" }
+                (message_form::edit(message, &values, next, asked))
+            }
+        }
+        @if message.hits == 0 {
+            (empty("No hit yet", html! {
+                p { "Its links look like " code { "/image/{image}_" (id) "_{recipient}.png" } "; " code { "pixeld link" } " makes them:" }
+                (command(&admin.command(&format!("link --image ID --message {id} --recipient 4711"))))
+            }))
+        } @else {
+            (chart(&times, &opened, asked.zone))
+            (what_fetched(&rules))
+            (mail_clients(&clients))
+        }
+        h2 #who-opened { "Who opened?" }
+        ul {
+            li { a href={ (path) "/who-opened" } { "Upload your list of recipients and get it back with who opened" } }
+            li { a href={ (path) "/links" } { "Make the links for a list of recipients" } }
+        }
+        h2 #recipients { "Recipients" }
+        (recipients)
+    };
+    let title = if message.name.is_empty() { "Message without a name" } else { &message.name };
+    let frame = Frame { title, path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+fn about(message: &Message, zone: Zone) -> Markup {
+    html! {
+        p.muted {
+            span.id { (message.id) } br;
+            @match message.sent_at {
+                Some(at) => { "Sent " (time(at, zone)) }
+                None => "It is not told when it was sent",
+            }
+            @if let Some(count) = message.sent_count { " to " (counted(count, "recipient")) }
+            ". "
+            @if message.hits > 0 {
+                (counted(message.hits, "hit")) ", first " (time_or(message.first_at, zone, "unknown")) ", last "
+                (time_or(message.last_at, zone, "unknown")) ". "
+                a href=(address("/hits", &[("message", &message.id.to_string())])) { "Show the hits" }
+            }
+        }
+    }
+}
+
+fn cards(message: &Message) -> Markup {
+    let of_all =
+        |n: i64| message.sent_count.and_then(|all| percent(n, all)).map(|rate| format!("{rate} of recipients"));
+    html! {
+        div.cards {
+            section.card {
+                h2 { span.mark.confirmed { "Confirmed" } }
+                p.main { (number(message.confirmed)) }
+                p.muted { "Somebody looked." }
+            }
+            section.card {
+                h2 { span.mark.possible { "Possible" } }
+                p.main { (number(message.possible)) }
+                p.muted { "Nobody can tell. " (of_all(message.possible).unwrap_or_default()) }
+            }
+            section.card {
+                h2 { span.mark.machine { "Machines" } }
+                p.main { (number(message.machine)) }
+                p.muted { "Only machines looked. " (of_all(message.machine).unwrap_or_default()) }
+            }
+            section.card {
+                h2 { "Open rate" }
+                p.main { (rate(message)) }
+                p.muted {
+                    @match message.sent_count {
+                        Some(count) => { "Confirmed, of " (counted(count, "recipient")) "." }
+                        None => "Known once it is told to how many recipients it was sent.",
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn what_fetched(rules: &[Facet]) -> Markup {
+    let mut classes: Vec<(Class, i64)> = Vec::new();
+    for rule in rules {
+        match classes.iter_mut().find(|(class, _)| *class == rule.class) {
+            Some((_, hits)) => *hits += rule.hits,
+            None => classes.push((rule.class, rule.hits)),
+        }
+    }
+    classes.sort_by_key(|(class, _)| class.rank());
+    let class_rows =
+        classes.iter().map(|(class, hits)| html! { th scope="row" { (class_words(*class)) } (number_cell(*hits)) });
+    let rule_rows = rules.iter().map(|rule| {
+        html! {
+            th scope="row" { @if rule.sentence.is_empty() { (rule.name) } @else { (rule.sentence) } div.muted { (rule.name) } }
+            td { (class_words(rule.class)) }
+            (number_cell(rule.hits))
+        }
+    });
+    html! {
+        h2 { "What fetched it" }
+        (table("Hits by class", &[Column::words("Class"), Column::numbers("Hits")], class_rows))
+        h3 { "Why we think so" }
+        (table("Hits by rule", &[Column::words("Rule"), Column::words("Class"), Column::numbers("Hits")], rule_rows))
+    }
+}
+
+fn mail_clients(clients: &[Facet]) -> Markup {
+    let rows = clients.iter().map(|client| html! { th scope="row" { (client.name) } (number_cell(client.hits)) });
+    html! {
+        h2 { "Mail clients" }
+        (table("Hits by mail client", &[Column::words("Mail client"), Column::numbers("Hits")], rows))
+    }
+}
+
+async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Message) -> Result<Markup, Refusal> {
+    let path = format!("/messages/{}", message.id);
+    let typed = asked.query.get("recipient").trim();
+    let search = search_form(&path, typed);
+    if !typed.is_empty() {
+        let found = match Key::typed(typed) {
+            Ok(key) => {
+                let id = installation::namespace(client).await?.id_of(&key);
+                opens::find(client, message.id, id).await?
+            }
+            Err(_) => None,
+        };
+        return Ok(html! {
+            (search)
+            @match &found {
+                Some(open) => (open_table(std::slice::from_ref(open), asked.zone)),
+                None => p role="status" { "No hit of this recipient is known: " strong { (typed) } "." },
+            }
+            p { a href={ (path) "#recipients" } { "Show all recipients" } }
+        });
+    }
+    let (filter, _, certainty) =
+        FILTERS.into_iter().find(|(word, ..)| *word == asked.query.get("only")).unwrap_or(FILTERS[0]);
+    let after = parse_uuid(asked.query.get("after").as_bytes()).unwrap_or_default();
+    let looks_at = if certainty.is_some() { SCAN_MAX } else { PAGE as i64 + 1 };
+    let Looked { opens: mut listed, reached } =
+        opens::of_message(client, message.id, after, certainty, PAGE as i64 + 1, looks_at).await?;
+    let is_more = listed.len() > PAGE;
+    listed.truncate(PAGE);
+    let last = listed.last().map(|open| open.id);
+    let further =
+        |after: Uuid| format!("{}#recipients", address(&path, &[("only", filter), ("after", &after.to_string())]));
+    Ok(html! {
+        (search)
+        (filters(&path, filter))
+        @if !listed.is_empty() {
+            (open_table(&listed, asked.zone))
+        } @else if reached.is_none() {
+            p role="status" { @if after.is_nil() { "None." } @else { "No more." } }
+        }
+        @if let (false, Some(reached)) = (is_more, reached.filter(|_| certainty.is_some())) {
+            p role="status" { "Looked at " (number(SCAN_MAX)) " recipients, and there are more. " a href=(further(reached)) { "Go on" } }
+        }
+        div.pager role="navigation" aria-label="More recipients" {
+            @if !after.is_nil() { a href={ (address(&path, &[("only", filter)])) "#recipients" } { "First page" } }
+            @if let (true, Some(last)) = (is_more, last) { a rel="next" href=(further(last)) { "Next" } }
+        }
+    })
+}
+
+fn search_form(path: &str, typed: &str) -> Markup {
+    html! {
+        form.search role="search" method="get" action={ (path) "#recipients" } {
+            label for="recipient" { "Find one recipient, by id or key" }
+            div.line {
+                input #recipient name="recipient" type="search" value=(typed) maxlength="128" autocomplete="off" autocapitalize="none"
+                    spellcheck="false";
+                button type="submit" { "Find" }
+            }
+        }
+    }
+}
+
+fn filters(path: &str, filter: &str) -> Markup {
+    html! {
+        div.pager role="navigation" aria-label="Which recipients" {
+            @for (word, label, _) in FILTERS {
+                a href={ (address(path, &[("only", word)])) "#recipients" } aria-current=[(word == filter).then_some("true")] { (label) }
+            }
+        }
+    }
+}
+
+fn open_table(listed: &[Open], zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Recipient"),
+        Column::words("Opened by"),
+        Column::words("First hit"),
+        Column::words("Confirmed"),
+        Column::words("Last hit"),
+        Column::numbers("Hits"),
+    ];
+    let rows = listed.iter().map(|open| {
+        html! {
+            th scope="row" { a href={ "/recipients/" (open.id) } { span.id { (open.id) } } }
+            td { (class_words(open.best)) }
+            td { (time(open.first_at, zone)) }
+            td { (time_or(open.confirmed_first_at, zone, "no")) }
+            td { (time(open.last_at, zone)) }
+            (number_cell(open.hits))
+        }
+    });
+    table("Recipients and what fetched the message for them", &columns, rows)
+}

@@ -1,0 +1,136 @@
+//! When a message was opened: bars by hour, or by day of the viewer's zone. Pure.
+//!
+//! Guarantees: never more than [`BARS_MAX`] bars, and so never more hours that have to be read. Gives up: opens after the first 180 days, which
+//! the caption says.
+
+use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
+
+use crate::admin::view::Zone;
+use crate::admin::view::chart::{BARS_MAX, Bar, stacked};
+use crate::db::messages::Message;
+
+/// The times between which opens are counted together.
+pub struct Times {
+    /// One more than there are bars.
+    pub bounds: Vec<OffsetDateTime>,
+    by_hour: bool,
+    /// Whether hits came after the last one.
+    is_cut: bool,
+}
+
+impl Times {
+    /// Hours from the first hit to the last one; days where there are too many hours, and the first ones where there are too many days.
+    pub fn of(message: &Message, zone: Zone) -> Times {
+        let (Some(first), Some(last)) = (message.first_at, message.last_at) else {
+            return Times { bounds: Vec::new(), by_hour: true, is_cut: false };
+        };
+        let hour = |at: OffsetDateTime| {
+            at - Duration::seconds(at.unix_timestamp().rem_euclid(3600)) - Duration::nanoseconds(at.nanosecond().into())
+        };
+        let first = hour(first);
+        let hours = (last - first).whole_hours() + 1;
+        if hours <= BARS_MAX as i64 {
+            let bounds = (0..=hours).map(|n| first + Duration::hours(n)).collect();
+            return Times { bounds, by_hour: true, is_cut: false };
+        }
+        let days = (zone.local(last).date() - zone.local(first).date()).whole_days() + 1;
+        let shown = days.min(BARS_MAX as i64);
+        // At noon no change of clocks leads to another day.
+        let last = zone.day_of(first) + Duration::hours(12) + Duration::days(shown - 1);
+        Times { bounds: zone.days_till(last, shown as u16), by_hour: false, is_cut: days > shown }
+    }
+}
+
+/// The chart of opens between these times.
+pub fn chart(times: &Times, opened: &[[i64; 3]], zone: Zone) -> Markup {
+    let is_one_day = times.bounds.len() <= 25;
+    let bars: Vec<Bar> = times
+        .bounds
+        .iter()
+        .zip(opened)
+        .map(|(&at, &values)| {
+            let time = zone.time(at);
+            let (date, clock) = time.split_once(", ").unwrap_or((&time, ""));
+            let day = date.rsplit_once(' ').map_or(date, |(day, _)| day);
+            let (label, time) = match (times.by_hour, is_one_day) {
+                (true, true) => (clock.to_owned(), time.clone()),
+                (true, false) => (format!("{day} {clock}"), time.clone()),
+                (false, _) => (day.to_owned(), date.to_owned()),
+            };
+            Bar { label, time, values }
+        })
+        .collect();
+    let caption = match times {
+        Times { by_hour: true, .. } => "Recipients who opened it, by hour of their first hit",
+        Times { is_cut: false, .. } => "Recipients who opened it, by day of their first hit",
+        Times { is_cut: true, .. } => "Recipients who opened it, by day of their first hit; the first 180 days",
+    };
+    html! {
+        h2 { @if times.by_hour { "Opens by hour" } @else { "Opens by day" } }
+        (stacked(caption, "opens", &bars))
+        p.muted { "Whoever was fetched by a machine first and looked later is in both numbers, each when it happened." }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::db::messages::Place;
+
+    fn times(first: OffsetDateTime, last: OffsetDateTime, zone: &str) -> Times {
+        let message = Message {
+            id: Uuid::max(),
+            name: String::new(),
+            sent_at: None,
+            sent_count: None,
+            confirmed: 0,
+            possible: 0,
+            machine: 0,
+            hits: 1,
+            first_at: Some(first),
+            last_at: Some(last),
+            place: Place { at: last, id: Uuid::max() },
+        };
+        Times::of(&message, Zone::named(zone).unwrap())
+    }
+
+    #[test]
+    fn all_hours_from_the_first_hit_to_the_last_have_a_bar() {
+        let found = times(datetime!(2026-05-04 09:59:59.5 UTC), datetime!(2026-05-04 10:00 UTC), "UTC");
+        assert!(found.by_hour);
+        assert_eq!(found.bounds, [9, 10, 11].map(|hour| datetime!(2026-05-04 0:00 UTC) + Duration::hours(hour)));
+        let first = datetime!(2026-05-04 09:30 UTC);
+        let found = times(first, first + Duration::hours(179), "UTC");
+        assert!(found.by_hour && found.bounds.len() == BARS_MAX + 1);
+        assert!(!times(first, first + Duration::hours(180), "UTC").by_hour);
+    }
+
+    #[test]
+    fn days_are_those_of_the_zone_and_the_first_ones_where_there_are_too_many() {
+        // Half past eleven in the evening there; the hour of UTC began on the same day.
+        let found = times(datetime!(2026-05-04 18:00 UTC), datetime!(2026-05-20 12:00 UTC), "Asia/Kolkata");
+        assert_eq!((found.bounds[0], found.bounds.len()), (datetime!(2026-05-03 18:30 UTC), 18));
+        for first in [datetime!(2026-03-01 00:10 UTC), datetime!(2026-03-01 23:50 UTC), datetime!(2026-09-01 22:10 UTC)]
+        {
+            let found = times(first, first + Duration::days(400), "Europe/Berlin");
+            let zone = Zone::named("Europe/Berlin").unwrap();
+            assert!(found.is_cut && found.bounds.len() == BARS_MAX + 1, "{first}");
+            assert_eq!(found.bounds[0], zone.day_of(first));
+        }
+    }
+
+    #[test]
+    fn a_bar_says_its_day_and_its_hour() {
+        let found = times(datetime!(2026-05-04 21:59 UTC), datetime!(2026-05-04 22:10 UTC), "Europe/Berlin");
+        let text = chart(&found, &[[1, 0, 0], [0, 2, 0]], Zone::named("Europe/Berlin").unwrap()).into_string();
+        assert!(
+            text.contains("4 May 2026, 23:00: 1 confirmed") && text.contains("5 May 2026, 00:00: 0 confirmed"),
+            "{text}"
+        );
+        assert!(text.contains(">23:00<") && text.contains("Opens by hour"), "{text}");
+    }
+}

@@ -1,0 +1,304 @@
+//! All messages, page by page, and the search among them.
+//!
+//! Guarantees: a page is read through an index from a place in the list on, so that its time does not grow with the number of messages; a
+//! search for a name looks at [`SEARCH_MAX`] of them and says where it ended.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::message_form::{self, Values};
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{
+    Column, Frame, Tone, address, counted, empty, field, nothing, notice, number, number_cell, percent, table, time_or,
+};
+use crate::db::messages::{self, Message, Place};
+use crate::db::{installation, users::Role};
+use crate::link::key::Key;
+
+/// Messages of a page.
+const PAGE: usize = 50;
+
+/// Messages that a search for a name looks at.
+const SEARCH_MAX: i64 = 20_000;
+
+/// Characters of a search that are looked for.
+const WORDS_CHARS_MAX: usize = 200;
+
+/// What a page lists.
+struct Listed {
+    messages: Vec<Message>,
+    /// Whether there are newer ones.
+    newer: bool,
+    /// The place behind which there are older ones.
+    older: Option<Place>,
+    /// Where a search ended before the last message.
+    reached: Option<Place>,
+}
+
+/// `GET /messages`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    list_page(admin, asked, StatusCode::OK, nothing()).await
+}
+
+/// `POST /messages`: a message that is told of before its first hit.
+///
+/// # Errors
+/// As the database says.
+pub async fn add(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let typed = asked.form.get("message").trim();
+    let key = match Key::typed(typed) {
+        Ok(Key::Id(id)) if id.is_nil() => Err("the nil UUID means that there is none".to_owned()),
+        key => key.map_err(|error| error.to_string()),
+    };
+    let told = key.and_then(|key| {
+        let change = message_form::read(&asked.form, None, asked.zone).map_err(str::to_owned)?;
+        Ok((key, change))
+    });
+    let (key, change) = match told {
+        Ok(told) => told,
+        Err(wrong) => {
+            let notice = notice(Tone::Bad, html! { p { "The message was not added: " (wrong) "." } });
+            return list_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
+        }
+    };
+    let client = admin.client().await?;
+    let id = installation::namespace(&client).await?.id_of(&key);
+    if messages::find(&client, id).await?.is_some() {
+        return Ok(answer::go_to(&format!("/messages/{id}?done=known")));
+    }
+    messages::change(&client, asked.actor(), id, &change).await?;
+    Ok(answer::go_to(&format!("/messages/{id}?done=added")))
+}
+
+async fn list_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Markup) -> Result<Answer, Refusal> {
+    let words = searched(asked);
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let (before, after) = (place(asked.query.get("before")), place(asked.query.get("after")));
+    let client = admin.client().await?;
+    let listed = if words.is_empty() {
+        page_of_all(&client, before, after).await?
+    } else {
+        search(&client, &words, before).await?
+    };
+    drop(client);
+    let is_first = before.is_none() && after.is_none();
+    let content = html! {
+        (notice)
+        (search_form(&words))
+        @if !words.is_empty() { (outcome(&listed, &words, is_first)) }
+        @if listed.messages.is_empty() && words.is_empty() {
+            (empty("No message yet", html! {
+                p { "A message shows up with the first hit of a link that names it, like " code { "/image/{image}_{message}_{recipient}.png" } "." }
+                @if is_admin { p { "You can also add it here before it is sent, to give it a name." } }
+            }))
+        } @else if !listed.messages.is_empty() {
+            (message_table(&listed.messages, asked, is_admin, &words))
+        }
+        (pager(&listed, &words))
+        @if is_admin { (add_form(asked)) }
+    };
+    let frame = Frame { title: "Messages", path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+/// What is searched for: no name has control characters, and PostgreSQL takes no NUL.
+fn searched(asked: &Asked) -> String {
+    let words = asked.query.get("q").trim();
+    words.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(WORDS_CHARS_MAX).collect()
+}
+
+async fn page_of_all(
+    client: &tokio_postgres::Client,
+    before: Option<Place>,
+    after: Option<Place>,
+) -> Result<Listed, Refusal> {
+    if let Some(after) = after {
+        let mut messages = messages::newer(client, after, PAGE as i64 + 1).await?;
+        // The page before the first one is the first one.
+        if messages.len() >= PAGE {
+            let newer = messages.len() > PAGE;
+            messages.drain(..messages.len() - PAGE);
+            let older = messages.last().map(|message| message.place);
+            return Ok(Listed { messages, newer, older, reached: None });
+        }
+    }
+    let place = before.unwrap_or(Place::FIRST);
+    let mut messages = messages::older(client, place, PAGE as i64 + 1).await?;
+    let older = cut(&mut messages);
+    Ok(Listed { messages, newer: before.is_some(), older, reached: None })
+}
+
+async fn search(client: &tokio_postgres::Client, words: &str, before: Option<Place>) -> Result<Listed, Refusal> {
+    let place = before.unwrap_or(Place::FIRST);
+    let found = messages::named(client, words, place, PAGE as i64 + 1, SEARCH_MAX).await?;
+    let mut messages = found.messages;
+    let older = cut(&mut messages);
+    // Who searches for an id or a key wants that one first, wherever it stands.
+    if before.is_none()
+        && let Ok(key) = Key::typed(words)
+        && let Some(message) = messages::find(client, installation::namespace(client).await?.id_of(&key)).await?
+    {
+        messages.retain(|other| other.id != message.id);
+        messages.insert(0, message);
+    }
+    let reached = if older.is_some() { None } else { found.reached };
+    Ok(Listed { messages, newer: before.is_some(), older, reached })
+}
+
+/// Cuts what is beyond the page, and says where the next one begins.
+fn cut(messages: &mut Vec<Message>) -> Option<Place> {
+    let is_more = messages.len() > PAGE;
+    messages.truncate(PAGE);
+    messages.last().filter(|_| is_more).map(|message| message.place)
+}
+
+/// A place in a link: µs since 1970 and the id.
+fn shown(place: Place) -> String {
+    format!("{}_{}", place.at.unix_timestamp_nanos() / 1000, place.id)
+}
+
+fn place(text: &str) -> Option<Place> {
+    let (at, id) = text.split_once('_')?;
+    // What PostgreSQL has no time for is no place.
+    let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse::<i64>().ok()? as i128 * 1000).ok()?;
+    let id = Uuid::try_parse(id).ok()?;
+    (at.year() > 0).then_some(Place { at, id })
+}
+
+fn search_form(words: &str) -> Markup {
+    html! {
+        form.search role="search" method="get" action="/messages" {
+            label for="q" { "Search by name, id or key" }
+            div.line {
+                input #q name="q" type="search" value=(words) maxlength=(WORDS_CHARS_MAX) autocomplete="off" spellcheck="false";
+                button type="submit" { "Search" }
+            }
+        }
+    }
+}
+
+fn outcome(listed: &Listed, words: &str, is_first: bool) -> Markup {
+    let beyond = listed.reached.map(|place| address("/messages", &[("q", words), ("before", &shown(place))]));
+    html! {
+        @if listed.messages.is_empty() {
+            p role="status" { "No message " @if is_first { "is called, or has the id or key, " } @else { "here is called " } strong { (words) } "." }
+        }
+        @if let Some(beyond) = beyond {
+            p.muted {
+                "The search for a name looked at " (number(SEARCH_MAX)) " messages" @if is_first { ", those with the latest hits" } ". "
+                a href=(beyond) { "Look further back" }
+            }
+        }
+        p { a href="/messages" { "Show all messages" } }
+    }
+}
+
+fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str) -> Markup {
+    let (before, after) = (asked.query.get("before"), asked.query.get("after"));
+    let next = address("/messages", &[("q", words), ("before", before), ("after", after)]);
+    let mut columns = vec![
+        Column::words("Message"),
+        Column::numbers("Confirmed"),
+        Column::numbers("Possible"),
+        Column::numbers("Machines"),
+        Column::numbers("Open rate"),
+        Column::words("Sent"),
+        Column::words("First hit"),
+        Column::words("Last hit"),
+    ];
+    if is_admin {
+        columns.push(Column::words(""));
+    }
+    let rows = listed.iter().map(|message| {
+        html! {
+            th scope="row" {
+                (link(message))
+                @if let Some(count) = message.sent_count { div.muted { "to " (counted(count, "recipient")) } }
+            }
+            (number_cell(message.confirmed))
+            (number_cell(message.possible))
+            (number_cell(message.machine))
+            td.number { (rate(message)) }
+            td { (time_or(message.sent_at, asked.zone, "not told")) }
+            td { (time_or(message.first_at, asked.zone, "none")) }
+            td { (time_or(message.last_at, asked.zone, "none")) }
+            @if is_admin {
+                td.actions {
+                    details {
+                        summary aria-label={ "Edit " (called(message)) } { "Edit" }
+                        (message_form::edit(message, &Values::known(message, asked.zone), &next, asked))
+                    }
+                }
+            }
+        }
+    });
+    table("Messages, those with the latest hits first", &columns, rows)
+}
+
+/// What people call a message.
+pub fn called(message: &Message) -> String {
+    if message.name.is_empty() { message.id.to_string() } else { message.name.clone() }
+}
+
+/// A message's name or id, which leads to its page.
+pub fn link(message: &Message) -> Markup {
+    named_link(message.id, &message.name)
+}
+
+/// The same of an id and a name.
+pub fn named_link(id: Uuid, name: &str) -> Markup {
+    html! {
+        a href={ "/messages/" (id) } {
+            @if name.is_empty() { span.id { (id) } } @else { (name) }
+        }
+    }
+}
+
+/// Confirmed opens of each hundred recipients, where it is known how many there are.
+pub fn rate(message: &Message) -> Markup {
+    match message.sent_count.and_then(|count| percent(message.confirmed, count)) {
+        Some(rate) => html! { (rate) },
+        None => html! { span.muted { "–" } },
+    }
+}
+
+fn pager(listed: &Listed, words: &str) -> Markup {
+    let newer = listed.messages.first().filter(|_| listed.newer).map(|first| match words {
+        "" => address("/messages", &[("after", &shown(first.place))]),
+        words => address("/messages", &[("q", words)]),
+    });
+    let older = listed.older.map(|place| address("/messages", &[("q", words), ("before", &shown(place))]));
+    html! {
+        @if newer.is_some() || older.is_some() {
+            div.pager role="navigation" aria-label="More messages" {
+                @if let Some(newer) = newer { a rel="prev" href=(newer) { @if words.is_empty() { "Newer" } @else { "First page" } } }
+                @if let Some(older) = older { a rel="next" href=(older) { "Older" } }
+            }
+        }
+    }
+}
+
+fn add_form(asked: &Asked) -> Markup {
+    let typed = asked.form.get("message");
+    html! {
+        details.panel open[asked.form.given("message").is_some()] {
+            summary { "Add a message" }
+            form method="post" action="/messages" {
+                (field("Id or key", "message", Some("The UUID or the key that the message has in your links."), html! {
+                    input #message name="message" value=(typed) maxlength="128" required autocomplete="off" autocapitalize="none"
+                        spellcheck="false" aria-describedby="message-hint";
+                }))
+                (message_form::fields(&Values::typed(&asked.form), "new", asked.zone))
+                button type="submit" { "Add the message" }
+            }
+        }
+    }
+}

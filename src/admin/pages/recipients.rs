@@ -1,0 +1,130 @@
+//! One recipient: which messages they opened.
+//!
+//! Guarantees: a page is [`PAGE`] rows read through an index, however many messages or hits there are. Gives up: the order by time across pages;
+//! within one, which nearly every recipient fits on, the latest hit is first.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use uuid::Uuid;
+
+use super::messages::named_link;
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{
+    Column, Frame, Tone, address, class_words, counted, nothing, notice, number_cell, table, time, time_or,
+};
+use crate::db::{installation, opens};
+use crate::link::key::Key;
+use crate::link::parse_uuid;
+
+/// Messages of a page.
+const PAGE: usize = 200;
+
+/// `GET /recipients`.
+///
+/// # Errors
+/// As the database says.
+pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let typed = asked.query.get("q").trim();
+    if typed.is_empty() {
+        return Ok(search_page(asked, StatusCode::OK, nothing()));
+    }
+    let wrong = match Key::typed(typed) {
+        Ok(Key::Id(id)) if id.is_nil() => "the nil UUID means that there is none".to_owned(),
+        Ok(key) => {
+            let id = installation::namespace(&*admin.client().await?).await?.id_of(&key);
+            return Ok(answer::go_to(&format!("/recipients/{id}")));
+        }
+        Err(error) => error.to_string(),
+    };
+    let notice = notice(Tone::Bad, html! { p { "This cannot be a recipient: " (wrong) "." } });
+    Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
+}
+
+fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
+    let content = html! {
+        (notice)
+        (search_form(asked.query.get("q")))
+        p.muted {
+            "The UUID or the key that a recipient has in your links. pixeld knows no names and no email addresses; "
+            "where your links have the address as the key, search for that."
+        }
+    };
+    let frame = Frame { title: "Recipients", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    answer::page(status, frame.page(content))
+}
+
+fn search_form(typed: &str) -> Markup {
+    html! {
+        form.search role="search" method="get" action="/recipients" {
+            label for="q" { "Find a recipient by id or key" }
+            div.line {
+                input #q name="q" type="search" value=(typed) maxlength="128" autocomplete="off" autocapitalize="none" spellcheck="false";
+                button type="submit" { "Find" }
+            }
+        }
+    }
+}
+
+/// `GET /recipients/{recipient}`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let id = parse_uuid(asked.parameter("recipient").as_bytes()).ok_or(Refusal::NotFound)?;
+    let before = parse_uuid(asked.query.get("before").as_bytes());
+    let client = admin.client().await?;
+    let mut listed = opens::of_recipient(&client, id, before.unwrap_or(Uuid::max()), PAGE as i64 + 1).await?;
+    drop(client);
+    let is_more = listed.len() > PAGE;
+    listed.truncate(PAGE);
+    let last = listed.last().map(|open| open.id);
+    listed.sort_by_key(|open| std::cmp::Reverse(open.last_at));
+    let path = format!("/recipients/{id}");
+    let columns = [
+        Column::words("Message"),
+        Column::words("Opened by"),
+        Column::words("First hit"),
+        Column::words("Confirmed"),
+        Column::words("Last hit"),
+        Column::numbers("Hits"),
+    ];
+    let rows = listed.iter().map(|open| {
+        html! {
+            th scope="row" { (named_link(open.id, &open.name)) }
+            td { (class_words(open.best)) }
+            td { (time(open.first_at, asked.zone)) }
+            td { (time_or(open.confirmed_first_at, asked.zone, "no")) }
+            td { (time(open.last_at, asked.zone)) }
+            (number_cell(open.hits))
+        }
+    });
+    let is_known = !listed.is_empty() || before.is_some();
+    let content = html! {
+        p.muted { span.id { (id) } }
+        @if !is_known {
+            p { "No open of this recipient is known: none of their links was fetched, or what was recorded of them is deleted." }
+        } @else if listed.is_empty() {
+            p { "No more." }
+        } @else {
+            (table("Messages that this recipient opened", &columns, rows))
+        }
+        @if is_more || before.is_some() {
+            p.muted { "There are more than " (counted(PAGE as i64, "message")) "; each page has its latest hit first." }
+            div.pager role="navigation" aria-label="More messages" {
+                @if before.is_some() { a href=(path) { "First page" } }
+                @if let (true, Some(last)) = (is_more, last) {
+                    a rel="next" href=(address(&path, &[("before", &last.to_string())])) { "Next" }
+                }
+            }
+        }
+        @if is_known { p { a href=(address("/hits", &[("recipient", &id.to_string())])) { "Show the hits of this recipient" } } }
+        (search_form(""))
+    };
+    let title = if is_known { "Recipient" } else { "No such recipient" };
+    let status = if is_known { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let frame = Frame { title, path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
