@@ -156,7 +156,7 @@ impl Place {
 }
 
 const COLUMNS: &str = "id, name, sent_at, sent_count, confirmed_opens, possible_opens, \
-                       opens - confirmed_opens - possible_opens, hits, first_at, last_at, coalesce(last_at, created_at)";
+                       opens - confirmed_opens - possible_opens, hits, first_at, last_at, coalesce(last_at, created_at) AS at";
 
 fn message(row: &Row) -> Message {
     let id = row.get(0);
@@ -226,12 +226,14 @@ pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_
     // One row at least: where the look ended.
     let select = format!(
         "WITH looked AS MATERIALIZED ( \
-           SELECT *, coalesce(last_at, created_at) AS at FROM messages \
+           SELECT id, name, coalesce(last_at, created_at) AS at FROM messages \
            WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
            ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3), \
-         reached AS (SELECT at AS reached_at, id AS reached_id FROM looked ORDER BY at, id LIMIT 1) \
-         SELECT found.*, reached_at, reached_id, (SELECT count(*) FROM looked) FROM reached LEFT JOIN LATERAL ( \
-           SELECT {COLUMNS} FROM looked WHERE name ILIKE $4 ORDER BY at DESC, id DESC LIMIT $5) AS found ON true"
+         reached AS (SELECT at AS reached_at, id AS reached_id FROM looked ORDER BY at, id LIMIT 1), \
+         met AS (SELECT id FROM looked WHERE name ILIKE $4 ORDER BY at DESC, looked.id DESC LIMIT $5) \
+         SELECT found.*, reached_at, reached_id, (SELECT count(*) FROM looked) FROM reached LEFT JOIN ( \
+           SELECT {COLUMNS} FROM messages WHERE id IN (SELECT id FROM met)) AS found ON true \
+         ORDER BY found.at DESC, found.id DESC"
     );
     let pattern = format!("%{escaped}%");
     let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;
