@@ -10,12 +10,13 @@
 //! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
 //! - [`pages::opt_out`]: for the readers of emails, and so without the guards.
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
-//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives.
+//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives. [`csv`]: a list goes back with more columns.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
 //! - [`probes`]: what monitoring asks.
 
 pub mod answer;
 pub mod asked;
+pub mod csv;
 pub mod guard;
 pub mod health;
 pub mod listener;
@@ -109,7 +110,6 @@ pub struct Admin {
     sites: Sites,
     settings: Vec<(&'static str, String)>,
     links: Links,
-    #[expect(dead_code, reason = "the pages that answer with files come next")]
     data_dir: PathBuf,
     program: String,
     client_address: ClientAddress,
@@ -117,6 +117,7 @@ pub struct Admin {
     passwords: Passwords,
     throttle: SignInThrottle,
     opt_outs: OptOuts,
+    lists: csv::Places,
 }
 
 /// A connection to the database that a page has for a while.
@@ -153,6 +154,7 @@ impl Admin {
             passwords: Passwords::default(),
             throttle: SignInThrottle::default(),
             opt_outs: OptOuts::default(),
+            lists: csv::Places::default(),
         }
     }
 

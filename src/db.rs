@@ -19,6 +19,7 @@ pub mod imports;
 pub mod installation;
 pub mod messages;
 pub mod migrate;
+pub mod opened;
 pub mod opens;
 pub mod partitions;
 pub mod rollup;

@@ -84,6 +84,11 @@ impl Fields {
         Fields(form_urlencoded::parse(text).into_owned().collect())
     }
 
+    /// Adds a value to those that were read.
+    pub fn add(&mut self, name: String, value: String) {
+        self.0.push((name, value));
+    }
+
     /// The first value of a name; empty where there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {

@@ -1,5 +1,6 @@
 //! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
 
+pub mod make_links;
 pub mod message;
 mod message_chart;
 mod message_form;
@@ -10,3 +11,4 @@ pub mod recipients;
 pub mod refused;
 pub mod settings;
 pub mod sign_in;
+pub mod who_opened;

@@ -2,6 +2,7 @@
 
 use hyper::StatusCode;
 
+use super::csv::rows::Problem;
 use super::password::PasswordError;
 use crate::db::DbError;
 
@@ -35,6 +36,11 @@ pub enum Refusal {
     /// Too much at once.
     #[error("Too many people do this at once. Wait a few seconds and try again.")]
     Busy,
+    /// The disk.
+    #[error(
+        "The disk that pixeld keeps its data on has too little room left for this answer: some is kept free for hits. Nothing was stored."
+    )]
+    NoRoom,
     /// It took too long.
     #[error(
         "This took too long and was given up. Try again; if it happens often, the log and the health line tell more."
@@ -51,6 +57,12 @@ pub enum Refusal {
 impl From<tokio_postgres::Error> for Refusal {
     fn from(error: tokio_postgres::Error) -> Self {
         Refusal::Database(error.into())
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal::Upload(problem.to_string())
     }
 }
 
@@ -75,6 +87,7 @@ impl Refusal {
             Refusal::FormTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::NoForm => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::Busy | Refusal::TookTooLong | Refusal::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
             Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -87,6 +100,7 @@ impl Refusal {
                 tracing::warn!(error = error.for_log(), "a page could not be shown: the database");
             }
             Refusal::Broken(error) => tracing::error!("a page could not be shown: {error:#}"),
+            Refusal::NoRoom => tracing::warn!("a list could not be answered: too little room in the data directory"),
             Refusal::TookTooLong => tracing::warn!("a page took too long"),
             _ => {}
         }

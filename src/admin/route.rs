@@ -71,6 +71,14 @@ pub const ROUTES: &[Route] = &[
     post("/messages/{message}", ADMIN, |admin, asked| Box::pin(pages::message::change(admin, asked))),
     get("/recipients", VIEWER, |admin, asked| Box::pin(pages::recipients::find(admin, asked))),
     get("/recipients/{recipient}", VIEWER, |admin, asked| Box::pin(pages::recipients::show(admin, asked))),
+    get("/messages/{message}/who-opened", VIEWER, |admin, asked| Box::pin(pages::who_opened::show(admin, asked))),
+    upload("/messages/{message}/who-opened", VIEWER, |admin, asked, upload| {
+        Box::pin(pages::who_opened::answer(admin, asked, upload))
+    }),
+    get("/messages/{message}/links", VIEWER, |admin, asked| Box::pin(pages::make_links::show(admin, asked))),
+    upload("/messages/{message}/links", VIEWER, |admin, asked, upload| {
+        Box::pin(pages::make_links::answer(admin, asked, upload))
+    }),
     get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
     post("/settings/zone", VIEWER, |admin, asked| Box::pin(pages::settings::set_zone(admin, asked))),
     post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),
@@ -102,7 +110,6 @@ const fn post(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Adm
     Route { method: "POST", pattern, access, handler: Handler::Page(handler) }
 }
 
-#[expect(dead_code, reason = "the pages that take files come next")]
 const fn upload(
     pattern: &'static str,
     access: Access,

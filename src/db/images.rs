@@ -122,6 +122,16 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
     Ok(rows.iter().map(listed).collect())
 }
 
+/// The images that are not deleted, newest first, `most` at most.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn newest(client: &Client, most: i64) -> Result<Vec<ImageRow>, DbError> {
+    let query = format!("{LISTED} WHERE deleted_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $1");
+    let rows = within(QUERY_TIMEOUT, "listing images", client.query(&query, &[&most])).await?;
+    Ok(rows.iter().map(listed).collect())
+}
+
 /// One image; nothing where there is none.
 ///
 /// # Errors

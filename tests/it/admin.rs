@@ -36,9 +36,9 @@ pub fn add_user(app: &App, name: &str, role: &str) {
 
 /// A browser that keeps one cookie.
 pub struct Visitor {
-    address: SocketAddr,
-    host: String,
-    cookie: String,
+    pub address: SocketAddr,
+    pub host: String,
+    pub cookie: String,
 }
 
 impl Visitor {

@@ -22,6 +22,7 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::NotOwnPage => "Nothing was changed",
         Refusal::FormTooLarge | Refusal::NoForm | Refusal::Upload(_) => "Not understood",
         Refusal::Busy | Refusal::TookTooLong => "Try again",
+        Refusal::NoRoom => "No room",
         Refusal::Database(_) => "The database is away",
         Refusal::Broken(_) => "Something went wrong",
     };

@@ -1,0 +1,285 @@
+//! Links for a whole list: it comes as CSV, and goes back with each row's own link, ready for a mail merge.
+
+use std::borrow::Cow;
+
+use anyhow::Context;
+use hyper::StatusCode;
+use maud::{Markup, html};
+use uuid::Uuid;
+
+use super::who_opened::{about_lists, file_field, message, of_message, page, recipient_field};
+use crate::admin::answer::Answer;
+use crate::admin::asked::{Asked, Fields};
+use crate::admin::csv::cells::{self, Header};
+use crate::admin::csv::rows::{Batch, Problem};
+use crate::admin::csv::{self, Columns};
+use crate::admin::refusal::Refusal;
+use crate::admin::upload::Upload;
+use crate::admin::view::{Tone, Zone, empty, field, nothing, notice};
+use crate::admin::{Admin, Links};
+use crate::db::images::{self, ImageRow};
+use crate::db::{installation, opened};
+use crate::link::key::Namespace;
+use crate::link::make::{self, Names};
+use crate::link::parse_uuid;
+
+/// Images that are offered.
+const IMAGES: i64 = 200;
+
+/// `GET /messages/{message}/links`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    form_page(admin, asked, StatusCode::OK, &Fields::default(), nothing()).await
+}
+
+/// `POST /messages/{message}/links`.
+///
+/// # Errors
+/// As the database and the disk say, or where too many do this at once.
+pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
+    let mut fields = Fields::default();
+    let refusal = match answered(admin, asked, &mut upload, &mut fields).await {
+        Ok(answer) => return Ok(answer),
+        Err(refusal) => refusal,
+    };
+    csv::read_on(upload).await;
+    let Refusal::Upload(words) = refusal else { return Err(refusal) };
+    let notice = notice(Tone::Bad, html! { p { (words) } });
+    form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await
+}
+
+async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
+    let message = message(asked)?;
+    let place = admin.lists.take()?;
+    let file = csv::fields(upload, fields).await?;
+    let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.links)?;
+    let client = admin.client().await?;
+    let image = image(images::find(&client, image_id(fields)?).await?)?;
+    let namespace = installation::namespace(&client).await?;
+    // Not kept while the list comes: others need it, too.
+    drop(client);
+    let columns = MakeLinks {
+        links: &admin.links,
+        image,
+        message: message.to_string(),
+        namespace,
+        sent_at_s,
+        recipients: fields.get("column").to_owned(),
+        consents: fields.get("consent").trim().to_owned(),
+        column: 0,
+        consent: None,
+    };
+    csv::answered(admin, upload, file, columns, &format!("links-{message}.csv"), place).await
+}
+
+/// The image that was typed, or else chosen.
+fn image_id(fields: &Fields) -> Result<Uuid, Refusal> {
+    let text = [fields.get("image-id").trim(), fields.get("image")].into_iter().find(|text| !text.is_empty());
+    let text = text.ok_or_else(|| Refusal::Upload("Choose an image.".to_owned()))?;
+    parse_uuid(text.as_bytes()).ok_or_else(|| Refusal::Upload(format!("{text:?} is no image's id.")))
+}
+
+fn image(found: Option<ImageRow>) -> Result<ImageRow, Refusal> {
+    match found {
+        None => Err(Refusal::Upload("There is no such image.".to_owned())),
+        Some(image) if image.deleted_at.is_some() => {
+            Err(Refusal::Upload("This image is deleted; its links would show nothing.".to_owned()))
+        }
+        Some(image) => Ok(image),
+    }
+}
+
+/// The time of sending, in s since 1970; 0 where none was typed.
+fn sent_at(typed: &str, zone: Zone, links: &Links) -> Result<u32, Refusal> {
+    if typed.is_empty() {
+        return Ok(0);
+    }
+    if links.signing_keys.is_empty() {
+        return Err(Refusal::Upload(
+            "Only signed links hold a time of sending, and PIXELD_SIGNING_KEYS is not set. Leave the time out."
+                .to_owned(),
+        ));
+    }
+    let at = zone.typed(typed).and_then(|at| u32::try_from(at.unix_timestamp()).ok()).filter(|at| *at != 0);
+    at.ok_or_else(|| Refusal::Upload("The time of sending is no date and time from 1970 to 2106.".to_owned()))
+}
+
+struct MakeLinks<'a> {
+    links: &'a Links,
+    image: ImageRow,
+    message: String,
+    namespace: Namespace,
+    sent_at_s: u32,
+    recipients: String,
+    consents: String,
+    column: usize,
+    consent: Option<usize>,
+}
+
+impl Columns for MakeLinks<'_> {
+    const NAMES: &'static [&'static str] = &["pixeld_link", "pixeld_img", "pixeld_recipient_in_link"];
+
+    fn choose(&mut self, header: &Header) -> Result<(), Problem> {
+        self.column = header.recipients(&self.recipients)?;
+        self.consent = (!self.consents.is_empty()).then(|| header.column(&self.consents)).transpose()?;
+        Ok(())
+    }
+
+    async fn fill(&mut self, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
+        for row in rows.rows() {
+            let may = self.consent.is_none_or(|consent| cells::consents(row.cell(consent)));
+            let recipient = if may { cells::recipient(row.cell(self.column)) } else { None };
+            let names = Names {
+                image: self.image.id,
+                message: Some(&self.message),
+                recipient,
+                sent_at_s: self.sent_at_s,
+                extension: make::extension(&self.image.media_type),
+            };
+            let path = make::path(&names, self.namespace, &self.links.signing_keys);
+            let url = format!("{}{}", self.links.base_url, path.context("a link could not be made")?);
+            let img = make::img_tag(&url, self.image.width, self.image.height);
+            out.extend([url.into(), img.into(), if recipient.is_some() { "yes" } else { "no" }.into()]);
+        }
+        Ok(())
+    }
+}
+
+async fn form_page(
+    admin: &Admin,
+    asked: &Asked,
+    status: StatusCode,
+    fields: &Fields,
+    notice: Markup,
+) -> Result<Answer, Refusal> {
+    let message = message(asked)?;
+    let client = admin.client().await?;
+    let name = opened::name_of(&client, message).await?;
+    let offered = images::newest(&client, IMAGES).await?;
+    drop(client);
+    let content = html! {
+        (notice)
+        (of_message(message, &name))
+        p {
+            "Send the list of its recipients, and the same rows come back with a link each, ready for a mail merge. "
+            "Nothing of the list is stored."
+        }
+        @if offered.is_empty() {
+            (empty("No image yet", html! { p { "A link shows an image: upload one first." } }))
+        } @else {
+            form.panel method="post" action={ "/messages/" (message) "/links" } enctype="multipart/form-data" {
+                div.row { (image_fields(fields, &offered)) }
+                div.row { (recipient_field(fields)) (consent_field(fields)) }
+                div.row {
+                    @if !admin.links.signing_keys.is_empty() { (sent_at_field(fields, asked.zone)) }
+                    (file_field())
+                }
+                button type="submit" { "Get the list with links" }
+            }
+        }
+        h2 { "What the columns say" }
+        ul {
+            li { code { "pixeld_link" } ": the link. " code { "pixeld_img" } ": the tag that shows it, with its size." }
+            li {
+                code { "pixeld_recipient_in_link" } ": " code { "yes" } ", or " code { "no" } " where the row does not consent or names no "
+                "recipient. Its link is then the same as all others of this kind: fetches are counted for the message, and for nobody."
+            }
+        }
+        p {
+            @if admin.links.signing_keys.is_empty() {
+                "Links are not signed, since " code { "PIXELD_SIGNING_KEYS" } " is not set: whoever has one can make up others."
+            } @else {
+                "Links are signed: nobody can make up others, or change them."
+            }
+        }
+        (about_lists())
+    };
+    Ok(page(asked, status, "Make links", content))
+}
+
+fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
+    let chosen = fields.get("image");
+    html! {
+        (field("Image", "image", Some("The newest first, 200 at most."), html! {
+            select #image name="image" aria-describedby="image-hint" {
+                @for image in offered {
+                    @let id = image.id.to_string();
+                    option value=(id) selected[id == chosen] {
+                        @if image.title.is_empty() { (id) } @else { (image.title) }
+                        " (" (image.width) "×" (image.height) ")"
+                    }
+                }
+            }
+        }))
+        (field("Or by its id", "image-id", Some("An older one. Left empty: the one that is chosen."), html! {
+            input #image-id name="image-id" value=(fields.get("image-id")) maxlength="36" autocomplete="off" autocapitalize="none"
+                spellcheck="false" aria-describedby="image-id-hint";
+        }))
+    }
+}
+
+fn consent_field(fields: &Fields) -> Markup {
+    let hint = format!(
+        "Where its cell is empty or says {}, the link does not name the recipient. Left empty: all consent.",
+        cells::NO.join(", ")
+    );
+    field(
+        "Column of consents",
+        "consent",
+        Some(&hint),
+        html! {
+            input #consent name="consent" value=(fields.get("consent")) maxlength="200" autocomplete="off" autocapitalize="none"
+                spellcheck="false" aria-describedby="consent-hint";
+        },
+    )
+}
+
+fn sent_at_field(fields: &Fields, zone: Zone) -> Markup {
+    let hint = format!("In {}. It tells scanners, which fetch at once, from readers. May be left empty.", zone.name());
+    field(
+        "Time of sending",
+        "sent-at",
+        Some(&hint),
+        html! {
+            input #sent-at name="sent-at" type="datetime-local" value=(fields.get("sent-at")) aria-describedby="sent-at-hint";
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::token::SigningKeys;
+
+    #[test]
+    fn a_time_of_sending_needs_a_key_and_is_of_the_zone() {
+        let links = |keys| Links { base_url: String::new(), signing_keys: keys };
+        let signed = links(SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap());
+        let berlin = Zone::named("Europe/Berlin").unwrap();
+        assert_eq!(sent_at("2026-05-04T11:00", berlin, &signed).unwrap(), 1_777_885_200);
+        assert_eq!(sent_at("", berlin, &signed).unwrap(), 0);
+        assert_eq!(sent_at("", berlin, &links(SigningKeys::default())).unwrap(), 0);
+        for wrong in ["x", "1969-05-04T11:00", "2107-05-04T11:00"] {
+            assert!(sent_at(wrong, berlin, &signed).unwrap_err().to_string().contains("1970 to 2106"));
+        }
+        let error = sent_at("2026-05-04T11:00", berlin, &links(SigningKeys::default())).unwrap_err().to_string();
+        assert!(error.contains("PIXELD_SIGNING_KEYS"));
+    }
+
+    #[test]
+    fn the_image_that_is_typed_goes_before_the_one_that_is_chosen() {
+        let fields = |typed: &str, chosen: &str| {
+            let mut fields = Fields::default();
+            fields.add("image".to_owned(), chosen.to_owned());
+            fields.add("image-id".to_owned(), typed.to_owned());
+            image_id(&fields).map_err(|refusal| refusal.to_string())
+        };
+        let [one, two] = [1, 2].map(Uuid::from_u128);
+        assert_eq!(fields(&format!(" {one} "), &two.to_string()), Ok(one));
+        assert_eq!(fields("", &two.to_string()), Ok(two));
+        assert_eq!(fields("", ""), Err("Choose an image.".to_owned()));
+        assert!(fields("x", &two.to_string()).is_err());
+    }
+}
