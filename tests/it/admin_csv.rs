@@ -261,6 +261,8 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
                 "{words}: {page}"
             );
         }
+        let answer = send(&ben, "links", &[("image", &image), ("consent", "ok?")], b"id,ok?\n1,yes\n2,nope\n");
+        assert!(answer.status == 422 && text(&answer).contains("Row 3 says"), "{}", text(&answer));
         app.query("UPDATE images SET deleted_at = now()");
         let answer = send(&ben, "links", &[("image", &image)], b"id\n1\n");
         assert!(answer.status == 422 && text(&answer).contains("deleted"));

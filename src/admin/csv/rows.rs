@@ -39,6 +39,14 @@ pub enum Problem {
         "Row {0} is too long: a row has at most 64 KiB and {CELLS_MAX} cells. A quotation mark before it may not be closed."
     )]
     RowTooLong(u64),
+    /// A row, counted with the header, whose consent is no word that we know.
+    #[error("Row {row} says {word:?} in the column of consents, which is neither a yes nor a no that is known here.")]
+    Consent {
+        /// Which row.
+        row: u64,
+        /// What it says.
+        word: String,
+    },
     /// A column that was asked for is not there.
     #[error("There is no column {asked:?}. The file has {known}.")]
     NoColumn {

@@ -11,7 +11,7 @@ use super::who_opened::{about_lists, file_field, message, of_message, page, reci
 use crate::admin::answer::Answer;
 use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv::cells::{self, Header};
-use crate::admin::csv::rows::{Batch, Problem};
+use crate::admin::csv::rows::{Batch, Problem, Row};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
@@ -52,8 +52,8 @@ pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<
 
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
     let message = message(asked)?;
-    let place = admin.lists.take()?;
     let file = csv::fields(upload, fields).await?;
+    let place = admin.lists.take()?;
     let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.links)?;
     let client = admin.client().await?;
     let image = image(images::find(&client, image_id(fields)?).await?)?;
@@ -70,6 +70,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
         consents: fields.get("consent").trim().to_owned(),
         column: 0,
         consent: None,
+        row: 1,
     };
     csv::answered(admin, upload, file, columns, &format!("links-{message}.csv"), place).await
 }
@@ -116,6 +117,8 @@ struct MakeLinks<'a> {
     consents: String,
     column: usize,
     consent: Option<usize>,
+    /// Rows so far, with the header.
+    row: u64,
 }
 
 impl Columns for MakeLinks<'_> {
@@ -129,8 +132,8 @@ impl Columns for MakeLinks<'_> {
 
     async fn fill(&mut self, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
         for row in rows.rows() {
-            let may = self.consent.is_none_or(|consent| cells::consents(row.cell(consent)));
-            let recipient = if may { cells::recipient(row.cell(self.column)) } else { None };
+            self.row += 1;
+            let recipient = if self.may_name(row)? { cells::recipient(row.cell(self.column)) } else { None };
             let names = Names {
                 image: self.image.id,
                 message: Some(&self.message),
@@ -144,6 +147,18 @@ impl Columns for MakeLinks<'_> {
             out.extend([url.into(), img.into(), if recipient.is_some() { "yes" } else { "no" }.into()]);
         }
         Ok(())
+    }
+}
+
+impl MakeLinks<'_> {
+    /// Whether the link of a row may name its recipient.
+    fn may_name(&self, row: Row<'_>) -> Result<bool, Problem> {
+        let Some(consent) = self.consent else { return Ok(true) };
+        let cell = row.cell(consent);
+        cells::consents(cell).ok_or_else(|| {
+            let word = String::from_utf8_lossy(cell).chars().take(60).collect();
+            Problem::Consent { row: self.row, word }
+        })
     }
 }
 
@@ -222,8 +237,9 @@ fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
 
 fn consent_field(fields: &Fields) -> Markup {
     let hint = format!(
-        "Where its cell is empty or says {}, the link does not name the recipient. Left empty: all consent.",
-        cells::NO.join(", ")
+        "Where its cell is empty or says {}, the link does not name the recipient; {} are a yes. Left empty: all consent.",
+        cells::NO.join(", "),
+        cells::YES.join(", ")
     );
     field(
         "Column of consents",

@@ -50,8 +50,8 @@ pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<
 
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
     let message = message(asked)?;
-    let place = admin.lists.take()?;
     let file = csv::fields(upload, fields).await?;
+    let place = admin.lists.take()?;
     let client = admin.client().await?;
     let namespace = installation::namespace(&client).await?;
     // Not kept while the list comes: others need it, too.
