@@ -2,9 +2,10 @@
 //!
 //! Guarantees: an image's bytes and headers are made once, when it is cached, and are the stored ones byte for byte.
 //! [`cache`] is all that the edge sees; [`sync`] keeps it in step with PostgreSQL, [`known`] keeps the ids on disk,
-//! [`upload`] takes new ones.
+//! [`upload`] takes new ones, and [`ending`] finds where a picture ends.
 
 pub mod cache;
+mod ending;
 pub mod known;
 pub mod sync;
 pub mod upload;

@@ -1,5 +1,7 @@
 //! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
 
+pub mod image;
+pub mod images;
 pub mod make_links;
 pub mod message;
 mod message_chart;

@@ -79,6 +79,14 @@ pub const ROUTES: &[Route] = &[
     upload("/messages/{message}/links", VIEWER, |admin, asked, upload| {
         Box::pin(pages::make_links::answer(admin, asked, upload))
     }),
+    get("/images", VIEWER, |admin, asked| Box::pin(pages::images::show(admin, asked))),
+    upload("/images", ADMIN, |admin, asked, sent| Box::pin(pages::images::add(admin, asked, sent))),
+    get("/images/{image}", VIEWER, |admin, asked| Box::pin(pages::image::show(admin, asked))),
+    get("/images/{image}/picture", VIEWER, |admin, asked| Box::pin(pages::image::picture(admin, asked))),
+    post("/images/{image}/title", ADMIN, |admin, asked| Box::pin(pages::image::set_title(admin, asked))),
+    upload("/images/{image}/replace", ADMIN, |admin, asked, sent| Box::pin(pages::image::replace(admin, asked, sent))),
+    post("/images/{image}/delete", ADMIN, |admin, asked| Box::pin(pages::image::set_deleted(admin, asked, true))),
+    post("/images/{image}/restore", ADMIN, |admin, asked| Box::pin(pages::image::set_deleted(admin, asked, false))),
     get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
     post("/settings/zone", VIEWER, |admin, asked| Box::pin(pages::settings::set_zone(admin, asked))),
     post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),

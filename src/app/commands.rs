@@ -19,7 +19,8 @@ use uuid::Uuid;
 
 use super::{DataDir, bytes_of, database, loader_options};
 use crate::config::Config;
-use crate::db::{self, Database};
+use crate::db::audit::COMMAND_LINE;
+use crate::db::{self, Database, DbError};
 use crate::images::upload;
 use crate::ingest::loader::Loader;
 use crate::ingest::spool::{SpoolRoom, recovery};
@@ -74,7 +75,11 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let added = upload::add(&db, bytes, id, title.or(name.as_deref())).await;
+    let added = async {
+        let client = db.pool().get().await.map_err(DbError::from)?;
+        upload::add(&client, COMMAND_LINE, &bytes, id, title.or(name.as_deref())).await
+    };
+    let added = added.await;
     lease.release().await?;
     println!("{}", added.with_context(|| format!("{} could not be added", file.display()))?);
     Ok(())

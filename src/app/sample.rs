@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{database, program};
 use crate::config::Config;
+use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database};
 use crate::images::upload;
 
@@ -31,7 +32,8 @@ async fn image(db: &Database) -> anyhow::Result<Uuid> {
             // The fixed id may be there and deleted; then another one does.
             let is_taken = images.iter().any(|image| image.id == SAMPLE_ID);
             let id = (!is_taken).then_some(SAMPLE_ID);
-            Ok(upload::add(db, SAMPLE.to_vec(), id, Some("Sample")).await?)
+            let client = db.pool().get().await?;
+            Ok(upload::add(&client, COMMAND_LINE, SAMPLE, id, Some("Sample")).await?)
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
 
 use crate::opens::class::{Certainty, Class};
 
@@ -63,6 +64,33 @@ pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<V
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
     let rows = client.query(select, &[&times, first, last]).await?;
     Ok(by_certainty(&rows, times.len() - 1))
+}
+
+/// Hits of one image between each of these times and the next.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDateTime]) -> Result<Vec<i64>, Error> {
+    let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, sum(hits)::bigint \
+         FROM image_hours WHERE image = $1 AND hour >= $3 AND hour < $4 GROUP BY 1";
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
+    let mut sums = vec![0; times.len() - 1];
+    for row in client.query(select, &[&image, &times, first, last]).await? {
+        let place = usize::try_from(row.get::<_, i32>(0)).ok().and_then(|place| sums.get_mut(place));
+        place.into_iter().for_each(|sum| *sum += row.get::<_, i64>(1));
+    }
+    Ok(sums)
+}
+
+/// Hits of each of these images since a time; none is left out.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn image_hits_since(client: &Client, images: &[Uuid], since: OffsetDateTime) -> Result<Vec<i64>, Error> {
+    let select = "SELECT coalesce(sum(hits), 0)::bigint FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) \
+         LEFT JOIN image_hours ON image = id AND hour >= $2 GROUP BY place ORDER BY place";
+    let rows = client.query(select, &[&images, &since]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Adds rows of (place, class, number) up.

@@ -1,4 +1,4 @@
-//! Queries about images. Whoever changes one tells all nodes in the same statement ([`CHANNEL`]).
+//! Queries about images. Whoever changes one tells all nodes ([`CHANNEL`]) and writes it to `audit` in the same statement.
 
 use time::OffsetDateTime;
 use tokio_postgres::Client;
@@ -105,7 +105,14 @@ async fn states(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) ->
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
 pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
-    let client = db.pool().get().await?;
+    load_with(&*db.pool().get().await?, id).await
+}
+
+/// The same, over a connection that the caller has.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn load_with(client: &Client, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
     let query = format!("{STATE}, media_type, bytes FROM images WHERE id = $1");
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
     Ok(row.map(|row| ImageBytes { state: state(&row), media_type: row.get(3), bytes: row.get(4) }))
@@ -122,13 +129,24 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
     Ok(rows.iter().map(listed).collect())
 }
 
-/// The images that are not deleted, newest first, `most` at most.
+/// So many images, deleted ones or the others, the newest first; those added before `before`, if there is one. Images are few and
+/// their bytes lie elsewhere, so no index is kept for this.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
-pub async fn newest(client: &Client, most: i64) -> Result<Vec<ImageRow>, DbError> {
-    let query = format!("{LISTED} WHERE deleted_at IS NULL ORDER BY created_at DESC, id DESC LIMIT $1");
-    let rows = within(QUERY_TIMEOUT, "listing images", client.query(&query, &[&most])).await?;
+pub async fn newest(
+    client: &Client,
+    is_deleted: bool,
+    before: Option<Uuid>,
+    most: i64,
+) -> Result<Vec<ImageRow>, DbError> {
+    let query = format!(
+        "{LISTED} WHERE (deleted_at IS NOT NULL) = $1 \
+         AND ($2::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM images WHERE id = $2)) \
+         ORDER BY created_at DESC, id DESC LIMIT $3"
+    );
+    let values: [&(dyn ToSql + Sync); 3] = [&is_deleted, &before, &most];
+    let rows = within(QUERY_TIMEOUT, "listing images", client.query(&query, &values)).await?;
     Ok(rows.iter().map(listed).collect())
 }
 
@@ -171,21 +189,81 @@ pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, boo
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
 pub async fn insert(
-    db: &Database,
+    client: &Client,
+    actor: &str,
     id: Uuid,
     title: &str,
     inspected: &Inspected,
     bytes: &[u8],
 ) -> Result<bool, DbError> {
-    let client = db.pool().get().await?;
     let insert = "WITH added AS ( \
                     INSERT INTO images (id, title, media_type, width, height, bytes, sha256, created_at, updated_at) \
-                    VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), clock_timestamp()) \
-                    ON CONFLICT (id) DO NOTHING RETURNING id) \
-                  SELECT pg_notify($8, id::text) FROM added";
+                    VALUES ($3, $4, $5, $6, $7, $8, $9, clock_timestamp(), clock_timestamp()) \
+                    ON CONFLICT (id) DO NOTHING RETURNING id, title), \
+                  noted AS ( \
+                    INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $1, 'image added', id::text, jsonb_build_object('title', title) FROM added) \
+                  SELECT pg_notify($2, id::text) FROM added";
     let Inspected { media_type, width, height, sha256 } = inspected;
     let digest = &sha256[..];
-    let values: [&(dyn ToSql + Sync); 8] = [&id, &title, media_type, width, height, &bytes, &digest, &CHANNEL];
+    let values: [&(dyn ToSql + Sync); 9] = [&actor, &CHANNEL, &id, &title, media_type, width, height, &bytes, &digest];
     let added = within(QUERY_TIMEOUT, "storing an image", client.query(insert, &values)).await?;
     Ok(!added.is_empty())
+}
+
+/// Puts other bytes in an image's place. Says whether there is such an image that is not deleted.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn replace(
+    client: &Client,
+    actor: &str,
+    id: Uuid,
+    inspected: &Inspected,
+    bytes: &[u8],
+) -> Result<bool, DbError> {
+    let update = "WITH replaced AS ( \
+                    UPDATE images SET media_type = $4, width = $5, height = $6, bytes = $7, sha256 = $8, \
+                      updated_at = clock_timestamp() \
+                    WHERE id = $3 AND deleted_at IS NULL RETURNING id, title), \
+                  noted AS ( \
+                    INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $1, 'image replaced', id::text, jsonb_build_object('title', title) FROM replaced) \
+                  SELECT pg_notify($2, id::text) FROM replaced";
+    let Inspected { media_type, width, height, sha256 } = inspected;
+    let digest = &sha256[..];
+    let values: [&(dyn ToSql + Sync); 8] = [&actor, &CHANNEL, &id, media_type, width, height, &bytes, &digest];
+    let replaced = within(QUERY_TIMEOUT, "replacing an image", client.query(update, &values)).await?;
+    Ok(!replaced.is_empty())
+}
+
+/// Deletes an image, or takes that back: its row and its bytes stay. Says whether that changed something.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: bool) -> Result<bool, DbError> {
+    let update = "WITH changed AS ( \
+                    UPDATE images SET updated_at = clock_timestamp(), \
+                      deleted_at = CASE WHEN $4 THEN clock_timestamp() END \
+                    WHERE id = $3 AND (deleted_at IS NOT NULL) <> $4 RETURNING id, title), \
+                  noted AS ( \
+                    INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $1, CASE WHEN $4 THEN 'image deleted' ELSE 'image restored' END, id::text, \
+                      jsonb_build_object('title', title) FROM changed) \
+                  SELECT pg_notify($2, id::text) FROM changed";
+    let values: [&(dyn ToSql + Sync); 4] = [&actor, &CHANNEL, &id, &is_deleted];
+    let changed = within(QUERY_TIMEOUT, "deleting an image", client.query(update, &values)).await?;
+    Ok(!changed.is_empty())
+}
+
+/// Gives an image another title. Says whether there is such an image. No node needs to hear of it: titles are never served.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> Result<bool, DbError> {
+    let update = "WITH titled AS (UPDATE images SET title = $3 WHERE id = $2 RETURNING id, title) \
+                  INSERT INTO audit (actor, action, subject, detail) \
+                  SELECT $1, 'image titled', id::text, jsonb_build_object('title', title) FROM titled";
+    let values: [&(dyn ToSql + Sync); 3] = [&actor, &id, &title];
+    Ok(within(QUERY_TIMEOUT, "titling an image", client.execute(update, &values)).await? > 0)
 }

@@ -1,20 +1,33 @@
 //! Takes new images: looks at the bytes, never at a name, and stores them as they are.
 //!
-//! The check reads the picture's header: what it is and how large. It does not decode the whole picture, so a picture
-//! whose later bytes are damaged is stored as it came and is as damaged for the reader as it was before.
+//! The check reads the picture's header, what it is and how large, and follows its outer form to the end, behind which nothing may
+//! stand ([`super::ending`]). It decodes nothing, so a picture that is damaged inside is stored as it came and is as damaged for
+//! the reader as it was before.
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::ending;
+use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
-use crate::db::{Database, DbError};
 
 /// The most bytes that an image has.
 pub const BYTES_MAX: usize = 1 << 20;
 
 /// The most pixels that an image has each way.
 pub const PIXELS_MAX: usize = 4096;
+
+/// The most characters of a title.
+pub const TITLE_CHARS_MAX: usize = 200;
+
+/// What is taken, for people.
+pub const ACCEPTED: &str = "A GIF, PNG, JPEG or WebP of at most 1 MiB and 4096 pixels each way. The file's bytes count, not its name; \
+                            SVG is not taken, nor a picture with something else behind its end.";
+
+/// Bytes that are looked at for the word that tells an SVG.
+const SVG_BYTES_MAX: usize = 1024;
 
 /// Why bytes are not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -34,6 +47,18 @@ pub enum Refusal {
     /// Too many pixels, or none.
     #[error("the picture has {0} x {1} pixels; 1 to {PIXELS_MAX} each way are allowed")]
     Pixels(usize, usize),
+    /// Cut short, or broken in its outer form.
+    #[error("the {0} is cut short or damaged; save the picture anew and try again")]
+    Damaged(&'static str),
+    /// Something stands behind the picture's end.
+    #[error(
+        "{1} bytes stand behind the end of the {0}, where an archive, a document or a second picture could hide; \
+         save the picture anew without them"
+    )]
+    Beyond(&'static str, usize),
+    /// It is a web page or a program, too.
+    #[error("the {0} contains {1:?}, as web pages and programs do; save the picture anew without its text")]
+    Mark(&'static str, &'static str),
 }
 
 /// Why an image could not be added.
@@ -64,7 +89,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     if bytes.len() > BYTES_MAX {
         return Err(Refusal::TooLarge);
     }
-    let kind = infer::get(bytes).map_or("of no known kind", |kind| kind.mime_type());
+    let kind = match infer::get(bytes) {
+        _ if is_svg(bytes) => "image/svg+xml",
+        Some(kind) => kind.mime_type(),
+        None => "of no known kind",
+    };
     let media_type = match kind {
         "image/gif" => "image/gif",
         "image/png" => "image/png",
@@ -77,39 +106,67 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     if !allowed.contains(&size.width) || !allowed.contains(&size.height) {
         return Err(Refusal::Pixels(size.width, size.height));
     }
+    let end = ending::end(media_type, bytes).ok_or(Refusal::Damaged(media_type))?;
+    match ending::beyond(bytes, end) {
+        0 => {}
+        more => return Err(Refusal::Beyond(media_type, more)),
+    }
+    if let Some(mark) = ending::mark(bytes) {
+        return Err(Refusal::Mark(media_type, mark));
+    }
     let sha256 = Sha256::digest(bytes).into();
     Ok(Inspected { media_type, width: size.width as i32, height: size.height as i32, sha256 })
+}
+
+/// Whether it is a text that draws. Only to say so; no text is taken.
+fn is_svg(bytes: &[u8]) -> bool {
+    let start = &bytes[..bytes.len().min(SVG_BYTES_MAX)];
+    start.trim_ascii_start().starts_with(b"<") && start.windows(4).any(|word| word.eq_ignore_ascii_case(b"<svg"))
+}
+
+/// What is wrong with a title; nothing where it may be one.
+#[must_use]
+pub fn wrong_title(title: &str) -> Option<&'static str> {
+    let is_wrong = title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control);
+    is_wrong.then_some("a title has at most 200 characters, and no line breaks or other control characters")
 }
 
 /// Adds an image under `id`, or a new one, and tells all nodes.
 ///
 /// # Errors
 /// [`AddError`]; nothing was stored then.
-pub async fn add(db: &Database, bytes: Vec<u8>, id: Option<Uuid>, title: Option<&str>) -> Result<Uuid, AddError> {
-    let inspected = inspect(&bytes)?;
+pub async fn add(
+    client: &Client,
+    actor: &str,
+    bytes: &[u8],
+    id: Option<Uuid>,
+    title: Option<&str>,
+) -> Result<Uuid, AddError> {
+    let inspected = inspect(bytes)?;
     let id = id.unwrap_or_else(Uuid::new_v4);
     if id.is_nil() {
         return Err(AddError::Nil);
     }
     // PostgreSQL's text has no NUL.
     let title = title.unwrap_or_default().replace('\0', "");
-    let is_new = queries::insert(db, id, &title, &inspected, &bytes).await?;
+    let is_new = queries::insert(client, actor, id, &title, &inspected, bytes).await?;
     if is_new { Ok(id) } else { Err(AddError::Exists(id)) }
+}
+
+/// Puts other bytes in an image's place, and tells all nodes. Says whether there is such an image that is not deleted.
+///
+/// # Errors
+/// [`AddError`]; nothing was changed then.
+pub async fn replace(client: &Client, actor: &str, id: Uuid, bytes: &[u8]) -> Result<bool, AddError> {
+    let inspected = inspect(bytes)?;
+    Ok(queries::replace(client, actor, id, &inspected, bytes).await?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::images::TRANSPARENT_GIF;
-
-    /// A PNG's signature and header, as far as its size goes.
-    fn png(width: u32, height: u32) -> Vec<u8> {
-        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
-        bytes.extend_from_slice(&width.to_be_bytes());
-        bytes.extend_from_slice(&height.to_be_bytes());
-        bytes.extend_from_slice(&[8, 6, 0, 0, 0, 0, 0, 0, 0]);
-        bytes
-    }
+    use crate::images::ending::tests::{jpeg, pictures, png, webp};
 
     #[test]
     fn pictures_are_known_by_their_bytes() {
@@ -117,11 +174,8 @@ mod tests {
         assert_eq!((gif.media_type, gif.width, gif.height), ("image/gif", 1, 1));
         let png = inspect(&png(4096, 1)).unwrap();
         assert_eq!((png.media_type, png.width, png.height), ("image/png", 4096, 1));
-        let mut webp = b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x0f\xc0\x01\0".to_vec();
-        webp.resize(34, 0);
-        assert_eq!(inspect(&webp).unwrap().media_type, "image/webp");
-        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc0\0\x11\x08\0\x02\0\x03\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xd9";
-        let jpeg = inspect(jpeg).unwrap();
+        assert_eq!(inspect(&webp()).unwrap().media_type, "image/webp");
+        let jpeg = inspect(&jpeg()).unwrap();
         assert_eq!((jpeg.media_type, jpeg.width, jpeg.height), ("image/jpeg", 3, 2));
     }
 
@@ -136,5 +190,32 @@ mod tests {
         for (width, height) in [(0, 1), (1, 0), (4097, 1), (1, u32::MAX)] {
             assert_eq!(inspect(&png(width, height)), Err(Refusal::Pixels(width as usize, height as usize)));
         }
+    }
+    #[test]
+    fn a_picture_that_is_something_else_besides_is_refused() {
+        for (media_type, picture) in pictures() {
+            let with = |rest: &[u8]| inspect(&[picture.as_slice(), rest].concat());
+            assert!(with(b"").is_ok() && with(b"\0\0\0").is_ok(), "{media_type}");
+            for rest in [&b"PK\x03\x04"[..], b"%PDF-1.7", b"<script>alert(1)</script>", b"\xff\xd8\xff\xe0", b"\0\0x"] {
+                assert_eq!(with(rest), Err(Refusal::Beyond(media_type, rest.len())), "{rest:?}");
+            }
+        }
+        let cut = &png(1, 1)[..40];
+        assert_eq!(inspect(cut), Err(Refusal::Damaged("image/png")));
+        // A comment within the picture's own form.
+        let mut gif = TRANSPARENT_GIF.to_vec();
+        gif.splice(19..19, *b"\x21\xfe\x1a<Script>alert(1)</script> \0");
+        assert_eq!(inspect(&gif), Err(Refusal::Mark("image/gif", "<script")));
+    }
+
+    #[test]
+    fn a_drawing_in_words_is_called_by_its_name() {
+        for svg in
+            ["<svg xmlns='http://www.w3.org/2000/svg'/>", "<?xml version='1.0'?>\n<!-- x -->\n<SVG/>", " \n<svg>"]
+        {
+            assert_eq!(inspect(svg.as_bytes()), Err(Refusal::Kind("image/svg+xml".to_owned())));
+        }
+        assert!(wrong_title("Our logo, 2026 <b>").is_none() && wrong_title(&"ä".repeat(200)).is_none());
+        assert!(wrong_title("a\nb").is_some() && wrong_title(&"x".repeat(201)).is_some());
     }
 }

@@ -172,7 +172,7 @@ async fn form_page(
     let message = message(asked)?;
     let client = admin.client().await?;
     let name = opened::name_of(&client, message).await?;
-    let offered = images::newest(&client, IMAGES).await?;
+    let offered = images::newest(&client, false, None, IMAGES).await?;
     drop(client);
     let content = html! {
         (notice)

@@ -21,8 +21,14 @@ const TOP: f64 = 24.0;
 /// Labels below the bars at most.
 const LABELS_MAX: usize = 8;
 
-/// What is stacked, from the bottom up: the three numbers that people see.
-const SERIES: [(&str, &str); 3] = [("confirmed", "Confirmed"), ("possible", "Possible"), ("machine", "Machine")];
+/// What is stacked, from the bottom up, by its colour and its name.
+type Series = [(&'static str, &'static str)];
+
+/// The three numbers that people see.
+const CERTAINTIES: &Series = &[("confirmed", "Confirmed"), ("possible", "Possible"), ("machine", "Machine")];
+
+/// What is counted whatever it was.
+const ALL: &Series = &[("all", "All")];
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,16 @@ impl Bar {
 /// A chart of `bars`; `caption` says what it shows, `unit` what is counted ("hits", "opens").
 #[must_use]
 pub fn stacked(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
+    chart(caption, unit, bars, CERTAINTIES)
+}
+
+/// A chart of one number a bar: the first of its values.
+#[must_use]
+pub fn plain(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
+    chart(caption, unit, bars, ALL)
+}
+
+fn chart(caption: &str, unit: &str, bars: &[Bar], series: &Series) -> Markup {
     let bars = &bars[bars.len().saturating_sub(BARS_MAX)..];
     let most = bars.iter().map(Bar::total).max().unwrap_or(0);
     html! {
@@ -52,19 +68,21 @@ pub fn stacked(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
             @if most == 0 {
                 p.empty { "Nothing in this time." }
             } @else {
-                (drawing(caption, unit, bars, most))
-                ul.legend aria-hidden="true" {
-                    @for (class, name) in SERIES {
-                        li { span class={ "swatch " (class) } {} (name) }
+                (drawing(caption, unit, bars, most, series))
+                @if series.len() > 1 {
+                    ul.legend aria-hidden="true" {
+                        @for (class, name) in series {
+                            li { span class={ "swatch " (class) } {} (name) }
+                        }
                     }
                 }
-                (table(caption, unit, bars))
+                (table(caption, unit, bars, series))
             }
         }
     }
 }
 
-fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64) -> Markup {
+fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64, series: &Series) -> Markup {
     let ticks = ticks(most);
     let top = ticks.last().copied().unwrap_or(1).max(1) as f64;
     let y = |value: u64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - value as f64 / top);
@@ -82,12 +100,12 @@ fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64) -> Markup {
             @for (place, bar) in bars.iter().enumerate() {
                 @let x = LEFT + slot * place as f64 + (slot - width) / 2.0;
                 g.bar {
-                    title { (said(bar, unit)) }
+                    title { (said(bar, unit, series)) }
                     // The whole height answers to the pointer, however small the bar is.
                     rect.reach x=(place_of(LEFT + slot * place as f64)) y=(place_of(TOP)) width=(place_of(slot)) height=(place_of(HEIGHT - TOP - BOTTOM)) {}
-                    @for (series, &(class, _)) in SERIES.iter().enumerate() {
-                        @let below: u64 = bar.values[..series].iter().map(|&value| value.max(0) as u64).sum();
-                        @let above = below + bar.values[series].max(0) as u64;
+                    @for (at, &(class, _)) in series.iter().enumerate() {
+                        @let below: u64 = bar.values[..at].iter().map(|&value| value.max(0) as u64).sum();
+                        @let above = below + bar.values[at].max(0) as u64;
                         @if above > below {
                             rect class=(class) x=(place_of(x)) y=(place_of(y(above))) width=(place_of(width)) height=(place_of(y(below) - y(above))) {}
                         }
@@ -102,7 +120,7 @@ fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64) -> Markup {
     }
 }
 
-fn table(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
+fn table(caption: &str, unit: &str, bars: &[Bar], series: &Series) -> Markup {
     html! {
         details {
             summary { "The same as a table" }
@@ -111,13 +129,13 @@ fn table(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
                     caption { (caption) ", " (unit) }
                     thead { tr {
                         th scope="col" { "Time" }
-                        @for (_, name) in SERIES { th.number scope="col" { (name) } }
+                        @for (_, name) in series { th.number scope="col" { (name) } }
                     } }
                     tbody {
                         @for bar in bars {
                             tr {
                                 th scope="row" { (bar.time) }
-                                @for value in bar.values { td.number { (number(value)) } }
+                                @for value in bar.values.into_iter().take(series.len()) { td.number { (number(value)) } }
                             }
                         }
                     }
@@ -127,7 +145,10 @@ fn table(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
     }
 }
 
-fn said(bar: &Bar, unit: &str) -> String {
+fn said(bar: &Bar, unit: &str, series: &Series) -> String {
+    if series.len() == 1 {
+        return format!("{}: {} {unit}", bar.time, number(bar.values[0]));
+    }
     let [confirmed, possible, machine] = bar.values.map(number);
     format!("{}: {confirmed} confirmed, {possible} possible, {machine} machine {unit}", bar.time)
 }
@@ -197,6 +218,13 @@ mod tests {
         for (number, expected) in [(0, "0"), (999, "999"), (1200, "1.2k"), (35_000, "35k"), (4_000_000, "4M")] {
             assert_eq!(short(number), expected);
         }
+    }
+
+    #[test]
+    fn a_chart_of_one_number_says_that_one_only() {
+        let text = plain("Hits by day", "hits", &[bar([1200, 0, 0])]).into_string();
+        assert!(text.contains("2026-05-04 09:00: 1,200 hits") && text.contains("rect class=\"all\""), "{text}");
+        assert!(!text.contains("onfirmed") && !text.contains("legend"), "{text}");
     }
 
     #[test]

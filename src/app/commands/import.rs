@@ -105,7 +105,7 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     }
     let mut shown = Shown::new();
     let mut report = Report::new(args.dry_run);
-    pictures::take(db, client, &pictures, args, &mut report, &mut shown).await?;
+    pictures::take(client, &pictures, args, &mut report, &mut shown).await?;
 
     let into = match (taken, args.dry_run) {
         (taken, true) => Into::Nothing(taken),

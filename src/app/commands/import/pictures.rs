@@ -14,7 +14,8 @@ use tokio_postgres::Client;
 use super::report::{Report, Shown};
 use super::source::Picture;
 use crate::cli::ImportDjangoArgs;
-use crate::db::{Database, images};
+use crate::db::audit::COMMAND_LINE;
+use crate::db::images;
 use crate::images::upload::{self, AddError, BYTES_MAX, Refusal};
 
 /// Why a picture could not be taken.
@@ -52,7 +53,6 @@ pub enum Became {
 
 /// Takes all pictures.
 pub async fn take(
-    db: &Database,
     client: &Client,
     pictures: &[Picture],
     args: &ImportDjangoArgs,
@@ -61,7 +61,7 @@ pub async fn take(
 ) -> anyhow::Result<()> {
     shown.begin("pictures", pictures.len() as u64);
     for (done, picture) in (1..).zip(pictures) {
-        match take_one(db, client, picture, args).await? {
+        match take_one(client, picture, args).await? {
             Ok(became) => report.picture(&became),
             Err(problem) => report.picture_not_taken(picture, problem),
         }
@@ -72,7 +72,6 @@ pub async fn take(
 }
 
 async fn take_one(
-    db: &Database,
     client: &Client,
     picture: &Picture,
     args: &ImportDjangoArgs,
@@ -100,7 +99,7 @@ async fn take_one(
     if args.dry_run {
         return Ok(Ok(Became::Added));
     }
-    match upload::add(db, bytes, Some(picture.uuid), Some(&picture.title)).await {
+    match upload::add(client, COMMAND_LINE, &bytes, Some(picture.uuid), Some(&picture.title)).await {
         Ok(_) => Ok(Ok(Became::Added)),
         Err(AddError::Exists(_)) => Ok(Ok(Became::Here)),
         Err(error) => Err(error.into()),

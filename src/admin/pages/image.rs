@@ -1,0 +1,289 @@
+//! One image: how it looks, links to it, its hits, and what can be done with it.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::images::{DAYS, Sent, bytes, file_field, refused};
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::upload::Upload;
+use crate::admin::view::chart::{Bar, plain};
+use crate::admin::view::{Frame, Tone, command, field, nothing, notice};
+use crate::db::images::{self, ImageRow};
+use crate::db::users::Role;
+use crate::db::{counts, installation};
+use crate::images::upload;
+use crate::link::key::Namespace;
+use crate::link::make::{self, Names};
+
+/// `GET /images/{image}`.
+///
+/// # Errors
+/// Where there is no such image, or as the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let notice = match asked.query.get("done") {
+        "added" => {
+            notice(Tone::Good, html! { p { "The image is added and served within a second. Its link is below." } })
+        }
+        "titled" => notice(Tone::Good, html! { p { "The title is changed." } }),
+        "replaced" => notice(
+            Tone::Good,
+            html! { p { "The picture is replaced. All links stay as they are, and show the new one within a second." } },
+        ),
+        "restored" => notice(Tone::Good, html! { p { "The image is served again." } }),
+        _ => nothing(),
+    };
+    image_page(admin, asked, id(asked)?, StatusCode::OK, notice).await
+}
+
+/// `GET /images/{image}/picture`: also of a deleted one, so that it can be seen what would be restored.
+///
+/// # Errors
+/// Where there is no such image, or as the database says.
+pub async fn picture(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let loaded = images::load_with(&*admin.client().await?, id(asked)?).await?.ok_or(Refusal::NotFound)?;
+    let media_type = match loaded.media_type.as_str() {
+        "image/gif" => "image/gif",
+        "image/png" => "image/png",
+        "image/jpeg" => "image/jpeg",
+        "image/webp" => "image/webp",
+        _ => "application/octet-stream",
+    };
+    Ok(answer::picture(media_type, loaded.bytes.into()))
+}
+
+/// `POST /images/{image}/title`.
+///
+/// # Errors
+/// Where there is no such image, or as the database says.
+pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let id = id(asked)?;
+    // PostgreSQL's text has no NUL; `wrong_title` refuses it with all control characters.
+    let title = asked.form.get("title").trim();
+    if let Some(wrong) = upload::wrong_title(title) {
+        return unchanged(admin, asked, id, wrong).await;
+    }
+    match images::set_title(&*admin.client().await?, asked.actor(), id, title).await? {
+        true => Ok(to(id, "titled")),
+        false => Err(Refusal::NotFound),
+    }
+}
+
+/// `POST /images/{image}/replace`.
+///
+/// # Errors
+/// Where there is no such image, or it is deleted, or the form does not come whole, or as the database says.
+pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
+    let id = id(asked)?;
+    let bytes = match Sent::read(&mut sent).await?.file {
+        Ok(bytes) => bytes,
+        Err(wrong) => return unchanged(admin, asked, id, &wrong).await,
+    };
+    let replaced = upload::replace(&*admin.client().await?, asked.actor(), id, &bytes).await;
+    match replaced {
+        Ok(true) => Ok(to(id, "replaced")),
+        Ok(false) => unchanged(admin, asked, id, "it is deleted; restore it first").await,
+        Err(error) => unchanged(admin, asked, id, &refused(error)?).await,
+    }
+}
+
+/// `POST /images/{image}/delete` and `…/restore`.
+///
+/// # Errors
+/// Where there is no such image, or as the database says.
+pub async fn set_deleted(admin: &Admin, asked: &Asked, is_deleted: bool) -> Result<Answer, Refusal> {
+    let id = id(asked)?;
+    let client = admin.client().await?;
+    let is_changed = images::set_deleted(&client, asked.actor(), id, is_deleted).await?;
+    if !is_changed && images::find(&client, id).await?.is_none() {
+        return Err(Refusal::NotFound);
+    }
+    Ok(to(id, if is_deleted { "deleted" } else { "restored" }))
+}
+
+fn id(asked: &Asked) -> Result<Uuid, Refusal> {
+    asked.parameter("image").parse().map_err(|_| Refusal::NotFound)
+}
+
+fn to(id: Uuid, done: &str) -> Answer {
+    answer::go_to(&format!("/images/{id}?done={done}"))
+}
+
+async fn unchanged(admin: &Admin, asked: &Asked, id: Uuid, wrong: &str) -> Result<Answer, Refusal> {
+    let notice = notice(Tone::Bad, html! { p { "The image was not changed: " (wrong) "." } });
+    image_page(admin, asked, id, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+}
+
+async fn image_page(
+    admin: &Admin,
+    asked: &Asked,
+    id: Uuid,
+    status: StatusCode,
+    notice: Markup,
+) -> Result<Answer, Refusal> {
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let days = asked.zone.days_till(OffsetDateTime::now_utc(), DAYS);
+    let client = admin.client().await?;
+    let image = images::find(&client, id).await?.ok_or(Refusal::NotFound)?;
+    let by_day = counts::image_hits_between(&client, id, &days).await?;
+    let namespace = installation::namespace(&client).await?;
+    drop(client);
+    let is_deleted = image.deleted_at.is_some();
+    let content = html! {
+        (notice)
+        @if is_deleted { (deleted(&image, is_admin)) }
+        div.picture {
+            div.ground { (picture_tag(&image, false)) }
+            p.muted {
+                (image.media_type) " · " (image.width) " × " (image.height) " px · " (bytes(image.length)) " · "
+                span.id { (image.id) }
+            }
+        }
+        @if !is_deleted { (link(admin, asked, &image, namespace)) }
+        (day_chart(asked, &days, &by_day))
+        @if is_admin { (changes(&image)) }
+        p { a href="/images" { "All images" } }
+    };
+    let frame = Frame { title: title(&image), path: "/images", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+/// What people call it.
+pub(super) fn title(image: &ImageRow) -> &str {
+    if image.title.is_empty() { "Untitled image" } else { &image.title }
+}
+
+/// The picture itself, no larger than it is. In a list its title stands beside it, so it is silent there.
+pub(super) fn picture_tag(image: &ImageRow, is_in_list: bool) -> Markup {
+    let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The picture", None) };
+    html! {
+        img src={ "/images/" (image.id) "/picture" } alt=(alt) width=(image.width) height=(image.height) loading=[loading];
+    }
+}
+
+fn deleted(image: &ImageRow, is_admin: bool) -> Markup {
+    notice(
+        Tone::Warning,
+        html! {
+            p { strong { "This image is deleted." } " Mails that show it get a transparent GIF of one pixel; their opens are not recorded." }
+            @if is_admin {
+                form method="post" action={ "/images/" (image.id) "/restore" } { button.quiet type="submit" { "Restore it" } }
+            }
+        },
+    )
+}
+
+fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) -> Markup {
+    let [message, recipient, sent_at] = ["message", "recipient", "sent-at"].map(|name| asked.query.get(name).trim());
+    let is_signed = !admin.links.signing_keys.is_empty();
+    html! {
+        h2 #link { "Link" }
+        @match url(admin, asked, image, namespace, [message, recipient, sent_at]) {
+            Ok(url) => {
+                p.muted {
+                    @if message.is_empty() && recipient.is_empty() {
+                        "It names no message and no recipient yet, so it tells only that somebody opened something."
+                    } @else { "Click it to select all of it. A look at it from your browser is recorded, too." }
+                }
+                (command(&url))
+                (command(&make::img_tag(&url, image.width, image.height)))
+            }
+            Err(wrong) => (notice(Tone::Bad, html! { p { "No link can be made of this: " (wrong) "." } }))
+        }
+        form.panel method="get" action={ "/images/" (image.id) "#link" } {
+            h3 { "For a message and a recipient" }
+            div.row {
+                (field("Message", "message", Some("Your own key or UUID, like may-news."), html! {
+                    input #message name="message" value=(message) autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="message-hint";
+                }))
+                (field("Recipient", "recipient", Some("Your own key or UUID, like 4711; better no email address."), html! {
+                    input #recipient name="recipient" value=(recipient) autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="recipient-hint";
+                }))
+                @if is_signed || !sent_at.is_empty() {
+                    (field("Sent at", "sent-at", Some("May be left out. It tells scanners, which come at once, from readers."), html! {
+                        input #sent-at name="sent-at" type="datetime-local" value=(sent_at) aria-describedby="sent-at-hint";
+                    }))
+                }
+            }
+            button type="submit" { "Make the link" }
+        }
+    }
+}
+
+/// The link that is asked for, or in words why there is none.
+fn url(
+    admin: &Admin,
+    asked: &Asked,
+    image: &ImageRow,
+    namespace: Namespace,
+    [message, recipient, sent_at]: [&str; 3],
+) -> Result<String, String> {
+    let sent_at_s = match sent_at {
+        "" => 0,
+        typed => {
+            let at =
+                asked.zone.typed(typed).ok_or("the time of sending cannot be read; it looks like 2026-05-04T09:00")?;
+            let seconds = u32::try_from(at.unix_timestamp()).ok().filter(|&seconds| seconds > 0);
+            seconds.ok_or("the time of sending lies before 1970 or after 2106")?
+        }
+    };
+    let given = |text| (text != "").then_some(text);
+    let names = Names {
+        image: image.id,
+        message: given(message),
+        recipient: given(recipient),
+        sent_at_s,
+        extension: make::extension(&image.media_type),
+    };
+    let path = make::path(&names, namespace, &admin.links.signing_keys).map_err(|error| error.to_string())?;
+    Ok(format!("{}{path}", admin.links.base_url))
+}
+
+fn day_chart(asked: &Asked, days: &[OffsetDateTime], by_day: &[i64]) -> Markup {
+    let bars: Vec<Bar> = days
+        .iter()
+        .zip(by_day)
+        .map(|(&day, &hits)| {
+            let time = asked.zone.date(day);
+            let label = time.rsplit_once(' ').map_or(time.as_str(), |(day, _)| day).to_owned();
+            Bar { label, time, values: [hits, 0, 0] }
+        })
+        .collect();
+    html! {
+        h2 { "Hits by day" }
+        (plain("Hits of the last 30 days, whatever fetched it", "hits", &bars))
+    }
+}
+
+fn changes(image: &ImageRow) -> Markup {
+    let path = format!("/images/{}", image.id);
+    html! {
+        h2 { "Change it" }
+        form.panel method="post" action={ (path) "/title" } {
+            (field("Title", "title", Some("For you; readers never see it."), html! {
+                input #title name="title" value=(image.title) maxlength=(upload::TITLE_CHARS_MAX) autocomplete="off" aria-describedby="title-hint";
+            }))
+            button type="submit" { "Save the title" }
+        }
+        @if image.deleted_at.is_none() {
+            form.panel method="post" action={ (path) "/replace" } enctype="multipart/form-data" {
+                h3 { "Replace the picture" }
+                p.muted { "The links stay as they are: mails that are sent already show the new picture." }
+                (file_field())
+                button type="submit" { "Replace the picture" }
+            }
+            details.panel {
+                summary { "Delete the image…" }
+                p {
+                    "Mails that show it get a transparent GIF of one pixel from then on, and their opens are not recorded any more. "
+                    "What is recorded already stays, and the image can be restored."
+                }
+                form method="post" action={ (path) "/delete" } { button.danger type="submit" { "Delete the image" } }
+            }
+        }
+    }
+}

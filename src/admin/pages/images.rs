@@ -1,0 +1,256 @@
+//! All images: a grid of them, and the form that adds one.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::image;
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::upload::{Part, Upload};
+use crate::admin::view::{Frame, Tone, counted, empty, field, nothing, notice, number};
+use crate::db::counts;
+use crate::db::images::{self, ImageRow};
+use crate::db::users::Role;
+use crate::images::upload::{self, ACCEPTED, AddError, BYTES_MAX};
+
+/// Images on a page.
+const IMAGES: usize = 60;
+
+/// Days whose hits are shown.
+pub(super) const DAYS: u16 = 30;
+
+/// Bytes of a file that is too large which are read all the same, so that the browser hears of it: one that is answered while it still
+/// sends shows an error of its own instead.
+const UNREAD_BYTES_MAX: usize = 64 << 20;
+
+/// `GET /images`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    images_page(admin, asked, StatusCode::OK, nothing(), "").await
+}
+
+/// `POST /images`.
+///
+/// # Errors
+/// Where the form does not come whole, or as the database says.
+pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
+    let Sent { title, file } = Sent::read(&mut sent).await?;
+    let title = title.trim();
+    let refused = match (upload::wrong_title(title), file) {
+        (Some(wrong), _) => wrong.to_owned(),
+        (None, Err(wrong)) => wrong,
+        (None, Ok(bytes)) => {
+            let added = upload::add(&*admin.client().await?, asked.actor(), &bytes, None, Some(title)).await;
+            match added {
+                Ok(id) => return Ok(answer::go_to(&format!("/images/{id}?done=added"))),
+                Err(error) => refused(error)?,
+            }
+        }
+    };
+    let notice = notice(Tone::Bad, html! { p { "The image was not added: " (refused) "." } });
+    images_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice, title).await
+}
+
+/// What the one who sent it is told; what is not their doing is an error.
+pub(super) fn refused(error: AddError) -> Result<String, Refusal> {
+    match error {
+        AddError::Refused(refusal) => Ok(refusal.to_string()),
+        AddError::Database(error) => Err(error.into()),
+        AddError::Exists(_) | AddError::Nil => Err(Refusal::Broken(error.into())),
+    }
+}
+
+/// What a form with a picture holds.
+pub(super) struct Sent {
+    /// The title, as it was typed.
+    pub title: String,
+    /// The picture's bytes, or why there are none.
+    pub file: Result<Vec<u8>, String>,
+}
+
+impl Sent {
+    pub async fn read(sent: &mut Upload) -> Result<Sent, Refusal> {
+        let mut title = String::new();
+        let mut file = Err("choose a file first".to_owned());
+        while let Some(part) = sent.next().await? {
+            match part.name() {
+                "title" => title = part.text().await?,
+                "file" if part.file_name().is_some() => {
+                    file = picture(part).await?.ok_or_else(|| upload::Refusal::TooLarge.to_string());
+                    if file.is_err() {
+                        break;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Sent { title, file })
+    }
+}
+
+/// A picture's bytes; nothing where they are too many.
+async fn picture(mut part: Part) -> Result<Option<Vec<u8>>, Refusal> {
+    let mut bytes = Vec::new();
+    let mut unread = 0;
+    while let Some(chunk) = part.chunk().await? {
+        if unread == 0 && bytes.len() + chunk.len() <= BYTES_MAX {
+            bytes.extend_from_slice(&chunk);
+            continue;
+        }
+        bytes = Vec::new();
+        unread += chunk.len();
+        if unread > UNREAD_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((unread == 0).then_some(bytes))
+}
+
+async fn images_page(
+    admin: &Admin,
+    asked: &Asked,
+    status: StatusCode,
+    notice: Markup,
+    title: &str,
+) -> Result<Answer, Refusal> {
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let is_deleted = asked.query.get("show") == "deleted";
+    let before = asked.query.get("before").parse::<Uuid>().ok();
+    let since = asked.zone.days_till(OffsetDateTime::now_utc(), DAYS)[0];
+    let client = admin.client().await?;
+    let mut listed = images::newest(&client, is_deleted, before, IMAGES as i64 + 1).await?;
+    let has_more = listed.len() > IMAGES;
+    listed.truncate(IMAGES);
+    let ids: Vec<Uuid> = listed.iter().map(|image| image.id).collect();
+    let hits = counts::image_hits_since(&client, &ids, since).await?;
+    drop(client);
+    let content = html! {
+        (notice)
+        @if is_admin && !is_deleted { (add_form(title)) }
+        (filter(is_deleted))
+        @if listed.is_empty() {
+            (none(admin, is_admin, is_deleted, before.is_some()))
+        } @else {
+            (grid(&listed, &hits))
+            (pager(&listed, is_deleted, before.is_some(), has_more))
+        }
+    };
+    let frame = Frame { title: "Images", path: "/images", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+fn add_form(title: &str) -> Markup {
+    html! {
+        form.panel method="post" action="/images" enctype="multipart/form-data" {
+            h2 { "Add an image" }
+            div.row {
+                // The title comes first, so that it is known whatever becomes of the file.
+                (field("Title", "title", Some("For you; readers never see it."), html! {
+                    input #title name="title" value=(title) maxlength=(upload::TITLE_CHARS_MAX) autocomplete="off" aria-describedby="title-hint";
+                }))
+                (file_field())
+            }
+            button type="submit" { "Add the image" }
+        }
+    }
+}
+
+/// The field that takes a picture.
+pub(super) fn file_field() -> Markup {
+    field(
+        "Picture",
+        "file",
+        Some(ACCEPTED),
+        html! {
+            input #file name="file" type="file" accept="image/gif,image/png,image/jpeg,image/webp" required aria-describedby="file-hint";
+        },
+    )
+}
+
+fn filter(is_deleted: bool) -> Markup {
+    html! {
+        ul.filter aria-label="Which images" {
+            li { a href="/images" aria-current=[(!is_deleted).then_some("true")] { "In use" } }
+            li { a href="/images?show=deleted" aria-current=[is_deleted.then_some("true")] { "Deleted" } }
+        }
+    }
+}
+
+fn none(admin: &Admin, is_admin: bool, is_deleted: bool, is_later_page: bool) -> Markup {
+    if is_later_page {
+        return html! { p.muted { "No more images." } };
+    }
+    if is_deleted {
+        return empty("No image is deleted", html! { p { "Deleted images are kept here and can be restored." } });
+    }
+    empty(
+        "There is no image yet",
+        html! {
+            @if is_admin {
+                p { "Add one above: a logo that your mails show anyway is best. Or from the command line:" }
+                (crate::admin::view::command(&admin.command("image add logo.png")))
+            } @else {
+                p { "Ask an admin to add one. Each image then has its links here, which tell who opened a mail." }
+            }
+        },
+    )
+}
+
+fn grid(listed: &[ImageRow], hits: &[i64]) -> Markup {
+    html! {
+        ul.pictures {
+            @for (image, hits) in listed.iter().zip(hits) {
+                li {
+                    a href={ "/images/" (image.id) } {
+                        span.ground { (image::picture_tag(image, true)) }
+                        span.title { (image::title(image)) }
+                    }
+                    p.muted { (image.width) " × " (image.height) " px · " (bytes(image.length)) }
+                    p.muted { (counted(*hits, "hit")) " in " (DAYS) " days" }
+                }
+            }
+        }
+    }
+}
+
+fn pager(listed: &[ImageRow], is_deleted: bool, is_later_page: bool, has_more: bool) -> Markup {
+    let (start, joint) = if is_deleted { ("/images?show=deleted", "&") } else { ("/images", "?") };
+    html! {
+        @if is_later_page || has_more {
+            p.pager {
+                @if is_later_page { a href=(start) { "Newest" } }
+                @if let Some(last) = listed.last().filter(|_| has_more) {
+                    a rel="next" href={ (start) (joint) "before=" (last.id) } { "Older" }
+                }
+            }
+        }
+    }
+}
+
+/// So many bytes, for people.
+pub(super) fn bytes(length: i32) -> String {
+    match length {
+        ..1024 => counted(i64::from(length), "byte"),
+        _ => format!("{} KiB", number(i64::from((length + 512) / 1024))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_round_numbers() {
+        for (length, said) in
+            [(1, "1 byte"), (43, "43 bytes"), (1023, "1,023 bytes"), (1536, "2 KiB"), (1 << 20, "1,024 KiB")]
+        {
+            assert_eq!(bytes(length), said);
+        }
+    }
+}
