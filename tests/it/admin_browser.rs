@@ -101,6 +101,67 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     assert!(complaints.iter().all(|complaint| complaint.contains("421")), "{complaints:?}");
 }
 
+/// A message as a campaign leaves it, with its hours, rules, mail clients and opens.
+fn fill_message(app: &App) {
+    let message = "00000000-0000-0000-0000-000000000007";
+    app.query(&format!(
+        "INSERT INTO messages (id, name, sent_at, sent_count, first_at, last_at, opens, confirmed_opens, possible_opens, hits) \
+         VALUES ('{message}', 'Spring news, with a name that is rather long', now() - interval '3 days', 12000, now() - interval '3 days', \
+           now(), 7000, 5200, 1300, 21000); \
+         INSERT INTO message_hours SELECT '{message}', date_trunc('hour', now()) - n * interval '1 hour', c, \
+             900, (n + 3) * 2, CASE WHEN c IN (1, 2) THEN n * n / 30 + 7 ELSE 0 END \
+         FROM generate_series(0, 71) n, generate_series(0, 6) c; \
+         INSERT INTO message_facets SELECT '{message}', 1, number, 4000 - number * 50 FROM words WHERE kind = 'rule'; \
+         INSERT INTO message_facets SELECT '{message}', 2, number, 4000 - number * 90 FROM words WHERE kind = 'client'; \
+         INSERT INTO opens (message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq, first_spool, \
+           best, first_class) \
+         SELECT '{message}', lpad(to_hex(n * 7919), 32, 'abcd')::uuid, '{message}', now() - n * interval '1 hour', now(), \
+           CASE WHEN n % 7 IN (1, 2) THEN now() - interval '1 hour' END, n, 0, n, 1, n % 7, 0 FROM generate_series(1, 70) n"
+    ));
+}
+
+#[test]
+fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
+    let _machine = beside();
+    let app = App::start();
+    let base = format!("http://{}", app.server.settings().admin());
+    add_user(&app, "ann", "admin");
+    let browser = Browser::start();
+    browser.open(&format!("{base}/messages"));
+    browser.write("#name", "ann");
+    browser.write("#password", PASSWORD);
+    browser.click("main button");
+    browser.wait_for("No message yet");
+    take(&browser, "messages-1-empty");
+    fill(&app);
+    fill_message(&app);
+    browser.open(&format!("{base}/messages"));
+    browser.wait_for("Spring news");
+    take(&browser, "messages-2-list");
+    browser.click("td.actions summary");
+    take(&browser, "messages-3-edit");
+    browser.write("td.actions input[name=name]", "Spring news");
+    browser.click("td.actions form button");
+    browser.wait_for("Spring news");
+    assert_eq!(
+        (browser.path(), app.number("SELECT count(*) FROM messages WHERE name = 'Spring news'")),
+        ("/messages".to_owned(), 1)
+    );
+    browser.write("#q", "spring");
+    browser.click(".search button");
+    browser.wait_for("Show all messages");
+    browser.click("tbody th a");
+    browser.wait_for("Why we think so");
+    take(&browser, "message-1");
+    browser.click("tbody th a[href^='/recipients/']");
+    browser.wait_for("Show the hits of this recipient");
+    take(&browser, "recipient-1");
+    browser.click("nav a[href='/recipients']");
+    browser.wait_for("Find a recipient");
+    take(&browser, "recipient-2-search");
+    assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
+}
+
 #[test]
 fn a_reader_opts_out_and_in_again_without_a_session_and_under_a_foreign_name() {
     let _machine = beside();
