@@ -15,7 +15,7 @@ fn pictures() -> PathBuf {
 
 /// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen; everywhere, axe-core finds
 /// no serious fault.
-fn take(browser: &Browser, name: &str) {
+pub fn take(browser: &Browser, name: &str) {
     for (how, width, is_dark) in
         [("light", 1180, false), ("dark", 1180, true), ("phone", 390, false), ("phone-dark", 390, true)]
     {

@@ -8,7 +8,7 @@
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
-//! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_browser`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
+//! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
@@ -19,6 +19,7 @@
 mod admin;
 mod admin_browser;
 mod admin_csv;
+mod admin_flow;
 mod admin_images;
 mod admin_messages;
 mod bad_input;

@@ -34,8 +34,17 @@ impl Browser {
         })
         .unwrap();
         let folder = format!("--user-data-dir={}", browser._profile.path().display());
-        let arguments =
-            ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", &folder];
+        // As a person's browser calls itself: one without a head is no person's, and counted so.
+        let agent_of_people = "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            agent_of_people,
+            &folder,
+        ];
         let options = json!({ "goog:chromeOptions": { "args": arguments }, "goog:loggingPrefs": { "browser": "ALL" } });
         let begun = browser.post("/session", &json!({ "capabilities": { "alwaysMatch": options } }));
         browser.session.push_str("/session/");
@@ -79,6 +88,18 @@ impl Browser {
         let element = self.element(css);
         self.post(&format!("/element/{element}/clear"), &json!({}));
         self.post(&format!("/element/{element}/value"), &json!({ "text": text }));
+    }
+
+    /// Chooses a file, as in the dialogue that a click opens.
+    pub fn choose(&self, css: &str, file: &Path) {
+        let element = self.element(css);
+        self.post(&format!("/element/{element}/value"), &json!({ "text": file.to_str().unwrap() }));
+    }
+
+    /// From here on files are stored in this folder, without a question.
+    pub fn download_to(&self, folder: &Path) {
+        let to = json!({ "behavior": "allow", "downloadPath": folder.to_str().unwrap() });
+        self.chromium("Browser.setDownloadBehavior", to);
     }
 
     /// What an expression is in the page.
