@@ -55,6 +55,7 @@ impl InMemory {
             suppressed: Arc::default(),
             signing_keys: SigningKeys::default(),
             require_signed: false,
+            unrecorded: Arc::default(),
         });
         let (queue, intake) = queue(1, &metrics);
         let outbox = Outbox::new(0, queue, std::thread::current());

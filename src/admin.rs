@@ -12,11 +12,13 @@
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
 //! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives. [`csv`]: a list goes back with more columns.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
+//! - [`deletions`]: the one kind of work that goes on after its page was answered.
 //! - [`probes`]: what monitoring asks.
 
 pub mod answer;
 pub mod asked;
 pub mod csv;
+pub mod deletions;
 pub mod guard;
 pub mod health;
 pub mod listener;
@@ -48,8 +50,10 @@ use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
 use crate::link::opt_out;
 use crate::link::token::SigningKeys;
 use crate::metrics::Metrics;
+use crate::unrecorded::Unrecorded;
 use answer::Answer;
 use asked::{Asked, Fields, Stranger};
+use deletions::Deletions;
 use guard::{Site, Sites};
 use opt_outs::OptOuts;
 use password::Passwords;
@@ -94,6 +98,10 @@ pub struct AdminOptions {
     pub settings: Vec<(&'static str, String)>,
     /// What links are made of.
     pub links: Links,
+    /// `PIXELD_REQUIRE_SIGNED`.
+    pub require_signed: bool,
+    /// What made no hit, and why.
+    pub unrecorded: Arc<Unrecorded>,
     /// Where a file may lie while it is answered.
     pub data_dir: PathBuf,
     /// How a command of this pixeld is begun in a shell.
@@ -110,9 +118,12 @@ pub struct Admin {
     sites: Sites,
     settings: Vec<(&'static str, String)>,
     links: Links,
+    require_signed: bool,
+    unrecorded: Arc<Unrecorded>,
     data_dir: PathBuf,
     program: String,
     client_address: ClientAddress,
+    deletions: Deletions,
     clients: Arc<Semaphore>,
     passwords: Passwords,
     throttle: SignInThrottle,
@@ -138,15 +149,29 @@ impl Admin {
     /// A private listener that nobody has asked yet.
     #[must_use]
     pub fn new(options: AdminOptions) -> Admin {
-        let AdminOptions { metrics, db, listen, base_url, settings, links, data_dir, program, client_address } =
-            options;
+        let AdminOptions {
+            metrics,
+            db,
+            listen,
+            base_url,
+            settings,
+            links,
+            require_signed,
+            unrecorded,
+            data_dir,
+            program,
+            client_address,
+        } = options;
         Admin {
             metrics,
+            deletions: Deletions::new(db.clone()),
             db,
             listen,
             sites: Sites::new(&base_url, listen),
             settings,
             links,
+            require_signed,
+            unrecorded,
             data_dir,
             program,
             client_address,
@@ -156,6 +181,11 @@ impl Admin {
             opt_outs: OptOuts::default(),
             lists: csv::Places::default(),
         }
+    }
+
+    /// Ends what goes on behind the pages, and lets nothing of it begin. Pages are still answered.
+    pub fn end_deletions(&self) {
+        self.deletions.end();
     }
 
     /// Answers a request.

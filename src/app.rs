@@ -41,6 +41,7 @@ use crate::networks::update;
 use crate::opens::rollup::Rollup;
 use crate::privacy::follow as opt_outs;
 use crate::shutdown::{self, Drain, DrainTrigger};
+use crate::unrecorded::Unrecorded;
 
 pub use data_dir::DataDir;
 
@@ -92,6 +93,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let kept_namespace = data.namespace();
     let kept_opt_outs = opt_outs::Place { path: data.opt_outs(), digest: namespace::digest(&db) };
     let suppressed = opt_outs::recall(&kept_opt_outs);
+    let unrecorded = Arc::<Unrecorded>::default();
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
         limits: Limits::new(config.address_rate, config.threads),
@@ -104,6 +106,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         suppressed: Arc::clone(&suppressed),
         signing_keys: config.signing_keys.clone(),
         require_signed: config.require_signed,
+        unrecorded: Arc::clone(&unrecorded),
     });
     let (edge_trigger, edge_drain) = shutdown::drain();
     let mut cores = Vec::new();
@@ -132,9 +135,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let (rollup_trigger, rollup_drain) = shutdown::drain();
         let rollup = Rollup::new(db.clone(), Arc::clone(&metrics), committed);
         let rolling = tokio::spawn(rollup.run(database::until(database_ready.clone()), rollup_drain));
-        let admin = Arc::new(Admin::new(admin_options(config, &metrics, &db)));
+        let admin = Arc::new(Admin::new(admin_options(config, &metrics, &db, unrecorded)));
         let private = TcpListener::from_std(private)?;
-        let shown = tokio::spawn(async move { admin::listener::run(admin, private).await });
+        let shown = tokio::spawn(admin::listener::run(Arc::clone(&admin), private));
         let named =
             namespace::keep(Arc::clone(&edge), db.clone(), kept_namespace, database::until(database_ready.clone()));
         let named = tokio::spawn(named);
@@ -159,6 +162,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         }
         tokio::spawn(exit_at_signal());
         let deadline = Instant::now() + config.drain;
+        // A chunk of a deletion holds the lock that the last rollup needs.
+        admin.end_deletions();
         running.drain(deadline).await?;
         rollup_trigger.ask((deadline - Instant::now()).saturating_sub(DRAIN_RESERVE / 2).max(DRAIN_RESERVE / 6));
         rolling.await?;
@@ -279,7 +284,7 @@ fn bytes_of(spools: &[Arc<Spool>]) -> u64 {
     spools.iter().flat_map(|spool| spool.published().segments.clone()).map(|segment| segment.length).sum()
 }
 
-fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database) -> AdminOptions {
+fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database, unrecorded: Arc<Unrecorded>) -> AdminOptions {
     let trusted = config.trusted_proxies.clone();
     AdminOptions {
         metrics: Arc::clone(metrics),
@@ -288,6 +293,8 @@ fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database) -> Admi
         base_url: config.admin_base_url.clone(),
         settings: config.shown(),
         links: Links { base_url: config.base_url.clone(), signing_keys: config.signing_keys.clone() },
+        require_signed: config.require_signed,
+        unrecorded,
         data_dir: config.data_dir.clone(),
         program: program::typed(config, db),
         client_address: Box::new(move |peer, headers| {

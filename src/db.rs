@@ -11,12 +11,14 @@
 pub mod audit;
 pub mod change;
 pub mod counts;
+pub mod deletions;
 pub mod embedded;
 mod error;
 pub mod hits;
 pub mod images;
 pub mod imports;
 pub mod installation;
+pub mod log;
 pub mod messages;
 pub mod migrate;
 pub mod opened;

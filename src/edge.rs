@@ -15,7 +15,6 @@ pub mod head;
 pub mod limits;
 pub mod listener;
 pub mod respond;
-pub mod route;
 pub mod stream;
 
 use std::net::IpAddr;
@@ -30,20 +29,22 @@ use hyper::{Method, Request, StatusCode};
 use ipnet::IpNet;
 use uuid::Uuid;
 
+use self::client_address::ClientAddress;
 use self::connections::Connections;
 use self::head::Head;
 use self::limits::{Limits, Sketch};
 use self::respond::Answer;
-use self::route::{Ids, Route};
 use crate::config::IpPrivacy;
 use crate::hit::{self, Hit, Keys, safe_user_agent};
 use crate::images::{Fetched, Image, ImageCache, Lookup, transparent_gif};
 use crate::ingest::queue::{Outbox, QueueFull, Received};
 use crate::link::key::{Key, Namespace};
+use crate::link::route::{self, Ids, Route};
 use crate::link::token::SigningKeys;
 use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
 use crate::networks::{Network, Networks};
 use crate::privacy::suppressed::Suppressed;
+use crate::unrecorded::{self, Note, Reason, Unrecorded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -72,6 +73,8 @@ pub struct Edge {
     pub signing_keys: SigningKeys,
     /// Only signed links are recorded.
     pub require_signed: bool,
+    /// What made no hit, and why.
+    pub unrecorded: Arc<Unrecorded>,
 }
 
 /// One core of the edge.
@@ -109,11 +112,13 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     let has_body = !request.body().is_end_stream();
     if !is_head && request.method() != Method::GET {
         counts.request(Outcome::MethodNotAllowed);
+        note(core, peer, request, Reason::Method);
         let refusal = respond::method_not_allowed();
         return if has_body { respond::closing(refusal) } else { refusal };
     }
     if has_body {
         counts.request(Outcome::BodyRefused);
+        note(core, peer, request, Reason::Body);
         return respond::body_refused();
     }
     if is_head {
@@ -121,9 +126,9 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     }
     let (image, ids, link) = match route::route(request.uri().path(), &core.edge.signing_keys) {
         Route::Pixel { image, ids, sent_at_s, is_signed } => (image, ids, Link { sent_at_s, is_signed }),
-        Route::NotAnImage => return not_found(counts, Outcome::UnknownImage),
-        Route::Forged => return not_found(counts, Outcome::Forged),
-        Route::NotFound => return not_found(counts, Outcome::NotFound),
+        Route::NotAnImage => return not_found(core, peer, request, Outcome::UnknownImage, Reason::NoImageId),
+        Route::Forged => return not_found(core, peer, request, Outcome::Forged, Reason::Forged),
+        Route::NotFound => return not_found(core, peer, request, Outcome::NotFound, Reason::WrongPath),
         Route::Health => {
             counts.request(Outcome::Health);
             return respond::text(StatusCode::OK, "ok\n");
@@ -134,22 +139,33 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         Fetched::Cached(found) => (found, Outcome::Image),
         Fetched::Deleted => (transparent_gif(), Outcome::Deleted),
         Fetched::TimedOut => (transparent_gif(), Outcome::Fallback),
-        Fetched::Unknown => return not_found(counts, Outcome::UnknownImage),
+        Fetched::Unknown => return not_found(core, peer, request, Outcome::UnknownImage, Reason::UnknownImage),
     };
     let head = Head::of(request.headers());
     let is_held = head.is_conditional && respond::is_held(request.headers(), &served);
     // Of a link that is not recorded, why it is not says more than how it was answered.
     let unrecorded = match &ids {
-        _ if outcome == Outcome::Deleted => Some(Outcome::Deleted),
-        Ids::Malformed => Some(Outcome::Malformed),
-        Ids::Unmerged => Some(Outcome::Unmerged),
-        _ if core.edge.require_signed && !link.is_signed => Some(Outcome::Unsigned),
+        _ if outcome == Outcome::Deleted => Some((Outcome::Deleted, Reason::DeletedImage)),
+        Ids::Malformed => Some((Outcome::Malformed, Reason::Malformed)),
+        Ids::Unmerged => Some((Outcome::Unmerged, Reason::Unmerged)),
+        _ if core.edge.require_signed && !link.is_signed => Some((Outcome::Unsigned, Reason::Unsigned)),
         _ => None,
     };
-    counts.request(unrecorded.unwrap_or(if is_held { Outcome::NotModified } else { outcome }));
-    if unrecorded.is_none() && !is_head {
-        let address = client_address(core, peer, &head, request.headers());
-        record(core, address, &head, at_us, image, &ids, link).await;
+    let answered = if is_held { Outcome::NotModified } else { outcome };
+    counts.request(unrecorded.map_or(answered, |(outcome, _)| outcome));
+    let reason = match unrecorded {
+        Some((_, reason)) => Some(reason),
+        None if is_head => Some(Reason::Head),
+        None => {
+            let address = client_address(core, peer, &head, request.headers());
+            record(core, address, &head, at_us, image, &ids, link).await.err()
+        }
+    };
+    // Of those who opted out not even this is kept.
+    if let Some(reason) = reason
+        && !core.edge.suppressed.is_out(named(core, &ids).1)
+    {
+        note(core, peer, request, reason);
     }
     if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
 }
@@ -161,9 +177,28 @@ struct Link {
     is_signed: bool,
 }
 
-fn not_found(counts: &CoreCounts, outcome: Outcome) -> Answer {
-    counts.request(outcome);
+fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Outcome, reason: Reason) -> Answer {
+    core.counts().request(outcome);
+    note(core, peer, request, reason);
     respond::image(StatusCode::NOT_FOUND, &transparent_gif())
+}
+
+/// Takes a note of a request that made no hit.
+fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) {
+    let at_us = hit::now_us();
+    core.edge.unrecorded.note(at_us, || {
+        let head = Head::of(request.headers());
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let found = found_address(core, peer, &head, request.headers());
+        Note {
+            at_us,
+            reason,
+            method: unrecorded::cut(request.method().as_str().as_bytes()),
+            path: unrecorded::cut(path.as_bytes()),
+            address: client_address::kept(found.address, core.edge.ip_privacy),
+            user_agent: unrecorded::cut(head.user_agent),
+        }
+    });
 }
 
 /// The image from the cache, or fetched into it.
@@ -175,20 +210,29 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
     }
 }
 
-/// Records a hit and waits for its receipt, or drops and counts it.
-async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, image: Uuid, ids: &Ids<'_>, link: Link) {
+/// Records a hit and waits for its receipt, or drops and counts it, and says why.
+async fn record(
+    core: &Core,
+    address: IpAddr,
+    head: &Head<'_>,
+    at_us: i64,
+    image: Uuid,
+    ids: &Ids<'_>,
+    link: Link,
+) -> Result<(), Reason> {
     let counts = core.counts();
     counts.accepted.one();
     let (message, recipient, keys) = named(core, ids);
     // Before anything else takes note of the address. Of a key that is no id yet, the loader finds out whose it is.
     if core.edge.suppressed.is_out(recipient) {
         core.edge.metrics.drop_hits(DropReason::Suppressed, 1);
-        return;
+        // Nor is it noted anywhere that they were here.
+        return Ok(());
     }
     let network = core.edge.networks.load().of(address);
     if !core.edge.limits.allows(&core.sketch, address, network) {
         core.edge.metrics.drop_hits(DropReason::AddressRate, 1);
-        return;
+        return Err(Reason::AddressRate);
     }
     let user_agent = safe_user_agent(head.user_agent);
     let hit = Hit {
@@ -208,8 +252,12 @@ async fn record(core: &Core, address: IpAddr, head: &Head<'_>, at_us: i64, image
             if receipt.await == Received::Unwritten {
                 counts.answered_unwritten.one();
             }
+            Ok(())
         }
-        Err(QueueFull) => core.edge.metrics.drop_hits(DropReason::QueueFull, 1),
+        Err(QueueFull) => {
+            core.edge.metrics.drop_hits(DropReason::QueueFull, 1);
+            Err(Reason::QueueFull)
+        }
     }
 }
 
@@ -234,14 +282,7 @@ fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
 
 /// The client's address, as far as those in front of us can be believed.
 fn client_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMap) -> IpAddr {
-    let Some(first) = head.forwarded else { return peer };
-    let trusted = &core.edge.trusted_proxies;
-    let found = if head.is_forwarded_again {
-        let lines: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
-        client_address::client_address(peer, lines.into_iter(), trusted)
-    } else {
-        client_address::client_address(peer, std::iter::once(first), trusted)
-    };
+    let found = found_address(core, peer, head, headers);
     if found.untrusted_forwarded {
         core.counts().forwarded_untrusted.one();
         static WARNED: Once = Once::new();
@@ -253,6 +294,17 @@ fn client_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMa
         });
     }
     found.address
+}
+
+fn found_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMap) -> ClientAddress {
+    let Some(first) = head.forwarded else { return ClientAddress { address: peer, untrusted_forwarded: false } };
+    let trusted = &core.edge.trusted_proxies;
+    if head.is_forwarded_again {
+        let lines: Vec<&[u8]> = headers.get_all(X_FORWARDED_FOR).iter().map(|line| line.as_bytes()).collect();
+        client_address::client_address(peer, lines.into_iter(), trusted)
+    } else {
+        client_address::client_address(peer, std::iter::once(first), trusted)
+    }
 }
 
 /// The image under its status, kept alive by the cache.

@@ -10,6 +10,7 @@
 //! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
 //! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
 //! - [`privacy`]: people who asked not to be recorded or to be forgotten, as keyed hashes.
+//! - [`unrecorded`]: the last requests that made no hit, in memory, with why.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
 //! - [`admin`]: the private listener: pages, metrics, health. Sees `db`, `metrics` and `opens`; never `edge` or `ingest`.
 //! - [`app`]: the only place where these are wired together; start order and drain order.
@@ -30,6 +31,7 @@ pub mod opens;
 pub mod privacy;
 pub mod shutdown;
 pub mod telemetry;
+pub mod unrecorded;
 
 /// When this program was built, in µs since 1970: no hit of its own can be older.
 pub const BUILT_US: i64 = built_us(env!("PIXELD_BUILT"));

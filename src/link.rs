@@ -10,6 +10,8 @@
 pub mod key;
 pub mod make;
 pub mod opt_out;
+pub mod pasted;
+pub mod route;
 pub mod token;
 
 use uuid::Uuid;

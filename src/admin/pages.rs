@@ -1,5 +1,7 @@
 //! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
 
+pub mod delete_hits;
+pub mod hits;
 pub mod image;
 pub mod images;
 pub mod make_links;
@@ -7,6 +9,7 @@ pub mod message;
 mod message_chart;
 mod message_form;
 pub mod messages;
+pub mod not_recorded;
 pub mod opt_out;
 pub mod overview;
 pub mod recipients;

@@ -32,11 +32,13 @@ const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
                     %3Ccircle cx='13' cy='4' r='3' fill='%23f2b94b'/%3E%3C/svg%3E";
 
 /// Pages that the navigation shows.
-const NAVIGATION: [(&str, &str); 5] = [
+const NAVIGATION: [(&str, &str); 7] = [
     ("/", "Overview"),
     ("/messages", "Messages"),
     ("/recipients", "Recipients"),
     ("/images", "Images"),
+    ("/hits", "Hits"),
+    ("/not-recorded", "Not recorded"),
     ("/settings", "Settings"),
 ];
 

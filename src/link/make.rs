@@ -113,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::edge::route::{Ids, Route, route};
+    use crate::link::route::{Ids, Route, route};
 
     const IMAGE: Uuid = Uuid::from_u128(0x11);
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(0x22));

@@ -30,6 +30,14 @@ const SIGNED_BYTES: usize = 1 + 1 + 4 + 3 * 16;
 const MAC_BYTES: usize = 16;
 const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
 
+/// The number of the key that a token names, whether or not it is valid.
+#[must_use]
+pub fn key_id(text: &str) -> Option<u8> {
+    // The version and the number lie in the first three bytes.
+    let front = URL_SAFE_NO_PAD.decode(text.get(..4)?).ok()?;
+    front.get(1).copied()
+}
+
 /// What a token says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {

@@ -54,7 +54,7 @@ impl Visitor {
         visitor
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    pub fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let Visitor { host, cookie, .. } = self;
         let length = body.len();
         let request = format!(
@@ -81,7 +81,7 @@ impl Visitor {
         answer
     }
 
-    fn is_signed_in(&self) -> bool {
+    pub fn is_signed_in(&self) -> bool {
         self.get("/settings").status == 200
     }
 }
@@ -320,6 +320,7 @@ fn every_route_lets_in_whom_it_names_and_nobody_else() {
             .replace("{user}", "999999")
             .replace("{hash}", "x")
             .replace("{token}", "x")
+            .replace("{job}", "999999")
             .replace("{image}", &image);
         let path = path.replace("{message}", NOWHERE).replace("{recipient}", NOWHERE);
         assert!(!path.contains('{'), "{path}: give this parameter a value here");

@@ -20,6 +20,7 @@ mod admin;
 mod admin_browser;
 mod admin_csv;
 mod admin_flow;
+mod admin_hits;
 mod admin_images;
 mod admin_messages;
 mod bad_input;

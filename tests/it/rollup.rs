@@ -179,9 +179,13 @@ async fn reclassify(changes: &mut Changes, round: u64) -> Result<(u64, u64), Cha
 
 fn target(dice: &mut Dice) -> Target {
     let (message, recipient) = (message(1 + dice.below(3)), recipient(1 + dice.below(5)));
-    match dice.below(3) {
+    match dice.below(4) {
         0 => Target::Recipient(recipient),
         1 => Target::Pair { message, recipient },
+        2 => {
+            let from = DAYS[0].midnight().assume_utc() + time::Duration::seconds(79_200 + dice.below(18_000) as i64);
+            Target::Period { from, to: from + time::Duration::seconds(1 + dice.below(7_200) as i64) }
+        }
         _ => Target::Message(message),
     }
 }
@@ -467,6 +471,10 @@ fn a_frozen_open_is_never_computed_again_and_is_erased_whole() {
     books.runtime.block_on(async {
         let mut changes = Changes::open(&books.database).await.unwrap();
         assert!(reclassify(&mut changes, 1).await.unwrap().1 > 0);
+        // Of a time that holds some of their hits, only the hits go.
+        let from = DAYS[1].midnight().assume_utc();
+        let period = Target::Period { from, to: from + time::Duration::minutes(30) };
+        assert!(changes.delete_hits(period).await.unwrap().hits > 0);
     });
     assert_eq!(books.postgres.query(opens).unwrap(), frozen);
     // Hits of each hour still are what the hits of the retained day say.

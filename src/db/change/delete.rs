@@ -1,7 +1,8 @@
-//! Deleting the hits of a recipient or a message.
+//! Deleting the hits of a recipient, a message or a time.
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -30,6 +31,14 @@ pub enum Target {
     },
     /// All of a message's.
     Message(Uuid),
+    /// All of a time, whosoever. Frozen opens stay: of them it is not known what the time's hits did. A time that is not over may
+    /// never be empty.
+    Period {
+        /// From this time on.
+        from: OffsetDateTime,
+        /// Before this time.
+        to: OffsetDateTime,
+    },
 }
 
 /// What was deleted.
@@ -42,20 +51,30 @@ pub struct Deleted {
 }
 
 impl Target {
-    /// The condition that its rows of hits and opens meet, `$1` and `$2` being [`Target::values`].
+    /// The condition that its rows of hits meet, `$1` and `$2` being [`Target::values`]; but for a time, opens meet it too.
     fn condition(self) -> &'static str {
         match self {
             Target::Recipient(_) => "recipient = $1 AND $2::uuid IS NOT NULL",
             Target::Pair { .. } => "recipient = $1 AND message = $2",
             Target::Message(_) => "message = $2 AND $1::uuid IS NOT NULL",
+            Target::Period { .. } => "at >= $1 AND at < $2",
         }
     }
 
-    fn values(self) -> [Uuid; 2] {
+    fn values(&self) -> [&(dyn ToSql + Sync); 2] {
         match self {
             Target::Recipient(recipient) => [recipient, recipient],
             Target::Pair { message, recipient } => [recipient, message],
             Target::Message(message) => [message, message],
+            Target::Period { from, to } => [from, to],
+        }
+    }
+
+    fn has_nil(self) -> bool {
+        match self {
+            Target::Recipient(id) | Target::Message(id) => id.is_nil(),
+            Target::Pair { message, recipient } => message.is_nil() || recipient.is_nil(),
+            Target::Period { .. } => false,
         }
     }
 }
@@ -79,6 +98,19 @@ const TOUCH: &str = concat!(
     " GROUP BY message, recipient ORDER BY message, recipient) AS t",
     with_open!(),
     "WHERE true",
+);
+
+/// The same where not everything of a pair is to go: of a frozen one nothing is.
+const TOUCH_IN_PERIOD: &str = concat!(
+    touch!(),
+    "o.hits <= t.here FROM ( \
+       SELECT message, recipient, count(*) AS here FROM work_hits WHERE message <> ",
+    nil!(),
+    " AND recipient <> ",
+    nil!(),
+    " GROUP BY message, recipient ORDER BY message, recipient) AS t",
+    with_open!(),
+    "WHERE o.first_at >= s.retained_from",
 );
 
 /// Opens whose hits are gone already: those that are frozen go, others are computed again.
@@ -125,7 +157,19 @@ impl Changes {
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
     pub async fn delete_hits(&mut self, target: Target) -> Result<Deleted, ChangeError> {
-        if target.values().contains(&Uuid::nil()) {
+        self.delete_hits_telling(target, |_| {}).await
+    }
+
+    /// The same, and tells after each chunk how much is deleted.
+    ///
+    /// # Errors
+    /// As [`Changes::delete_hits`].
+    pub async fn delete_hits_telling(
+        &mut self,
+        target: Target,
+        tell: impl Fn(Deleted) + Sync,
+    ) -> Result<Deleted, ChangeError> {
+        if target.has_nil() {
             return Err(ChangeError::Nil);
         }
         let mut deleted = Deleted::default();
@@ -135,10 +179,11 @@ impl Changes {
             self.tally.commit().await?;
             let mut found = 0;
             for day in self.days_of(target).await? {
-                found += self.delete_of_day(&day, target, &mut deleted).await?;
+                found += self.delete_of_day(&day, target, &mut deleted, &tell).await?;
             }
             let (left, gone) = self.delete_leftovers(target).await?;
             deleted.opens += gone;
+            tell(deleted);
             if found == 0 && left == 0 {
                 return Ok(deleted);
             }
@@ -148,10 +193,10 @@ impl Changes {
     /// The partitions that may hold hits of it.
     async fn days_of(&self, target: Target) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
-        let [recipient, message] = target.values();
         let span = match target {
+            Target::Period { from, to } => return Ok(partitions::within_times(client, from, to).await?),
             Target::Recipient(_) => return Ok(partitions::since(client, None).await?),
-            Target::Pair { .. } => {
+            Target::Pair { message, recipient } => {
                 let span = "SELECT first_at, last_at FROM opens WHERE message = $1 AND recipient = $2";
                 within(
                     tally::STATEMENT_TIMEOUT,
@@ -160,7 +205,7 @@ impl Changes {
                 )
                 .await?
             }
-            Target::Message(_) => {
+            Target::Message(message) => {
                 let span = "SELECT first_at, last_at FROM messages WHERE id = $1";
                 within(tally::STATEMENT_TIMEOUT, "looking for the message", client.query_opt(span, &[&message])).await?
             }
@@ -177,16 +222,17 @@ impl Changes {
         day: &Partition,
         target: Target,
         deleted: &mut Deleted,
+        tell: &(impl Fn(Deleted) + Sync),
     ) -> Result<u64, ChangeError> {
         let find = format!(
             "SELECT ctid::text FROM {} WHERE ctid > $3::text::tid AND {} ORDER BY ctid LIMIT $4",
             day.name,
             target.condition()
         );
-        let [recipient, message] = target.values();
+        let [first, second] = target.values();
         let (mut found, mut last) = (0, "(0,0)".to_owned());
         loop {
-            let values: [&(dyn ToSql + Sync); 4] = [&recipient, &message, &last, &self.rows_max];
+            let values: [&(dyn ToSql + Sync); 4] = [first, second, &last, &self.rows_max];
             let rows = self.search(&find, &values).await?;
             let tids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
             let Some(end) = tids.last() else { return Ok(found) };
@@ -195,6 +241,7 @@ impl Changes {
             let gone = self.delete_chunk(day, target, &tids).await?;
             deleted.hits += gone.hits;
             deleted.opens += gone.opens;
+            tell(*deleted);
             if gone.hits == 0 {
                 tokio::time::sleep(PENDING_PAUSE).await;
             }
@@ -214,12 +261,13 @@ impl Changes {
             day.name,
             target.condition()
         );
-        let [recipient, message] = target.values();
-        let hits = self.tally.execute("deleting hits", &delete, &[&recipient, &message, &tids]).await?;
+        let [first, second] = target.values();
+        let hits = self.tally.execute("deleting hits", &delete, &[first, second, &tids]).await?;
         let mut opens = 0;
         if hits > 0 {
+            let touch = if matches!(target, Target::Period { .. }) { TOUCH_IN_PERIOD } else { TOUCH };
             self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
-            let touched = self.tally.execute("looking for opens", TOUCH, &[]).await?;
+            let touched = self.tally.execute("looking for opens", touch, &[]).await?;
             self.settle(touched).await?;
             self.tally.execute("looking for the first and last hit", EDGES, &[]).await?;
             opens = self.opens_gone().await?;
@@ -237,9 +285,13 @@ impl Changes {
     /// Deletes opens whose hits went before: with their partition, or by somebody's hand. Returns how many opens were there,
     /// and how many of them are gone.
     async fn delete_leftovers(&mut self, target: Target) -> Result<(u64, u64), ChangeError> {
+        if matches!(target, Target::Period { .. }) {
+            // An open lies in no one time: it goes with its last hit.
+            return Ok((0, 0));
+        }
         let find = format!("SELECT message, recipient FROM opens WHERE {} LIMIT $3", target.condition());
-        let [recipient, message] = target.values();
-        let rows = self.search(&find, &[&recipient, &message, &self.rows_max]).await?;
+        let [first, second] = target.values();
+        let rows = self.search(&find, &[first, second, &self.rows_max]).await?;
         if rows.is_empty() {
             return Ok((0, 0));
         }

@@ -1,0 +1,141 @@
+//! Deletions that run in this process.
+//!
+//! Guarantees: one at a time; each has an entry in the audit before it begins, and one when it ends. At the drain it ends at once, between
+//! two chunks or with one rolled back, and nobody waits for it. Gives up: going on after a restart. A receipt without an end says so, and
+//! the same deletion can be begun again, which is right however far the first one came.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio_postgres::Client;
+
+use crate::db::change::{Changes, Deleted, Target};
+use crate::db::{Database, DbError, QUERY_TIMEOUT, deletions, within};
+
+/// How often the end is tried to be written down.
+const END_TRIES: u32 = 30;
+
+/// Wait between two tries.
+const END_PAUSE: Duration = Duration::from_secs(2);
+
+/// Those of this process.
+pub struct Deletions {
+    db: Database,
+    place: Arc<Semaphore>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    job: i64,
+    progress: Arc<Progress>,
+    task: AbortHandle,
+}
+
+#[derive(Default)]
+struct Progress {
+    hits: AtomicU64,
+    opens: AtomicU64,
+}
+
+impl Progress {
+    fn tell(&self, deleted: Deleted) {
+        self.hits.store(deleted.hits, Ordering::Relaxed);
+        self.opens.store(deleted.opens, Ordering::Relaxed);
+    }
+
+    fn told(&self) -> Deleted {
+        Deleted { hits: self.hits.load(Ordering::Relaxed), opens: self.opens.load(Ordering::Relaxed) }
+    }
+}
+
+impl Deletions {
+    /// None runs yet.
+    #[must_use]
+    pub fn new(db: Database) -> Deletions {
+        Deletions { db, place: Arc::new(Semaphore::new(1)), running: Mutex::default() }
+    }
+
+    /// Begins one and returns its number; nothing where another runs. `subject` says in words what goes.
+    ///
+    /// # Errors
+    /// As the database says; then nothing was begun.
+    pub async fn begin(
+        &self,
+        client: &Client,
+        actor: &str,
+        target: Target,
+        subject: &str,
+    ) -> Result<Option<i64>, DbError> {
+        let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return Ok(None) };
+        let beginning = deletions::begin(client, actor, subject);
+        let job = within(QUERY_TIMEOUT, "writing a deletion down", beginning).await?;
+        let progress = Arc::<Progress>::default();
+        let (db, told) = (self.db.clone(), Arc::clone(&progress));
+        let task = tokio::spawn(async move {
+            run(&db, job, target, &told).await;
+            drop(place);
+        });
+        let task = task.abort_handle();
+        // The drain may have come in between; it closed the place.
+        if self.place.is_closed() {
+            task.abort();
+        }
+        *self.lock() = Some(Running { job, progress, task });
+        Ok(Some(job))
+    }
+
+    /// What a deletion has deleted so far, while it runs here.
+    #[must_use]
+    pub fn progress(&self, job: i64) -> Option<Deleted> {
+        let running = self.lock();
+        running
+            .as_ref()
+            .filter(|running| running.job == job && !running.task.is_finished())
+            .map(|one| one.progress.told())
+    }
+
+    /// Ends what runs, and lets none begin.
+    pub fn end(&self) {
+        self.place.close();
+        if let Some(running) = self.lock().take()
+            && !running.task.is_finished()
+        {
+            running.task.abort();
+            tracing::warn!(job = running.job, "a deletion is interrupted; begin it again after the start");
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
+    let deleting =
+        async { Changes::open(db).await?.delete_hits_telling(target, |deleted| progress.tell(deleted)).await };
+    let is_done = match deleting.await {
+        Ok(deleted) => {
+            tracing::info!(job, hits = deleted.hits, opens = deleted.opens, "hits were deleted");
+            true
+        }
+        Err(error) => {
+            tracing::error!(job, %error, "a deletion failed; what was deleted until then is gone, and it can be begun again");
+            false
+        }
+    };
+    for _ in 0..END_TRIES {
+        match write_end(db, job, progress.told(), is_done).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(job, error = error.for_log(), "the receipt of a deletion is not written yet"),
+        }
+        tokio::time::sleep(END_PAUSE).await;
+    }
+}
+
+async fn write_end(db: &Database, job: i64, deleted: Deleted, is_done: bool) -> Result<(), DbError> {
+    let session = db.connect("pixeld deletion").await?;
+    within(QUERY_TIMEOUT, "writing a receipt", deletions::end(&session.client, job, deleted, is_done)).await
+}

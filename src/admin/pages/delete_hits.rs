@@ -1,0 +1,309 @@
+//! Deleting hits: what would go, and the receipt of what went.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use tokio_postgres::Client;
+
+use super::hits::{Filter, ROWS_MAX, query_of};
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::{Asked, Fields};
+use crate::admin::refusal::Refusal;
+use crate::admin::view::zone::exact;
+use crate::admin::view::{Column, Frame, Tone, Zone, counted, notice, number, table, time as time_of};
+use crate::db::change::{Deleted, Target};
+use crate::db::deletions::{self, Receipt};
+use crate::db::log;
+
+/// Deletions that are listed.
+const RECEIPTS: i64 = 20;
+
+/// `GET /hits/delete`: shows what would go, and asks.
+///
+/// # Errors
+/// As the database says.
+pub async fn ask(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let client = admin.client().await?;
+    let receipts = deletions::latest(&client, RECEIPTS).await?;
+    let (status, said) = match wanted(&client, &asked.query, asked.zone).await? {
+        Ok((filter, target)) => (StatusCode::OK, question(&client, asked, &filter, target).await?),
+        Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, notice(Tone::Warning, html! { p { (wrong) } })),
+    };
+    drop(client);
+    let content = html! { (said) (receipt_table(admin, &receipts, asked.zone)) };
+    Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
+}
+
+/// `POST /hits/delete`: begins.
+///
+/// # Errors
+/// As the database says.
+pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let client = admin.client().await?;
+    // The times are meant as the page showed them.
+    let zone = Zone::named(asked.form.get("zone")).unwrap_or(asked.zone);
+    let (status, wrong) = match wanted(&client, &asked.form, zone).await? {
+        Ok((_, target)) => match admin.deletions.begin(&client, asked.actor(), target, &subject(target)).await? {
+            Some(job) => return Ok(answer::go_to(&format!("/jobs/{job}"))),
+            None => (
+                StatusCode::CONFLICT,
+                "Another deletion is running. Wait until it has ended, and try again.".to_owned(),
+            ),
+        },
+        Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
+    };
+    let receipts = deletions::latest(&client, RECEIPTS).await?;
+    drop(client);
+    let content = html! {
+        (notice(Tone::Bad, html! { p { (wrong) " Nothing was deleted." } }))
+        (receipt_table(admin, &receipts, asked.zone))
+    };
+    Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
+}
+
+/// `GET /jobs/{job}`: how far a deletion is, or its receipt.
+///
+/// # Errors
+/// As the database says, or where there is none of this number.
+pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let job: i64 = asked.parameter("job").parse().map_err(|_| Refusal::NotFound)?;
+    // Asked before the audit, so that one that ends meanwhile is not taken for interrupted.
+    let progress = admin.deletions.progress(job);
+    let found = deletions::find(&*admin.client().await?, job).await?.ok_or(Refusal::NotFound)?;
+    let state = State::of(&found, progress);
+    let content = html! {
+        (state.notice(&found))
+        dl.facts {
+            dt { "What" } dd { "All hits of " (found.subject) }
+            dt { "Who" } dd { (found.actor) }
+            dt { "Began" } dd { (time_of(found.began_at, asked.zone)) }
+            @if let Some(end) = found.end { dt { "Ended" } dd { (time_of(end.at, asked.zone)) } }
+            dt { "Deleted" } dd { (state.deleted_words()) }
+        }
+        p { a href="/hits/delete" { "All deletions" } " · " a href="/hits" { "Hits" } }
+    };
+    Ok(answer::page(StatusCode::OK, frame(asked, &format!("Deletion {job}")).page(content)))
+}
+
+enum State {
+    Running(Deleted),
+    Done(Deleted),
+    Failed(Deleted),
+    Interrupted,
+}
+
+impl State {
+    fn of(receipt: &Receipt, progress: Option<Deleted>) -> State {
+        match (receipt.end, progress) {
+            (Some(end), _) if end.is_done => State::Done(end.deleted),
+            (Some(end), _) => State::Failed(end.deleted),
+            (None, Some(deleted)) => State::Running(deleted),
+            (None, None) => State::Interrupted,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            State::Running(_) => "running",
+            State::Done(_) => "finished",
+            State::Failed(_) => "failed",
+            State::Interrupted => "interrupted",
+        }
+    }
+
+    fn deleted_words(&self) -> String {
+        match self {
+            State::Running(deleted) => format!("{} so far", words(*deleted)),
+            State::Done(deleted) | State::Failed(deleted) => words(*deleted),
+            State::Interrupted => "not known".to_owned(),
+        }
+    }
+
+    fn notice(&self, receipt: &Receipt) -> Markup {
+        let job = receipt.job;
+        match self {
+            State::Running(_) => notice(
+                Tone::Warning,
+                html! {
+                    p { strong { "It is running. " } a href={ "/jobs/" (job) } { "Look again" } " to see how far it is; you may leave this page." }
+                },
+            ),
+            State::Done(_) => notice(
+                Tone::Good,
+                html! { p { strong { "It is finished. " } "Opens and counts are what the remaining hits say." } },
+            ),
+            State::Failed(_) => notice(
+                Tone::Bad,
+                html! {
+                    p { strong { "It failed before it was done. " } "The log says why. What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
+                },
+            ),
+            State::Interrupted => notice(
+                Tone::Bad,
+                html! {
+                    p { strong { "It was interrupted, " } "since pixeld was stopped or started again before it was done, unless another pixeld on this database is still at it. "
+                        "What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
+                },
+            ),
+        }
+    }
+}
+
+fn words(deleted: Deleted) -> String {
+    format!("{} and {}", counted(deleted.hits as i64, "hit"), counted(deleted.opens as i64, "open"))
+}
+
+fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
+    Frame { title, path: "/hits", user: asked.user.as_ref(), zone: asked.zone }
+}
+
+/// What is to be deleted, or why it cannot be.
+async fn wanted(client: &Client, fields: &Fields, zone: Zone) -> Result<Result<(Filter, Target), String>, Refusal> {
+    let filter = match Filter::read(client, fields, zone).await? {
+        Ok(filter) => filter,
+        Err(wrong) => return Ok(Err(wrong)),
+    };
+    let target = target_of(&filter, OffsetDateTime::now_utc());
+    Ok(target.map(|target| (filter, target)).map_err(ToOwned::to_owned))
+}
+
+fn target_of(filter: &Filter, now: OffsetDateTime) -> Result<Target, &'static str> {
+    let is_nil = [filter.message, filter.recipient].into_iter().flatten().any(|id| id.is_nil());
+    match *filter {
+        Filter { image: Some(_), .. } => Err("Hits are deleted by message, recipient or time, not by image."),
+        _ if is_nil => Err("The nil UUID means that there is none; such hits can be deleted by time."),
+        Filter { message, recipient, from: None, to: None, .. } => match (message, recipient) {
+            (Some(message), Some(recipient)) => Ok(Target::Pair { message, recipient }),
+            (Some(message), None) => Ok(Target::Message(message)),
+            (None, Some(recipient)) => Ok(Target::Recipient(recipient)),
+            (None, None) => Err(
+                "Look for the hits of a message, a recipient or a time first; the page Hits then offers to delete them.",
+            ),
+        },
+        Filter { message: None, recipient: None, from: Some(from), to: Some(to), .. } => {
+            // What is not over yet would never be empty.
+            let to = to.min(now);
+            if from < to { Ok(Target::Period { from, to }) } else { Err("This time has not come yet.") }
+        }
+        Filter { message: None, recipient: None, .. } => Err("A time to delete needs both its beginning and its end."),
+        _ => Err("Delete either by message and recipient, or by time; not by both at once."),
+    }
+}
+
+/// What goes, in words for the audit, which names no recipient.
+fn subject(target: Target) -> String {
+    match target {
+        Target::Recipient(_) => "one recipient".to_owned(),
+        Target::Pair { message, .. } => format!("one recipient, of message {message}"),
+        Target::Message(message) => format!("message {message}"),
+        Target::Period { from, to } => format!("the time from {} to {}", exact(from), exact(to)),
+    }
+}
+
+async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Target) -> Result<Markup, Refusal> {
+    let count = log::count_to_delete(client, target, ROWS_MAX).await?;
+    let count = if count > ROWS_MAX { format!("more than {} hits", number(ROWS_MAX)) } else { counted(count, "hit") };
+    let name = match filter.message {
+        Some(id) => log::message_name(client, id).await?,
+        None => String::new(),
+    };
+    let hidden = [
+        ("message", filter.message.map(|id| id.to_string())),
+        ("recipient", filter.recipient.map(|id| id.to_string())),
+        ("from", filter.from.map(|_| asked.query.get("from").trim().to_owned())),
+        ("to", filter.to.map(|_| asked.query.get("to").trim().to_owned())),
+        ("zone", Some(asked.zone.name().to_owned())),
+    ];
+    Ok(html! {
+        section.panel {
+            h2 { "This would go" }
+            p {
+                "All hits "
+                @match target {
+                    Target::Recipient(recipient) => { "of the recipient " span.id { (recipient) } },
+                    Target::Message(message) => { "of the message " (name) " " span.id { (message) } },
+                    Target::Pair { message, recipient } => {
+                        "of the recipient " span.id { (recipient) } " in the message " (name) " " span.id { (message) }
+                    },
+                    Target::Period { from, to } => { "from " (time_of(from, asked.zone)) " to before " (time_of(to, asked.zone)) },
+                }
+                ": " strong { (count) } " as counted now, and what is loaded of them meanwhile; with them the opens that they made. "
+                "They cannot be brought back."
+            }
+            @if matches!(target, Target::Recipient(_)) {
+                p.muted { "Hits of this recipient that name no message are not counted here, and go as well." }
+            }
+            @if matches!(target, Target::Period { .. }) {
+                p.muted { "Opens that began before the time that hits are kept for stay as they are." }
+            }
+            form method="post" action="/hits/delete" {
+                @for (name, value) in &hidden {
+                    @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
+                }
+                button type="submit" { "Delete them" }
+                " " a href={ "/hits?" (query_of(&asked.query, &[])) } { "Leave them" }
+            }
+        }
+    })
+}
+
+fn receipt_table(admin: &Admin, receipts: &[Receipt], zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Deletion"),
+        Column::words("Began"),
+        Column::words("Who"),
+        Column::words("All hits of"),
+        Column::words("State"),
+        Column::words("Deleted"),
+    ];
+    let rows = receipts.iter().map(|receipt| {
+        let state = State::of(receipt, admin.deletions.progress(receipt.job));
+        html! {
+            th scope="row" { a href={ "/jobs/" (receipt.job) } { (receipt.job) } }
+            td { (time_of(receipt.began_at, zone)) }
+            td { (receipt.actor) }
+            td { (receipt.subject) }
+            td { (state.word()) }
+            td { (state.deleted_words()) }
+        }
+    });
+    html! {
+        h2 { "Deletions" }
+        @if receipts.is_empty() { p { "None was made yet." } } @else { (table("The last deletions, newest first", &columns, rows)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_deleted_whole_is_a_target() {
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        let (from, now, later) =
+            (datetime!(2026-05-01 0:00 UTC), datetime!(2026-05-02 0:00 UTC), datetime!(2026-05-03 0:00 UTC));
+        let target = |filter: Filter| target_of(&filter, now);
+        let none = Filter::default();
+        assert_eq!(target(Filter { message: Some(a), ..none }), Ok(Target::Message(a)));
+        assert_eq!(target(Filter { recipient: Some(b), ..none }), Ok(Target::Recipient(b)));
+        let pair = Ok(Target::Pair { message: a, recipient: b });
+        assert_eq!(target(Filter { message: Some(a), recipient: Some(b), ..none }), pair);
+        let period = Filter { from: Some(from), to: Some(later), ..none };
+        assert_eq!(target(period), Ok(Target::Period { from, to: now }), "the future is left out");
+        for wrong in [
+            none,
+            Filter { image: Some(a), message: Some(a), ..none },
+            Filter { message: Some(a), ..period },
+            Filter { from: Some(from), ..none },
+            Filter { from: Some(later), to: Some(later + time::Duration::DAY), ..none },
+            Filter { recipient: Some(Uuid::nil()), ..none },
+        ] {
+            assert!(target(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(!subject(Target::Pair { message: a, recipient: b }).contains(&b.to_string()));
+    }
+}

@@ -1,0 +1,296 @@
+//! The log of hits: newest first, of a message, a recipient, an image or a time, so many rows a look.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::{Asked, Fields};
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{Column, Frame, Tone, Zone, counted, empty, field, notice, number, table, time as time_of};
+use crate::db::installation;
+use crate::db::log::{self, Hit, Look, Place, Wanted};
+use crate::db::users::Role;
+use crate::link::key::{Key, KeyError, Namespace};
+
+/// Rows that one look reads.
+pub const ROWS_MAX: i64 = 20_000;
+
+/// Hits that one page shows.
+pub const FOUND_MAX: i64 = 100;
+
+/// Which hits are meant, as a form or a link says it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filter {
+    pub message: Option<Uuid>,
+    pub recipient: Option<Uuid>,
+    pub image: Option<Uuid>,
+    pub from: Option<OffsetDateTime>,
+    pub to: Option<OffsetDateTime>,
+}
+
+/// The fields that say it.
+pub(super) const FIELDS: [&str; 5] = ["message", "recipient", "image", "from", "to"];
+
+impl Filter {
+    /// Reads the fields, or says what is wrong with them.
+    pub(super) async fn read(client: &Client, fields: &Fields, zone: Zone) -> Result<Result<Filter, String>, Refusal> {
+        let mut namespace = None;
+        if ["message", "recipient"].iter().any(|name| matches!(Key::typed(fields.get(name).trim()), Ok(Key::Text(_)))) {
+            namespace = Some(installation::namespace(client).await?);
+        }
+        Ok(Filter::typed(fields, zone, namespace))
+    }
+
+    fn typed(fields: &Fields, zone: Zone, namespace: Option<Namespace>) -> Result<Filter, String> {
+        let id = |name: &str, what: &str| match (Key::typed(fields.get(name).trim()), namespace) {
+            _ if fields.get(name).trim().is_empty() => Ok(None),
+            (Ok(Key::Id(id)), _) => Ok(Some(id)),
+            (Ok(key), Some(namespace)) => Ok(Some(namespace.id_of(&key))),
+            (Ok(_), None) | (Err(KeyError::Length), _) => Err(format!("The {what} is no id, and too long for a key.")),
+            (Err(KeyError::Unmerged), _) => {
+                Err(format!("The {what} is a merge tag that was not replaced; nothing is recorded of those."))
+            }
+        };
+        let image = match fields.get("image").trim() {
+            "" => None,
+            text => {
+                Some(crate::link::parse_uuid(text.as_bytes()).ok_or("The image is no id; the page Images has them.")?)
+            }
+        };
+        let time = |name: &str| match fields.get(name).trim() {
+            "" => Ok(None),
+            text => zone.typed(text).map(Some).ok_or(format!("The time {text} is not like 2026-05-04T14:30.")),
+        };
+        let filter = Filter {
+            message: id("message", "message")?,
+            recipient: id("recipient", "recipient")?,
+            image,
+            from: time("from")?,
+            to: time("to")?,
+        };
+        match (filter.from, filter.to) {
+            (Some(from), Some(to)) if from >= to => Err("The time window ends before it begins.".to_owned()),
+            _ => Ok(filter),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.message.is_none()
+            && self.recipient.is_none()
+            && self.image.is_none()
+            && self.from.is_none()
+            && self.to.is_none()
+    }
+}
+
+/// The same fields as a query, with more behind them.
+pub(super) fn query_of(fields: &Fields, more: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for name in FIELDS {
+        let value = fields.get(name).trim();
+        if !value.is_empty() {
+            query.append_pair(name, value);
+        }
+    }
+    for (name, value) in more {
+        query.append_pair(name, value);
+    }
+    query.finish()
+}
+
+/// `GET /hits`.
+///
+/// # Errors
+/// As the database says; a place to go on from that is none of ours.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let behind = match asked.query.get("behind") {
+        "" => None,
+        text => Some(place(text).ok_or(Refusal::NotFound)?),
+    };
+    let client = admin.client().await?;
+    let (status, found) = match Filter::read(&client, &asked.query, asked.zone).await? {
+        Ok(filter) => {
+            let Filter { message, recipient, image, from, to } = filter;
+            let wanted =
+                Wanted { message, recipient, image, from, to, behind, rows_max: ROWS_MAX, found_max: FOUND_MAX };
+            let look = log::look(&client, &wanted).await?;
+            (StatusCode::OK, listed(asked, &filter, &look, behind.is_some()))
+        }
+        Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, notice(Tone::Bad, html! { p { (wrong) } })),
+    };
+    drop(client);
+    let content = html! { (form(asked)) (found) };
+    let frame = Frame { title: "Hits", path: "/hits", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(status, frame.page(content)))
+}
+
+fn form(asked: &Asked) -> Markup {
+    let typed = |name: &str| asked.query.get(name).to_owned();
+    html! {
+        form.panel method="get" action="/hits" {
+            div.row {
+                (field("Message", "message", Some("Its id, or your own key."), html! {
+                    input #message name="message" value=(typed("message")) maxlength="128" autocomplete="off" spellcheck="false"
+                        aria-describedby="message-hint";
+                }))
+                (field("Recipient", "recipient", Some("Their id, or your own key."), html! {
+                    input #recipient name="recipient" value=(typed("recipient")) maxlength="128" autocomplete="off" spellcheck="false"
+                        aria-describedby="recipient-hint";
+                }))
+                (field("Image", "image", Some("Its id."), html! {
+                    input #image name="image" value=(typed("image")) maxlength="36" autocomplete="off" spellcheck="false"
+                        aria-describedby="image-hint";
+                }))
+                (field("From", "from", None, html! { input #from name="from" type="datetime-local" value=(typed("from")); }))
+                (field("Before", "to", None, html! { input #to name="to" type="datetime-local" value=(typed("to")); }))
+            }
+            button type="submit" { "Look" }
+            " " a href="/hits" { "All hits" }
+        }
+    }
+}
+
+fn listed(asked: &Asked, filter: &Filter, look: &Look, is_later: bool) -> Markup {
+    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    html! {
+        @if look.hits.is_empty() {
+            (none_found(filter, look, asked.zone, is_later))
+        } @else {
+            (hit_table(&look.hits, asked.zone))
+        }
+        p {
+            @if let Some(read_to) = look.read_to {
+                @if look.hits.is_empty() { (counted(look.read, "hit")) " were looked at, back to " }
+                @else { (counted(look.hits.len() as i64, "hit")) " shown, back to " }
+                (time_of(read_to, asked.zone)) ". "
+            }
+            @if let Some(next) = look.next {
+                a href={ "/hits?" (query_of(&asked.query, &[("behind", &spelled(next))])) } { "Go on with older hits" }
+            } @else if look.read_to.is_some() {
+                "There are no older ones" @if !filter.is_empty() { " of what you asked for" } "."
+            }
+        }
+        @if is_later { p { a href={ "/hits?" (query_of(&asked.query, &[])) } { "Back to the newest" } } }
+        @if is_admin && !filter.is_empty() && filter.image.is_none() {
+            p { a href={ "/hits/delete?" (query_of(&asked.query, &[])) } { "Delete these hits" } }
+        }
+    }
+}
+
+fn none_found(filter: &Filter, look: &Look, zone: Zone, is_later: bool) -> Markup {
+    if let Some(read_to) = look.read_to.filter(|_| look.next.is_some()) {
+        return notice(
+            Tone::Warning,
+            html! {
+                p {
+                    "None of the " (number(look.read)) " hits that were looked at is one of these; the oldest of them is of "
+                    (time_of(read_to, zone)) ". A look ends after so many, to stay quick."
+                }
+            },
+        );
+    }
+    if filter.is_empty() && !is_later {
+        return empty(
+            "No hit was recorded yet",
+            html! {
+                p { "Open a pixel's link in a browser, and look here again after a second. If it does not show up, " a href="/not-recorded" { "Not recorded" } " says why." }
+            },
+        );
+    }
+    empty(
+        "No such hits",
+        html! {
+            p { "Check the id or key, or take a wider window of time. A fetch that made no hit stands, with its reason, under " a href="/not-recorded" { "Not recorded" } "." }
+        },
+    )
+}
+
+fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Time"),
+        Column::words("Image"),
+        Column::words("Message"),
+        Column::words("Recipient"),
+        Column::words("What fetched it"),
+        Column::words("Mail client"),
+        Column::words("Network"),
+        Column::words("Address"),
+        Column::words("User agent"),
+    ];
+    let rows = hits.iter().map(|hit| {
+        html! {
+            td { (time_of(hit.place.at, zone)) }
+            td { (linked("/images/", hit.image.0, &hit.image.1)) }
+            td { (linked("/messages/", hit.message.0, &hit.message.1)) }
+            td { (linked("/recipients/", hit.recipient, "")) }
+            td {
+                (hit.class)
+                div.muted title=(hit.rule.0) { (if hit.rule.1.is_empty() { &hit.rule.0 } else { &hit.rule.1 }) }
+            }
+            td { (hit.client) }
+            td { (hit.network) }
+            td { @if let Some(address) = hit.address { (address) } @else { span.muted { "not kept" } } }
+            td { (hit.user_agent) }
+        }
+    });
+    table("Hits, newest first", &columns, rows)
+}
+
+/// An id as a link to its page, under its name where it has one.
+fn linked(front: &str, id: Uuid, name: &str) -> Markup {
+    if id.is_nil() {
+        return html! { span.muted { "none" } };
+    }
+    html! { a href={ (front) (id) } title=(id) { @if name.is_empty() { span.id { (id) } } @else { (name) } } }
+}
+
+/// A place, as links carry it.
+fn spelled(place: Place) -> String {
+    format!("{}.{}.{}", place.at.unix_timestamp_nanos() / 1000, place.spool, place.seq)
+}
+
+fn place(text: &str) -> Option<Place> {
+    let mut parts = text.split('.');
+    let at_us: i64 = parts.next()?.parse().ok()?;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).ok()?;
+    let (spool, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(Place { at, spool, seq })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_was_spelled_and_nothing_else_is_one() {
+        let at = OffsetDateTime::from_unix_timestamp_nanos(1_777_000_000_123_456_000).unwrap();
+        let behind = Place { at, spool: 3, seq: i64::MAX };
+        assert_eq!(place(&spelled(behind)), Some(behind));
+        for wrong in ["", "1", "1.2", "1.2.3.4", "x.2.3", "1.2.99999999999999999999", "9223372036854775807.1.1"] {
+            assert_eq!(place(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_was_typed_is_read_or_refused_with_words() {
+        let namespace = Some(Namespace(Uuid::from_u128(1)));
+        let typed = |text: &str| Filter::typed(&Fields::parse(text.as_bytes()), Zone::UTC, namespace);
+        assert!(typed("message=&from=").unwrap().is_empty());
+        let id = Uuid::from_u128(7);
+        assert_eq!(typed(&format!("recipient= {id} ")).unwrap().recipient, Some(id));
+        assert_eq!(typed("message=May").unwrap().message, Some(Uuid::new_v5(&Uuid::from_u128(1), b"May")));
+        for (text, part) in [
+            ("message=*|ID|*", "merge tag"),
+            ("image=logo", "no id"),
+            ("from=yesterday", "2026-05-04T14:30"),
+            ("from=2026-05-04T14:30&to=2026-05-04T14:30", "ends before"),
+        ] {
+            assert!(typed(text).unwrap_err().contains(part), "{text}");
+        }
+        assert!(typed(&format!("message={}", "x".repeat(129))).unwrap_err().contains("too long"));
+    }
+}

@@ -1,0 +1,246 @@
+//! Why nothing is recorded: the last requests that made no hit, what was dropped behind the edge, and what a link would record.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{
+    Column, Frame, Tone, Zone, command, counted, empty, field, nothing, notice, number_cell, table, time as time_of,
+};
+use crate::db::images::{self, ImageRow};
+use crate::db::{installation, log, suppressions};
+use crate::link::key::Key;
+use crate::link::pasted::{Pasted, pasted};
+use crate::link::route::{Ids, Route, route};
+use crate::link::token;
+use crate::metrics::DropReason;
+use crate::unrecorded::{NOTES_MAX, Note, Reason};
+
+/// Characters of a link that are looked at; no mail program lets a longer one through.
+const LINK_CHARS_MAX: usize = 2000;
+
+/// `GET /not-recorded`.
+///
+/// # Errors
+/// As the database says, where it is needed to say what a link records.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let link: String = asked.query.get("link").chars().take(LINK_CHARS_MAX).collect();
+    let said = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
+    let notes = admin.unrecorded.latest();
+    let unlisted = admin.unrecorded.unlisted();
+    let content = html! {
+        h2 #link-heading { "Paste a link: what would it record?" }
+        form.panel method="get" action="/not-recorded" aria-labelledby="link-heading" {
+            (field("Link", "link", Some("The whole link as it stands in the email, its path, or its <img> tag. Nothing is recorded by asking here."), html! {
+                input #link name="link" value=(link) maxlength=(LINK_CHARS_MAX) autocomplete="off" spellcheck="false" required
+                    aria-describedby="link-hint";
+            }))
+            button type="submit" { "Tell me" }
+        }
+        (said)
+        h2 { "The last requests that made no hit" }
+        @if notes.is_empty() {
+            (empty("All requests so far made hits", html! {
+                p { "Or none came at all. To test, ask for a pixel from where your readers are, and look whether it shows up here or under " a href="/hits" { "Hits" } ":" }
+                (command(&format!("curl -i {}/image/test.gif", admin.links.base_url)))
+                p { "That one names no image, so it must appear here. If it does not, the request does not reach pixeld: look at DNS, the firewall and the proxy before it." }
+            }))
+        } @else {
+            (note_table(&notes, asked.zone))
+            p.muted {
+                "The last " (NOTES_MAX) " since pixeld was started, in memory only"
+                @if unlisted > 0 { "; " (counted(unlisted as i64, "more request")) " came too fast to be listed" } "."
+            }
+        }
+        (drops(admin))
+    };
+    let frame = Frame { title: "Not recorded", path: "/not-recorded", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(StatusCode::OK, frame.page(content)))
+}
+
+fn note_table(notes: &[Note], zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Time"),
+        Column::words("Why, and what to do"),
+        Column::words("Request"),
+        Column::words("Address"),
+        Column::words("User agent"),
+    ];
+    let rows = notes.iter().map(|note| {
+        let [why, todo] = note.reason.sentences();
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(note.at_us) * 1000);
+        html! {
+            td { @if let Ok(at) = at { (time_of(at, zone)) } }
+            td { (why) div.muted { (todo) } }
+            td { code { (note.method) " " (note.path) } }
+            td { @if let Some(address) = note.address { (address) } @else { span.muted { "not kept" } } }
+            td { (note.user_agent) }
+        }
+    });
+    table("The last requests that made no hit, newest first", &columns, rows)
+}
+
+/// What became of accepted hits that are in no table, by reason; nothing where all are.
+fn drops(admin: &Admin) -> Markup {
+    let dropped: Vec<(i64, [&str; 2])> = DropReason::ALL
+        .iter()
+        .map(|&reason| (admin.metrics.dropped(reason) as i64, drop_sentences(reason)))
+        .filter(|&(count, _)| count > 0)
+        .collect();
+    let columns = [Column::numbers("Hits"), Column::words("Why"), Column::words("What to do")];
+    let rows = dropped.iter().map(|(count, [why, todo])| html! { (number_cell(*count)) td { (why) } td { (todo) } });
+    html! {
+        h2 { "Accepted, and dropped later" }
+        @if dropped.is_empty() {
+            p { "None since pixeld was started." }
+        } @else {
+            p.muted { "Counted since pixeld was started; they are not listed one by one." }
+            (table("Hits that were dropped after they were accepted", &columns, rows))
+        }
+    }
+}
+
+fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
+    match reason {
+        DropReason::AddressRate => Reason::AddressRate.sentences(),
+        DropReason::QueueFull => Reason::QueueFull.sentences(),
+        DropReason::SpoolFull => {
+            ["The spool was full.", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."]
+        }
+        DropReason::DiskFull => ["The disk was full.", "Free disk space where PIXELD_DATA_DIR is."],
+        DropReason::DiskError => ["The disk refused them.", "Check the disk; the log has its errors."],
+        DropReason::Suppressed => {
+            ["The recipient opted out.", "Nothing: that is what they asked for; not even this list has their requests."]
+        }
+        DropReason::Throttled => [
+            "The same reader fetched the same pixel again within PIXELD_THROTTLE.",
+            "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
+        ],
+        DropReason::UnknownImage => {
+            ["Their image is not in the database.", "Use the id of an image that is there; the page Images has them."]
+        }
+        DropReason::Expired => [
+            "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
+            "Raise it, or bring PostgreSQL back sooner after an outage.",
+        ],
+        DropReason::Quarantined => {
+            ["PostgreSQL refused them.", "Look in the log at why; their bytes are kept in the folder quarantine."]
+        }
+        DropReason::Damaged => {
+            ["They were damaged on disk.", "Check the disk; their bytes are kept in the folder quarantine."]
+        }
+    }
+}
+
+/// What a link says, as far as it can be read.
+struct Said {
+    image: Option<Uuid>,
+    message: Option<Uuid>,
+    recipient: Option<Uuid>,
+    sent_at_s: u32,
+    /// The number of the key that signed it.
+    signed_by: Option<u8>,
+    /// Why nothing is recorded.
+    reason: Option<Reason>,
+}
+
+async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
+    let Pasted { path, other_host } = pasted(link, &admin.links.base_url);
+    let client = admin.client().await?;
+    let parsed = route(&path, &admin.links.signing_keys);
+    let namespace = match &parsed {
+        Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
+        _ => None,
+    };
+    let id_of = |key: &Key<'_>| namespace.map(|namespace| namespace.id_of(key));
+    let mut said = Said { image: None, message: None, recipient: None, sent_at_s: 0, signed_by: None, reason: None };
+    match &parsed {
+        Route::Pixel { image, ids, sent_at_s, is_signed } => {
+            (said.image, said.sent_at_s) = (Some(*image), *sent_at_s);
+            said.signed_by = is_signed.then(|| path.strip_prefix("/o/").and_then(token::key_id)).flatten();
+            match ids {
+                Ids::Named { message, recipient } => {
+                    (said.message, said.recipient) = (Some(*message), Some(*recipient));
+                }
+                Ids::Keyed { message, recipient } => {
+                    (said.message, said.recipient) = (id_of(message), id_of(recipient));
+                }
+                Ids::Malformed => said.reason = Some(Reason::Malformed),
+                Ids::Unmerged => said.reason = Some(Reason::Unmerged),
+            }
+            if said.reason.is_none() && admin.require_signed && !is_signed {
+                said.reason = Some(Reason::Unsigned);
+            }
+        }
+        Route::NotAnImage => said.reason = Some(Reason::NoImageId),
+        Route::Forged => said.reason = Some(Reason::Forged),
+        Route::Health | Route::NotFound => said.reason = Some(Reason::WrongPath),
+    }
+    let image = match said.image {
+        Some(id) => images::find(&client, id).await?,
+        None => None,
+    };
+    match (&image, said.image) {
+        (None, Some(_)) => said.reason = Some(Reason::UnknownImage),
+        (Some(ImageRow { deleted_at: Some(_), .. }), _) => said.reason = Some(Reason::DeletedImage),
+        _ => {}
+    }
+    let message_name = match said.message.filter(|id| !id.is_nil()) {
+        Some(id) => log::message_name(&client, id).await?,
+        None => String::new(),
+    };
+    let is_out = match said.recipient.filter(|id| !id.is_nil()) {
+        Some(id) => {
+            let hash = installation::privacy_key(&client).await?.hash(id);
+            suppressions::find(&client, hash).await?.is_some_and(|found| found.until_us.is_none())
+        }
+        None => false,
+    };
+    drop(client);
+    let base_url = &admin.links.base_url;
+    Ok(html! {
+        @match said.reason {
+            Some(reason) => { @let [why, todo] = reason.sentences();
+                (notice(Tone::Bad, html! { p { strong { "This link records nothing. " } (why) " " (todo) } })) }
+            None if is_out => { (notice(Tone::Warning, html! { p { strong { "This link records nothing. " } "Its recipient opted out." } })) }
+            None => { (notice(Tone::Good, html! { p { strong { "This link records a hit " } "each time that it is fetched." } })) }
+        }
+        @if let Some(host) = other_host {
+            (notice(Tone::Warning, html! {
+                p { "It goes to " code { (host) } ", and PIXELD_BASE_URL is " code { (base_url) } ". If that host is not this pixeld's, or a proxy's before it, nothing arrives here." }
+            }))
+        }
+        (facts(&said, image.as_ref(), &message_name, zone))
+    })
+}
+
+fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) -> Markup {
+    let Some(image_id) = said.image else { return nothing() };
+    let sent_at = OffsetDateTime::from_unix_timestamp(said.sent_at_s.into());
+    let title = image.map(|image| image.title.as_str()).filter(|title| !title.is_empty());
+    html! {
+        dl.facts {
+            dt { "Image" }
+            dd { a href={ "/images/" (image_id) } { (title.map_or_else(|| image_id.to_string(), ToOwned::to_owned)) } }
+            dt { "Message" } dd { (named("/messages/", said.message, message_name)) }
+            dt { "Recipient" } dd { (named("/recipients/", said.recipient, "")) }
+            dt { "Time of sending" }
+            dd { @if said.sent_at_s == 0 { "the link does not say" } @else if let Ok(at) = sent_at { (time_of(at, zone)) } }
+            dt { "Signature" }
+            dd { @match said.signed_by { Some(id) => { "by key " (id) }, None => { "none" } } }
+        }
+    }
+}
+
+fn named(front: &str, id: Option<Uuid>, name: &str) -> Markup {
+    match id {
+        None => html! { span.muted { "cannot be read" } },
+        Some(id) if id.is_nil() => html! { span.muted { "none" } },
+        Some(id) => html! { a href={ (front) (id) } { @if name.is_empty() { (id) } @else { (name) } } },
+    }
+}

@@ -1,0 +1,220 @@
+//! The log of hits: what was recorded, newest first, looked through a bounded number of rows at a time.
+//!
+//! Guarantees: a look reads at most [`Wanted::rows_max`] rows, by the index on `at`, so that its time does not grow with the number of
+//! hits; looks that go on from each other's [`Place`] show every row once, also where many have the same time. A message's or an
+//! image's hits are looked for only where its counts, or what is not counted yet, say that there can be some.
+//! Gives up: a hit that is loaded late, behind the place that a reader has reached, is seen by who begins anew.
+
+use std::net::IpAddr;
+
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use super::change::Target;
+
+/// Which hits to look for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this message; the nil UUID is "of none".
+    pub message: Option<Uuid>,
+    /// Of this recipient.
+    pub recipient: Option<Uuid>,
+    /// Of this image.
+    pub image: Option<Uuid>,
+    /// From this time on.
+    pub from: Option<OffsetDateTime>,
+    /// Before this time.
+    pub to: Option<OffsetDateTime>,
+    /// Behind this place.
+    pub behind: Option<Place>,
+    /// Rows to read at most.
+    pub rows_max: i64,
+    /// Rows to return at most.
+    pub found_max: i64,
+}
+
+/// A row's place in the log; no two have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its time.
+    pub at: OffsetDateTime,
+    /// Its spool.
+    pub spool: i32,
+    /// Its number there.
+    pub seq: i64,
+}
+
+/// A hit in words.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// Where it stands.
+    pub place: Place,
+    /// The image, and its title, maybe empty.
+    pub image: (Uuid, String),
+    /// The message, nil where absent, and its name, maybe empty.
+    pub message: (Uuid, String),
+    /// The recipient, nil where absent.
+    pub recipient: Uuid,
+    /// The class's name.
+    pub class: String,
+    /// The rule's name, and the sentence that explains it.
+    pub rule: (String, String),
+    /// The mail client's name.
+    pub client: String,
+    /// The provider's network.
+    pub network: String,
+    /// As much of the address as is kept.
+    pub address: Option<IpAddr>,
+    /// What the reader's program calls itself.
+    pub user_agent: String,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// The hits, newest first.
+    pub hits: Vec<Hit>,
+    /// Where the next look goes on; nothing where there is nothing more.
+    pub next: Option<Place>,
+    /// The time of the last row that was read.
+    pub read_to: Option<OffsetDateTime>,
+    /// How many rows were read, those without a wanted hit included.
+    pub read: i64,
+}
+
+/// The times between which hits of a message can be: those that are counted, and those of batches that are not yet.
+const MESSAGE_TIMES: &str = "SELECT least(m.first_at, p.first_at), greatest(m.last_at, p.last_at) \
+     FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p \
+     LEFT JOIN messages AS m ON m.id = $1 AND m.hits > 0";
+
+/// The same of an image.
+const IMAGE_TIMES: &str = "SELECT least(i.first_at, p.first_at), greatest(i.last_at, p.last_at) \
+     FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p, \
+       (SELECT min(hour) AS first_at, max(hour) + interval '1 hour' AS last_at FROM image_hours WHERE image = $1 AND hits > 0) AS i";
+
+/// The rows to read: `$1` to `$5` are the window's first and last time and the place to go on behind. Then the last of them, and those
+/// that are wanted.
+const LOOK: &str = "WITH looked AS MATERIALIZED ( \
+       SELECT * FROM hits WHERE at >= $1 AND at <= $2 AND at <= $3 AND (at, spool, seq) < ($3, $4, $5) \
+       ORDER BY at DESC, spool DESC, seq DESC LIMIT $6), \
+     read AS (SELECT count(*) OVER () AS rows, at, spool, seq FROM looked ORDER BY at, spool, seq LIMIT 1) \
+     SELECT read.rows, read.at, read.spool, read.seq, h.*, coalesce(i.title, ''), coalesce(m.name, ''), \
+       coalesce(c.name, 'class ' || h.class), coalesce(r.name, 'rule ' || h.rule), coalesce(r.sentence, ''), \
+       coalesce(k.name, 'client ' || h.client), coalesce(n.name, 'network ' || h.network), coalesce(u.user_agent, '') \
+     FROM read LEFT JOIN LATERAL ( \
+       SELECT at, spool, seq, image, message, recipient, ip, class, rule, client, network, user_agent FROM looked \
+       WHERE ($7::uuid IS NULL OR message = $7) AND ($8::uuid IS NULL OR recipient = $8) AND ($9::uuid IS NULL OR image = $9) \
+       ORDER BY at DESC, spool DESC, seq DESC LIMIT $10) AS h ON true \
+     LEFT JOIN images i ON i.id = h.image \
+     LEFT JOIN messages m ON m.id = h.message \
+     LEFT JOIN words c ON c.kind = 'class' AND c.number = h.class \
+     LEFT JOIN words r ON r.kind = 'rule' AND r.number = h.rule \
+     LEFT JOIN words k ON k.kind = 'client' AND k.number = h.client \
+     LEFT JOIN words n ON n.kind = 'network' AND n.number = h.network \
+     LEFT JOIN user_agents u ON u.id = h.user_agent \
+     ORDER BY h.at DESC, h.spool DESC, h.seq DESC";
+
+/// Looks once.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, Error> {
+    let Some((from, to)) = window(client, wanted).await? else { return Ok(Look::default()) };
+    // Behind the last place of its time, where there is none to go on from.
+    let behind = wanted.behind.unwrap_or(Place { at: to, spool: i32::MAX, seq: i64::MAX });
+    let values: [&(dyn ToSql + Sync); 10] = [
+        &from,
+        &to,
+        &behind.at,
+        &behind.spool,
+        &behind.seq,
+        &wanted.rows_max,
+        &wanted.message,
+        &wanted.recipient,
+        &wanted.image,
+        &wanted.found_max,
+    ];
+    let rows = client.query(LOOK, &values).await?;
+    let Some(first) = rows.first() else { return Ok(Look::default()) };
+    let read: i64 = first.get(0);
+    let last_read = Place { at: first.get(1), spool: first.get(2), seq: first.get(3) };
+    let hits: Vec<Hit> = rows.iter().filter_map(hit).collect();
+    // Of a full page the rows behind it were read as well, and are to be read again.
+    let is_full = hits.len() as i64 >= wanted.found_max;
+    let last_seen = hits.last().filter(|_| is_full).map_or(last_read, |hit| hit.place);
+    let next = (read >= wanted.rows_max || last_seen != last_read).then_some(last_seen);
+    Ok(Look { hits, next, read_to: Some(last_seen.at), read })
+}
+
+/// What a message is called; empty where it is not known or has no name.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn message_name(client: &Client, id: Uuid) -> Result<String, Error> {
+    let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
+    Ok(row.map(|row| row.get(0)).unwrap_or_default())
+}
+
+/// How many hits a deletion would find, as they are counted; of a time, `most` and one more at most.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Result<i64, Error> {
+    let row = match target {
+        Target::Message(message) => {
+            let count = "SELECT coalesce((SELECT hits FROM messages WHERE id = $1), 0)";
+            client.query_one(count, &[&message]).await?
+        }
+        Target::Pair { message, recipient } => {
+            let count = "SELECT coalesce((SELECT hits FROM opens WHERE message = $1 AND recipient = $2), 0)";
+            client.query_one(count, &[&message, &recipient]).await?
+        }
+        Target::Recipient(recipient) => {
+            let opens = "SELECT hits FROM opens WHERE recipient = $1 LIMIT $2";
+            let count = format!("SELECT coalesce(sum(hits), 0)::bigint FROM ({opens}) AS o");
+            client.query_one(&count, &[&recipient, &(most + 1)]).await?
+        }
+        Target::Period { from, to } => {
+            let hits = "SELECT FROM hits WHERE at >= $1 AND at < $2 LIMIT $3";
+            let count = format!("SELECT count(*) FROM ({hits}) AS h");
+            client.query_one(&count, &[&from, &to, &(most + 1)]).await?
+        }
+    };
+    Ok(row.get(0))
+}
+
+/// The first and the last time to look at; nothing where no hit can be.
+async fn window(client: &Client, wanted: &Wanted) -> Result<Option<(OffsetDateTime, OffsetDateTime)>, Error> {
+    // PostgreSQL's own range is wider; no clock is.
+    let mut from = wanted.from.unwrap_or(time::macros::datetime!(1970-01-01 0:00 UTC));
+    let mut to = match wanted.to {
+        Some(to) => to - time::Duration::microseconds(1),
+        None => time::macros::datetime!(9999-01-01 0:00 UTC),
+    };
+    for (id, times) in [(wanted.message, MESSAGE_TIMES), (wanted.image, IMAGE_TIMES)] {
+        let Some(id) = id.filter(|id| !id.is_nil()) else { continue };
+        let row = client.query_one(times, &[&id]).await?;
+        let (Some(first), Some(last)) = (row.get(0), row.get(1)) else { return Ok(None) };
+        (from, to) = (from.max(first), to.min(last));
+    }
+    Ok((from <= to).then_some((from, to)))
+}
+
+fn hit(row: &Row) -> Option<Hit> {
+    let at: Option<OffsetDateTime> = row.get(4);
+    let text = |column: usize| row.get::<_, String>(column);
+    Some(Hit {
+        place: Place { at: at?, spool: row.get(5), seq: row.get(6) },
+        image: (row.get(7), text(16)),
+        message: (row.get(8), text(17)),
+        recipient: row.get(9),
+        class: text(18),
+        rule: (text(19), text(20)),
+        client: text(21),
+        network: text(22),
+        address: row.get(10),
+        user_agent: text(23),
+    })
+}
