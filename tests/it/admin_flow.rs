@@ -94,19 +94,28 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.open(&format!("{base}{message}/links"));
     take(&browser, "flow-6-links");
 
+    // The log, what made no hit, and what a link would record.
+    browser.open(&format!("{base}/hits"));
+    browser.wait_for("4711");
+    take(&browser, "flow-7-hits");
+    get(app.server.public(), &link[link.find("/t/").unwrap()..].replace("4711", "*%7CUNIQID%7C*")).unwrap();
+    browser.open(&format!("{base}/not-recorded"));
+    browser.wait_for("UNIQID");
+    take(&browser, "flow-8-not-recorded");
+
     // The picture is deleted: old mails get the transparent GIF.
     browser.open(&format!("{base}{image}"));
     browser.click("details.panel summary");
     browser.click("form[action$='/delete'] button");
     browser.wait_for("This image is deleted");
-    take(&browser, "flow-7-image-deleted");
+    take(&browser, "flow-9-image-deleted");
     let path = &link[link.find("/t/").unwrap()..];
     wait_until("the deletion", Duration::from_secs(10), || {
         get(app.server.public(), path).unwrap().header("content-type") == Some("image/gif")
     })
     .unwrap();
     browser.open(&format!("{base}/images"));
-    take(&browser, "flow-8-images");
+    take(&browser, "flow-10-images");
 
     browser.click("form.account button");
     browser.wait_for("You are signed out");

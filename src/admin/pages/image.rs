@@ -214,6 +214,10 @@ fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) ->
     }
 }
 
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
 /// The link that is asked for, or in words why there is none.
 fn url(
     admin: &Admin,
@@ -231,7 +235,6 @@ fn url(
             seconds.ok_or("the time of sending lies before 1970 or after 2106")?
         }
     };
-    let given = |text| (text != "").then_some(text);
     let names = Names {
         image: image.id,
         message: given(message),
