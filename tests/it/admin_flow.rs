@@ -96,7 +96,7 @@ fn from_a_picture_to_who_opened_and_back() {
 
     // The log, what made no hit, and what a link would record.
     browser.open(&format!("{base}/hits"));
-    browser.wait_for("4711");
+    browser.wait_for("1 hit shown");
     take(&browser, "flow-7-hits");
     get(app.server.public(), &link[link.find("/t/").unwrap()..].replace("4711", "*%7CUNIQID%7C*")).unwrap();
     browser.open(&format!("{base}/not-recorded"));
@@ -121,7 +121,9 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.wait_for("You are signed out");
     browser.open(&format!("{base}{message}"));
     assert_eq!(browser.path(), "/sign-in");
-    let complaints = browser.complaints();
+    // Chromium shows a picture on its own with styles of its own, which the picture's policy refuses.
+    let complaints = browser.complaints().into_iter().filter(|complaint| !complaint.starts_with(&link));
+    let complaints: Vec<String> = complaints.collect();
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 

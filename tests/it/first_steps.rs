@@ -45,7 +45,7 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
         }
     };
     let (add_user, open) = (next(" user add "), next("http://127.0.0.1"));
-    let (fetch, row) = (next("curl "), next("psql "));
+    let (fetch, row) = (next("curl -o"), next("psql "));
     let in_shell = |line: &str| {
         let output = Command::new("sh").args(["-c", line]).env_remove("PIXELD_BUILT").output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));

@@ -161,12 +161,12 @@ fn about(message: &Message, zone: Zone) -> Markup {
     html! {
         p.muted {
             span.id { (message.id) } br;
-            @match message.sent_at {
-                Some(at) => { "Sent " (time(at, zone)) }
-                None => "It is not told when it was sent",
+            @match (message.sent_at, message.sent_count) {
+                (Some(at), Some(count)) => { "Sent " (time(at, zone)) " to " (counted(count, "recipient")) ". " }
+                (Some(at), None) => { "Sent " (time(at, zone)) ". " }
+                (None, Some(count)) => { "Sent to " (counted(count, "recipient")) "; when is not told. " }
+                (None, None) => "When it was sent is not told. ",
             }
-            @if let Some(count) = message.sent_count { " to " (counted(count, "recipient")) }
-            ". "
             @if message.hits > 0 {
                 (counted(message.hits, "hit")) ", first " (time_or(message.first_at, zone, "unknown")) ", last "
                 (time_or(message.last_at, zone, "unknown")) ". "
