@@ -78,11 +78,29 @@ pub enum AddError {
     Database(#[from] DbError),
 }
 
-/// Looks at bytes.
+/// Looks at bytes: what they are, and that they are that and nothing else besides.
 ///
 /// # Errors
 /// [`Refusal`], which says what is allowed.
 pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
+    let inspected = inspect_header(bytes)?;
+    let media_type = inspected.media_type;
+    let end = ending::end(media_type, bytes).ok_or(Refusal::Damaged(media_type))?;
+    match ending::beyond(bytes, end) {
+        0 => {}
+        more => return Err(Refusal::Beyond(media_type, more)),
+    }
+    if let Some(mark) = ending::mark(bytes) {
+        return Err(Refusal::Mark(media_type, mark));
+    }
+    Ok(inspected)
+}
+
+/// Looks at the header only: enough for pictures that were served before and are taken over as they are.
+///
+/// # Errors
+/// [`Refusal`], which says what is allowed.
+pub fn inspect_header(bytes: &[u8]) -> Result<Inspected, Refusal> {
     if bytes.is_empty() {
         return Err(Refusal::Empty);
     }
@@ -105,14 +123,6 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     let allowed = 1..=PIXELS_MAX;
     if !allowed.contains(&size.width) || !allowed.contains(&size.height) {
         return Err(Refusal::Pixels(size.width, size.height));
-    }
-    let end = ending::end(media_type, bytes).ok_or(Refusal::Damaged(media_type))?;
-    match ending::beyond(bytes, end) {
-        0 => {}
-        more => return Err(Refusal::Beyond(media_type, more)),
-    }
-    if let Some(mark) = ending::mark(bytes) {
-        return Err(Refusal::Mark(media_type, mark));
     }
     let sha256 = Sha256::digest(bytes).into();
     Ok(Inspected { media_type, width: size.width as i32, height: size.height as i32, sha256 })
@@ -143,13 +153,33 @@ pub async fn add(
     title: Option<&str>,
 ) -> Result<Uuid, AddError> {
     let inspected = inspect(bytes)?;
-    let id = id.unwrap_or_else(Uuid::new_v4);
+    store(client, actor, bytes, id.unwrap_or_else(Uuid::new_v4), title.unwrap_or_default(), &inspected).await
+}
+
+/// Adds an image that another program served under `id`: old emails show it, so it is taken also where it is cut short or has
+/// something behind its end.
+///
+/// # Errors
+/// [`AddError`]; nothing was stored then.
+pub async fn take_over(client: &Client, actor: &str, bytes: &[u8], id: Uuid, title: &str) -> Result<Uuid, AddError> {
+    let inspected = inspect_header(bytes)?;
+    store(client, actor, bytes, id, title, &inspected).await
+}
+
+async fn store(
+    client: &Client,
+    actor: &str,
+    bytes: &[u8],
+    id: Uuid,
+    title: &str,
+    inspected: &Inspected,
+) -> Result<Uuid, AddError> {
     if id.is_nil() {
         return Err(AddError::Nil);
     }
     // PostgreSQL's text has no NUL.
-    let title = title.unwrap_or_default().replace('\0', "");
-    let is_new = queries::insert(client, actor, id, &title, &inspected, bytes).await?;
+    let title = title.replace('\0', "");
+    let is_new = queries::insert(client, actor, id, &title, inspected, bytes).await?;
     if is_new { Ok(id) } else { Err(AddError::Exists(id)) }
 }
 
