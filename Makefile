@@ -7,7 +7,7 @@ help:
 	@echo "make test          install what the tests need, and run them all"
 	@echo "make lint          formatting, clippy, documentation, licenses and advisories, scripts"
 	@echo "make build         build target/release/pixeld"
-	@echo "make bench         time the parts of the path, a whole request, the drain into PostgreSQL, and the rollup"
+	@echo "make bench         time the parts of the path, a request, the drain into PostgreSQL, the rollup, and pages with 10 M hits"
 	@echo "make load          one load, reconciled with PostgreSQL (options: make load ARGS='--rate 20000 --seconds 30')"
 	@echo "make compare       pixeld against nginx, several rounds; writes loadtest/RESULTS.md"
 	@echo "make instructions  count a request's instructions, and fail beyond the limit"
@@ -32,7 +32,7 @@ lint:
 bench:
 	@scripts/check-rust.sh
 	@scripts/install-postgresql.sh
-	cargo bench --locked --bench hot_path --bench request --bench drain --bench rollup
+	cargo bench --locked --bench hot_path --bench request --bench drain --bench rollup --bench pages
 
 load:
 	@scripts/check-rust.sh

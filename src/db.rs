@@ -21,7 +21,6 @@ pub mod installation;
 pub mod log;
 pub mod messages;
 pub mod migrate;
-pub mod opened;
 pub mod opens;
 pub mod partitions;
 pub mod rollup;

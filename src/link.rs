@@ -7,6 +7,7 @@
 //! /opt-out/{token}                                    no pixel: the page on which a recipient opts out (see `opt_out`)
 //! ```
 
+pub mod consent;
 pub mod key;
 pub mod make;
 pub mod opt_out;

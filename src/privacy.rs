@@ -34,6 +34,19 @@ impl fmt::Display for RecipientHash {
     }
 }
 
+/// When a recipient is opted out: a row of `suppressions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suppression {
+    /// Whose.
+    pub hash: RecipientHash,
+    /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
+    pub since_us: i64,
+    /// Hits from then on are recorded again; nothing while the recipient is opted out.
+    pub until_us: Option<i64>,
+    /// Grows with every change of any row.
+    pub change: i64,
+}
+
 impl PrivacyKey {
     /// The hash of a recipient's id.
     #[must_use]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use maud::{Markup, html};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Admin;
@@ -25,6 +26,7 @@ use super::answer::{self, Answer};
 use super::asked::Fields;
 use super::refusal::Refusal;
 use super::upload::{Part, Upload};
+use super::view::{Tone, notice};
 use answer_file::AnswerFile;
 use cells::Header;
 use rows::{Batch, Dialect, Problem, Rows};
@@ -108,10 +110,25 @@ pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Re
     Err(Refusal::Upload("Choose a file.".to_owned()))
 }
 
-/// Reads the rest of what is sent and forgets it: a browser shows no answer before it has sent everything.
-pub async fn read_on(mut upload: Upload) {
+/// The answer; or, where what was sent is not as it should be, a notice that says so for the form's page.
+///
+/// # Errors
+/// Every other refusal.
+pub async fn answer_or_words(
+    answered: Result<Answer, Refusal>,
+    mut upload: Upload,
+) -> Result<Result<Answer, Markup>, Refusal> {
+    let refusal = match answered {
+        Ok(answer) => return Ok(Ok(answer)),
+        Err(refusal) => refusal,
+    };
+    // The rest is read and forgotten: a browser shows no answer before it has sent everything.
     while let Ok(Some(part)) = upload.next().await {
         drop(part);
+    }
+    match refusal {
+        Refusal::Upload(words) => Ok(Err(notice(Tone::Bad, html! { p { (words) } }))),
+        refusal => Err(refusal),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::probes::LAG_SECONDS_MAX;
 use super::view::{counted, number};
 use crate::metrics::{DropReason, Metrics};
+use crate::unrecorded::Reason;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,9 +59,10 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("At this rate the spool is full in {minutes} minutes.");
         note(Weight::Trouble, wrong, "Bring PostgreSQL back, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
     }
-    for (reason, what, todo) in LOSSES {
+    for (reason, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
+            let [_, todo] = drop_sentences(reason);
             note(Weight::Trouble, format!("{} {what} since the start.", counted(dropped as i64, "hit")), todo);
         }
     }
@@ -102,28 +104,50 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
 /// Days after which a published list is old: providers change theirs each week or so.
 const LIST_DAYS_MAX: i64 = 30;
 
-/// Drops that nobody asked for; the others are what a setting says.
-const LOSSES: [(DropReason, &str, &str); 7] = [
-    (
-        DropReason::QueueFull,
-        "found the queue full",
-        "The disk or the machine is too slow for so many; look at its load.",
-    ),
-    (DropReason::SpoolFull, "found the spool full", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."),
-    (DropReason::DiskFull, "found the disk full", "Free disk space where PIXELD_DATA_DIR is."),
-    (DropReason::DiskError, "could not be written", "Check the disk; the log has its errors."),
-    (DropReason::Damaged, "damaged on disk", "Check the disk; their bytes are kept in the folder quarantine."),
-    (
-        DropReason::Quarantined,
-        "refused by PostgreSQL",
-        "Look in the log at why; their bytes are kept in the folder quarantine.",
-    ),
-    (
-        DropReason::AddressRate,
-        "came too fast from one address",
-        "If they were real, raise PIXELD_ADDRESS_RATE or name your proxy in PIXELD_TRUSTED_PROXIES.",
-    ),
+/// Drops that nobody asked for, and what happened to those hits; the others are what a setting says.
+const LOSSES: [(DropReason, &str); 7] = [
+    (DropReason::QueueFull, "found the queue full"),
+    (DropReason::SpoolFull, "found the spool full"),
+    (DropReason::DiskFull, "found the disk full"),
+    (DropReason::DiskError, "could not be written"),
+    (DropReason::Damaged, "damaged on disk"),
+    (DropReason::Quarantined, "refused by PostgreSQL"),
+    (DropReason::AddressRate, "came too fast from one address"),
 ];
+
+/// Why hits were dropped, and what to do, each in a sentence.
+#[must_use]
+pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
+    match reason {
+        DropReason::AddressRate => Reason::AddressRate.sentences(),
+        DropReason::QueueFull => Reason::QueueFull.sentences(),
+        DropReason::SpoolFull => {
+            ["The spool was full.", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."]
+        }
+        DropReason::DiskFull => ["The disk was full.", "Free disk space where PIXELD_DATA_DIR is."],
+        DropReason::DiskError => ["The disk refused them.", "Check the disk; the log has its errors."],
+        DropReason::Suppressed => {
+            ["The recipient opted out.", "Nothing: that is what they asked for; not even this list has their requests."]
+        }
+        DropReason::Throttled => [
+            "The same reader fetched the same pixel again within PIXELD_THROTTLE.",
+            "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
+        ],
+        DropReason::UnknownImage => {
+            ["Their image is not in the database.", "Use the id of an image that is there; the page Images has them."]
+        }
+        DropReason::Expired => [
+            "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
+            "Raise it, or bring PostgreSQL back sooner after an outage.",
+        ],
+        DropReason::Quarantined => {
+            ["PostgreSQL refused them.", "Look in the log at why; their bytes are kept in the folder quarantine."]
+        }
+        DropReason::Damaged => {
+            ["They were damaged on disk.", "Check the disk; their bytes are kept in the folder quarantine."]
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -148,15 +148,6 @@ pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, Error> {
     Ok(Look { hits, next, read_to: Some(last_seen.at), read })
 }
 
-/// What a message is called; empty where it is not known or has no name.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn message_name(client: &Client, id: Uuid) -> Result<String, Error> {
-    let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
-    Ok(row.map(|row| row.get(0)).unwrap_or_default())
-}
-
 /// How many hits a deletion would find, as they are counted; of a time, `most` and one more at most.
 ///
 /// # Errors

@@ -252,6 +252,15 @@ pub async fn find(client: &Client, id: Uuid) -> Result<Option<Message>, Error> {
     Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
 }
 
+/// What people call a message; empty where they have not named it, or it is not known.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn name_of(client: &Client, id: Uuid) -> Result<String, Error> {
+    let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
+    Ok(row.map_or_else(String::new, |row| row.get(0)))
+}
+
 /// Hits of a message that one rule, or one mail client, is behind.
 #[derive(Debug)]
 pub struct Facet {

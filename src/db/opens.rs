@@ -4,9 +4,11 @@
 //! nor on that of opens.
 
 use time::OffsetDateTime;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
+use super::{DbError, QUERY_TIMEOUT, within};
 use crate::opens::class::{Certainty, Class};
 
 /// What hits say about one message and one recipient.
@@ -97,4 +99,38 @@ pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, most: 
                   FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
                   LEFT JOIN messages m ON m.id = o.message ORDER BY o.message DESC";
     Ok(client.query(select, &[&recipient, &before, &most]).await?.iter().map(open).collect())
+}
+
+/// What an open says of its recipient, for a list of many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Who.
+    pub recipient: Uuid,
+    /// The first hit of all.
+    pub first_at: OffsetDateTime,
+    /// The first that was confirmed.
+    pub confirmed_first_at: Option<OffsetDateTime>,
+    /// The number of the best class.
+    pub best: i16,
+}
+
+/// The opens of some recipients; those who have none are left out. One look into the primary key each.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn of_recipients(client: &Client, message: Uuid, recipients: &[Uuid]) -> Result<Vec<Opened>, DbError> {
+    let select = "SELECT recipient, first_at, confirmed_first_at, best FROM opens \
+                  WHERE message = $1 AND recipient = ANY($2)";
+    let asked = async {
+        // With their types, so that one round trip is enough: a list takes a thousand of these.
+        let rows = client.query_typed(select, &[(&message, Type::UUID), (&recipients, Type::UUID_ARRAY)]).await?;
+        let opened = |row: &Row| Opened {
+            recipient: row.get(0),
+            first_at: row.get(1),
+            confirmed_first_at: row.get(2),
+            best: row.get(3),
+        };
+        Ok::<_, Error>(rows.iter().map(opened).collect())
+    };
+    within(QUERY_TIMEOUT, "looking opens up", asked).await
 }

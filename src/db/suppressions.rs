@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
-use crate::privacy::RecipientHash;
+use crate::privacy::{RecipientHash, Suppression};
 
 /// The channel on which it is told that the list has changed; the payload is empty.
 pub const CHANNEL: &str = "pixeld_suppressions";
@@ -20,19 +20,6 @@ const CHANGE_LOCK: i64 = 0x7069_7865_6c64_0006;
 
 /// Rows that are asked for at a time.
 const PAGE_ROWS: i64 = 50_000;
-
-/// A row of the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Suppression {
-    /// Whose.
-    pub hash: RecipientHash,
-    /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
-    pub since_us: i64,
-    /// Hits from then on are recorded again; nothing while the recipient is opted out.
-    pub until_us: Option<i64>,
-    /// Grows with every change of any row.
-    pub change: i64,
-}
 
 /// What came of an opt-out, or of its being taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,7 @@ use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{PrivacyKey, RecipientHash};
-use crate::db::suppressions::Suppression;
+use super::{PrivacyKey, RecipientHash, Suppression};
 
 /// The change of a row that was on disk: every one in the database is later.
 const RECALLED: i64 = 0;

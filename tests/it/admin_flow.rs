@@ -69,7 +69,7 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.write("form.edit input[name=sent_count]", "4");
     browser.click("form.edit button");
     browser.wait_for("News of May");
-    assert!(browser.text().contains("25"), "one of four opened it: {}", browser.text());
+    assert!(browser.text().contains("25.0%"), "one of four opened it: {}", browser.text());
     take(&browser, "flow-3-message");
     browser.click("main a[href^='/recipients/']");
     browser.wait_for("News of May");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,25 @@ use nix::sys::signal::Signal;
 use crate::support::{beside, open_dir};
 use crate::webdriver::Browser;
 
+/// What was started; a test that fails leaves nothing running either.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SIGTERM, so that it stops its PostgreSQL.
+        if self.0.try_wait().is_ok_and(|status| status.is_none()) && signal(self.0.id(), Signal::SIGTERM).is_ok() {
+            drop(self.0.wait());
+        }
+    }
+}
+
 #[test]
 fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     let _machine = beside();
     let dir = open_dir();
     let target = std::path::Path::new(crate::support::PIXELD).parent().unwrap().parent().unwrap();
     // What `make run` does once all is installed and built.
-    let mut running = Command::new("scripts/run.sh")
+    let running = Command::new("scripts/run.sh")
         .env_remove("DATABASE_URL")
         // Cargo gives it to tests; as a setting it is none.
         .env_remove("PIXELD_BUILT")
@@ -31,8 +43,9 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
         .stderr(std::fs::File::create(dir.path().join("stderr")).unwrap())
         .spawn()
         .unwrap();
+    let mut running = Running(running);
     let (lines, printed) = mpsc::channel();
-    let stdout = running.stdout.take().unwrap();
+    let stdout = running.0.stdout.take().unwrap();
     std::thread::spawn(move || {
         BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
     });
@@ -80,10 +93,10 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     let pid_file = dir.path().join("data/postgres/postmaster.pid");
     let postmaster: u32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
     // Ctrl-C goes to all of a terminal's foreground group: here, to the shell's that pixeld took the place of.
-    signal(running.id(), Signal::SIGINT).unwrap();
+    signal(running.0.id(), Signal::SIGINT).unwrap();
     let mut status = None;
     wait_until("its end", Duration::from_secs(10), || {
-        status = running.try_wait().unwrap();
+        status = running.0.try_wait().unwrap();
         status.is_some()
     })
     .unwrap();

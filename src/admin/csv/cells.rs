@@ -64,23 +64,6 @@ pub fn recipient_id(cell: &[u8], namespace: Namespace) -> Option<Uuid> {
     Key::typed(recipient(cell)?).ok().map(|key| namespace.id_of(&key))
 }
 
-/// What says yes, in any case.
-pub const YES: [&str; 7] = ["yes", "y", "ja", "j", "oui", "true", "1"];
-
-/// What says no, in any case; an empty cell does, too.
-pub const NO: [&str; 6] = ["no", "n", "nein", "non", "false", "0"];
-
-/// Whether a cell of a column of consents says yes; nothing where it says neither, so that a slip is never taken for consent.
-#[must_use]
-pub fn consents(cell: &[u8]) -> Option<bool> {
-    let text = cell.trim_ascii();
-    let is_one_of = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word.as_bytes()));
-    match text.is_empty() || is_one_of(&NO) {
-        true => Some(false),
-        false => is_one_of(&YES).then_some(true),
-    }
-}
-
 /// The names of a list's columns.
 pub struct Header {
     names: Vec<String>,
@@ -222,19 +205,6 @@ mod tests {
             assert_eq!(recipient(cell.as_bytes()), expected, "{cell}");
         }
         assert_eq!(recipient(b"j\xe4ne"), None);
-    }
-
-    #[test]
-    fn no_slip_is_taken_for_consent() {
-        for no in ["no", "No", " N ", "NEIN", "non", "FALSE", "0", "", "  "] {
-            assert_eq!(consents(no.as_bytes()), Some(false), "{no:?}");
-        }
-        for yes in ["yes", " Y", "1", "Ja", "TRUE", "oui"] {
-            assert_eq!(consents(yes.as_bytes()), Some(true), "{yes:?}");
-        }
-        for slip in ["nope", "yess", "2026-05-04", "-", "no no"] {
-            assert_eq!(consents(slip.as_bytes()), None, "{slip:?}");
-        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::admin::view::{Column, Frame, Tone, Zone, counted, notice, number, tab
 use crate::db::change::{Deleted, Target};
 use crate::db::deletions::{self, Receipt};
 use crate::db::log;
+use crate::db::messages;
 
 /// Deletions that are listed.
 const RECEIPTS: i64 = 20;
@@ -205,7 +206,7 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
     let count = log::count_to_delete(client, target, ROWS_MAX).await?;
     let count = if count > ROWS_MAX { format!("more than {} hits", number(ROWS_MAX)) } else { counted(count, "hit") };
     let name = match filter.message {
-        Some(id) => log::message_name(client, id).await?,
+        Some(id) => messages::name_of(client, id).await?,
         None => String::new(),
     };
     let hidden = [

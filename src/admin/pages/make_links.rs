@@ -15,10 +15,11 @@ use crate::admin::csv::rows::{Batch, Problem, Row};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
-use crate::admin::view::{Tone, Zone, empty, field, nothing, notice};
+use crate::admin::view::{Zone, empty, field, nothing};
 use crate::admin::{Admin, Links};
 use crate::db::images::{self, ImageRow};
-use crate::db::{installation, opened};
+use crate::db::{installation, messages};
+use crate::link::consent;
 use crate::link::key::Namespace;
 use crate::link::make::{self, Names};
 use crate::link::parse_uuid;
@@ -40,14 +41,10 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// As the database and the disk say, or where too many do this at once.
 pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
-    let refusal = match answered(admin, asked, &mut upload, &mut fields).await {
-        Ok(answer) => return Ok(answer),
-        Err(refusal) => refusal,
-    };
-    csv::read_on(upload).await;
-    let Refusal::Upload(words) = refusal else { return Err(refusal) };
-    let notice = notice(Tone::Bad, html! { p { (words) } });
-    form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await
+    match csv::answer_or_words(answered(admin, asked, &mut upload, &mut fields).await, upload).await? {
+        Ok(answer) => Ok(answer),
+        Err(notice) => form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await,
+    }
 }
 
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
@@ -155,7 +152,7 @@ impl MakeLinks<'_> {
     fn may_name(&self, row: Row<'_>) -> Result<bool, Problem> {
         let Some(consent) = self.consent else { return Ok(true) };
         let cell = row.cell(consent);
-        cells::consents(cell).ok_or_else(|| {
+        consent::read(cell).ok_or_else(|| {
             let word = String::from_utf8_lossy(cell).chars().take(60).collect();
             Problem::Consent { row: self.row, word }
         })
@@ -171,7 +168,7 @@ async fn form_page(
 ) -> Result<Answer, Refusal> {
     let message = message(asked)?;
     let client = admin.client().await?;
-    let name = opened::name_of(&client, message).await?;
+    let name = messages::name_of(&client, message).await?;
     let offered = images::newest(&client, false, None, IMAGES).await?;
     drop(client);
     let content = html! {
@@ -238,8 +235,8 @@ fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
 fn consent_field(fields: &Fields) -> Markup {
     let hint = format!(
         "Where its cell is empty or says {}, the link does not name the recipient; {} are a yes. Left empty: all consent.",
-        cells::NO.join(", "),
-        cells::YES.join(", ")
+        consent::NO.join(", "),
+        consent::YES.join(", ")
     );
     field(
         "Column of consents",

@@ -259,7 +259,7 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
         return Ok(html! {
             (search)
             @match &found {
-                Some(open) => (open_table(std::slice::from_ref(open), asked.zone)),
+                Some(open) => (recipient_table(std::slice::from_ref(open), asked.zone)),
                 None => p role="status" { "No hit of this recipient is known: " strong { (typed) } "." },
             }
             p { a href={ (path) "#recipients" } { "Show all recipients" } }
@@ -280,7 +280,7 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
         (search)
         (filters(&path, filter))
         @if !listed.is_empty() {
-            (open_table(&listed, asked.zone))
+            (recipient_table(&listed, asked.zone))
         } @else if reached.is_none() {
             p role="status" { @if after.is_nil() { "None." } @else { "No more." } }
         }
@@ -317,9 +317,23 @@ fn filters(path: &str, filter: &str) -> Markup {
     }
 }
 
-fn open_table(listed: &[Open], zone: Zone) -> Markup {
+fn recipient_table(listed: &[Open], zone: Zone) -> Markup {
+    let caption = "Recipients and what fetched the message for them";
+    open_table(caption, "Recipient", listed, zone, |open| {
+        html! { a href={ "/recipients/" (open.id) } { span.id { (open.id) } } }
+    })
+}
+
+/// A table of opens; `first` is what its first column has, and `named` what stands there.
+pub(super) fn open_table(
+    caption: &str,
+    first: &'static str,
+    listed: &[Open],
+    zone: Zone,
+    named: impl Fn(&Open) -> Markup,
+) -> Markup {
     let columns = [
-        Column::words("Recipient"),
+        Column::words(first),
         Column::words("Opened by"),
         Column::words("First hit"),
         Column::words("Confirmed"),
@@ -328,7 +342,7 @@ fn open_table(listed: &[Open], zone: Zone) -> Markup {
     ];
     let rows = listed.iter().map(|open| {
         html! {
-            th scope="row" { a href={ "/recipients/" (open.id) } { span.id { (open.id) } } }
+            th scope="row" { (named(open)) }
             td { (class_words(open.best)) }
             td { (time(open.first_at, zone)) }
             td { (time_or(open.confirmed_first_at, zone, "no")) }
@@ -336,5 +350,5 @@ fn open_table(listed: &[Open], zone: Zone) -> Markup {
             (number_cell(open.hits))
         }
     });
-    table("Recipients and what fetched the message for them", &columns, rows)
+    table(caption, &columns, rows)
 }

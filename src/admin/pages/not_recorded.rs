@@ -8,12 +8,13 @@ use uuid::Uuid;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
+use crate::admin::health::drop_sentences;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{
     Column, Frame, Tone, Zone, command, counted, empty, field, nothing, notice, number_cell, table, time as time_of,
 };
 use crate::db::images::{self, ImageRow};
-use crate::db::{installation, log, suppressions};
+use crate::db::{installation, messages, suppressions};
 use crate::link::key::Key;
 use crate::link::pasted::{Pasted, pasted};
 use crate::link::route::{Ids, Route, route};
@@ -105,38 +106,6 @@ fn drops(admin: &Admin) -> Markup {
     }
 }
 
-fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
-    match reason {
-        DropReason::AddressRate => Reason::AddressRate.sentences(),
-        DropReason::QueueFull => Reason::QueueFull.sentences(),
-        DropReason::SpoolFull => {
-            ["The spool was full.", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."]
-        }
-        DropReason::DiskFull => ["The disk was full.", "Free disk space where PIXELD_DATA_DIR is."],
-        DropReason::DiskError => ["The disk refused them.", "Check the disk; the log has its errors."],
-        DropReason::Suppressed => {
-            ["The recipient opted out.", "Nothing: that is what they asked for; not even this list has their requests."]
-        }
-        DropReason::Throttled => [
-            "The same reader fetched the same pixel again within PIXELD_THROTTLE.",
-            "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
-        ],
-        DropReason::UnknownImage => {
-            ["Their image is not in the database.", "Use the id of an image that is there; the page Images has them."]
-        }
-        DropReason::Expired => [
-            "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
-            "Raise it, or bring PostgreSQL back sooner after an outage.",
-        ],
-        DropReason::Quarantined => {
-            ["PostgreSQL refused them.", "Look in the log at why; their bytes are kept in the folder quarantine."]
-        }
-        DropReason::Damaged => {
-            ["They were damaged on disk.", "Check the disk; their bytes are kept in the folder quarantine."]
-        }
-    }
-}
-
 /// What a link says, as far as it can be read.
 struct Said {
     image: Option<Uuid>,
@@ -191,7 +160,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         _ => {}
     }
     let message_name = match said.message.filter(|id| !id.is_nil()) {
-        Some(id) => log::message_name(&client, id).await?,
+        Some(id) => messages::name_of(&client, id).await?,
         None => String::new(),
     };
     let is_out = match said.recipient.filter(|id| !id.is_nil()) {

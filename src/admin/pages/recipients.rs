@@ -7,14 +7,13 @@ use hyper::StatusCode;
 use maud::{Markup, html};
 use uuid::Uuid;
 
+use super::message::open_table;
 use super::messages::named_link;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
-use crate::admin::view::{
-    Column, Frame, Tone, address, class_words, counted, nothing, notice, number_cell, table, time, time_or,
-};
+use crate::admin::view::{Frame, Tone, address, counted, nothing, notice};
 use crate::db::{installation, opens};
 use crate::link::key::Key;
 use crate::link::parse_uuid;
@@ -83,24 +82,6 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let last = listed.last().map(|open| open.id);
     listed.sort_by_key(|open| std::cmp::Reverse(open.last_at));
     let path = format!("/recipients/{id}");
-    let columns = [
-        Column::words("Message"),
-        Column::words("Opened by"),
-        Column::words("First hit"),
-        Column::words("Confirmed"),
-        Column::words("Last hit"),
-        Column::numbers("Hits"),
-    ];
-    let rows = listed.iter().map(|open| {
-        html! {
-            th scope="row" { (named_link(open.id, &open.name)) }
-            td { (class_words(open.best)) }
-            td { (time(open.first_at, asked.zone)) }
-            td { (time_or(open.confirmed_first_at, asked.zone, "no")) }
-            td { (time(open.last_at, asked.zone)) }
-            (number_cell(open.hits))
-        }
-    });
     let is_known = !listed.is_empty() || before.is_some();
     let content = html! {
         p.muted { span.id { (id) } }
@@ -109,7 +90,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         } @else if listed.is_empty() {
             p { "No more." }
         } @else {
-            (table("Messages that this recipient opened", &columns, rows))
+            (open_table("Messages that this recipient opened", "Message", &listed, asked.zone, |open| named_link(open.id, &open.name)))
         }
         @if is_more || before.is_some() {
             p.muted { "There are more than " (counted(PAGE as i64, "message")) "; each page has its latest hit first." }

@@ -17,9 +17,9 @@ use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
 use crate::admin::view::zone::exact;
-use crate::admin::view::{Frame, Tone, field, nothing, notice};
-use crate::db::installation;
-use crate::db::opened::{self, Opened};
+use crate::admin::view::{Frame, field, nothing};
+use crate::db::opens::{self, Opened};
+use crate::db::{installation, messages};
 use crate::link::key::Namespace;
 use crate::link::parse_uuid;
 use crate::opens::class::{Certainty, Class};
@@ -38,14 +38,10 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// As the database and the disk say, or where too many do this at once.
 pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
-    let refusal = match answered(admin, asked, &mut upload, &mut fields).await {
-        Ok(answer) => return Ok(answer),
-        Err(refusal) => refusal,
-    };
-    csv::read_on(upload).await;
-    let Refusal::Upload(words) = refusal else { return Err(refusal) };
-    let notice = notice(Tone::Bad, html! { p { (words) } });
-    form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await
+    match csv::answer_or_words(answered(admin, asked, &mut upload, &mut fields).await, upload).await? {
+        Ok(answer) => Ok(answer),
+        Err(notice) => form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await,
+    }
 }
 
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
@@ -94,7 +90,7 @@ impl Columns for WhoOpened<'_> {
         let mut opens = HashMap::new();
         if !known.is_empty() {
             let client = self.admin.client().await?;
-            let found = opened::of_recipients(&client, self.message, &known).await?;
+            let found = opens::of_recipients(&client, self.message, &known).await?;
             opens.extend(found.into_iter().map(|open| (open.recipient, open)));
         }
         for id in ids {
@@ -127,7 +123,7 @@ async fn form_page(
     notice: Markup,
 ) -> Result<Answer, Refusal> {
     let message = message(asked)?;
-    let name = opened::name_of(&*admin.client().await?, message).await?;
+    let name = messages::name_of(&*admin.client().await?, message).await?;
     let content = html! {
         (notice)
         (of_message(message, &name))

@@ -7,19 +7,7 @@ use std::io::{Read, Write};
 
 use anyhow::Context;
 
-/// What a cell under `consent` may say.
-const CONSENT: [(&str, bool); 9] = [
-    ("yes", true),
-    ("y", true),
-    ("true", true),
-    ("1", true),
-    ("no", false),
-    ("n", false),
-    ("false", false),
-    ("0", false),
-    // That nobody wrote anything down is no consent.
-    ("", false),
-];
+use crate::link::consent;
 
 /// What a row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +62,9 @@ pub(super) fn fill<const N: usize>(
 }
 
 fn read_consent(text: &str) -> anyhow::Result<bool> {
-    let known = CONSENT.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
-    known.map(|(_, has_consented)| *has_consented).with_context(|| {
-        format!("consent is {text:?}; it can be yes, y, true or 1, and no, n, false, 0 or nothing for no consent")
+    consent::read(text.as_bytes()).with_context(|| {
+        let (yes, no) = (consent::YES.join(", "), consent::NO.join(", "));
+        format!("consent is {text:?}; it can be {yes}, and {no} or nothing for no consent")
     })
 }
 
@@ -117,7 +105,7 @@ mod tests {
             ("", "no column named recipient"),
             ("email,consent\na@b,yes\n", "which has: email, consent"),
             ("recipient;consent\n1;yes\n", "no column named recipient"),
-            ("recipient,consent\n1,yes\n2,nein\n", "line 3: consent is \"nein\""),
+            ("recipient,consent\n1,yes\n2,maybe\n", "line 3: consent is \"maybe\""),
             ("recipient,consent\n1,yes\n,yes\n", "line 3 has no recipient"),
             ("recipient,consent\n1,yes\n2\n", "line: 3"),
         ] {
