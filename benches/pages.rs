@@ -55,13 +55,14 @@ fn main() {
         number(busy) == 0.0 && number(have) >= f64::from(DAYS) - 2.0
     })
     .expect("indexes");
-    postgres.query("VACUUM ANALYZE").expect("VACUUM");
+    run(&postgres, "VACUUM ANALYZE");
     let day = OffsetDateTime::now_utc().date() - time::Duration::days(15);
     let pages = [
         "/".to_owned(),
         "/messages".to_owned(),
         "/messages?q=Newsletter".to_owned(),
         format!("/messages/{LARGE}"),
+        format!("/messages/{LARGE}?only=machine"),
         format!("/messages/{SMALL}"),
         format!("/messages/{LARGE}/who-opened"),
         format!("/messages/{LARGE}/links"),
@@ -73,6 +74,8 @@ fn main() {
         format!("/hits?recipient={RECIPIENT}"),
         format!("/hits?image={IMAGE}"),
         format!("/hits?from={day}T10:00&to={day}T11:00"),
+        format!("/hits/delete?message={LARGE}"),
+        format!("/hits/delete?from={day}T00:00&to={day}T23:00"),
         "/not-recorded".to_owned(),
         "/settings".to_owned(),
     ];
@@ -127,8 +130,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
     let span_s = i64::from(DAYS) * 86_400;
     // A pair is a message and a recipient: half of them of one message, the others of 49, and a recipient has two messages.
     let load = format!(
-        "SET synchronous_commit = off; \
-         INSERT INTO user_agents SELECT n, 'Mozilla/5.0 (number ' || n || ')' FROM generate_series(1, 500) n; \
+        "INSERT INTO user_agents SELECT n, 'Mozilla/5.0 (number ' || n || ')' FROM generate_series(1, 500) n; \
          INSERT INTO images (id, title, media_type, width, height, bytes, sha256) \
            SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(170 + n), 12, '0'))::uuid, 'Picture ' || n, 'image/gif', 1, 1, \
              decode('47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b', 'hex'), \
@@ -146,7 +148,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
          UPDATE rollup_state SET published = 1, events = {hits}; \
          ANALYZE hits"
     );
-    postgres.query(&load).expect("hits");
+    run(postgres, &load);
     recount::prepare(postgres);
     for (table, columns) in [
         (
@@ -160,18 +162,26 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
         ("message_facets", "message, facet, value, hits"),
         ("messages", "id, first_at, last_at, opens, confirmed_opens, possible_opens, hits, machine_hits"),
     ] {
-        let fill = format!(
-            "SET jit = off; SET work_mem = '512MB'; INSERT INTO {table} ({columns}) SELECT {columns} FROM should_{table}"
-        );
-        postgres.query(&fill).expect("counts");
+        run(postgres, &format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM should_{table}"));
     }
-    postgres
-        .query(
-            "UPDATE messages SET name = 'Newsletter ' || right(id::text, 2), sent_at = first_at, sent_count = opens * 2; \
+    run(
+        postgres,
+        "UPDATE messages SET name = 'Newsletter ' || right(id::text, 2), sent_at = first_at, sent_count = opens * 2; \
              DROP VIEW should_rollup_state, should_batches, should_messages, should_message_facets, should_image_hours, \
                should_site_hours, should_message_hours, should_opens, fact",
-        )
-        .expect("names");
+    );
+}
+
+/// Runs a statement that may take longer than those of the program.
+fn run(postgres: &Postgres, sql: &str) {
+    let database = Database::external(&postgres.url()).expect("its URL");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let session = database.connect("bench").await.expect("a connection");
+        let settings = "SET statement_timeout = 0; SET synchronous_commit = off; SET jit = off; SET work_mem = '512MB'";
+        session.client.batch_execute(settings).await.expect("settings");
+        session.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}"));
+    });
 }
 
 struct Visitor {

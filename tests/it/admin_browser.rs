@@ -138,10 +138,10 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     browser.open(&format!("{base}/messages"));
     browser.wait_for("Spring news");
     take(&browser, "messages-2-list");
-    browser.click("td.actions summary");
+    browser.click("details.in-place summary");
     take(&browser, "messages-3-edit");
-    browser.write("td.actions input[name=name]", "Spring news");
-    browser.click("td.actions form button");
+    browser.write("details.in-place input[name=name]", "Spring news");
+    browser.click("details.in-place form button");
     browser.wait_for("Spring news");
     assert_eq!(
         (browser.path(), app.number("SELECT count(*) FROM messages WHERE name = 'Spring news'")),

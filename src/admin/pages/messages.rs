@@ -204,7 +204,7 @@ fn outcome(listed: &Listed, words: &str, is_first: bool) -> Markup {
 fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str) -> Markup {
     let (before, after) = (asked.query.get("before"), asked.query.get("after"));
     let next = address("/messages", &[("q", words), ("before", before), ("after", after)]);
-    let mut columns = vec![
+    let columns = [
         Column::words("Message"),
         Column::numbers("Confirmed"),
         Column::numbers("Possible"),
@@ -214,14 +214,17 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
         Column::words("First hit"),
         Column::words("Last hit"),
     ];
-    if is_admin {
-        columns.push(Column::words(""));
-    }
     let rows = listed.iter().map(|message| {
         html! {
             th scope="row" {
                 (link(message))
                 @if let Some(count) = message.sent_count { div.muted { "to " (counted(count, "recipient")) } }
+                @if is_admin {
+                    details.in-place {
+                        summary aria-label={ "Edit " (called(message)) } { "Edit" }
+                        (message_form::edit(message, &Values::known(message, asked.zone), &next, asked))
+                    }
+                }
             }
             (number_cell(message.confirmed))
             (number_cell(message.possible))
@@ -230,14 +233,6 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
             td { (time_or(message.sent_at, asked.zone, "not told")) }
             td { (time_or(message.first_at, asked.zone, "none")) }
             td { (time_or(message.last_at, asked.zone, "none")) }
-            @if is_admin {
-                td.actions {
-                    details {
-                        summary aria-label={ "Edit " (called(message)) } { "Edit" }
-                        (message_form::edit(message, &Values::known(message, asked.zone), &next, asked))
-                    }
-                }
-            }
         }
     });
     table("Messages, those with the latest hits first", &columns, rows)
