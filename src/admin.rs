@@ -1,9 +1,9 @@
 //! The private listener: the admin page, and metrics and health for those who run pixeld.
 //!
 //! Guarantees: before a page looks at a request, [`guard`] has seen that it came under our own name and, if it changes something,
-//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`], or [`UPLOAD_WAIT`] with a file; pages hold at most
-//! [`CLIENTS_MAX`] connections of the pool, so that they never keep an image waiting for one. Gives up: scripts in the browser; pages work
-//! without any.
+//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`], or [`UPLOAD_WAIT`] with a
+//! file; pages hold at most [`CLIENTS_MAX`] connections of the pool, so that they never keep an image waiting for one. Gives up:
+//! scripts in the browser; pages work without any.
 //!
 //! # Layout
 //! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.

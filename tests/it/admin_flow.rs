@@ -59,7 +59,7 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.open(&link);
     until(&browser, &base, "1 confirmed open");
     browser.click("nav a[href='/messages']");
-    browser.wait_for("Last hit");
+    browser.wait_for("First and last hit");
     take(&browser, "flow-2-messages");
     browser.click("main table a");
     browser.wait_for("Who opened?");
@@ -103,19 +103,32 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.wait_for("UNIQID");
     take(&browser, "flow-8-not-recorded");
 
+    // What was recorded is deleted, with a receipt.
+    browser.open(&format!("{base}/hits?message=may-news"));
+    browser.click("main a[href^='/hits/delete']");
+    browser.wait_for("This would go");
+    take(&browser, "flow-9-delete-hits");
+    browser.click("form[action='/hits/delete'] button");
+    browser.wait_for("Began");
+    let receipt = format!("{base}{}", browser.path());
+    until(&browser, &receipt, "It is finished.");
+    take(&browser, "flow-10-receipt");
+    assert_eq!(app.query("SELECT count(*) FROM hits"), ["0"]);
+    assert_eq!(app.query("SELECT count(*) FROM opens"), ["0"]);
+
     // The picture is deleted: old mails get the transparent GIF.
     browser.open(&format!("{base}{image}"));
     browser.click("details.panel summary");
     browser.click("form[action$='/delete'] button");
     browser.wait_for("This image is deleted");
-    take(&browser, "flow-9-image-deleted");
+    take(&browser, "flow-11-image-deleted");
     let path = &link[link.find("/t/").unwrap()..];
     wait_until("the deletion", Duration::from_secs(10), || {
         get(app.server.public(), path).unwrap().header("content-type") == Some("image/gif")
     })
     .unwrap();
     browser.open(&format!("{base}/images"));
-    take(&browser, "flow-10-images");
+    take(&browser, "flow-12-images");
 
     browser.click("form.account button");
     browser.wait_for("You are signed out");

@@ -242,7 +242,7 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
                 @for (name, value) in &hidden {
                     @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
                 }
-                button type="submit" { "Delete them" }
+                button.danger type="submit" { "Delete them" }
                 " " a href={ "/hits?" (query_of(&asked.query, &[])) } { "Leave them" }
             }
         }

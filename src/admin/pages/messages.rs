@@ -211,8 +211,7 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
         Column::numbers("Machines"),
         Column::numbers("Open rate"),
         Column::words("Sent"),
-        Column::words("First hit"),
-        Column::words("Last hit"),
+        Column::words("First and last hit"),
     ];
     let rows = listed.iter().map(|message| {
         html! {
@@ -231,8 +230,10 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
             (number_cell(message.machine))
             td.number { (rate(message)) }
             td { (time_or(message.sent_at, asked.zone, "not told")) }
-            td { (time_or(message.first_at, asked.zone, "none")) }
-            td { (time_or(message.last_at, asked.zone, "none")) }
+            td {
+                (time_or(message.first_at, asked.zone, "none"))
+                @if message.first_at.is_some() { br; (time_or(message.last_at, asked.zone, "none")) }
+            }
         }
     });
     table("Messages, those with the latest hits first", &columns, rows)
