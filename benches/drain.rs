@@ -43,6 +43,7 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> (Arc<Spool>, Arc
                 prefetch: false,
                 address: Some(std::net::IpAddr::from([66, 249, 84, number as u8])),
                 keys: None,
+                is_erased: false,
                 user_agent: "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)",
             };
             hit.encode(&mut bytes);

@@ -70,6 +70,7 @@ fn hit(number: u64) -> Hit<'static> {
         prefetch: false,
         address: Some(IpAddr::from([66, 249, 84, number as u8])),
         keys: None,
+        is_erased: false,
         user_agent: USER_AGENT,
     }
 }

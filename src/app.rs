@@ -30,6 +30,7 @@ use crate::db::Database;
 use crate::edge::limits::Limits;
 use crate::edge::{Edge, client_address, listener};
 use crate::images::{self, ImageCache};
+use crate::ingest::eraser::{Eraser, EraserOptions};
 use crate::ingest::loader::{Loader, LoaderOptions};
 use crate::ingest::queue::queue;
 use crate::ingest::spool::disk::RealDisk;
@@ -38,9 +39,10 @@ use crate::ingest::writer::{Target, Writer};
 use crate::metrics::Metrics;
 use crate::networks::follow::Follower;
 use crate::networks::update;
+use crate::opens::retention::Retention;
 use crate::opens::rollup::Rollup;
 use crate::privacy::follow as opt_outs;
-use crate::shutdown::{self, Drain, DrainTrigger};
+use crate::shutdown::{self, DrainTrigger};
 use crate::unrecorded::Unrecorded;
 
 pub use data_dir::DataDir;
@@ -48,7 +50,7 @@ pub use data_dir::DataDir;
 /// Bytes of images that are cached.
 const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
 
-/// How much the loader steps back behind the threads that serve (0 is not at all, 19 the most).
+/// How much the loader and the eraser step back behind the threads that serve (0 is not at all, 19 the most).
 const LOADER_NICE: i32 = 10;
 
 /// Part of the drain's time that is kept for stopping what comes after the loader.
@@ -74,6 +76,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 
     let metrics = Metrics::new(config.threads);
     let spools = data.spools();
+    let erasing = eraser_options(&data)?;
     let recovered = recovery::recover(&spools).context("the spools of earlier starts cannot be read")?;
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
     let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
@@ -120,12 +123,16 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let (ready, database_ready) = watch::channel(false);
     let options = loader_options(config, &spools);
     let committed = Arc::new(Notify::new());
+    let all_spools = recovered.iter().cloned().chain([Arc::clone(&spool)]).collect();
+    let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), all_spools);
     let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
     let loader = loader.telling(Arc::clone(&committed)).heeding(Arc::clone(&suppressed));
     let (loader_trigger, loader_drain) = shutdown::drain();
-    let loading = start_loader(loader, loader_drain, database_ready.clone())?;
+    let loading = start_behind("loader", loader.run(database::until(database_ready.clone()), loader_drain))?;
+    let (eraser_trigger, eraser_drain) = shutdown::drain();
+    let erasing = start_behind("eraser", eraser.run(database::until(database_ready.clone()), eraser_drain))?;
 
-    let running = Running { config, cores, writer, loading, edge_trigger, loader_trigger };
+    let running = Running { config, cores, writer, loading, erasing, edge_trigger, loader_trigger, eraser_trigger };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (closing, close) = shutdown::drain();
@@ -135,6 +142,11 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let (rollup_trigger, rollup_drain) = shutdown::drain();
         let rollup = Rollup::new(db.clone(), Arc::clone(&metrics), committed);
         let rolling = tokio::spawn(rollup.run(database::until(database_ready.clone()), rollup_drain));
+        let (_retention_trigger, retention_drain) = shutdown::drain();
+        let retaining = config.retention_days.map(|days| {
+            let retention = Retention::new(db.clone(), Arc::clone(&metrics), days);
+            tokio::spawn(retention.run(database::until(database_ready.clone()), retention_drain))
+        });
         let admin = Arc::new(Admin::new(admin_options(config, &metrics, &db, unrecorded)));
         let private = TcpListener::from_std(private)?;
         let shown = tokio::spawn(admin::listener::run(Arc::clone(&admin), private));
@@ -169,6 +181,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         rolling.await?;
         sync.abort();
         named.abort();
+        // Whatever it is at is one transaction, which is undone.
+        retaining.iter().for_each(tokio::task::JoinHandle::abort);
         heeding.abort();
         following.abort();
         cleaning.abort();
@@ -191,8 +205,10 @@ struct Running<'a> {
     cores: Vec<JoinHandle<std::io::Result<()>>>,
     writer: Writer,
     loading: JoinHandle<u64>,
+    erasing: JoinHandle<()>,
     edge_trigger: DrainTrigger,
     loader_trigger: DrainTrigger,
+    eraser_trigger: DrainTrigger,
 }
 
 impl Running<'_> {
@@ -208,6 +224,9 @@ impl Running<'_> {
             if self.loading.is_finished() {
                 return "loader";
             }
+            if self.erasing.is_finished() {
+                return "eraser";
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -215,6 +234,8 @@ impl Running<'_> {
     /// Finishes what was accepted, stage by stage.
     async fn drain(self, deadline: Instant) -> anyhow::Result<()> {
         self.edge_trigger.ask(self.config.drain / 2);
+        // Not waited for: whatever it is at is whole at every moment, and goes on after the next start.
+        self.eraser_trigger.ask(Duration::ZERO);
         let (cores, writer) = (self.cores, self.writer);
         let written = tokio::task::spawn_blocking(move || {
             for core in cores {
@@ -265,18 +286,21 @@ async fn clean(edge: Arc<Edge>, metrics: Arc<Metrics>) {
     }
 }
 
-/// Runs a loader on a thread and runtime of its own: it reads files and encodes rows, which must not hold up a pixel.
-fn start_loader(loader: Loader, drain: Drain, ready: watch::Receiver<bool>) -> std::io::Result<JoinHandle<u64>> {
+/// Runs what reads files and encodes rows on a thread and runtime of its own: it must not hold up a pixel.
+fn start_behind<T: Send + 'static>(
+    name: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("loader".into()).spawn(move || {
+    std::thread::Builder::new().name(name.into()).spawn(move || {
         // Pixels first: a batch takes milliseconds of a core, which may be one that serves.
         if let Err(error) = rustix::process::nice(LOADER_NICE) {
-            tracing::debug!(%error, "the loader keeps its priority");
+            tracing::debug!(%error, "a thread keeps its priority");
         }
-        let left = runtime.block_on(loader.run(database::until(ready), drain));
+        let outcome = runtime.block_on(work);
         // A name that is being resolved must not hold the end up.
         runtime.shutdown_background();
-        left
+        outcome
     })
 }
 
@@ -314,6 +338,10 @@ fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
         keep: config.spool_keep,
         node: node_name(),
     }
+}
+
+fn eraser_options(data: &DataDir) -> anyhow::Result<EraserOptions> {
+    Ok(EraserOptions { spools: data.spools(), kept: data.erasures(), node: data.node()?, name: node_name() })
 }
 
 /// This machine's name, as the mark tells it.

@@ -6,17 +6,19 @@ mod import;
 mod link;
 mod networks;
 mod opt_out;
+mod privacy;
 mod user;
 mod value;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use hits::{ReclassifyArgs, SpoolCommand};
+pub use hits::{ReclassifyArgs, SpoolCommand, SpoolDrainArgs};
 pub use image::{ImageAddArgs, ImageCommand};
 pub use import::{ImportCommand, ImportDjangoArgs};
 pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
 pub use opt_out::OptOutArgs;
+pub use privacy::{EraseArgs, ExportArgs};
 pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
 /// What is said below the list of commands.
@@ -155,6 +157,16 @@ pub enum Command {
     /// stopped at any time and run again. A hit keeps the network that its address lay in when it came.
     #[command(after_help = RECLASSIFY_AFTER_HELP)]
     Reclassify(ReclassifyArgs),
+    /// Forget a recipient: delete their hits and opens, here and on every node's disk, and show the receipt.
+    ///
+    /// What was recorded before is deleted, and does not come back from any node's disk, nor from a backup that is restored later.
+    /// What is recorded afterwards is new: who does not want that either is opted out first. The receipt is final when every
+    /// node that may hold hits has carried it out; a node that is down does so when it starts.
+    #[command(after_help = privacy::ERASE_AFTER_HELP)]
+    Erase(EraseArgs),
+    /// Print all that is held on a recipient, as JSON.
+    #[command(after_help = privacy::EXPORT_AFTER_HELP)]
+    Export(ExportArgs),
     /// Look at the hits on disk that are not in the database yet, or load them.
     #[command(subcommand, after_help = SPOOL_AFTER_HELP)]
     Spool(SpoolCommand),
@@ -253,7 +265,14 @@ mod tests {
                 Command::Reclassify(ReclassifyArgs { since: Some(1_777_885_200) }),
             ),
             ("spool status", Command::Spool(SpoolCommand::Status)),
-            ("spool drain", Command::Spool(SpoolCommand::Drain)),
+            ("spool drain", Command::Spool(SpoolCommand::Drain(SpoolDrainArgs { retire: false }))),
+            ("spool drain --retire", Command::Spool(SpoolCommand::Drain(SpoolDrainArgs { retire: true }))),
+            (
+                "erase --recipient 4711 --wait",
+                Command::Erase(EraseArgs { recipient: Some("4711".to_owned()), wait: true, status: false }),
+            ),
+            ("erase --status", Command::Erase(EraseArgs { recipient: None, wait: false, status: true })),
+            ("export --recipient -", Command::Export(ExportArgs { recipient: "-".to_owned() })),
             ("healthcheck", Command::Healthcheck),
         ] {
             assert_eq!(command(words).unwrap(), expected, "{words}");
@@ -283,6 +302,11 @@ mod tests {
             "message set may",
             "message set may --sent-count -1",
             "networks",
+            "erase",
+            "erase 4711",
+            "erase --wait",
+            "erase --status --wait",
+            "export",
             "--sample",
         ] {
             assert_eq!(command(words).unwrap_err().exit_code(), 2, "{words}");

@@ -246,6 +246,7 @@ async fn record(
         address: client_address::kept(address, core.edge.ip_privacy),
         keys,
         user_agent: &user_agent,
+        is_erased: false,
     };
     match core.outbox.record(&hit) {
         Ok(receipt) => {

@@ -9,6 +9,9 @@
 //! | two keys, if flagged: each length u8 (0 = the id above holds), bytes | user agent rest
 //! ```
 //!
+//! A hit that was erased is a tombstone: as long as it was, with the hour of its time, the flag that says so, and zeroes. So frames
+//! keep their lengths and hits their numbers.
+//!
 //! Keys stand only in hits of an edge that never learnt its installation's namespace; the loader makes ids of them.
 //!
 //! A user agent is made safe here, before the spool: lossy UTF-8, no NUL, at most [`USER_AGENT_BYTES_MAX`] bytes, so
@@ -39,6 +42,15 @@ const FLAG_PREFETCH: u8 = 1;
 const FLAG_IPV4: u8 = 2;
 const FLAG_IPV6: u8 = 4;
 const FLAG_KEYS: u8 = 8;
+const FLAG_ERASED: u8 = 16;
+
+/// Where in an encoded hit its recipient stands.
+pub const RECIPIENT_AT: usize = LENGTH_BYTES + 8 + 4 + 2 * 16;
+/// Where its flags stand.
+const FLAGS_AT: usize = LENGTH_BYTES + FIXED_BYTES - 1;
+
+/// What is left of a tombstone's time.
+const TOMBSTONE_TIME_US: i64 = 3_600_000_000;
 
 /// One recorded fetch. It borrows its user agent, so that reading one from a frame copies nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +75,8 @@ pub struct Hit<'a> {
     pub keys: Option<Keys<'a>>,
     /// The user agent, already made safe.
     pub user_agent: &'a str,
+    /// It is a tombstone: its recipient asked to be forgotten, and nothing of it is to be kept.
+    pub is_erased: bool,
 }
 
 /// Keys that the edge could not make ids of; an empty one means that the id holds.
@@ -102,6 +116,9 @@ pub enum HitError {
 impl<'a> Hit<'a> {
     /// Appends the hit's bytes to `out`. A user agent that was not made safe is cut to the bound.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        if self.is_erased {
+            return self.encode_tombstone(out);
+        }
         let user_agent = cut_at_char(self.user_agent, USER_AGENT_BYTES_MAX);
         let (address_flag, address_bytes) = match self.address {
             None => (0, 0),
@@ -134,6 +151,35 @@ impl<'a> Hit<'a> {
         out.extend_from_slice(user_agent.as_bytes());
     }
 
+    fn encode_tombstone(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + LENGTH_BYTES + FIXED_BYTES, 0);
+        out[start..start + LENGTH_BYTES].copy_from_slice(&(FIXED_BYTES as u16).to_le_bytes());
+        out[start + LENGTH_BYTES..start + LENGTH_BYTES + 8].copy_from_slice(&self.at_us.to_le_bytes());
+        out[start + FLAGS_AT] = FLAG_ERASED;
+    }
+
+    /// Leaves a tombstone of it.
+    pub fn erase(&mut self) {
+        *self = Hit::tombstone(self.at_us);
+    }
+
+    fn tombstone(at_us: i64) -> Hit<'a> {
+        Hit {
+            at_us,
+            sent_at_s: 0,
+            image: Uuid::nil(),
+            message: Uuid::nil(),
+            recipient: Uuid::nil(),
+            network: 0,
+            prefetch: false,
+            address: None,
+            keys: None,
+            user_agent: "",
+            is_erased: true,
+        }
+    }
+
     /// Makes ids of its keys, if it has any.
     pub fn resolve(&mut self, namespace: Namespace) {
         let Some(keys) = self.keys.take() else { return };
@@ -164,6 +210,9 @@ impl<'a> Hit<'a> {
         let recipient = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
         let network = u16::from_le_bytes(*take(&mut body).ok_or_else(need)?);
         let [flags] = *take(&mut body).ok_or_else(need)?;
+        if flags == FLAG_ERASED {
+            return Ok((Hit::tombstone(at_us), rest));
+        }
         let address = match flags & !(FLAG_PREFETCH | FLAG_KEYS) {
             0 => None,
             FLAG_IPV4 => Some(IpAddr::V4(Ipv4Addr::from(*take::<4>(&mut body).ok_or_else(need)?))),
@@ -186,7 +235,34 @@ impl<'a> Hit<'a> {
         };
         let user_agent = std::str::from_utf8(body).map_err(|_| HitError::UserAgent)?;
         let prefetch = flags & FLAG_PREFETCH != 0;
-        Ok((Hit { at_us, sent_at_s, image, message, recipient, network, prefetch, address, keys, user_agent }, rest))
+        let is_erased = false;
+        let hit = Hit {
+            at_us,
+            sent_at_s,
+            image,
+            message,
+            recipient,
+            network,
+            prefetch,
+            address,
+            keys,
+            user_agent,
+            is_erased,
+        };
+        Ok((hit, rest))
+    }
+}
+
+/// Makes a tombstone of an encoded hit, in its place.
+pub fn entomb(encoded: &mut [u8]) {
+    let Some((at_us, rest)) = encoded.get_mut(LENGTH_BYTES..).and_then(|body| body.split_first_chunk_mut::<8>()) else {
+        return;
+    };
+    let hour_us = i64::from_le_bytes(*at_us).div_euclid(TOMBSTONE_TIME_US).saturating_mul(TOMBSTONE_TIME_US);
+    *at_us = hour_us.to_le_bytes();
+    rest.fill(0);
+    if let Some(flags) = encoded.get_mut(FLAGS_AT) {
+        *flags = FLAG_ERASED;
     }
 }
 
@@ -247,19 +323,29 @@ mod tests {
             let user_agent = safe_user_agent(&raw);
             let keys = keys.as_ref().map(|(message, recipient)| Keys { message, recipient });
             let hit = Hit {
-                at_us, sent_at_s, network, prefetch, address, keys, user_agent: &user_agent,
+                at_us, sent_at_s, network, prefetch, address, keys, user_agent: &user_agent, is_erased: false,
                 image: Uuid::from_bytes(image), message: Uuid::from_bytes(message), recipient: Uuid::from_bytes(recipient),
             };
             let mut bytes = Vec::new();
             hit.encode(&mut bytes);
             prop_assert!(bytes.len() >= ENCODED_BYTES_MIN && bytes.len() <= ENCODED_BYTES_MAX);
+            let length = bytes.len();
             bytes.extend_from_slice(&rest);
             prop_assert_eq!(Hit::decode(&bytes), Ok((hit, &rest[..])));
+
+            entomb(&mut bytes[..length]);
+            let (tombstone, behind) = Hit::decode(&bytes).unwrap();
+            prop_assert_eq!(behind, &rest[..], "it is as long as the hit was");
+            prop_assert!(tombstone.is_erased && tombstone.recipient.is_nil() && tombstone.user_agent.is_empty());
+            prop_assert!(bytes[LENGTH_BYTES + 8..FLAGS_AT].iter().chain(&bytes[FLAGS_AT + 1..length]).all(|&byte| byte == 0));
+            let mut again = Vec::new();
+            tombstone.encode(&mut again);
+            prop_assert_eq!(Hit::decode(&again), Ok((tombstone, &[][..])));
         }
 
         #[test]
         fn any_bytes_decode_or_are_refused_without_a_panic(bytes: Vec<u8>) {
-            if let Ok((hit, rest)) = Hit::decode(&bytes) {
+            if let Ok((hit, rest)) = Hit::decode(&bytes) && !hit.is_erased {
                 let mut again = Vec::new();
                 hit.encode(&mut again);
                 prop_assert_eq!(&bytes[..bytes.len() - rest.len()], &again[..]);
@@ -288,6 +374,7 @@ mod tests {
             address: None,
             keys: Some(Keys { message: b"", recipient: b"4711" }),
             user_agent: "",
+            is_erased: false,
         };
         hit.resolve(namespace);
         assert_eq!((hit.message, hit.recipient, hit.keys), (id, namespace.id_of(&Key::typed("4711").unwrap()), None));

@@ -5,6 +5,8 @@
 
 pub mod appender;
 pub mod copy;
+pub mod erased;
+pub mod eraser;
 pub mod house;
 pub mod judge;
 pub mod known;

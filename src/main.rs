@@ -63,7 +63,9 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
             wait(commands::reclassify(config, since.transpose()?))
         }
         Command::Spool(SpoolCommand::Status) => wait(commands::spool_status(config)),
-        Command::Spool(SpoolCommand::Drain) => commands::spool_drain(config),
+        Command::Export(args) => wait(commands::export(config, &args)),
+        Command::Erase(args) => wait(commands::erase(config, &args)),
+        Command::Spool(SpoolCommand::Drain(args)) => commands::spool_drain(config, args.retire),
         Command::Healthcheck => commands::healthcheck(config),
     };
     done.map(|()| ExitCode::SUCCESS)

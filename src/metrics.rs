@@ -100,6 +100,8 @@ labelled! {
         Quarantined = "quarantined",
         /// Its bytes on disk were damaged; they were copied aside.
         Damaged = "damaged",
+        /// Its recipient asked to be forgotten before it was loaded.
+        Erased = "erased",
     }
 }
 
@@ -239,6 +241,14 @@ pub struct Metrics {
     pub rollup_oldest_us: AtomicI64,
     /// Seconds that a rollup's transaction took.
     pub rollup_seconds: Histogram,
+    /// Erasures that are not carried out on this node's disk yet.
+    pub erasures_pending: Level,
+    /// Segments that were written anew without somebody's hits.
+    pub segments_rewritten: Count,
+    /// Days of hits that this process deleted since they were beyond the retention.
+    pub retention_days: Count,
+    /// Days of hits that are beyond the retention and are still there.
+    pub retention_overdue: Level,
 }
 
 impl Metrics {
@@ -282,6 +292,10 @@ impl Metrics {
             rollup_pending: Level::default(),
             rollup_oldest_us: AtomicI64::new(0),
             rollup_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+            erasures_pending: Level::default(),
+            segments_rewritten: Count::default(),
+            retention_days: Count::default(),
+            retention_overdue: Level::default(),
         })
     }
 

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod class;
 pub mod classify;
+pub mod retention;
 pub mod rollup;
 pub mod rule;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -115,6 +116,14 @@ impl Postgres {
             });
             Ok(rows.collect())
         })
+    }
+
+    /// A client program of PostgreSQL's (`psql`, `pg_dump`) that is given this database.
+    #[must_use]
+    pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(self.url());
+        command
     }
 
     /// The one number that a query returns.

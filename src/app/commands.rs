@@ -1,5 +1,7 @@
 //! The commands beside `serve`. Each prints its result to standard output and its errors to standard error.
 
+mod erase;
+mod export;
 mod import;
 mod links;
 mod messages;
@@ -17,16 +19,20 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{DataDir, bytes_of, database, loader_options};
+use super::{DataDir, bytes_of, database, eraser_options, loader_options};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError};
 use crate::images::upload;
+use crate::ingest::eraser::Eraser;
 use crate::ingest::loader::Loader;
+use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::metrics::{DropReason, Metrics};
 use crate::shutdown;
 
+pub use erase::erase;
+pub use export::export;
 pub use import::{Completeness, import_django};
 pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
@@ -156,11 +162,11 @@ async fn marks(config: &Config) -> anyhow::Result<Vec<(Uuid, u64)>> {
     marks
 }
 
-/// `pixeld spool drain`: loads what the spools hold, then ends.
+/// `pixeld spool drain`: loads what the spools hold, then ends. Where the node is to `retire`, it holds no hits after it.
 ///
 /// # Errors
 /// Where hits are left, or another pixeld has the data directory.
-pub fn spool_drain(config: &Config) -> anyhow::Result<()> {
+pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     let data = DataDir::lock(&config.data_dir)?;
     let spools = data.spools();
     let recovered = recovery::recover(&spools).context("the spools cannot be read")?;
@@ -171,22 +177,50 @@ pub fn spool_drain(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let left = runtime.block_on(async {
         let lease = database::open(&db).await?;
-        let loader = Loader::new(options, db, Arc::clone(&metrics), room, recovered, None);
+        let eraser = eraser_options(&data)?;
+        let erasing =
+            (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
+        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, None);
         let (trigger, drain) = shutdown::drain();
         trigger.ask(SPOOL_DRAIN_WAIT);
         let left = tokio::select! {
-            left = loader.run(async {}, drain) => Ok(left),
+            left = loader.run(async {}, drain.clone()) => Ok(left),
             signal = shutdown::signal() => Err(signal),
         };
+        let ended = match left {
+            Ok(0) => end_node(&data, &db, erasing, retire).await.map(|()| 0),
+            Ok(left) => Ok(left),
+            Err(signal) => match signal {
+                Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what is left waits in the spool")),
+                Err(error) => Err(error.into()),
+            },
+        };
         lease.release().await?;
-        match left {
-            Ok(left) => anyhow::Ok(left),
-            Err(signal) => anyhow::bail!("stopped by {}; what is left waits in the spool", signal?),
-        }
+        ended
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
     println!("loaded {} hits, dropped {dropped}, left {left}", metrics.loaded.get());
     anyhow::ensure!(left == 0, "{left} hits are left in the spool");
+    Ok(())
+}
+
+/// All is loaded: carries out erasures on what is kept, or removes that, too, and takes the node off the list.
+async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser), retire: bool) -> anyhow::Result<()> {
+    if !retire {
+        let (_trigger, drain) = shutdown::drain();
+        return eraser.carry_out_all(&drain).await;
+    }
+    for folder in [data.spools(), recovery::quarantine(&data.spools())] {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+            }
+            _ => {}
+        }
+    }
+    let session = db.connect("pixeld retire").await?;
+    db::within(db::QUERY_TIMEOUT, "retiring this node", db::erasures::retire(&session.client, node)).await?;
+    println!("this node is retired: no hit is left in its data directory");
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The data directory: what lies where, and that one process writes to it at a time.
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use uuid::Uuid;
 
 use crate::ingest::spool::disk::sync_parent;
 
@@ -55,6 +57,52 @@ impl DataDir {
         self.path.join("spool")
     }
 
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_spools(&self) -> bool {
+        fs::read_dir(self.spools()).is_ok_and(|mut spools| spools.next().is_some())
+    }
+
+    /// The directory's identity: it names this node to the others, and goes where the directory goes. Made when it is first
+    /// asked for.
+    ///
+    /// # Errors
+    /// As the disk says, or where the file holds none.
+    pub fn node(&self) -> anyhow::Result<Uuid> {
+        let path = self.path.join("node");
+        match fs::read_to_string(&path) {
+            Ok(text) => text
+                .trim()
+                .parse()
+                .with_context(|| format!("{} holds no identity of a node; remove it to get another", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let fresh = path.with_extension(Uuid::new_v4().to_string());
+                let made = Uuid::new_v4();
+                let write = || -> std::io::Result<()> {
+                    let mut file = File::create_new(&fresh)?;
+                    writeln!(file, "{made}")?;
+                    file.sync_all()?;
+                    // Another process may be making it at the same time; the first one counts.
+                    let linked = fs::hard_link(&fresh, &path);
+                    fs::remove_file(&fresh)?;
+                    match linked {
+                        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+                        _ => sync_parent(&path),
+                    }
+                };
+                write().with_context(|| format!("cannot make {}", path.display()))?;
+                Ok(fs::read_to_string(&path)?.trim().parse()?)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Where erasures are remembered.
+    #[must_use]
+    pub fn erasures(&self) -> PathBuf {
+        self.path.join("erasures")
+    }
+
     /// Where the namespace of keys is kept.
     #[must_use]
     pub fn namespace(&self) -> PathBuf {
@@ -71,5 +119,21 @@ impl DataDir {
     #[must_use]
     pub fn known_images(&self) -> PathBuf {
         self.path.join("images").join("known.bin")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_once_and_nonsense_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::look(folder.path());
+        let node = data.node().unwrap();
+        assert_eq!((data.node().unwrap(), fs::read_dir(folder.path()).unwrap().count()), (node, 1));
+        fs::write(folder.path().join("node"), "x").unwrap();
+        let error = data.node().unwrap_err().to_string();
+        assert!(error.contains("remove it to get another"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ Example:
 
 const SPOOL_DRAIN_AFTER_HELP: &str = "\
 Example, to retire a node after its `pixeld serve` was stopped:
-  PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain";
+  PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain --retire";
 
 /// What `pixeld reclassify` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -28,5 +28,14 @@ pub enum SpoolCommand {
     Status,
     /// Load everything that waits into the database, and exit. Not while `pixeld serve` runs on the same directory.
     #[command(after_help = SPOOL_DRAIN_AFTER_HELP)]
-    Drain,
+    Drain(SpoolDrainArgs),
+}
+
+/// What `pixeld spool drain` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct SpoolDrainArgs {
+    /// Then remove all hits and quarantined bytes from PIXELD_DATA_DIR, loaded ones too, and take this node off the list of those
+    /// that must carry out erasures.
+    #[arg(long)]
+    pub retire: bool,
 }

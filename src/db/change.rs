@@ -14,6 +14,7 @@
 
 mod delete;
 mod reclassify;
+mod retain;
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Queries of the loader: the mark, partitions, user agents, and the one transaction that brings hits.
+//! Queries of the loader: the mark, partitions, and the one transaction that brings hits.
 //!
 //! Nothing here retries; the loader knows what an error means. A `commit()` that returns Ok for an aborted transaction
 //! (rust-postgres #1334) cannot deceive it: every statement's outcome and count is checked before COMMIT, and the mark is
@@ -12,6 +12,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use super::erasures::BRINGING_LOCK;
 use crate::ingest::copy::COPY_HITS;
 
 /// Held while a partition is made, so that one node at a time does it.
@@ -51,6 +52,8 @@ pub struct BatchRecord {
     pub unknown_image: u64,
     /// Numbers whose bytes are damaged.
     pub missing: u64,
+    /// Hits of people who were erased.
+    pub erased: u64,
     /// The earliest and the latest row, in µs since 1970.
     pub at_us: Option<(i64, i64)>,
 }
@@ -61,6 +64,9 @@ pub enum BatchError {
     /// The mark is elsewhere; nothing was written.
     #[error("the mark is at {0}")]
     MarkMoved(u64),
+    /// Erasures came, or user agents went, since the batch was prepared; nothing was written.
+    #[error("erasures came meanwhile")]
+    Erasures,
     /// PostgreSQL refused the data itself; the same rows will be refused again.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Error),
@@ -128,28 +134,6 @@ pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid,
     Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Which user agents are stored already.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn stored_user_agents(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
-    let select = "SELECT id FROM user_agents WHERE id = ANY($1)";
-    Ok(client.query(select, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
-}
-
-/// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in two orders
-/// inside their long transactions deadlock. Returns how many were new.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn store_user_agents(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64, Error> {
-    agents.sort_unstable();
-    let (ids, texts): (Vec<i64>, Vec<&str>) = agents.into_iter().unzip();
-    let insert = "INSERT INTO user_agents (id, user_agent) SELECT * FROM unnest($1::bigint[], $2::text[]) AS new (id, ua) \
-                  ORDER BY id ON CONFLICT (id) DO NOTHING";
-    client.execute(insert, &[&ids, &texts]).await
-}
-
 /// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
 ///
 /// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes.
@@ -200,7 +184,8 @@ pub struct Copied {
 }
 
 /// Begins the one transaction of a batch: locks the mark of `spool`, which must be at `first_seq`, asks who has opted out
-/// (`opt_outs`, see [`super::suppressions::changes`]), and copies the rows.
+/// (`opt_outs`, see [`super::suppressions::changes`]), and copies the rows, if they were prepared by this `version` of
+/// [`super::erasures::ErasureState`]: no erasure is noted before the transaction ends.
 /// `next_rows` gives the COPY stream part by part, and while it makes one, PostgreSQL works on the last; nothing at all
 /// copies nothing.
 ///
@@ -210,13 +195,17 @@ pub async fn copy(
     client: &Client,
     spool: i32,
     first_seq: u64,
+    version: i64,
     opt_outs: impl Future<Output = Result<(), Error>>,
     next_rows: impl FnMut() -> Option<BytesMut>,
 ) -> Result<Copied, BatchError> {
     // Whatever the server's default is: in a stricter one, the first statement would decide which opt-outs are seen.
-    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-    let outcome = copy_in_transaction(client, spool, first_seq, opt_outs, next_rows).await;
-    if let Err(BatchError::MarkMoved(_) | BatchError::Data(_) | BatchError::Partition(_)) = &outcome {
+    let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared({BRINGING_LOCK})");
+    client.batch_execute(&begin).await?;
+    let outcome = copy_in_transaction(client, spool, first_seq, version, opt_outs, next_rows).await;
+    if let Err(BatchError::MarkMoved(_) | BatchError::Erasures | BatchError::Data(_) | BatchError::Partition(_)) =
+        &outcome
+    {
         client.batch_execute("ROLLBACK").await?;
     }
     outcome
@@ -226,15 +215,19 @@ async fn copy_in_transaction(
     client: &Client,
     spool: i32,
     first_seq: u64,
+    version: i64,
     opt_outs: impl Future<Output = Result<(), Error>>,
     mut next_rows: impl FnMut() -> Option<BytesMut>,
 ) -> Result<Copied, BatchError> {
-    let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM spool_marks \
-                WHERE spool = $1 FOR UPDATE";
+    let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
+                  (SELECT version FROM erasure_state) FROM spool_marks WHERE spool = $1 FOR UPDATE";
     let mark = client.query_one(lock, &[&spool]).await?;
     let next_seq = mark.get::<_, i64>(0) as u64;
     if next_seq != first_seq {
         return Err(BatchError::MarkMoved(next_seq));
+    }
+    if mark.get::<_, i64>(2) != version {
+        return Err(BatchError::Erasures);
     }
     opt_outs.await?;
     let rows = match next_rows() {
@@ -272,8 +265,8 @@ pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Res
     let finish = "WITH mark AS (UPDATE spool_marks SET next_seq = $3, updated_at = clock_timestamp() \
                                 WHERE spool = $1 AND next_seq = $2 RETURNING spool) \
                   INSERT INTO batches (spool, first_seq, next_seq, loaded, throttled, quarantined, expired, unknown_image, \
-                                       missing, min_at, max_at, suppressed, loaded_at) \
-                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, clock_timestamp() FROM mark";
+                                       missing, min_at, max_at, suppressed, erased, loaded_at) \
+                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp() FROM mark";
     let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
     let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
     let written = client
@@ -292,6 +285,7 @@ pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Res
                 &min_at,
                 &max_at,
                 &count(batch.suppressed),
+                &count(batch.erased),
             ],
         )
         .await?;

@@ -35,6 +35,8 @@ pub struct ImportedBatch {
     pub loaded: u64,
     /// Rows of people who asked not to be recorded.
     pub suppressed: u64,
+    /// Rows of people who asked to be forgotten.
+    pub erased: u64,
     /// Rows that are older than hits are kept.
     pub expired: u64,
     /// Rows of a picture that the source does not have.
@@ -125,8 +127,8 @@ pub async fn finish(
                        source AS (UPDATE imports i SET last_id = $11, last_at = $12, late_ids = $13 \
                                   FROM mark WHERE i.spool = mark.spool RETURNING i.spool) \
                   INSERT INTO batches (spool, first_seq, next_seq, loaded, suppressed, expired, unknown_image, quarantined, \
-                                       min_at, max_at, loaded_at, imported) \
-                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), true FROM source";
+                                       min_at, max_at, loaded_at, imported, erased) \
+                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), true, $14 FROM source";
     let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
     let last_at: Option<OffsetDateTime> = after.last_us.map(timestamp);
     let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
@@ -147,6 +149,7 @@ pub async fn finish(
                 &after.last_id,
                 &last_at,
                 &after.late_ids,
+                &count(batch.erased),
             ],
         )
         .await?;
@@ -161,7 +164,7 @@ pub async fn finish(
 /// # Errors
 /// As PostgreSQL says.
 pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
-    let sum = "SELECT COALESCE(sum(loaded), 0)::bigint, COALESCE(sum(suppressed), 0)::bigint, \
+    let sum = "SELECT COALESCE(sum(loaded), 0)::bigint, COALESCE(sum(suppressed::bigint + erased), 0)::bigint, \
                  COALESCE(sum(expired), 0)::bigint, COALESCE(sum(unknown_image::bigint + quarantined), 0)::bigint \
                FROM batches WHERE spool = $1";
     let row = client.query_one(sum, &[&spool]).await?;

@@ -47,6 +47,15 @@ pub async fn since(client: &Client, since: Option<OffsetDateTime>) -> Result<Vec
     partitions(client.query(&list, &[&since])).await
 }
 
+/// The partitions that hold no time at or after `until`, the oldest first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn until(client: &Client, until: OffsetDateTime) -> Result<Vec<Partition>, DbError> {
+    let list = format!("{LIST} WHERE at_to <= $1 ORDER BY at_from");
+    partitions(client.query(&list, &[&until])).await
+}
+
 /// The partitions that hold times in `[from, to]`, the oldest first.
 ///
 /// # Errors

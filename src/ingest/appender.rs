@@ -279,6 +279,13 @@ impl Appender {
         }
     }
 
+    /// Ends the current segment if that was asked for.
+    pub fn heed_seal(&mut self) {
+        if self.spool.take_seal() {
+            self.end_segment();
+        }
+    }
+
     /// A sync has covered all hits before `seq`.
     pub fn synced(&mut self, seq: u64) {
         let mut bytes = 0;
@@ -287,6 +294,7 @@ impl Appender {
         }
         self.unsynced.bytes.drain(..bytes);
         self.unsynced.incomplete &= !self.unsynced.frames.is_empty();
+        self.spool.synced(seq);
     }
 
     /// A sync has failed: writes all that is unsynced again, into a segment of its own, under the numbers it has. Returns
@@ -343,7 +351,8 @@ impl Unsynced {
     }
 }
 
-fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+/// Writes all of `bytes`, also where the disk takes them in parts.
+pub(super) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -58,7 +58,8 @@ impl Bounds {
         let oldest_us = self.oldest_us();
         let mut days = BTreeSet::new();
         let mut last = None;
-        for at_us in hits.iter().map(|hit| self.clamp(hit.at_us)).filter(|&at_us| at_us >= oldest_us) {
+        let kept = hits.iter().filter(|hit| !hit.is_erased);
+        for at_us in kept.map(|hit| self.clamp(hit.at_us)).filter(|&at_us| at_us >= oldest_us) {
             let day = Day::of(at_us);
             if last != Some(day) {
                 days.insert(day);
@@ -136,6 +137,8 @@ pub struct Judged {
     pub unknown_image: u64,
     /// Hits beyond the retention.
     pub expired: u64,
+    /// Hits whose recipients asked to be forgotten.
+    pub erased: u64,
     /// Rows whose time was moved into what can be true.
     pub clamped: u64,
     /// Rows whose user agent is not kept.
@@ -157,6 +160,7 @@ impl Default for Judged {
             suppressed: 0,
             unknown_image: 0,
             expired: 0,
+            erased: 0,
             clamped: 0,
             user_agents_capped: 0,
             min_at_us: i64::MAX,
@@ -248,6 +252,10 @@ impl<'a, F: Facts> Judging<'a, F> {
     fn judge(&mut self, seq: u64, hit: &Hit<'_>, oldest_us: i64, rows: &mut BytesMut) {
         let judged = &mut self.judged;
         let is_held_back = self.held_back.next_if_eq(&seq).is_some();
+        if hit.is_erased {
+            judged.erased += 1;
+            return;
+        }
         let at_us = self.bounds.clamp(hit.at_us);
         let user_agent = match admit(hit, at_us, oldest_us, self.facts) {
             Ok(user_agent) => user_agent,

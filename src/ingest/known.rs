@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::judge::{Facts, UserAgent};
-use crate::db::{hits as queries, messages};
+use crate::db::{hits as queries, messages, user_agents};
 use crate::hit::Hit;
 use crate::opens::agent::Agent;
 use crate::privacy::suppressed::Suppressed;
@@ -34,10 +34,14 @@ const SENT_PAUSE: Duration = Duration::from_secs(1);
 /// New user agents stored in an hour at most: a stranger can make one up for every hit, and each is a row for ever.
 pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 
+/// How long user agents are remembered: then it is told anew that they are in use.
+const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
+
 /// User agents and images that PostgreSQL is known to have.
 #[derive(Debug)]
 pub struct Known {
     user_agents: HashMap<Box<str>, UserAgent, RandomState>,
+    user_agents_since: Instant,
     /// When each was deleted, in µs since 1970; the end of time where it was not.
     images: HashMap<Uuid, i64, RandomState>,
     /// When each message was sent, in s since 1970, where its sender told.
@@ -57,6 +61,7 @@ impl Default for Known {
     fn default() -> Known {
         Known {
             user_agents: HashMap::default(),
+            user_agents_since: Instant::now(),
             images: HashMap::default(),
             sent: HashMap::default(),
             sent_till: None,
@@ -91,6 +96,12 @@ impl Known {
         self.learn_user_agents(client, hits).await
     }
 
+    /// Forgets which user agents are stored: some may be gone.
+    pub fn forget_user_agents(&mut self) {
+        self.user_agents.clear();
+        self.user_agents_since = Instant::now();
+    }
+
     async fn learn_sent(&mut self, client: &Client) -> Result<(), Error> {
         if self.sent_till.is_some_and(|(_, asked)| asked.elapsed() < SENT_PAUSE) {
             return Ok(());
@@ -116,7 +127,7 @@ impl Known {
     async fn learn_images(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
         let mut last = Uuid::nil();
         let mut new = HashSet::new();
-        for hit in hits {
+        for hit in hits.iter().filter(|hit| !hit.is_erased) {
             // One message's hits come together; most ask for the image of the hit before.
             if hit.image != last && !self.images.contains_key(&hit.image) {
                 new.insert(hit.image);
@@ -128,7 +139,7 @@ impl Known {
         }
         if self.images.len() > IMAGES_MAX {
             self.images.clear();
-            new.extend(hits.iter().map(|hit| hit.image));
+            new.extend(hits.iter().filter(|hit| !hit.is_erased).map(|hit| hit.image));
         }
         let new: Vec<Uuid> = new.into_iter().collect();
         let existing = queries::existing_images(client, &new).await?;
@@ -137,12 +148,12 @@ impl Known {
     }
 
     async fn learn_user_agents(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
-        if self.user_agents.len() > USER_AGENTS_MAX {
-            self.user_agents.clear();
+        if self.user_agents.len() > USER_AGENTS_MAX || self.user_agents_since.elapsed() > USER_AGENTS_AGE_MAX {
+            self.forget_user_agents();
         }
         let new: HashMap<&str, i64> = hits
             .iter()
-            .filter(|hit| !self.user_agents.contains_key(hit.user_agent))
+            .filter(|hit| !hit.is_erased && !self.user_agents.contains_key(hit.user_agent))
             .map(|hit| (hit.user_agent, id_of(hit.user_agent)))
             .collect();
         if new.is_empty() {
@@ -155,13 +166,13 @@ impl Known {
             self.user_agents.retain(|_, id| id.own == id.stored);
         }
         let ids: Vec<i64> = new.values().copied().collect();
-        let mut stored: HashSet<i64> = queries::stored_user_agents(client, &ids).await?.into_iter().collect();
+        let mut stored: HashSet<i64> = user_agents::stored(client, &ids).await?.into_iter().collect();
         let room = self.new_per_hour_max.saturating_sub(self.new_this_hour) as usize;
         let fresh: HashMap<i64, &str> =
             new.iter().filter(|(_, id)| !stored.contains(id)).map(|(&text, &id)| (id, text)).take(room).collect();
         if !fresh.is_empty() {
             stored.extend(fresh.keys());
-            self.new_this_hour += queries::store_user_agents(client, fresh.into_iter().collect()).await?;
+            self.new_this_hour += user_agents::store(client, fresh.into_iter().collect()).await?;
         }
         for (text, own) in new {
             let stored = if stored.contains(&own) { own } else { 0 };

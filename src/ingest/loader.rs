@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::bring::Pending;
+use super::erased::Erased;
 use super::house::{HOUSEKEEPING, House};
 use super::judge::Day;
 use super::known::Known;
@@ -77,6 +78,7 @@ pub struct Loader {
     metrics: Arc<Metrics>,
     sources: Vec<Source>,
     known: Known,
+    erased: Erased,
     throttle: Option<Throttle>,
     shared_throttle: Option<SharedThrottle>,
     /// What keys are made ids under; learnt with the first connection, and so before the first hit is loaded.
@@ -141,6 +143,7 @@ impl Loader {
             sources,
             known: Known::default(),
             opt_outs: Reader::default(),
+            erased: Erased::default(),
             throttle: None,
             shared_throttle: None,
             namespace: None,
@@ -265,6 +268,8 @@ impl Loader {
     /// Loads one chunk of the oldest spool that has one.
     async fn turn(&mut self) -> anyhow::Result<Turn> {
         self.connect().await?;
+        // Also of those that are read to their end, so that no file stays open that was written anew.
+        self.sources.iter_mut().for_each(|source| source.reader.refresh());
         for at in 0..self.sources.len() {
             let spool = &self.sources[at].spool;
             let is_held = self.held.get(&spool.uuid).is_some_and(|until| Instant::now() < *until);
@@ -329,6 +334,8 @@ impl Loader {
             within(self.patience, self.opt_outs.list(&session.client)).await?;
             self.session = Some(session);
             self.metrics.database_up.set(1);
+            // It may be another database, restored from a backup.
+            self.erased.forget();
             // A mark is read anew on every connection: it may have been left unclear by the last one.
             self.sources.iter_mut().for_each(|source| source.number = None);
         }

@@ -110,6 +110,8 @@ impl Source {
     /// # Errors
     /// As the disk says.
     pub fn remove(&self, kept: Kept) -> std::io::Result<bool> {
+        // Whoever writes a segment anew looks for it in the list before it takes this one's place.
+        let _files = self.spool.files();
         match fs::remove_file(self.spool.path(kept.id)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

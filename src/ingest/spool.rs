@@ -11,7 +11,9 @@ pub mod disk;
 pub mod frame;
 pub mod reader;
 pub mod recovery;
+pub mod rewrite;
 pub mod segment;
+pub mod tombstone;
 
 #[cfg(test)]
 pub mod fake_disk;
@@ -21,7 +23,7 @@ pub mod fixture;
 mod recovery_tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -42,6 +44,14 @@ pub struct Spool {
     published: Mutex<Published>,
     /// Told when something was published.
     pub grown: Notify,
+    /// Held while a file is removed or put in another's place.
+    files: Mutex<()>,
+    /// How often files were written anew.
+    rewrites: AtomicU64,
+    /// The writer is to end its segment.
+    seal_asked: AtomicBool,
+    /// Everything before this number is synced, and will not be written again.
+    synced_seq: AtomicU64,
 }
 
 /// What may be read.
@@ -82,7 +92,20 @@ impl Spool {
     pub fn new(spools: &Path, uuid: Uuid, published: Published) -> Arc<Spool> {
         let folder = spools.join(uuid.to_string());
         let key = FrameKey::of(uuid);
-        Arc::new(Spool { uuid, folder, key, published: Mutex::new(published), grown: Notify::new() })
+        // What an earlier process left is on disk for good.
+        let synced_seq = AtomicU64::new(published.next_seq);
+        let published = Mutex::new(published);
+        Arc::new(Spool {
+            uuid,
+            folder,
+            key,
+            published,
+            grown: Notify::new(),
+            files: Mutex::default(),
+            rewrites: AtomicU64::default(),
+            seal_asked: AtomicBool::default(),
+            synced_seq,
+        })
     }
 
     /// Where a segment lies.
@@ -95,6 +118,43 @@ impl Spool {
     pub fn published(&self) -> MutexGuard<'_, Published> {
         // A panic elsewhere leaves whole values behind, since each change is one assignment after the write it tells of.
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by whoever removes a file or puts one in its place, so that none comes back.
+    pub fn files(&self) -> MutexGuard<'_, ()> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often files were written anew: open ones are no longer those on disk.
+    #[must_use]
+    pub fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::Acquire)
+    }
+
+    /// Notes that a file was written anew.
+    pub fn was_rewritten(&self) {
+        self.rewrites.fetch_add(1, Ordering::Release);
+    }
+
+    /// Asks the writer to end the segment that it appends to.
+    pub fn ask_seal(&self) {
+        self.seal_asked.store(true, Ordering::Release);
+    }
+
+    /// Whether that was asked since the last call.
+    pub fn take_seal(&self) -> bool {
+        self.seal_asked.load(Ordering::Relaxed) && self.seal_asked.swap(false, Ordering::Acquire)
+    }
+
+    /// Everything before this number is synced: it is in no memory any more from which it could be written again.
+    #[must_use]
+    pub fn synced_seq(&self) -> u64 {
+        self.synced_seq.load(Ordering::Acquire)
+    }
+
+    /// Notes how far it is synced.
+    pub fn synced(&self, seq: u64) {
+        self.synced_seq.fetch_max(seq, Ordering::Release);
     }
 
     /// Changes what may be read and tells the reader.

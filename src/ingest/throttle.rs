@@ -175,6 +175,7 @@ mod tests {
             prefetch: false,
             address: Some(IpAddr::from([66, 249, 84, 1])),
             keys: None,
+            is_erased: false,
             user_agent: "",
         }
     }

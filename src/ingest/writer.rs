@@ -115,6 +115,7 @@ impl<'a> Loop<'a> {
         loop {
             let open = self.gather(&mut group);
             self.heed_syncs();
+            self.appender.heed_seal();
             if !group.is_empty() {
                 let hits = self.write(&group);
                 group.clear();

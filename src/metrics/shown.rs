@@ -82,7 +82,14 @@ impl Collector for Shown {
         gauge(e, "rollup_pending_batches", "Loaded batches that are not rolled up yet", m.rollup_pending.get())?;
         let lag = ConstGauge::new(m.rollup_lag_seconds(crate::hit::now_us()));
         let help = "Age of the oldest loaded batch that is not rolled up";
-        lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)
+        lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)?;
+        gauge(e, "erasures_pending", "Erasures not yet carried out on this node's disk", m.erasures_pending.get())?;
+        let help = "Segments written anew without an erased recipient's hits";
+        counter(e, "spool_segments_rewritten", help, m.segments_rewritten.get())?;
+        counter(e, "retention_days_deleted", "Days of hits deleted after the retention", m.retention_days.get())?;
+        gauge(e, "retention_days_overdue", "Days of hits beyond the retention that are still there", {
+            m.retention_overdue.get()
+        })
     }
 }
 

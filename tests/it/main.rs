@@ -9,7 +9,9 @@
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
+//! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
+//! - `retention`: what is beyond it goes, under load.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
 //! - `import_django`: moving over from the Django app, with the data of a real one (tests/fixtures/django-app).
@@ -30,6 +32,7 @@ mod contract;
 mod crash;
 mod disk;
 mod embedded;
+mod erasure;
 mod first_steps;
 mod images;
 mod import_django;
@@ -42,6 +45,7 @@ mod opt_out_page;
 mod outage;
 mod proxy;
 mod recount;
+mod retention;
 mod rollup;
 mod shared_throttle;
 mod shared_throttle_script;

@@ -157,6 +157,7 @@ fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times_us: &[i64]) {
             prefetch: false,
             address: Some([192, 0, 2, 1].into()),
             keys: None,
+            is_erased: false,
             user_agent: "Thunderbird",
         };
         hit.encode(&mut bytes);

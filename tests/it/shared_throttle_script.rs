@@ -70,6 +70,7 @@ impl Asker {
             prefetch: false,
             address: None,
             keys: None,
+            is_erased: false,
             user_agent: "",
         };
         Question { seq, token: self.throttle.token(&hit, 0).unwrap() }

@@ -169,6 +169,24 @@ impl Changes {
         target: Target,
         tell: impl Fn(Deleted) + Sync,
     ) -> Result<Deleted, ChangeError> {
+        self.delete_all(target, None, tell).await
+    }
+
+    /// As [`Changes::delete_hits`] of a recipient. What each chunk deletes is added to the erasure's row in the chunk's own
+    /// transaction, and the user agents of its hits are doubted there.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; go on with a new [`Changes`].
+    pub async fn erase(&mut self, erasure: i64, recipient: Uuid) -> Result<Deleted, ChangeError> {
+        self.delete_all(Target::Recipient(recipient), Some(erasure), |_| {}).await
+    }
+
+    async fn delete_all(
+        &mut self,
+        target: Target,
+        erasure: Option<i64>,
+        tell: impl Fn(Deleted) + Sync,
+    ) -> Result<Deleted, ChangeError> {
         if target.has_nil() {
             return Err(ChangeError::Nil);
         }
@@ -179,9 +197,9 @@ impl Changes {
             self.tally.commit().await?;
             let mut found = 0;
             for day in self.days_of(target).await? {
-                found += self.delete_of_day(&day, target, &mut deleted, &tell).await?;
+                found += self.delete_of_day(&day, target, erasure, &mut deleted, &tell).await?;
             }
-            let (left, gone) = self.delete_leftovers(target).await?;
+            let (left, gone) = self.delete_leftovers(target, erasure).await?;
             deleted.opens += gone;
             tell(deleted);
             if found == 0 && left == 0 {
@@ -221,6 +239,7 @@ impl Changes {
         &mut self,
         day: &Partition,
         target: Target,
+        erasure: Option<i64>,
         deleted: &mut Deleted,
         tell: &(impl Fn(Deleted) + Sync),
     ) -> Result<u64, ChangeError> {
@@ -238,7 +257,7 @@ impl Changes {
             let Some(end) = tids.last() else { return Ok(found) };
             last.clone_from(end);
             found += tids.len() as u64;
-            let gone = self.delete_chunk(day, target, &tids).await?;
+            let gone = self.delete_chunk(day, target, erasure, &tids).await?;
             deleted.hits += gone.hits;
             deleted.opens += gone.opens;
             tell(*deleted);
@@ -249,14 +268,21 @@ impl Changes {
     }
 
     /// Deletes rows that were found without the lock: what has been moved or is pending since is left for the next round.
-    async fn delete_chunk(&mut self, day: &Partition, target: Target, tids: &[String]) -> Result<Deleted, ChangeError> {
+    async fn delete_chunk(
+        &mut self,
+        day: &Partition,
+        target: Target,
+        erasure: Option<i64>,
+        tids: &[String],
+    ) -> Result<Deleted, ChangeError> {
         self.begin().await?;
         let delete = format!(
             concat!(
                 "WITH gone AS (DELETE FROM {} AS h WHERE h.ctid = ANY($3::text[]::tid[]) AND {} AND ",
                 not_pending!(),
-                " RETURNING at, seq, message, recipient, image, spool, class, rule, client) \
-                 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client) SELECT * FROM gone"
+                " RETURNING at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
+                 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
+                 SELECT * FROM gone"
             ),
             day.name,
             target.condition()
@@ -272,8 +298,23 @@ impl Changes {
             self.tally.execute("looking for the first and last hit", EDGES, &[]).await?;
             opens = self.opens_gone().await?;
         }
+        self.note(erasure, Deleted { hits, opens }).await?;
         self.tally.commit().await?;
         Ok(Deleted { hits, opens })
+    }
+
+    /// Adds what a chunk deleted to its erasure.
+    async fn note(&self, erasure: Option<i64>, deleted: Deleted) -> Result<(), ChangeError> {
+        let Some(erasure) = erasure.filter(|_| deleted != Deleted::default()) else { return Ok(()) };
+        let (hits, opens) = (deleted.hits as i64, deleted.opens as i64);
+        let add = "UPDATE erasures SET hits = hits + $2, opens = opens + $3 WHERE id = $1";
+        self.tally.execute("adding to an erasure", add, &[&erasure, &hits, &opens]).await?;
+        // In order, as loaders lock them.
+        let doubt = "UPDATE user_agents AS u SET doubted_at = clock_timestamp() FROM ( \
+               SELECT id FROM user_agents WHERE id IN (SELECT user_agent FROM work_hits) AND id <> 0 AND doubted_at IS NULL \
+               ORDER BY id FOR UPDATE) AS d WHERE u.id = d.id";
+        self.tally.execute("doubting user agents", doubt, &[]).await?;
+        Ok(())
     }
 
     async fn opens_gone(&self) -> Result<u64, ChangeError> {
@@ -284,7 +325,7 @@ impl Changes {
 
     /// Deletes opens whose hits went before: with their partition, or by somebody's hand. Returns how many opens were there,
     /// and how many of them are gone.
-    async fn delete_leftovers(&mut self, target: Target) -> Result<(u64, u64), ChangeError> {
+    async fn delete_leftovers(&mut self, target: Target, erasure: Option<i64>) -> Result<(u64, u64), ChangeError> {
         if matches!(target, Target::Period { .. }) {
             // An open lies in no one time: it goes with its last hit.
             return Ok((0, 0));
@@ -301,12 +342,17 @@ impl Changes {
         let touched = self.tally.execute("looking for opens", TOUCH_LEFTOVERS, &[&messages, &recipients]).await?;
         self.settle(touched).await?;
         let gone = self.opens_gone().await?;
+        self.note(erasure, Deleted { hits: 0, opens: gone }).await?;
         self.tally.commit().await?;
         Ok((rows.len() as u64, gone))
     }
 
     /// Looks for rows without the lock, and without the short limit of other statements.
-    async fn search(&self, find: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<tokio_postgres::Row>, DbError> {
+    pub(super) async fn search(
+        &self,
+        find: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, DbError> {
         let client = self.tally.client();
         let searching = async {
             client.batch_execute("SET statement_timeout = 0").await?;

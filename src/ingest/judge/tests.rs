@@ -14,6 +14,7 @@ fn hit(recipient: u128, at_us: i64) -> Hit<'static> {
         prefetch: false,
         address: None,
         keys: None,
+        is_erased: false,
         user_agent: "",
     }
 }
@@ -61,6 +62,17 @@ fn a_time_that_cannot_be_true_is_moved_and_counted() {
 fn a_hit_beyond_the_retention_is_expired() {
     let judged = judge_all(&[hit(1, NOW - 31 * DAY), hit(2, NOW - 29 * DAY)], None, Some(30));
     assert_eq!((judged.loaded, judged.expired), (1, 1));
+}
+
+#[test]
+fn a_tombstone_is_counted_as_erased_and_needs_no_partition() {
+    let mut erased = hit(1, NOW);
+    erased.erase();
+    let hits = [erased, hit(2, NOW)];
+    let judged = judge_all(&hits, None, None);
+    assert_eq!((judged.loaded, judged.erased, judged.unknown_image), (1, 1, 0));
+    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: None };
+    assert!(bounds.days(&hits[..1]).is_empty());
 }
 
 #[test]

@@ -43,6 +43,8 @@ enum Brought {
     Refused(String),
     /// The mark is at this number.
     Elsewhere(u64),
+    /// Erasures came since it was prepared.
+    Outdated,
 }
 
 /// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, nobody knows whether it is in.
@@ -68,6 +70,12 @@ impl Loader {
             self.metrics.oldest_at_us.store(first.at_us, Ordering::Relaxed);
         }
         let Some(session) = self.session.as_ref() else { anyhow::bail!("the connection is gone") };
+        if within(self.patience, self.erased.learn(&session.client)).await? {
+            self.known.forget_user_agents();
+        }
+        let ahead_us = crate::hit::now_us() - self.clock.now_us();
+        // Before anything else of them is learnt, so that nothing of an erased hit reaches a table.
+        within(self.patience, self.erased.mark(&session.client, &mut hits, ahead_us)).await?;
         within(self.patience, self.known.learn(&session.client, &hits)).await?;
         let mut missing = chunk.missing;
         let mut first_seq = chunk.first_seq;
@@ -91,6 +99,11 @@ impl Loader {
                 Brought::Refused(_) => {
                     let middle = from + (to - from) / 2;
                     ranges.extend([(middle, to), (from, middle)]);
+                }
+                Brought::Outdated => {
+                    self.erased.forget();
+                    self.sources[at].reader.seek(first_seq);
+                    return Ok(());
                 }
                 Brought::Elsewhere(mark) => {
                     self.mark_is_elsewhere(at, mark);
@@ -118,11 +131,12 @@ impl Loader {
         )
         .holding_back(held_back);
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let opt_outs = self.opt_outs.catch_up(&session.client);
-        let copying = queries::copy(&session.client, spool, piece.first_seq, opt_outs, || judging.next_rows());
+        let (version, opt_outs) = (self.erased.version(), self.opt_outs.catch_up(&session.client));
+        let copying = queries::copy(&session.client, spool, piece.first_seq, version, opt_outs, || judging.next_rows());
         let copied = match patiently(&mut self.patience, copying).await? {
             Ok(copied) => copied,
             Err(BatchError::MarkMoved(mark)) => return Ok(Brought::Elsewhere(mark)),
+            Err(BatchError::Erasures) => return Ok(Brought::Outdated),
             Err(BatchError::Data(error)) => return Ok(Brought::Refused(said_by(&error))),
             Err(error @ BatchError::Partition(_)) => {
                 self.partitions.clear();
@@ -141,6 +155,7 @@ impl Loader {
             expired: judged.expired,
             unknown_image: judged.unknown_image,
             missing: piece.missing,
+            erased: judged.erased,
             quarantined: 0,
             at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
         };
@@ -218,7 +233,8 @@ impl Loader {
             ..BatchRecord::default()
         };
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let nothing = queries::copy(&session.client, spool, piece.first_seq, async { Ok(()) }, || None);
+        let version = self.erased.version();
+        let nothing = queries::copy(&session.client, spool, piece.first_seq, version, async { Ok(()) }, || None);
         let copied = patiently(&mut self.patience, nothing).await??;
         self.commit(at, record, Judged::default(), copied).await?;
         // It is no row, so it must not hold back one that will be.
@@ -242,6 +258,7 @@ impl Loader {
             (DropReason::Expired, record.expired),
             (DropReason::Quarantined, record.quarantined),
             (DropReason::Damaged, record.missing),
+            (DropReason::Erased, record.erased),
         ] {
             metrics.drop_hits(reason, n);
         }

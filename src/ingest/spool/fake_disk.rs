@@ -29,6 +29,21 @@ pub struct Faults {
     pub remove: bool,
     /// Syncing a file fails.
     pub sync: bool,
+    /// After so many more steps of any kind each one fails, as if the process had been killed.
+    pub steps: Option<u64>,
+}
+
+impl Faults {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.steps {
+            Some(0) => eio_if(true),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -100,6 +115,7 @@ impl FakeDisk {
     fn write(&self, file: &FakeFile, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.lock();
         assert!(!state.faults.write_panics, "the disk panics");
+        state.faults.step()?;
         let mut take = bytes.len();
         for (left, error) in [
             (state.faults.write_error_after, io::Error::from_raw_os_error(5)),
@@ -130,6 +146,7 @@ fn eio_if(fails: bool) -> io::Result<()> {
 impl Disk for FakeDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.lock();
+        state.faults.step()?;
         eio_if(state.faults.create)?;
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
         state.files.insert(path.to_owned(), Lengths::default());
@@ -138,9 +155,19 @@ impl Disk for FakeDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
+        state.faults.step()?;
         eio_if(state.faults.remove)?;
         state.files.remove(path);
         std::fs::remove_file(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.faults.step()?;
+        std::fs::rename(from, to)?;
+        let lengths = state.files.remove(from).unwrap_or_default();
+        state.files.insert(to.to_owned(), lengths);
+        Ok(())
     }
 }
 
@@ -160,6 +187,7 @@ impl DiskFile for FakeFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
+        state.faults.step()?;
         let fails = std::mem::take(&mut state.fail_next_sync) | state.faults.sync;
         let lengths = state.files.entry(self.path.clone()).or_default();
         let asked_again = lengths.sync_failed;
@@ -173,6 +201,7 @@ impl DiskFile for FakeFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
+        state.faults.step()?;
         eio_if(state.faults.truncate)?;
         let lengths = state.files.entry(self.path.clone()).or_default();
         lengths.written = lengths.written.min(length);

@@ -35,6 +35,7 @@ pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
         prefetch: n % 2 == 1,
         address: None,
         keys: None,
+        is_erased: false,
         user_agent,
     }
 }

@@ -166,6 +166,7 @@ mod tests {
                 prefetch: false,
                 address: None,
                 keys: None,
+                is_erased: false,
                 user_agent: &user_agent,
             };
             hit.encode(&mut bytes);

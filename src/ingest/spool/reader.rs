@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::frame::{self, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameError};
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, header_is_right};
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, header_is_right, refuse_newer};
 use super::{Segment, Spool};
 use crate::hit::Hit;
 
@@ -56,6 +56,8 @@ pub struct Reader {
     quarantine: PathBuf,
     next_seq: u64,
     place: Option<Place>,
+    /// How often the spool had files written anew when the place was opened.
+    rewrites: u64,
     buffer: Vec<u8>,
     damages: u64,
 }
@@ -72,7 +74,7 @@ impl Reader {
     /// A reader that begins at `next_seq`. Damaged bytes are copied below `quarantine`.
     #[must_use]
     pub fn new(spool: Arc<Spool>, quarantine: PathBuf, next_seq: u64) -> Reader {
-        Reader { spool, quarantine, next_seq, place: None, buffer: Vec::new(), damages: 0 }
+        Reader { spool, quarantine, next_seq, place: None, rewrites: 0, buffer: Vec::new(), damages: 0 }
     }
 
     /// The number that is told next.
@@ -105,11 +107,21 @@ impl Reader {
         self.place = None;
     }
 
+    /// Lets a file go that another has taken the place of, since somebody was erased from it; reading goes on in the new one.
+    pub fn refresh(&mut self) {
+        let rewrites = self.spool.rewrites();
+        if self.rewrites != rewrites {
+            self.rewrites = rewrites;
+            self.place = None;
+        }
+    }
+
     /// Reads on until about `rows_max` hits are together or nothing more is published. Empty: nothing new.
     ///
     /// # Errors
     /// As the disk says; nothing is told then, and the next call tries again.
     pub fn read(&mut self, rows_max: u64) -> io::Result<Chunk> {
+        self.refresh();
         let mut chunk = Chunk { first_seq: self.next_seq, ..Chunk::default() };
         let outcome = self.read_into(&mut chunk, rows_max);
         if outcome.is_err() && chunk.is_empty() {
@@ -210,6 +222,7 @@ impl Reader {
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let read = file.read_at(&mut header, 0)?;
         let mut offset = SEGMENT_HEADER_BYTES as u64;
+        refuse_newer(&header[..read])?;
         if !header_is_right(&header[..read], self.spool.uuid, segment.id.first_seq) {
             // Frames carry the spool's key themselves, so a lost header loses nothing else.
             tracing::error!(segment = %self.spool.path(segment.id).display(), "the segment's header is damaged; its frames are read");

@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::frame::{self, FrameKey};
-use super::segment::{SEGMENT_HEADER_BYTES, SegmentId};
+use super::rewrite::NEW;
+use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, refuse_newer};
 use super::{Published, Segment, Spool};
 
 /// Bytes that all copies of damaged or refused hits take at most; beyond it they are counted but not kept.
@@ -90,6 +91,7 @@ fn begun(folder: &Path) -> Duration {
 
 fn recover_spool(spools: &Path, uuid: Uuid) -> io::Result<Option<Arc<Spool>>> {
     let folder = spools.join(uuid.to_string());
+    remove_unfinished(&folder)?;
     let mend = |segment: &mut Segment| mend(&folder, uuid, segment, &quarantine(spools));
     let (overlapping, mut in_order): (Vec<_>, Vec<_>) =
         list_segments(&folder)?.into_iter().partition(|segment| segment.id.may_overlap());
@@ -121,11 +123,23 @@ fn recover_spool(spools: &Path, uuid: Uuid) -> io::Result<Option<Arc<Spool>>> {
     Ok(Some(Spool::new(spools, uuid, Published { segments, next_seq, closed: true })))
 }
 
+/// Removes files that were to take another's place and were not finished.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == NEW) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Cuts off a segment's torn tail, and removes a segment that has no whole frame. Returns the number behind its last hit.
 fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) -> io::Result<Option<u64>> {
     let name = segment.id.file_name();
     let path = folder.join(&name);
     let bytes = fs::read(&path)?;
+    refuse_newer(&bytes).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let (length, end) = valid_end(FrameKey::of(spool), &bytes);
     let kept = if end.is_some() { length as usize } else { 0 };
     // Damage to the last frame looks like a torn tail, and then the copy is all that is left of hits that were answered.

@@ -4,6 +4,9 @@
 //! magic 7 "PXSPOOL" | version u8 | spool UUID 16 | first_seq u64 LE | crc32c u32 LE of all before it
 //! ```
 //!
+//! Version 2 is version 1 in which some hits are tombstones; a segment is written so when somebody is erased from it. One of a later
+//! version is refused.
+//!
 //! Its name is its first sequence number in twenty digits, so that names sort as the stream runs. One that holds again what
 //! a failed sync may have lost has a name that ends in `-1`, `-2`, …: its hits are in segments before it too.
 
@@ -14,6 +17,7 @@ pub const SEGMENT_HEADER_BYTES: usize = 7 + 1 + 16 + 8 + 4;
 
 const MAGIC: &[u8; 7] = b"PXSPOOL";
 const VERSION: u8 = 1;
+const VERSION_WITH_TOMBSTONES: u8 = 2;
 
 /// Which segment of its spool; sorts by the first number, and so as the stream runs where nothing was written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,9 +60,19 @@ impl SegmentId {
 /// The header of a segment of `spool` whose first hit has `first_seq`.
 #[must_use]
 pub fn header(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    header_of(VERSION, spool, first_seq)
+}
+
+/// The header of one in which some hits are tombstones.
+#[must_use]
+pub fn header_with_tombstones(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    header_of(VERSION_WITH_TOMBSTONES, spool, first_seq)
+}
+
+fn header_of(version: u8, spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     bytes[..7].copy_from_slice(MAGIC);
-    bytes[7] = VERSION;
+    bytes[7] = version;
     bytes[8..24].copy_from_slice(spool.as_bytes());
     bytes[24..32].copy_from_slice(&first_seq.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..32]);
@@ -69,7 +83,22 @@ pub fn header(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
 /// Whether `bytes` begin with the header of a segment of `spool` that starts at `first_seq`.
 #[must_use]
 pub fn header_is_right(bytes: &[u8], spool: Uuid, first_seq: u64) -> bool {
-    bytes.starts_with(&header(spool, first_seq))
+    [VERSION, VERSION_WITH_TOMBSTONES].iter().any(|&version| bytes.starts_with(&header_of(version, spool, first_seq)))
+}
+
+/// Refuses a segment whose whole header tells of a version that this program does not know: to take its frames for damaged ones
+/// would lose them.
+///
+/// # Errors
+/// `Unsupported`, with what to do.
+pub fn refuse_newer(bytes: &[u8]) -> std::io::Result<()> {
+    let Some((header, _)) = bytes.split_first_chunk::<SEGMENT_HEADER_BYTES>() else { return Ok(()) };
+    let is_whole = header.starts_with(MAGIC) && crc32c::crc32c(&header[..32]).to_le_bytes() == header[32..];
+    if !is_whole || header[7] <= VERSION_WITH_TOMBSTONES {
+        return Ok(());
+    }
+    let error = format!("a newer pixeld wrote this spool (version {} of its format); start that one", header[7]);
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, error))
 }
 
 #[cfg(test)]
@@ -93,6 +122,22 @@ mod tests {
         {
             assert_eq!(SegmentId::parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_later_version_is_refused_and_damage_is_not_taken_for_one() {
+        let spool = Uuid::from_u128(5);
+        for version in 0..=VERSION_WITH_TOMBSTONES {
+            refuse_newer(&header_of(version, spool, 9)).unwrap();
+        }
+        let newer = header_of(VERSION_WITH_TOMBSTONES + 1, spool, 9);
+        assert!(!header_is_right(&newer, spool, 9));
+        let error = refuse_newer(&newer).unwrap_err();
+        assert!(error.to_string().contains("version 3"), "{error}");
+        let mut damaged = header(spool, 9);
+        damaged[7] = 9;
+        refuse_newer(&damaged).unwrap();
+        refuse_newer(&newer[..20]).unwrap();
     }
 
     #[test]

@@ -16,6 +16,7 @@ const FULL: Faults = Faults {
     truncate: false,
     remove: false,
     sync: false,
+    steps: None,
 };
 
 /// A running writer and one core's end of its queue.

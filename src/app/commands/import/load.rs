@@ -17,6 +17,7 @@ use crate::db::hits::{self, BatchError};
 use crate::db::imports::{self, ImportedBatch, Taken};
 use crate::db::{QUERY_TIMEOUT, installation, within};
 use crate::hit::{Hit, safe_user_agent};
+use crate::ingest::erased::Erased;
 use crate::ingest::judge::{Bounds, Day, Judged, Judging};
 use crate::ingest::known::Known;
 use crate::networks::files::Lists;
@@ -56,6 +57,7 @@ pub struct Loading<'a> {
     reading: Reading,
     bounds: Bounds,
     known: Known,
+    erased: Erased,
     opt_outs: Reader,
     into: Into,
     days: HashSet<Day>,
@@ -102,6 +104,7 @@ impl<'a> Loading<'a> {
             reading,
             bounds,
             known,
+            erased: Erased::default(),
             opt_outs,
             into,
             days: HashSet::new(),
@@ -165,10 +168,11 @@ impl<'a> Loading<'a> {
                 }
             }
         }
+        self.leave_erased_out(&mut hits).await?;
         let judged = match &self.into {
             Into::Database(before) => {
                 let after = behind(before, rows);
-                let judged = self.bring(before.clone(), &after, batch, &hits).await?;
+                let judged = self.bring(before.clone(), &after, batch, &mut hits).await?;
                 self.into = Into::Database(after);
                 judged
             }
@@ -181,26 +185,39 @@ impl<'a> Loading<'a> {
         report.rows.taken += judged.loaded;
         report.rows.expired += judged.expired;
         report.rows.suppressed += judged.suppressed;
+        report.rows.erased += judged.erased;
         report.rows.without_address += rows.iter().filter(|row| row::address(row).is_none()).count() as u64;
         Ok(())
     }
 
-    /// Brings a batch in one transaction, a second time where a day's partition was taken away meanwhile.
+    /// Makes tombstones of hits of people who asked to be forgotten.
+    async fn leave_erased_out(&mut self, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
+        if within(QUERY_TIMEOUT, "looking at erasures", self.erased.learn(self.client)).await? {
+            self.known.forget_user_agents();
+        }
+        Ok(within(BATCH_TIMEOUT, "looking at erasures", self.erased.mark(self.client, hits, 0)).await?)
+    }
+
+    /// Brings a batch in one transaction, again where a day's partition was taken away meanwhile or an erasure came.
     async fn bring(
         &mut self,
         before: Taken,
         after: &Taken,
         batch: ImportedBatch,
-        hits: &[Hit<'_>],
+        hits: &mut [Hit<'_>],
     ) -> anyhow::Result<Judged> {
-        within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
-        for is_last in [false, true] {
+        for is_last in [false, false, true] {
+            within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
             self.make_partitions(hits).await?;
             let bringing = self.bring_once(&before, after, batch, hits);
             let brought = tokio::time::timeout(BATCH_TIMEOUT, bringing);
             match brought.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
                 Ok(judged) => return Ok(judged),
                 Err(BatchError::Partition(_)) if !is_last => self.days.clear(),
+                Err(BatchError::Erasures) if !is_last => {
+                    self.erased.forget();
+                    self.leave_erased_out(hits).await?;
+                }
                 Err(BatchError::MarkMoved(_)) => break,
                 Err(error) => {
                     return Err(error).context("log rows cannot be taken now; the same command goes on later");
@@ -218,12 +235,14 @@ impl<'a> Loading<'a> {
         hits: &[Hit<'_>],
     ) -> Result<Judged, BatchError> {
         let mut judging = Judging::new(hits, before.next_seq, before.spool, self.bounds, None, &self.known);
-        let opt_outs = self.opt_outs.catch_up(self.client);
-        let copied = hits::copy(self.client, before.spool, before.next_seq, opt_outs, || judging.next_rows()).await?;
+        let (version, opt_outs) = (self.erased.version(), self.opt_outs.catch_up(self.client));
+        let (spool, first_seq) = (before.spool, before.next_seq);
+        let copied = hits::copy(self.client, spool, first_seq, version, opt_outs, || judging.next_rows()).await?;
         let judged = judging.finish();
         batch.loaded = judged.loaded;
         batch.expired = judged.expired;
         batch.suppressed = judged.suppressed;
+        batch.erased = judged.erased;
         batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
         imports::finish(self.client, before, after, &batch, copied).await?;
         Ok(judged)

@@ -44,6 +44,8 @@ pub struct Rows {
     pub expired: u64,
     /// Rows of people who asked not to be recorded.
     pub suppressed: u64,
+    /// Rows of people who asked to be forgotten.
+    pub erased: u64,
     /// Rows that could not be taken.
     pub refused: u64,
     named: Vec<String>,
@@ -109,7 +111,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {} not taken; their links are answered 404:", self.pictures_not_taken.len())?;
             self.pictures_not_taken.iter().try_for_each(|said| writeln!(f, "    {said}"))?;
         }
-        let Rows { taken, without_address, expired, suppressed, refused, named } = &self.rows;
+        let Rows { taken, without_address, expired, suppressed, erased, refused, named } = &self.rows;
         writeln!(f, "log rows: {taken} {would}taken")?;
         if *without_address > 0 {
             writeln!(f, "  {without_address} have no address, since what the app noted is none (\"unknown\", say)")?;
@@ -117,6 +119,7 @@ impl fmt::Display for Report {
         for (count, why) in [
             (expired, "are older than hits are kept here (PIXELD_RETENTION_DAYS)"),
             (suppressed, "are of people who asked not to be recorded"),
+            (erased, "are of people who asked to be forgotten"),
         ] {
             if *count > 0 {
                 writeln!(f, "  {count} left out: they {why}")?;

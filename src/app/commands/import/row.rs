@@ -68,6 +68,7 @@ impl Reading {
             address: address.and_then(|address| client_address::kept(address, self.ip_privacy)),
             keys: None,
             user_agent: &row.user_agent,
+            is_erased: false,
         })
     }
 

@@ -1,0 +1,144 @@
+//! `pixeld erase`: forgets a recipient, and shows who has done it.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::time::Duration;
+
+use anyhow::Context;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use crate::app::{DataDir, database, node_name};
+use crate::cli::EraseArgs;
+use crate::config::Config;
+use crate::db::audit::COMMAND_LINE;
+use crate::db::erasures::{self, Receipt};
+use crate::db::{Database, QUERY_TIMEOUT, installation, within};
+use crate::link::key::{KEY_BYTES_MAX, Key};
+use crate::privacy::PrivacyKey;
+use crate::shutdown;
+
+/// Receipts that `--status` shows at most.
+const SHOWN_MAX: i64 = 50;
+
+/// Between two looks at who has done it.
+const WAIT_PAUSE: Duration = Duration::from_millis(500);
+
+/// `pixeld erase`: notes the erasure, deletes hits and opens, and shows the receipt. Never says whom it was of.
+///
+/// # Errors
+/// Where the key can be none, or as PostgreSQL says; what is left is finished by the nodes, or when it is run again.
+pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
+    let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
+    let db = Database::new(config)?;
+    let lease = database::open(&db).await?;
+    let outcome = tokio::select! {
+        outcome = run(config, &db, typed.as_deref(), args) => outcome,
+        signal = shutdown::signal() => match signal {
+            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; pixeld serve finishes what was begun, and pixeld erase --status shows how far it is")),
+            Err(error) => Err(error.into()),
+        },
+    };
+    lease.release().await?;
+    outcome
+}
+
+async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseArgs) -> anyhow::Result<()> {
+    let session = db.connect("pixeld erase").await?;
+    let client = &session.client;
+    let named = match typed {
+        Some(typed) => Some(recipient_of(client, typed).await?),
+        None => None,
+    };
+    if args.status {
+        let of = named.as_ref().map(|(recipient, key)| key.hash(*recipient));
+        let receipts = erasures::receipts(client, of, SHOWN_MAX);
+        let receipts = within(QUERY_TIMEOUT, "reading receipts", receipts).await?;
+        if receipts.is_empty() {
+            println!("there is no erasure");
+        }
+        receipts.iter().for_each(|receipt| println!("{}", shown(receipt)));
+        return Ok(());
+    }
+    let Some((recipient, key)) = named else { anyhow::bail!("--recipient is missing") };
+    register_this(config, client).await?;
+    let erasure = erasures::request(client, COMMAND_LINE, key.hash(recipient)).await?;
+    erasures::delete(db, erasure, recipient).await?;
+    loop {
+        let receipt = within(QUERY_TIMEOUT, "reading a receipt", erasures::receipt(client, erasure)).await?;
+        if receipt.is_final() || !args.wait {
+            println!("{}", shown(&receipt));
+            return Ok(());
+        }
+        tokio::time::sleep(WAIT_PAUSE).await;
+    }
+}
+
+/// Hits on this machine's own disk count, even if its `pixeld serve` never ran in this version.
+async fn register_this(config: &Config, client: &tokio_postgres::Client) -> anyhow::Result<()> {
+    let data = DataDir::look(&config.data_dir);
+    if data.has_spools() {
+        within(QUERY_TIMEOUT, "registering this node", erasures::register(client, data.node()?, &node_name())).await?;
+    }
+    Ok(())
+}
+
+/// What was typed, or stands on standard input.
+pub(super) fn typed_recipient(argument: &str) -> anyhow::Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    let limit = KEY_BYTES_MAX as u64 + 3;
+    std::io::stdin().lock().take(limit).read_to_string(&mut text).context("the recipient cannot be read")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The id of what was typed, and the key of the installation. No error repeats what was typed: it may name a person.
+pub(super) async fn recipient_of(client: &tokio_postgres::Client, typed: &str) -> anyhow::Result<(Uuid, PrivacyKey)> {
+    let key = Key::typed(typed).context("what is given cannot be a recipient")?;
+    let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
+    let recipient = namespace.id_of(&key);
+    anyhow::ensure!(!recipient.is_nil(), "the nil UUID means \"none\" and is nobody");
+    let privacy_key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
+    Ok((recipient, privacy_key))
+}
+
+/// A receipt in words.
+fn shown(receipt: &Receipt) -> String {
+    let mut text = String::new();
+    let mut line = |words: String| text.write_fmt(format_args!("{words}\n")).unwrap_or_default();
+    line(format!(
+        "erasure {} of the recipient with the hash {}, asked for {}",
+        receipt.id,
+        receipt.recipient,
+        at(receipt.requested_at)
+    ));
+    if let Some(put_back_at) = receipt.put_back_at {
+        line(format!("  put back {} by a node that remembered it", at(put_back_at)));
+    }
+    let deleted = format!("{} hits and {} opens deleted", receipt.hits, receipt.opens);
+    line(match receipt.deleted_at {
+        Some(deleted_at) => format!("  database: done {}, {deleted}", at(deleted_at)),
+        None => format!("  database: not done yet, {deleted} so far"),
+    });
+    for done in &receipt.done {
+        let (segments, hits, files) = (done.on_disk.segments, done.on_disk.hits, done.on_disk.files);
+        line(format!(
+            "  node {} ({}): done {}, {hits} hits in {segments} segments and {files} quarantined files",
+            done.name,
+            done.node,
+            at(done.done_at)
+        ));
+    }
+    for node in &receipt.outstanding {
+        line(format!("  node {} ({}): not done yet, last heard of {}", node.name, node.node, at(node.seen_at)));
+    }
+    line(if receipt.is_final() { "  this receipt is final".to_owned() } else { "  not final yet".to_owned() });
+    text.trim_end().to_owned()
+}
+
+fn at(time: OffsetDateTime) -> String {
+    time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default()
+}

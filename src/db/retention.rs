@@ -1,0 +1,93 @@
+//! Days of hits that are beyond the retention, dropped whole.
+//!
+//! Guarantees: a day goes in one short transaction that has `hits` to itself, or not at all: it waits no longer for that than it is
+//! told to, and whoever loads waits behind it no longer than that and the drop itself. No hit goes that is not in the counts
+//! yet. Gives up: while a query reads `hits` for hours, no day goes; it is tried again.
+//!
+//! `DETACH … CONCURRENTLY` waits for such a query without holding loads up, but meanwhile keeps the lock that a new day's
+//! partition needs, so that one query over midnight would stop all loading; and what is interrupted has to be finalised by hand.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+
+use super::partitions::{self, Partition};
+use super::{DbError, QUERY_TIMEOUT, within};
+
+/// How long after the end of the retention a day goes: a batch that was judged before that is surely in, and counted.
+pub const MARGIN: Duration = Duration::from_secs(3600);
+
+/// Held by the node that deletes.
+const RETENTION_LOCK: i64 = 0x7069_7865_6c64_0074;
+
+/// What came of dropping a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// It is gone; `hits` was waited for, and held, so long.
+    Gone {
+        /// Until nobody else used it.
+        waited: Duration,
+        /// Until it was free again.
+        held: Duration,
+    },
+    /// Somebody used `hits` all the time.
+    Busy,
+    /// Hits that are not rolled up may lie in it.
+    Pending,
+}
+
+/// Takes the lock that one node has at a time, for as long as the connection lives. Says whether it was free.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn lock(client: &Client) -> Result<bool, Error> {
+    Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&RETENTION_LOCK]).await?.get(0))
+}
+
+/// The days that are wholly older than so many days, by the database's clock, the oldest first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn overdue(client: &Client, days: u32) -> Result<Vec<Partition>, DbError> {
+    let limit = "SELECT clock_timestamp() - make_interval(days => $1, secs => $2)";
+    let (days, margin_s) = (i32::try_from(days).unwrap_or(i32::MAX), MARGIN.as_secs_f64());
+    let row = within(QUERY_TIMEOUT, "asking for the time", client.query_one(limit, &[&days, &margin_s])).await?;
+    partitions::until(client, row.get(0)).await
+}
+
+/// Drops a day, if `hits` can be had within `wait`. Its opens must be frozen.
+///
+/// # Errors
+/// As PostgreSQL says; the day is still there then, or gone, and who looks again sees.
+pub async fn drop_day(client: &Client, day: &Partition, wait: Duration) -> Result<Dropped, DbError> {
+    let started = Instant::now();
+    let alone = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE",
+        wait.as_millis().max(1)
+    );
+    let outcome = async {
+        within(QUERY_TIMEOUT, "locking hits", client.batch_execute(&alone)).await?;
+        let waited = started.elapsed();
+        let pending = "SELECT EXISTS (SELECT 1 FROM batches WHERE published IS NULL AND min_at < $1)";
+        let pending = within(QUERY_TIMEOUT, "looking for batches", client.query_one(pending, &[&day.to])).await?;
+        if pending.get(0) {
+            within(QUERY_TIMEOUT, "ROLLBACK", client.batch_execute("ROLLBACK")).await?;
+            return Ok(Dropped::Pending);
+        }
+        let drop = format!("DROP TABLE {}; COMMIT", day.name);
+        within(QUERY_TIMEOUT, "dropping a day", client.batch_execute(&drop)).await?;
+        Ok(Dropped::Gone { waited, held: started.elapsed() - waited })
+    };
+    match outcome.await {
+        Err(error) => {
+            let error: DbError = error;
+            within(QUERY_TIMEOUT, "ROLLBACK", client.batch_execute("ROLLBACK")).await?;
+            match error.sql_state() {
+                Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Dropped::Busy),
+                _ => Err(error),
+            }
+        }
+        dropped => dropped,
+    }
+}
