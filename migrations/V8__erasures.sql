@@ -61,3 +61,5 @@ ALTER TABLE batches ADD CONSTRAINT every_hit_is_accounted_for CHECK (
 ALTER TABLE user_agents ADD COLUMN used_at timestamptz NOT NULL DEFAULT now();
 ALTER TABLE user_agents ADD COLUMN doubted_at timestamptz;
 CREATE INDEX user_agents_used_at ON user_agents (used_at);
+-- Few, and asked for every few seconds.
+CREATE INDEX user_agents_doubted ON user_agents (id) WHERE doubted_at IS NOT NULL;

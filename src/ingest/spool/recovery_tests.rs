@@ -288,3 +288,24 @@ fn a_power_cut_takes_the_unsynced_tail_and_its_numbers_are_never_used_again() {
     assert_eq!(told().len(), 2, "what is recorded now has numbers of another spool");
     assert_eq!(recovery::recover(&folders.spools()).unwrap().len(), 2);
 }
+
+#[test]
+fn a_spool_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let written = write(&[&[2], &[1]]);
+    let before = |path: &PathBuf| bytes_of(path);
+    for frame in &written.frames {
+        let whole = before(&frame.path);
+        let mut newer = whole.clone();
+        newer[7] = 3;
+        let crc = crc32c::crc32c(&newer[..32]);
+        newer[32..36].copy_from_slice(&crc.to_le_bytes());
+        std::fs::write(&frame.path, &newer).unwrap();
+        let mut reader = written.folders.reader(&written.spool, frame.seqs.start as u64);
+        assert!(reader.read(9).unwrap_err().to_string().contains("a newer pixeld"));
+        // Recovery looks at the newest segment only; the others are the reader's.
+        let recovered = recovery::recover(&written.folders.spools());
+        assert_eq!(recovered.is_err(), frame.seqs.start == 2);
+        assert!(bytes_of(&frame.path) == newer && written.folders.quarantined().is_empty());
+        std::fs::write(&frame.path, &whole).unwrap();
+    }
+}

@@ -1,0 +1,148 @@
+//! How long loads wait while days beyond the retention go: a month of a year of hits is dropped under a running pixeld.
+//!
+//! `RETENTION_ROWS=100000000 cargo bench --bench retention` (1,000,000 rows if it is not set; 100 million need 30 GB of disk
+//! and some half an hour to fill in). Says of each day how long `hits` was waited for and held, as the task does it, and beside that how late hits
+//! came into PostgreSQL meanwhile, as an outsider sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use loadtest::generator::{self, Control, Pace, Plan, Reuse};
+use loadtest::ledger::Ledger;
+use loadtest::pixels::Pixels;
+use loadtest::postgres::{Postgres, open_dir};
+use loadtest::server::Settings;
+use pixeld::db::change::Changes;
+use pixeld::db::retention::{Dropped, drop_day, overdue};
+use pixeld::db::{Database, migrate};
+use pixeld::opens::retention::LOCK_WAITS;
+
+/// Days of hits.
+const DAYS: u64 = 365;
+
+/// Days that are kept: a month goes.
+const KEPT: u32 = 335;
+
+/// Hits a second while it goes.
+const RATE: f64 = 3000.0;
+
+fn main() {
+    // `cargo test --benches` only wants to see that it starts.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let rows: u64 = std::env::var("RETENTION_ROWS").map_or(1_000_000, |rows| rows.parse().expect("a number"));
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let database = Database::external(&postgres.url()).expect("its URL");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(migrate::run(&database)).expect("migrations");
+    let started = Instant::now();
+    for day in 0..DAYS {
+        postgres.query(&day_of_hits(day, rows / DAYS)).expect("hits");
+    }
+    println!("{rows} hits in {DAYS} days, indexed as closed days are, made in {:.0?}", started.elapsed());
+
+    let dir = open_dir().expect("a directory");
+    let program = env!("CARGO_BIN_EXE_pixeld");
+    let settings = Settings::new(program, dir.path().join("data")).expect("ports").with("DATABASE_URL", postgres.url());
+    let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
+    let image = settings.run(&["image", "add", picture]).expect("an image").trim().parse().expect("its id");
+    let server = settings.start().expect("pixeld");
+    let (ledger, control) = (Arc::new(Ledger::new(20_000_000)), Arc::new(Control::default()));
+    let plan = Plan {
+        target: server.public(),
+        pixels: Pixels::of(image),
+        pace: Pace::Open(RATE),
+        reuse: Reuse::KeepAlive,
+        connections: 16,
+        threads: 1,
+        duration: Duration::from_secs(3600),
+    };
+    let (ledger_too, control_too) = (Arc::clone(&ledger), Arc::clone(&control));
+    let load = std::thread::spawn(move || generator::run(&plan, &ledger_too, &control_too));
+    std::thread::sleep(Duration::from_secs(5));
+
+    let is_going = AtomicBool::new(true);
+    let mut worst = (0.0_f64, 0.0_f64);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let lag = || server.metrics().map_or(0.0, |metrics| metrics.get("pixeld_load_lag_seconds"));
+            let mut worst = 0.0_f64;
+            while is_going.load(Ordering::Relaxed) {
+                worst = worst.max(lag());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            worst
+        });
+        // A quiet stretch of the same load, to compare with.
+        std::thread::sleep(Duration::from_secs(5));
+        is_going.store(false, Ordering::Relaxed);
+        worst.0 = watching.join().expect("the lag");
+        is_going.store(true, Ordering::Relaxed);
+        let watching = scope.spawn(|| {
+            let lag = || server.metrics().map_or(0.0, |metrics| metrics.get("pixeld_load_lag_seconds"));
+            let mut worst = 0.0_f64;
+            while is_going.load(Ordering::Relaxed) {
+                worst = worst.max(lag());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            worst
+        });
+        runtime.block_on(drop_month(&database));
+        is_going.store(false, Ordering::Relaxed);
+        worst.1 = watching.join().expect("the lag");
+    });
+    println!("hits were at most {:.2} s late before, {:.2} s while the month went", worst.0, worst.1);
+    control.stop.store(true, Ordering::Relaxed);
+    load.join().expect("the load").expect("the load");
+    server.at_rest(Duration::from_secs(60)).expect("everything loaded");
+    let comparison = loadtest::reconcile::reconcile(&postgres.url(), &Pixels::of(image), &ledger).expect("the rows");
+    println!("{comparison}");
+}
+
+/// SQL that makes a day with so many hits.
+fn day_of_hits(day: u64, hits: u64) -> String {
+    format!(
+        "DO $$ DECLARE day date := (now() AT TIME ZONE 'UTC')::date - {day}; name text := 'hits_' || to_char(day, 'YYYYMMDD'); BEGIN \
+           EXECUTE format('CREATE TABLE %I (LIKE hits INCLUDING ALL)', name); \
+           EXECUTE format('INSERT INTO %I (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, ip) \
+             SELECT %L::timestamptz + (86399.0 * n / {hits}) * interval ''1 second'', n, 0, ''00000000-0000-0000-0000-0000000000aa'', \
+               gen_random_uuid(), ''00000000-0000-0000-0000-0000000000bb'', 9000, 1, 1, 0, false, ''192.0.2.1'' \
+             FROM generate_series(0, {hits} - 1) AS n', name, day || ' 00:00:00+00'); \
+           EXECUTE format('CREATE INDEX ON %I (recipient)', name); \
+           EXECUTE format('ALTER TABLE hits ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, \
+             day || ' 00:00:00+00', (day + 1) || ' 00:00:00+00'); \
+         END $$"
+    )
+}
+
+/// What the task does, without its pauses where `hits` was busy.
+async fn drop_month(database: &Database) {
+    let session = database.connect("bench").await.expect("a connection");
+    let days = overdue(&session.client, KEPT).await.expect("days");
+    let last = days.last().expect("a month");
+    Changes::open(database).await.expect("a connection").retain_from(last.to).await.expect("the lock");
+    let (mut busy, mut longest, mut total) = (0, (Duration::ZERO, Duration::ZERO), Duration::ZERO);
+    for day in &days {
+        let mut waits = LOCK_WAITS.iter().cycle();
+        loop {
+            match drop_day(&session.client, day, *waits.next().expect("a wait")).await.expect("a day") {
+                Dropped::Gone { waited, held } => {
+                    longest = (longest.0.max(waited), longest.1.max(held));
+                    total += waited + held;
+                    break;
+                }
+                Dropped::Busy => busy += 1,
+                Dropped::Pending => panic!("nothing of it is pending"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    println!(
+        "{} days gone: waited for hits at most {:.1?} and held it at most {:.1?}, {total:.1?} altogether; {busy} tries found it busy",
+        days.len(),
+        longest.0,
+        longest.1
+    );
+}
