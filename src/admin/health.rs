@@ -146,6 +146,9 @@ pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
         DropReason::Damaged => {
             ["They were damaged on disk.", "Check the disk; their bytes are kept in the folder quarantine."]
         }
+        DropReason::Erased => {
+            ["The recipient was erased after they were recorded.", "Nothing: that is what an erasure is for."]
+        }
     }
 }
 
