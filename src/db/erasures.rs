@@ -2,7 +2,7 @@
 //!
 //! Guarantees: after [`request`] no transaction that brings hits can end without knowing of it, since each of them holds
 //! [`BRINGING_LOCK`] shared and reads the version under it; ids of erasures become visible in their order. An erasure whose
-//! deletion was interrupted is found by [`unfinished`] and can be finished by whoever has the database alone, since
+//! deletion was interrupted is found by [`finish_all`] and can be finished by whoever has the database alone, since
 //! recipients are found by their hash. Gives up: that search reads all hits.
 
 use std::time::Duration;

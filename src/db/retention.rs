@@ -4,8 +4,9 @@
 //! told to, and whoever loads waits behind it no longer than that and the drop itself. No hit goes that is not in the counts
 //! yet. Gives up: while a query reads `hits` for hours, no day goes; it is tried again.
 //!
-//! `DETACH … CONCURRENTLY` waits for such a query without holding loads up, but meanwhile keeps the lock that a new day's
-//! partition needs, so that one query over midnight would stop all loading; and what is interrupted has to be finalised by hand.
+//! `DETACH … CONCURRENTLY` holds nobody up, not even behind a query of hours (tried: beside one that waited, a row and a new day's
+//! partition took 50 ms). But it cannot be in a transaction with the look for hits that are not counted, and one that is interrupted leaves
+//! a day that is half there until somebody finalises it. A day of millions of rows goes in milliseconds either way.
 
 use std::time::{Duration, Instant};
 
