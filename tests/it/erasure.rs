@@ -222,7 +222,9 @@ fn an_erased_recipient_is_nowhere_once_the_node_that_was_down_has_started() {
     assert_eq!(others, 6 + 6 + 3, "who did not ask is still there");
     wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
     recount::assert_same(&app.postgres, "after the erasures");
-    let audit = app.query("SELECT actor || ' ' || action || ' ' || length(subject) FROM audit ORDER BY id");
+    let audit = app.query(
+        "SELECT actor || ' ' || action || ' ' || length(subject) FROM audit WHERE action LIKE 'recipient%' ORDER BY id",
+    );
     assert_eq!(audit, ["command line recipient erased 32", "command line recipient erased 32"]);
     drop(far_server);
 }
@@ -452,7 +454,7 @@ fn all_that_is_held_on_a_recipient_is_one_json() {
     assert_eq!((all["opens"].as_array().unwrap().len(), all["hits"].as_array().unwrap().len()), (0, 0));
     assert!(all["opt_out"]["since"].is_string() && all["erasures"][0]["hits"] == 4, "{all}");
     assert_eq!(
-        app.query("SELECT action FROM audit ORDER BY id"),
+        app.query("SELECT action FROM audit WHERE length(subject) = 32 ORDER BY id"),
         ["recipient exported", "opted out", "recipient erased", "recipient exported"]
     );
     for args in [["erase", "--recipient", "00000000-0000-0000-0000-000000000000"], ["export", "--recipient", ""]] {
