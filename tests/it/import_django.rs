@@ -626,3 +626,24 @@ fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
     assert_eq!(app.number("SELECT sum(suppressed) FROM batches WHERE imported"), 1);
     assert_counted(&app, "after an import that left a row out");
 }
+
+#[test]
+fn rows_of_who_was_erased_are_left_out_and_counted() {
+    let _machine = beside();
+    let app = App::start();
+    let django = Django::load(&app.postgres);
+    django.mend();
+    recount::prepare(&app.postgres);
+    let busiest = "SELECT user_id || ' ' || count(*) FROM images_userinfo WHERE user_id IS NOT NULL \
+                   AND isfinite(time) AND picture_id NOT IN (7, 8) GROUP BY user_id ORDER BY count(*) DESC, user_id LIMIT 1";
+    let busiest = django.sql(busiest)[0].clone();
+    let (recipient, count) = busiest.split_once(' ').unwrap();
+    app.server.settings().run(&["erase", "--recipient", recipient]).unwrap();
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let (_, said) = django.import(app.server.settings(), dry_run);
+        assert!(said.contains(&format!("{count} left out: they are of people who asked to be forgotten")), "{said}");
+    }
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 0);
+    assert_eq!(app.number("SELECT sum(erased) FROM batches WHERE imported"), count.parse::<u64>().unwrap());
+    assert_counted(&app, "after an import that left an erased recipient out");
+}
