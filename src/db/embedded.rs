@@ -161,7 +161,9 @@ impl EmbeddedLease {
     pub(super) async fn release(self) -> Result<(), EmbeddedError> {
         let EmbeddedLease { cluster, shared } = self;
         let _gate = cluster.gate(GATE_WAIT_MAX).await?;
-        drop(shared);
+        // Closing it would leave the lock to a child of another thread that is between fork and exec.
+        let unlocked = shared.unlock();
+        unlocked.map_err(|source| EmbeddedError::file("cannot unlock beside", &cluster.place.cluster, source))?;
         let last = blocking(&cluster, Cluster::nobody_shares).await?;
         // Held until the stop is through, so that the answer stays true.
         let Some(_exclusive) = last else { return Ok(()) };

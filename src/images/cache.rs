@@ -188,16 +188,19 @@ impl ImageCache {
     }
 
     /// Puts an image into the cache, and makes room for it. One that was read before a later change was noted is not taken.
-    pub fn put(&self, id: Uuid, version: Version, image: Arc<Image>) {
+    /// Says whether it is news that there is this image.
+    pub fn put(&self, id: Uuid, version: Version, image: Arc<Image>) -> bool {
         let memory = image.memory();
         if memory > self.bytes_max || self.slots.get(&id).is_some_and(|slot| slot.version > version) {
-            return;
+            return false;
         }
+        let is_news = self.slots.get(&id).is_none_or(|slot| matches!(slot.holds, Holds::Deleted));
         self.bytes.fetch_add(memory, Ordering::Relaxed);
         self.set(id, Slot { version, holds: Holds::Image { image, used: AtomicU32::new(self.second()) } });
         if self.bytes() > self.bytes_max {
             self.evict();
         }
+        is_news
     }
 
     /// Notes that an image exists in this version. Bytes cached of another version are let go. Says whether it is news.

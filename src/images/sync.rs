@@ -109,12 +109,13 @@ fn version_till_now(state: &ImageState) -> i64 {
 async fn load(sync: Sync, want: Wanted) {
     let fetched = match queries::load(&sync.db, want.id).await {
         Ok(Some(found)) if found.state.is_deleted => {
-            sync.cache.note_deleted(want.id, found.state.version);
+            sync.keep(sync.cache.note_deleted(want.id, found.state.version));
             Fetched::Deleted
         }
         Ok(Some(found)) => {
             let image = Arc::new(Image::new(Bytes::from(found.bytes), &found.media_type));
-            sync.cache.put(want.id, found.state.version, Arc::clone(&image));
+            // Its notice is no news after this.
+            sync.keep(sync.cache.put(want.id, found.state.version, Arc::clone(&image)));
             Fetched::Cached(image)
         }
         Ok(None) => {

@@ -442,6 +442,10 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     assert!(page.contains("It was interrupted,") && page.contains("begin the same deletion again"), "{page}");
 
     // Killed with one of its two days done.
+    // An index that is being made CONCURRENTLY and a new trigger wait for each other.
+    let indexed = "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class n ON n.oid = i.indexrelid \
+                   WHERE t.relname IN ('hits_a', 'hits_b') AND n.relname LIKE '%recipient%' AND i.indisvalid";
+    wait_until("the indexes of closed days", Duration::from_secs(30), || app.number(indexed) == 2).unwrap();
     app.query(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END'",
     );

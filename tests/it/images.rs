@@ -84,6 +84,28 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
 }
 
 #[test]
+fn an_image_that_only_a_request_made_known_is_known_after_a_restart_without_the_database() {
+    let _machine = beside();
+    let mut app = App::start();
+    let image = Uuid::new_v4();
+    // Older than the heartbeat looks back, and without a notice: only a look-up finds it.
+    app.query(&format!(
+        "INSERT INTO images (id, title, media_type, width, height, bytes, sha256, created_at, updated_at) \
+         SELECT '{image}', title, media_type, width, height, bytes, sha256, now() - interval '1 hour', now() - interval '1 hour' \
+         FROM images WHERE id = '{}'",
+        app.image
+    ));
+    let served = app.get(&format!("/image/{image}.png"));
+    assert!(served.status == 200 && served.body != pixeld::images::TRANSPARENT_GIF, "{}", served.status);
+    app.server.terminate().unwrap();
+    app.postgres.stop().unwrap();
+    app.restart();
+    assert_eq!(app.get(&format!("/image/{image}.png")).status, 200);
+    app.postgres.start_again().unwrap();
+    app.at_rest();
+}
+
+#[test]
 fn a_node_that_never_had_the_list_records_and_the_loader_decides() {
     let _machine = beside();
     let mut app = App::start();
