@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
-# not broken, and use the admin page), Python and Node (make signed links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core, into
-# target/. No test is skipped for want of one.
+# not broken, and use the admin page), Python, Node and PHP (make links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core
+# and promtool, into target/. No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
@@ -20,6 +20,7 @@ has_any setpriv || missing="$missing util-linux"
 has_any mount || missing="$missing mount"
 has_any python3 || missing="$missing python3"
 has_any node nodejs || missing="$missing nodejs"
+has_any php || missing="$missing php-cli"
 has_any openssl || missing="$missing openssl"
 has_any psql || missing="$missing postgresql-client"
 # Not redis-server, which is a service that would run from now on: its program is that of redis-check-rdb, under another
@@ -27,7 +28,14 @@ has_any psql || missing="$missing postgresql-client"
 has_any redis-server redis-check-rdb || missing="$missing redis-tools"
 has_any chromium chromium-browser google-chrome || missing="$missing chromium"
 has_any chromedriver || missing="$missing chromium-driver"
-if [ -z "$missing" ]; then exec "$here/install-axe.sh"; fi
+fetch() {
+    "$here/install-promtool.sh"
+    "$here/install-axe.sh"
+}
+if [ -z "$missing" ]; then
+    fetch
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     echo "The tests need these and there is no apt-get to install them:$missing" >&2
@@ -39,4 +47,4 @@ if ! "$here/apt-install.sh" $missing; then
     echo "Install these by hand, then run make test again:$missing" >&2
     exit 1
 fi
-exec "$here/install-axe.sh"
+fetch

@@ -41,12 +41,9 @@ fn key_vectors() -> Vec<Vec<String>> {
     vectors
 }
 
-/// The docs' own program in a language, and what follows it.
-fn program(language: &str, rest: &str) -> String {
-    let (_, code) = DOCS.split_once(&format!("```{language}\n")).unwrap();
-    let (code, _) = code.split_once("```").unwrap();
-    format!("{code}\n{rest}")
-}
+const PYTHON: &str = include_str!("../../docs/snippets/links.py");
+const NODE: &str = include_str!("../../docs/snippets/links.js");
+const PHP: &str = include_str!("../../docs/snippets/links.php");
 
 fn run(interpreter: &str, flag: &str, code: &str) -> Vec<String> {
     let output = Command::new(interpreter).args([flag, code]).output().unwrap();
@@ -85,7 +82,7 @@ fn the_docs_vectors_are_what_pythons_standard_library_makes() {
     for row in key_vectors() {
         calls.push_str(&format!("print(key_id_of(uuid.UUID('{}'), '{}'))\n", namespace().0, row[0]));
     }
-    assert_eq!(run("python3", "-c", &program("python", &calls)), expected());
+    assert_eq!(run("python3", "-c", &format!("{PYTHON}\n{calls}")), expected());
 }
 
 #[test]
@@ -102,7 +99,25 @@ fn the_docs_vectors_are_what_nodes_standard_library_makes() {
     for row in key_vectors() {
         calls.push_str(&format!("console.log(keyIdOf('{}', '{}'));\n", namespace().0, row[0]));
     }
-    assert_eq!(run("node", "-e", &program("js", &calls)), expected());
+    assert_eq!(run("node", "-e", &format!("{NODE}\n{calls}")), expected());
+}
+
+#[test]
+fn the_docs_vectors_are_what_php_makes() {
+    let mut calls = String::new();
+    for row in vectors() {
+        let last = if row[0] == "1" { 31 } else { 63 };
+        let key = format!("implode(array_map('chr', range({}, {last})))", last - 31);
+        calls.push_str(&format!(
+            "echo token({}, {key}, {}, '{}', '{}', '{}'), \"\\n\";\n",
+            row[0], row[1], row[2], row[3], row[4]
+        ));
+    }
+    for row in key_vectors() {
+        calls.push_str(&format!("echo key_id_of('{}', '{}'), \"\\n\";\n", namespace().0, row[0]));
+    }
+    // It is given code without the tag that files begin with.
+    assert_eq!(run("php", "-r", &format!("{}\n{calls}", PHP.strip_prefix("<?php").unwrap())), expected());
 }
 
 fn outcome(metrics: &Metrics, name: &str) -> f64 {
