@@ -41,7 +41,7 @@ pub struct ImportDjangoArgs {
     /// The Django app's database: postgresql://user:password@host:5432/database; default: DJANGO_DATABASE_URL.
     #[arg(long, value_name = "URL", conflicts_with = "database_url_file")]
     pub database_url: Option<String>,
-    /// A file that holds this URL.
+    /// A file that holds this URL; default: DJANGO_DATABASE_URL_FILE.
     #[arg(long, value_name = "FILE")]
     pub database_url_file: Option<String>,
     /// The Django app's directory of uploaded files (MEDIA_ROOT).

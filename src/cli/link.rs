@@ -21,13 +21,13 @@ pub struct LinkArgs {
     /// The image.
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     pub image: Uuid,
-    /// The message: a UUID, or a key of your own, 1 to 128 bytes.
+    /// The message: a UUID, or a key of your own, 1 to 128 bytes; default: the link names none.
     #[arg(long, value_name = "UUID|KEY")]
     pub message: Option<String>,
-    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes.
+    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes; default: the link names none.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: Option<String>,
-    /// A CSV of recipients (- is standard input), printed with a link and a tag for each row.
+    /// A CSV of recipients (- is standard input), printed with a link and a tag for each row; default: one link is printed.
     ///
     /// Its header names the columns: recipient; message, where it differs from row to row; consent, where "no" (or nothing) makes
     /// a link without the recipient. All other columns stay as they are.
@@ -36,7 +36,8 @@ pub struct LinkArgs {
     /// Add the link for the email's footer, with which the recipient opts out of being recorded.
     #[arg(long)]
     pub opt_out: bool,
-    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it.
+    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it;
+    /// default: unknown.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,
 }
@@ -44,7 +45,7 @@ pub struct LinkArgs {
 /// What `pixeld namespace` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct NamespaceArgs {
-    /// Keys whose ids are printed, one a line.
+    /// Keys whose ids are printed, one a line; default: the namespace is printed.
     #[arg(value_name = "KEY")]
     pub keys: Vec<String>,
 }
@@ -70,13 +71,13 @@ pub struct MessageSetArgs {
     /// The message: a UUID, or the key that its links have.
     #[arg(value_name = "UUID|KEY")]
     pub message: String,
-    /// What people call it.
+    /// What people call it; default: as it was.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970.
+    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970; default: as it was.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,
-    /// To how many recipients it was sent.
+    /// To how many recipients it was sent, 0 or more; default: as it was.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
     pub sent_count: Option<i64>,
 }

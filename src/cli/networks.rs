@@ -28,16 +28,16 @@ pub enum NetworksCommand {
 /// What `pixeld networks update` takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct NetworksUpdateArgs {
-    /// Where Apple's list of relay addresses is fetched from instead (CSV).
+    /// Where Apple's list of relay addresses is fetched from instead (CSV); default: from Apple.
     #[arg(long, value_name = "URL")]
     pub apple_url: Option<String>,
-    /// Where Google's list is fetched from instead (goog.json).
+    /// Where Google's list is fetched from instead (goog.json); default: from Google.
     #[arg(long, value_name = "URL")]
     pub google_url: Option<String>,
-    /// Where Google Cloud's list is fetched from instead (cloud.json).
+    /// Where Google Cloud's list is fetched from instead (cloud.json); default: from Google.
     #[arg(long, value_name = "URL")]
     pub google_cloud_url: Option<String>,
-    /// Where Amazon's list is fetched from instead (ip-ranges.json).
+    /// Where Amazon's list is fetched from instead (ip-ranges.json); default: from Amazon.
     #[arg(long, value_name = "URL")]
     pub amazon_url: Option<String>,
 }

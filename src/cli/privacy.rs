@@ -20,7 +20,7 @@ Examples:
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["recipient", "status"]))]
 pub struct EraseArgs {
     /// The recipient: a UUID, or the key that the links have; - reads it from standard input, so that it stands neither in the
-    /// shell's history nor in the list of processes.
+    /// shell's history nor in the list of processes. With --status: whose receipts are shown; default: the latest 50 of all.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: Option<String>,
     /// Wait until every node has carried it out.
