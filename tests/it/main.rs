@@ -8,7 +8,7 @@
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
-//! - `embedding`: the page of docs/ that puts pixels into emails is true, with its programs.
+//! - `docs`, `embedding`, `monitoring`: the pages of docs/, with their programs, alert rules and dashboard, are true.
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
@@ -32,6 +32,7 @@ mod commands;
 mod contract;
 mod crash;
 mod disk;
+mod docs;
 mod embedded;
 mod embedding;
 mod erasure;
@@ -40,6 +41,7 @@ mod images;
 mod import_django;
 mod limits;
 mod links;
+mod monitoring;
 mod networks;
 mod opens;
 mod opt_out;
