@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts promtool, which checks Prometheus's alert rules, into target/tools/, out of Debian's package prometheus. The package itself is
-# not installed: it would run a server from then on.
+# Puts promtool, which checks Prometheus's alert rules, into target/tools/, out of Debian's package prometheus. The
+# package itself is not installed: it would run a server from then on.
 set -eu
 cd "$(dirname "$0")/.."
 

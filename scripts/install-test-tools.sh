@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
-# not broken, and use the admin page), Python, Node and PHP (make links as senders do), Redis and openssl (a certificate for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core
-# and promtool, into target/. No test is skipped for want of one.
+# not broken, and use the admin page), Python, Node and PHP (make links as senders do), Redis and openssl (a certificate
+# for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core and promtool, into target/.
+# No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 

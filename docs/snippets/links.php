@@ -18,13 +18,26 @@ function keyed_link(string $base_url, string $image, string $message_key, string
 }
 
 // A link that nobody can make up or change. $sent_at is in seconds since 1970; 0 is unknown.
-function signed_link(string $base_url, int $key_id, string $key, string $image, string $message = NONE, string $recipient = NONE, int $sent_at = 0): string
-{
+function signed_link(
+    string $base_url,
+    int $key_id,
+    string $key,
+    string $image,
+    string $message = NONE,
+    string $recipient = NONE,
+    int $sent_at = 0,
+): string {
     return "$base_url/o/" . token($key_id, $key, $sent_at, $image, $message, $recipient) . ".gif";
 }
 
-function token(int $key_id, string $key, int $sent_at, string $image, string $message = NONE, string $recipient = NONE): string
-{
+function token(
+    int $key_id,
+    string $key,
+    int $sent_at,
+    string $image,
+    string $message = NONE,
+    string $recipient = NONE,
+): string {
     $signed = pack("CCN", 1, $key_id, $sent_at) . bytes_of($image) . bytes_of($message) . bytes_of($recipient);
     $mac = substr(hash_hmac("sha256", $signed, $key, true), 0, 16);
     return rtrim(strtr(base64_encode($signed . $mac), "+/", "-_"), "=");

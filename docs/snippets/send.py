@@ -21,6 +21,8 @@ def message(sender, recipient, subject, text, body_html, pixel_url):
 
 def send(host, port, emails):
     with smtplib.SMTP(host, port, timeout=30) as server:
-        # For a server on another machine: server.starttls(context=ssl.create_default_context()), then server.login(…).
+        # For a server on another machine, before all else:
+        # server.starttls(context=ssl.create_default_context())
+        # server.login(user, password)
         for email in emails:
             server.send_message(email)

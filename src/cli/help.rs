@@ -1,4 +1,5 @@
-//! What the help of every command owes whoever reads it: an example that works, and of each value its default and its unit.
+//! What the help of every command owes whoever reads it: an example that works, and of each value its default and its
+//! unit.
 
 use clap::{Arg, Command, CommandFactory, Parser};
 
@@ -18,7 +19,8 @@ fn commands() -> Vec<(String, Command)> {
     all
 }
 
-/// The command lines of `pixeld` in a help's examples: what stands indented below it, without what a shell does around it.
+/// The command lines of `pixeld` in a help's examples: what stands indented below it, without what a shell does around
+/// it.
 fn examples(command: &Command) -> Vec<String> {
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace("\\\n     ", "");
     let lines = help.lines().filter_map(|line| line.strip_prefix("  "));

@@ -1,4 +1,5 @@
-//! The pages of the repository: their links lead somewhere, all are listed, and what they quote is what the program says.
+//! The pages of the repository: their links lead somewhere, all are listed, and what they quote is what the program
+//! says.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -98,7 +99,8 @@ fn every_link_of_every_page_leads_to_a_file_and_a_heading() {
 #[test]
 fn a_link_that_leads_nowhere_is_found() {
     let page = Path::new(ROOT).join("README.md");
-    let text = "# A `code` & more\n[x](docs/nowhere.md) [y](#a-code--more) `[z](no.md)`\n```\n[z](no.md)\n# No\n```\n[w](https://x.org/y)\n# Twice\n## Twice\n";
+    let text = "# A `code` & more\n[x](docs/nowhere.md) [y](#a-code--more) `[z](no.md)`\n```\n[z](no.md)\n# No\n```\n\
+                [w](https://x.org/y)\n# Twice\n## Twice\n";
     assert_eq!(targets(text), ["docs/nowhere.md", "#a-code--more", "https://x.org/y"]);
     assert_eq!(anchors(text), ["a-code--more", "twice", "twice-1"].map(str::to_owned).into());
     assert!(wrong_link(&page, "docs/nowhere.md").is_some_and(|wrong| wrong.contains("no such file")));

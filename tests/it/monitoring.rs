@@ -1,5 +1,5 @@
-//! What an operator watches: the page of metrics, the alert rules and the dashboard name what a running pixeld shows, and
-//! Prometheus's own tool takes them.
+//! What an operator watches: the page of metrics, the alert rules and the dashboard name what a running pixeld shows,
+//! and Prometheus's own tool takes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
