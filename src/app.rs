@@ -94,7 +94,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let daily = if config.networks_daily { update::published() } else { Vec::new() };
     let (follower, networks) = Follower::new(config.networks_dir.clone(), daily, Arc::clone(&metrics));
     let kept_namespace = data.namespace();
-    let kept_opt_outs = opt_outs::Place { path: data.opt_outs(), digest: namespace::digest(&db) };
+    let kept_opt_outs = data.opt_outs();
     let suppressed = opt_outs::recall(&kept_opt_outs);
     let unrecorded = Arc::<Unrecorded>::default();
     let edge = Arc::new(Edge {

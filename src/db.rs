@@ -168,6 +168,12 @@ impl Database {
         self.0.url_for_people.clone()
     }
 
+    /// Its hosts, ports and name, without who connects: stays the same when a password changes.
+    #[must_use]
+    pub fn place(&self) -> String {
+        shown(&self.0.target)
+    }
+
     /// A sentence for people where the embedded PostgreSQL does not lie in the data directory, or its socket does not.
     #[must_use]
     pub fn note_for_people(&self) -> Option<String> {

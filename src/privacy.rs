@@ -47,6 +47,20 @@ pub struct Suppression {
     pub change: i64,
 }
 
+impl Suppression {
+    /// Of a recipient of whom only that is known: any row in the database is later.
+    #[must_use]
+    pub fn out_since_ever(hash: RecipientHash) -> Suppression {
+        Suppression { hash, since_us: i64::MIN, until_us: None, change: 0 }
+    }
+
+    /// When the recipient opted out or in last, in µs since 1970.
+    #[must_use]
+    pub fn last_us(&self) -> i64 {
+        self.until_us.unwrap_or(self.since_us)
+    }
+}
+
 impl PrivacyKey {
     /// The hash of a recipient's id.
     #[must_use]

@@ -1,7 +1,7 @@
 //! Keeps the namespace of keys on disk, so that a node that starts while the database is down knows it.
 //!
-//! Beside it stands a digest of the database's URL: a data directory that is used with another database later must not
-//! make ids of the first one's.
+//! Beside it stands a digest of where the database lies (hosts, ports, its name; a new password changes nothing): a data directory
+//! that is used with another database later must not make ids of the first one's.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -27,10 +27,9 @@ pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     (target.as_bytes() == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
 }
 
-/// Tells databases apart, and no password: 16 hexadecimal digits.
-#[must_use]
-pub fn digest(db: &Database) -> [u8; 16] {
-    let digest = Sha256::digest(db.url_for_people().as_bytes());
+/// Tells databases apart: 16 hexadecimal digits.
+fn digest(db: &Database) -> [u8; 16] {
+    let digest = Sha256::digest(db.place().as_bytes());
     let digits =
         digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| b"0123456789abcdef"[usize::from(digit)]);
     let mut text = [0; 16];

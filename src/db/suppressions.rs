@@ -21,6 +21,9 @@ const CHANGE_LOCK: i64 = 0x7069_7865_6c64_0006;
 /// Rows that are asked for at a time.
 const PAGE_ROWS: i64 = 50_000;
 
+/// Rows that are put back by one statement.
+const PUT_BACK_ROWS: usize = 5000;
+
 /// What came of an opt-out, or of its being taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
@@ -98,6 +101,46 @@ pub async fn opt_in(client: &Client, actor: &str, hash: RecipientHash) -> Result
                   RETURNING until AS at";
     let current = "SELECT until FROM suppressions WHERE hash = $1 AND until IS NOT NULL";
     change_and_tell(client, change, current, actor, "opted in again", hash).await
+}
+
+/// Puts back what this node remembers and the database does not have, or has as it was before: it was restored from an older
+/// backup. Of each recipient the later time holds. Numbers go on behind `last_change`, the highest that this node knows, so that
+/// none means two things. Returns how many rows were put back.
+///
+/// # Errors
+/// As PostgreSQL says; the connection must not be used again then. What was put back until then holds.
+pub async fn put_back(client: &Client, remembered: &[Suppression], last_change: i64) -> Result<u64, Error> {
+    // Alone: a number that somebody else takes meanwhile must not be given once more.
+    let move_numbers = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock({CHANGE_LOCK}); \
+         SELECT setval('suppressions_change', GREATEST(last_value, {last_change})) FROM suppressions_change \
+           WHERE {last_change} > 0 AND (last_value < {last_change} OR NOT is_called); COMMIT"
+    );
+    client.batch_execute(&move_numbers).await?;
+    let insert = format!(
+        "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({CHANGE_LOCK})), \
+         kept AS (SELECT hash, '1970-01-01 00:00:00+00'::timestamptz + since * interval '1 microsecond' AS since, \
+             '1970-01-01 00:00:00+00'::timestamptz + until * interval '1 microsecond' AS until \
+           FROM held, unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS k (hash, since, until)), \
+         back AS (INSERT INTO suppressions AS s (hash, since, until, change) \
+           SELECT hash, since, until, nextval('suppressions_change') FROM kept WHERE NOT EXISTS (SELECT 1 FROM suppressions n \
+             WHERE n.hash = kept.hash AND COALESCE(n.until, n.since) >= COALESCE(kept.until, kept.since)) \
+           ON CONFLICT (hash) DO UPDATE SET since = excluded.since, until = excluded.until, change = excluded.change \
+             WHERE COALESCE(s.until, s.since) < COALESCE(excluded.until, excluded.since) \
+           RETURNING 1), \
+         noted AS (INSERT INTO audit (actor, action, detail) \
+           SELECT 'pixeld', 'opt-outs put back', jsonb_build_object('count', count(*)) FROM back HAVING count(*) > 0) \
+         SELECT count(*), pg_notify($4, '') FROM back HAVING count(*) > 0"
+    );
+    let mut put_back = 0;
+    for part in remembered.chunks(PUT_BACK_ROWS) {
+        let hashes: Vec<&[u8]> = part.iter().map(|row| &row.hash.0[..]).collect();
+        let since: Vec<i64> = part.iter().map(|row| row.since_us).collect();
+        let until: Vec<Option<i64>> = part.iter().map(|row| row.until_us).collect();
+        let back = client.query_opt(&insert, &[&hashes, &since, &until, &CHANNEL]).await?;
+        put_back += back.map_or(0, |row| row.get::<_, i64>(0) as u64);
+    }
+    Ok(put_back)
 }
 
 async fn change_and_tell(
@@ -213,6 +256,35 @@ mod tests {
         let (last, rows) = changed(&asking.client, last).await;
         assert_eq!(rows.iter().filter(|row| row.hash == ANN && row.until_us.is_some()).count(), 1);
         assert_eq!(changed(&asking.client, last).await, (last, vec![]));
+        lease.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_is_the_later_of_both_once_under_numbers_that_nobody_had() {
+        let (_dir, database, lease) = start().await;
+        let session = database.connect("test").await.unwrap();
+        let client = &session.client;
+        let cleo = RecipientHash([3; 16]);
+        opt_out(client, "test", ANN).await.unwrap();
+        opt_out(client, "test", BEN).await.unwrap();
+        let ben = find(client, BEN).await.unwrap().unwrap();
+        // Ann opted in after the backup and Cleo out; what is remembered of Ben is older than the row.
+        let ann =
+            Suppression { until_us: Some(ben.since_us + 1), change: 8, ..find(client, ANN).await.unwrap().unwrap() };
+        let remembered = [
+            ann,
+            Suppression { since_us: ben.since_us - 5, change: 1, ..ben },
+            Suppression { hash: cleo, since_us: 77, until_us: None, change: 9 },
+        ];
+        assert_eq!(put_back(client, &remembered, 9).await.unwrap(), 2);
+        assert_eq!(put_back(client, &remembered, 9).await.unwrap(), 0);
+        let (complete, rows) = changed(client, 9).await;
+        assert_eq!((complete, rows.len(), find(client, BEN).await.unwrap()), (11, 2, Some(ben)));
+        let found = find(client, ANN).await.unwrap().unwrap();
+        assert_eq!((found.since_us, found.until_us), (ann.since_us, ann.until_us));
+        assert_eq!(find(client, cleo).await.unwrap().map(|row| (row.since_us, row.until_us)), Some((77, None)));
+        let noted = "SELECT string_agg(actor || detail, ', ') FROM audit WHERE action = 'opt-outs put back'";
+        assert_eq!(client.query_one(noted, &[]).await.unwrap().get::<_, &str>(0), "pixeld{\"count\": 2}");
         lease.release().await.unwrap();
     }
 

@@ -16,9 +16,6 @@ use uuid::Uuid;
 
 use super::{PrivacyKey, RecipientHash, Suppression};
 
-/// The change of a row that was on disk: every one in the database is later.
-const RECALLED: i64 = 0;
-
 /// The recipients that opted out, and those who opted in again.
 #[derive(Debug, Default)]
 pub struct Suppressed {
@@ -29,7 +26,7 @@ pub struct Suppressed {
     all: AtomicUsize,
     /// Rows of recipients that are out now.
     out: AtomicUsize,
-    /// Told when others are out than before, whoever learnt it.
+    /// Told when a row is another than before, whoever learnt it.
     changed: Notify,
 }
 
@@ -42,8 +39,17 @@ struct Period {
 }
 
 impl Period {
+    fn of(row: &Suppression) -> Period {
+        Period { since_us: row.since_us, until_us: row.until_us.unwrap_or(i64::MAX), change: row.change }
+    }
+
     fn is_open(&self) -> bool {
         self.until_us == i64::MAX
+    }
+
+    fn row(self, hash: RecipientHash) -> Suppression {
+        let until_us = (!self.is_open()).then_some(self.until_us);
+        Suppression { hash, since_us: self.since_us, until_us, change: self.change }
     }
 }
 
@@ -97,38 +103,64 @@ impl Suppressed {
         }
     }
 
-    /// Takes what was on disk: recipients that were out when it was written.
-    pub fn recall(&self, key: PrivacyKey, hashes: Vec<RecipientHash>) {
+    /// Takes what was on disk.
+    pub fn recall(&self, key: PrivacyKey, rows: &[Suppression]) {
         self.know(key);
-        let row = |hash| Suppression { hash, since_us: i64::MIN, until_us: None, change: RECALLED };
-        hashes.into_iter().for_each(|hash| self.note(row(hash)));
+        self.apply(rows);
     }
 
     /// Takes rows as they are now.
     pub fn apply(&self, rows: &[Suppression]) {
-        rows.iter().for_each(|row| self.note(*row));
+        rows.iter().for_each(|row| self.note(row, |there| there.change >= row.change));
     }
 
-    /// All rows up to the change `complete` were listed: what was not among them is gone from the database, unless it came later.
+    /// Takes a row of a full list, whatever its number, since a database that was restored from a backup gives numbers anew.
+    /// Returns our own row where that is the later one, by its number and by its time: such a database lacks it.
+    pub fn apply_listed(&self, row: &Suppression) -> Option<Suppression> {
+        let mut ours = None;
+        self.note(row, |there| {
+            let our_row = there.row(row.hash);
+            let is_later = our_row.change > row.change && our_row.last_us() > row.last_us();
+            ours = is_later.then_some(our_row);
+            is_later || our_row == *row
+        });
+        ours
+    }
+
+    /// Rows that were not listed and that could be put back: whose times are known.
+    #[must_use]
+    pub fn unlisted(&self, listed: &HashSet<RecipientHash>) -> Vec<Suppression> {
+        let rows = self.rows.iter().filter(|row| row.since_us > i64::MIN && !listed.contains(row.key()));
+        rows.map(|row| row.value().row(*row.key())).collect()
+    }
+
+    /// The highest number of a change that is known; 0 where none is.
+    #[must_use]
+    pub fn last_change(&self) -> i64 {
+        self.rows.iter().map(|row| row.change).max().unwrap_or(0)
+    }
+
+    /// All rows up to the change `complete` were listed: what was not among them is no row of the database, unless it came later.
     pub fn keep_listed(&self, listed: &HashSet<RecipientHash>, complete: i64) {
         self.retain(|hash, period| period.change > complete || listed.contains(hash));
     }
 
-    /// Waits until others are out than when it was last waited for. For one who waits at a time.
+    /// Waits until a row is another than when it was last waited for. For one who waits at a time.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The recipients that are out now, for the disk.
+    /// All rows, for the disk.
     #[must_use]
-    pub fn hashes(&self) -> Vec<RecipientHash> {
-        self.rows.iter().filter(|row| row.is_open()).map(|row| *row.key()).collect()
+    pub fn rows(&self) -> Vec<Suppression> {
+        self.rows.iter().map(|row| row.value().row(*row.key())).collect()
     }
 
-    fn note(&self, row: Suppression) {
-        let period = Period { since_us: row.since_us, until_us: row.until_us.unwrap_or(i64::MAX), change: row.change };
+    /// Puts a row in its place, unless the one that is there is to stay.
+    fn note(&self, row: &Suppression, stays: impl FnOnce(&Period) -> bool) {
+        let period = Period::of(row);
         let was_open = match self.rows.entry(row.hash) {
-            Entry::Occupied(there) if there.get().change >= period.change => return,
+            Entry::Occupied(there) if stays(there.get()) => return,
             Entry::Occupied(mut there) => there.insert(period).is_open(),
             Entry::Vacant(place) => {
                 place.insert(period);
@@ -139,7 +171,7 @@ impl Suppressed {
         match (was_open, period.is_open()) {
             (false, true) => self.out.fetch_add(1, Ordering::Relaxed),
             (true, false) => self.out.fetch_sub(1, Ordering::Relaxed),
-            _ => return,
+            _ => 0,
         };
         self.changed.notify_one();
     }
@@ -153,8 +185,8 @@ impl Suppressed {
             is_kept
         });
         self.all.fetch_sub(gone, Ordering::Relaxed);
-        if gone_out > 0 {
-            self.out.fetch_sub(gone_out, Ordering::Relaxed);
+        self.out.fetch_sub(gone_out, Ordering::Relaxed);
+        if gone > 0 {
             self.changed.notify_one();
         }
     }
@@ -206,14 +238,15 @@ mod tests {
         suppressed.know(KEY);
         assert_eq!(suppressed.count(), 2);
         suppressed.know(PrivacyKey([8; 32]));
-        assert!(suppressed.count() == 0 && suppressed.hashes().is_empty(), "rows under another key mean nobody");
+        assert!(suppressed.count() == 0 && suppressed.rows().is_empty(), "rows under another key mean nobody");
     }
 
     #[test]
-    fn what_is_on_disk_holds_until_the_database_says_otherwise() {
+    fn what_is_on_disk_without_times_holds_until_the_database_says_otherwise() {
         let suppressed = Suppressed::default();
-        suppressed.recall(KEY, [1, 2, 3].map(|n| KEY.hash(Uuid::from_u128(n))).to_vec());
-        assert_eq!(suppressed.count(), 3);
+        suppressed.recall(KEY, &[1, 2, 3].map(|n| Suppression::out_since_ever(KEY.hash(Uuid::from_u128(n)))));
+        assert_eq!((suppressed.count(), suppressed.last_change()), (3, 0));
+        assert_eq!(suppressed.unlisted(&HashSet::new()), [], "nobody could say since when");
         let rows = [row(1, 10, None, 1), row(2, 20, Some(30), 2)];
         suppressed.apply(&rows);
         // It came while the list was read.
@@ -223,7 +256,24 @@ mod tests {
         assert_eq!(out, [true, false, false, true]);
         assert!(!suppressed.was_out(Uuid::from_u128(1), 9), "since is the database's");
         suppressed.keep_listed(&HashSet::new(), 3);
-        assert!(suppressed.count() == 0 && suppressed.hashes().is_empty());
+        assert!(suppressed.count() == 0 && suppressed.rows().is_empty());
+    }
+
+    #[test]
+    fn what_a_restored_database_lacks_is_told_and_what_it_knows_later_is_taken() {
+        let suppressed = Suppressed::default();
+        // Opted out before the backup; since then 1 opted in, 2 opted out again, 3 opted out.
+        let remembered = [row(1, 100, Some(500), 5), row(2, 600, None, 6), row(3, 700, None, 7), row(4, 100, None, 4)];
+        suppressed.recall(KEY, &remembered);
+        assert_eq!(suppressed.last_change(), 7);
+        // As the backup has it; and 5 and 4 were changed after it was restored, under numbers that were given before.
+        let listed = [row(1, 100, None, 1), row(2, 200, Some(300), 3), row(4, 100, Some(900), 5), row(5, 950, None, 6)];
+        let ours: Vec<_> = listed.iter().filter_map(|row| suppressed.apply_listed(row)).collect();
+        assert_eq!(ours, remembered[..2]);
+        let listed = listed.iter().map(|row| row.hash).collect();
+        assert_eq!(suppressed.unlisted(&listed), remembered[2..3]);
+        assert_eq!([1, 2, 3, 4, 5].map(|n| suppressed.is_out(Uuid::from_u128(n))), [false, true, true, false, true]);
+        assert_eq!(suppressed.count(), 3);
     }
 
     #[tokio::test]
@@ -234,7 +284,8 @@ mod tests {
             ([row(1, 10, None, 1), row(2, 10, None, 2)], true),
             ([row(1, 10, None, 1), row(2, 10, None, 2)], false),
             ([row(1, 10, Some(20), 3), row(3, 10, Some(20), 4)], true),
-            ([row(1, 10, Some(20), 3), row(4, 10, Some(20), 5)], false),
+            ([row(1, 10, Some(20), 3), row(3, 10, Some(20), 4)], false),
+            ([row(1, 10, Some(20), 3), row(4, 10, Some(20), 5)], true),
         ] {
             suppressed.apply(&rows);
             let told = tokio::time::timeout(std::time::Duration::from_millis(10), suppressed.changed()).await;
@@ -256,13 +307,14 @@ mod tests {
             }
             suppressed.apply(&rows);
             let latest: HashMap<RecipientHash, Suppression> = rows.iter().map(|row| (row.hash, *row)).collect();
-            let out: HashSet<RecipientHash> =
-                latest.values().filter(|row| row.until_us.is_none()).map(|row| row.hash).collect();
-            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (out.len(), latest.len()));
+            let out = latest.values().filter(|row| row.until_us.is_none()).count();
+            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (out, latest.len()));
             suppressed.keep_listed(&HashSet::new(), i64::MAX);
             prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (0, 0));
             suppressed.apply(&rows);
-            prop_assert_eq!(suppressed.hashes().into_iter().collect::<HashSet<_>>(), out);
+            let rows: HashMap<RecipientHash, Suppression> =
+                suppressed.rows().into_iter().map(|row| (row.hash, row)).collect();
+            prop_assert_eq!(rows, latest);
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `retention`: what is beyond it goes, under load.
+//! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
 //! - `import_django`: moving over from the Django app, with the data of a real one (tests/fixtures/django-app).
@@ -26,6 +27,7 @@ mod admin_flow;
 mod admin_hits;
 mod admin_images;
 mod admin_messages;
+mod backup;
 mod bad_input;
 mod browser;
 mod commands;
@@ -55,4 +57,5 @@ mod shared_throttle;
 mod shared_throttle_script;
 mod support;
 mod telemetry;
+mod upgrade;
 mod webdriver;
