@@ -165,16 +165,30 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
         assert!(copy.data_dir.join("spool").exists() && !copy.data_dir.join("node").exists());
         copy
     };
-    let mut beside = copied("copy").start().unwrap();
+    // Somebody is erased after the copy was made: it is another node, and carries that out on what it has.
+    let erased = early[0];
+    app.server.settings().run(&["erase", "--recipient", &erased.to_string(), "--wait"]).unwrap();
+    let copy = copied("copy");
+    let traces = || {
+        let files = shell(&copy, &backup, "find \"$PIXELD_DATA_DIR/spool\" -name '*.seg'");
+        let holds = |file: &str| std::fs::read(file).unwrap().windows(16).any(|bytes| bytes == erased.as_bytes());
+        files.lines().filter(|file| holds(file)).count()
+    };
+    assert_eq!(traces(), 1);
+    let mut beside = copy.clone().start().unwrap();
     load.wait_for(6000);
+    wait_until("the copy to be clean", UP_TO_DATE, || traces() == 0).unwrap();
     let load = load.end();
     app.at_rest();
     beside.at_rest(REST).unwrap();
     load.assert_exact(&app.url());
-    assert_eq!(of_early(&app), vec![1; early.len()]);
+    let mut expected = vec![1; early.len()];
+    expected[0] = 0;
+    assert_eq!(of_early(&app), expected);
+    assert_eq!(app.number("SELECT count(*) FROM nodes"), 2);
     beside.terminate().unwrap();
 
-    // The node is gone with its disk, and the database with it.
+    // The nodes are gone with their disks, and the database with them; so nobody knows of the erasure.
     let alone = copied("alone");
     app.server.kill().unwrap();
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
