@@ -23,8 +23,8 @@ use pixeld::link::token::SigningKeys;
 use pixeld::networks::{Network, Networks};
 use pixeld::opens::agent::Agent;
 use pixeld::opens::classify::{Evidence, classify};
-use pixeld::privacy::PrivacyKey;
 use pixeld::privacy::suppressed::Suppressed;
+use pixeld::privacy::{PrivacyKey, Suppression};
 use uuid::Uuid;
 
 #[global_allocator]
@@ -124,8 +124,9 @@ fn edge(criterion: &mut Criterion) {
     let suppressed = Suppressed::default();
     group.bench_function("opt-outs, nobody", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
     let key = PrivacyKey([7; 32]);
-    let hashes = (1..=100_000).map(|id| key.hash(Uuid::from_u128(id))).collect();
-    suppressed.recall(key, hashes);
+    let out = |id| Suppression::out_since_ever(key.hash(Uuid::from_u128(id)));
+    let rows: Vec<Suppression> = (1..=100_000).map(out).collect();
+    suppressed.recall(key, &rows);
     group.bench_function("opt-outs, 100,000 people", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
 
     let (limits, sketch) = (Limits::new(NonZeroU32::new(1000), 1), Sketch::default());
