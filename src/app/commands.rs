@@ -29,6 +29,7 @@ use crate::ingest::loader::Loader;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::metrics::{DropReason, Metrics};
+use crate::privacy::follow as opt_outs;
 use crate::shutdown;
 
 pub use erase::erase;
@@ -180,7 +181,9 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
         let eraser = eraser_options(&data)?;
         let erasing =
             (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
-        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, None);
+        // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
+        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, None)
+            .heeding(opt_outs::recall(&data.opt_outs()));
         let (trigger, drain) = shutdown::drain();
         trigger.ask(SPOOL_DRAIN_WAIT);
         let left = tokio::select! {
@@ -204,11 +207,12 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All is loaded: carries out erasures on what is kept, or removes that, too, and takes the node off the list.
+/// All is loaded: puts erasures back and carries them out on what is kept; or removes that, too, and takes the node off the list.
 async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser), retire: bool) -> anyhow::Result<()> {
+    let (_trigger, drain) = shutdown::drain();
+    eraser.carry_out_all(&drain).await?;
     if !retire {
-        let (_trigger, drain) = shutdown::drain();
-        return eraser.carry_out_all(&drain).await;
+        return Ok(());
     }
     for folder in [data.spools(), recovery::quarantine(&data.spools())] {
         match std::fs::remove_dir_all(&folder) {

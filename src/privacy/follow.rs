@@ -1,11 +1,11 @@
 //! Keeps what this node knows of opt-outs in step with PostgreSQL, and on disk.
 //!
-//! Guarantees: an opt-out holds here within about a second: by its notice, or by the heartbeat, which asks each second what changed
-//! and so notices a half-open connection too; rows that somebody wrote by hand under an old number are noticed by a full list a minute. While the
-//! database is down, what was known last holds, also after a restart. What a database that was restored from a backup lacks is put
-//! back before a hit is loaded: of each recipient the later change holds. Gives up: the moment until then, which is the loader's to cover:
-//! it asks once more in the transaction that brings hits; and telling a row that somebody deleted by hand from one that a backup
-//! lacks: it is put back, too.
+//! Guarantees: an opt-out holds here within about a second: by its notice, or by the heartbeat, which asks each second
+//! what changed and so notices a half-open connection too; rows that somebody wrote by hand under an old number are
+//! noticed by a full list a minute. While the database is down, what was known last holds, also after a restart. What a
+//! database that was restored from a backup lacks is put back before a hit is loaded: of each recipient the later change
+//! holds. Gives up: the moment until an opt-out is known, which is the loader's to cover: it asks once more in the
+//! transaction that brings hits; and telling a row that somebody deleted by hand from one that a backup lacks.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ impl Reader {
         Reader { suppressed, complete: AtomicI64::new(0) }
     }
 
-    /// Reads all rows, and puts back what the database lacks. To be done once on every new connection: it may lead to a database that was
-    /// restored from a backup.
+    /// Reads all rows, and puts back what the database lacks. To be done once on every new connection: it may lead to a
+    /// database that was restored from a backup.
     ///
     /// # Errors
     /// As PostgreSQL says. The connection must not be used again then.

@@ -1,18 +1,18 @@
-//! Who opted out and when, on disk: so that a node that starts while the database is down knows it, and so that it is not lost with a
-//! database that is restored from a backup.
+//! Who opted out and when, on disk: so that a node that starts while the database is down knows it, and so that it is not
+//! lost with a database that is restored from a backup.
 //!
 //! ```text
 //! magic 7 "PXOPTED" | version u8 = 2 | key 32 | count u32 LE
 //! | count × (hash 16, since i64 LE, until i64 LE, change i64 LE) | crc32c u32 LE of all before it
 //! ```
 //!
-//! Times are in µs since 1970; `until` is the end of time while the opt-out lasts. Version 1, which is read too, had 16 bytes that told of the
-//! database's URL before the key, and the hashes of those who were out, without times.
+//! Times are in µs since 1970; `until` is the end of time while the opt-out lasts. Version 1, which is read too, had 16
+//! bytes that told of the database's URL before the key, and the hashes of those who were out, without times.
 //!
-//! Written to a file beside it and renamed, so that it is whole or not there; damaged bytes count as no list at all. For its owner only: with the
-//! key that it holds, whoever has a recipient's id could look whether that one is in it. The key also tells installations apart: once the
-//! database's is known, what was kept under another one goes. Until then the list holds, wherever the database lies by now: a new
-//! password or a move must not make anybody forget an opt-out.
+//! Written to a file beside it and renamed, so that it is whole or not there; damaged bytes count as no list at all. For
+//! its owner only: with the key that it holds, whoever has a recipient's id could look whether that one is in it. The key
+//! also tells installations apart: once the database's is known, what was kept under another one goes. Until then the
+//! list holds, wherever the database lies by now: a new password or a move must not make anybody forget an opt-out.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -140,7 +140,8 @@ impl Suppressed {
         self.rows.iter().map(|row| row.change).max().unwrap_or(0)
     }
 
-    /// All rows up to the change `complete` were listed: what was not among them is no row of the database, unless it came later.
+    /// All rows up to the change `complete` were listed: what was not among them is no row of the database, unless it
+    /// came later.
     pub fn keep_listed(&self, listed: &HashSet<RecipientHash>, complete: i64) {
         self.retain(|hash, period| period.change > complete || listed.contains(hash));
     }

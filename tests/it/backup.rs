@@ -149,6 +149,9 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     let mut app = App::start();
     let (settings, backup) = (app.server.settings().clone(), app.dir.path().join("backup"));
     follow(&settings, &backup, &["dump"]);
+    settings.run(&["opt-out", "--recipient", &Uuid::new_v4().to_string()]).unwrap();
+    let kept = app.server.data_dir().join("opt-outs");
+    wait_until("the file", REST, || std::fs::metadata(&kept).is_ok_and(|file| file.len() == kept_bytes(1))).unwrap();
     let load = app.load(16, Pace::Open(4000.0));
     load.wait_for(3000);
     let early: Vec<Uuid> = (0..100).map(|_| Uuid::new_v4()).collect();
@@ -193,7 +196,9 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     app.server.kill().unwrap();
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     assert_eq!(app.number("SELECT count(*) FROM hits"), 0);
+    assert_eq!(app.number("SELECT count(*) FROM suppressions"), 0);
     let said = alone.run(&["spool", "drain"]).unwrap();
+    assert_eq!(app.number("SELECT count(*) FROM suppressions WHERE until IS NULL"), 1, "put back from the copy");
     assert_eq!(of_early(&app), vec![1; early.len()], "{said}");
     let comparison = load.reconcile(&app.url());
     assert_eq!((comparison.duplicated, comparison.never_sent), (0, 0), "{comparison}");
@@ -223,10 +228,11 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
         }
     };
     let nobody = Uuid::nil();
-    let counted = |url: &str| {
+    let counted_by = |settings: &Settings, url: &str| {
         let count = "SELECT count(*) || ' ' || count(DISTINCT recipient) FROM hits WHERE recipient <>";
-        shell(&settings, &backup, &format!("psql \"{url}\" -Atc \"{count} '{nobody}'\"")).trim().to_owned()
+        shell(settings, &backup, &format!("psql \"{url}\" -Atc \"{count} '{nobody}'\"")).trim().to_owned()
     };
+    let counted = |url: &str| counted_by(&settings, url);
     let private = "$(pixeld database-url)";
     fetch_new(&server, 20);
     server.at_rest(REST).unwrap();
@@ -245,6 +251,7 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
     follow(&settings, &backup, &["dump"]);
     fetch_new(&server, 10);
     server.at_rest(REST).unwrap();
+    follow(&settings, &backup, &["copy"]);
     let urls = format!("ADMIN_URL='{admin}'\nRESTORED_URL='{restored}'\n");
     shell(&settings, &backup, &format!("{urls}{}", commands("restore")));
     server.terminate().unwrap();
@@ -253,7 +260,22 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
     wait_until("the kept hits", UP_TO_DATE, || counted(&restored) == "60 60").unwrap();
     fetch_new(&server, 5);
     wait_until("new hits", REST, || counted(&restored) == "65 65").unwrap();
+    server.terminate().unwrap();
+
+    // Another machine has only the dump and the copy, which was made ten hits later.
+    let new = Settings::new(PIXELD, dir.path().join("new")).unwrap();
+    server = new.clone().start().unwrap();
+    wait_until("its PostgreSQL", REST, || get(new.admin(), "/readyz").is_ok_and(|answer| answer.status == 200))
+        .unwrap();
+    follow(&new, &backup, &[URLS, "restore", "change places"]);
+    server.terminate().unwrap();
+    follow(&new, &backup, &["unpack"]);
+    server = new.clone().start().unwrap();
+    wait_until("the copy's hits", UP_TO_DATE, || counted_by(&new, private) == "60 60").unwrap();
+    fetch_new(&server, 1);
+    wait_until("new hits", REST, || counted_by(&new, private) == "61 61").unwrap();
     server.at_rest(REST).unwrap();
+    server.terminate().unwrap();
 }
 
 #[test]

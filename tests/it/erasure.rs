@@ -415,6 +415,12 @@ fn a_retired_node_holds_nothing_and_is_not_waited_for() {
     let shown = app.server.settings().run(&["erase", "--recipient", &id(1).to_string(), "--wait"]).unwrap();
     assert!(shown.contains("this receipt is final") && shown.matches("  node ").count() == 1, "{shown}");
     assert!(shown.contains("1 hits and 1 opens deleted"), "{shown}");
+    // Even where there is nothing to load, a node that goes tells a restored database what that lacks.
+    far.run(&["spool", "drain"]).unwrap();
+    app.query("DELETE FROM erasures");
+    let said = far.run(&["spool", "drain", "--retire"]).unwrap();
+    assert!(said.contains("this node is retired"), "{said}");
+    assert_eq!(app.number("SELECT count(*) FROM erasures WHERE put_back_at IS NOT NULL"), 1);
     // It comes back by being started.
     let server = far.start().unwrap();
     wait_until("the node's row", DONE, || app.number("SELECT count(*) FROM nodes WHERE retired_at IS NULL") == 2)
