@@ -210,6 +210,8 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
 #[test]
 fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_without_losing_a_hit() {
     let _machine = beside();
+    let began = std::time::Instant::now();
+    let step = |what: &str| println!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
     let dir = open_dir();
     let backup = dir.path().join("backup");
     let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap();
@@ -234,15 +236,19 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
     };
     let counted = |url: &str| counted_by(&settings, url);
     let private = "$(pixeld database-url)";
+    step("serves");
     fetch_new(&server, 20);
     server.at_rest(REST).unwrap();
     follow(&settings, &backup, &["dump"]);
+    step("dumped");
     fetch_new(&server, 20);
     server.at_rest(REST).unwrap();
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     wait_until("the kept hits", UP_TO_DATE, || counted(private) == "40 40").unwrap();
     fetch_new(&server, 10);
     wait_until("new hits", REST, || counted(private) == "50 50").unwrap();
+
+    step("restored while it served");
 
     // To another server.
     let other = Postgres::start().unwrap();
@@ -261,21 +267,25 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
     fetch_new(&server, 5);
     wait_until("new hits", REST, || counted(&restored) == "65 65").unwrap();
     server.terminate().unwrap();
+    step("moved");
 
     // Another machine has only the dump and the copy, which was made ten hits later.
     let new = Settings::new(PIXELD, dir.path().join("new")).unwrap();
     server = new.clone().start().unwrap();
-    wait_until("its PostgreSQL", REST, || get(new.admin(), "/readyz").is_ok_and(|answer| answer.status == 200))
-        .unwrap();
+    let is_ready = || get(new.admin(), "/readyz").is_ok_and(|answer| answer.status == 200);
+    wait_until("its PostgreSQL", REST, is_ready).unwrap();
     follow(&new, &backup, &[URLS, "restore", "change places"]);
     server.terminate().unwrap();
+    step("restored on another machine");
     follow(&new, &backup, &["unpack"]);
     server = new.clone().start().unwrap();
+    wait_until("its PostgreSQL", REST, is_ready).unwrap();
     wait_until("the copy's hits", UP_TO_DATE, || counted_by(&new, private) == "60 60").unwrap();
     fetch_new(&server, 1);
     wait_until("new hits", REST, || counted_by(&new, private) == "61 61").unwrap();
     server.at_rest(REST).unwrap();
     server.terminate().unwrap();
+    step("up to date there");
 }
 
 #[test]
