@@ -12,15 +12,18 @@
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
 //! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives. [`csv`]: a list goes back with more columns.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
-//! - [`deletions`]: the one kind of work that goes on after its page was answered.
+//! - [`jobs`]: work that goes on after its page was answered: [`deletions`] and [`erasing`]. [`exports`]: an answer that is sent while it is read.
 //! - [`probes`]: what monitoring asks.
 
 pub mod answer;
 pub mod asked;
 pub mod csv;
 pub mod deletions;
+pub mod erasing;
+pub mod exports;
 pub mod guard;
 pub mod health;
+pub mod jobs;
 pub mod listener;
 mod opt_outs;
 pub mod pages;
@@ -54,6 +57,8 @@ use crate::unrecorded::Unrecorded;
 use answer::Answer;
 use asked::{Asked, Fields, Stranger};
 use deletions::Deletions;
+use erasing::Erasing;
+use exports::Exports;
 use guard::{Site, Sites};
 use opt_outs::OptOuts;
 use password::Passwords;
@@ -124,6 +129,8 @@ pub struct Admin {
     program: String,
     client_address: ClientAddress,
     deletions: Deletions,
+    erasing: Erasing,
+    exports: Exports,
     clients: Arc<Semaphore>,
     passwords: Passwords,
     throttle: SignInThrottle,
@@ -165,6 +172,8 @@ impl Admin {
         Admin {
             metrics,
             deletions: Deletions::new(db.clone()),
+            erasing: Erasing::new(db.clone()),
+            exports: Exports::default(),
             db,
             listen,
             sites: Sites::new(&base_url, listen),
@@ -184,8 +193,9 @@ impl Admin {
     }
 
     /// Ends what goes on behind the pages, and lets nothing of it begin. Pages are still answered.
-    pub fn end_deletions(&self) {
+    pub fn end_jobs(&self) {
         self.deletions.end();
+        self.erasing.end();
     }
 
     /// Answers a request.

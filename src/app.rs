@@ -175,7 +175,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         tokio::spawn(exit_at_signal());
         let deadline = Instant::now() + config.drain;
         // A chunk of a deletion holds the lock that the last rollup needs.
-        admin.end_deletions();
+        admin.end_jobs();
         running.drain(deadline).await?;
         rollup_trigger.ask((deadline - Instant::now()).saturating_sub(DRAIN_RESERVE / 2).max(DRAIN_RESERVE / 6));
         rolling.await?;

@@ -1,17 +1,15 @@
-//! Deletions that run in this process.
+//! Deletions of hits that run in this process, as [`Jobs`].
 //!
-//! Guarantees: one at a time; each has an entry in the audit before it begins, and one when it ends. At the drain it ends at once, between
-//! two chunks or with one rolled back, and nobody waits for it. Gives up: going on after a restart. A receipt without an end says so, and
-//! the same deletion can be begun again, which is right however far the first one came.
+//! Guarantees: one at a time; each has an entry in the audit before it begins, and one when it ends. Gives up: going on after a restart. A
+//! receipt without an end says so, and the same deletion can be begun again, which is right however far the first one came.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
 use tokio_postgres::Client;
 
+use super::jobs::Jobs;
 use crate::db::change::{Changes, Deleted, Target};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, deletions, within};
 
@@ -24,14 +22,9 @@ const END_PAUSE: Duration = Duration::from_secs(2);
 /// Those of this process.
 pub struct Deletions {
     db: Database,
-    place: Arc<Semaphore>,
-    running: Mutex<Option<Running>>,
-}
-
-struct Running {
-    job: i64,
-    progress: Arc<Progress>,
-    task: AbortHandle,
+    jobs: Jobs,
+    /// Of the one that began last.
+    progress: Mutex<Arc<Progress>>,
 }
 
 #[derive(Default)]
@@ -55,7 +48,7 @@ impl Deletions {
     /// None runs yet.
     #[must_use]
     pub fn new(db: Database) -> Deletions {
-        Deletions { db, place: Arc::new(Semaphore::new(1)), running: Mutex::default() }
+        Deletions { db, jobs: Jobs::new(1), progress: Mutex::default() }
     }
 
     /// Begins one and returns its number; nothing where another runs. `subject` says in words what goes.
@@ -69,47 +62,28 @@ impl Deletions {
         target: Target,
         subject: &str,
     ) -> Result<Option<i64>, DbError> {
-        let Ok(place) = Arc::clone(&self.place).try_acquire_owned() else { return Ok(None) };
+        let Some(place) = self.jobs.place() else { return Ok(None) };
         let beginning = deletions::begin(client, actor, subject);
         let job = within(QUERY_TIMEOUT, "writing a deletion down", beginning).await?;
         let progress = Arc::<Progress>::default();
-        let (db, told) = (self.db.clone(), Arc::clone(&progress));
-        let task = tokio::spawn(async move {
-            run(&db, job, target, &told).await;
-            drop(place);
-        });
-        let task = task.abort_handle();
-        // The drain may have come in between; it closed the place.
-        if self.place.is_closed() {
-            task.abort();
-        }
-        *self.lock() = Some(Running { job, progress, task });
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&progress);
+        let db = self.db.clone();
+        self.jobs.start(place, job, async move { run(&db, job, target, &progress).await });
         Ok(Some(job))
     }
 
     /// What a deletion has deleted so far, while it runs here.
     #[must_use]
     pub fn progress(&self, job: i64) -> Option<Deleted> {
-        let running = self.lock();
-        running
-            .as_ref()
-            .filter(|running| running.job == job && !running.task.is_finished())
-            .map(|one| one.progress.told())
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        self.jobs.is_running(job).then(|| progress.told())
     }
 
     /// Ends what runs, and lets none begin.
     pub fn end(&self) {
-        self.place.close();
-        if let Some(running) = self.lock().take()
-            && !running.task.is_finished()
-        {
-            running.task.abort();
-            tracing::warn!(job = running.job, "a deletion is interrupted; begin it again after the start");
+        for job in self.jobs.end() {
+            tracing::warn!(job, "a deletion is interrupted; begin it again after the start");
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

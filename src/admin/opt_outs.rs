@@ -1,6 +1,7 @@
-//! What the opt-out page needs: the keys of its links, and how often it may be asked.
+//! What the opt-out page needs: the keys of its links, and how often it may be asked. The key of the hashes is other pages', too.
 
 use tokio::sync::OnceCell;
+use tokio_postgres::Client;
 
 use super::Admin;
 use super::refusal::Refusal;
@@ -28,12 +29,18 @@ pub(super) struct Keys {
 impl OptOuts {
     /// The keys, from the database the first time.
     pub(super) async fn keys(&self, admin: &Admin) -> Result<&Keys, Refusal> {
+        match self.keys.get() {
+            Some(keys) => Ok(keys),
+            None => self.keys_with(admin, &*admin.client().await?).await,
+        }
+    }
+
+    /// The same, for who has a connection: to wait for another one then could wait for ever.
+    pub(super) async fn keys_with(&self, admin: &Admin, client: &Client) -> Result<&Keys, Refusal> {
         let ask = async || {
-            let client = admin.client().await?;
             let own =
-                within(QUERY_TIMEOUT, "reading the key of opt-out links", installation::opt_out_key(&client)).await?;
-            let privacy =
-                within(QUERY_TIMEOUT, "reading the key of hashes", installation::privacy_key(&client)).await?;
+                within(QUERY_TIMEOUT, "reading the key of opt-out links", installation::opt_out_key(client)).await?;
+            let privacy = within(QUERY_TIMEOUT, "reading the key of hashes", installation::privacy_key(client)).await?;
             Ok(Keys { links: OptOutKeys::new(admin.links.signing_keys.clone(), own), privacy })
         };
         self.keys.get_or_try_init(ask).await

@@ -1,6 +1,8 @@
 //! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
 
+pub mod audit;
 pub mod delete_hits;
+pub mod erasures;
 pub mod hits;
 pub mod image;
 pub mod images;
@@ -12,6 +14,7 @@ pub mod messages;
 pub mod not_recorded;
 pub mod opt_out;
 pub mod overview;
+pub mod person;
 pub mod recipients;
 pub mod refused;
 pub mod settings;

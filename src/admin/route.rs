@@ -71,6 +71,13 @@ pub const ROUTES: &[Route] = &[
     post("/messages/{message}", ADMIN, |admin, asked| Box::pin(pages::message::change(admin, asked))),
     get("/recipients", VIEWER, |admin, asked| Box::pin(pages::recipients::find(admin, asked))),
     get("/recipients/{recipient}", VIEWER, |admin, asked| Box::pin(pages::recipients::show(admin, asked))),
+    post("/recipients/opt-out", ADMIN, |admin, asked| Box::pin(pages::person::opt_out(admin, asked))),
+    post("/recipients/record-again", ADMIN, |admin, asked| Box::pin(pages::person::record_again(admin, asked))),
+    post("/recipients/export", ADMIN, |admin, asked| Box::pin(pages::person::export(admin, asked))),
+    post("/recipients/erase", ADMIN, |admin, asked| Box::pin(pages::person::ask_to_erase(admin, asked))),
+    get("/erasures", ADMIN, |admin, asked| Box::pin(pages::erasures::show(admin, asked))),
+    post("/erasures", ADMIN, |admin, asked| Box::pin(pages::erasures::begin(admin, asked))),
+    get("/erasures/{erasure}", ADMIN, |admin, asked| Box::pin(pages::erasures::receipt(admin, asked))),
     get("/messages/{message}/who-opened", VIEWER, |admin, asked| Box::pin(pages::who_opened::show(admin, asked))),
     upload("/messages/{message}/who-opened", VIEWER, |admin, asked, upload| {
         Box::pin(pages::who_opened::answer(admin, asked, upload))
@@ -92,6 +99,7 @@ pub const ROUTES: &[Route] = &[
     post("/hits/delete", ADMIN, |admin, asked| Box::pin(pages::delete_hits::begin(admin, asked))),
     get("/jobs/{job}", ADMIN, |admin, asked| Box::pin(pages::delete_hits::receipt(admin, asked))),
     get("/not-recorded", VIEWER, |admin, asked| Box::pin(pages::not_recorded::show(admin, asked))),
+    get("/audit", ADMIN, |admin, asked| Box::pin(pages::audit::show(admin, asked))),
     get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
     post("/settings/zone", VIEWER, |admin, asked| Box::pin(pages::settings::set_zone(admin, asked))),
     post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),

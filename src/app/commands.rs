@@ -28,6 +28,7 @@ use crate::ingest::eraser::Eraser;
 use crate::ingest::loader::Loader;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
+use crate::link::key::KEY_BYTES_MAX;
 use crate::metrics::{DropReason, Metrics};
 use crate::privacy::follow as opt_outs;
 use crate::shutdown;
@@ -70,6 +71,17 @@ pub fn database_url(config: &Config) -> anyhow::Result<()> {
     }
     println!("{}", db.url_for_people());
     Ok(())
+}
+
+/// The recipient that stands in an argument, or, where that is `-`, on standard input.
+fn typed_recipient(argument: &str) -> anyhow::Result<String> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    let limit = KEY_BYTES_MAX as u64 + 3;
+    std::io::stdin().lock().take(limit).read_to_string(&mut text).context("the recipient cannot be read")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// `pixeld image add`.
@@ -223,7 +235,12 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser),
         }
     }
     let session = db.connect("pixeld retire").await?;
-    db::within(db::QUERY_TIMEOUT, "retiring this node", db::erasures::retire(&session.client, node)).await?;
+    db::within(
+        db::QUERY_TIMEOUT,
+        "retiring this node",
+        db::erasures::nodes::retire(&session.client, COMMAND_LINE, node),
+    )
+    .await?;
     println!("this node is retired: no hit is left in its data directory");
     Ok(())
 }

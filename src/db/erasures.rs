@@ -4,17 +4,23 @@
 //! [`BRINGING_LOCK`] shared and reads the version under it; ids of erasures become visible in their order. An erasure whose
 //! deletion was interrupted is found by [`finish_all`] and can be finished by whoever has the database alone, since
 //! recipients are found by their hash. Gives up: that search reads all hits.
+//!
+//! # Layout
+//! - [`nodes`]: the data directories that must carry erasures out, and what they tell.
+//! - [`receipts`]: what is shown of an erasure.
+
+pub mod nodes;
+pub mod receipts;
 
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::change::Changes;
-use super::{Database, DbError, QUERY_TIMEOUT, partitions, within};
+use super::{Database, DbError, QUERY_TIMEOUT, partitions, suppressions, within};
 use crate::privacy::{PrivacyKey, RecipientHash};
 
 /// Held shared by each transaction that brings hits, and alone while an erasure is noted.
@@ -33,9 +39,6 @@ const ALONE_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time to look through one partition for recipients or user agents.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Erasures that a node carries out at once.
-pub const PENDING_MAX: i64 = 10_000;
-
 /// Unfinished ones that are looked for in all hits at once.
 const UNFINISHED_MAX: i64 = 1000;
 
@@ -52,28 +55,6 @@ pub struct ErasureState {
     pub version: i64,
     /// When the latest erasure was asked for, in µs since 1970; none while there is none.
     pub latest_us: Option<i64>,
-}
-
-/// An erasure as nodes need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Erasure {
-    /// Its number.
-    pub id: i64,
-    /// Who asked.
-    pub recipient: RecipientHash,
-    /// When, in µs since 1970.
-    pub requested_us: i64,
-}
-
-/// What a node erased on its disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OnDisk {
-    /// Segments that were written anew.
-    pub segments: u64,
-    /// Hits in them.
-    pub hits: u64,
-    /// Quarantined files that were written anew.
-    pub files: u64,
 }
 
 /// The version and the latest erasure, now.
@@ -97,12 +78,24 @@ pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<V
     Ok(client.query(select, &[&hashes]).await?.iter().map(|row| (hash_in(row.get(0)), row.get(1))).collect())
 }
 
-/// Notes that somebody is to be forgotten, and who asked for it. Returns the erasure's number.
+/// Notes that somebody is to be forgotten, and who asked for it; and, `with_opt_out`, that they are not to be recorded from
+/// now on: both or nothing. Returns the erasure's number.
+///
+/// Give it a connection of its own: who gives up waiting must drop it, and the open transaction with it.
 ///
 /// # Errors
 /// As PostgreSQL says, or where transactions that bring hits leave no gap for it.
-pub async fn request(client: &Client, actor: &str, recipient: RecipientHash) -> Result<i64, DbError> {
+pub async fn request(
+    client: &Client,
+    actor: &str,
+    recipient: RecipientHash,
+    with_opt_out: bool,
+) -> Result<i64, DbError> {
     begin_alone(client).await?;
+    if with_opt_out {
+        // Loaders, too, take the lock of opt-outs behind this one. First, so that no moment lies between the two times.
+        within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, actor, recipient)).await?;
+    }
     let insert = "WITH asked AS (INSERT INTO erasures (recipient_hash) VALUES ($1) RETURNING id, requested_at), \
                   moved AS (UPDATE erasure_state SET version = version + 1, \
                     latest_at = GREATEST(latest_at, (SELECT requested_at FROM asked))), \
@@ -260,169 +253,6 @@ pub async fn put_back(client: &Client, remembered: &[(RecipientHash, i64)]) -> R
         put_back += row.get::<_, i64>(0) as u64;
     }
     Ok(put_back)
-}
-
-/// Notes that this data directory is there, and not retired.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn register(client: &Client, node: Uuid, name: &str) -> Result<(), Error> {
-    let upsert = "INSERT INTO nodes (node, name) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE \
-                  SET name = excluded.name, seen_at = clock_timestamp(), retired_at = NULL";
-    client.execute(upsert, &[&node, &name]).await.map(|_| ())
-}
-
-/// Notes that a data directory holds no hits any more and gets none.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn retire(client: &Client, node: Uuid) -> Result<(), Error> {
-    client.execute("UPDATE nodes SET retired_at = clock_timestamp() WHERE node = $1", &[&node]).await.map(|_| ())
-}
-
-/// The erasures that a node has not carried out, the oldest first; at most [`PENDING_MAX`].
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error> {
-    let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
-                  WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
-    let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
-    let erasure = |row: &tokio_postgres::Row| Erasure {
-        id: row.get(0),
-        recipient: hash_in(row.get(1)),
-        requested_us: row.get(2),
-    };
-    Ok(rows.iter().map(erasure).collect())
-}
-
-/// Notes that a node has carried these out. One that began after an erasure and had nothing of it gives no receipt.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn acknowledge(client: &Client, node: Uuid, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
-    let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
-    let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-    let insert = "WITH noted AS (INSERT INTO erasure_nodes AS t (erasure, node, name, segments, hits, files) \
-                    SELECT d.erasure, $1, $2, d.segments, d.hits, d.files \
-                    FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d (erasure, segments, hits, files) \
-                    JOIN erasures e ON e.id = d.erasure JOIN nodes n ON n.node = $1 \
-                    WHERE d.segments + d.files > 0 OR n.created_at <= e.requested_at \
-                    ON CONFLICT (erasure, node) DO UPDATE SET name = excluded.name, done_at = excluded.done_at, \
-                      segments = t.segments + excluded.segments, hits = t.hits + excluded.hits, files = t.files + excluded.files) \
-                  UPDATE nodes SET seen_at = clock_timestamp(), \
-                    erased_to = GREATEST(erased_to, (SELECT max(id) FROM unnest($3::bigint[]) AS id)) WHERE node = $1";
-    let (segments, hits, files) = (column(|d| d.segments), column(|d| d.hits), column(|d| d.files));
-    client.execute(insert, &[&node, &name, &ids, &segments, &hits, &files]).await.map(|_| ())
-}
-
-/// What is known of an erasure.
-#[derive(Debug, Clone)]
-pub struct Receipt {
-    /// Its number.
-    pub id: i64,
-    /// Whose it is.
-    pub recipient: RecipientHash,
-    /// When it was asked for.
-    pub requested_at: OffsetDateTime,
-    /// Rows of hits that were deleted.
-    pub hits: i64,
-    /// Rows of opens that were deleted.
-    pub opens: i64,
-    /// When all of them were gone.
-    pub deleted_at: Option<OffsetDateTime>,
-    /// When it was put back into a restored database.
-    pub put_back_at: Option<OffsetDateTime>,
-    /// Nodes that have carried it out.
-    pub done: Vec<NodeDone>,
-    /// Nodes that have not.
-    pub outstanding: Vec<NodeOutstanding>,
-}
-
-/// A node that has carried an erasure out.
-#[derive(Debug, Clone)]
-pub struct NodeDone {
-    /// Its data directory.
-    pub node: Uuid,
-    /// Its machine's name.
-    pub name: String,
-    /// When.
-    pub done_at: OffsetDateTime,
-    /// What was erased.
-    pub on_disk: OnDisk,
-}
-
-/// A node that has not.
-#[derive(Debug, Clone)]
-pub struct NodeOutstanding {
-    /// Its data directory.
-    pub node: Uuid,
-    /// Its machine's name.
-    pub name: String,
-    /// When it was last heard of.
-    pub seen_at: OffsetDateTime,
-}
-
-impl Receipt {
-    /// Whether nothing is left to be done.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        self.deleted_at.is_some() && self.outstanding.is_empty()
-    }
-}
-
-/// The latest erasures, or those of one recipient, the newest first.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn receipts(client: &Client, of: Option<RecipientHash>, most: i64) -> Result<Vec<Receipt>, Error> {
-    let of = of.map(|hash| hash.0.to_vec());
-    let select = "SELECT id, recipient_hash, requested_at, hits, opens, deleted_at, put_back_at FROM erasures \
-                  WHERE $1::bytea IS NULL OR recipient_hash = $1 ORDER BY id DESC LIMIT $2";
-    let mut receipts = Vec::new();
-    for row in client.query(select, &[&of, &most]).await? {
-        receipts.push(with_nodes(client, &row).await?);
-    }
-    Ok(receipts)
-}
-
-/// One erasure.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn receipt(client: &Client, erasure: i64) -> Result<Receipt, Error> {
-    let select =
-        "SELECT id, recipient_hash, requested_at, hits, opens, deleted_at, put_back_at FROM erasures WHERE id = $1";
-    with_nodes(client, &client.query_one(select, &[&erasure]).await?).await
-}
-
-async fn with_nodes(client: &Client, row: &tokio_postgres::Row) -> Result<Receipt, Error> {
-    let id: i64 = row.get(0);
-    let done =
-        "SELECT node, name, done_at, segments, hits, files FROM erasure_nodes WHERE erasure = $1 ORDER BY done_at";
-    let outstanding =
-        "SELECT node, name, seen_at FROM nodes WHERE retired_at IS NULL AND erased_to < $1 ORDER BY name, node";
-    let (done, outstanding) = (client.query(done, &[&id]).await?, client.query(outstanding, &[&id]).await?);
-    let count = |row: &tokio_postgres::Row, at| row.get::<_, i64>(at) as u64;
-    let node_done = |row: &tokio_postgres::Row| NodeDone {
-        node: row.get(0),
-        name: row.get(1),
-        done_at: row.get(2),
-        on_disk: OnDisk { segments: count(row, 3), hits: count(row, 4), files: count(row, 5) },
-    };
-    let node_outstanding =
-        |row: &tokio_postgres::Row| NodeOutstanding { node: row.get(0), name: row.get(1), seen_at: row.get(2) };
-    Ok(Receipt {
-        id,
-        recipient: hash_in(row.get(1)),
-        requested_at: row.get(2),
-        hits: row.get(3),
-        opens: row.get(4),
-        deleted_at: row.get(5),
-        put_back_at: row.get(6),
-        done: done.iter().map(node_done).collect(),
-        outstanding: outstanding.iter().map(node_outstanding).collect(),
-    })
 }
 
 fn hash_in(bytes: &[u8]) -> RecipientHash {

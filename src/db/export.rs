@@ -1,13 +1,15 @@
-//! All that is held on one recipient, as rows of JSON.
+//! All that is held on one recipient, as one JSON object.
 //!
 //! Guarantees: opens and hits are those of one moment; they come row by row, so that memory does not grow with them. Numbers are
 //! spelt out as in `hits_readable`. Gives up: hits that are still in a spool, for a second or two.
 
+use std::io;
 use std::pin::pin;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
+use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::partitions;
@@ -35,84 +37,98 @@ const HITS: &str = "SELECT row_to_json(r)::text FROM ( \
        LEFT JOIN words k ON k.kind = 'client' AND k.number = h.client \
        WHERE h.recipient = $1 ORDER BY h.at, h.spool, h.seq) AS r";
 
-/// What is told besides opens and hits: one object for each.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// The database's clock.
-    pub exported_at: String,
-    /// Since when the recipient is not recorded, and till when; nothing where they never opted out.
-    pub opt_out: Option<String>,
-    /// When they were to be forgotten.
-    pub erasures: Vec<String>,
+/// Takes the JSON, part by part.
+pub trait Takes: Send {
+    /// The next part.
+    fn take(&mut self, part: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-/// Writes to the audit who asks for it, and reads what is known besides opens and hits.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn begin(client: &Client, actor: &str, recipient: RecipientHash) -> Result<Known, DbError> {
-    let hash = &recipient.0[..];
-    let note = "INSERT INTO audit (actor, action, subject) VALUES ($1, 'recipient exported', encode($2, 'hex')) \
-                RETURNING to_json(clock_timestamp())#>>'{}'";
-    let row = within(QUERY_TIMEOUT, "writing to the audit", client.query_one(note, &[&actor, &hash])).await?;
-    let opt_out = "SELECT row_to_json(r)::text FROM (SELECT since, until FROM suppressions WHERE hash = $1) AS r";
-    let opt_out = within(QUERY_TIMEOUT, "reading opt-outs", client.query_opt(opt_out, &[&hash])).await?;
-    let erasures = "SELECT row_to_json(r)::text FROM (SELECT id AS erasure, requested_at, deleted_at, hits, opens \
-                    FROM erasures WHERE recipient_hash = $1 ORDER BY id) AS r";
-    let erasures = within(QUERY_TIMEOUT, "reading erasures", client.query(erasures, &[&hash])).await?;
-    // No day is dropped while it is read, and all is of one moment.
-    let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE hits IN ACCESS SHARE MODE; \
-                    SET LOCAL statement_timeout = 0";
-    within(QUERY_TIMEOUT, "BEGIN", client.batch_execute(snapshot)).await?;
-    Ok(Known {
-        exported_at: row.get(0),
-        opt_out: opt_out.map(|row| row.get(0)),
-        erasures: erasures.iter().map(|row| row.get(0)).collect(),
-    })
-}
+/// Bytes of a part, about.
+pub const PART_BYTES: usize = 64 << 10;
 
-/// Gives each open of a recipient to `take`. Returns how many.
-///
-/// # Errors
-/// As PostgreSQL says, or `take`.
-pub async fn opens(
-    client: &Client,
+/// An export that has begun.
+#[derive(Debug)]
+pub struct Export {
     recipient: Uuid,
-    mut take: impl FnMut(&str) -> std::io::Result<()>,
-) -> anyhow::Result<u64> {
-    rows(client, OPENS, recipient, &mut take).await
+    hash: RecipientHash,
+    exported_at: String,
+    opt_out: Option<String>,
+    erasures: Vec<String>,
 }
 
-/// Gives each hit of a recipient to `take`, the oldest first. Returns how many.
-///
-/// # Errors
-/// As PostgreSQL says, or `take`.
-pub async fn hits(
-    client: &Client,
-    recipient: Uuid,
-    mut take: impl FnMut(&str) -> std::io::Result<()>,
-) -> anyhow::Result<u64> {
-    let mut count = 0;
-    for day in partitions::since(client, None).await? {
-        count += rows(client, &HITS.replace("{table}", &day.name), recipient, &mut take).await?;
+impl Export {
+    /// Writes to the audit who asks for it, reads what is known besides opens and hits, and begins the transaction that reads those.
+    ///
+    /// # Errors
+    /// As PostgreSQL says.
+    pub async fn begin(client: &Client, actor: &str, recipient: Uuid, hash: RecipientHash) -> Result<Export, DbError> {
+        let bytes = &hash.0[..];
+        let note = "INSERT INTO audit (actor, action, subject) VALUES ($1, 'recipient exported', encode($2, 'hex')) \
+                    RETURNING to_json(clock_timestamp())#>>'{}'";
+        let row = within(QUERY_TIMEOUT, "writing to the audit", client.query_one(note, &[&actor, &bytes])).await?;
+        let opt_out = "SELECT row_to_json(r)::text FROM (SELECT since, until FROM suppressions WHERE hash = $1) AS r";
+        let opt_out = within(QUERY_TIMEOUT, "reading opt-outs", client.query_opt(opt_out, &[&bytes])).await?;
+        let erasures = "SELECT row_to_json(r)::text FROM (SELECT id AS erasure, requested_at, deleted_at, hits, opens \
+                        FROM erasures WHERE recipient_hash = $1 ORDER BY id) AS r";
+        let erasures = within(QUERY_TIMEOUT, "reading erasures", client.query(erasures, &[&bytes])).await?;
+        // No day is dropped while it is read, and all is of one moment.
+        let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE hits IN ACCESS SHARE MODE; \
+                        SET LOCAL statement_timeout = 0";
+        within(QUERY_TIMEOUT, "BEGIN", client.batch_execute(snapshot)).await?;
+        Ok(Export {
+            recipient,
+            hash,
+            exported_at: row.get(0),
+            opt_out: opt_out.map(|row| row.get(0)),
+            erasures: erasures.iter().map(|row| row.get(0)).collect(),
+        })
     }
-    Ok(count)
+
+    /// Gives one JSON object to `out`, as it is read. The connection is the one that it was begun with.
+    ///
+    /// # Errors
+    /// As PostgreSQL says, or `out`; what `out` has then is no whole JSON.
+    pub async fn write(&self, client: &Client, out: &mut impl Takes) -> anyhow::Result<()> {
+        let Export { recipient, hash, .. } = self;
+        let mut part = format!("{{\"recipient\": \"{recipient}\",\n\"hash\": \"{hash}\",\n");
+        part.push_str(&format!("\"exported_at\": {},\n", serde_json::to_string(&self.exported_at)?));
+        part.push_str(&format!("\"opt_out\": {},\n", self.opt_out.as_deref().unwrap_or("null")));
+        part.push_str(&format!("\"erasures\": [{}],\n\"opens\": [", self.erasures.join(", ")));
+        let mut items = Items { out, part, has_any: false };
+        items.rows(client, OPENS, *recipient).await?;
+        items.part.push_str("],\n\"hits\": [");
+        items.has_any = false;
+        for day in partitions::since(client, None).await? {
+            items.rows(client, &HITS.replace("{table}", &day.name), *recipient).await?;
+        }
+        items.part.push_str("]}\n");
+        items.end_part().await
+    }
 }
 
-async fn rows(
-    client: &Client,
-    select: &str,
-    recipient: Uuid,
-    take: &mut impl FnMut(&str) -> std::io::Result<()>,
-) -> anyhow::Result<u64> {
-    let values: [&(dyn ToSql + Sync); 1] = [&recipient];
-    let stream =
-        client.query_raw::<str, _, _>(select, values.iter().map(|value| *value as &(dyn ToSql + Sync))).await?;
-    let mut stream = pin!(stream);
-    let mut count = 0;
-    while let Some(row) = stream.try_next().await.map_err(|error: Error| error)? {
-        take(row.get(0))?;
-        count += 1;
+/// Items of a JSON list, one a line.
+struct Items<'a, T> {
+    out: &'a mut T,
+    part: String,
+    has_any: bool,
+}
+
+impl<T: Takes> Items<'_, T> {
+    async fn rows(&mut self, client: &Client, select: &str, recipient: Uuid) -> anyhow::Result<()> {
+        let values: [&(dyn ToSql + Sync); 1] = [&recipient];
+        let values = values.iter().map(|value| *value as &(dyn ToSql + Sync));
+        let mut stream = pin!(client.query_raw::<str, _, _>(select, values).await?);
+        while let Some(row) = stream.try_next().await? {
+            self.part.push_str(if std::mem::replace(&mut self.has_any, true) { ",\n  " } else { "\n  " });
+            self.part.push_str(row.get(0));
+            if self.part.len() >= PART_BYTES {
+                self.end_part().await?;
+            }
+        }
+        Ok(())
     }
-    Ok(count)
+
+    async fn end_part(&mut self) -> anyhow::Result<()> {
+        Ok(self.out.take(std::mem::take(&mut self.part).into()).await?)
+    }
 }

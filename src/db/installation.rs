@@ -3,8 +3,35 @@
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::link::key::Namespace;
+use super::{DbError, QUERY_TIMEOUT, within};
+use crate::link::key::{Key, KeyError, Namespace};
 use crate::privacy::PrivacyKey;
+
+/// Why what a person typed is nobody. Never repeats it: it may name somebody.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipientError {
+    /// No UUID and no key.
+    #[error("this cannot be a recipient: {0}")]
+    NoKey(#[from] KeyError),
+    /// The nil UUID.
+    #[error("this cannot be a recipient: the nil UUID means that there is none")]
+    Nil,
+    /// It cannot be said now.
+    #[error(transparent)]
+    Database(#[from] DbError),
+}
+
+/// The id of the recipient whom a person typed: a UUID, or a key of this installation's links.
+///
+/// # Errors
+/// [`RecipientError`].
+pub async fn recipient_typed(client: &Client, typed: &str) -> Result<Uuid, RecipientError> {
+    let recipient = match Key::typed(typed)? {
+        Key::Id(id) => id,
+        key => within(QUERY_TIMEOUT, "reading the namespace", namespace(client)).await?.id_of(&key),
+    };
+    if recipient.is_nil() { Err(RecipientError::Nil) } else { Ok(recipient) }
+}
 
 /// The key of throttle fingerprints.
 ///

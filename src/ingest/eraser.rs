@@ -24,7 +24,8 @@ use super::spool::recovery::quarantine;
 use super::spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
 use super::spool::tombstone::Erasing;
 use super::spool::{Segment, Spool};
-use crate::db::erasures::{self, Erasure, OnDisk};
+use crate::db::erasures;
+use crate::db::erasures::nodes::{self, Erasure, OnDisk};
 use crate::db::{Database, QUERY_TIMEOUT, Session, installation, user_agents, within};
 use crate::hit::Hit;
 use crate::link::key::Namespace;
@@ -148,21 +149,20 @@ impl Eraser {
         };
         let client = &connected.session.client;
         if connected.told.is_none_or(|told| told.elapsed() > HEARTBEAT) {
-            let registering = erasures::register(client, self.options.node, &self.options.name);
+            let registering = nodes::register(client, self.options.node, &self.options.name);
             within(QUERY_TIMEOUT, "registering this node", registering).await?;
             self.put_back(&connected).await?;
             connected.told = Some(Instant::now());
         }
         let client = &connected.session.client;
-        let pending =
-            within(QUERY_TIMEOUT, "looking for erasures", erasures::pending(client, self.options.node)).await?;
+        let pending = within(QUERY_TIMEOUT, "looking for erasures", nodes::pending(client, self.options.node)).await?;
         self.metrics.erasures_pending.set(pending.len() as i64);
         if !pending.is_empty() {
             let remembered: Vec<_> = pending.iter().map(|erasure| (erasure.recipient, erasure.requested_us)).collect();
             kept::remember(&self.options.kept, &connected.key, &remembered)?;
             let ahead_us = ahead_us(&connected).await?;
             let done = self.erase(&connected, &pending, ahead_us, drain).await?;
-            let acknowledging = erasures::acknowledge(client, self.options.node, &self.options.name, &done);
+            let acknowledging = nodes::acknowledge(client, self.options.node, &self.options.name, &done);
             within(QUERY_TIMEOUT, "acknowledging erasures", acknowledging).await?;
             let (segments, hits) = done.iter().fold((0, 0), |sum, (_, d)| (sum.0 + d.segments, sum.1 + d.hits));
             tracing::info!(erasures = done.len(), segments, hits, "erasures are carried out on this node's disk");

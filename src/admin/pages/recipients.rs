@@ -1,4 +1,5 @@
-//! One recipient: which messages they opened.
+//! One recipient: which messages they opened, and what they may ask for ([`person`]). Whoever could be one has a page, also where nothing
+//! is known of them.
 //!
 //! Guarantees: a page is [`PAGE`] rows read through an index, however many messages or hits there are. Gives up: the order by time across pages;
 //! within one, which nearly every recipient fits on, the latest hit is first.
@@ -9,13 +10,15 @@ use uuid::Uuid;
 
 use super::message::open_table;
 use super::messages::named_link;
+use super::person::{self, Standing};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Frame, Tone, address, counted, nothing, notice};
-use crate::db::{installation, opens};
-use crate::link::key::Key;
+use crate::db::installation::{self, RecipientError};
+use crate::db::opens;
+use crate::db::users::Role;
 use crate::link::parse_uuid;
 
 /// Messages of a page.
@@ -30,16 +33,14 @@ pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if typed.is_empty() {
         return Ok(search_page(asked, StatusCode::OK, nothing()));
     }
-    let wrong = match Key::typed(typed) {
-        Ok(Key::Id(id)) if id.is_nil() => "the nil UUID means that there is none".to_owned(),
-        Ok(key) => {
-            let id = installation::namespace(&*admin.client().await?).await?.id_of(&key);
-            return Ok(answer::go_to(&format!("/recipients/{id}")));
+    match installation::recipient_typed(&*admin.client().await?, typed).await {
+        Ok(id) => Ok(answer::go_to(&format!("/recipients/{id}"))),
+        Err(RecipientError::Database(error)) => Err(error.into()),
+        Err(wrong) => {
+            let notice = notice(Tone::Bad, html! { p { "No: " (wrong) "." } });
+            Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
         }
-        Err(error) => error.to_string(),
-    };
-    let notice = notice(Tone::Bad, html! { p { "This cannot be a recipient: " (wrong) "." } });
-    Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
+    }
 }
 
 fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
@@ -48,7 +49,11 @@ fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
         (search_form(asked.query.get("q")))
         p.muted {
             "The UUID or the key that a recipient has in your links. pixeld knows no names and no email addresses; "
-            "where your links have the address as the key, search for that."
+            "where your links have the address as the key, search for that. On the page of one you see what they opened; an admin opts them out there, "
+            "downloads what is held on them, or erases them, also where nothing is known of them."
+        }
+        @if asked.user.as_ref().is_some_and(|user| user.role == Role::Admin) {
+            p { a href="/erasures" { "Receipts of erasures" } }
         }
     };
     let frame = Frame { title: "Recipients", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
@@ -72,10 +77,11 @@ fn search_form(typed: &str) -> Markup {
 /// # Errors
 /// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let id = parse_uuid(asked.parameter("recipient").as_bytes()).ok_or(Refusal::NotFound)?;
+    let id = parse_uuid(asked.parameter("recipient").as_bytes()).filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)?;
     let before = parse_uuid(asked.query.get("before").as_bytes());
     let client = admin.client().await?;
     let mut listed = opens::of_recipient(&client, id, before.unwrap_or(Uuid::max()), PAGE as i64 + 1).await?;
+    let standing = Standing::look(admin, &client, id).await?;
     drop(client);
     let is_more = listed.len() > PAGE;
     listed.truncate(PAGE);
@@ -84,6 +90,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let path = format!("/recipients/{id}");
     let is_known = !listed.is_empty() || before.is_some();
     let content = html! {
+        (person::done(asked))
         p.muted { span.id { (id) } }
         @if !is_known {
             p { "No open of this recipient is known: none of their links was fetched, or what was recorded of them is deleted." }
@@ -102,10 +109,9 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }
         }
         @if is_known { p { a href=(address("/hits", &[("recipient", &id.to_string())])) { "Show the hits of this recipient" } } }
+        (standing.panel(asked, id))
         (search_form(""))
     };
-    let title = if is_known { "Recipient" } else { "No such recipient" };
-    let status = if is_known { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    let frame = Frame { title, path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
-    Ok(answer::page(status, frame.page(content)))
+    let frame = Frame { title: "Recipient", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(StatusCode::OK, frame.page(content)))
 }

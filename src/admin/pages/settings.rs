@@ -3,18 +3,19 @@
 use hyper::StatusCode;
 use maud::{Markup, html};
 
+use super::audit::entry_table;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::password;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Column, Frame, Tone, Zone, field, nothing, notice, table, time, time_or};
-use crate::db::audit::{self, Entry};
+use crate::db::audit;
 use crate::db::sessions::SignedIn;
 use crate::db::users::{self, Role, User};
 
 /// Changes that are listed.
-const CHANGES: i64 = 20;
+const CHANGES: i64 = 10;
 
 /// `GET /settings`.
 ///
@@ -96,7 +97,7 @@ async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice:
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     let client = admin.client().await?;
     let listed = users::list(&client).await?;
-    let changes = if is_admin { audit::latest(&client, CHANGES).await? } else { Vec::new() };
+    let changes = if is_admin { audit::latest(&client, None, CHANGES).await? } else { Vec::new() };
     drop(client);
     let content = html! {
         (notice)
@@ -110,7 +111,8 @@ async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice:
         form method="post" action="/sign-out-everywhere" { button.quiet type="submit" { "Sign out everywhere" } }
         @if is_admin {
             h2 { "Latest changes" }
-            (change_table(&changes, asked.zone))
+            (entry_table("Latest changes", &changes, asked.zone))
+            p { a href="/audit" { "All of the audit" } " · " a href="/erasures" { "Receipts of erasures" } }
         }
         h2 { "Running settings" }
         p.muted { "As pixeld was started with them; secrets are not shown. They are changed in the environment, and need a restart." }
@@ -191,19 +193,6 @@ fn zone_form(zone: Zone) -> Markup {
             button type="submit" { "Save" }
         }
     }
-}
-
-fn change_table(changes: &[Entry], zone: Zone) -> Markup {
-    let columns = [Column::words("When"), Column::words("Who"), Column::words("What"), Column::words("Whom")];
-    let rows = changes.iter().map(|change| {
-        html! {
-            td { (time(change.at, zone)) }
-            td { (change.actor) }
-            td { (change.action) }
-            td { (change.subject) }
-        }
-    });
-    table("Latest changes", &columns, rows)
 }
 
 fn setting_table(admin: &Admin) -> Markup {

@@ -1,22 +1,20 @@
 //! `pixeld erase`: forgets a recipient, and shows who has done it.
 
 use std::fmt::Write as _;
-use std::io::Read;
 use std::time::Duration;
 
 use anyhow::Context;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
+use super::typed_recipient;
 use crate::app::{DataDir, database, node_name};
 use crate::cli::EraseArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::erasures::{self, Receipt};
+use crate::db::erasures::receipts::{self, Receipt};
+use crate::db::erasures::{self, nodes};
 use crate::db::{Database, QUERY_TIMEOUT, installation, within};
-use crate::link::key::{KEY_BYTES_MAX, Key};
-use crate::privacy::PrivacyKey;
 use crate::shutdown;
 
 /// Receipts that `--status` shows at most.
@@ -48,25 +46,34 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
     let session = db.connect("pixeld erase").await?;
     let client = &session.client;
     let named = match typed {
-        Some(typed) => Some(recipient_of(client, typed).await?),
+        Some(typed) => {
+            let recipient = installation::recipient_typed(client, typed).await?;
+            let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
+            Some((recipient, key.hash(recipient)))
+        }
         None => None,
     };
     if args.status {
-        let of = named.as_ref().map(|(recipient, key)| key.hash(*recipient));
-        let receipts = erasures::receipts(client, of, SHOWN_MAX);
-        let receipts = within(QUERY_TIMEOUT, "reading receipts", receipts).await?;
+        let reading = async {
+            match named {
+                Some((_, hash)) => receipts::of_recipient(client, hash, SHOWN_MAX).await,
+                None => receipts::latest(client, None, SHOWN_MAX).await,
+            }
+        };
+        let receipts = within(QUERY_TIMEOUT, "reading receipts", reading).await?;
         if receipts.is_empty() {
             println!("there is no erasure");
         }
         receipts.iter().for_each(|receipt| println!("{}", shown(receipt)));
         return Ok(());
     }
-    let Some((recipient, key)) = named else { anyhow::bail!("--recipient is missing") };
+    let Some((recipient, hash)) = named else { anyhow::bail!("--recipient is missing") };
     register_this(config, client).await?;
-    let erasure = erasures::request(client, COMMAND_LINE, key.hash(recipient)).await?;
+    let erasure = erasures::request(client, COMMAND_LINE, hash, false).await?;
     erasures::delete(db, erasure, recipient).await?;
     loop {
-        let receipt = within(QUERY_TIMEOUT, "reading a receipt", erasures::receipt(client, erasure)).await?;
+        let receipt = within(QUERY_TIMEOUT, "reading a receipt", receipts::find(client, erasure)).await?;
+        let receipt = receipt.context("the erasure is not there any more")?;
         if receipt.is_final() || !args.wait {
             println!("{}", shown(&receipt));
             return Ok(());
@@ -79,30 +86,9 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
 async fn register_this(config: &Config, client: &tokio_postgres::Client) -> anyhow::Result<()> {
     let data = DataDir::look(&config.data_dir);
     if data.has_spools() {
-        within(QUERY_TIMEOUT, "registering this node", erasures::register(client, data.node()?, &node_name())).await?;
+        within(QUERY_TIMEOUT, "registering this node", nodes::register(client, data.node()?, &node_name())).await?;
     }
     Ok(())
-}
-
-/// What was typed, or stands on standard input.
-pub(super) fn typed_recipient(argument: &str) -> anyhow::Result<String> {
-    if argument != "-" {
-        return Ok(argument.to_owned());
-    }
-    let mut text = String::new();
-    let limit = KEY_BYTES_MAX as u64 + 3;
-    std::io::stdin().lock().take(limit).read_to_string(&mut text).context("the recipient cannot be read")?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
-}
-
-/// The id of what was typed, and the key of the installation. No error repeats what was typed: it may name a person.
-pub(super) async fn recipient_of(client: &tokio_postgres::Client, typed: &str) -> anyhow::Result<(Uuid, PrivacyKey)> {
-    let key = Key::typed(typed).context("what is given cannot be a recipient")?;
-    let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
-    let recipient = namespace.id_of(&key);
-    anyhow::ensure!(!recipient.is_nil(), "the nil UUID means \"none\" and is nobody");
-    let privacy_key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
-    Ok((recipient, privacy_key))
 }
 
 /// A receipt in words.

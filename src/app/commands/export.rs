@@ -1,15 +1,17 @@
 //! `pixeld export`: all that is held on a recipient, as JSON.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
+use bytes::Bytes;
+
+use super::typed_recipient;
 use crate::app::database;
 use crate::cli::ExportArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::{Database, export};
+use crate::db::export::{Export, Takes};
+use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 use crate::shutdown;
-
-use super::erase::{recipient_of, typed_recipient};
 
 /// `pixeld export`: one JSON object on standard output, written as it is read.
 ///
@@ -33,35 +35,18 @@ pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
 async fn write(db: &Database, typed: &str) -> anyhow::Result<()> {
     let session = db.connect("pixeld export").await?;
     let client = &session.client;
-    let (recipient, key) = recipient_of(client, typed).await?;
-    let hash = key.hash(recipient);
-    let known = export::begin(client, COMMAND_LINE, hash).await?;
-    // A lock on standard output cannot be held while PostgreSQL is waited for.
-    let mut out = BufWriter::new(io::stdout());
-    writeln!(out, "{{\"recipient\": \"{recipient}\",\n\"hash\": \"{hash}\",")?;
-    writeln!(out, "\"exported_at\": {},", serde_json::to_string(&known.exported_at)?)?;
-    writeln!(out, "\"opt_out\": {},", known.opt_out.as_deref().unwrap_or("null"))?;
-    writeln!(out, "\"erasures\": [{}],", known.erasures.join(", "))?;
-    write!(out, "\"opens\": [")?;
-    let mut items = Items::default();
-    export::opens(client, recipient, |open| items.write(&mut out, open)).await?;
-    write!(out, "],\n\"hits\": [")?;
-    let mut items = Items::default();
-    export::hits(client, recipient, |hit| items.write(&mut out, hit)).await?;
-    writeln!(out, "]}}")?;
-    Ok(out.flush()?)
+    let recipient = installation::recipient_typed(client, typed).await?;
+    let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
+    let export = Export::begin(client, COMMAND_LINE, recipient, key.hash(recipient)).await?;
+    export.write(client, &mut StandardOutput).await?;
+    Ok(io::stdout().flush()?)
 }
 
-/// Items of a JSON list, one a line.
-#[derive(Default)]
-struct Items {
-    has_any: bool,
-}
+/// Nobody else waits in this process, so it may block.
+struct StandardOutput;
 
-impl Items {
-    fn write(&mut self, out: &mut impl Write, item: &str) -> io::Result<()> {
-        let before = if std::mem::replace(&mut self.has_any, true) { ",\n  " } else { "\n  " };
-        out.write_all(before.as_bytes())?;
-        out.write_all(item.as_bytes())
+impl Takes for StandardOutput {
+    async fn take(&mut self, part: Bytes) -> io::Result<()> {
+        io::stdout().write_all(&part)
     }
 }

@@ -1,37 +1,36 @@
 //! `pixeld opt-out`: no longer record a recipient, or again.
 
-use anyhow::Context;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
+use super::typed_recipient;
 use crate::app::database;
 use crate::cli::OptOutArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::{Database, DbError, QUERY_TIMEOUT, installation, suppressions, within};
-use crate::link::key::Key;
+use crate::db::installation::{self, RecipientError};
+use crate::db::{Database, QUERY_TIMEOUT, suppressions, within};
 
 /// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that the audit has.
 ///
 /// # Errors
 /// Where the key can be none, or as PostgreSQL says.
 pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
-    let key = Key::typed(&args.recipient).with_context(|| format!("{:?} cannot be a recipient", args.recipient))?;
-    anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a recipient");
+    let typed = typed_recipient(&args.recipient)?;
     let db = Database::new(config)?;
     let lease = database::open(&db).await?;
     let changed = async {
         let session = db.connect("pixeld opt-out").await?;
         let client = &session.client;
         // Of this database, whatever this node keeps: under another one's namespace a key would be somebody else.
-        let recipient = installation::namespace(client).await?.id_of(&key);
-        let hash = installation::privacy_key(client).await?.hash(recipient);
+        let recipient = installation::recipient_typed(client, &typed).await?;
+        let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
+        let hash = key.hash(recipient);
         let receipt = if args.undo {
             within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(client, COMMAND_LINE, hash)).await?
         } else {
             within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, COMMAND_LINE, hash)).await?
         };
-        Ok::<_, DbError>((hash, receipt))
+        Ok::<_, RecipientError>((hash, receipt))
     };
     let changed = changed.await;
     lease.release().await?;

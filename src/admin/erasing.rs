@@ -1,0 +1,77 @@
+//! Erasures that were asked for on the admin page, as [`Jobs`].
+//!
+//! Guarantees: an erasure is noted before its page is answered, and always is, however many there are; from then on it is certain. At most
+//! [`ERASURES_MAX`] are deleted from the database here at a time. Those beyond that, those that fail and those that the drain
+//! interrupts are taken up by a node within a minute (the eraser), so nobody has to begin one again. No log line names whom one is of.
+
+use uuid::Uuid;
+
+use super::jobs::Jobs;
+use crate::db::{Database, DbError, erasures};
+use crate::privacy::RecipientHash;
+
+/// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
+pub const ERASURES_MAX: usize = 2;
+
+/// Those of this process.
+pub struct Erasing {
+    db: Database,
+    jobs: Jobs,
+}
+
+impl Erasing {
+    /// None runs yet.
+    #[must_use]
+    pub fn new(db: Database) -> Erasing {
+        Erasing { db, jobs: Jobs::new(ERASURES_MAX) }
+    }
+
+    /// Notes that a recipient is to be forgotten, and, `with_opt_out`, not to be recorded from now on; then begins to delete. Returns the
+    /// erasure's number.
+    ///
+    /// # Errors
+    /// As the database says; then nothing was noted, unless it was lost in the moment of its COMMIT.
+    pub async fn begin(
+        &self,
+        actor: &str,
+        recipient: Uuid,
+        hash: RecipientHash,
+        with_opt_out: bool,
+    ) -> Result<i64, DbError> {
+        // Of its own, so that it ends with all that it holds if nobody waits any more.
+        let session = self.db.connect("pixeld erasure").await?;
+        let erasure = erasures::request(&session.client, actor, hash, with_opt_out).await?;
+        drop(session);
+        let Some(place) = self.jobs.place() else {
+            tracing::info!(
+                erasure,
+                "an erasure is noted; a node carries it out in the database, since others are at it here"
+            );
+            return Ok(erasure);
+        };
+        let db = self.db.clone();
+        self.jobs.start(place, erasure, async move {
+            match erasures::delete(&db, erasure, recipient).await {
+                Ok(()) => tracing::info!(erasure, "a recipient is erased from the database"),
+                Err(error) => {
+                    tracing::warn!(
+                        erasure,
+                        error = format!("{error:#}"),
+                        "an erasure stopped in the database; a node takes it up within a minute"
+                    );
+                }
+            }
+        });
+        Ok(erasure)
+    }
+
+    /// Ends what runs, and lets none begin.
+    pub fn end(&self) {
+        for erasure in self.jobs.end() {
+            tracing::warn!(
+                erasure,
+                "an erasure is interrupted in the database; a node takes it up, this one after its next start"
+            );
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Work that goes on after its page was answered.
+//!
+//! Guarantees: at most so many jobs of a kind at a time; at the drain all of them end at once, between two steps or with one rolled back,
+//! and none begins after it; nobody waits for them. Gives up: going on after a restart. Each kind says what becomes of its work then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+/// Jobs of one kind, of this process.
+pub struct Jobs {
+    places: Arc<Semaphore>,
+    running: Mutex<Vec<(i64, AbortHandle)>>,
+}
+
+/// A job's place. It is taken before the job is written down, so that none waits that is.
+pub struct Place(OwnedSemaphorePermit);
+
+impl Jobs {
+    /// None runs yet; `most` may at a time.
+    #[must_use]
+    pub fn new(most: usize) -> Jobs {
+        Jobs { places: Arc::new(Semaphore::new(most)), running: Mutex::default() }
+    }
+
+    /// A place; nothing where all are taken, or this process ends.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+    }
+
+    /// Begins a job of this number.
+    pub fn start(&self, place: Place, job: i64, work: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(async move {
+            work.await;
+            drop(place.0);
+        });
+        let task = task.abort_handle();
+        let mut running = self.lock();
+        // The drain may have come in between; it closed the places.
+        if self.places.is_closed() {
+            task.abort();
+        }
+        running.retain(|(_, task)| !task.is_finished());
+        running.push((job, task));
+    }
+
+    /// Whether the job of this number runs here.
+    #[must_use]
+    pub fn is_running(&self, job: i64) -> bool {
+        self.lock().iter().any(|(known, task)| *known == job && !task.is_finished())
+    }
+
+    /// Ends what runs, and lets none begin. Returns the numbers of those that were interrupted.
+    pub fn end(&self) -> Vec<i64> {
+        self.places.close();
+        let mut running = self.lock();
+        running.retain(|(_, task)| !task.is_finished());
+        running
+            .drain(..)
+            .map(|(job, task)| {
+                task.abort();
+                job
+            })
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(i64, AbortHandle)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_run_at_a_time_and_none_after_the_end() {
+        let jobs = Jobs::new(2);
+        let (first, second) = (jobs.place().unwrap(), jobs.place().unwrap());
+        assert!(jobs.place().is_none(), "both are taken");
+        jobs.start(first, 1, async {});
+        while jobs.is_running(1) {
+            tokio::task::yield_now().await;
+        }
+        let third = jobs.place().unwrap();
+        jobs.start(second, 2, std::future::pending());
+        assert!(jobs.is_running(2) && !jobs.is_running(3));
+        assert_eq!(jobs.end(), [2]);
+        assert!(jobs.place().is_none());
+        // One that had its place before the end.
+        jobs.start(third, 3, std::future::pending());
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!jobs.is_running(2) && !jobs.is_running(3));
+        assert_eq!(jobs.end(), [0; 0]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Erasures: what was deleted where and when, and which nodes are outstanding. No page says of whom; none has a recipient in its address.
+
+use std::collections::HashMap;
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+
+use super::person;
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{Column, Frame, Tone, Zone, address, command, counted, empty, notice, table, time as time_of};
+use crate::db::DbError;
+use crate::db::erasures::receipts::{self, NodeDone, NodeOutstanding, Receipt};
+
+/// Receipts of a page.
+const PAGE: usize = 50;
+
+/// `GET /erasures`.
+///
+/// # Errors
+/// As the database says.
+pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let before: Option<i64> = asked.query.get("before").parse().ok();
+    let client = admin.client().await?;
+    let mut listed = receipts::latest(&client, before, PAGE as i64 + 1).await?;
+    let is_more = listed.len() > PAGE;
+    listed.truncate(PAGE);
+    let actors = receipts::actors(&client, &listed).await?;
+    drop(client);
+    let content = html! {
+        @if listed.is_empty() && before.is_none() {
+            (empty("Nobody was erased yet", html! {
+                p { "A recipient is erased on their page (" a href="/recipients" { "Recipients" } "), or by a command, which reads who it is from standard input:" }
+                (command(&admin.command("erase --recipient -")))
+            }))
+        } @else {
+            p { "An erasure is " strong { "final" } " once the database and every node have carried it out. The receipts name nobody; a recipient’s own page leads to theirs." }
+            (receipt_table(&listed, &actors, asked.zone))
+        }
+        @if is_more || before.is_some() {
+            div.pager role="navigation" aria-label="More receipts" {
+                @if before.is_some() { a href="/erasures" { "Newest" } }
+                @if let (true, Some(last)) = (is_more, listed.last()) {
+                    a rel="next" href=(address("/erasures", &[("before", &last.id.to_string())])) { "Older" }
+                }
+            }
+        }
+    };
+    Ok(answer::page(StatusCode::OK, frame(asked, "Erasures").page(content)))
+}
+
+fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
+    Frame { title, path: "/recipients", user: asked.user.as_ref(), zone: asked.zone }
+}
+
+fn receipt_table(listed: &[Receipt], actors: &HashMap<i64, String>, zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Receipt"),
+        Column::words("Asked for"),
+        Column::words("By"),
+        Column::words("State"),
+        Column::words("Database"),
+        Column::words("Nodes"),
+        Column::words("Recipient’s hash"),
+    ];
+    let rows = listed.iter().map(|receipt| {
+        html! {
+            th scope="row" { a href={ "/erasures/" (receipt.id) } { (receipt.id) } }
+            td { (time_of(receipt.requested_at, zone)) }
+            td { (asked_by(receipt, actors)) }
+            td { (state(receipt)) }
+            td { (deleted(receipt)) }
+            td { (receipt.done.len()) " done" @if !receipt.outstanding.is_empty() { ", " (receipt.outstanding.len()) " outstanding" } }
+            td { span.id { (receipt.recipient) } }
+        }
+    });
+    table("Erasures, newest first", &columns, rows)
+}
+
+fn asked_by(receipt: &Receipt, actors: &HashMap<i64, String>) -> Markup {
+    match actors.get(&receipt.id) {
+        Some(actor) => html! { (actor) },
+        None if receipt.put_back_at.is_some() => html! { span.muted { "put back by a node" } },
+        None => html! { span.muted { "not known" } },
+    }
+}
+
+fn state(receipt: &Receipt) -> &'static str {
+    match (receipt.deleted_at, receipt.outstanding.is_empty()) {
+        (Some(_), true) => "final",
+        (Some(_), false) => "waits for nodes",
+        (None, _) => "is deleted now",
+    }
+}
+
+fn deleted(receipt: &Receipt) -> String {
+    let so_far = if receipt.deleted_at.is_none() { " so far" } else { "" };
+    format!("{} and {}{so_far}", counted(receipt.hits, "hit"), counted(receipt.opens, "open"))
+}
+
+/// `POST /erasures`: notes an erasure, and leads to its receipt.
+///
+/// # Errors
+/// Where no recipient is named.
+pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let recipient = person::recipient(asked)?;
+    let with_opt_out = asked.form.get("opt-out") == "yes";
+    let begun = async {
+        let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
+        Ok::<_, Refusal>(admin.erasing.begin(asked.actor(), recipient, hash, with_opt_out).await?)
+    };
+    match begun.await {
+        Ok(erasure) => Ok(answer::go_to(&format!("/erasures/{erasure}"))),
+        Err(Refusal::Database(error)) => Ok(not_begun(asked, &error)),
+        Err(refusal) => Err(refusal),
+    }
+}
+
+/// Says what holds now, which the page of a refusal cannot.
+fn not_begun(asked: &Asked, error: &DbError) -> Answer {
+    tracing::warn!(error = error.for_log(), "an erasure could not be noted: the database");
+    let content = html! {
+        (notice(Tone::Bad, html! {
+            p {
+                strong { "The database does not answer now, so nobody was erased" }
+                " or opted out. Try again when it does; nothing is lost by asking twice."
+            }
+        }))
+        p.muted {
+            "If the answer alone was lost, the erasure stands first among the " a href="/erasures" { "erasures" } " all the same, and is carried out."
+        }
+    };
+    answer::page(StatusCode::SERVICE_UNAVAILABLE, frame(asked, "Not erased").page(content))
+}
+
+/// `GET /erasures/{erasure}`.
+///
+/// # Errors
+/// As the database says, or where there is none of this number.
+pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let number: i64 = asked.parameter("erasure").parse().map_err(|_| Refusal::NotFound)?;
+    let client = admin.client().await?;
+    let receipt = receipts::find(&client, number).await?.ok_or(Refusal::NotFound)?;
+    let actors = receipts::actors(&client, std::slice::from_ref(&receipt)).await?;
+    drop(client);
+    let content = html! {
+        (summary(&receipt))
+        dl.facts {
+            dt { "Recipient’s hash" } dd { span.id { (receipt.recipient) } }
+            dt { "Asked for" } dd { (time_of(receipt.requested_at, asked.zone)) }
+            dt { "By" } dd { (asked_by(&receipt, &actors)) }
+            @if let Some(at) = receipt.put_back_at {
+                dt { "Put back" } dd { (time_of(at, asked.zone)) ", by a node that remembered it when the database, restored from a backup, did not" }
+            }
+            dt { "Database" }
+            dd {
+                (deleted(&receipt)) " deleted"
+                @if let Some(at) = receipt.deleted_at { ", done " (time_of(at, asked.zone)) }
+            }
+        }
+        h2 { "Nodes" }
+        @if receipt.done.is_empty() && receipt.outstanding.is_empty() {
+            p { "No node was there when it was asked for, so none has anything of it on its disk." }
+        } @else {
+            (node_table(&receipt, asked.zone))
+        }
+        @if !receipt.outstanding.is_empty() { (what_to_do(admin, &receipt.outstanding)) }
+        p { a href="/erasures" { "All erasures" } " · " a href="/recipients" { "Recipients" } }
+    };
+    Ok(answer::page(StatusCode::OK, frame(asked, &format!("Erasure {number}")).page(content)))
+}
+
+fn summary(receipt: &Receipt) -> Markup {
+    let again = html! { a href={ "/erasures/" (receipt.id) } { "Look again" } };
+    match (receipt.deleted_at, receipt.outstanding.len()) {
+        (Some(_), 0) => notice(
+            Tone::Good,
+            html! { p { strong { "This receipt is final. " } "The database and every node have carried the erasure out." } },
+        ),
+        (Some(_), outstanding) => notice(
+            Tone::Warning,
+            html! {
+                p {
+                    strong { "Not final yet: " } "the database is done, and " (counted(outstanding as i64, "node"))
+                    " still to come. A node that runs needs some seconds. " (again) "; you may leave this page."
+                }
+            },
+        ),
+        (None, _) => notice(
+            Tone::Warning,
+            html! {
+                p {
+                    strong { "Not final yet: " } "hits and opens are being deleted from the database. " (again)
+                    "; you may leave this page. If it is interrupted, a node takes it up within a minute."
+                }
+            },
+        ),
+    }
+}
+
+fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
+    let columns = [
+        Column::words("Node"),
+        Column::words("State"),
+        Column::words("Found on its disk"),
+        Column::words("Data directory"),
+    ];
+    let outstanding = receipt.outstanding.iter().map(|NodeOutstanding { node, name, seen_at }| {
+        html! {
+            th scope="row" { (name) }
+            td { strong { "outstanding" } ", last heard of " (time_of(*seen_at, zone)) }
+            td { span.muted { "not looked at yet" } }
+            td { span.id { (node) } }
+        }
+    });
+    let done = receipt.done.iter().map(|NodeDone { node, name, done_at, on_disk }| {
+        let hits = counted(on_disk.hits as i64, "hit");
+        html! {
+            th scope="row" { (name) }
+            td { "done " (time_of(*done_at, zone)) }
+            td {
+                @if on_disk.segments + on_disk.files == 0 { "nothing" }
+                @else { (hits) " in " (counted(on_disk.segments as i64, "segment")) ", " (counted(on_disk.files as i64, "quarantined file")) }
+            }
+            td { span.id { (node) } }
+        }
+    });
+    table("What each node has done", &columns, outstanding.chain(done))
+}
+
+/// As docs/privacy.md has it.
+fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding]) -> Markup {
+    html! {
+        section.panel {
+            h2 { "What to do about an outstanding node" }
+            p {
+                "A node is a data directory. One that runs carries an erasure out within seconds; one that is down does so when it has started again, and loads none of "
+                "the erased hits before. If its disk has no room to write a segment anew, it tries again, and its log says so."
+            }
+            p { "One that will not come back leaves the list with this command on its data directory, which loads what is left and then removes every hit from it:" }
+            (command(&admin.command("spool drain --retire")))
+            p { "Where the directory is lost, delete its row in the database. If it comes back after all, it registers anew and carries out every erasure there is." }
+            @for NodeOutstanding { node, name, .. } in outstanding {
+                p.hint { (name) ":" }
+                (command(&format!("DELETE FROM nodes WHERE node = '{node}';")))
+            }
+        }
+    }
+}

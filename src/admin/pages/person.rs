@@ -1,0 +1,199 @@
+//! What a recipient may ask for, on their page: not to be recorded, to see what is held, to be forgotten.
+//!
+//! Guarantees: only an admin does any of it, and stands in the audit with it; what is done names the recipient in the body of a form, never in an
+//! address. Viewers see how it stands. An export is for admins alone, too, though viewers see all that is in it: it leaves the house.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use time::OffsetDateTime;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::admin::Admin;
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::Asked;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{Frame, Tone, Zone, nothing, notice, time as time_of};
+use crate::db::erasures::receipts::{self, Receipt};
+use crate::db::users::Role;
+use crate::db::{QUERY_TIMEOUT, suppressions, within};
+use crate::link::parse_uuid;
+use crate::privacy::Suppression;
+
+/// How it stands with a recipient.
+pub(super) struct Standing {
+    opt_out: Option<Suppression>,
+    /// The latest.
+    erasure: Option<Receipt>,
+}
+
+impl Standing {
+    /// Looks it up.
+    pub(super) async fn look(admin: &Admin, client: &Client, recipient: Uuid) -> Result<Standing, Refusal> {
+        let hash = admin.opt_outs.keys_with(admin, client).await?.privacy.hash(recipient);
+        Ok(Standing {
+            opt_out: suppressions::find(client, hash).await?,
+            erasure: receipts::of_recipient(client, hash, 1).await?.pop(),
+        })
+    }
+
+    fn is_out(&self) -> bool {
+        self.opt_out.is_some_and(|row| row.until_us.is_none())
+    }
+
+    fn recorded(&self, zone: Zone) -> Markup {
+        let at = |us: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).map(|at| time_of(at, zone));
+        match self.opt_out.map(|row| (at(row.since_us), row.until_us.map(at))) {
+            Some((Ok(since), None)) => html! { strong { "Not recorded" } ": opted out since " (since) },
+            Some((_, Some(Ok(until)))) => html! { "Is recorded, again since " (until) },
+            _ => html! { "Is recorded" },
+        }
+    }
+
+    fn erased(&self, zone: Zone, is_admin: bool) -> Markup {
+        let Some(receipt) = &self.erasure else { return html! { "Never" } };
+        let number = html! { "receipt " (receipt.id) };
+        html! {
+            (time_of(receipt.requested_at, zone)) ", "
+            @if is_admin { a href={ "/erasures/" (receipt.id) } { (number) } } @else { (number) }
+            @if !receipt.is_final() { ", not final yet" }
+        }
+    }
+
+    /// The part of the recipient's page that shows it, with what an admin can do.
+    pub(super) fn panel(&self, asked: &Asked, recipient: Uuid) -> Markup {
+        let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+        let button = |path: &str, class: Option<&str>, words: &str| {
+            html! {
+                form method="post" action=(path) {
+                    (named(recipient))
+                    button class=[class] type="submit" { (words) }
+                }
+            }
+        };
+        html! {
+            section.panel aria-labelledby="may-ask" {
+                h2 #may-ask { "What this person may ask for" }
+                dl.facts {
+                    dt { "Opens" } dd { (self.recorded(asked.zone)) }
+                    dt { "Erased" } dd { (self.erased(asked.zone, is_admin)) }
+                }
+                @if is_admin {
+                    div.buttons {
+                        @if self.is_out() { (button("/recipients/record-again", Some("quiet"), "Record again")) }
+                        @else { (button("/recipients/opt-out", Some("quiet"), "Opt out")) }
+                        (button("/recipients/export", Some("quiet"), "Download all that is held"))
+                        (button("/recipients/erase", Some("quiet"), "Erase …"))
+                    }
+                    p.hint {
+                        @if self.is_out() { "“Record again” takes the opt-out back: only if this person asks for it. " }
+                        "Each of these is written to the " a href="/audit" { "audit" } ", under your name and without theirs."
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The recipient, in a form.
+fn named(recipient: Uuid) -> Markup {
+    html! { input type="hidden" name="recipient" value=(recipient); }
+}
+
+/// The recipient that a form names.
+pub(super) fn recipient(asked: &Asked) -> Result<Uuid, Refusal> {
+    let recipient = parse_uuid(asked.form.get("recipient").as_bytes());
+    recipient.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
+}
+
+/// What the page says after one of its buttons.
+pub(super) fn done(asked: &Asked) -> Markup {
+    match asked.query.get("done") {
+        "opted-out" => notice(
+            Tone::Good,
+            html! { p { strong { "Opted out. " } "Every node knows within about two seconds. Images are served as before, and nothing of that is kept." } },
+        ),
+        "recorded-again" => notice(
+            Tone::Good,
+            html! { p { strong { "Recorded again, " } "from now on; what was opened meanwhile stays unknown." } },
+        ),
+        "unchanged" => notice(Tone::Warning, html! { p { "Nothing was changed: it was so already." } }),
+        _ => nothing(),
+    }
+}
+
+/// `POST /recipients/opt-out`.
+///
+/// # Errors
+/// As the database says.
+pub async fn opt_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    set_opt_out(admin, asked, true).await
+}
+
+/// `POST /recipients/record-again`.
+///
+/// # Errors
+/// As the database says.
+pub async fn record_again(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    set_opt_out(admin, asked, false).await
+}
+
+async fn set_opt_out(admin: &Admin, asked: &Asked, is_out: bool) -> Result<Answer, Refusal> {
+    let recipient = recipient(asked)?;
+    let client = admin.client().await?;
+    let hash = admin.opt_outs.keys_with(admin, &client).await?.privacy.hash(recipient);
+    let receipt = if is_out {
+        within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(&client, asked.actor(), hash)).await?
+    } else {
+        within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, asked.actor(), hash)).await?
+    };
+    let done = match (receipt.is_new, is_out) {
+        (false, _) => "unchanged",
+        (true, true) => "opted-out",
+        (true, false) => "recorded-again",
+    };
+    Ok(answer::go_to(&format!("/recipients/{recipient}?done={done}")))
+}
+
+/// `POST /recipients/export`: all that is held, as a file.
+///
+/// # Errors
+/// As the database says, or where too many do this at once.
+pub async fn export(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    admin.exports.begin(admin, asked.actor(), recipient(asked)?).await
+}
+
+/// `POST /recipients/erase`: says what erasing does, and asks. Changes nothing.
+///
+/// # Errors
+/// As the database says.
+pub async fn ask_to_erase(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+    let recipient = recipient(asked)?;
+    let standing = Standing::look(admin, &*admin.client().await?, recipient).await?;
+    let content = html! {
+        section.panel {
+            p { "The recipient " span.id { (recipient) } " is forgotten:" }
+            ul {
+                li { "All their hits and opens are deleted from the database, and the counts of messages and images go down by them." }
+                li { "Every node removes them from its own disk; one that is down now does so when it starts, and loads none of them before." }
+                li { "A receipt says what was deleted where and when. It does not say of whom; keep no note of that yourself." }
+                li { "Nothing brings them back. What pixeld cannot reach is yours to clean: backups, your proxy’s logs, your mail system, what you exported." }
+            }
+            form method="post" action="/erasures" {
+                (named(recipient))
+                @if standing.is_out() {
+                    p { "They are opted out, so nothing that they open later is recorded." }
+                } @else {
+                    label.check { input type="checkbox" name="opt-out" value="yes" checked; " Opt them out as well" }
+                    p.hint { "Otherwise they are recorded anew as soon as they open an email again, also an old one." }
+                }
+                div.buttons {
+                    button.danger type="submit" { "Erase this recipient" }
+                    a href={ "/recipients/" (recipient) } { "Leave it" }
+                }
+            }
+        }
+    };
+    let frame = Frame { title: "Erase a recipient?", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    Ok(answer::page(StatusCode::OK, frame.page(content)))
+}

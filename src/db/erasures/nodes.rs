@@ -1,0 +1,92 @@
+//! The nodes, each a data directory that may hold hits: which there are, what they have to carry out, and that they have.
+//!
+//! Guarantees: an erasure waits for each node that was there when it was asked for, until that one acknowledges, is retired, or its row
+//! is deleted by hand.
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use super::hash_in;
+use crate::privacy::RecipientHash;
+
+/// Erasures that a node carries out at once.
+pub const PENDING_MAX: i64 = 10_000;
+
+/// An erasure as nodes need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erasure {
+    /// Its number.
+    pub id: i64,
+    /// Who asked.
+    pub recipient: RecipientHash,
+    /// When, in µs since 1970.
+    pub requested_us: i64,
+}
+
+/// What a node erased on its disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OnDisk {
+    /// Segments that were written anew.
+    pub segments: u64,
+    /// Hits in them.
+    pub hits: u64,
+    /// Quarantined files that were written anew.
+    pub files: u64,
+}
+
+/// Notes that this data directory is there, and not retired.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn register(client: &Client, node: Uuid, name: &str) -> Result<(), Error> {
+    let upsert = "INSERT INTO nodes (node, name) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE \
+                  SET name = excluded.name, seen_at = clock_timestamp(), retired_at = NULL";
+    client.execute(upsert, &[&node, &name]).await.map(|_| ())
+}
+
+/// Notes that a data directory holds no hits any more and gets none: receipts become final without it.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn retire(client: &Client, actor: &str, node: Uuid) -> Result<(), Error> {
+    let update = "WITH retired AS (UPDATE nodes SET retired_at = clock_timestamp() WHERE node = $1 RETURNING node, name) \
+                  INSERT INTO audit (actor, action, subject, detail) \
+                  SELECT $2, 'node retired', node::text, jsonb_build_object('name', name) FROM retired";
+    client.execute(update, &[&node, &actor]).await.map(|_| ())
+}
+
+/// The erasures that a node has not carried out, the oldest first; at most [`PENDING_MAX`].
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error> {
+    let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
+                  WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
+    let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
+    let erasure = |row: &tokio_postgres::Row| Erasure {
+        id: row.get(0),
+        recipient: hash_in(row.get(1)),
+        requested_us: row.get(2),
+    };
+    Ok(rows.iter().map(erasure).collect())
+}
+
+/// Notes that a node has carried these out. One that began after an erasure and had nothing of it gives no receipt.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn acknowledge(client: &Client, node: Uuid, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
+    let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
+    let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
+    let insert = "WITH noted AS (INSERT INTO erasure_nodes AS t (erasure, node, name, segments, hits, files) \
+                    SELECT d.erasure, $1, $2, d.segments, d.hits, d.files \
+                    FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d (erasure, segments, hits, files) \
+                    JOIN erasures e ON e.id = d.erasure JOIN nodes n ON n.node = $1 \
+                    WHERE d.segments + d.files > 0 OR n.created_at <= e.requested_at \
+                    ON CONFLICT (erasure, node) DO UPDATE SET name = excluded.name, done_at = excluded.done_at, \
+                      segments = t.segments + excluded.segments, hits = t.hits + excluded.hits, files = t.files + excluded.files) \
+                  UPDATE nodes SET seen_at = clock_timestamp(), \
+                    erased_to = GREATEST(erased_to, (SELECT max(id) FROM unnest($3::bigint[]) AS id)) WHERE node = $1";
+    let (segments, hits, files) = (column(|d| d.segments), column(|d| d.hits), column(|d| d.files));
+    client.execute(insert, &[&node, &name, &ids, &segments, &hits, &files]).await.map(|_| ())
+}

@@ -1,0 +1,153 @@
+//! Receipts of erasures: what was deleted, which nodes have carried them out, and who asked.
+//!
+//! Guarantees: no receipt names whom it is of; so many receipts are read by three queries, however many nodes there are. Gives up: an index
+//! for [`actors`], which reads the audit backwards until it has found them.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
+use uuid::Uuid;
+
+use super::hash_in;
+use super::nodes::OnDisk;
+use crate::privacy::RecipientHash;
+
+/// What is known of an erasure.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Its number.
+    pub id: i64,
+    /// Whose it is.
+    pub recipient: RecipientHash,
+    /// When it was asked for.
+    pub requested_at: OffsetDateTime,
+    /// Rows of hits that were deleted.
+    pub hits: i64,
+    /// Rows of opens that were deleted.
+    pub opens: i64,
+    /// When all of them were gone.
+    pub deleted_at: Option<OffsetDateTime>,
+    /// When it was put back into a restored database.
+    pub put_back_at: Option<OffsetDateTime>,
+    /// Nodes that have carried it out.
+    pub done: Vec<NodeDone>,
+    /// Nodes that have not.
+    pub outstanding: Vec<NodeOutstanding>,
+}
+
+/// A node that has carried an erasure out.
+#[derive(Debug, Clone)]
+pub struct NodeDone {
+    /// Its data directory.
+    pub node: Uuid,
+    /// Its machine's name.
+    pub name: String,
+    /// When.
+    pub done_at: OffsetDateTime,
+    /// What was erased.
+    pub on_disk: OnDisk,
+}
+
+/// A node that has not.
+#[derive(Debug, Clone)]
+pub struct NodeOutstanding {
+    /// Its data directory.
+    pub node: Uuid,
+    /// Its machine's name.
+    pub name: String,
+    /// When it was last heard of.
+    pub seen_at: OffsetDateTime,
+}
+
+impl Receipt {
+    /// Whether nothing is left to be done.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.deleted_at.is_some() && self.outstanding.is_empty()
+    }
+}
+
+const ERASURES: &str = "SELECT id, recipient_hash, requested_at, hits, opens, deleted_at, put_back_at FROM erasures";
+
+/// The latest erasures, or those before one, the newest first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn latest(client: &Client, before: Option<i64>, most: i64) -> Result<Vec<Receipt>, Error> {
+    let select = format!("{ERASURES} WHERE id < $1 ORDER BY id DESC LIMIT $2");
+    found(client, &select, &[&before.unwrap_or(i64::MAX), &most]).await
+}
+
+/// The erasures of one recipient, the newest first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn of_recipient(client: &Client, recipient: RecipientHash, most: i64) -> Result<Vec<Receipt>, Error> {
+    let select = format!("{ERASURES} WHERE recipient_hash = $1 ORDER BY id DESC LIMIT $2");
+    found(client, &select, &[&&recipient.0[..], &most]).await
+}
+
+/// One erasure.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn find(client: &Client, erasure: i64) -> Result<Option<Receipt>, Error> {
+    Ok(found(client, &format!("{ERASURES} WHERE id = $1"), &[&erasure]).await?.pop())
+}
+
+/// Who asked for these, by their numbers. Nobody is known of one that a node put back.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn actors(client: &Client, receipts: &[Receipt]) -> Result<HashMap<i64, String>, Error> {
+    let asked = receipts.iter().filter(|receipt| receipt.put_back_at.is_none());
+    let ids: Vec<String> = asked.map(|receipt| receipt.id.to_string()).collect();
+    let select = "SELECT detail->>'erasure', actor FROM audit \
+                  WHERE action = 'recipient erased' AND detail->>'erasure' = ANY($1) ORDER BY id DESC LIMIT $2";
+    let rows = client.query(select, &[&ids, &(ids.len() as i64)]).await?;
+    Ok(rows.iter().filter_map(|row| Some((row.get::<_, &str>(0).parse().ok()?, row.get(1)))).collect())
+}
+
+async fn found(client: &Client, select: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Receipt>, Error> {
+    let mut receipts: Vec<Receipt> = client.query(select, values).await?.iter().map(receipt).collect();
+    let Some(last) = receipts.iter().map(|receipt| receipt.id).max() else { return Ok(receipts) };
+    let ids: Vec<i64> = receipts.iter().map(|receipt| receipt.id).collect();
+    let done = "SELECT node, name, done_at, segments, hits, files, erasure FROM erasure_nodes \
+                WHERE erasure = ANY($1) ORDER BY done_at, node";
+    let outstanding = "SELECT node, name, seen_at, erased_to FROM nodes \
+                       WHERE retired_at IS NULL AND erased_to < $1 ORDER BY name, node";
+    let (done, outstanding) = (client.query(done, &[&ids]).await?, client.query(outstanding, &[&last]).await?);
+    for receipt in &mut receipts {
+        let is_of = |row: &&Row| row.get::<_, i64>(6) == receipt.id;
+        receipt.done = done.iter().filter(is_of).map(node_done).collect();
+        let is_outstanding = |row: &&Row| row.get::<_, i64>(3) < receipt.id;
+        receipt.outstanding = outstanding.iter().filter(is_outstanding).map(node_outstanding).collect();
+    }
+    Ok(receipts)
+}
+
+fn receipt(row: &Row) -> Receipt {
+    Receipt {
+        id: row.get(0),
+        recipient: hash_in(row.get(1)),
+        requested_at: row.get(2),
+        hits: row.get(3),
+        opens: row.get(4),
+        deleted_at: row.get(5),
+        put_back_at: row.get(6),
+        done: Vec::new(),
+        outstanding: Vec::new(),
+    }
+}
+
+fn node_done(row: &Row) -> NodeDone {
+    let count = |column: usize| row.get::<_, i64>(column) as u64;
+    let on_disk = OnDisk { segments: count(3), hits: count(4), files: count(5) };
+    NodeDone { node: row.get(0), name: row.get(1), done_at: row.get(2), on_disk }
+}
+
+fn node_outstanding(row: &Row) -> NodeOutstanding {
+    NodeOutstanding { node: row.get(0), name: row.get(1), seen_at: row.get(2) }
+}
