@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::Admin;
 use super::answer::{self, Answer};
 use super::refusal::Refusal;
+use crate::db::Session;
 use crate::db::export::{Export, Takes};
 
 /// Exports that are sent at a time.
@@ -51,17 +52,21 @@ impl Exports {
         let export = Export::begin(&session.client, actor, recipient, hash).await?;
         let (parts, sent) = mpsc::channel(PARTS_MAX);
         tokio::spawn(async move {
-            let mut out = Sending(parts);
-            if let Err(error) = export.write(&session.client, &mut out).await {
-                tracing::warn!(error = format!("{error:#}"), "an export was not sent to its end");
-                // Where nobody takes it any more there is nobody to tell.
-                drop(out.send(Err(io::Error::other("the export broke off"))).await);
-            }
+            send(session, &export, Sending(parts)).await;
             drop(place);
         });
         // The name says when, and not of whom: files lie about.
         let name = format!("recipient-{}.json", OffsetDateTime::now_utc().date());
         Ok(answer::download("application/json", &name, body(sent)))
+    }
+}
+
+/// Takes the session whole: its connection ends with it.
+async fn send(session: Session, export: &Export, mut out: Sending) {
+    if let Err(error) = export.write(&session.client, &mut out).await {
+        tracing::warn!(error = format!("{error:#}"), "an export was not sent to its end");
+        // Where nobody takes it any more there is nobody to tell.
+        drop(out.send(Err(io::Error::other("the export broke off"))).await);
     }
 }
 

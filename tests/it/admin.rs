@@ -321,6 +321,7 @@ fn every_route_lets_in_whom_it_names_and_nobody_else() {
             .replace("{hash}", "x")
             .replace("{token}", "x")
             .replace("{job}", "999999")
+            .replace("{erasure}", "999999")
             .replace("{image}", &image);
         let path = path.replace("{message}", NOWHERE).replace("{recipient}", NOWHERE);
         assert!(!path.contains('{'), "{path}: give this parameter a value here");

@@ -162,6 +162,79 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
 }
 
+/// Receipts in every state, of two nodes of which one is down.
+fn fill_erasures(app: &App) {
+    app.query(
+        "INSERT INTO nodes (node, name, seen_at, erased_to) VALUES (gen_random_uuid(), 'mail-2.example.com', now() - interval '3 hours', 2); \
+         INSERT INTO erasures (recipient_hash, requested_at, hits, opens, deleted_at) \
+         SELECT substring(sha256(int4send(n)) FOR 16), now() - n * interval '20 days', n * 311, n * 7, now() - n * interval '20 days' \
+         FROM generate_series(3, 1, -1) n; \
+         INSERT INTO erasure_nodes (erasure, node, name, segments, hits, files) \
+         SELECT e.id, n.node, n.name, e.id, e.id * 3, 0 FROM erasures e, nodes n WHERE n.erased_to >= e.id; \
+         INSERT INTO audit (actor, action, subject, detail) \
+         SELECT 'ann', 'recipient erased', encode(recipient_hash, 'hex'), jsonb_build_object('erasure', id) FROM erasures",
+    );
+}
+
+#[test]
+fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
+    let _machine = beside();
+    let app = App::start();
+    let base = format!("http://{}", app.server.settings().admin());
+    add_user(&app, "ann", "admin");
+    let (recipient, other) =
+        (uuid::Uuid::from_u128(0xabcd_abcd_abcd_4bcd_8bcd_abcd_abcd_abcd), uuid::Uuid::from_u128(7));
+    for message in 1..=4 {
+        for recipient in [recipient, other] {
+            assert_eq!(app.get(&app.pixel(uuid::Uuid::from_u128(message), recipient)).status, 200);
+        }
+    }
+    app.at_rest();
+    loadtest::process::wait_until("the rollup", std::time::Duration::from_secs(20), || {
+        app.number("SELECT count(*) FROM opens") == 8
+    })
+    .unwrap();
+    app.query("UPDATE messages SET name = 'Newsletter ' || right(id::text, 1)");
+    let browser = Browser::start();
+    browser.open(&format!("{base}/erasures"));
+    browser.write("#name", "ann");
+    browser.write("#password", PASSWORD);
+    browser.click("main button");
+    browser.wait_for("Nobody was erased yet");
+    take(&browser, "person-1-no-erasures");
+    fill_erasures(&app);
+    browser.open(&format!("{base}/recipients/{recipient}"));
+    take(&browser, "person-2");
+    browser.click("form[action='/recipients/opt-out'] button");
+    browser.wait_for("opted out since");
+    take(&browser, "person-3-opted-out");
+    browser.click("form[action='/recipients/record-again'] button");
+    browser.wait_for("again since");
+    browser.click("form[action='/recipients/erase'] button");
+    browser.wait_for("Opt them out as well");
+    take(&browser, "person-4-erase");
+    browser.click("button.danger");
+    browser.wait_for("What to do about an outstanding node");
+    assert!(browser.path().starts_with("/erasures/"), "{}", browser.path());
+    take(&browser, "person-5-receipt-outstanding");
+    app.query("DELETE FROM nodes WHERE name LIKE 'mail-2%'");
+    loadtest::process::wait_until("a final receipt", std::time::Duration::from_secs(30), || {
+        app.number("SELECT count(*) FROM erasures e WHERE id = 4 AND deleted_at IS NOT NULL AND id <= (SELECT min(erased_to) FROM nodes)") == 1
+    })
+    .unwrap();
+    browser.open(&format!("{base}/erasures/4"));
+    browser.wait_for("This receipt is final");
+    take(&browser, "person-6-receipt");
+    browser.open(&format!("{base}/erasures"));
+    take(&browser, "person-7-erasures");
+    browser.open(&format!("{base}/audit"));
+    take(&browser, "person-8-audit");
+    let known =
+        app.query("SELECT count(*) || ' ' || (SELECT count(*) FROM suppressions WHERE until IS NULL) FROM opens");
+    assert_eq!(known, ["4 1"]);
+    assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
+}
+
 #[test]
 fn a_reader_opts_out_and_in_again_without_a_session_and_under_a_foreign_name() {
     let _machine = beside();

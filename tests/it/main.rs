@@ -9,7 +9,7 @@
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
 //! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `docs`, `embedding`, `monitoring`: the pages of docs/, with their programs, alert rules and dashboard, are true.
-//! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
+//! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_person`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `retention`: what is beyond it goes, under load.
@@ -27,6 +27,7 @@ mod admin_flow;
 mod admin_hits;
 mod admin_images;
 mod admin_messages;
+mod admin_person;
 mod backup;
 mod bad_input;
 mod browser;

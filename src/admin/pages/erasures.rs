@@ -1,9 +1,11 @@
 //! Erasures: what was deleted where and when, and which nodes are outstanding. No page says of whom; none has a recipient in its address.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use maud::{Markup, html};
+use time::OffsetDateTime;
 
 use super::person;
 use crate::admin::Admin;
@@ -16,6 +18,9 @@ use crate::db::erasures::receipts::{self, NodeDone, NodeOutstanding, Receipt};
 
 /// Receipts of a page.
 const PAGE: usize = 50;
+
+/// How long a node may not have been heard of before it is said how to go on without it. One that runs tells twice a minute.
+const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// `GET /erasures`.
 ///
@@ -97,7 +102,7 @@ fn state(receipt: &Receipt) -> &'static str {
 
 fn deleted(receipt: &Receipt) -> String {
     let so_far = if receipt.deleted_at.is_none() { " so far" } else { "" };
-    format!("{} and {}{so_far}", counted(receipt.hits, "hit"), counted(receipt.opens, "open"))
+    format!("{} and {} deleted{so_far}", counted(receipt.hits, "hit"), counted(receipt.opens, "open"))
 }
 
 /// `POST /erasures`: notes an erasure, and leads to its receipt.
@@ -156,7 +161,7 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }
             dt { "Database" }
             dd {
-                (deleted(&receipt)) " deleted"
+                (deleted(&receipt))
                 @if let Some(at) = receipt.deleted_at { ", done " (time_of(at, asked.zone)) }
             }
         }
@@ -166,7 +171,7 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         } @else {
             (node_table(&receipt, asked.zone))
         }
-        @if !receipt.outstanding.is_empty() { (what_to_do(admin, &receipt.outstanding)) }
+        @if !receipt.outstanding.is_empty() { (what_to_do(admin, &receipt.outstanding, asked.zone)) }
         p { a href="/erasures" { "All erasures" } " · " a href="/recipients" { "Recipients" } }
     };
     Ok(answer::page(StatusCode::OK, frame(asked, &format!("Erasure {number}")).page(content)))
@@ -231,7 +236,8 @@ fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
 }
 
 /// As docs/privacy.md has it.
-fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding]) -> Markup {
+fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Markup {
+    let silent_since = OffsetDateTime::now_utc() - SILENT_AFTER;
     html! {
         section.panel {
             h2 { "What to do about an outstanding node" }
@@ -242,8 +248,9 @@ fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding]) -> Markup {
             p { "One that will not come back leaves the list with this command on its data directory, which loads what is left and then removes every hit from it:" }
             (command(&admin.command("spool drain --retire")))
             p { "Where the directory is lost, delete its row in the database. If it comes back after all, it registers anew and carries out every erasure there is." }
-            @for NodeOutstanding { node, name, .. } in outstanding {
-                p.hint { (name) ":" }
+            // A row of a node that is there must not go: it would acknowledge nothing.
+            @for NodeOutstanding { node, name, seen_at } in outstanding.iter().filter(|node| node.seen_at < silent_since) {
+                p.hint { (name) ", last heard of " (time_of(*seen_at, zone)) ":" }
                 (command(&format!("DELETE FROM nodes WHERE node = '{node}';")))
             }
         }

@@ -45,8 +45,8 @@ impl Standing {
         let at = |us: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).map(|at| time_of(at, zone));
         match self.opt_out.map(|row| (at(row.since_us), row.until_us.map(at))) {
             Some((Ok(since), None)) => html! { strong { "Not recorded" } ": opted out since " (since) },
-            Some((_, Some(Ok(until)))) => html! { "Is recorded, again since " (until) },
-            _ => html! { "Is recorded" },
+            Some((_, Some(Ok(until)))) => html! { "Are recorded, again since " (until) },
+            _ => html! { "Are recorded" },
         }
     }
 

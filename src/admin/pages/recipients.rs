@@ -37,7 +37,7 @@ pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         Ok(id) => Ok(answer::go_to(&format!("/recipients/{id}"))),
         Err(RecipientError::Database(error)) => Err(error.into()),
         Err(wrong) => {
-            let notice = notice(Tone::Bad, html! { p { "No: " (wrong) "." } });
+            let notice = notice(Tone::Bad, html! { p { "Nobody was looked for: " (wrong) "." } });
             Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
         }
     }
