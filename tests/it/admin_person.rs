@@ -579,7 +579,7 @@ fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_on
     let pages = walk(&ann, "/erasures");
     let numbers: Vec<u32> = pages
         .concat()
-        .split("<th scope=\"row\"><a href=\"/erasures/")
+        .split(" scope=\"row\"><a href=\"/erasures/")
         .skip(1)
         .map(|part| part.split('"').next().unwrap().parse().unwrap())
         .collect();

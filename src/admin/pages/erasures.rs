@@ -72,7 +72,7 @@ fn receipt_table(listed: &[Receipt], actors: &HashMap<i64, String>, zone: Zone) 
     ];
     let rows = listed.iter().map(|receipt| {
         html! {
-            th scope="row" { a href={ "/erasures/" (receipt.id) } { (receipt.id) } }
+            th.narrow scope="row" { a href={ "/erasures/" (receipt.id) } { (receipt.id) } }
             td { (time_of(receipt.requested_at, zone)) }
             td { (asked_by(receipt, actors)) }
             td { (state(receipt)) }
