@@ -7,10 +7,12 @@
 pub mod commands;
 mod data_dir;
 mod database;
+mod health;
 mod namespace;
 mod open_files;
 mod program;
 mod sample;
+mod systemd;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -158,6 +160,8 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let put = Arc::clone(&edge);
         let following = tokio::spawn(follower.run(move |networks| put.networks.store(Arc::new(networks))));
         let cleaning = tokio::spawn(clean(edge, metrics));
+        let systemd = systemd::Notifier::from_env().map(Arc::new);
+        let telling = systemd.clone().map(|systemd| tokio::spawn(systemd.tell_of(config.listen)));
         if sample {
             tokio::spawn(sample::show(db, config.clone(), database_ready));
         }
@@ -169,6 +173,10 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
             },
             name = running.any_ended() => Err(anyhow::anyhow!("the {name} ended; the log says why")),
         };
+        if let (Some(systemd), Some(telling)) = (systemd, telling) {
+            telling.abort();
+            systemd.tell_stopping(config.drain);
+        }
         if let Ok(signal) = &outcome {
             tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
         }

@@ -47,7 +47,7 @@ use crate::link::token::SigningKeys;
 pub const EXIT_CONFIG: u8 = 64;
 
 /// Every setting there is, in the order in which problems are reported.
-const SETTINGS: [&Setting; 26] = [
+const SETTINGS: [&Setting; 27] = [
     &listen::LISTEN,
     &listen::ADMIN_LISTEN,
     &listen::BASE_URL,
@@ -57,6 +57,7 @@ const SETTINGS: [&Setting; 26] = [
     &links::REQUIRE_SIGNED,
     &storage::DATA_DIR,
     &storage::DATABASE_URL,
+    &storage::REQUIRE_DATABASE_URL,
     &storage::PG_BIN,
     &storage::DURABILITY,
     &storage::SPOOL_BYTES_MAX,
@@ -94,6 +95,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `DATABASE_URL` or `DATABASE_URL_FILE`: an external PostgreSQL, with at least one host. `None`: the embedded one.
     pub database_url: Option<Secret>,
+    /// `PIXELD_REQUIRE_DATABASE_URL`: never the embedded one; `database_url` is set then. Default false.
+    pub require_database_url: bool,
     /// `REDIS_URL` or `REDIS_URL_FILE`: the Redis through which nodes share their throttle. `None`: each has its own.
     pub redis_url: Option<Secret>,
     /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: they are looked for.
@@ -167,13 +170,15 @@ impl Config {
         let (listen, admin_listen) = listen::addresses(&mut vars);
         let data_dir = storage::data_dir(&mut vars);
         let (signing_keys, require_signed) = links::signing(&mut vars);
+        let (database_url, require_database_url) = storage::database_url(&mut vars);
         let config = Config {
             base_url: listen::base_url(&mut vars, &listen::BASE_URL, listen),
             admin_base_url: listen::base_url(&mut vars, &listen::ADMIN_BASE_URL, admin_listen),
             trusted_proxies: listen::trusted_proxies(&mut vars),
             signing_keys,
             require_signed,
-            database_url: storage::database_url(&mut vars),
+            database_url,
+            require_database_url,
             pg_bin: storage::pg_bin(&mut vars),
             durability: storage::durability(&mut vars),
             spool_bytes_max: storage::spool_bytes_max(&mut vars),

@@ -66,7 +66,7 @@ fn run(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
         Command::Export(args) => wait(commands::export(config, &args)),
         Command::Erase(args) => wait(commands::erase(config, &args)),
         Command::Spool(SpoolCommand::Drain(args)) => commands::spool_drain(config, args.retire),
-        Command::Healthcheck => commands::healthcheck(config),
+        Command::Healthcheck => wait(commands::healthcheck(config)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -11,7 +11,6 @@ mod reclassify;
 mod users;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{DataDir, bytes_of, database, eraser_options, loader_options};
+use super::{DataDir, bytes_of, database, eraser_options, health, loader_options};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError};
@@ -42,9 +41,6 @@ pub use networks::{networks_status, networks_update};
 pub use opt_out::opt_out;
 pub use reclassify::reclassify;
 pub use users::{user_add, user_list, user_password, user_remove};
-
-/// How long `healthcheck` waits for an answer.
-const HEALTH_WAIT: Duration = Duration::from_secs(3);
 
 /// How long `spool drain` may take.
 const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
@@ -248,27 +244,9 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser),
 /// `pixeld healthcheck`: asks a running `serve` whether it serves pixels.
 ///
 /// # Errors
-/// Where it does not answer 200.
-pub fn healthcheck(config: &Config) -> anyhow::Result<()> {
-    let mut address = config.listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    let asked = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, HEALTH_WAIT)?;
-        stream.set_read_timeout(Some(HEALTH_WAIT))?;
-        stream.set_write_timeout(Some(HEALTH_WAIT))?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(4096).read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = asked().with_context(|| format!("no answer from {address}"))?;
-    let status = answer.lines().next().unwrap_or_default();
-    anyhow::ensure!(status.starts_with("HTTP/1.1 200"), "{address} answers {status:?}");
+/// Where it does not answer 200 in time.
+pub async fn healthcheck(config: &Config) -> anyhow::Result<()> {
+    health::ask(config.listen).await?;
     println!("ok");
     Ok(())
 }

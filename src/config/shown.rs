@@ -27,6 +27,7 @@ impl Config {
                     None => "not set: pixeld runs PostgreSQL itself".to_owned(),
                 },
             ),
+            ("PIXELD_REQUIRE_DATABASE_URL", self.require_database_url.to_string()),
             ("PG_BIN", self.pg_bin.as_ref().map_or("not set".to_owned(), |path| path.display().to_string())),
             (
                 "PIXELD_DURABILITY",

@@ -12,6 +12,7 @@ pub(super) const DATABASE_URL: Setting = Setting::secret(
     "DATABASE_URL",
     "postgresql://user:password@host:5432/database, special characters in the password percent-encoded",
 );
+pub(super) const REQUIRE_DATABASE_URL: Setting = Setting::new("PIXELD_REQUIRE_DATABASE_URL", "`true` or `false`");
 pub(super) const PG_BIN: Setting =
     Setting::new("PG_BIN", "the directory of PostgreSQL's programs, like /usr/lib/postgresql/17/bin");
 pub(super) const DURABILITY: Setting = Setting::new("PIXELD_DURABILITY", "`written` or `synced`");
@@ -75,8 +76,19 @@ pub(super) fn data_dir(vars: &mut Vars) -> PathBuf {
     data_dir.unwrap_or_default()
 }
 
-pub(super) fn database_url(vars: &mut Vars) -> Option<Secret> {
-    vars.secret(&DATABASE_URL, check_database_url)
+/// The URL, and whether there must be one.
+pub(super) fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
+    let url = vars.secret(&DATABASE_URL, check_database_url);
+    let is_required =
+        vars.read(&REQUIRE_DATABASE_URL, false, |text| value::word(text, &[("true", true), ("false", false)]));
+    if is_required && url.is_none() && !vars.is_refused(&DATABASE_URL) {
+        vars.refuse(
+            DATABASE_URL.name,
+            "is not set, and PIXELD_REQUIRE_DATABASE_URL is true (containers and the systemd unit set it): no PostgreSQL is run here",
+            format!("{}; or DATABASE_URL_FILE, the path of a file with that", DATABASE_URL.allowed),
+        );
+    }
+    (url, is_required)
 }
 
 pub(super) fn pg_bin(vars: &mut Vars) -> Option<PathBuf> {

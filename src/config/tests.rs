@@ -128,6 +128,7 @@ fn each_bad_value_is_refused_under_its_variable() {
         ("DJANGO_DATABASE_URL", &["mysql://db/app", "postgresql:///app", " "]),
         ("SENTRY_DSN", &["sentry.example.com", "https://sentry.example.com/1", "off"]),
         ("PIXELD_TRUSTED_PROXIES", &["10.0.0.0/33", "proxy", "off"]),
+        ("PIXELD_REQUIRE_DATABASE_URL", &["yes", "1", "True"]),
         ("PIXELD_DURABILITY", &["Written", "sync", "off"]),
         ("PIXELD_THROTTLE", &["0s", "31d", "1", "none", "OFF"]),
         ("PIXELD_ADDRESS_RATE", &["1000", "0/s", "1000/m", "1000001/s", "4294967297/s", "/s", "-1/s"]),
@@ -350,6 +351,20 @@ fn signing_keys_are_read_and_without_them_signatures_cannot_be_required() {
     assert!(problem(&[("PIXELD_REQUIRE_SIGNED", "true")]).wrong.contains("without PIXELD_SIGNING_KEYS"));
     let problem = problem(&[("PIXELD_SIGNING_KEYS", "1:AAAA"), ("PIXELD_REQUIRE_SIGNED", "true")]);
     assert!(problem.variable == "PIXELD_SIGNING_KEYS" && problem.wrong.contains("3 bytes in its entry 1"), "{problem}");
+}
+
+#[test]
+fn where_a_database_is_required_none_is_an_error_that_says_what_to_set() {
+    let required = ("PIXELD_REQUIRE_DATABASE_URL", "true");
+    let missing = problem(&[required]);
+    assert_eq!(missing.variable, "DATABASE_URL");
+    assert!(missing.wrong.contains("PIXELD_REQUIRE_DATABASE_URL is true"), "{missing}");
+    assert!(missing.allowed.contains("postgresql://") && missing.allowed.contains("DATABASE_URL_FILE"), "{missing}");
+    // What is wrong is told once.
+    assert_eq!(problem(&[required, ("DATABASE_URL_FILE", "/nonexistent/secret")]).variable, "DATABASE_URL_FILE");
+    assert_eq!(problem(&[required, ("DATABASE_URL", "mysql://db")]).variable, "DATABASE_URL");
+    assert!(read(&[required, ("DATABASE_URL", "host=db")]).unwrap().require_database_url);
+    assert!(!read(&[("PIXELD_REQUIRE_DATABASE_URL", "false")]).unwrap().require_database_url);
 }
 
 #[test]

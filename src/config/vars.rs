@@ -53,9 +53,11 @@ impl Vars {
         self.values.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
-    /// Whether a problem with this setting was found.
+    /// Whether a problem with this setting, or with the file that holds it, was found.
     pub(super) fn is_refused(&self, setting: &Setting) -> bool {
-        self.problems.iter().any(|problem| problem.variable == setting.name)
+        let file_name = setting.file_name();
+        let is_its = |variable: &str| variable == setting.name || Some(variable) == file_name.as_deref();
+        self.problems.iter().any(|problem| is_its(&problem.variable))
     }
 
     /// Notes a problem.

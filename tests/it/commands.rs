@@ -1,8 +1,10 @@
 //! The commands, as an operator runs them.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use loadtest::server::Settings;
@@ -126,6 +128,49 @@ fn healthcheck_tells_whether_pixels_are_served() {
     app.server.kill().unwrap();
     let (code, text) = said(&settings.command(&["healthcheck"]).output().unwrap());
     assert!(code == 1 && text.contains("no answer"), "{code} {text}");
+}
+
+#[test]
+fn healthcheck_gives_up_after_two_seconds_whatever_the_server_does() {
+    let _machine = beside();
+    let dir = open_dir();
+    for trickles in [false, true] {
+        let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap();
+        let hung = TcpListener::bind(settings.public()).unwrap();
+        let serving = std::thread::spawn(move || {
+            let (mut stream, _) = hung.accept().unwrap();
+            // One that sends a byte now and then is as dead as one that sends none.
+            while !trickles || stream.write_all(b"H").is_ok() {
+                std::thread::sleep(Duration::from_millis(300));
+                if !trickles && stream.read(&mut [0; 512]).is_ok_and(|length| length == 0) {
+                    break;
+                }
+            }
+        });
+        let began = Instant::now();
+        let (code, text) = said(&settings.command(&["healthcheck"]).output().unwrap());
+        let took = began.elapsed();
+        assert!(code == 1 && text.contains("no answer") && text.contains("not within 2 s"), "{code} {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!((Duration::from_secs(2)..Duration::from_secs(4)).contains(&took), "{took:?}");
+        serving.join().unwrap();
+    }
+}
+
+#[test]
+fn where_a_database_must_be_given_no_command_runs_one_of_its_own() {
+    let _machine = beside();
+    let dir = open_dir();
+    for arguments in [&["serve"][..], &["migrate"], &["image", "list"], &["spool", "drain"], &["user", "list"]] {
+        let settings =
+            Settings::new(PIXELD, dir.path().join("data")).unwrap().with("PIXELD_REQUIRE_DATABASE_URL", "true");
+        let (code, text) = said(&settings.command(arguments).output().unwrap());
+        assert_eq!(code, 64, "{text}");
+        for part in ["DATABASE_URL is not set", "postgresql://", "DATABASE_URL_FILE"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+    assert!(!dir.path().join("data").exists());
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! What systemd is told of a service with `Type=notify`: that pixels are served, that we live, that we drain.
+//!
+//! Guarantees: ready is said only after the public listener answered; with `WatchdogSec=`, a sign of life is sent only
+//! while it answers, so that systemd starts anew a pixeld that runs and serves nobody. Gives up: what cannot be told is
+//! logged and not told again; outside systemd (no `NOTIFY_SOCKET`) nothing is said. It is one datagram a message, for
+//! which no crate is needed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::health;
+
+/// How long a message may wait for room in systemd's queue.
+const TELL_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait between two looks at a listener that does not answer yet.
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// Signs of life in the time after which systemd misses them: a busy machine may fail to answer in time now and then.
+const SIGNS: u32 = 4;
+
+/// What is asked for beyond the drain, for stopping what comes after it.
+const STOP_RESERVE: Duration = Duration::from_secs(10);
+
+/// Who is told.
+#[derive(Debug)]
+pub struct Notifier {
+    socket: UnixDatagram,
+    to: UnixAddress,
+    /// The time after which systemd misses a sign of life; nothing where it does not wait for any.
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    /// systemd, where it has started this process and wants to be told.
+    #[must_use]
+    pub fn from_env() -> Option<Notifier> {
+        let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
+        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|&time| is_ours && time > 0).map(Duration::from_micros);
+        match Notifier::new(&name, watchdog) {
+            Ok(notifier) => Some(notifier),
+            Err(error) => {
+                tracing::warn!(%error, "NOTIFY_SOCKET is set and cannot be used; systemd is told nothing");
+                None
+            }
+        }
+    }
+
+    fn new(name: &OsStr, watchdog: Option<Duration>) -> io::Result<Notifier> {
+        let to = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => UnixAddress::from_abstract_name(name)?,
+            None => UnixAddress::from_pathname(Path::new(name))?,
+        };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_write_timeout(Some(TELL_WAIT))?;
+        Ok(Notifier { socket, to, watchdog })
+    }
+
+    /// Says that pixels are served, once they are, and then sends signs of life for as long as they are.
+    pub async fn tell_of(self: Arc<Self>, listen: SocketAddr) {
+        while let Err(error) = health::ask(listen).await {
+            tracing::debug!(error = format!("{error:#}"), "pixels are not served yet");
+            tokio::time::sleep(READY_POLL).await;
+        }
+        self.tell(&format!("READY=1\nSTATUS=pixels are served on {listen}"));
+        let Some(watchdog) = self.watchdog else { return };
+        loop {
+            match health::ask(listen).await {
+                Ok(()) => self.tell("WATCHDOG=1"),
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "pixels are not served; the watchdog is not told")
+                }
+            }
+            tokio::time::sleep(watchdog / SIGNS).await;
+        }
+    }
+
+    /// Says that the drain has begun, and how long it may take, whatever `TimeoutStopSec=` says.
+    pub fn tell_stopping(&self, drain: Duration) {
+        let time = (drain + STOP_RESERVE).as_micros();
+        self.tell(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={time}"));
+    }
+
+    fn tell(&self, message: &str) {
+        if let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.to) {
+            tracing::warn!(%error, message, "systemd cannot be told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// Answers as it is told to: not at all, or with this status.
+    async fn listener(status: watch::Receiver<Option<u16>>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let status = *status.borrow();
+                if let Some(status) = status {
+                    // All of it: what is left unread would make a reset of the end.
+                    assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+                    stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes()).await.unwrap();
+                } else {
+                    held.push(stream);
+                }
+            }
+        });
+        address
+    }
+
+    fn heard(systemd: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 256];
+        std::iter::from_fn(|| {
+            systemd.recv(&mut buffer).ok().map(|length| String::from_utf8(buffer[..length].to_vec()).unwrap())
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn ready_and_alive_are_said_only_while_the_listener_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let systemd = UnixDatagram::bind(&path).unwrap();
+        systemd.set_nonblocking(true).unwrap();
+        let (answer, status) = watch::channel(Some(503));
+        let address = listener(status).await;
+        let notifier = Arc::new(Notifier::new(path.as_os_str(), Some(Duration::from_millis(100))).unwrap());
+        let telling = tokio::spawn(Arc::clone(&notifier).tell_of(address));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(heard(&systemd), Vec::<String>::new(), "it answers 503");
+        answer.send_replace(Some(200));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let said = heard(&systemd);
+        assert_eq!(said[0], format!("READY=1\nSTATUS=pixels are served on {address}"));
+        assert!(said.len() > 2 && said[1..].iter().all(|line| line == "WATCHDOG=1"), "{said:?}");
+        // It takes connections, and hangs.
+        answer.send_replace(None);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        heard(&systemd);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(heard(&systemd), Vec::<String>::new());
+        telling.abort();
+        notifier.tell_stopping(Duration::from_secs(7));
+        assert_eq!(heard(&systemd), ["STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=17000000"]);
+    }
+
+    #[tokio::test]
+    async fn a_systemd_that_is_gone_or_a_bad_socket_harms_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = Notifier::new(folder.path().join("gone").as_os_str(), None).unwrap();
+        gone.tell_stopping(Duration::ZERO);
+        let too_long = "/".repeat(200);
+        assert!(Notifier::new(OsStr::new(&too_long), None).is_err());
+        assert!(Notifier::new(OsStr::new("@an abstract name"), None).is_ok());
+    }
+}
