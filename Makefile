@@ -5,7 +5,7 @@
 help:
 	@echo "make run           install PostgreSQL if it is missing, build, and serve (Ctrl-C stops everything)"
 	@echo "make test          install what the tests need, and run them all"
-	@echo "make lint          formatting, clippy, documentation, licenses and advisories, scripts"
+	@echo "make lint          formatting, clippy, documentation, licenses and advisories, scripts, containers, nginx"
 	@echo "make build         build target/release/pixeld"
 	@echo "make bench         time the parts of the path, a request, the drain into PostgreSQL, the rollup, and pages with 10 M hits"
 	@echo "make load          one load, reconciled with PostgreSQL (options: make load ARGS='--rate 20000 --seconds 30')"
@@ -27,6 +27,7 @@ test:
 
 lint:
 	@scripts/check-rust.sh
+	@scripts/install-lint-tools.sh
 	@scripts/lint.sh
 
 bench:

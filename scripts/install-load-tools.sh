@@ -10,8 +10,7 @@ if [ $# -gt 0 ]; then
     wants "$1" "$1"
 else
     "$here/install-postgresql.sh"
-    # Debian keeps nginx where users' PATH does not look.
-    [ -x /usr/sbin/nginx ] || wants nginx nginx-light
+    "$here/install-nginx.sh"
     wants psql postgresql-client
     wants taskset util-linux
 fi

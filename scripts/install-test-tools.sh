@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
 # not broken, and use the admin page), Python, Node and PHP (make links as senders do), Redis and openssl (a certificate
-# for it), and util-linux (setpriv, mount: a small file system that fills up); and axe-core and promtool, into target/.
-# No test is skipped for want of one.
+# for it), nginx and h2load (pixeld behind its edge), systemd (systemd-analyze, for the unit), and util-linux (setpriv,
+# mount: a small file system that fills up); and axe-core and promtool, into target/. No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
 "$here/install-postgresql.sh"
+"$here/install-nginx.sh"
 
 has_any() {
     for program in "$@"; do
@@ -19,6 +20,7 @@ missing=
 has_any curl || missing="$missing curl"
 has_any setpriv || missing="$missing util-linux"
 has_any mount || missing="$missing mount"
+has_any ldd || missing="$missing libc-bin"
 has_any python3 || missing="$missing python3"
 has_any node nodejs || missing="$missing nodejs"
 has_any php || missing="$missing php-cli"
@@ -27,6 +29,8 @@ has_any psql || missing="$missing postgresql-client"
 # Not redis-server, which is a service that would run from now on: its program is that of redis-check-rdb, under another
 # name, and comes with redis-tools, which starts nothing.
 has_any redis-server redis-check-rdb || missing="$missing redis-tools"
+has_any h2load || missing="$missing nghttp2-client"
+has_any systemd-analyze || missing="$missing systemd"
 has_any chromium chromium-browser google-chrome || missing="$missing chromium"
 has_any chromedriver || missing="$missing chromium-driver"
 fetch() {

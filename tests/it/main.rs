@@ -18,6 +18,8 @@
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
 //! - `import_django`: moving over from the Django app, with the data of a real one (tests/fixtures/django-app).
 //! - `embedded`: the PostgreSQL that pixeld runs itself.
+//! - `nginx` and `nginx_tls` (through `edge_nginx`), `compose` and `compose_run`, `systemd`: how it is shipped: the
+//!   repository's own nginx configuration, what docker-compose.yml and the Dockerfile describe, the unit.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod admin;
@@ -32,10 +34,13 @@ mod backup;
 mod bad_input;
 mod browser;
 mod commands;
+mod compose;
+mod compose_run;
 mod contract;
 mod crash;
 mod disk;
 mod docs;
+mod edge_nginx;
 mod embedded;
 mod embedding;
 mod erasure;
@@ -46,6 +51,8 @@ mod limits;
 mod links;
 mod monitoring;
 mod networks;
+mod nginx;
+mod nginx_tls;
 mod opens;
 mod opt_out;
 mod opt_out_page;
@@ -57,6 +64,7 @@ mod rollup;
 mod shared_throttle;
 mod shared_throttle_script;
 mod support;
+mod systemd;
 mod telemetry;
 mod upgrade;
 mod webdriver;
