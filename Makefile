@@ -1,6 +1,6 @@
 # The commands of the README. What they do stands in scripts/, where a shell can check it.
 
-.PHONY: help run build test lint bench load compare instructions
+.PHONY: help run build test lint bench load compare nginx-cost instructions
 
 help:
 	@echo "make run           install PostgreSQL if it is missing, build, and serve (Ctrl-C stops everything)"
@@ -10,6 +10,7 @@ help:
 	@echo "make bench         time the parts of the path, a request, the drain into PostgreSQL, the rollup, and pages with 10 M hits"
 	@echo "make load          one load, reconciled with PostgreSQL (options: make load ARGS='--rate 20000 --seconds 30')"
 	@echo "make compare       pixeld against nginx, several rounds; writes loadtest/RESULTS.md"
+	@echo "make nginx-cost    what nginx before pixeld costs a request, over HTTP/1.1, TLS and HTTP/2"
 	@echo "make instructions  count a request's instructions, and fail beyond the limit"
 
 build:
@@ -46,6 +47,13 @@ compare:
 	@scripts/install-load-tools.sh
 	cargo build --release --locked --workspace
 	cargo run --release --locked --package loadtest -- compare $(ARGS)
+
+nginx-cost:
+	@scripts/check-rust.sh
+	@scripts/install-load-tools.sh
+	@scripts/install-load-tools.sh h2load
+	cargo build --release --locked
+	@scripts/nginx-cost.sh $(ARGS)
 
 instructions:
 	@scripts/check-rust.sh

@@ -1,13 +1,16 @@
 #!/bin/sh
 # Installs what the comparison with nginx needs and this machine lacks: nginx, psql, taskset, PostgreSQL. With a program's
-# name: only that one, whose package has the same name.
+# name: only that one.
 set -eu
 here=$(dirname "$0")
 
 missing=
 wants() { command -v "$1" >/dev/null || missing="$missing $2"; }
 if [ $# -gt 0 ]; then
-    wants "$1" "$1"
+    case $1 in
+        h2load) wants h2load nghttp2-client ;;
+        *) wants "$1" "$1" ;;
+    esac
 else
     "$here/install-postgresql.sh"
     "$here/install-nginx.sh"

@@ -175,7 +175,7 @@ impl Nginx {
     pub fn forbid_files(&self) {
         for name in ["client_body", "proxy"] {
             let folder = self.dir.join("state").join(name);
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o555)).unwrap();
         }
     }
 
