@@ -63,3 +63,6 @@ ALTER TABLE user_agents ADD COLUMN doubted_at timestamptz;
 CREATE INDEX user_agents_used_at ON user_agents (used_at);
 -- Few, and asked for every few seconds.
 CREATE INDEX user_agents_doubted ON user_agents (id) WHERE doubted_at IS NOT NULL;
+
+-- Who asked for an erasure, among all the opt-outs and edits that the audit fills with.
+CREATE INDEX audit_erasures ON audit ((detail->>'erasure')) WHERE action = 'recipient erased';
