@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
+use loadtest::redis::Redis;
 use loadtest::server::{Server, Settings, get};
 use pixeld::hit::{Hit, Keys};
 use pixeld::link::key::{Key, Namespace};
@@ -24,6 +25,8 @@ const JANE: &str = "jane.roe+a7f3@example.com";
 /// A person that must be forgotten: what must be found nowhere.
 struct Person {
     name: &'static str,
+    /// As it is given to a command.
+    typed: String,
     traces: Vec<Vec<u8>>,
 }
 
@@ -37,7 +40,7 @@ impl Person {
             id.hyphenated().to_string().into_bytes(),
         ]);
         traces.extend(key.map(|key| key.as_bytes().to_vec()));
-        Person { name, traces }
+        Person { name, typed: key.map_or_else(|| id.to_string(), str::to_owned), traces }
     }
 
     fn is_in(&self, bytes: &[u8]) -> bool {
@@ -227,6 +230,42 @@ fn an_erased_recipient_is_nowhere_once_the_node_that_was_down_has_started() {
     );
     assert_eq!(audit, ["command line recipient erased 32", "command line recipient erased 32"]);
     drop(far_server);
+}
+
+#[test]
+fn redis_never_held_a_trace_of_an_erased_recipient() {
+    let _machine = beside();
+    let redis = Redis::start().unwrap();
+    let with_redis = |settings: Settings| settings.with("PIXELD_THROTTLE", "1h").with("REDIS_URL", redis.url());
+    let app = App::start_with(with_redis);
+    let far = with_redis(node(&app, "far")).start().unwrap();
+    let jane = Namespace(app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap())
+        .id_of(&Key::typed(JANE).unwrap());
+    let people = [Person::of("of a UUID", id(1), None), Person::of("of a key", jane, Some(JANE))];
+    let plain = app.pixel(message(0), id(1));
+    let keyed = format!("/t/{}/may/{}.png", app.image, JANE.replace('@', "%40"));
+    for server in [&app.server, &far] {
+        wait_until("Redis", REST, || server.metrics().unwrap().get("pixeld_redis_up") == 1.0).unwrap();
+        fetch(server, &plain);
+        fetch(server, &keyed);
+        server.at_rest(REST).unwrap();
+    }
+    assert_eq!(app.number("SELECT count(*) FROM hits"), 2, "the second node's were held back through Redis");
+    // Keys and values, as one text of bytes.
+    let held = || {
+        let all = "local all={} for _,k in ipairs(redis.call('KEYS','*')) do all[#all+1]=k all[#all+1]=redis.call('GET',k) end return all";
+        let words = all.replace(' ', "\n");
+        redis.ask::<Vec<Vec<u8>>>(&format!("EVAL {words} 0")).unwrap()
+    };
+    let before = held();
+    assert_eq!(before.len(), 4, "two keys with their values");
+    for person in &people {
+        erase_quietly(app.server.settings(), &person.typed, &["--wait"]);
+    }
+    for bytes in before.iter().chain(&held()) {
+        let person = people.iter().find(|person| person.is_in(bytes));
+        assert!(person.is_none(), "{} in {bytes:?}", person.map_or("", |person| person.name));
+    }
 }
 
 #[test]
