@@ -11,6 +11,7 @@
 //! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
 //! - [`privacy`]: people who asked not to be recorded or to be forgotten, as keyed hashes.
 //! - [`unrecorded`]: the last requests that made no hit, in memory, with why.
+//! - [`whole_file`]: small files that are replaced whole.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
 //! - [`admin`]: the private listener: pages, metrics, health. Sees `db`, `metrics` and `opens`; never `edge` or `ingest`.
 //! - [`app`]: the only place where these are wired together; start order and drain order.
@@ -32,6 +33,7 @@ pub mod privacy;
 pub mod shutdown;
 pub mod telemetry;
 pub mod unrecorded;
+pub mod whole_file;
 
 /// When this program was built, in µs since 1970: no hit of its own can be older.
 pub const BUILT_US: i64 = built_us(env!("PIXELD_BUILT"));

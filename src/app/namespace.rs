@@ -3,8 +3,8 @@
 //! Beside it stands a digest of where the database lies (hosts, ports, its name; a new password changes nothing): a data directory
 //! that is used with another database later must not make ids of the first one's.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::db::{Database, DbError, installation};
 use crate::edge::Edge;
-use crate::ingest::spool::disk::sync_parent;
 use crate::link::key::Namespace;
+use crate::whole_file;
 
 /// Wait before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -67,10 +67,5 @@ async fn ask(db: &Database) -> Result<Namespace, DbError> {
 }
 
 fn write(path: &Path, namespace: Namespace, target: &[u8; 16]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    writeln!(file, "{} {}", namespace.0, target.escape_ascii())?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    sync_parent(path)
+    whole_file::replace(path, format!("{} {}\n", namespace.0, target.escape_ascii()).as_bytes())
 }

@@ -6,11 +6,13 @@
 //!
 //! Written to a file beside it and renamed, so that it is whole or not there. Damaged bytes count as no list at all.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
+
+use crate::whole_file;
 
 const MAGIC: &[u8; 8] = b"PXKNOWN\x01";
 const ENTRY_BYTES: usize = 17;
@@ -21,14 +23,8 @@ const FRAME_BYTES: usize = 8 + 4 + 4;
 /// # Errors
 /// As the disk says; the old list stays then.
 pub fn write(path: &Path, ids: &[(Uuid, bool)]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let fresh = path.with_extension("new");
-    let mut file = File::create(&fresh)?;
-    file.write_all(&encode(ids))?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    File::open(folder)?.sync_all()
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    whole_file::replace(path, &encode(ids))
 }
 
 /// Reads the list; nothing where there is none, or it is damaged.

@@ -14,13 +14,12 @@
 //! also tells installations apart: once the database's is known, what was kept under another one goes. Until then the
 //! list holds, wherever the database lies by now: a new password or a move must not make anybody forget an opt-out.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use super::{PrivacyKey, RecipientHash, Suppression};
-use crate::ingest::spool::disk::sync_parent;
+use crate::whole_file;
 
 const MAGIC: &[u8; 8] = b"PXOPTED\x02";
 const MAGIC_V1: &[u8; 8] = b"PXOPTED\x01";
@@ -31,17 +30,7 @@ const ROW_BYTES: usize = 16 + 3 * 8;
 /// # Errors
 /// As the disk says; the old list stays then.
 pub fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    // A file that another start left half written may have other rights.
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(&encode(key, rows))?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    sync_parent(path)
+    whole_file::replace(path, &encode(key, rows))
 }
 
 /// Reads the list; nothing where there is none, or it is damaged.

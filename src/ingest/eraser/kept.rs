@@ -10,15 +10,14 @@
 //! is kept beside the new one under another name.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::ingest::spool::disk::sync_parent;
 use crate::privacy::{PrivacyKey, RecipientHash};
+use crate::whole_file;
 
 /// Erasures that are remembered at most (12 MB).
 pub const ERASURES_MAX: usize = 500_000;
@@ -74,13 +73,7 @@ pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()>
     if entries == before {
         return Ok(());
     }
-    let fresh = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file: File = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(&encode(key, &entries))?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    sync_parent(path)
+    whole_file::replace(path, &encode(key, &entries))
 }
 
 fn digest(key: &PrivacyKey) -> [u8; 8] {
