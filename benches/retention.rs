@@ -119,14 +119,14 @@ async fn drop_month(database: &Database) {
     let days = overdue(&session.client, KEPT).await.expect("days");
     let last = days.last().expect("a month");
     Changes::open(database).await.expect("a connection").retain_from(last.to).await.expect("the lock");
-    let (mut busy, mut longest, mut total) = (0, (Duration::ZERO, Duration::ZERO), Duration::ZERO);
+    let (mut busy, mut longest, mut total) = (0, (Duration::ZERO, Duration::ZERO), (Duration::ZERO, Duration::ZERO));
     for day in &days {
         let mut waits = LOCK_WAITS.iter().cycle();
         loop {
             match drop_day(&session.client, day, *waits.next().expect("a wait")).await.expect("a day") {
                 Dropped::Gone { waited, held } => {
                     longest = (longest.0.max(waited), longest.1.max(held));
-                    total += waited + held;
+                    total = (total.0 + waited, total.1 + held);
                     break;
                 }
                 Dropped::Busy => busy += 1,
@@ -136,9 +136,11 @@ async fn drop_month(database: &Database) {
         }
     }
     println!(
-        "{} days gone: waited for hits at most {:.1?} and held it at most {:.1?}, {total:.1?} altogether; {busy} tries found it busy",
+        "{} days gone: waited for hits at most {:.1?}, {:.1?} in all, and held it at most {:.1?}, {:.1?} in all; {busy} tries found it busy",
         days.len(),
         longest.0,
-        longest.1
+        total.0,
+        longest.1,
+        total.1
     );
 }

@@ -1,8 +1,8 @@
 //! Days of hits that are beyond the retention, dropped whole.
 //!
 //! Guarantees: a day goes in one short transaction that has `hits` to itself, or not at all: it waits no longer for that than it is
-//! told to, and whoever loads waits behind it no longer than that and the drop itself. No hit goes that is not in the counts
-//! yet. Gives up: while a query reads `hits` for hours, no day goes; it is tried again.
+//! told to, and whoever loads waits behind it no longer than that and the drop itself; whoever is at the day's own rows, a vacuum
+//! above all, is waited for before that, so that loads run on. No hit goes that is not in the counts yet. Gives up: while a query reads `hits` for hours, no day goes; it is tried again.
 //!
 //! `DETACH … CONCURRENTLY` holds nobody up, not even behind a query of hours (tried: beside one that waited, a row and a new day's
 //! partition took 50 ms). But it cannot be in a transaction with the look for hits that are not counted, and one that is interrupted leaves
@@ -18,6 +18,10 @@ use super::{DbError, QUERY_TIMEOUT, within};
 
 /// How long after the end of the retention a day goes: a batch that was judged before that is surely in, and counted.
 pub const MARGIN: Duration = Duration::from_secs(3600);
+
+/// How long whoever is at the day itself is waited for; longer than it takes until a vacuum gives way (`deadlock_timeout`, a second).
+/// Meanwhile a query that reads the day waits, too.
+const DAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Held by the node that deletes.
 const RETENTION_LOCK: i64 = 0x7069_7865_6c64_0074;
@@ -62,12 +66,17 @@ pub async fn overdue(client: &Client, days: u32) -> Result<Vec<Partition>, DbErr
 /// # Errors
 /// As PostgreSQL says; the day is still there then, or gone, and who looks again sees.
 pub async fn drop_day(client: &Client, day: &Partition, wait: Duration) -> Result<Dropped, DbError> {
-    let started = Instant::now();
-    let alone = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE",
-        wait.as_millis().max(1)
+    let own = format!(
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        DAY_WAIT.as_millis(),
+        day.name
     );
+    // A query that has the one and wants the other is no deadlock: this gives up first.
+    let alone =
+        format!("SET LOCAL lock_timeout = '{}ms'; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE", wait.as_millis().max(1));
     let outcome = async {
+        within(QUERY_TIMEOUT, "locking a day", client.batch_execute(&own)).await?;
+        let started = Instant::now();
         within(QUERY_TIMEOUT, "locking hits", client.batch_execute(&alone)).await?;
         let waited = started.elapsed();
         let pending = "SELECT EXISTS (SELECT 1 FROM batches WHERE published IS NULL AND min_at < $1)";
