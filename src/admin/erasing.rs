@@ -4,44 +4,51 @@
 //! [`ERASURES_MAX`] are deleted from the database here at a time. Those beyond that, those that fail and those that the drain
 //! interrupts are taken up by a node within a minute (the eraser), so nobody has to begin one again. No log line names whom one is of.
 
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::jobs::Jobs;
-use crate::db::{Database, DbError, erasures};
+use super::refusal::Refusal;
+use crate::db::{Database, erasures};
 use crate::privacy::RecipientHash;
 
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
 pub const ERASURES_MAX: usize = 2;
 
+/// Erasures that are noted at a time: each has a connection meanwhile.
+pub const NOTED_MAX: usize = 2;
+
 /// Those of this process.
 pub struct Erasing {
     db: Database,
     jobs: Jobs,
+    noting: Semaphore,
 }
 
 impl Erasing {
     /// None runs yet.
     #[must_use]
     pub fn new(db: Database) -> Erasing {
-        Erasing { db, jobs: Jobs::new(ERASURES_MAX) }
+        Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Semaphore::new(NOTED_MAX) }
     }
 
     /// Notes that a recipient is to be forgotten, and, `with_opt_out`, not to be recorded from now on; then begins to delete. Returns the
     /// erasure's number.
     ///
     /// # Errors
-    /// As the database says; then nothing was noted, unless it was lost in the moment of its COMMIT.
+    /// Where others are noted now; or as the database says. Then nothing was noted, unless it was lost in the moment of its COMMIT.
     pub async fn begin(
         &self,
         actor: &str,
         recipient: Uuid,
         hash: RecipientHash,
         with_opt_out: bool,
-    ) -> Result<i64, DbError> {
+    ) -> Result<i64, Refusal> {
+        let noting = self.noting.try_acquire().map_err(|_| Refusal::Busy)?;
         // Of its own, so that it ends with all that it holds if nobody waits any more.
         let session = self.db.connect("pixeld erasure").await?;
         let erasure = erasures::request(&session.client, actor, hash, with_opt_out).await?;
-        drop(session);
+        drop((session, noting));
         let Some(place) = self.jobs.place() else {
             tracing::info!(
                 erasure,

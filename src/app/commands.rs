@@ -199,7 +199,13 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
             signal = shutdown::signal() => Err(signal),
         };
         let ended = match left {
-            Ok(0) => end_node(&data, &db, erasing, retire).await.map(|()| 0),
+            Ok(0) => tokio::select! {
+                ended = end_node(&data, &db, erasing, retire) => ended.map(|()| 0),
+                signal = shutdown::signal() => match signal {
+                    Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; all is loaded, erasures are not all carried out")),
+                    Err(error) => Err(error.into()),
+                },
+            },
             Ok(left) => Ok(left),
             Err(signal) => match signal {
                 Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what is left waits in the spool")),

@@ -3,11 +3,12 @@
 //! Guarantees: an erasure is acknowledged only when no file of the spools and the quarantine holds the recipient's id or key in a
 //! hit that was recorded before it was asked for: what was in memory at that moment is written, the open segment is ended and
 //! synced (so that no failed sync writes its hits again), and then every segment is looked through. It remembers erasures on
-//! disk first, and puts them back where a restored database lacks them. It also finishes what others left in the database.
+//! disk first, and puts them back where a restored database lacks them. Beside that it finishes what others left in the database.
 //! It is a thread of its own at the loader's priority: to read 8 GiB of spool takes most of a minute.
 //! Gives up: hits that are recorded after it was asked are new facts, and stay.
 
 mod kept;
+mod leftovers;
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::erased::CLOCK_MARGIN_US;
@@ -26,7 +28,7 @@ use super::spool::tombstone::Erasing;
 use super::spool::{Segment, Spool};
 use crate::db::erasures;
 use crate::db::erasures::nodes::{self, Erasure, OnDisk};
-use crate::db::{Database, QUERY_TIMEOUT, Session, installation, user_agents, within};
+use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
 use crate::hit::Hit;
 use crate::link::key::Namespace;
 use crate::metrics::Metrics;
@@ -38,9 +40,6 @@ pub const POLL: Duration = Duration::from_secs(2);
 
 /// How often it tells that it is there, and compares what it remembers with what the database knows.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// How often it looks for interrupted erasures and for user agents that nobody has any more.
-const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// The longest wait between two attempts after a failure.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -82,7 +81,6 @@ struct Connected {
     namespace: Namespace,
     /// When it told last that it is there.
     told: Option<Instant>,
-    looked_for_leftovers: Option<Instant>,
 }
 
 impl Eraser {
@@ -104,6 +102,11 @@ impl Eraser {
             () = ready => {}
             () = drain.asked() => return,
         }
+        let db = self.db.clone();
+        tokio::join!(self.run_turns(drain.clone()), leftovers::run(&db, drain));
+    }
+
+    async fn run_turns(&mut self, mut drain: Drain) {
         let mut pause = Duration::ZERO;
         while !drain.is_asked() {
             let wait = match self.turn(&drain).await {
@@ -138,7 +141,7 @@ impl Eraser {
     /// As PostgreSQL or the disk says.
     pub async fn carry_out_all(mut self, drain: &Drain) -> anyhow::Result<()> {
         while self.turn(drain).await? > 0 {}
-        Ok(())
+        leftovers::finish(&self.db).await
     }
 
     /// Carries out what is pending, up to a bound. Returns how many erasures.
@@ -151,12 +154,13 @@ impl Eraser {
         if connected.told.is_none_or(|told| told.elapsed() > HEARTBEAT) {
             let registering = nodes::register(client, self.options.node, &self.options.name);
             within(QUERY_TIMEOUT, "registering this node", registering).await?;
-            self.put_back(&connected).await?;
+            // Before the disk is asked, so that one that refuses is seen by what stays pending.
+            self.pending(client).await?;
+            self.compare(&connected).await?;
             connected.told = Some(Instant::now());
         }
         let client = &connected.session.client;
-        let pending = within(QUERY_TIMEOUT, "looking for erasures", nodes::pending(client, self.options.node)).await?;
-        self.metrics.erasures_pending.set(pending.len() as i64);
+        let pending = self.pending(client).await?;
         if !pending.is_empty() {
             let remembered: Vec<_> = pending.iter().map(|erasure| (erasure.recipient, erasure.requested_us)).collect();
             kept::remember(&self.options.kept, &connected.key, &remembered)?;
@@ -167,11 +171,6 @@ impl Eraser {
             let (segments, hits) = done.iter().fold((0, 0), |sum, (_, d)| (sum.0 + d.segments, sum.1 + d.hits));
             tracing::info!(erasures = done.len(), segments, hits, "erasures are carried out on this node's disk");
             self.metrics.erasures_pending.set(0);
-            connected.looked_for_leftovers = None;
-        }
-        if connected.looked_for_leftovers.is_none_or(|looked| looked.elapsed() > LEFTOVERS) {
-            self.finish_leftovers(&connected).await?;
-            connected.looked_for_leftovers = Some(Instant::now());
         }
         self.connected = Some(connected);
         Ok(pending.len())
@@ -182,30 +181,33 @@ impl Eraser {
         let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(&session.client)).await?;
         let namespace =
             within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(&session.client)).await?;
-        Ok(Connected { session, key, namespace, told: None, looked_for_leftovers: None })
+        Ok(Connected { session, key, namespace, told: None })
     }
 
-    /// Puts back what this node remembers and the database does not.
-    async fn put_back(&self, connected: &Connected) -> anyhow::Result<()> {
+    /// The erasures to be carried out, which the metrics then tell.
+    async fn pending(&self, client: &Client) -> anyhow::Result<Vec<Erasure>> {
+        let pending = within(QUERY_TIMEOUT, "looking for erasures", nodes::pending(client, self.options.node)).await?;
+        self.metrics.erasures_pending.set(pending.len() as i64);
+        Ok(pending)
+    }
+
+    /// Puts back what this node remembers and the database does not; and, once a connection, does again what the database knows and
+    /// this node does not remember.
+    async fn compare(&self, connected: &Connected) -> anyhow::Result<()> {
         let remembered = kept::read(&self.options.kept, &connected.key)?;
+        if connected.told.is_none() {
+            let times: HashMap<RecipientHash, i64> = remembered.iter().copied().collect();
+            let remembers = |hash, asked_us| times.get(&hash).is_some_and(|&latest_us| latest_us >= asked_us);
+            let most = kept::ERASURES_MAX as i64;
+            let reopening = nodes::reopen(&connected.session.client, self.options.node, most, remembers);
+            within(QUERY_TIMEOUT, "comparing erasures", reopening).await?;
+        }
         let put_back = erasures::put_back(&connected.session.client, &remembered).await?;
         if put_back > 0 {
             tracing::warn!(
                 erasures = put_back,
                 "the database lacks erasures that this node remembers, as after a restored backup; they are carried out again"
             );
-        }
-        Ok(())
-    }
-
-    async fn finish_leftovers(&self, connected: &Connected) -> anyhow::Result<()> {
-        let finished = erasures::finish_all(&self.db, &connected.key).await?;
-        if finished > 0 {
-            tracing::info!(erasures = finished, "interrupted erasures are finished in the database");
-        }
-        let forgotten = user_agents::forget_doubted(&connected.session.client).await?;
-        if forgotten > 0 {
-            tracing::info!(user_agents = forgotten, "user agents that only erased hits had are forgotten");
         }
         Ok(())
     }
@@ -269,7 +271,9 @@ impl Eraser {
             return Ok(());
         }
         let deadline = Instant::now() + SETTLE_MAX;
-        let written = spool.published().next_seq + self.metrics.queued.get().max(0) as u64;
+        // In this order: what is written between the two is counted twice, and waited for.
+        let queued = self.metrics.queued.get().max(0) as u64;
+        let written = spool.published().next_seq + queued;
         while spool.published().next_seq < written && self.metrics.queued.get() > 0 {
             wait(deadline).await?;
         }

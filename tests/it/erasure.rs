@@ -439,6 +439,38 @@ fn an_erasure_outlives_a_database_that_is_restored_from_an_older_backup() {
 }
 
 #[test]
+fn a_disk_that_went_back_in_time_is_erased_from_again() {
+    let _machine = beside();
+    let mut app = App::start();
+    fetch(&app.server, &app.pixel(message(0), id(1)));
+    app.at_rest();
+    app.server.terminate().unwrap();
+    let data = app.server.data_dir().to_owned();
+    let before: Vec<(PathBuf, Vec<u8>)> =
+        files(&data.join("spool")).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+    let person = Person::of("of a disk that went back", id(1), None);
+    assert!(!person.files_with(&data).is_empty());
+    app.restart();
+    erase_quietly(app.server.settings(), &person.typed, &["--wait"]);
+    assert!(person.files_with(&data).is_empty());
+    app.server.terminate().unwrap();
+    // As the volume's snapshot of before had it.
+    std::fs::remove_file(data.join("erasures")).unwrap();
+    for (path, bytes) in before {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert!(!person.files_with(&data).is_empty());
+    app.restart();
+    wait_until("the disk", DONE, || person.files_with(&data).is_empty()).unwrap_or_else(|error| {
+        panic!("{error:#}: {:?}\n{}", person.files_with(&data), app.server.log());
+    });
+    wait_until_final(app.server.settings(), 1);
+    app.at_rest();
+    assert_eq!(app.number("SELECT count(*) FROM hits"), 0);
+}
+
+#[test]
 fn a_retired_node_holds_nothing_and_is_not_waited_for() {
     let _machine = beside();
     let app = App::start();

@@ -114,7 +114,7 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let with_opt_out = asked.form.get("opt-out") == "yes";
     let begun = async {
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
-        Ok::<_, Refusal>(admin.erasing.begin(asked.actor(), recipient, hash, with_opt_out).await?)
+        admin.erasing.begin(asked.actor(), recipient, hash, with_opt_out).await
     };
     match begun.await {
         Ok(erasure) => Ok(answer::go_to(&format!("/erasures/{erasure}"))),

@@ -71,6 +71,29 @@ pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error>
     Ok(rows.iter().map(erasure).collect())
 }
 
+/// Has erasures carried out once more that the node's disk does not remember, of the latest `most`: it went back in time, with all that
+/// was on it then.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn reopen(
+    client: &Client,
+    node: Uuid,
+    most: i64,
+    remembers: impl Fn(RecipientHash, i64) -> bool,
+) -> Result<(), Error> {
+    let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
+                  WHERE id <= (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id DESC LIMIT $2";
+    let rows = client.query(select, &[&node, &most]).await?;
+    let forgotten = rows.iter().filter(|row| !remembers(hash_in(row.get(1)), row.get(2))).map(|row| row.get(0)).min();
+    let Some::<i64>(first) = forgotten else { return Ok(()) };
+    tracing::warn!(
+        erasure = first,
+        "this node's disk does not remember erasures; all since this one are carried out again"
+    );
+    client.execute("UPDATE nodes SET erased_to = $2::bigint - 1 WHERE node = $1", &[&node, &first]).await.map(|_| ())
+}
+
 /// Notes that a node has carried these out. One that began after an erasure and had nothing of it gives no receipt.
 ///
 /// # Errors

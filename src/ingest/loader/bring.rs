@@ -223,7 +223,6 @@ impl Loader {
         let start = frame::begin(&mut bytes);
         piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));
         frame::finish(&mut bytes, start, source.spool.key, seq, piece.hits.len() as u32);
-        copy_aside(&quarantine(&self.options.spools), &format!("{}-{seq:020}.refused", source.spool.uuid), &bytes);
         let record = BatchRecord {
             spool,
             first_seq: piece.first_seq,
@@ -236,6 +235,8 @@ impl Loader {
         let version = self.erased.version();
         let nothing = queries::copy(&session.client, spool, piece.first_seq, version, async { Ok(()) }, || None);
         let copied = patiently(&mut self.patience, nothing).await??;
+        // Not before: from here on no erasure is noted that its eraser would have looked for in this file.
+        copy_aside(&quarantine(&self.options.spools), &format!("{}-{seq:020}.refused", source.spool.uuid), &bytes);
         self.commit(at, record, Judged::default(), copied).await?;
         // It is no row, so it must not hold back one that will be.
         if let (Some(shared), Some(throttle), Some(hit)) =
