@@ -1,8 +1,9 @@
 //! Days of hits that are beyond the retention, dropped whole.
 //!
 //! Guarantees: a day goes in one short transaction that has `hits` to itself, or not at all: it waits no longer for that than it is
-//! told to, and whoever loads waits behind it no longer than that and the drop itself; whoever is at the day's own rows, a vacuum
-//! above all, is waited for before that, so that loads run on. No hit goes that is not in the counts yet. Gives up: while a query reads `hits` for hours, no day goes; it is tried again.
+//! told to, and whoever loads waits behind it no longer than that and the drop itself; a vacuum of the day is waited for before
+//! that, while loads and queries run on. No hit goes that is not in the counts yet. Gives up: while a query reads `hits` for
+//! hours, no day goes; it is tried again.
 //!
 //! `DETACH … CONCURRENTLY` holds nobody up, not even behind a query of hours (tried: beside one that waited, a row and a new day's
 //! partition took 50 ms). But it cannot be in a transaction with the look for hits that are not counted, and one that is interrupted leaves
@@ -19,8 +20,8 @@ use super::{DbError, QUERY_TIMEOUT, within};
 /// How long after the end of the retention a day goes: a batch that was judged before that is surely in, and counted.
 pub const MARGIN: Duration = Duration::from_secs(3600);
 
-/// How long whoever is at the day itself is waited for; longer than it takes until a vacuum gives way (`deadlock_timeout`, a second).
-/// Meanwhile a query that reads the day waits, too.
+/// How long a vacuum of the day, or an index that is made on it, is waited for; longer than it takes until a vacuum gives way
+/// (`deadlock_timeout`, a second).
 const DAY_WAIT: Duration = Duration::from_secs(2);
 
 /// Held by the node that deletes.
@@ -67,11 +68,11 @@ pub async fn overdue(client: &Client, days: u32) -> Result<Vec<Partition>, DbErr
 /// As PostgreSQL says; the day is still there then, or gone, and who looks again sees.
 pub async fn drop_day(client: &Client, day: &Partition, wait: Duration) -> Result<Dropped, DbError> {
     let own = format!(
-        "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE",
         DAY_WAIT.as_millis(),
         day.name
     );
-    // A query that has the one and wants the other is no deadlock: this gives up first.
+    // Not more of the day before that: a query that reads all days would have hits and wait for the day, and we for it.
     let alone =
         format!("SET LOCAL lock_timeout = '{}ms'; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE", wait.as_millis().max(1));
     let outcome = async {

@@ -202,9 +202,7 @@ fn a_day_with_hits_that_are_not_counted_yet_stays_until_they_are() {
         changes.retain_from(days[0].to).await.unwrap();
 
         let reader = database.connect("reader").await.unwrap();
-        // Of other days only; whoever reads the day itself is waited for longer, since that holds up no load.
-        let later = format!("BEGIN; SELECT count(*) FROM hits WHERE at >= '{}'", days[0].to);
-        reader.client.batch_execute(&later).await.unwrap();
+        reader.client.batch_execute("BEGIN; SELECT count(*) FROM hits").await.unwrap();
         let started = Instant::now();
         assert_eq!(drop_day(&session.client, &days[0], wait).await.unwrap(), Dropped::Busy);
         assert!((wait..wait * 3).contains(&started.elapsed()), "{:?}", started.elapsed());
