@@ -94,6 +94,8 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
     );
     assert!(services["postgres"]["ports"].is_badvalue() && services["redis"]["ports"].is_badvalue());
     assert_eq!(words(&services["pixeld"]["ports"]), ["127.0.0.1:8081:8081"]);
+    // Not the host's [::], whose readers would all have the address of Docker's bridge.
+    assert_eq!(words(&services["nginx"]["ports"]), ["0.0.0.0:80:80", "0.0.0.0:443:443"]);
     // pixeld believes nginx, and nobody else.
     let environment = table(&services["pixeld"]["environment"]);
     let nginx = services["nginx"]["networks"]["edge"]["ipv4_address"].as_str().unwrap();
