@@ -134,4 +134,7 @@ fn the_units_settings_are_settings_and_without_a_database_it_does_not_start_agai
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(64) && said.contains("DATABASE_URL_FILE"), "{said}");
     assert!(text.contains("\nRestartPreventExitStatus=64\n"));
+    // Of anything else, for ever.
+    let (of_unit, _) = text.split_once("\n[Service]\n").unwrap();
+    assert!(of_unit.contains("\nStartLimitIntervalSec=0\n") && text.contains("\nRestart=always\n"));
 }
