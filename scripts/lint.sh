@@ -38,7 +38,7 @@ else
     echo "dclint is not installed: docker-compose.yml was NOT checked (scripts/install-lint-tools.sh says why)."
 fi
 
-# nginx's configuration with each of the two files of addresses, and a certificate that is thrown away.
+# nginx's configuration as it is on a host and in a container, with a certificate that is thrown away.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/nginx"
@@ -46,9 +46,10 @@ cp nginx/*.conf "$work/nginx/"
 nginx/make-certificate.sh "$work/nginx/certificates" pixels.example.com pixel-admin.example.com >/dev/null
 nginx=/usr/sbin/nginx
 [ -x "$nginx" ] || nginx=$(command -v nginx || true)
-for upstreams in upstreams.conf upstreams.compose.conf; do
+for place in '' .compose; do
+    cp "nginx/workers$place.conf" "$work/nginx/workers.conf"
     # Only there has that name an address.
-    sed 's/pixeld:80/127.0.0.1:80/' "nginx/$upstreams" >"$work/nginx/upstreams.conf"
+    sed 's/pixeld:80/127.0.0.1:80/' "nginx/upstreams$place.conf" >"$work/nginx/upstreams.conf"
     if [ -x "$python/gixy" ]; then
         # Not asked, for these reasons. hsts_header: pixels are served over plain HTTP, too, for old emails, and each
         # answer would be larger; the admin page has it, which a test sees. proxy_pass_normalized: that is what

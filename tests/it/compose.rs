@@ -94,6 +94,14 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
     );
     assert!(services["postgres"]["ports"].is_badvalue() && services["redis"]["ports"].is_badvalue());
     assert_eq!(words(&services["pixeld"]["ports"]), ["127.0.0.1:8081:8081"]);
+    // A process of nginx for each core that it has, not for each of the machine.
+    let cores = services["nginx"]["deploy"]["resources"]["limits"]["cpus"].as_str().unwrap();
+    let workers = fs::read_to_string(Path::new(ROOT).join("nginx/workers.compose.conf")).unwrap();
+    assert!(workers.ends_with(&format!("\nworker_processes {cores};\n")), "{workers}");
+    assert!(
+        words(&services["nginx"]["volumes"])
+            .contains(&"./nginx/workers.compose.conf:/etc/nginx/workers.conf:ro".into())
+    );
     // Not the host's [::], whose readers would all have the address of Docker's bridge.
     assert_eq!(words(&services["nginx"]["ports"]), ["0.0.0.0:80:80", "0.0.0.0:443:443"]);
     // pixeld believes nginx, and nobody else.
