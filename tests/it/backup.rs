@@ -197,14 +197,21 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     assert_eq!(app.number("SELECT count(*) FROM hits"), 0);
     assert_eq!(app.number("SELECT count(*) FROM suppressions"), 0);
-    let said = alone.run(&["spool", "drain"]).unwrap();
+    let said = alone.run(&["spool", "drain", "--retire"]).unwrap();
     assert_eq!(app.number("SELECT count(*) FROM suppressions WHERE until IS NULL"), 1, "put back from the copy");
+    let node = std::fs::read_to_string(alone.data_dir.join("node")).unwrap();
+    let waited_for = format!("SELECT count(*) FROM nodes WHERE node = '{}' AND retired_at IS NULL", node.trim());
+    let listed = format!("SELECT count(*) FROM nodes WHERE node = '{}'", node.trim());
+    assert_eq!((app.number(&listed), app.number(&waited_for)), (1, 0), "no later erasure waits for the copy");
     assert_eq!(of_early(&app), vec![1; early.len()], "{said}");
     let comparison = load.reconcile(&app.url());
     assert_eq!((comparison.duplicated, comparison.never_sent), (0, 0), "{comparison}");
     assert!(comparison.rows >= 3000 && said.contains(", left 0"), "{said}{comparison}");
     println!("{said}{comparison}");
-    assert!(alone.run(&["spool", "drain"]).unwrap().starts_with("loaded 0 hits"));
+    assert!(!alone.data_dir.join("spool").exists(), "the copy holds no hit any more");
+    follow(&alone, &backup, &["unpack"]);
+    let again = alone.run(&["spool", "drain", "--retire"]).unwrap();
+    assert!(again.contains("loaded 0 hits") && app.number(&waited_for) == 0, "{again}");
 }
 
 #[test]
