@@ -102,6 +102,10 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
         words(&services["nginx"]["volumes"])
             .contains(&"./nginx/workers.compose.conf:/etc/nginx/workers.conf:ro".into())
     );
+    // The throw-away containers of the docs are of an image that is there.
+    let docs = fs::read_to_string(Path::new(ROOT).join("docs/backup.md")).unwrap();
+    let image = services["postgres"]["image"].as_str().unwrap();
+    assert_eq!(docs.matches(" postgres:").count(), docs.matches(&format!(" {image} ")).count(), "{image}");
     // Not the host's [::], whose readers would all have the address of Docker's bridge.
     assert_eq!(words(&services["nginx"]["ports"]), ["0.0.0.0:80:80", "0.0.0.0:443:443"]);
     // pixeld believes nginx, and nobody else.
