@@ -1,7 +1,7 @@
 //! Receipts of erasures: what was deleted, which nodes have carried them out, and who asked.
 //!
-//! Guarantees: no receipt names whom it is of; so many receipts are read by three queries, however many nodes there are. Gives up: an index
-//! for [`actors`], which reads the audit backwards until it has found them.
+//! Guarantees: no receipt names whom it is of; so many receipts are read by three queries, however many nodes there are; who asked is
+//! found by an index of the audit (`audit_erasures`). Gives up: who asked for one that a node put back.
 
 use std::collections::HashMap;
 
