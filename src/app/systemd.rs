@@ -103,13 +103,18 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::sync::watch;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 
-    /// Answers as it is told to: not at all, or with this status.
-    async fn listener(status: watch::Receiver<Option<u16>>) -> SocketAddr {
+    /// How long something may take on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Answers as it is told to: not at all, or with this status. Tells how it has treated whoever came.
+    async fn listener(status: watch::Receiver<Option<u16>>) -> (SocketAddr, watch::Receiver<Vec<Option<u16>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (told, treated) = watch::channel(Vec::new());
         tokio::spawn(async move {
             let mut held = Vec::new();
             loop {
@@ -122,9 +127,25 @@ mod tests {
                 } else {
                     held.push(stream);
                 }
+                told.send_modify(|all| all.push(status));
             }
         });
-        address
+        (address, treated)
+    }
+
+    /// The next message, when it comes.
+    async fn next(systemd: &UnixDatagram) -> String {
+        let mut buffer = [0; 256];
+        let receiving = async {
+            loop {
+                match systemd.recv(&mut buffer) {
+                    Ok(length) => return String::from_utf8(buffer[..length].to_vec()).unwrap(),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, receiving).await.expect("a message")
     }
 
     fn heard(systemd: &UnixDatagram) -> Vec<String> {
@@ -142,21 +163,24 @@ mod tests {
         let systemd = UnixDatagram::bind(&path).unwrap();
         systemd.set_nonblocking(true).unwrap();
         let (answer, status) = watch::channel(Some(503));
-        let address = listener(status).await;
+        let (address, mut treated) = listener(status).await;
         let notifier = Arc::new(Notifier::new(path.as_os_str(), Some(Duration::from_millis(100))).unwrap());
         let telling = tokio::spawn(Arc::clone(&notifier).tell_of(address));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let mut until = async |done: fn(&Vec<Option<u16>>) -> bool| {
+            timeout(PATIENCE, treated.wait_for(done)).await.expect("a request").unwrap();
+        };
+        until(|all| all.len() > 3).await;
         assert_eq!(heard(&systemd), Vec::<String>::new(), "it answers 503");
         answer.send_replace(Some(200));
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let said = heard(&systemd);
-        assert_eq!(said[0], format!("READY=1\nSTATUS=pixels are served on {address}"));
-        assert!(said.len() > 2 && said[1..].iter().all(|line| line == "WATCHDOG=1"), "{said:?}");
-        // It takes connections, and hangs.
+        assert_eq!(next(&systemd).await, format!("READY=1\nSTATUS=pixels are served on {address}"));
+        for _ in 0..3 {
+            assert_eq!(next(&systemd).await, "WATCHDOG=1");
+        }
+        // It takes connections, and hangs. Whoever asks again has told of the answer before.
         answer.send_replace(None);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        until(|all| all.contains(&None)).await;
         heard(&systemd);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        sleep(Duration::from_millis(300)).await;
         assert_eq!(heard(&systemd), Vec::<String>::new());
         telling.abort();
         notifier.tell_stopping(Duration::from_secs(7));
