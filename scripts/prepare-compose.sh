@@ -19,6 +19,8 @@ readable() {
     mv "$1.new" "$1"
 }
 
+# What was interrupted before cannot be written to.
+rm -f secrets/*.new
 if [ ! -e secrets/postgres_password ]; then
     # Letters and digits only, so that it stands in a URL as it is.
     od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >secrets/postgres_password.new

@@ -32,8 +32,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // Promise 2 rests on these, whatever the cluster's own file says.
     ("fsync", "on"),
     ("full_page_writes", "on"),
-    // The loader, the rollup, a pool of 4 and some commands and psql sessions.
-    ("max_connections", "30"),
+    // pixeld's own, 24 at most, and some commands and psql sessions.
+    ("max_connections", "40"),
     // The open day's pages; more would be taken from the page cache, which also feeds the loader.
     ("shared_buffers", "128MB"),
     // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too.
