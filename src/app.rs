@@ -69,10 +69,15 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     }
     let connections_max = open_files::allow(config.connections_max);
     let data = DataDir::lock(&config.data_dir)?;
-    let public = listener::bind(config.listen, config.threads)
-        .with_context(|| format!("cannot listen on PIXELD_LISTEN={}", config.listen))?;
-    let private = std::net::TcpListener::bind(config.admin_listen)
-        .with_context(|| format!("cannot listen on PIXELD_ADMIN_LISTEN={}", config.admin_listen))?;
+    let public = listener::bind(config.listen, config.threads).with_context(|| {
+        format!("cannot listen on PIXELD_LISTEN={}; set it to another port if that one is taken", config.listen)
+    })?;
+    let private = std::net::TcpListener::bind(config.admin_listen).with_context(|| {
+        format!(
+            "cannot listen on PIXELD_ADMIN_LISTEN={}; set it to another port if that one is taken",
+            config.admin_listen
+        )
+    })?;
     private.set_nonblocking(true)?;
     let db = Database::new(config)?;
 

@@ -37,7 +37,7 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
     lease.release().await?;
     let (id, had_hits) = changed?;
     if !had_hits {
-        eprintln!("this message has no hits yet");
+        eprintln!("this message has no hits yet; they will count under this name");
     }
     println!("{id}");
     Ok(())
