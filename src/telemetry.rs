@@ -39,7 +39,7 @@ pub fn start(config: &Config) -> Telemetry {
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
     // It warns of each connection that ends with its server, as at every clean end of the embedded one; whoever uses the
     // connection says so as well, and what it means.
-    let filter = match "deadpool_postgres=error".parse() {
+    let filter = match "deadpool=error".parse() {
         Ok(quiet) if !config.log.contains("deadpool") => filter.add_directive(quiet),
         _ => filter,
     };
