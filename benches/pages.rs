@@ -1,4 +1,4 @@
-//! How long each page of the admin page takes at the server, with 10 M hits and 1 M opens in a real PostgreSQL of this bench's own.
+//! How long each page of the admin page takes at the server, with 10 M hits, 1 M opens and long lists of all else in a real PostgreSQL of this bench's own.
 //!
 //! `cargo bench --bench pages` prints a table; `UPDATE=1` writes it to docs/page-times.md besides. `HITS` and `OPENS` are other
 //! numbers of them. A page is asked for over HTTP on this machine, signed in, one after the other: what is timed is the
@@ -23,6 +23,12 @@ const PASSWORD: &str = "correct horse battery";
 
 /// Days that hits lie in.
 const DAYS: u32 = 30;
+
+/// Entries of the audit, among them one for each erasure.
+const AUDIT: u64 = 200_000;
+
+/// Erasures, each carried out by three nodes.
+const ERASURES: u64 = 20_000;
 
 /// Requests of a page, after the first.
 const REQUESTS: usize = 20;
@@ -78,6 +84,10 @@ fn main() {
         format!("/hits/delete?from={day}T00:00&to={day}T23:00"),
         "/not-recorded".to_owned(),
         "/settings".to_owned(),
+        "/audit".to_owned(),
+        format!("/audit?before={}", AUDIT / 2),
+        "/erasures".to_owned(),
+        format!("/erasures/{}", ERASURES / 2),
     ];
     let mut table = format!(
         "{} hits, {} opens\n\n| page | median ms | worst of {REQUESTS} ms | first ms | KiB |\n|---|---:|---:|---:|---:|\n",
@@ -107,7 +117,7 @@ fn main() {
 
 const HEAD: &str = "# How long pages take\n\nWritten by `UPDATE=1 cargo bench --bench pages`, which fills a PostgreSQL of its own \
 with its default settings, and asks for each page as a browser does, over HTTP on the same two-core machine. The goal: every page within 100 ms, and \
-none whose time grows with the number of hits. `000…000` is the message with half of all opens.\n\n";
+none whose time grows with the number of hits. `000…000` is the message with half of all opens. The audit has 200,000 entries, 20,000 of them erasures.\n\n";
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
@@ -146,6 +156,14 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
          INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at, published, events_before) \
            SELECT 1, 0, {hits}, {hits}, min(at), max(at), 1, 0 FROM hits; \
          UPDATE rollup_state SET published = 1, events = {hits}; \
+         INSERT INTO nodes (node, name, erased_to) SELECT gen_random_uuid(), 'node ' || n, {ERASURES} FROM generate_series(1, 3) n; \
+         INSERT INTO erasures (recipient_hash, hits, opens, deleted_at) \
+           SELECT substring(sha256(n::text::bytea) FOR 16), 7, 2, now() FROM generate_series(1, {ERASURES}) n; \
+         INSERT INTO erasure_nodes (erasure, node, name, segments, hits, files) SELECT id, node, name, 1, 7, 0 FROM erasures, nodes; \
+         INSERT INTO audit (actor, action, subject, detail) \
+           SELECT 'ann', CASE WHEN n % ({AUDIT} / {ERASURES}) = 0 THEN 'recipient erased' ELSE 'opted out' END, md5(n::text), \
+             CASE WHEN n % ({AUDIT} / {ERASURES}) = 0 THEN jsonb_build_object('erasure', n / ({AUDIT} / {ERASURES})) ELSE '{{}}' END \
+           FROM generate_series(1, {AUDIT}) n; \
          ANALYZE hits"
     );
     run(postgres, &load);

@@ -28,6 +28,16 @@ impl fmt::Debug for PrivacyKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecipientHash(pub [u8; 16]);
 
+impl RecipientHash {
+    /// The hash that a column holds, whose length the database checks.
+    #[must_use]
+    pub fn of_column(bytes: &[u8]) -> RecipientHash {
+        let mut hash = [0; 16];
+        hash.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        RecipientHash(hash)
+    }
+}
+
 impl fmt::Display for RecipientHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: it is sent as it is read, so that memory does not grow with it; whoever takes nothing of it for [`TAKE_WAIT`] is given up,
 //! and with them the transaction that reads; it has a connection of its own, so that a slow line never keeps a page waiting. Gives up: telling of an
-//! error once the answer has begun. It ends without its last chunk then, which browsers show as a download that failed.
+//! error once the answer has begun. It ends without its last chunk then: no whole answer.
 
 use std::io;
 use std::sync::Arc;

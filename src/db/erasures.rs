@@ -75,7 +75,12 @@ pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<V
     let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
     let select = "SELECT recipient_hash, (extract(epoch FROM max(requested_at)) * 1000000)::bigint FROM erasures \
                   WHERE recipient_hash = ANY($1) GROUP BY recipient_hash";
-    Ok(client.query(select, &[&hashes]).await?.iter().map(|row| (hash_in(row.get(0)), row.get(1))).collect())
+    Ok(client
+        .query(select, &[&hashes])
+        .await?
+        .iter()
+        .map(|row| (RecipientHash::of_column(row.get(0)), row.get(1)))
+        .collect())
 }
 
 /// Notes that somebody is to be forgotten, and who asked for it; and, `with_opt_out`, that they are not to be recorded from
@@ -184,7 +189,7 @@ pub async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize
     for row in within(QUERY_TIMEOUT, "listing erasures", listing).await? {
         let (erasure, hash): (i64, &[u8]) = (row.get(0), row.get(1));
         if try_deleting(&session.client, erasure).await? {
-            ours.push((erasure, hash_in(hash)));
+            ours.push((erasure, RecipientHash::of_column(hash)));
         }
     }
     if ours.is_empty() {
@@ -253,10 +258,4 @@ pub async fn put_back(client: &Client, remembered: &[(RecipientHash, i64)]) -> R
         put_back += row.get::<_, i64>(0) as u64;
     }
     Ok(put_back)
-}
-
-fn hash_in(bytes: &[u8]) -> RecipientHash {
-    let mut hash = [0; 16];
-    hash.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    RecipientHash(hash)
 }

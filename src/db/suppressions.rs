@@ -71,9 +71,12 @@ pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppres
 }
 
 fn suppression(row: &tokio_postgres::Row) -> Suppression {
-    let mut hash = [0; 16];
-    hash.iter_mut().zip(row.get::<_, &[u8]>(0)).for_each(|(to, from)| *to = *from);
-    Suppression { hash: RecipientHash(hash), since_us: row.get(1), until_us: row.get(2), change: row.get(3) }
+    Suppression {
+        hash: RecipientHash::of_column(row.get(0)),
+        since_us: row.get(1),
+        until_us: row.get(2),
+        change: row.get(3),
+    }
 }
 
 /// Opts a recipient out, from now on. Who is out already stays so since then.

@@ -6,7 +6,6 @@
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use super::hash_in;
 use crate::privacy::RecipientHash;
 
 /// Erasures that a node carries out at once.
@@ -65,7 +64,7 @@ pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error>
     let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
     let erasure = |row: &tokio_postgres::Row| Erasure {
         id: row.get(0),
-        recipient: hash_in(row.get(1)),
+        recipient: RecipientHash::of_column(row.get(1)),
         requested_us: row.get(2),
     };
     Ok(rows.iter().map(erasure).collect())
@@ -85,7 +84,11 @@ pub async fn reopen(
     let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
                   WHERE id <= (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id DESC LIMIT $2";
     let rows = client.query(select, &[&node, &most]).await?;
-    let forgotten = rows.iter().filter(|row| !remembers(hash_in(row.get(1)), row.get(2))).map(|row| row.get(0)).min();
+    let forgotten = rows
+        .iter()
+        .filter(|row| !remembers(RecipientHash::of_column(row.get(1)), row.get(2)))
+        .map(|row| row.get(0))
+        .min();
     let Some::<i64>(first) = forgotten else { return Ok(()) };
     tracing::warn!(
         erasure = first,
