@@ -72,9 +72,12 @@ pub async fn drop_day(client: &Client, day: &Partition, wait: Duration) -> Resul
         DAY_WAIT.as_millis(),
         day.name
     );
-    // Not more of the day before that: a query that reads all days would have hits and wait for the day, and we for it.
-    let alone =
-        format!("SET LOCAL lock_timeout = '{}ms'; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE", wait.as_millis().max(1));
+    // Not more of the day before that: a query that reads all days would have hits and wait for the day, and we for it. ONLY: else it
+    // would wait for whoever is at any of the days.
+    let alone = format!(
+        "SET LOCAL lock_timeout = '{}ms'; LOCK TABLE ONLY hits IN ACCESS EXCLUSIVE MODE",
+        wait.as_millis().max(1)
+    );
     let outcome = async {
         within(QUERY_TIMEOUT, "locking a day", client.batch_execute(&own)).await?;
         let started = Instant::now();
