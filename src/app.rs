@@ -143,7 +143,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let (closing, close) = shutdown::drain();
-        let mut keeper = tokio::spawn(database::keep(db.clone(), ready, close));
+        let mut keeper = tokio::spawn(database::keep(db.clone(), Arc::clone(&metrics), ready, close));
         let sync = images::sync::run(images, wanted, db.clone(), known, database::until(database_ready.clone()));
         let sync = tokio::spawn(sync);
         let (rollup_trigger, rollup_drain) = shutdown::drain();

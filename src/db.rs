@@ -16,6 +16,7 @@ pub mod embedded;
 pub mod erasures;
 mod error;
 pub mod export;
+pub mod fitness;
 pub mod hits;
 pub mod images;
 pub mod imports;

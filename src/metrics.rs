@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -249,6 +250,8 @@ pub struct Metrics {
     pub retention_days: Count,
     /// Days of hits that are beyond the retention and are still there.
     pub retention_overdue: Level,
+    /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
+    pub database_problem: ArcSwapOption<String>,
 }
 
 impl Metrics {
@@ -296,6 +299,7 @@ impl Metrics {
             segments_rewritten: Count::default(),
             retention_days: Count::default(),
             retention_overdue: Level::default(),
+            database_problem: ArcSwapOption::empty(),
         })
     }
 

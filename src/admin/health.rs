@@ -34,7 +34,11 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     let mut note = |weight, wrong: String, todo| found.push(Finding { weight, wrong, todo });
     let waiting = metrics.waiting().max(0);
     let lag = metrics.load_lag_seconds(now_us);
-    if metrics.database_up.get() == 0 {
+    if let Some(problem) = metrics.database_problem.load_full() {
+        let wrong = format!("PostgreSQL cannot be used: {problem}. Hits wait on disk: {}.", number(waiting));
+        let todo = "Put that right; pixeld tries again each second, and nothing is lost while the disk has room.";
+        note(Weight::Trouble, wrong, todo);
+    } else if metrics.database_up.get() == 0 {
         let wrong = format!("The loader has no connection to PostgreSQL; hits wait on disk: {}.", number(waiting));
         note(
             Weight::Warning,

@@ -1,6 +1,7 @@
 //! What monitoring asks: open to whoever reaches the listener, under any name.
 //!
-//! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database answers, the spool has room, and the
+//! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database
+//! answers and can be used, the spool has room, and the
 //! oldest hit that waits is younger than [`LAG_SECONDS_MAX`].
 
 use std::time::Duration;
@@ -39,8 +40,9 @@ pub fn metrics(admin: &Admin) -> Answer {
 
 /// `/readyz`.
 pub async fn ready(admin: &Admin) -> Answer {
+    let problem = admin.metrics.database_problem.load_full();
     let database = match tokio::time::timeout(DATABASE_WAIT, ping(admin)).await {
-        Ok(Ok(())) => "ok".to_owned(),
+        Ok(Ok(())) => problem.map_or_else(|| "ok".to_owned(), |problem| format!("not ok: {problem}")),
         Ok(Err(error)) => format!("not ok: {error:#}"),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };

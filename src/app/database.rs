@@ -4,12 +4,14 @@
 //! since pixels are served meanwhile and hits wait in the spool. Only what a person must put right before the embedded one
 //! can ever start (no programs, another version, no place) ends the program, with the reason.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use crate::db::embedded::EmbeddedError;
 use crate::db::{Database, DbError, Lease, migrate};
+use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 
 /// How often the embedded PostgreSQL is looked after.
@@ -23,7 +25,12 @@ const RETRY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Where the embedded PostgreSQL cannot be started before somebody has put something right.
-pub async fn keep(db: Database, ready: watch::Sender<bool>, mut close: Drain) -> anyhow::Result<()> {
+pub async fn keep(
+    db: Database,
+    metrics: Arc<Metrics>,
+    ready: watch::Sender<bool>,
+    mut close: Drain,
+) -> anyhow::Result<()> {
     let mut late = close.clone();
     // A start that is under way is waited for: given up half way, it would leave a server running.
     let lease = tokio::select! {
@@ -32,7 +39,7 @@ pub async fn keep(db: Database, ready: watch::Sender<bool>, mut close: Drain) ->
     };
     let Some(lease) = lease else { return Ok(()) };
     tokio::select! {
-        () = watch_over(&db, &ready) => {}
+        () = watch_over(&db, &metrics, &ready) => {}
         () = close.asked() => {}
     }
     tokio::select! {
@@ -69,15 +76,20 @@ async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
     }
 }
 
-async fn watch_over(db: &Database, ready: &watch::Sender<bool>) {
-    let mut told = false;
+async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool>) {
+    let mut told = String::new();
     while let Err(error) = migrate::run(db).await {
-        if !told {
-            tracing::warn!(error = format!("{error:#}"), "the database is not usable yet; hits wait in the spool");
-            told = true;
+        let why = error.for_log();
+        let is_reached = !error.is_of_connection();
+        metrics.database_problem.store(is_reached.then(|| Arc::new(why.clone())));
+        // Once for each reason: a database that came up may then be one that cannot be used.
+        if why != told {
+            tracing::warn!(error = why, "the database is not usable yet; hits wait in the spool");
+            told = why;
         }
         tokio::time::sleep(RETRY).await;
     }
+    metrics.database_problem.store(None);
     ready.send_replace(true);
     loop {
         tokio::time::sleep(CHECK).await;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::{HookError, PoolError};
 use tokio_postgres::error::SqlState;
 
 use super::embedded::EmbeddedError;
+use super::fitness::Unfit;
 
 /// Why PostgreSQL could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,10 @@ pub enum DbError {
     Query(#[from] tokio_postgres::Error),
     /// The pool has no connection to give.
     #[error("PostgreSQL: {0}")]
-    Pool(#[from] deadpool_postgres::PoolError),
+    Pool(#[from] PoolError),
+    /// The database is reached and cannot hold what pixeld keeps.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Another node held the lock of the migrations for the whole wait.
     #[error("another node has been migrating the database for more than {waited:?}; try again when it is done")]
     MigrationLock {
@@ -56,13 +61,42 @@ impl DbError {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
+    /// Whether the connection failed, rather than something that was asked over it: the database is away, or too busy to
+    /// take another connection, and may come back by itself.
+    #[must_use]
+    pub fn is_of_connection(&self) -> bool {
+        match self {
+            DbError::Connect { .. } | DbError::Timeout { .. } | DbError::Embedded(_) => true,
+            DbError::Query(source)
+            | DbError::Pool(PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source))) => {
+                is_lost(source)
+            }
+            DbError::Pool(PoolError::PostCreateHook(_)) => false,
+            DbError::Pool(_) => true,
+            DbError::Url(_) | DbError::Unfit(_) | DbError::MigrationLock { .. } | DbError::Migration(_) => false,
+        }
+    }
+
     /// What the server answered, where it did.
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
             DbError::Connect { source, .. } | DbError::Query(source) => source.code(),
-            DbError::Pool(deadpool_postgres::PoolError::Backend(source)) => source.code(),
+            DbError::Pool(PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source))) => {
+                source.code()
+            }
             _ => None,
+        }
+    }
+}
+
+/// Whether an error means that the connection is gone, or could not be had: no answer at all, or one of the answers by which
+/// a server sends clients away (class 08, shutting down, starting, no connection free).
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => ["08", "57P", "53300"].iter().any(|class| code.code().starts_with(class)),
+        None => {
+            error.is_closed() || std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
         }
     }
 }
@@ -72,5 +106,21 @@ pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_come_back_by_itself_is_of_the_connection() {
+        let limit = Duration::from_secs(1);
+        assert!(DbError::Timeout { what: "a test", limit }.is_of_connection());
+        assert!(DbError::Pool(PoolError::Closed).is_of_connection());
+        let encoding = Unfit::Encoding { database: "d".to_owned(), encoding: "LATIN1".to_owned() };
+        assert!(!DbError::from(encoding).is_of_connection());
+        assert!(!DbError::Migration("x".to_owned()).is_of_connection());
+        assert!(!DbError::Pool(PoolError::PostCreateHook(HookError::message("x"))).is_of_connection());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Database, DbError, QUERY_TIMEOUT, within};
+use super::{Database, DbError, QUERY_TIMEOUT, fitness, within};
 
 /// The advisory lock's key: "pixeld" in ASCII, then 1.
 const LOCK_KEY: i64 = 0x0070_6978_656c_6401;
@@ -27,11 +27,12 @@ mod built_in {
 /// Runs the migrations that the database does not have yet.
 ///
 /// # Errors
-/// [`DbError::MigrationLock`] where another node holds the lock for longer than [`LOCK_WAIT_MAX`];
+/// [`DbError::Unfit`] where the database cannot be used; [`DbError::MigrationLock`] where another node holds the lock for longer than [`LOCK_WAIT_MAX`];
 /// [`DbError::Migration`] where one fails (its transaction is undone) or differs from the one that the database ran;
 /// connection errors.
 pub async fn run(database: &Database) -> Result<(), DbError> {
     let mut session = database.connect("pixeld migrate").await?;
+    fitness::check(&session.client).await?;
     take_lock(&session.client, LOCK_WAIT_MAX).await?;
     // A migration may fill a table; it is bounded as a whole, below. lock_timeout stays: see migrations/README.md.
     let unbounded = session.client.batch_execute("SET statement_timeout = 0");

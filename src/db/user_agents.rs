@@ -20,6 +20,9 @@ pub const TOLD_AFTER: Duration = Duration::from_secs(12 * 3600);
 /// User agents that are forgotten by one statement, or looked for at once.
 const FORGOTTEN_ROWS: i64 = 1000;
 
+/// User agents that are looked for one by one in a batch because PostgreSQL refuses them.
+const REFUSED_MAX: usize = 64;
+
 /// Beyond the oldest hit, so that a loader that tells late, and a hit whose clock was ahead, change nothing.
 const UNUSED_MARGIN: Duration = Duration::from_secs(2 * 86_400);
 
@@ -57,6 +60,42 @@ pub async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64,
                   ORDER BY id ON CONFLICT (id) DO UPDATE SET used_at = clock_timestamp(), doubted_at = NULL \
                   RETURNING (xmax = 0)";
     Ok(client.query(insert, &[&ids, &texts]).await?.iter().filter(|row| row.get(0)).count() as u64)
+}
+
+/// Stores user agents as [`store`] does, and leaves out those that PostgreSQL refuses for their text (an encoding, a rule of
+/// somebody's own): halves are tried until the one is found. Returns how many were new, and which were left out; beyond
+/// [`REFUSED_MAX`] of those, the rest is left out untried.
+///
+/// # Errors
+/// As PostgreSQL says, but for refused texts.
+pub async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u64, BTreeSet<i64>), Error> {
+    let (mut new, mut refused) = (0, BTreeSet::new());
+    let mut parts = vec![agents];
+    while let Some(part) = parts.pop() {
+        if refused.len() >= REFUSED_MAX {
+            refused.extend(part.iter().map(|&(id, _)| id));
+            continue;
+        }
+        match store(client, part.clone()).await {
+            Ok(stored) => new += stored,
+            Err(error) if !is_of_data(&error) => return Err(error),
+            Err(error) if part.len() == 1 => {
+                // Without the text, which the server's message may quote.
+                let (sqlstate, id) =
+                    (error.code().map_or("", |code| code.code()), part.first().map_or(0, |&(id, _)| id));
+                tracing::warn!(sqlstate, id, "PostgreSQL refuses a user agent; its hits are stored without it");
+                refused.insert(id);
+            }
+            Err(_) => parts.extend(part.chunks(part.len().div_ceil(2)).map(<[_]>::to_vec)),
+        }
+    }
+    Ok((new, refused))
+}
+
+/// Whether an error speaks of the values: they are wrong (class 22), break a rule (23, P0 in a trigger) or are too long (54).
+fn is_of_data(error: &Error) -> bool {
+    let code = error.code().map_or("", |code| code.code());
+    ["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
 }
 
 /// Forgets those that nobody has used since before `retained_from`, in bounded statements. Returns how many.

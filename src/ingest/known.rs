@@ -172,7 +172,9 @@ impl Known {
             new.iter().filter(|(_, id)| !stored.contains(id)).map(|(&text, &id)| (id, text)).take(room).collect();
         if !fresh.is_empty() {
             stored.extend(fresh.keys());
-            self.new_this_hour += user_agents::store(client, fresh.into_iter().collect()).await?;
+            let (new, refused) = user_agents::store_each(client, fresh.into_iter().collect()).await?;
+            stored.retain(|id| !refused.contains(id));
+            self.new_this_hour += new + refused.len() as u64;
         }
         for (text, own) in new {
             let stored = if stored.contains(&own) { own } else { 0 };

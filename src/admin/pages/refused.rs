@@ -26,8 +26,11 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::Database(_) => "The database is away",
         Refusal::Broken(_) => "Something went wrong",
     };
+    let problem = admin.metrics.database_problem.load_full().filter(|_| matches!(refusal, Refusal::Database(_)));
+    let title = if problem.is_some() { "The database cannot be used" } else { title };
     let content = html! {
-        @if matches!(refusal, Refusal::NotFound) { p { (refusal) } } @else { (notice(Tone::Bad, html! { p { (refusal) } })) }
+        @if let Some(problem) = problem { (notice(Tone::Bad, html! { p { "Pixels are served, and hits wait on disk: " (problem) "." } })) }
+        @else if matches!(refusal, Refusal::NotFound) { p { (refusal) } } @else { (notice(Tone::Bad, html! { p { (refusal) } })) }
         @match refusal {
             Refusal::WrongHost => { (other_ways(admin)) }
             Refusal::Database(_) => {
