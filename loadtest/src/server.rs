@@ -16,6 +16,9 @@ use crate::process::{self, free_port, signal, wait_until};
 /// How long a start, or an end, may take.
 const START_WAIT: Duration = Duration::from_secs(60);
 
+/// How long an answer may take: this is for a server that hangs, not for one on a busy machine.
+const EXCHANGE_WAIT: Duration = Duration::from_secs(60);
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -342,7 +345,7 @@ impl Answer {
 /// GET, over a connection of its own.
 ///
 /// # Errors
-/// Where no answer comes within ten seconds.
+/// Where no answer comes within a minute.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
@@ -350,11 +353,11 @@ pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
 /// Sends bytes, and reads one answer: to the end of the connection.
 ///
 /// # Errors
-/// Where no answer comes within ten seconds.
+/// Where no answer comes within a minute.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+    let mut stream = TcpStream::connect_timeout(&address, EXCHANGE_WAIT)?;
+    stream.set_read_timeout(Some(EXCHANGE_WAIT))?;
+    stream.set_write_timeout(Some(EXCHANGE_WAIT))?;
     stream.write_all(request)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;

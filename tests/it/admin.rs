@@ -481,5 +481,5 @@ fn without_the_database_the_page_says_so_and_comes_back_with_it() {
         assert!(answer.status == 503 && text(&answer).contains("Pixels are served all the same"), "{path}");
     }
     app.postgres.start_again().unwrap();
-    loadtest::process::wait_until("the page", std::time::Duration::from_secs(20), || ann.is_signed_in()).unwrap();
+    loadtest::process::wait_until("the page", crate::support::PATIENCE, || ann.is_signed_in()).unwrap();
 }

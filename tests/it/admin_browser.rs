@@ -190,7 +190,7 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
         }
     }
     app.at_rest();
-    loadtest::process::wait_until("the rollup", std::time::Duration::from_secs(20), || {
+    loadtest::process::wait_until("the rollup", crate::support::PATIENCE, || {
         app.number("SELECT count(*) FROM opens") == 8
     })
     .unwrap();
@@ -218,7 +218,7 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     assert!(browser.path().starts_with("/erasures/"), "{}", browser.path());
     take(&browser, "person-5-receipt-outstanding");
     app.query("DELETE FROM nodes WHERE name LIKE 'mail-2%'");
-    loadtest::process::wait_until("a final receipt", std::time::Duration::from_secs(30), || {
+    loadtest::process::wait_until("a final receipt", crate::support::PATIENCE, || {
         app.number("SELECT count(*) FROM erasures e WHERE id = 4 AND deleted_at IS NOT NULL AND id <= (SELECT min(erased_to) FROM nodes)") == 1
     })
     .unwrap();

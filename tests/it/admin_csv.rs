@@ -10,7 +10,7 @@ use loadtest::server::{Answer, exchange, parse};
 use uuid::Uuid;
 
 use crate::admin::{Visitor, add_user, text};
-use crate::support::{App, Postgres, alone, beside};
+use crate::support::{App, PATIENCE, Postgres, alone, beside};
 
 const MESSAGE: &str = "11111111-1111-4111-8111-111111111111";
 const KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -106,7 +106,7 @@ fn fetch(app: &App, path: &str, user_agent: &str) {
 fn wait_for_opens(app: &App) {
     app.at_rest();
     let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
-    wait_until("the rollup", Duration::from_secs(30), pending).unwrap();
+    wait_until("the rollup", PATIENCE, pending).unwrap();
 }
 
 /// Files without a name that the server has open in its data directory.
@@ -429,7 +429,7 @@ fn a_long_list_needs_little_memory_and_leaves_nothing() {
         began.elapsed()
     );
     assert!(after < before + (24 << 10), "{before} kB, then {after} kB");
-    wait_until("the file's end", Duration::from_secs(5), || nameless(&app) == 0).unwrap();
+    wait_until("the file's end", PATIENCE, || nameless(&app) == 0).unwrap();
     assert_eq!(names(&app), names_before);
 }
 
@@ -440,7 +440,7 @@ fn two_lists_are_taken_at_once_and_a_third_is_told_to_wait() {
     let (begin, end) = form(&[]);
     let begun = || {
         let mut stream = TcpStream::connect(ben.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let rest = begin.len() + 5 + end.len();
         stream.write_all(&head(&ben, &path("who-opened"), &format!("Content-Length: {rest}"))).unwrap();
         stream.write_all(&begin).unwrap();
@@ -448,7 +448,7 @@ fn two_lists_are_taken_at_once_and_a_third_is_told_to_wait() {
         stream
     };
     let (mut first, second) = (begun(), begun());
-    let files = |count: usize| wait_until("files", Duration::from_secs(10), || nameless(&app) == count).unwrap();
+    let files = |count: usize| wait_until("files", PATIENCE, || nameless(&app) == count).unwrap();
     files(2);
     let names_then = names(&app);
     for page in ["who-opened", "links"] {

@@ -1,13 +1,13 @@
 //! What people do with the admin page from the first picture to the last click, in a real Chromium.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use loadtest::process::wait_until;
 use loadtest::server::get;
 
 use crate::admin::{PASSWORD, add_user};
 use crate::admin_browser::take;
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 use crate::webdriver::Browser;
 
 /// Opens a page again until it says so: what was fetched just now is loaded and counted within seconds.
@@ -18,7 +18,7 @@ fn until(browser: &Browser, url: &str, words: &str) {
         if browser.text().contains(words) {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "{words:?} is not on {url}: {}", browser.text());
+        assert!(began.elapsed() < PATIENCE, "{words:?} is not on {url}: {}", browser.text());
     }
 }
 
@@ -123,7 +123,7 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.wait_for("This image is deleted");
     take(&browser, "flow-11-image-deleted");
     let path = &link[link.find("/t/").unwrap()..];
-    wait_until("the deletion", Duration::from_secs(10), || {
+    wait_until("the deletion", PATIENCE, || {
         get(app.server.public(), path).unwrap().header("content-type") == Some("image/gif")
     })
     .unwrap();
@@ -143,7 +143,7 @@ fn from_a_picture_to_who_opened_and_back() {
 /// The one file that the browser stored, once it is whole.
 fn downloaded(folder: &std::path::Path) -> String {
     let mut found = None;
-    wait_until("the file", Duration::from_secs(20), || {
+    wait_until("the file", PATIENCE, || {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         found = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "csv"));
         found.is_some()

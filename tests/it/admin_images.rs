@@ -9,10 +9,10 @@ use loadtest::server::{Answer, exchange, parse};
 use pixeld::images::TRANSPARENT_GIF;
 
 use crate::admin::{Visitor, add_user, form, text};
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 /// How long a change may take to be served.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = PATIENCE;
 
 const SAMPLE: &[u8] = include_bytes!("../../src/app/sample.png");
 
@@ -156,7 +156,7 @@ fn what_is_no_picture_alone_is_refused_in_words_and_the_title_stays() {
     // The connection breaks off in the middle of the file.
     let body = multipart("T", "logo.png", SAMPLE);
     let mut stream = TcpStream::connect(ann.address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(&upload_head(&ann, "/images", body.len())).unwrap();
     stream.write_all(&body[..body.len() / 2]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -220,7 +220,7 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
     let sent = "SELECT (sent_at AT TIME ZONE 'UTC')::text FROM hits";
     wait_until("the hit", SOON, || app.query(sent) == ["2026-05-04 07:00:00"]).unwrap();
     // Its hit is counted on both pages, whatever fetched it.
-    wait_until("the count", Duration::from_secs(10), || {
+    wait_until("the count", PATIENCE, || {
         text(&ann.get("/images")).contains("1 hit in 30 days")
             && text(&ann.get(&format!("/images/{}", app.image))).contains(": 1 hits</title>")
     })

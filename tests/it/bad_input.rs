@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use uuid::Uuid;
 
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 /// Sends bytes and ends our side; whatever comes back within two seconds.
 fn throw(app: &App, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(app.server.public()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
     // It may hang up on us in the middle.
     let sent = stream.write_all(bytes).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     let mut answer = Vec::new();
@@ -171,10 +171,10 @@ fn a_slow_client_is_cut_and_holds_nobody_up() {
             _ => {}
         }
         let waited = started.elapsed();
-        assert!(waited < Duration::from_secs(20), "a slow head was not cut within {waited:?}");
+        assert!(waited < PATIENCE, "a slow head was not cut within {waited:?}");
         let asked = Instant::now();
         assert_eq!(app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4())).status, 200);
-        assert!(asked.elapsed() < Duration::from_secs(1), "another client waited {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(8), "another client waited {:?}", asked.elapsed());
     }
     assert!(started.elapsed() > Duration::from_secs(8), "cut after {:?}", started.elapsed());
     idle.set_nonblocking(true).unwrap();
@@ -198,7 +198,7 @@ fn a_client_that_takes_no_answers_is_cut() {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => break,
             Err(_) => {}
         }
-        assert!(started.elapsed() < Duration::from_secs(40), "it was not cut");
+        assert!(started.elapsed() < 2 * PATIENCE, "it was not cut");
     }
     still_serves(&app);
     app.at_rest();

@@ -18,10 +18,10 @@ use yaml_rust2::Yaml;
 
 use crate::compose::{compose, image_environment, seconds, start_order, table, words};
 use crate::edge_nginx::{Nginx, PUBLIC, ROOT};
-use crate::support::{PIXELD, beside, open_dir};
+use crate::support::{PATIENCE, PIXELD, beside, open_dir};
 
 /// How long a service may take to be healthy.
-const HEALTHY_WAIT: Duration = Duration::from_secs(30);
+const HEALTHY_WAIT: Duration = PATIENCE;
 
 /// A program of a service; killed when dropped.
 struct Service(Child);
@@ -30,7 +30,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         if is_alive(self.0.id()) {
             signal(self.0.id(), Signal::SIGTERM).unwrap_or_default();
-            drop(wait_until("its end", Duration::from_secs(10), || !is_alive(self.0.id())));
+            drop(wait_until("its end", PATIENCE, || !is_alive(self.0.id())));
             self.0.kill().unwrap_or_default();
         }
         drop(self.0.wait());
@@ -340,7 +340,7 @@ fn what_the_compose_file_describes_starts_in_its_order_records_a_pixel_and_drain
     let image = succeeded(container.command(&["image", "add", "/var/lib/pixeld/sample.png"]).output());
     let (image, recipient) = (image.trim(), uuid::Uuid::new_v4());
     let pixel = format!("https://{PUBLIC}/image/{image}_{}_{recipient}.png", uuid::Uuid::new_v4());
-    wait_until("the image", Duration::from_secs(10), || {
+    wait_until("the image", PATIENCE, || {
         nginx.fetch(&format!("https://{PUBLIC}/image/{image}.png"), &["--head"]).header("content-type")
             == Some("image/png")
     })

@@ -2,17 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use loadtest::server::parse;
 use uuid::Uuid;
 
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 /// Sends all requests over one connection, one after the other answer, and returns the statuses.
 fn over_one_connection(app: &App, requests: impl Iterator<Item = String>, has_body: bool) -> Vec<u16> {
     let mut stream = TcpStream::connect(app.server.public()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut statuses = Vec::new();
     let mut buffer = vec![0; 16 << 10];
     for request in requests {
@@ -53,7 +53,7 @@ fn a_thousand_gets_are_a_thousand_rows_and_a_thousand_heads_none() {
 }
 
 #[test]
-fn a_hit_is_a_row_within_two_seconds_with_all_that_is_known_of_it() {
+fn a_hit_is_a_row_soon_with_all_that_is_known_of_it() {
     let _machine = beside();
     let app = App::start();
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
@@ -69,7 +69,7 @@ fn a_hit_is_a_row_within_two_seconds_with_all_that_is_known_of_it() {
     let expected =
         format!("{}|{message}|{recipient}|prefetch|prefetch_header|t|127.0.0.1|Thunderbird \u{2603}|t|t", app.image);
     while app.query(&row) != [expected.as_str()] {
-        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", app.query(&row));
+        assert!(before.elapsed() < PATIENCE, "{:?}", app.query(&row));
     }
 }
 
@@ -112,10 +112,8 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
     app.query(&format!(
         "UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{deleted}'; SELECT pg_notify('pixeld_images', '{deleted}')"
     ));
-    loadtest::process::wait_until("the deletion", Duration::from_secs(3), || {
-        app.get(&format!("/image/{deleted}.gif")).body == gif
-    })
-    .unwrap();
+    loadtest::process::wait_until("the deletion", PATIENCE, || app.get(&format!("/image/{deleted}.gif")).body == gif)
+        .unwrap();
     let before = app.at_rest();
     let upper = image.to_string().to_uppercase();
     let simple = image.simple();
@@ -203,7 +201,7 @@ fn an_answer_does_not_wait_for_the_one_before_and_comes_in_turn() {
         _ => "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
     };
     let mut stream = TcpStream::connect(app.server.public()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut all: String = (0..300).map(request).collect();
     all.push_str("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(all.as_bytes()).unwrap();

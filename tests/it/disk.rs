@@ -7,7 +7,7 @@ use std::time::Duration;
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
 
-use crate::support::{App, Postgres, alone, beside};
+use crate::support::{App, PATIENCE, Postgres, alone, beside};
 
 /// The small file system that a server sees at its data directory, from outside its mount namespace.
 fn inside(app: &App) -> PathBuf {
@@ -32,19 +32,18 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
     load.wait_for(5000);
     // Somebody else fills the disk up.
     let filler = inside(&app).join("filler");
-    wait_until("a full disk", Duration::from_secs(30), || {
+    wait_until("a full disk", PATIENCE, || {
         let mut bytes = fs::read(&filler).unwrap_or_default();
         bytes.resize(bytes.len() + (1 << 20), 1);
         fs::write(&filler, &bytes).is_err()
     })
     .unwrap();
-    wait_until("drops", Duration::from_secs(30), || app.server.metrics().unwrap().dropped("disk_full") > 10_000.0)
-        .unwrap();
+    wait_until("drops", PATIENCE, || app.server.metrics().unwrap().dropped("disk_full") > 10_000.0).unwrap();
     let answered = load.answered();
     load.wait_for(5000);
     fs::remove_file(&filler).unwrap();
     let mut last = app.server.metrics().unwrap().dropped("disk_full");
-    wait_until("recording", Duration::from_secs(30), || {
+    wait_until("recording", PATIENCE, || {
         std::thread::sleep(Duration::from_millis(500));
         let dropped = app.server.metrics().unwrap().dropped("disk_full");
         std::mem::replace(&mut last, dropped) == dropped
@@ -131,6 +130,6 @@ fn loaded_segments_go_when_they_need_not_be_kept() {
     app.restart();
     let spools = app.server.data_dir().join("spool");
     // The dead node's spool is loaded to its end and retired; the new one holds nothing.
-    wait_until("the old spool's end", Duration::from_secs(15), || fs::read_dir(&spools).unwrap().count() == 1).unwrap();
+    wait_until("the old spool's end", PATIENCE, || fs::read_dir(&spools).unwrap().count() == 1).unwrap();
     load.assert_exact(&app.url());
 }

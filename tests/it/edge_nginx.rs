@@ -1,11 +1,11 @@
 //! The nginx of nginx/, run as it is but for ports and places, and curl before it.
 
+use crate::support::PATIENCE;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
 use loadtest::process::{free_port, signal, wait_until};
 use loadtest::server::get;
@@ -132,7 +132,7 @@ impl Nginx {
             .expect("nginx, which scripts/install-test-tools.sh installs");
         let status = SocketAddr::from((Ipv4Addr::LOCALHOST, status));
         let nginx = Nginx { child, dir: dir.to_owned(), http, https, status };
-        let started = wait_until("nginx", Duration::from_secs(10), || get(status, "/nginx-status").is_ok());
+        let started = wait_until("nginx", PATIENCE, || get(status, "/nginx-status").is_ok());
         assert!(started.is_ok(), "{}", nginx.written());
         nginx
     }
@@ -183,7 +183,7 @@ impl Nginx {
     pub fn quit(mut self) -> bool {
         signal(self.child.id(), Signal::SIGQUIT).unwrap();
         let mut status = None;
-        wait_until("nginx's end", Duration::from_secs(15), || {
+        wait_until("nginx's end", PATIENCE, || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use loadtest::process::{is_alive, wait_until};
 use pixeld::db::{Database, within};
 
-use crate::support::{beside, open_dir};
+use crate::support::{PATIENCE, beside, open_dir};
 
 fn database(data_dir: &Path) -> Database {
     Database::embedded_in(data_dir, None).unwrap()
@@ -24,7 +24,7 @@ fn server_pid(data_dir: &Path) -> u32 {
 
 /// Waits for the end of a server that was stopped: it takes its pid file away a moment before.
 fn has_ended(pid: u32) -> bool {
-    wait_until("the server's end", Duration::from_secs(20), || !is_alive(pid)).is_ok()
+    wait_until("the server's end", PATIENCE, || !is_alive(pid)).is_ok()
 }
 
 fn kill(signal: &str, pid: u32) {
@@ -33,7 +33,7 @@ fn kill(signal: &str, pid: u32) {
 
 async fn answers(database: &Database) -> bool {
     let session = database.connect("test").await.unwrap();
-    within(Duration::from_secs(5), "SELECT", session.client.query_one("SELECT 1", &[])).await.is_ok()
+    within(PATIENCE, "SELECT", session.client.query_one("SELECT 1", &[])).await.is_ok()
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_server_that_died_is_started_again() {
     kill("-9", pid);
     assert!(has_ended(pid));
     // A child that it was just starting may answer for it for a moment; serve looks again and again, too.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while server_pid(dir.path()) == pid && Instant::now() < deadline {
         database.ensure_running().await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -186,11 +186,11 @@ async fn notices_arrive_and_end_with_their_connection() {
     let (session, mut notices) = database.listen("listener", "odd \"name\"").await.unwrap();
     let client = database.pool().get().await.unwrap();
     client.execute("SELECT pg_notify('odd \"name\"', 'hello')", &[]).await.unwrap();
-    let notice = tokio::time::timeout(Duration::from_secs(5), notices.recv()).await.unwrap();
+    let notice = tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap();
     assert_eq!(notice.as_deref(), Some("hello"));
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'listener'";
     client.execute(end, &[]).await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(5), notices.recv()).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap();
     assert_eq!(ended, None);
     drop((session, client));
     lease.release().await.unwrap();

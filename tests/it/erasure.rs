@@ -14,10 +14,10 @@ use pixeld::link::key::{Key, Namespace};
 use uuid::Uuid;
 
 use crate::recount;
-use crate::support::{App, PIXELD, Postgres, REST, alone, beside};
+use crate::support::{App, PATIENCE, PIXELD, Postgres, REST, alone, beside};
 
 /// How long an erasure may take to be carried out by nodes that run.
-const DONE: Duration = Duration::from_secs(30);
+const DONE: Duration = PATIENCE;
 
 /// A key that could be nobody else's.
 const JANE: &str = "jane.roe+a7f3@example.com";

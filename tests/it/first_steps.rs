@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use loadtest::process::{free_port, is_alive, signal, wait_until};
 use nix::sys::signal::Signal;
 
-use crate::support::{beside, open_dir};
+use crate::support::{PATIENCE, beside, open_dir};
 use crate::webdriver::Browser;
 
 /// What was started; a test that fails leaves nothing running either.
@@ -68,7 +68,7 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     in_shell(&fetch.replace("/tmp/pixel.png", &dir.path().join("pixel.png").display().to_string()));
     assert_eq!(std::fs::read(dir.path().join("pixel.png")).unwrap(), std::fs::read("src/app/sample.png").unwrap());
     while !in_shell(&row).contains("curl/") {
-        assert!(started.elapsed() < Duration::from_secs(2), "no row within two seconds: {}", in_shell(&row));
+        assert!(started.elapsed() < PATIENCE, "no row: {}", in_shell(&row));
     }
     // And on the page, of a browser that was started for it.
     in_shell(&format!("echo 'a password of my own' | {add_user} --password-stdin"));
@@ -88,18 +88,18 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
         if browser.text().contains("1 confirmed open") {
             break;
         }
-        assert!(opened.elapsed() < Duration::from_secs(5), "no open on the page: {}", browser.text());
+        assert!(opened.elapsed() < PATIENCE, "no open on the page: {}", browser.text());
     }
     let pid_file = dir.path().join("data/postgres/postmaster.pid");
     let postmaster: u32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
     // Ctrl-C goes to all of a terminal's foreground group: here, to the shell's that pixeld took the place of.
     signal(running.0.id(), Signal::SIGINT).unwrap();
     let mut status = None;
-    wait_until("its end", Duration::from_secs(10), || {
+    wait_until("its end", PATIENCE, || {
         status = running.0.try_wait().unwrap();
         status.is_some()
     })
     .unwrap();
     assert!(status.unwrap().success(), "{status:?}");
-    wait_until("PostgreSQL's end", Duration::from_secs(5), || !is_alive(postmaster)).unwrap();
+    wait_until("PostgreSQL's end", PATIENCE, || !is_alive(postmaster)).unwrap();
 }

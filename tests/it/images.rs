@@ -6,10 +6,11 @@ use loadtest::process::wait_until;
 use uuid::Uuid;
 
 use crate::proxy::Proxy;
-use crate::support::{App, Postgres, add_image, beside};
+use crate::support::{App, PATIENCE, Postgres, add_image, beside};
 
-/// How long a change may take to be seen everywhere.
-const SOON: Duration = Duration::from_millis(1500);
+/// How long a change may take to be seen everywhere: less than the minute after which all images are asked for again, which would
+/// hide that notices and heartbeats do not work.
+const SOON: Duration = Duration::from_secs(30);
 
 fn delete(app: &App, image: Uuid, notify: bool) {
     app.query(&format!("UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{image}'"));
@@ -23,7 +24,7 @@ fn is_deleted(app: &App, image: Uuid) -> bool {
 }
 
 #[test]
-fn an_image_is_served_within_a_second_of_its_adding_and_gone_within_one_of_its_deletion() {
+fn an_image_is_served_soon_after_its_adding_and_gone_soon_after_its_deletion() {
     let _machine = beside();
     let app = App::start();
     let image = add_image(app.server.settings());
@@ -47,13 +48,11 @@ fn changes_are_seen_after_the_listening_connection_was_ended_or_went_silent() {
     app.wait_for_image(second);
     app.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pixeld-images'");
     delete(&app, app.image, true);
-    wait_until("the deletion after the end of a connection", Duration::from_secs(3), || is_deleted(&app, app.image))
-        .unwrap();
+    wait_until("the deletion after the end of a connection", SOON, || is_deleted(&app, app.image)).unwrap();
     // Half open: nobody says that the connection is gone. The heartbeat's own time-out notices.
     proxy.freeze_open_connections();
     delete(&app, second, true);
-    wait_until("the deletion behind a half-open connection", Duration::from_secs(8), || is_deleted(&app, second))
-        .unwrap();
+    wait_until("the deletion behind a half-open connection", SOON, || is_deleted(&app, second)).unwrap();
     app.at_rest();
 }
 
@@ -80,7 +79,7 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_requests_total{outcome=\"fallback\"}"), 2.0);
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 2);
-    wait_until("the image's own bytes", Duration::from_secs(5), || !is_deleted(&app, cached)).unwrap();
+    wait_until("the image's own bytes", PATIENCE, || !is_deleted(&app, cached)).unwrap();
 }
 
 #[test]
@@ -122,7 +121,7 @@ fn a_node_that_never_had_the_list_records_and_the_loader_decides() {
     assert_eq!((metrics.get("pixeld_hits_accepted_total"), metrics.dropped("unknown_image")), (3.0, 2.0));
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 1);
     assert_eq!(app.number("SELECT sum(unknown_image) FROM batches"), 2);
-    wait_until("the list", Duration::from_secs(5), || {
+    wait_until("the list", PATIENCE, || {
         app.get(&format!("/image/{unknown}_{message}_{}.png", Uuid::new_v4())).status == 404
     })
     .unwrap();

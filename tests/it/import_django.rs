@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::opens::assert_judged;
 use crate::recount::{self, assert_same};
-use crate::support::{App, PIXELD, Postgres, alone, beside, open_dir};
+use crate::support::{App, PATIENCE, PIXELD, Postgres, alone, beside, open_dir};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/django-app");
 
@@ -209,8 +209,7 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     let (message, user) = ("2fa91425-cb00-4853-9d2c-67eda13ffe79", "027385c9-421e-4a60-b108-e02236971e1b");
     for (id, file, media_type) in PICTURES {
         let bytes = fs::read(django.media.join("pictures").join(file)).unwrap();
-        wait_until("the picture", Duration::from_secs(5), || app.get(&format!("/image/{id}.png")).status == 200)
-            .unwrap();
+        wait_until("the picture", PATIENCE, || app.get(&format!("/image/{id}.png")).status == 200).unwrap();
         for path in [
             format!("/image/{id}.png"),
             format!("/image/{id}_{message}.jpg"),
@@ -443,7 +442,7 @@ fn a_second_import_waits_and_then_says_why_it_does_not_begin() {
     let mut held = Command::new("psql").args([&url, "-c", holder]).stdout(Stdio::null()).spawn().unwrap();
     let waiting =
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = x'6c640010'::bigint::oid";
-    wait_until("the lock", Duration::from_secs(10), || app.number(waiting) == 1).unwrap();
+    wait_until("the lock", PATIENCE, || app.number(waiting) == 1).unwrap();
     let (code, text) = django.import(app.server.settings(), &[]);
     held.kill().unwrap();
     held.wait().unwrap();
@@ -570,7 +569,7 @@ fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
     // As a retention would, but of a day that still comes.
     postgres.query("ALTER TABLE hits DETACH PARTITION hits_20250301; DROP TABLE hits_20250301").unwrap();
     let day = "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass('hits_20250301')";
-    wait_until("the day", Duration::from_secs(20), || postgres.number(day).unwrap() == 1.0).unwrap();
+    wait_until("the day", PATIENCE, || postgres.number(day).unwrap() == 1.0).unwrap();
     loadtest::process::signal(import.id(), Signal::SIGTERM).unwrap();
     let (code, text) = end(import);
     assert_eq!(code, Some(1), "{text}");

@@ -1,7 +1,6 @@
 //! Keyed and signed links, from `pixeld link` to the row, and what is not recorded.
 
 use std::process::Command;
-use std::time::Duration;
 
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Metrics, Settings, get};
@@ -9,7 +8,7 @@ use pixeld::link::key::{Key, Namespace};
 use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
-use crate::support::{App, PIXELD, Postgres, add_image, beside, open_dir};
+use crate::support::{App, PATIENCE, PIXELD, Postgres, add_image, beside, open_dir};
 
 const DOCS: &str = include_str!("../../docs/links.md");
 const KEYS: &str = "2:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=,1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -302,7 +301,7 @@ fn a_node_that_never_saw_the_database_records_keys_and_the_loader_makes_ids_of_t
     let settings = server.settings().clone();
     postgres.start_again().unwrap();
     let server = settings.start().unwrap();
-    wait_until("the hits", Duration::from_secs(20), || {
+    wait_until("the hits", PATIENCE, || {
         postgres.query("SELECT count(*)::text FROM hits").is_ok_and(|rows| rows == ["2"])
     })
     .unwrap();
@@ -312,6 +311,6 @@ fn a_node_that_never_saw_the_database_records_keys_and_the_loader_makes_ids_of_t
     }
     // And now it keeps the namespace.
     let kept = dir.path().join("second").join("namespace");
-    wait_until("the namespace", Duration::from_secs(10), || kept.exists()).unwrap();
+    wait_until("the namespace", PATIENCE, || kept.exists()).unwrap();
     drop(server);
 }

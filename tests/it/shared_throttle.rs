@@ -20,10 +20,10 @@ use pixeld::metrics::Metrics;
 use uuid::Uuid;
 
 use crate::proxy::Proxy;
-use crate::support::{App, Load, PIXELD, Postgres, REST, alone, beside};
+use crate::support::{App, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside};
 
 /// How long a node may take to find Redis again: the longest pause, and an attempt that hangs.
-const BACK: Duration = Duration::from_secs(10);
+const BACK: Duration = PATIENCE;
 
 /// A second node beside the one of an app.
 struct Nodes {
@@ -95,7 +95,7 @@ impl Nodes {
 }
 
 fn wait_for_image(server: &Server, image: Uuid) {
-    wait_until("the image", Duration::from_secs(20), || {
+    wait_until("the image", PATIENCE, || {
         let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         exchange(server.public(), head.as_bytes()).unwrap().header("content-type") == Some("image/png")
     })
@@ -264,7 +264,7 @@ fn a_frozen_redis_under_load_changes_no_answer_and_costs_at_worst_a_row_a_node()
     let loads = loads.map(Load::end);
     for server in nodes.both() {
         // The loader keeps up: it waits for Redis once, not with each batch.
-        server.at_rest(Duration::from_secs(5)).unwrap();
+        server.at_rest(REST).unwrap();
         assert_eq!(server.metrics().unwrap().get("pixeld_redis_up"), 0.0);
     }
     println!("frozen for {:?}", frozen.elapsed());
@@ -275,7 +275,8 @@ fn a_frozen_redis_under_load_changes_no_answer_and_costs_at_worst_a_row_a_node()
         assert_eq!(load.reconcile(&nodes.app.url()).lost, 0);
         let [calm, frozen] = [calm, load].map(|load| load.outcome.latency.value_at_quantile(0.99) as f64 / 1e6);
         println!("99 % of answers within {calm:.2} ms with Redis, {frozen:.2} ms with a frozen one");
-        assert!(frozen < calm * 3.0 + 20.0, "{frozen:.2} ms, with Redis {calm:.2} ms");
+        // An answer that waited for Redis would wait for as long as it is frozen.
+        assert!(frozen < 1000.0, "{frozen:.2} ms, with Redis {calm:.2} ms");
     }
     let asked_alone = nodes.sum("pixeld_throttle_alone_total") - alone_before;
     let answered: f64 = loads.iter().map(|load| load.outcome.answered as f64).sum();
@@ -301,7 +302,7 @@ fn batches_that_are_brought_again_lose_no_hit() {
     let ended = nodes.app.number(
         "CREATE TEMP TABLE ended (at timestamptz); \
          DO $$ BEGIN \
-           FOR i IN 1..10000 LOOP \
+           WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
              PERFORM pg_stat_clear_snapshot(); \
              INSERT INTO ended SELECT clock_timestamp() FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
                AND state = 'active' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \
@@ -344,17 +345,19 @@ fn a_batch_whose_copy_failed_finds_its_own_name_and_goes_before_a_later_hit_of_a
     assert_eq!(nodes.fetch_on_both(), 1);
     let recipient = Uuid::new_v4();
     let path = nodes.app.pixel(Uuid::new_v4(), recipient);
+    let locked =
+        "SELECT count(*) FROM pg_locks WHERE relation = 'hits'::regclass AND mode = 'AccessExclusiveLock' AND granted";
     let ended = std::thread::scope(|scope| {
-        let (first, path) = (&nodes.app.server, path.as_str());
+        let (nodes, first, path) = (&nodes, &nodes.app.server, path.as_str());
         scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(500));
+            wait_until("the lock", PATIENCE, || nodes.app.number(locked) == 1).unwrap();
             fetch(first, path);
         });
         // COPY waits for the table, and its backend is ended there: after Redis was asked, before anything is a row.
         nodes.app.number(
             "BEGIN; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE; CREATE TEMP TABLE ended (pid int); \
              DO $$ BEGIN \
-               FOR i IN 1..3000 LOOP \
+               WHILE clock_timestamp() < now() + interval '1 minute' LOOP \
                  PERFORM pg_stat_clear_snapshot(); \
                  INSERT INTO ended SELECT pid FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
                    AND wait_event_type = 'Lock' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::support::{App, beside};
+use crate::support::{App, PATIENCE, beside};
 
 /// Takes reports as Sentry does, and hands over their bytes.
 fn sentry() -> (String, mpsc::Receiver<String>) {
@@ -44,7 +44,7 @@ fn an_error_is_reported_to_sentry_without_anything_personal() {
     ));
     assert_eq!(app.at_rest().dropped("quarantined"), 1.0);
     let report = loop {
-        let report = reports.recv_timeout(Duration::from_secs(20)).expect("a report");
+        let report = reports.recv_timeout(PATIENCE).expect("a report");
         if report.contains("PostgreSQL refuses a hit") {
             break report;
         }

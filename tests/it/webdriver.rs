@@ -1,5 +1,6 @@
 //! A Chromium that does what a person does: the few commands of WebDriver that the tests need.
 
+use crate::support::PATIENCE;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -29,7 +30,7 @@ impl Browser {
         let agent = ureq::Agent::config_builder().http_status_as_error(false);
         let agent = agent.timeout_global(Some(Duration::from_secs(60))).build().new_agent();
         let mut browser = Browser { driver, session: format!("http://127.0.0.1:{port}"), agent, _profile: profile };
-        wait_until("chromedriver", Duration::from_secs(30), || {
+        wait_until("chromedriver", PATIENCE, || {
             browser.agent.get(format!("{}/status", browser.session)).call().is_ok()
         })
         .unwrap();
@@ -115,7 +116,7 @@ impl Browser {
     pub fn wait_for(&self, words: &str) {
         // Between two pages there is none to ask.
         let ask = json!({ "script": "return document.body.innerText", "args": [] });
-        let waited = wait_until(words, Duration::from_secs(20), || {
+        let waited = wait_until(words, PATIENCE, || {
             self.try_post("/execute/sync", &ask).as_str().is_some_and(|text| text.contains(words))
         });
         waited.unwrap_or_else(|error| panic!("{error}: {}", self.text()));
