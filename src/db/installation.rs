@@ -1,11 +1,45 @@
 //! What all nodes of this installation share and nobody ever types.
 
+use std::fmt;
+
+use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
 use crate::link::key::{Key, KeyError, Namespace};
 use crate::privacy::PrivacyKey;
+
+/// Which installation a database is: a digest of a secret that every one has from its first migration on, and that nobody
+/// changes. A dump that is restored elsewhere is the same installation. Its short name stands on receipts and in errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InstallationId(pub [u8; 16]);
+
+impl InstallationId {
+    fn of(secret: &[u8]) -> InstallationId {
+        let digest = Sha256::new_with_prefix(b"pixeld installation\0").chain_update(secret).finalize();
+        let mut id = [0; 16];
+        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        InstallationId(id)
+    }
+}
+
+/// The short name, like `7c1f-09ab`.
+impl fmt::Display for InstallationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, ..] = self.0;
+        write!(f, "{a:02x}{b:02x}-{c:02x}{d:02x}")
+    }
+}
+
+/// Which installation this database is.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn id(client: &Client) -> Result<InstallationId, Error> {
+    let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
+    Ok(InstallationId::of(row.get(0)))
+}
 
 /// Why what a person typed is nobody. Never repeats it: it may name somebody.
 #[derive(Debug, thiserror::Error)]
@@ -72,4 +106,16 @@ async fn secret<const N: usize>(client: &Client, name: &str) -> Result<[u8; N], 
     let mut bytes = [0; N];
     bytes.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_keeps_its_name_and_another_has_another() {
+        // Receipts that are out there have it.
+        assert_eq!(InstallationId::of(&[7; 32]).to_string(), "722b-d12d");
+        assert_ne!(InstallationId::of(&[8; 32]), InstallationId::of(&[7; 32]));
+    }
 }
