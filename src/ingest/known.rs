@@ -4,6 +4,8 @@
 //! Bounded: when a memory is full it is emptied, and the next batches ask again; of the times of sending, the
 //! [`SENT_MAX`] told last are remembered at least. A time that is told shows within about a second.
 
+mod agent_budget;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use self::agent_budget::AgentBudget;
 use super::judge::{Facts, UserAgent};
 use crate::db::{hits as queries, messages, user_agents};
 use crate::hit::Hit;
@@ -31,9 +34,6 @@ const SENT_MAX: usize = 100_000;
 /// How often it is asked which times of sending were told.
 const SENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// New user agents stored in an hour at most: a stranger can make one up for every hit, and each is a row for ever.
-pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
-
 /// How long user agents are remembered: then it is told anew that they are in use.
 const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 
@@ -49,8 +49,9 @@ pub struct Known {
     /// Up to when these are known, in µs since 1970 by the database's clock, and when that was asked.
     sent_till: Option<(i64, Instant)>,
     hour: Instant,
-    new_this_hour: u64,
-    new_per_hour_max: u64,
+    budget: AgentBudget,
+    /// User agents that PostgreSQL refuses, of those above.
+    refused: HashSet<i64, RandomState>,
     /// Every image counts as there.
     all_images: bool,
     /// Who opted out, which the loader keeps in step.
@@ -66,8 +67,8 @@ impl Default for Known {
             sent: HashMap::default(),
             sent_till: None,
             hour: Instant::now(),
-            new_this_hour: 0,
-            new_per_hour_max: NEW_USER_AGENTS_PER_HOUR,
+            budget: AgentBudget::new(),
+            refused: HashSet::default(),
             all_images: false,
             suppressed: Arc::default(),
         }
@@ -78,7 +79,7 @@ impl Known {
     /// For hits that no stranger can make up: every user agent is stored, and an image that is not here had them all the same.
     #[must_use]
     pub fn of_import() -> Known {
-        Known { new_per_hour_max: u64::MAX, all_images: true, ..Known::default() }
+        Known { budget: AgentBudget::unbounded(), all_images: true, ..Known::default() }
     }
 
     /// From now on says of a recipient what this knows, which somebody else keeps in step.
@@ -99,6 +100,7 @@ impl Known {
     /// Forgets which user agents are stored: some may be gone.
     pub fn forget_user_agents(&mut self) {
         self.user_agents.clear();
+        self.refused.clear();
         self.user_agents_since = Instant::now();
     }
 
@@ -151,36 +153,56 @@ impl Known {
         if self.user_agents.len() > USER_AGENTS_MAX || self.user_agents_since.elapsed() > USER_AGENTS_AGE_MAX {
             self.forget_user_agents();
         }
+        if self.hour.elapsed() > Duration::from_secs(3600) {
+            self.hour = Instant::now();
+            self.budget.renew();
+        }
         let new: HashMap<&str, i64> = hits
             .iter()
-            .filter(|hit| !hit.is_erased && !self.user_agents.contains_key(hit.user_agent))
+            .filter(|hit| !hit.is_erased && self.is_to_be_learnt(hit))
             .map(|hit| (hit.user_agent, id_of(hit.user_agent)))
             .collect();
         if new.is_empty() {
             return Ok(());
         }
-        if self.hour.elapsed() > Duration::from_secs(3600) {
-            self.hour = Instant::now();
-            self.new_this_hour = 0;
-            // What was refused in the last hour may be stored in this one.
-            self.user_agents.retain(|_, id| id.own == id.stored);
-        }
         let ids: Vec<i64> = new.values().copied().collect();
         let mut stored: HashSet<i64> = user_agents::stored(client, &ids).await?.into_iter().collect();
-        let room = self.new_per_hour_max.saturating_sub(self.new_this_hour) as usize;
-        let fresh: HashMap<i64, &str> =
-            new.iter().filter(|(_, id)| !stored.contains(id)).map(|(&text, &id)| (id, text)).take(room).collect();
+        // In the order of the hits, so that each is taken from the budget of a network that it came from. Counted once it is
+        // stored: what fails is tried again.
+        let mut budget = self.budget.clone();
+        let mut fresh: HashMap<i64, &str> = HashMap::new();
+        for hit in hits.iter().filter(|hit| !hit.is_erased) {
+            if fresh.len() + stored.len() == new.len() {
+                break;
+            }
+            let Some((&text, &id)) = new.get_key_value(hit.user_agent) else { continue };
+            if !stored.contains(&id) && !fresh.contains_key(&id) && budget.take(hit.address) {
+                fresh.insert(id, text);
+            }
+        }
         if !fresh.is_empty() {
             stored.extend(fresh.keys());
-            let (new, refused) = user_agents::store_each(client, fresh.into_iter().collect()).await?;
+            let (_, refused) = user_agents::store_each(client, fresh.into_iter().collect()).await?;
             stored.retain(|id| !refused.contains(id));
-            self.new_this_hour += new + refused.len() as u64;
+            self.refused.extend(refused);
+            self.budget = budget;
         }
         for (text, own) in new {
             let stored = if stored.contains(&own) { own } else { 0 };
             self.user_agents.insert(text.into(), UserAgent { own, stored, agent: Agent::read(text) });
         }
         Ok(())
+    }
+
+    /// Whether a hit's user agent is new here, or was left out for want of room that there is for this hit's network: what one
+    /// network could not store must not be lost to all others.
+    fn is_to_be_learnt(&self, hit: &Hit<'_>) -> bool {
+        match self.user_agents.get(hit.user_agent) {
+            None => true,
+            Some(known) => {
+                known.stored != known.own && !self.refused.contains(&known.own) && self.budget.has_room(hit.address)
+            }
+        }
     }
 }
 

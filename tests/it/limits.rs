@@ -188,3 +188,55 @@ fn a_forwarded_address_is_believed_from_trusted_peers_only() {
     assert_eq!(app.query(&addresses), ["127.0.0.1"]);
     assert_eq!(app.server.log().matches("PIXELD_TRUSTED_PROXIES").count(), 1, "said once");
 }
+
+/// GETs of a pixel over one connection, each with a user agent of its own, from addresses of one network.
+fn flood(app: &App, network: &str, agents: std::ops::Range<usize>) {
+    let mut stream = std::net::TcpStream::connect(app.server.public()).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let numbers: Vec<usize> = agents.collect();
+    for some in numbers.chunks(100) {
+        let requests: String = some
+            .iter()
+            .map(|n| {
+                let (path, address) = (app.pixel(Uuid::from_u128(1), Uuid::new_v4()), n % 250);
+                format!("GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {network}{address}\r\nUser-Agent: Made up {network}{n}\r\nIf-None-Match: *\r\n\r\n")
+            })
+            .collect();
+        std::io::Write::write_all(&mut stream, requests.as_bytes()).unwrap();
+        let (mut answers, mut buffer, mut text) = (0, [0; 65_536], Vec::new());
+        while answers < some.len() {
+            let length = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+            assert!(length > 0, "the connection ended");
+            text.extend_from_slice(&buffer[..length]);
+            answers = text.windows(9).filter(|window| window == b"HTTP/1.1 ").count();
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_made_up_user_agents_from_one_network_leaves_room_for_everybody_elses() {
+    let _machine = beside();
+    let app = App::start_with(|settings| settings.with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8"));
+    // More than all new ones of an hour.
+    flood(&app, "203.0.113.", 0..10_100);
+    flood(&app, "2001:db8:1::", 0..600);
+    app.at_rest();
+    let stored =
+        |like: &str| app.number(&format!("SELECT count(*) FROM user_agents WHERE user_agent LIKE 'Made up {like}%'"));
+    assert_eq!((stored("203"), stored("2001")), (500, 500));
+    assert_eq!(app.server.metrics().unwrap().get("pixeld_user_agents_capped_total"), 9_700.0);
+    let fetch = |address: &str, agent: &str| {
+        let recipient = Uuid::new_v4();
+        let path = app.pixel(Uuid::from_u128(1), recipient);
+        let head = format!("X-Forwarded-For: {address}\r\nUser-Agent: {agent}\r\nConnection: close");
+        assert_eq!(app.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n")).status, 200);
+        app.at_rest();
+        app.query(&format!("SELECT user_agent FROM hits_readable WHERE recipient = '{recipient}'")).remove(0)
+    };
+    assert_eq!(fetch("198.51.100.7", "A reader's own"), "A reader's own");
+    // What the flood could not store is not lost to others, either.
+    let real = "Made up 203.0.113.10099";
+    assert!(fetch("203.0.113.7", real).starts_with("(not recorded"));
+    assert_eq!(fetch("198.51.100.8", real), real);
+    assert_eq!(fetch("203.0.113.7", real), real);
+}
