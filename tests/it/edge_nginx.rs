@@ -81,11 +81,16 @@ impl Nginx {
     /// the addresses in upstreams.conf, and
     /// `words` before it on the command line.
     pub fn start(dir: &Path, upstreams: [(&str, SocketAddr); 2], words: &[&str]) -> Nginx {
+        Nginx::start_at([(); 2].map(|()| free_port().unwrap()), dir, upstreams, words)
+    }
+
+    /// The same, with the ports of HTTP and HTTPS given.
+    pub fn start_at([http, https]: [u16; 2], dir: &Path, upstreams: [(&str, SocketAddr); 2], words: &[&str]) -> Nginx {
         let state = dir.join("state");
         fs::create_dir(&state).unwrap();
         // Whoever it runs as.
         fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
-        let [http, https, status] = [(); 3].map(|()| free_port().unwrap());
+        let status = free_port().unwrap();
         let state_text = state.to_str().unwrap();
         let change = |file: &str, changes: &[(&str, String)]| {
             let path = dir.join("conf").join(file);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use loadtest::process::wait_until;
+use loadtest::process::{free_port, wait_until};
 use nix::sys::signal::Signal;
 use pixeld::admin::upload::UPLOAD_BYTES_MAX;
 use pixeld::images::TRANSPARENT_GIF;
@@ -28,16 +28,23 @@ struct Site {
 
 impl Site {
     fn start() -> Site {
+        let [http, https] = [(); 2].map(|()| free_port().unwrap());
         let app = App::start_with(|settings| {
             settings
                 .with("PIXELD_BASE_URL", format!("https://{PUBLIC}"))
-                .with("PIXELD_ADMIN_BASE_URL", format!("https://{ADMIN}"))
+                // A port that browsers name: they leave out 80 and 443.
+                .with("PIXELD_ADMIN_BASE_URL", format!("https://{ADMIN}:{https}"))
                 // nginx, and no other address of this machine.
                 .with("PIXELD_TRUSTED_PROXIES", "127.0.0.1")
         });
         installed(app.dir.path());
         let (public, admin) = (app.server.settings().public(), app.server.settings().admin());
-        let nginx = Nginx::start(app.dir.path(), [("127.0.0.1:8080", public), ("127.0.0.1:8081", admin)], &[]);
+        let nginx = Nginx::start_at(
+            [http, https],
+            app.dir.path(),
+            [("127.0.0.1:8080", public), ("127.0.0.1:8081", admin)],
+            &[],
+        );
         Site { nginx, app }
     }
 
@@ -120,6 +127,12 @@ fn pixels_come_in_every_version_of_http_as_pixeld_made_them_with_the_readers_own
     }
     let private: Vec<&str> = private.iter().map(String::as_str).collect();
     site.assert_nothing_written(&private);
+    // The oldest clients name no host.
+    let (path, recipient) = site.pixel();
+    let nameless = ["--interface", READER, "--http1.0", "--header", "Host:"];
+    let fetched = site.nginx.fetch(&format!("http://{PUBLIC}{path}"), &nameless);
+    assert_eq!((fetched.status, &fetched.body), (200, &png), "{}", fetched.head);
+    assert_eq!(site.address_of(recipient), [READER]);
 }
 
 /// The number before a word in what h2load says.
@@ -296,7 +309,7 @@ fn under_the_public_name_the_private_listener_has_the_opt_out_page_and_nothing_e
 }
 
 #[test]
-fn the_admin_page_is_for_who_is_allowed_under_its_own_name_and_takes_what_pixeld_takes() {
+fn the_admin_page_is_for_who_is_allowed_under_its_own_name_on_any_port_and_takes_what_pixeld_takes() {
     let _machine = beside();
     let site = Site::start();
     add_user(&site.app, "ann", "admin");
@@ -311,10 +324,15 @@ fn the_admin_page_is_for_who_is_allowed_under_its_own_name_and_takes_what_pixeld
         assert_eq!(site.nginx.fetch(&url(path), &[]).status, 403, "{path}");
     }
     let page = site.nginx.fetch(&url("/sign-in"), &[]);
-    assert!(page.status == 200 && page.text().contains("Sign in"), "{}", page.text());
+    for option in ["--http1.1", "--http2"] {
+        let page = site.nginx.fetch(&url("/sign-in"), &[option]);
+        assert!(page.status == 200 && page.text().contains("Sign in"), "{option}: {}", page.text());
+    }
+    let other = ["--http1.1", "--header", &format!("Host: {ADMIN}")];
+    assert_eq!(site.nginx.fetch(&url("/sign-in"), &other).status, 421, "the port belongs to the name");
     assert!(page.header("strict-transport-security").is_some() && page.header("server") == Some("nginx"));
     let fields = form(&[("name", "ann"), ("password", PASSWORD), ("next", "/")]);
-    let origin = format!("Origin: https://{ADMIN}");
+    let origin = format!("Origin: https://{ADMIN}:{}", site.nginx.https);
     let signed_in = site.nginx.fetch(&url("/sign-in"), &["--data", &fields, "--header", &origin]);
     assert_eq!(signed_in.status, 303, "{}", signed_in.text());
     let cookie = signed_in.header("set-cookie").unwrap();
