@@ -58,12 +58,14 @@ const LOADER_NICE: i32 = 10;
 /// Part of the drain's time that is kept for stopping what comes after the loader.
 const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
 
-/// `pixeld serve`: runs until SIGTERM or SIGINT, then drains. With `sample`, adds a sample image if there is none and
+/// `pixeld serve`: runs until SIGTERM, SIGINT or SIGHUP, then drains. With `sample`, adds a sample image if there is none and
 /// prints what to try.
 ///
 /// # Errors
 /// Why it could not start; nothing is left running then.
 pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+    // First of all: what is started below must be stopped by whoever stops this, however early.
+    let _hold = shutdown::hold().context("signals cannot be taken")?;
     if let Some(note) = &config.former_names {
         tracing::warn!("{note}");
     }
@@ -85,6 +87,10 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let spools = data.spools();
     let erasing = eraser_options(&data)?;
     let recovered = recovery::recover(&spools).context("the spools of earlier starts cannot be read")?;
+    if let Some(signal) = shutdown::came() {
+        tracing::info!(signal, "stopped before anything was started");
+        return Ok(());
+    }
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
     let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
     let (queue, intake) = queue(config.threads, &metrics);
@@ -171,7 +177,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
             tokio::spawn(sample::show(db, config.clone(), database_ready));
         }
         let outcome = tokio::select! {
-            signal = shutdown::signal() => signal.map_err(Into::into),
+            signal = shutdown::signal() => Ok(signal),
             kept = &mut keeper => match kept {
                 Ok(Err(error)) => Err(error.context("PostgreSQL cannot be used")),
                 _ => Err(anyhow::anyhow!("the keeper of the database ended")),
@@ -185,7 +191,6 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         if let Ok(signal) = &outcome {
             tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
         }
-        tokio::spawn(exit_at_signal());
         let deadline = Instant::now() + config.drain;
         // A chunk of a deletion holds the lock that the last rollup needs.
         admin.end_jobs();
@@ -278,13 +283,6 @@ impl Running<'_> {
             Err(_) => tracing::error!("the loader panicked; hits wait in the spool"),
         }
         Ok(())
-    }
-}
-
-async fn exit_at_signal() {
-    if shutdown::signal().await.is_ok() {
-        tracing::warn!("a second signal: what is in the spool is loaded at the next start");
-        std::process::exit(130);
     }
 }
 

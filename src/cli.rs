@@ -115,7 +115,7 @@ impl Cli {
 pub enum Command {
     /// Serve pixels and record their fetches, until SIGTERM or Ctrl-C (the default command).
     ///
-    /// On SIGTERM or Ctrl-C accepted work is finished for up to PIXELD_DRAIN_SECONDS (default 10 s); a second signal
+    /// On SIGTERM, Ctrl-C or SIGHUP (the terminal was closed) accepted work is finished for up to PIXELD_DRAIN_SECONDS (default 10 s); a second signal
     /// ends it at once, and what is spooled is loaded at the next start. Without DATABASE_URL a private PostgreSQL in
     /// PIXELD_DATA_DIR (default ./data) is started, and stopped at the end.
     #[command(after_help = SERVE_AFTER_HELP)]

@@ -1,5 +1,6 @@
 //! The program `pixeld`: settings, then the command.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -29,7 +30,8 @@ fn main() -> ExitCode {
     match run(cli, &config) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("pixeld: {error:#}");
+            // Not eprintln: a terminal that was closed must not make a panic of it.
+            drop(writeln!(std::io::stderr(), "pixeld: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,9 +1,15 @@
 //! From a signal to a clean exit: everybody is asked to drain, and is given a deadline.
+//!
+//! Signals themselves are taken in `shutdown/signals.rs`.
+
+mod signals;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+pub use signals::{Hold, came, hold, signal};
 
 /// What those who drain are told: nothing yet, or the instant by which they must be done.
 #[derive(Debug, Clone)]
@@ -50,19 +56,5 @@ impl Drain {
                 return;
             }
         }
-    }
-}
-
-/// Resolves at the first SIGTERM or SIGINT.
-///
-/// # Errors
-/// As the operating system says when it refuses the handlers.
-pub async fn signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
     }
 }

@@ -51,7 +51,7 @@ const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
 /// As PostgreSQL says.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let db = Database::new(config)?;
-    database::open(&db).await?.release().await?;
+    database::with_database(&db, "what was migrated so far is whole", async { Ok(()) }).await?;
     println!("the database is up to date");
     Ok(())
 }
@@ -88,15 +88,13 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     let bytes = read_bounded(file)?;
     upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let added = async {
+    let adding = async {
         let client = db.pool().get().await.map_err(DbError::from)?;
-        upload::add(&client, COMMAND_LINE, &bytes, id, title.or(name.as_deref())).await
+        let added = upload::add(&client, COMMAND_LINE, &bytes, id, title.or(name.as_deref())).await;
+        added.with_context(|| format!("{} could not be added", file.display()))
     };
-    let added = added.await;
-    lease.release().await?;
-    println!("{}", added.with_context(|| format!("{} could not be added", file.display()))?);
+    println!("{}", database::with_database(&db, database::NOT_KNOWN, adding).await?);
     Ok(())
 }
 
@@ -115,11 +113,10 @@ fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
 /// As PostgreSQL says.
 pub async fn image_list(config: &Config) -> anyhow::Result<()> {
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let images = db::images::list(&db).await;
-    lease.release().await?;
+    let listing = async { Ok(db::images::list(&db).await?) };
+    let images = database::with_database(&db, database::NOTHING_CHANGED, listing).await?;
     let mut out = std::io::stdout().lock();
-    for image in images? {
+    for image in images {
         let deleted = if image.deleted_at.is_some() { "  (deleted)" } else { "" };
         let (id, kind, width, height) = (image.id, &image.media_type, image.width, image.height);
         writeln!(out, "{id}  {kind:<10}  {width:>4} x {height:<4}  {:>8} B  {}{deleted}", image.length, image.title)?;
@@ -160,15 +157,12 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
 
 async fn marks(config: &Config) -> anyhow::Result<Vec<(Uuid, u64)>> {
     let db = Database::new(config)?;
-    let lease = db.start().await?;
-    let marks = async {
-        let session = db.connect("pixeld-status").await?;
+    let reading = async {
+        let session = db.connect("pixeld spool status").await?;
         let rows = session.client.query("SELECT spool_uuid, next_seq FROM spool_marks", &[]).await?;
-        anyhow::Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
-    }
-    .await;
-    lease.release().await?;
-    marks
+        Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
+    };
+    database::with_lease(&db, database::NOTHING_CHANGED, reading).await
 }
 
 /// `pixeld spool drain`: loads what the spools hold, then ends. Where the node is to `retire`, it holds no hits after it.
@@ -185,35 +179,23 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     let options = loader_options(config, &spools);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let left = runtime.block_on(async {
-        let lease = database::open(&db).await?;
         let eraser = eraser_options(&data)?;
         let erasing =
             (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
         // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
         let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, None)
             .heeding(opt_outs::recall(&data.opt_outs()));
-        let (trigger, drain) = shutdown::drain();
-        trigger.ask(SPOOL_DRAIN_WAIT);
-        let left = tokio::select! {
-            left = loader.run(async {}, drain.clone()) => Ok(left),
-            signal = shutdown::signal() => Err(signal),
+        let draining = async {
+            let (trigger, drain) = shutdown::drain();
+            trigger.ask(SPOOL_DRAIN_WAIT);
+            let left = loader.run(async {}, drain.clone()).await;
+            if left == 0 {
+                end_node(&data, &db, erasing, retire).await?;
+            }
+            Ok(left)
         };
-        let ended = match left {
-            Ok(0) => tokio::select! {
-                ended = end_node(&data, &db, erasing, retire) => ended.map(|()| 0),
-                signal = shutdown::signal() => match signal {
-                    Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; all is loaded, erasures are not all carried out")),
-                    Err(error) => Err(error.into()),
-                },
-            },
-            Ok(left) => Ok(left),
-            Err(signal) => match signal {
-                Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what is left waits in the spool")),
-                Err(error) => Err(error.into()),
-            },
-        };
-        lease.release().await?;
-        ended
+        let broken_off = "what is not loaded waits in the spool, and erasures may not all be carried out; run it again";
+        database::with_database(&db, broken_off, draining).await
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
     println!("loaded {} hits, dropped {dropped}, left {left}", metrics.loaded.get());

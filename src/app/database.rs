@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::db::embedded::EmbeddedError;
 use crate::db::{Database, DbError, Lease, migrate};
 use crate::metrics::Metrics;
-use crate::shutdown::Drain;
+use crate::shutdown::{self, Drain};
 
 /// How often the embedded PostgreSQL is looked after.
 const CHECK: Duration = Duration::from_secs(5);
@@ -54,6 +55,9 @@ pub async fn keep(
 async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
     let mut told = false;
     loop {
+        if close.is_asked() {
+            return Ok(None);
+        }
         match db.start().await {
             Ok(lease) => return Ok(Some(lease)),
             Err(
@@ -61,7 +65,6 @@ async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
                     EmbeddedError::Programs(_) | EmbeddedError::Version(_) | EmbeddedError::Place(_),
                 ),
             ) => return Err(error),
-            Err(_) if close.is_asked() => return Ok(None),
             Err(error) => {
                 if !told {
                     tracing::error!(
@@ -106,17 +109,46 @@ pub async fn until(mut ready: watch::Receiver<bool>) {
     }
 }
 
-/// Starts the database if it is ours, and migrates: for commands.
+/// What is broken off when a command that only looks is stopped.
+pub const NOTHING_CHANGED: &str = "nothing was changed";
+
+/// What is broken off when a command is stopped whose one statement may be through.
+pub const NOT_KNOWN: &str = "whether it was done before that is not known; run it again";
+
+/// For commands: as [`with_lease`], with the tables brought to this version first.
 ///
 /// # Errors
-/// As PostgreSQL says.
-pub async fn open(db: &Database) -> anyhow::Result<Lease> {
+/// As [`with_lease`].
+pub async fn with_database<T>(
+    db: &Database,
+    broken_off: &str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let migrated = async {
+        migrate::run(db).await?;
+        work.await
+    };
+    with_lease(db, broken_off, migrated).await
+}
+
+/// Starts the database if it is ours, does the `work`, and gives the lease back, so that no server is left running that nobody
+/// uses. A signal breaks the work off, which the transactions of the work must stand; `broken_off` says what that means.
+///
+/// # Errors
+/// As PostgreSQL says, as the work says, or where a signal came.
+pub async fn with_lease<T>(
+    db: &Database,
+    broken_off: &str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let _hold = shutdown::hold().context("signals cannot be taken")?;
+    // To its end, also after a signal: given up half way, it would leave a server running.
     let lease = db.start().await?;
-    match migrate::run(db).await {
-        Ok(()) => Ok(lease),
-        Err(error) => {
-            lease.release().await?;
-            Err(error.into())
-        }
-    }
+    let outcome = tokio::select! {
+        biased;
+        signal = shutdown::signal() => Err(anyhow::anyhow!("stopped by {signal}; {broken_off}")),
+        outcome = work => outcome,
+    };
+    lease.release().await?;
+    outcome
 }

@@ -65,6 +65,7 @@ mod retention;
 mod rollup;
 mod shared_throttle;
 mod shared_throttle_script;
+mod signals;
 mod support;
 mod systemd;
 mod telemetry;

@@ -15,7 +15,6 @@ use crate::db::audit::COMMAND_LINE;
 use crate::db::erasures::receipts::{self, Receipt};
 use crate::db::erasures::{self, nodes};
 use crate::db::{Database, QUERY_TIMEOUT, installation, within};
-use crate::shutdown;
 
 /// Receipts that `--status` shows at most.
 const SHOWN_MAX: i64 = 50;
@@ -30,16 +29,8 @@ const WAIT_PAUSE: Duration = Duration::from_millis(500);
 pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let outcome = tokio::select! {
-        outcome = run(config, &db, typed.as_deref(), args) => outcome,
-        signal = shutdown::signal() => match signal {
-            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; pixeld serve finishes what was begun, and pixeld erase --status shows how far it is")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    lease.release().await?;
-    outcome
+    let broken_off = "pixeld serve finishes what was begun, and pixeld erase --status shows how far it is";
+    database::with_database(&db, broken_off, run(config, &db, typed.as_deref(), args)).await
 }
 
 async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseArgs) -> anyhow::Result<()> {

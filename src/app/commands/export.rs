@@ -11,7 +11,6 @@ use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::export::{Export, Takes};
 use crate::db::{Database, QUERY_TIMEOUT, installation, within};
-use crate::shutdown;
 
 /// `pixeld export`: one JSON object on standard output, written as it is read.
 ///
@@ -20,16 +19,7 @@ use crate::shutdown;
 pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let outcome = tokio::select! {
-        outcome = write(&db, &typed) => outcome,
-        signal = shutdown::signal() => match signal {
-            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what was written is not whole")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    lease.release().await?;
-    outcome
+    database::with_database(&db, "what was written is not whole", write(&db, &typed)).await
 }
 
 async fn write(db: &Database, typed: &str) -> anyhow::Result<()> {

@@ -25,7 +25,6 @@ use crate::app::database;
 use crate::cli::ImportDjangoArgs;
 use crate::config::{Config, Secret, check_database_url};
 use crate::db::{Database, QUERY_TIMEOUT, imports, within};
-use crate::shutdown;
 
 /// How long another import, or what is left of one that was killed, is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -69,16 +68,8 @@ pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::
     // First of all: most that can be wrong is wrong there.
     let source = Source::open(url.expose()).await?;
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let outcome = tokio::select! {
-        outcome = import(config, args, &db, &source) => outcome,
-        signal = shutdown::signal() => match signal {
-            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what was taken so far is whole, and the same command goes on")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    lease.release().await?;
-    let report = outcome?;
+    let broken_off = "what was taken so far is whole, and the same command goes on";
+    let report = database::with_database(&db, broken_off, import(config, args, &db, &source)).await?;
     print!("{report}");
     Ok(report.completeness())
 }

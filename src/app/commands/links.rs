@@ -37,16 +37,13 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
         "--opt-out needs a recipient who may opt out: give --recipient or --csv"
     );
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let asked = async {
+    let asking = async {
         let session = db.connect("pixeld link").await?;
         let client = &session.client;
         let image = db::images::find(client, args.image).await?;
-        anyhow::Ok((image, installation::namespace(client).await?, installation::opt_out_key(client).await?))
+        Ok((image, installation::namespace(client).await?, installation::opt_out_key(client).await?))
     };
-    let asked = asked.await;
-    lease.release().await?;
-    let (image, namespace, opt_out_key) = asked?;
+    let (image, namespace, opt_out_key) = database::with_database(&db, database::NOTHING_CHANGED, asking).await?;
     let image = image.with_context(|| format!("there is no image {}; `pixeld image list` shows them", args.image))?;
     anyhow::ensure!(image.deleted_at.is_none(), "the image {} is deleted", args.image);
     let opt_out = OptOutKeys::new(config.signing_keys.clone(), opt_out_key);
@@ -131,17 +128,11 @@ pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
 /// The namespace as the database has it; as this node keeps it only where the database cannot be asked, and said so.
 async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
     let db = Database::new(config)?;
-    let asked = async {
-        let lease = database::open(&db).await?;
-        let asked = async {
-            let session = db.connect("pixeld namespace").await?;
-            anyhow::Ok(db::installation::namespace(&session.client).await?)
-        };
-        let asked = asked.await;
-        lease.release().await?;
-        asked
+    let asking = async {
+        let session = db.connect("pixeld namespace").await?;
+        Ok(db::installation::namespace(&session.client).await?)
     };
-    match asked.await {
+    match database::with_database(&db, database::NOTHING_CHANGED, asking).await {
         Ok(namespace) => Ok(namespace),
         Err(error) => match kept::read(&DataDir::look(&config.data_dir).namespace(), &db) {
             Some(namespace) => {

@@ -10,7 +10,7 @@ use crate::cli::MessageSetArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::messages::{self, Change};
-use crate::db::{Database, DbError, installation};
+use crate::db::{Database, installation};
 use crate::link::key::Key;
 
 /// Messages that are listed at most.
@@ -25,17 +25,14 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
     let change = Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let changed = async {
+    let changing = async {
         let session = db.connect("pixeld message").await?;
         // Of this database, whatever this node keeps: a name under another one's id would be nobody's.
         let id = installation::namespace(&session.client).await?.id_of(&key);
         let had_hits = messages::change(&session.client, COMMAND_LINE, id, &change).await?;
-        Ok::<_, DbError>((id, had_hits))
+        Ok((id, had_hits))
     };
-    let changed = changed.await;
-    lease.release().await?;
-    let (id, had_hits) = changed?;
+    let (id, had_hits) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     if !had_hits {
         eprintln!("this message has no hits yet; they will count under this name");
     }
@@ -49,18 +46,16 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
 /// As PostgreSQL says.
 pub async fn message_list(config: &Config) -> anyhow::Result<()> {
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let listed = async {
+    let listing = async {
         let session = db.connect("pixeld message").await?;
-        Ok::<_, DbError>(messages::latest(&session.client, LISTED_MAX).await?)
+        Ok(messages::latest(&session.client, LISTED_MAX).await?)
     };
-    let listed = listed.await;
-    lease.release().await?;
+    let listed = database::with_database(&db, database::NOTHING_CHANGED, listing).await?;
     let mut out = std::io::stdout().lock();
     let (id, confirmed, possible, machine, hits, sent) =
         ("message", "confirmed", "possible", "machine", "hits", "sent to");
     writeln!(out, "{id:<36}  {confirmed:>9}  {possible:>9}  {machine:>9}  {hits:>9}  {sent:>9}  name")?;
-    for message in listed? {
+    for message in listed {
         let sent = message.sent_count.map_or("?".to_owned(), |count| count.to_string());
         let (id, name) = (message.id, message.name.escape_debug());
         let (confirmed, possible, machine, hits) = (message.confirmed, message.possible, message.machine, message.hits);

@@ -7,8 +7,7 @@ use crate::app::database;
 use crate::cli::OptOutArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::installation::{self, RecipientError};
-use crate::db::{Database, QUERY_TIMEOUT, suppressions, within};
+use crate::db::{Database, QUERY_TIMEOUT, installation, suppressions, within};
 
 /// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that the audit has.
 ///
@@ -17,8 +16,7 @@ use crate::db::{Database, QUERY_TIMEOUT, suppressions, within};
 pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let changed = async {
+    let changing = async {
         let session = db.connect("pixeld opt-out").await?;
         let client = &session.client;
         // Of this database, whatever this node keeps: under another one's namespace a key would be somebody else.
@@ -30,11 +28,9 @@ pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
         } else {
             within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, COMMAND_LINE, hash)).await?
         };
-        Ok::<_, RecipientError>((hash, receipt))
+        Ok((hash, receipt))
     };
-    let changed = changed.await;
-    lease.release().await?;
-    let (hash, receipt) = changed?;
+    let (hash, receipt) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     let since = receipt.since.map(|at| at.format(&Rfc3339)).transpose()?;
     let state = match (args.undo, receipt.is_new, since) {
         (false, true, Some(since)) => format!("opted out since {since}; every node knows within about 2 seconds"),

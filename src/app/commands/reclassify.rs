@@ -13,7 +13,6 @@ use crate::db::{self, Database};
 use crate::networks::Network;
 use crate::opens::agent::Agent;
 use crate::opens::classify::{Evidence, classify};
-use crate::shutdown;
 
 /// User agents that are remembered at most.
 const AGENTS_MAX: usize = 100_000;
@@ -32,16 +31,8 @@ const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
 /// As PostgreSQL says, or where it was stopped.
 pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let outcome = tokio::select! {
-        outcome = judge_all(&db, since) => outcome,
-        signal = shutdown::signal() => match signal {
-            Ok(signal) => Err(anyhow::anyhow!("stopped by {signal}; what was done so far is whole, and a second run does all")),
-            Err(error) => Err(error.into()),
-        },
-    };
-    lease.release().await?;
-    let (seen, changed) = outcome?;
+    let broken_off = "what was done so far is whole, and a second run does all";
+    let (seen, changed) = database::with_database(&db, broken_off, judge_all(&db, since)).await?;
     println!("judged {seen} hits again, of which {changed} otherwise than before");
     Ok(())
 }

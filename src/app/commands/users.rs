@@ -77,11 +77,8 @@ pub async fn user_password(config: &Config, args: &UserPasswordArgs) -> anyhow::
 
 async fn with_session<T>(config: &Config, work: impl AsyncFnOnce(&Session) -> Result<T, DbError>) -> anyhow::Result<T> {
     let db = Database::new(config)?;
-    let lease = database::open(&db).await?;
-    let done = async { work(&db.connect("pixeld user").await?).await };
-    let done = done.await;
-    lease.release().await?;
-    Ok(done?)
+    let working = async { Ok(work(&db.connect("pixeld user").await?).await?) };
+    database::with_database(&db, database::NOT_KNOWN, working).await
 }
 
 /// Asks for a new password twice, or reads it from standard input, and hashes it. Before the database is opened: people
