@@ -9,6 +9,7 @@ mod shown;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -106,6 +107,15 @@ labelled! {
     }
 }
 
+impl DropReason {
+    /// Whether it means that this node does not record now: hits find no way from memory to the disk.
+    #[must_use]
+    pub fn stops_recording(self) -> bool {
+        use DropReason::{DiskError, DiskFull, QueueFull, SpoolFull};
+        matches!(self, QueueFull | SpoolFull | DiskFull | DiskError)
+    }
+}
+
 labelled! {
     /// How a request on the public listener ended.
     Outcome {
@@ -182,6 +192,9 @@ pub struct Metrics {
     pub loaded: Count,
     /// Hits dropped, in the order of [`DropReason::ALL`].
     pub dropped: [Count; DropReason::ALL.len()],
+    /// When hits were last dropped for a reason that stops recording, in ms since `started` plus 1; 0 is never.
+    dropped_at_ms: [AtomicU64; DropReason::ALL.len()],
+    started: Instant,
     /// Hits whose time was outside what can be true, and was moved to its edge.
     pub clamped: Count,
     /// Hits whose user agent was not kept, since too many new ones came in an hour.
@@ -190,6 +203,8 @@ pub struct Metrics {
     pub spool_bytes: Level,
     /// Bytes that spools may still grow by: the bound's or the disk's, whichever is less.
     pub spool_room: Level,
+    /// Why no hit can be written to the spool now, in a sentence; nothing where it can. Not a number, so not in `/metrics`.
+    pub spool_problem: ArcSwapOption<String>,
     /// Bytes appended to the spool.
     pub spool_appended: Count,
     /// Minutes until the spool is full if nothing is loaded and hits come as in the last minutes; -1 is more than we know.
@@ -265,10 +280,13 @@ impl Metrics {
             spooled: Level::default(),
             loaded: Count::default(),
             dropped: Default::default(),
+            dropped_at_ms: Default::default(),
+            started: Instant::now(),
             clamped: Count::default(),
             user_agents_capped: Count::default(),
             spool_bytes: Level::default(),
             spool_room: Level::default(),
+            spool_problem: ArcSwapOption::empty(),
             spool_appended: Count::default(),
             outage_minutes: Level(AtomicI64::new(-1)),
             sync_failures: Count::default(),
@@ -306,6 +324,20 @@ impl Metrics {
     /// Counts `n` hits dropped for `reason`.
     pub fn drop_hits(&self, reason: DropReason, n: u64) {
         self.dropped[reason as usize].add(n);
+        if n > 0 && reason.stops_recording() {
+            let now_ms = self.started.elapsed().as_millis() as u64 + 1;
+            self.dropped_at_ms[reason as usize].store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Why a hit last found no way to the disk, and how long ago; nothing where none has.
+    #[must_use]
+    pub fn last_unrecorded(&self) -> Option<(DropReason, Duration)> {
+        let latest =
+            DropReason::ALL.iter().max_by_key(|&&reason| self.dropped_at_ms[reason as usize].load(Ordering::Relaxed));
+        let &reason = latest?;
+        let at_ms = self.dropped_at_ms[reason as usize].load(Ordering::Relaxed).checked_sub(1)?;
+        Some((reason, self.started.elapsed().saturating_sub(Duration::from_millis(at_ms))))
     }
 
     /// Hits dropped for `reason` so far.

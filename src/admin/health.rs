@@ -56,18 +56,21 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         note(Weight::Warning, wrong.to_owned(), todo);
     }
     let minutes = metrics.outage_minutes.get();
-    if metrics.spool_room.get() <= 0 && metrics.spool_bytes.get() > 0 {
+    if let Some(problem) = metrics.spool_problem.load_full() {
+        let todo = "Put that right: pixels are served meanwhile, and recording resumes by itself.";
+        note(Weight::Trouble, format!("New hits are dropped: {problem}."), todo);
+    } else if metrics.spool_room.get() <= 0 && metrics.spool_bytes.get() > 0 {
         let todo = "Free disk space, raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back, which empties the spool.";
         note(Weight::Trouble, "The disk has no room for more hits; new ones are dropped.".to_owned(), todo);
     } else if (0..60).contains(&minutes) && lag > LAG_SECONDS_MAX {
         let wrong = format!("At this rate the spool is full in {minutes} minutes.");
         note(Weight::Trouble, wrong, "Bring PostgreSQL back, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
     }
-    for (reason, what) in LOSSES {
+    for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
             let [_, todo] = drop_sentences(reason);
-            note(Weight::Trouble, format!("{} {what} since the start.", counted(dropped as i64, "hit")), todo);
+            note(weight, format!("{} {what} since the start.", counted(dropped as i64, "hit")), todo);
         }
     }
     let forwarded: u64 = metrics.cores.iter().map(|core| core.forwarded_untrusted.get()).sum();
@@ -108,15 +111,18 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
 /// Days after which a published list is old: providers change theirs each week or so.
 const LIST_DAYS_MAX: i64 = 30;
 
-/// Drops that nobody asked for, and what happened to those hits; the others are what a setting says.
-const LOSSES: [(DropReason, &str); 7] = [
-    (DropReason::QueueFull, "found the queue full"),
-    (DropReason::SpoolFull, "found the spool full"),
-    (DropReason::DiskFull, "found the disk full"),
-    (DropReason::DiskError, "could not be written"),
-    (DropReason::Damaged, "damaged on disk"),
-    (DropReason::Quarantined, "refused by PostgreSQL"),
-    (DropReason::AddressRate, "came too fast from one address"),
+/// Drops that lose hits, and what happened to those hits; the others are what a person or a setting asked for. The last two are
+/// warnings: any stranger's made-up id can cause the one on a node that is new, and an old log that is imported the other.
+const LOSSES: [(DropReason, Weight, &str); 9] = [
+    (DropReason::QueueFull, Weight::Trouble, "found the queue full"),
+    (DropReason::SpoolFull, Weight::Trouble, "found the spool full"),
+    (DropReason::DiskFull, Weight::Trouble, "found the disk full"),
+    (DropReason::DiskError, Weight::Trouble, "could not be written"),
+    (DropReason::Damaged, Weight::Trouble, "damaged on disk"),
+    (DropReason::Quarantined, Weight::Trouble, "refused by PostgreSQL"),
+    (DropReason::AddressRate, Weight::Trouble, "came too fast from one address"),
+    (DropReason::UnknownImage, Weight::Warning, "dropped because the database does not have their image,"),
+    (DropReason::Expired, Weight::Warning, "dropped because they were older than PIXELD_RETENTION_DAYS,"),
 ];
 
 /// Why hits were dropped, and what to do, each in a sentence.
@@ -137,12 +143,15 @@ pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
             "The same reader fetched the same pixel again within PIXELD_THROTTLE.",
             "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
         ],
-        DropReason::UnknownImage => {
-            ["Their image is not in the database.", "Use the id of an image that is there; the page Images has them."]
-        }
+        DropReason::UnknownImage => [
+            "Their image is not in the database, and this node did not know that yet.",
+            "Compare the image's id in your links with the page Images. If images are missing there, \
+                 check that DATABASE_URL names the right database.",
+        ],
         DropReason::Expired => [
             "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
-            "Raise it, or bring PostgreSQL back sooner after an outage.",
+            "Raise it, bring PostgreSQL back sooner after an outage, and check this machine's clock. \
+             After an import of old hits there is nothing to do.",
         ],
         DropReason::Quarantined => {
             ["PostgreSQL refused them.", "Look in the log at why; their bytes are kept in the folder quarantine."]
@@ -173,8 +182,27 @@ mod tests {
         // Dropped because a setting says so.
         let metrics = well();
         metrics.drop_hits(DropReason::Throttled, 7);
-        metrics.drop_hits(DropReason::Expired, 7);
+        metrics.drop_hits(DropReason::Suppressed, 7);
+        metrics.drop_hits(DropReason::Erased, 7);
         assert_eq!(findings(&metrics, 0), []);
+    }
+
+    #[test]
+    fn every_reason_that_loses_hits_is_said_and_has_an_alert() {
+        let alerts = include_str!("../../docs/monitoring/alerts.yml");
+        for &reason in DropReason::ALL {
+            let metrics = well();
+            metrics.drop_hits(reason, 1);
+            let found = findings(&metrics, 0);
+            let is_asked_for = matches!(reason, DropReason::Suppressed | DropReason::Throttled | DropReason::Erased);
+            assert_eq!(found.len(), usize::from(!is_asked_for), "{reason:?}: {found:?}");
+            let label = reason.label();
+            let has_alert =
+                [format!("\"{label}\""), format!("\"{label}|"), format!("|{label}|"), format!("|{label}\"")]
+                    .iter()
+                    .any(|quoted| alerts.contains(quoted));
+            assert_eq!(has_alert, !is_asked_for, "{label} in docs/monitoring/alerts.yml");
+        }
     }
 
     #[test]

@@ -11,9 +11,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::Admin;
 use super::answer::{self, Answer};
+use crate::metrics::DropReason;
 
 /// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
 pub const LAG_SECONDS_MAX: f64 = 60.0;
+
+/// How long a drop keeps this node from being ready: long enough for whoever asks once a minute.
+pub const DROPS_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// How long the database may take to answer a question about its health.
 const DATABASE_WAIT: Duration = Duration::from_secs(2);
@@ -46,16 +50,53 @@ pub async fn ready(admin: &Admin) -> Answer {
         Ok(Err(error)) => format!("not ok: {error:#}"),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };
-    let room = admin.metrics.spool_room.get();
-    let spool = if room > 0 { "ok".to_owned() } else { "not ok: no room".to_owned() };
+    let spool = match (admin.metrics.spool_problem.load_full(), admin.metrics.spool_room.get()) {
+        (Some(problem), _) => format!("not ok: {problem}"),
+        (None, ..=0) => "not ok: no room".to_owned(),
+        (None, _) => "ok".to_owned(),
+    };
+    let recording = recording(admin.metrics.last_unrecorded());
     let seconds = admin.metrics.load_lag_seconds(crate::hit::now_us());
-    let state = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
-    let is_ready = database == "ok" && room > 0 && seconds <= LAG_SECONDS_MAX;
+    let lag = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
+    let is_ready = [&*database, &*spool, &*recording, lag].iter().all(|&state| state == "ok");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer::text(status, format!("database: {database}\nspool: {spool}\nlag: {state} ({seconds:.1} s)\n"))
+    let lag = format!("{lag} ({seconds:.1} s)");
+    answer::text(status, format!("database: {database}\nspool: {spool}\nrecording: {recording}\nlag: {lag}\n"))
+}
+
+/// Whether all hits of the last [`DROPS_REMEMBERED`] found their way to the disk.
+fn recording(last_drop: Option<(DropReason, Duration)>) -> String {
+    match last_drop {
+        Some((reason, ago)) if ago < DROPS_REMEMBERED => {
+            format!("not ok: hits were dropped {} s ago ({})", ago.as_secs(), reason.label())
+        }
+        _ => "ok".to_owned(),
+    }
 }
 
 async fn ping(admin: &Admin) -> anyhow::Result<()> {
     admin.db.pool().get().await?.simple_query("SELECT 1").await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_hit_that_found_no_way_to_the_disk_counts_for_a_minute() {
+        for &reason in DropReason::ALL {
+            let metrics = Metrics::new(1);
+            assert_eq!(recording(metrics.last_unrecorded()), "ok");
+            metrics.drop_hits(reason, 0);
+            assert_eq!(recording(metrics.last_unrecorded()), "ok", "none was dropped");
+            metrics.drop_hits(reason, 1);
+            let counts = matches!(reason.label(), "queue_full" | "spool_full" | "disk_full" | "disk_error");
+            assert_eq!(recording(metrics.last_unrecorded()) != "ok", counts, "{reason:?}");
+        }
+        let last = |seconds| recording(Some((DropReason::DiskFull, Duration::from_secs(seconds))));
+        assert_eq!(last(59), "not ok: hits were dropped 59 s ago (disk_full)");
+        assert_eq!(last(60), "ok");
+    }
 }

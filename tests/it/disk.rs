@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
+use loadtest::server::get;
 
 use crate::support::{App, PATIENCE, Postgres, alone, beside};
 
@@ -39,6 +40,10 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
     })
     .unwrap();
     wait_until("drops", PATIENCE, || app.server.metrics().unwrap().dropped("disk_full") > 10_000.0).unwrap();
+    let ready = get(app.server.settings().admin(), "/readyz").unwrap();
+    let state = String::from_utf8_lossy(&ready.body);
+    assert_eq!(ready.status, 503, "{state}");
+    assert!(state.contains("recording: not ok: hits were dropped") && state.contains("(disk_full)"), "{state}");
     let answered = load.answered();
     load.wait_for(5000);
     fs::remove_file(&filler).unwrap();
