@@ -46,6 +46,7 @@ use deadpool_postgres::Pool;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -233,7 +234,11 @@ impl Database {
         let (sender, receiver) = mpsc::channel(NOTICES_MAX);
         let session = self.open(application_name, Some(sender)).await?;
         let listen = format!("LISTEN \"{}\"", channel.replace('"', "\"\""));
-        within(CONNECT_TIMEOUT, "LISTEN", session.client.batch_execute(&listen)).await?;
+        match within(CONNECT_TIMEOUT, "LISTEN", session.client.batch_execute(&listen)).await {
+            // A standby gives no notices; whoever receives looks now and then anyway.
+            Err(error) if error.sql_state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
+            listening => listening?,
+        }
         Ok((session, receiver))
     }
 

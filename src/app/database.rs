@@ -11,7 +11,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::db::embedded::EmbeddedError;
-use crate::db::{Database, DbError, Lease, migrate};
+use crate::db::{Database, DbError, Lease, fitness, migrate};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Drain};
 
@@ -95,10 +95,33 @@ async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool
     metrics.database_problem.store(None);
     ready.send_replace(true);
     loop {
+        note_fitness(db, metrics).await;
         tokio::time::sleep(CHECK).await;
         if let Err(error) = db.ensure_running().await {
             tracing::error!(error = error.for_log(), "the embedded PostgreSQL is down and cannot be started");
         }
+    }
+}
+
+/// Looks whether the database can still be used as it was: it may have become read-only, or lost rights. On a connection of its
+/// own, since what somebody sets for a database or a role holds for new ones.
+async fn note_fitness(db: &Database, metrics: &Metrics) {
+    let checked = async { fitness::check(&db.connect("pixeld-check").await?.client).await };
+    let problem = match checked.await {
+        Err(error @ DbError::Unfit(_)) => Some(error.for_log()),
+        // That it is away is noticed elsewhere; how it was stands until it is back.
+        Err(_) => return,
+        Ok(()) => None,
+    };
+    let before = metrics.database_problem.load_full();
+    if before.as_deref() != problem.as_ref() {
+        match &problem {
+            Some(problem) => {
+                tracing::error!(error = problem, "the database cannot be used any more; hits wait in the spool")
+            }
+            None => tracing::info!("the database can be used again"),
+        }
+        metrics.database_problem.store(problem.map(Arc::new));
     }
 }
 

@@ -1,7 +1,8 @@
-//! Whether a database can hold what pixeld keeps, asked before anything is locked or changed.
+//! Whether a database can hold what pixeld keeps, asked before anything is locked or changed, and every few seconds after.
 //!
-//! Guarantees: what is wrong is said in one sentence that names it and what to do. Gives up: it says how the database is
-//! at this moment; whoever runs it may change it a second later.
+//! Guarantees: what is wrong is said in one sentence that names it and what to do; what a role may not do comes with the
+//! statements that allow it. Gives up: it says how the database is at this moment; whoever runs it may change it a second
+//! later.
 
 use tokio_postgres::Client;
 
@@ -24,18 +25,103 @@ pub enum Unfit {
         /// As PostgreSQL calls it.
         encoding: String,
     },
+    /// It follows another server, and takes changes from that one only.
+    #[error("the database {database:?} is read-only: it is a standby; name its primary in DATABASE_URL, or promote it")]
+    Standby {
+        /// Its name.
+        database: String,
+    },
+    /// Somebody made it so.
+    #[error(
+        "the database {database:?} is read-only: default_transaction_read_only is on for new connections; set it to off \
+         (ALTER DATABASE, ALTER ROLE or postgresql.conf)"
+    )]
+    ReadOnly {
+        /// Its name.
+        database: String,
+    },
+    /// The role may not do what pixeld does.
+    #[error("the role {role} lacks rights; run as a superuser in this database: {}", grants.join("; "))]
+    Rights {
+        /// Its name, quoted where SQL needs it.
+        role: String,
+        /// The statements that give them.
+        grants: Vec<String>,
+    },
+    /// Its tables are somebody else's.
+    #[error(
+        "the table {table} belongs to {owner}, and the role {role} must own all tables of pixeld; run as a superuser: \
+         ALTER TABLE {table} OWNER TO {role}, and so for each (docs/database.md has one statement for all)"
+    )]
+    Owner {
+        /// The first of them.
+        table: String,
+        /// Whose it is.
+        owner: String,
+        /// Who connects.
+        role: String,
+    },
 }
+
+impl Unfit {
+    /// Whether it can be read, and changes nothing.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Unfit::Standby { .. } | Unfit::ReadOnly { .. })
+    }
+}
+
+/// Names are quoted as SQL needs them. Where no schema of the search path may be used, `public` is meant.
+const LOOK: &str = "\
+    WITH place AS (SELECT coalesce(current_schema(), 'public')::text AS schema), \
+         ours AS (SELECT c.oid, c.relowner FROM place JOIN pg_namespace n ON n.nspname = place.schema \
+                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'S') \
+                  WHERE c.relname IN ('refinery_schema_history', 'hits', 'hits_readable', 'suppressions_change') \
+                     OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('hits')) \
+                  ORDER BY c.relname) \
+    SELECT current_database()::text, current_setting('server_encoding'), \
+           pg_is_in_recovery(), current_setting('transaction_read_only')::bool, \
+           quote_ident(current_user), quote_ident(current_database()), quote_ident(schema), \
+           has_database_privilege(current_database(), 'TEMP'), \
+           EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = schema), \
+           coalesce((SELECT has_schema_privilege(oid, 'USAGE') AND has_schema_privilege(oid, 'CREATE') \
+                     FROM pg_namespace WHERE nspname = schema), false), \
+           (SELECT oid::regclass::text FROM ours WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1), \
+           (SELECT relowner::regrole::text FROM ours WHERE NOT pg_has_role(relowner, 'USAGE') LIMIT 1) \
+    FROM place";
 
 /// Looks at the database that `client` is connected to.
 ///
 /// # Errors
 /// [`DbError::Unfit`] with the first thing that is wrong; connection errors.
 pub async fn check(client: &Client) -> Result<(), DbError> {
-    let select = "SELECT current_database()::text, current_setting('server_encoding')";
-    let row = within(QUERY_TIMEOUT, "looking at the database", client.query_one(select, &[])).await?;
-    let (database, encoding): (String, String) = (row.get(0), row.get(1));
+    let row = within(QUERY_TIMEOUT, "looking at the database", client.query_one(LOOK, &[])).await?;
+    let text = |column: usize| row.get::<_, String>(column);
+    let (database, encoding) = (text(0), text(1));
     if encoding != ENCODING {
         return Err(Unfit::Encoding { database, encoding }.into());
     }
-    Ok(())
+    if row.get(2) {
+        return Err(Unfit::Standby { database }.into());
+    }
+    if row.get(3) {
+        return Err(Unfit::ReadOnly { database }.into());
+    }
+    let (role, quoted, schema) = (text(4), text(5), text(6));
+    let mut grants = Vec::new();
+    if !row.get::<_, bool>(7) {
+        grants.push(format!("GRANT TEMPORARY ON DATABASE {quoted} TO {role}"));
+    }
+    if !row.get::<_, bool>(8) {
+        grants.push(format!("CREATE SCHEMA {schema} AUTHORIZATION {role}"));
+    } else if !row.get::<_, bool>(9) {
+        grants.push(format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"));
+    }
+    if !grants.is_empty() {
+        return Err(Unfit::Rights { role, grants }.into());
+    }
+    match (row.get(10), row.get(11)) {
+        (Some(table), Some(owner)) => Err(Unfit::Owner { table, owner, role }.into()),
+        _ => Ok(()),
+    }
 }

@@ -24,7 +24,7 @@ mod built_in {
     refinery::embed_migrations!("migrations");
 }
 
-/// Runs the migrations that the database does not have yet.
+/// Runs the migrations that the database does not have yet. One that is read-only and has them all is taken as it is.
 ///
 /// # Errors
 /// [`DbError::Unfit`] where the database cannot be used; [`DbError::MigrationLock`] where another node holds the lock for longer than [`LOCK_WAIT_MAX`];
@@ -32,7 +32,11 @@ mod built_in {
 /// connection errors.
 pub async fn run(database: &Database) -> Result<(), DbError> {
     let mut session = database.connect("pixeld migrate").await?;
-    fitness::check(&session.client).await?;
+    match fitness::check(&session.client).await {
+        // All is there that a migration would make, so at least it can be read.
+        Err(DbError::Unfit(unfit)) if unfit.is_read_only() && is_migrated(&session.client).await? => return Ok(()),
+        checked => checked?,
+    }
     take_lock(&session.client, LOCK_WAIT_MAX).await?;
     // A migration may fill a table; it is bounded as a whole, below. lock_timeout stays: see migrations/README.md.
     let unbounded = session.client.batch_execute("SET statement_timeout = 0");
@@ -48,6 +52,18 @@ pub async fn run(database: &Database) -> Result<(), DbError> {
     within(QUERY_TIMEOUT, "writing the words", super::words::write(&session.client)).await?;
     // The session ends here, and its lock with it.
     Ok(())
+}
+
+/// Whether the database has this program's last migration, or a later one.
+async fn is_migrated(client: &tokio_postgres::Client) -> Result<bool, DbError> {
+    let is_there = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]);
+    if !within(QUERY_TIMEOUT, "looking for migrations", is_there).await?.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let last = built_in::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
+    let found = client.query_one("SELECT max(version)::bigint FROM refinery_schema_history", &[]);
+    let found: Option<i64> = within(QUERY_TIMEOUT, "looking for migrations", found).await?.get(0);
+    Ok(found >= last.map(i64::from))
 }
 
 /// Asks again and again rather than in one waiting statement: that would hold a snapshot all the while, which whoever

@@ -8,6 +8,7 @@ use loadtest::process::wait_until;
 use loadtest::server::{Server, Settings, get};
 use uuid::Uuid;
 
+use crate::admin::{Visitor, add_user, text as text_of};
 use crate::support::{App, PIXELD, Postgres, REST, beside, open_dir};
 
 /// Exit status and all that a command said.
@@ -112,4 +113,138 @@ fn a_user_agent_that_postgresql_refuses_costs_its_own_hits_their_agent_and_nothi
         app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}' AND user_agent = 0")) == 1
     })
     .unwrap();
+}
+
+/// Takes from everybody what a database gives them, as careful people do, and makes a role that may connect and no more.
+fn make_tight(postgres: &Postgres) -> String {
+    postgres.query("CREATE ROLE tight LOGIN").unwrap();
+    postgres.query("REVOKE ALL ON DATABASE pixeld FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC").unwrap();
+    postgres.query("GRANT CONNECT ON DATABASE pixeld TO tight").unwrap();
+    format!("postgresql://tight@{}", postgres.url().split_once('@').unwrap().1)
+}
+
+/// The statements that an error names.
+fn grants(text: &str) -> Vec<&str> {
+    let (_, grants) = text.trim().split_once("run as a superuser in this database: ").expect(text);
+    grants.split("; ").collect()
+}
+
+#[test]
+fn a_role_without_rights_is_told_the_exact_grants_and_everything_works_with_just_these() {
+    let _machine = beside();
+    let app = App::start_on(Postgres::start().unwrap(), |postgres, settings| {
+        let settings = settings.with("DATABASE_URL", make_tight(postgres));
+        let (status, text) = said(&mut settings.command(&["migrate"]));
+        let temporary = "GRANT TEMPORARY ON DATABASE pixeld TO tight";
+        assert!(status == 1 && grants(&text) == [temporary, "GRANT USAGE, CREATE ON SCHEMA public TO tight"], "{text}");
+        for grant in grants(&text) {
+            postgres.query(grant).unwrap();
+        }
+        settings
+    });
+    let recipients: Vec<Uuid> = (0..3).map(|n| fetch(&app, &format!("Agent/{n}"))).collect();
+    app.at_rest();
+    let opens = || app.number("SELECT count(*) FROM opens");
+    wait_until("the opens", REST, || opens() == 3).unwrap();
+    let settings = app.server.settings();
+    settings.run(&["reclassify"]).unwrap();
+    settings.run(&["opt-out", "--recipient", &recipients[0].to_string()]).unwrap();
+    settings.run(&["erase", "--recipient", &recipients[1].to_string()]).unwrap();
+    wait_until("the erasure", REST, || opens() == 2).unwrap();
+    assert!(!app.server.log().contains("permission denied"), "{}", app.server.log());
+
+    // Rights that go while it runs.
+    app.query("REVOKE TEMPORARY ON DATABASE pixeld FROM tight");
+    wait_until("not ready", REST, || ready(&app.server).0 == 503).unwrap();
+    let (_, text) = ready(&app.server);
+    assert!(text.contains("GRANT TEMPORARY ON DATABASE pixeld TO tight\n"), "{text}");
+    app.query("GRANT TEMPORARY ON DATABASE pixeld TO tight");
+    wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
+}
+
+#[test]
+fn tables_of_another_role_are_named_and_the_statement_of_the_docs_gives_them_all_back() {
+    let _machine = beside();
+    let app = App::start_on(Postgres::start().unwrap(), |postgres, settings| {
+        let url = make_tight(postgres);
+        postgres
+            .query("GRANT TEMPORARY ON DATABASE pixeld TO tight; GRANT USAGE, CREATE ON SCHEMA public TO tight")
+            .unwrap();
+        settings.run(&["migrate"]).unwrap();
+        let settings = settings.with("DATABASE_URL", url);
+        let (status, text) = said(&mut settings.command(&["migrate"]));
+        assert!(
+            status == 1 && text.contains("belongs to ") && text.contains("ALTER TABLE hits OWNER TO tight"),
+            "{text}"
+        );
+        let page = include_str!("../../docs/database.md");
+        let statement: String = page
+            .lines()
+            .skip_while(|line| !line.contains("DO $$"))
+            .take_while(|line| line.starts_with("    "))
+            .collect();
+        postgres.query(&statement.replace("pixeld", "tight")).unwrap();
+        settings
+    });
+    fetch(&app, "Agent/1");
+    app.at_rest();
+    assert_eq!(app.number("SELECT count(*) FROM hits"), 1);
+}
+
+/// Of a server whose database can be read only: pixels are answered, hits wait, and it says so everywhere.
+fn assert_says_read_only(app: &App, visitor: &Visitor, why: &str) -> Uuid {
+    let recipient = fetch(app, "Agent/2");
+    wait_until("not ready", REST, || ready(&app.server).0 == 503).unwrap();
+    let (_, text) = ready(&app.server);
+    assert!(text.starts_with("database: not ok: ") && text.contains("is read-only") && text.contains(why), "{text}");
+    wait_until("the log", REST, || app.server.log().contains("is read-only")).unwrap();
+    let overview = visitor.get("/");
+    assert!(overview.status == 200 && text_of(&overview).contains("is read-only"), "{}", text_of(&overview));
+    assert_eq!(visitor.get("/messages").status, 200);
+    assert_eq!(app.server.metrics().unwrap().get("pixeld_hits_spooled"), 1.0);
+    recipient
+}
+
+#[test]
+fn while_the_database_is_read_only_it_is_not_ready_and_says_so_and_pages_can_be_read() {
+    let _machine = beside();
+    let mut app = App::start();
+    add_user(&app, "ann", "admin");
+    let visitor = Visitor::signed_in(&app, "ann");
+    // A session that was used a while ago is noted as used again, if that can be.
+    app.query("UPDATE sessions SET used_at = used_at - interval '5 minutes'");
+    fetch(&app, "Agent/1");
+    app.at_rest();
+    app.query("ALTER SYSTEM SET default_transaction_read_only = on");
+    app.query("SELECT pg_reload_conf()");
+    let recipient = assert_says_read_only(&app, &visitor, "default_transaction_read_only");
+    // Begun anew, too.
+    app.server.terminate().unwrap();
+    app.restart();
+    wait_until("not ready", REST, || ready(&app.server).1.contains("is read-only")).unwrap();
+    assert_eq!(visitor.get("/").status, 200);
+    app.wait_for_image(app.image);
+    app.query("ALTER SYSTEM RESET default_transaction_read_only");
+    app.query("SELECT pg_reload_conf()");
+    wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
+    app.at_rest();
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
+    assert_eq!(app.number("SELECT count(*) FROM hits"), 2);
+}
+
+#[test]
+fn a_standby_is_called_one_and_takes_the_waiting_hits_once_it_is_promoted() {
+    let _machine = beside();
+    let mut app = App::start();
+    add_user(&app, "ann", "admin");
+    let visitor = Visitor::signed_in(&app, "ann");
+    let folder = app.query("SHOW data_directory").remove(0);
+    app.postgres.stop().unwrap();
+    std::fs::write(std::path::Path::new(&folder).join("standby.signal"), "").unwrap();
+    app.postgres.start_again().unwrap();
+    let recipient = assert_says_read_only(&app, &visitor, "it is a standby");
+    app.query("SELECT pg_promote()");
+    wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
+    app.at_rest();
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
 }
