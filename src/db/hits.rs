@@ -107,6 +107,16 @@ pub async fn claim_mark(client: &Client, spool: Uuid, node: &str) -> Result<Mark
     Ok(Mark { spool: row.get(0), next_seq: row.get::<_, i64>(1) as u64, now_us: row.get(2) })
 }
 
+/// How far each of `spools` is loaded; one that the database does not know is at 0.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn marks(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+    let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
+    let rows = client.query(select, &[&spools]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
+}
+
 /// Whether an error says that another connection holds the mark.
 #[must_use]
 pub fn is_held(error: &Error) -> bool {

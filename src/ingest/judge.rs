@@ -279,7 +279,7 @@ impl<'a, F: Facts> Judging<'a, F> {
                 judged.throttled_elsewhere += u64::from(!judged.tokens.holds_back(throttle, token));
                 return;
             }
-            if !judged.tokens.take(throttle, token) {
+            if !judged.tokens.take(throttle, token, seq) {
                 judged.throttled += 1;
                 return;
             }

@@ -3,7 +3,8 @@
 //! Guarantees: a hit is in `hits` once, whatever is killed when: rows and the mark move in one transaction, and the mark is
 //! read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
 //! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
-//! moment of their opt-out on: who opted out is asked in the transaction itself. Gives up: order between spools;
+//! moment of their opt-out on: who opted out is asked in the transaction itself. Put back to an earlier state (a restored backup, a
+//! failover), a database gets what it lacks, and what it lost throttles nothing. Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
 mod bring;
@@ -332,6 +333,11 @@ impl Loader {
                 self.namespace = Some(within(self.patience, installation::namespace(&session.client)).await?);
             }
             within(self.patience, self.opt_outs.list(&session.client)).await?;
+            // Of all spools, before the first hit is judged: one of them may be loaded again before another's mark is read.
+            let spools = self.throttle.as_ref().map(Throttle::spools).unwrap_or_default();
+            for (spool, mark) in within(self.patience, queries::marks(&session.client, &spools)).await? {
+                self.forget_lost(spool, mark);
+            }
             self.session = Some(session);
             self.metrics.database_up.set(1);
             // It may be another database, restored from a backup.
@@ -375,12 +381,26 @@ impl Loader {
         let source = &mut self.sources[at];
         let published = source.spool.published().next_seq;
         let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
-        tracing::info!(spool = %source.spool.uuid, thought = source.loaded_seq, mark, "the mark is elsewhere");
+        let (spool, thought) = (source.spool.uuid, source.loaded_seq);
+        if mark < thought {
+            tracing::warn!(%spool, thought, mark, "the database was put back: what it lacks is loaded again");
+        } else {
+            tracing::info!(%spool, thought, mark, "the mark is elsewhere");
+        }
         // Not by this process: neither loaded nor dropped by it, so it was no backlog of its own.
         self.metrics.recovered.add(-moved);
         self.metrics.spooled.add(-moved);
         source.loaded(mark);
         source.reader.seek(mark);
+        self.forget_lost(spool, mark);
+    }
+
+    /// The database has a spool up to `mark`: what was recorded of it beyond that must not hold its own hits back.
+    fn forget_lost(&mut self, spool: Uuid, mark: u64) {
+        let forgotten = self.throttle.as_mut().map_or(0, |throttle| throttle.forget_from(spool, mark));
+        if forgotten > 0 {
+            tracing::info!(%spool, mark, forgotten, "the throttle forgets hits that the database lost");
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Asked by the loader, once a batch, about the hits that this node's own throttle lets through and that nothing else
 //! drops ([`super::judge::questions`]). Under each fingerprint Redis keeps the hits that were let through: their own
-//! time, and their name (the spool's number and the hit's). One script looks and writes at once, so that two nodes
+//! time, and their name (of the spool's UUID, and the hit's number; a restored database gives its own numbers of spools
+//! again, to other spools). One script looks and writes at once, so that two nodes
 //! never both win. Keys are the installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
 //!
 //! Guarantees: two hits are compared by their own times in both directions, whenever and in whatever order they are
 //! loaded. A hit that asks again finds its own name and is let through again, so that a batch that is brought again
-//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing. A hit that PostgreSQL refuses gives its
+//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing, and neither does one that is brought again because the database was put back to a backup or failed over.
+//! A hit that PostgreSQL refuses gives its
 //! place back. A batch waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has
 //! answered a connection again; then the node's own throttle decides alone, counted (`throttle_alone`). Connections
 //! are made behind the loader's back, with pauses up to [`PAUSE_MAX`]. Only the loader is here: an answer to a mail
@@ -18,8 +20,8 @@
 //! the end, since its spool is durable, unless that node's disk is lost, or the hit is dropped for another reason when
 //! it is judged again (its age, its image), or it was refused and Redis could not be told. Entries live for the window
 //! and as long again, at least [`LATENESS_MIN`] more: a node that loads later than that records again. Of one
-//! fingerprint, the [`ENTRIES_MAX`] latest are kept. After PostgreSQL was set back to a backup, names can come again,
-//! and then let through.
+//! fingerprint, the [`ENTRIES_MAX`] latest are kept. What PostgreSQL lost for good, as no spool has it any more, holds back
+//! for as long as its entry lives.
 
 mod connection;
 
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use self::connection::{Keeper, Ready};
 use super::judge::Question;
@@ -51,7 +54,9 @@ pub const LATENESS_MIN: Duration = Duration::from_secs(600);
 pub const ENTRIES_MAX: usize = 32;
 
 /// What our keys begin with.
-pub const KEY_PREFIX: &str = "pixeld:throttle:";
+///
+/// The 2: entries of another form, which knew spools by their numbers, lie without it, and are not to be found by their hits.
+pub const KEY_PREFIX: &str = "pixeld:throttle:2:";
 
 /// Asked by each batch, and so loaded with each connection.
 const TAKE: &str = include_str!("shared_throttle/take.lua");
@@ -95,7 +100,7 @@ impl SharedThrottle {
 
     /// The numbers of those hits of `spool` that are held back, in their order; none where Redis does not answer within
     /// [`ANSWER_WAIT`].
-    pub async fn ask(&mut self, spool: i32, questions: &[Question]) -> Vec<u64> {
+    pub async fn ask(&mut self, spool: Uuid, questions: &[Question]) -> Vec<u64> {
         if questions.is_empty() {
             return Vec::new();
         }
@@ -124,13 +129,13 @@ impl SharedThrottle {
 
     /// Gives back what a hit took that is no row after all. Where Redis does not answer, its place stays taken until it
     /// expires.
-    pub async fn release(&mut self, spool: i32, question: Question) {
+    pub async fn release(&mut self, spool: Uuid, question: Question) {
         let fill = |command: &mut Cmd| {
             command.arg(1).arg(key(&question)).arg(name(spool, &question));
         };
         let release = Script { text: RELEASE, is_loaded: false };
         if self.run(release, fill, |_| true).await.is_none() {
-            tracing::warn!(spool, seq = question.seq, "a refused hit keeps its place in the shared throttle");
+            tracing::warn!(%spool, seq = question.seq, "a refused hit keeps its place in the shared throttle");
         }
     }
 
@@ -206,7 +211,8 @@ fn key(question: &Question) -> String {
     format!("{KEY_PREFIX}{:016x}", question.token.fingerprint())
 }
 
-/// A hit's name in Redis: the same whenever it is brought again.
-fn name(spool: i32, question: &Question) -> String {
-    format!("{spool}:{}", question.seq)
+/// A hit's name in Redis: the same whenever it is brought again, into whatever state of the database. Half of the UUID is
+/// enough: two spools that agree in it are not to be expected, and an entry is a third shorter.
+fn name(spool: Uuid, question: &Question) -> String {
+    format!("{:016x}:{}", spool.as_u64_pair().0, question.seq)
 }

@@ -3,7 +3,8 @@
 //! Guarantees: two hits that differ in image, message, recipient, address, user agent or prefetch tag never suppress each
 //! other, and a hit without a recipient is never suppressed, so that all readers behind one mail provider's proxy stay
 //! apart; a token is spent only by a hit that PostgreSQL committed. Judged by the hits' own times, so that a backlog loads as
-//! it would have at once. Gives up: memory is bounded ([`TOKENS_MAX`]), and when it is full, after a restart, or with more
+//! it would have at once. A hit that the database lost again (a restored backup, a failover) holds nothing back: whoever
+//! notices says how far a spool is loaded now, and what was recorded of it beyond that is forgotten. Gives up: memory is bounded ([`TOKENS_MAX`]), and when it is full, after a restart, or with more
 //! than one node (but see [`super::shared_throttle`]), a repeated hit is recorded again. 64-bit fingerprints can collide, once in about 10^19 pairs.
 
 use std::collections::HashMap;
@@ -12,10 +13,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
+use uuid::Uuid;
 
 use crate::hit::Hit;
 
-/// Hits that are remembered at most, over both generations (about 25 MB).
+/// Hits that are remembered at most, over both generations (about 50 MB).
 pub const TOKENS_MAX: usize = 1 << 20;
 
 /// Key of the fingerprints: a secret of the installation, so that what is remembered says nothing of anybody.
@@ -50,9 +52,39 @@ pub struct Throttle {
     young: Tokens,
     old: Tokens,
     tokens_max: usize,
+    /// The spools that hits were recorded of, and how far each was.
+    spools: Vec<(Uuid, u64)>,
 }
 
-type Tokens = HashMap<u64, i64, BuildHasherDefault<AsItIs>>;
+type Tokens = HashMap<u64, Recorded, BuildHasherDefault<AsItIs>>;
+
+/// A hit that was recorded.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    at_us: i64,
+    id: RecordedId,
+}
+
+/// Which hit it was: its spool's index in the high 16 bits, its number below. Packed, since there may be a million.
+#[derive(Debug, Clone, Copy)]
+struct RecordedId(u64);
+
+impl RecordedId {
+    /// Spools from this index on are not told apart.
+    const SPOOLS_MAX: usize = 0xffff;
+
+    fn new(spool: usize, seq: u64) -> RecordedId {
+        RecordedId((spool.min(Self::SPOOLS_MAX) as u64) << 48 | seq & 0xffff_ffff_ffff)
+    }
+
+    fn spool(self) -> usize {
+        (self.0 >> 48) as usize
+    }
+
+    fn seq(self) -> u64 {
+        self.0 & 0xffff_ffff_ffff
+    }
+}
 
 /// Fingerprints are hashes already.
 #[derive(Debug, Default)]
@@ -81,7 +113,8 @@ impl Throttle {
 
     fn with_tokens_max(window: Duration, key: ThrottleKey, tokens_max: usize) -> Throttle {
         let window_us = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-        Throttle { window_us, key, young: Tokens::default(), old: Tokens::default(), tokens_max }
+        let (young, old) = (Tokens::default(), Tokens::default());
+        Throttle { window_us, key, young, old, tokens_max, spools: Vec::new() }
     }
 
     /// The token of a hit; none where it is never throttled. `user_agent` is its user agent's id.
@@ -108,7 +141,7 @@ impl Throttle {
     #[must_use]
     pub fn holds_back(&self, token: Token) -> bool {
         let last = self.young.get(&token.fingerprint).or_else(|| self.old.get(&token.fingerprint));
-        last.is_some_and(|last| self.is_near(*last, token.at_us))
+        last.is_some_and(|last| self.is_near(last.at_us, token.at_us))
     }
 
     /// Whether two times lie within one window.
@@ -117,15 +150,42 @@ impl Throttle {
         one_us.abs_diff(other_us) < self.window_us.unsigned_abs()
     }
 
-    /// Remembers what PostgreSQL has committed.
-    pub fn spend(&mut self, tokens: impl IntoIterator<Item = Token>) {
-        for token in tokens {
+    /// Remembers what PostgreSQL has committed of `spool`: tokens, each with the number of its hit.
+    pub fn spend(&mut self, spool: Uuid, tokens: impl IntoIterator<Item = (Token, u64)>) {
+        let known = self.spools.iter().position(|(known, _)| *known == spool);
+        let index = known.unwrap_or_else(|| {
+            self.spools.push((spool, 0));
+            self.spools.len() - 1
+        });
+        for (token, seq) in tokens {
+            self.spools[index].1 = self.spools[index].1.max(seq + 1);
             if self.young.len() >= self.tokens_max / 2 {
                 // Two generations: forgetting half at once costs nothing a hit, and what was used lately stays.
                 self.old = std::mem::take(&mut self.young);
             }
-            self.young.insert(token.fingerprint, token.at_us);
+            let recorded = Recorded { at_us: token.at_us, id: RecordedId::new(index, seq) };
+            self.young.insert(token.fingerprint, recorded);
         }
+    }
+
+    /// The spools that hits were recorded of.
+    #[must_use]
+    pub fn spools(&self) -> Vec<Uuid> {
+        self.spools.iter().map(|(spool, _)| *spool).collect()
+    }
+
+    /// The database has `spool` up to `next_seq` only: forgets what was recorded beyond that. Returns how many hits that were.
+    pub fn forget_from(&mut self, spool: Uuid, next_seq: u64) -> usize {
+        let Some(index) = self.spools.iter().position(|&(known, end)| known == spool && next_seq < end) else {
+            return 0;
+        };
+        self.spools[index].1 = next_seq;
+        let index = index.min(RecordedId::SPOOLS_MAX);
+        let is_kept = |recorded: &Recorded| recorded.id.spool() != index || recorded.id.seq() < next_seq;
+        let before = self.young.len() + self.old.len();
+        self.young.retain(|_, recorded| is_kept(recorded));
+        self.old.retain(|_, recorded| is_kept(recorded));
+        before - self.young.len() - self.old.len()
     }
 }
 
@@ -134,11 +194,12 @@ impl Throttle {
 pub struct BatchTokens(Tokens);
 
 impl BatchTokens {
-    /// Takes the token unless the throttle or an earlier hit of the batch holds it back. Says whether it was taken.
-    pub fn take(&mut self, throttle: &Throttle, token: Token) -> bool {
+    /// Takes the token for the hit `seq` unless the throttle or an earlier hit of the batch holds it back. Says whether it was
+    /// taken.
+    pub fn take(&mut self, throttle: &Throttle, token: Token, seq: u64) -> bool {
         let is_free = !self.holds_back(throttle, token);
         if is_free {
-            self.0.insert(token.fingerprint, token.at_us);
+            self.0.insert(token.fingerprint, Recorded { at_us: token.at_us, id: RecordedId::new(0, seq) });
         }
         is_free
     }
@@ -147,12 +208,13 @@ impl BatchTokens {
     #[must_use]
     pub fn holds_back(&self, throttle: &Throttle, token: Token) -> bool {
         let earlier = self.0.get(&token.fingerprint);
-        throttle.holds_back(token) || earlier.is_some_and(|&at_us| throttle.is_near(at_us, token.at_us))
+        throttle.holds_back(token) || earlier.is_some_and(|earlier| throttle.is_near(earlier.at_us, token.at_us))
     }
 
-    /// All that were taken.
-    pub fn into_tokens(self) -> impl Iterator<Item = Token> {
-        self.0.into_iter().map(|(fingerprint, at_us)| Token { fingerprint, at_us })
+    /// All that were taken, each with the number of its hit.
+    pub fn into_tokens(self) -> impl Iterator<Item = (Token, u64)> {
+        let token = |(fingerprint, Recorded { at_us, id })| (Token { fingerprint, at_us }, id.seq());
+        self.0.into_iter().map(token)
     }
 }
 
@@ -181,7 +243,37 @@ mod tests {
     }
 
     fn take(throttle: &Throttle, batch: &mut BatchTokens, hit: &Hit<'_>, user_agent: i64) -> bool {
-        throttle.token(hit, user_agent).is_none_or(|token| batch.take(throttle, token))
+        throttle.token(hit, user_agent).is_none_or(|token| batch.take(throttle, token, 0))
+    }
+
+    const SPOOL: Uuid = Uuid::from_u128(70);
+
+    fn spend(throttle: &mut Throttle, hit: &Hit<'_>, seq: u64) {
+        let token = throttle.token(hit, 9).map(|token| (token, seq));
+        throttle.spend(SPOOL, token);
+    }
+
+    #[test]
+    fn what_the_database_lost_holds_nothing_back_and_what_it_kept_still_does() {
+        let mut throttle = Throttle::new(HOUR, [1; 16]);
+        for seq in 0..100 {
+            spend(&mut throttle, &hit(u128::from(seq) + 1, 0), seq);
+        }
+        let other = Uuid::from_u128(71);
+        let of_other = throttle.token(&hit(500, 0), 9).map(|token| (token, 90));
+        throttle.spend(other, of_other);
+        let held = |throttle: &Throttle, recipient| !take(throttle, &mut BatchTokens::default(), &hit(recipient, 1), 9);
+        assert_eq!(throttle.forget_from(SPOOL, 100), 0, "nothing is lost");
+        assert_eq!(throttle.forget_from(SPOOL, 40), 60);
+        let all = (1..=100).filter(|&recipient| held(&throttle, recipient)).collect::<Vec<u128>>();
+        assert_eq!(all, (1..=40).collect::<Vec<u128>>());
+        assert!(held(&throttle, 500), "another spool's numbers are its own");
+        // It is loaded again, and lost again.
+        spend(&mut throttle, &hit(60, 0), 59);
+        assert!(held(&throttle, 60));
+        assert_eq!((throttle.forget_from(SPOOL, 59), held(&throttle, 60)), (1, false));
+        assert_eq!(throttle.forget_from(Uuid::from_u128(72), 0), 0);
+        assert_eq!(throttle.spools(), [SPOOL, other]);
     }
 
     #[test]
@@ -213,7 +305,7 @@ mod tests {
     #[test]
     fn the_window_is_judged_by_the_hits_own_times_in_both_directions() {
         let mut throttle = Throttle::new(HOUR, [1; 16]);
-        throttle.spend(throttle.token(&hit(1, 10_000), 9));
+        spend(&mut throttle, &hit(1, 10_000), 0);
         let mut batch = BatchTokens::default();
         assert!(!take(&throttle, &mut batch, &hit(1, 13_599), 9));
         assert!(!take(&throttle, &mut batch, &hit(1, 6_401), 9));
@@ -233,7 +325,7 @@ mod tests {
     fn memory_is_bounded_and_full_means_recorded_again() {
         let mut throttle = Throttle::with_tokens_max(HOUR, [1; 16], 100);
         for recipient in 1..=1000 {
-            throttle.spend(throttle.token(&hit(recipient, 0), 9));
+            spend(&mut throttle, &hit(recipient, 0), 0);
             assert!(throttle.young.len() + throttle.old.len() <= 100);
         }
         let held = |recipient| throttle.token(&hit(recipient, 1), 9).is_some_and(|token| throttle.holds_back(token));

@@ -23,6 +23,11 @@ const NOON: i64 = 1_779_969_600_000_000;
 /// Nothing is held back.
 const NONE: [u64; 0] = [];
 
+/// A spool's UUID.
+fn spool_of(number: i32) -> Uuid {
+    Uuid::from_u64_pair(number as u64, 7)
+}
+
 /// A loader's end of it, without a loader.
 struct Asker {
     runtime: Runtime,
@@ -79,7 +84,7 @@ impl Asker {
     /// Asks, and returns the numbers of what is held back.
     fn ask(&mut self, spool: i32, hits: &[(u64, u128, i64)]) -> Vec<u64> {
         let questions: Vec<Question> = hits.iter().map(|&hit| self.question(hit)).collect();
-        self.runtime.block_on(self.shared.ask(spool, &questions))
+        self.runtime.block_on(self.shared.ask(spool_of(spool), &questions))
     }
 
     /// Every question so far was answered.
@@ -139,7 +144,7 @@ fn a_place_that_is_given_back_is_free_and_the_others_stay() {
     assert_eq!(one.ask(1, &[(0, 7, 0), (1, 7, 120), (2, 8, 0)]), NONE);
     for (seq, recipient, minutes) in [(0, 7, 0), (2, 8, 0)] {
         let question = one.question((seq, recipient, minutes));
-        one.runtime.block_on(one.shared.release(1, question));
+        one.runtime.block_on(one.shared.release(spool_of(1), question));
     }
     assert_eq!(redis.ask::<u64>("DBSIZE").unwrap(), 1);
     assert_eq!(other.ask(2, &[(0, 7, 1), (1, 7, 119), (2, 8, 1)]), [1]);

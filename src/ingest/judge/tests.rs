@@ -93,7 +93,8 @@ fn asked(hits: &[Hit<'_>], throttle: &Throttle) -> Vec<u64> {
 #[test]
 fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
     let mut throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
-    throttle.spend(throttle.token(&hit(5, NOW), 1));
+    let spent = throttle.token(&hit(5, NOW), 1).map(|token| (token, 0));
+    throttle.spend(Uuid::from_u128(70), spent);
     let unknown = Hit { image: Uuid::from_u128(9), ..hit(1, NOW) };
     let hits = [hit(1, NOW - 31 * DAY), unknown, hit(0, NOW), hit(5, NOW), hit(1, NOW), hit(1, NOW), hit(2, NOW)];
     assert_eq!(asked(&hits, &throttle), [74, 75, 76], "also about the second of two");

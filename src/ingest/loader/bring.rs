@@ -119,7 +119,7 @@ impl Loader {
         let bounds =
             Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
         self.make_partitions(&bounds.days(piece.hits)).await?;
-        let held_back = self.ask(spool, piece, bounds).await;
+        let held_back = self.ask(at, piece, bounds).await;
         let started = Instant::now();
         let mut judging = Judging::new(
             piece.hits,
@@ -165,9 +165,10 @@ impl Loader {
     }
 
     /// Asks the shared throttle which hits it holds back. Before the transaction, which must not wait for Redis.
-    async fn ask(&mut self, spool: i32, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
+    async fn ask(&mut self, at: usize, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
         let (Some(shared), Some(throttle)) = (&mut self.shared_throttle, &self.throttle) else { return Vec::new() };
         let first_seq = piece.first_seq + piece.missing;
+        let spool = self.sources[at].spool.uuid;
         shared.ask(spool, &questions(piece.hits, first_seq, bounds, throttle, &self.known)).await
     }
 
@@ -243,7 +244,7 @@ impl Loader {
             (&mut self.shared_throttle, &self.throttle, piece.hits.first())
             && let Some(token) = throttle.token(hit, self.known.user_agent(hit.user_agent).own)
         {
-            shared.release(spool, Question { seq, token }).await;
+            shared.release(self.sources[at].spool.uuid, Question { seq, token }).await;
         }
         Ok(())
     }
@@ -270,7 +271,7 @@ impl Loader {
         metrics.batch_rows.observe(record.loaded as f64);
         self.sources[at].loaded(record.next_seq);
         if let Some(throttle) = &mut self.throttle {
-            throttle.spend(judged.tokens.into_tokens());
+            throttle.spend(self.sources[at].spool.uuid, judged.tokens.into_tokens());
         }
     }
 }
