@@ -1,13 +1,17 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: PostgreSQL, curl, Chromium and its driver (show that an image is
 # not broken, and use the admin page), Python, Node and PHP (make links as senders do), Redis and openssl (a certificate
-# for it), nginx and h2load (pixeld behind its edge), systemd (systemd-analyze, for the unit), and util-linux (setpriv,
+# for it), PgBouncer (which pixeld tells from PostgreSQL), nginx and h2load (pixeld behind its edge), systemd (systemd-analyze, for the unit), and util-linux (setpriv,
 # mount: a small file system that fills up); and axe-core and promtool, into target/. No test is skipped for want of one.
 set -eu
 here=$(dirname "$0")
 
 "$here/install-postgresql.sh"
 "$here/install-nginx.sh"
+# Also where a user's PATH does not look.
+if [ ! -x /usr/sbin/pgbouncer ] && ! command -v pgbouncer >/dev/null; then
+    "$here/install-without-service.sh" pgbouncer
+fi
 
 has_any() {
     for program in "$@"; do

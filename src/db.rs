@@ -5,8 +5,8 @@
 //! that vanished loses its locks within about half a minute. Gives up: it does not retry; whoever calls knows whether
 //! that is safe.
 //!
-//! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode: settings, LISTEN and the advisory lock of the
-//! migrations belong to a session. For TLS see `db/tls.rs`.
+//! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode, which is looked at before anything else
+//! ([`pooler`]). For TLS see `db/tls.rs`.
 
 pub mod audit;
 pub mod change;
@@ -26,6 +26,7 @@ pub mod messages;
 pub mod migrate;
 pub mod opens;
 pub mod partitions;
+mod pooler;
 pub mod retention;
 pub mod rollup;
 pub mod sessions;
@@ -54,6 +55,8 @@ use crate::config::Config;
 use embedded::{Embedded, EmbeddedLease};
 pub use error::DbError;
 use error::reason;
+use fitness::Unfit;
+use pooler::Pooling;
 use target::{bound_in_time, external_target, make_pool, shown};
 
 /// Longest time for a connection to be ready for its first query: name look-up, TLS, log-in and session settings.
@@ -96,6 +99,7 @@ pub struct Database(Arc<Inner>);
 struct Inner {
     target: tokio_postgres::Config,
     tls: MakeRustlsConnect,
+    pooling: Arc<Pooling>,
     pool: Pool,
     url_for_people: String,
     embedded: Option<Embedded>,
@@ -157,8 +161,9 @@ impl Database {
     ) -> Result<Self, DbError> {
         bound_in_time(&mut target);
         let tls = tls::connector(&mut target).map_err(DbError::Url)?;
-        let pool = make_pool(&target, &tls)?;
-        Ok(Database(Arc::new(Inner { target, tls, pool, url_for_people, embedded })))
+        let pooling = Arc::new(Pooling::of(&target, &tls, embedded.is_some()));
+        let pool = make_pool(&target, &tls, &pooling)?;
+        Ok(Database(Arc::new(Inner { target, tls, pooling, pool, url_for_people, embedded })))
     }
 
     /// Whether pixeld runs PostgreSQL itself.
@@ -253,17 +258,22 @@ impl Database {
         let mut target = self.0.target.clone();
         target.application_name(application_name);
         let opening = async {
-            let (client, connection) = target.connect(self.0.tls.clone()).await?;
+            let failed = |source| DbError::Connect { to: shown(&self.0.target), source };
+            let (client, connection) = target.connect(self.0.tls.clone()).await.map_err(failed)?;
             let task = tokio::spawn(drive(connection, application_name.to_owned(), notices));
             let session = Session { client, _connection: AbortOnDrop(task) };
-            session.client.batch_execute(SESSION_SETTINGS).await?;
+            if !self.0.pooling.keeps_session(&session.client).await.map_err(failed)? {
+                return Err(Unfit::Pooler { to: shown(&self.0.target) }.into());
+            }
+            session.client.batch_execute(SESSION_SETTINGS).await.map_err(failed)?;
             Ok(session)
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, opening).await {
-            Ok(Ok(session)) => Ok(session),
-            Ok(Err(source)) => Err(DbError::Connect { to: shown(&self.0.target), source }),
-            Err(_) => Err(DbError::Timeout { what: "connecting", limit: CONNECT_TIMEOUT }),
+        let late = DbError::Timeout { what: "connecting", limit: CONNECT_TIMEOUT };
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.unwrap_or(Err(late));
+        if opened.is_err() && !self.is_embedded() {
+            self.0.pooling.forget();
         }
+        opened
     }
 }
 

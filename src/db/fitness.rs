@@ -25,6 +25,15 @@ pub enum Unfit {
         /// As PostgreSQL calls it.
         encoding: String,
     },
+    /// Each transaction would be another session.
+    #[error(
+        "at {to} answers a pooler in transaction mode, and pixeld needs its sessions for itself (settings, LISTEN, advisory \
+         locks): use session mode (PgBouncer: pool_mode=session), or name PostgreSQL itself in DATABASE_URL"
+    )]
+    Pooler {
+        /// Host and database, without the password.
+        to: String,
+    },
     /// It follows another server, and takes changes from that one only.
     #[error("the database {database:?} is read-only: it is a standby; name its primary in DATABASE_URL, or promote it")]
     Standby {

@@ -1,5 +1,6 @@
 //! Where PostgreSQL is, as its URL says, with what the URL leaves unbounded bounded; and the pool of connections to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -7,6 +8,8 @@ use tokio_postgres::config::Host;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::reason;
+use super::fitness::Unfit;
+use super::pooler::Pooling;
 use super::{CONNECT_TIMEOUT, DbError, POOL_CONNECTIONS_MAX, SESSION_SETTINGS};
 
 /// How long a silent TCP connection may be before our side gives it up.
@@ -41,14 +44,25 @@ pub(super) fn bound_in_time(target: &mut tokio_postgres::Config) {
     }
 }
 
-pub(super) fn make_pool(target: &tokio_postgres::Config, tls: &MakeRustlsConnect) -> Result<Pool, DbError> {
+pub(super) fn make_pool(
+    target: &tokio_postgres::Config,
+    tls: &MakeRustlsConnect,
+    pooling: &Arc<Pooling>,
+) -> Result<Pool, DbError> {
+    let (pooling, to) = (Arc::clone(pooling), shown(target));
     let mut target = target.clone();
     target.application_name("pixeld look-ups");
     // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
     let connections = deadpool_postgres::Manager::from_config(target, tls.clone(), recycling);
-    let settle = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
-        Box::pin(async move { client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend) })
+    let settle = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let (pooling, to) = (Arc::clone(&pooling), to.clone());
+        Box::pin(async move {
+            if !pooling.keeps_session(client).await.map_err(HookError::Backend)? {
+                return Err(HookError::message(Unfit::Pooler { to }.to_string()));
+            }
+            client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend)
+        })
     });
     Pool::builder(connections)
         .max_size(POOL_CONNECTIONS_MAX)

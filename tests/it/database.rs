@@ -1,10 +1,12 @@
 //! The PostgreSQL that somebody brings: what cannot be used is refused in a sentence that says what to do, pixels are served
 //! all the same, and nothing is left on its connections.
 
-use std::process::{Command, Stdio};
+use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use loadtest::process::wait_until;
+use loadtest::process::{free_port, wait_until};
 use loadtest::server::{Server, Settings, get};
 use uuid::Uuid;
 
@@ -247,4 +249,116 @@ fn a_standby_is_called_one_and_takes_the_waiting_hits_once_it_is_promoted() {
     wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
     app.at_rest();
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
+}
+
+/// A PgBouncer before a PostgreSQL, in this mode; ended when dropped.
+struct PgBouncer {
+    child: Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    fn start(postgres: &Postgres, mode: &str, more: &str) -> PgBouncer {
+        let (dir, port) = (open_dir(), free_port().unwrap());
+        let socket = postgres.socket();
+        let url = postgres.url();
+        let role = url.split_once("://").unwrap().1.split_once('@').unwrap().0;
+        let settings = format!(
+            "[databases]\npixeld = host={} port=5432 user={role} dbname=pixeld\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nauth_type = any\nunix_socket_dir =\npool_mode = {mode}\n{more}\n",
+            socket.parent().unwrap().display()
+        );
+        let file = dir.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).unwrap();
+        // As the user who runs PostgreSQL, whose socket is for that user alone; it does not run as root anyway.
+        let owner = std::fs::metadata(&socket).unwrap();
+        let mut command = Command::new("setpriv");
+        if nix::unistd::geteuid().is_root() {
+            command.args(["--reuid", &owner.uid().to_string(), "--regid", &owner.gid().to_string(), "--clear-groups"]);
+        }
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
+        command.args(["pgbouncer", "-q"]).arg(&file).env("PATH", path);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
+        let url = format!("postgresql://somebody@127.0.0.1:{port}/pixeld");
+        let pooler = PgBouncer { child, url, _dir: dir };
+        wait_until("PgBouncer", REST, || TcpStream::connect(("127.0.0.1", port)).is_ok()).unwrap();
+        pooler
+    }
+
+    /// Asks by psql, over as many connections at a time.
+    fn ask(&self, sql: &str, connections: usize) -> Vec<String> {
+        let asking: Vec<Child> = (0..connections)
+            .map(|_| {
+                let mut psql = Command::new("psql");
+                psql.args([&self.url, "-XAtqc", sql]).stdout(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let answers = asking.into_iter().map(|child| child.wait_with_output().unwrap().stdout);
+        answers.map(|answer| String::from_utf8(answer).unwrap().trim().to_owned()).collect()
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_pooler_that_takes_sessions_apart_is_refused_at_connect_and_nothing_is_left_on_its_connections() {
+    let _machine = beside();
+    let dir = open_dir();
+    for (mode, more) in [
+        ("transaction", ""),
+        ("transaction", "server_round_robin = 1"),
+        ("statement", ""),
+        ("transaction", "max_db_connections = 1"),
+    ] {
+        let postgres = Postgres::start().unwrap();
+        let pooler = PgBouncer::start(&postgres, mode, more);
+        if more != "max_db_connections = 1" {
+            // Connections that wait to be lent.
+            pooler.ask("SELECT pg_sleep(0.3)", 4);
+        }
+        let settings = Settings::new(PIXELD, dir.path().join(Uuid::new_v4().to_string())).unwrap();
+        let settings = settings.with("DATABASE_URL", &pooler.url);
+        for arguments in [&["migrate"][..], &["image", "list"], &["opt-out", "--recipient", "4711"]] {
+            let (status, text) = said(&mut settings.command(arguments));
+            assert!(status == 1 && text.contains("transaction mode") && text.contains("pool_mode=session"), "{text}");
+        }
+        let server = settings.start().unwrap();
+        wait_until("not ready", Duration::from_secs(8), || ready(&server).1.contains("pool_mode=session"))
+            .unwrap_or_else(|_| panic!("{} {}", ready(&server).1, server.log()));
+        wait_until("the log", REST, || server.log().contains("pool_mode=session")).unwrap();
+        drop(server);
+        let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION ALL \
+                    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+        assert_eq!(postgres.query(left).unwrap(), ["0", "0"], "{mode} {more}");
+        // Seen by whoever is lent such a connection next.
+        let left = "SELECT concat_ws(' ', (SELECT count(*) FROM pg_prepared_statements), \
+                    (SELECT count(*) FROM pg_listening_channels()), current_setting('lock_timeout'), current_setting('TimeZone') = \
+                    (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'))";
+        for answer in pooler.ask(left, 3) {
+            assert_eq!(answer, "0 0 0 t", "{mode} {more}");
+        }
+    }
+}
+
+#[test]
+fn a_pooler_in_session_mode_is_as_good_as_postgresql() {
+    let _machine = beside();
+    let mut pooler = None;
+    let app = App::start_on(Postgres::start().unwrap(), |postgres, settings| {
+        let started = pooler.insert(PgBouncer::start(postgres, "session", "default_pool_size = 40"));
+        settings.with("DATABASE_URL", &started.url)
+    });
+    let recipient = fetch(&app, "Agent/1");
+    app.at_rest();
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
+    wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
+    drop(app);
 }

@@ -1,0 +1,94 @@
+//! Whether a connection keeps its session, or a pooler lends it another one for each transaction or statement.
+//!
+//! Settings, LISTEN, advisory locks and prepared statements belong to a session: over such a pooler they are set for strangers and
+//! are not there when they are needed. Guarantees: asked by plain statements that leave nothing behind, before anything else is
+//! done with a connection. Gives up: it is asked once, and again after a failed connect; and a second connection is needed
+//! for it, without which nothing is decided.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::AbortOnDrop;
+
+/// How long the second connection and its answers may take.
+const SECOND_WAIT: Duration = Duration::from_secs(3);
+
+/// How often each is asked: what others do at the same moment may hide what a pooler does once, and hardly each time.
+const ROUNDS: usize = 3;
+
+/// What is known of a target.
+pub(super) struct Pooling {
+    target: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    keeps_sessions: AtomicBool,
+    /// One at a time, so that connects of our own do not hide anything from each other.
+    asking: Mutex<()>,
+}
+
+impl Pooling {
+    pub(super) fn of(target: &tokio_postgres::Config, tls: &MakeRustlsConnect, is_ours: bool) -> Pooling {
+        Pooling {
+            target: target.clone(),
+            tls: tls.clone(),
+            keeps_sessions: AtomicBool::new(is_ours),
+            asking: Mutex::default(),
+        }
+    }
+
+    /// Whether `client`, which was just opened, keeps its session.
+    ///
+    /// Each session has a server process of its own, for as long as it lives. So two clients never see one process, and one
+    /// never sees two: a pooler that lends the process it used last is found by the first, one that takes turns by the second.
+    pub(super) async fn keeps_session(&self, client: &Client) -> Result<bool, Error> {
+        let _asking = self.asking.lock().await;
+        if self.keeps_sessions.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let first = process(client).await?;
+        match tokio::time::timeout(SECOND_WAIT, self.is_alone(client, &first)).await {
+            Ok(Ok(keeps)) => {
+                self.keeps_sessions.store(keeps, Ordering::Relaxed);
+                Ok(keeps)
+            }
+            // No second connection, or too late: nothing is known.
+            _ => Ok(true),
+        }
+    }
+
+    /// The next connect may reach another server, or a pooler before it.
+    pub(super) fn forget(&self) {
+        self.keeps_sessions.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether `client` stays with the process `first`, and nobody else gets it.
+    async fn is_alone(&self, client: &Client, first: &str) -> Result<bool, Error> {
+        let mut target = self.target.clone();
+        target.application_name("pixeld-check");
+        let (second, connection) = target.connect(self.tls.clone()).await?;
+        let _connection = AbortOnDrop(tokio::spawn(async move {
+            // Its error comes to the query as well.
+            connection.await.ok();
+        }));
+        for _ in 0..ROUNDS {
+            let same = process(&second).await? == first;
+            if same || process(client).await? != first || process(client).await? != first {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// By the simple protocol, which prepares nothing.
+async fn process(client: &Client) -> Result<String, Error> {
+    let answers = client.simple_query("SELECT pg_backend_pid()").await?;
+    let pid = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(pid.unwrap_or_default().to_owned())
+}
