@@ -50,8 +50,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
-use crate::link::opt_out;
 use crate::link::token::SigningKeys;
+use crate::link::{forgive, opt_out};
 use crate::metrics::Metrics;
 use crate::unrecorded::Unrecorded;
 use answer::Answer;
@@ -201,14 +201,17 @@ impl Admin {
     /// Answers a request.
     pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
-        let found = route::find(&parts.method, parts.uri.path());
+        // A reader's link may have been changed on the way; no other path is read otherwise than it stands there.
+        let forgiven = forgive::opt_out_path(parts.uri.path());
+        let path = forgiven.as_deref().unwrap_or(parts.uri.path());
+        let found = route::find(&parts.method, path);
         if let Found::Route(route, _) = &found
             && let Handler::Open(handler) = route.handler
         {
             return handler(self).await;
         }
         // Whatever is below this path is shown to everybody, refusals too: theirs would tell how to reach the pages of the others.
-        if parts.uri.path().starts_with(opt_out::PATH) {
+        if path.starts_with(opt_out::PATH) {
             return self.answer_stranger(peer, &parts, body, found).await;
         }
         let mut user = None;

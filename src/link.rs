@@ -8,6 +8,8 @@
 //! ```
 
 pub mod consent;
+pub mod ending;
+pub mod forgive;
 pub mod key;
 pub mod make;
 pub mod opt_out;

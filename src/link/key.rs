@@ -75,6 +75,14 @@ impl<'a> Key<'a> {
         Key::of(text.as_bytes().into())
     }
 
+    /// The same, with bytes of its own.
+    pub(super) fn into_owned(self) -> Key<'static> {
+        match self {
+            Key::Id(id) => Key::Id(id),
+            Key::Text(text) => Key::Text(text.into_owned().into()),
+        }
+    }
+
     fn of(bytes: Cow<'a, [u8]>) -> Result<Key<'a>, KeyError> {
         if let Some(id) = parse_uuid(&bytes) {
             return Ok(Key::Id(id));

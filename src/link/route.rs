@@ -1,4 +1,5 @@
-//! What a path asks for. Pure; a path with ids as they are allocates nothing.
+//! What a path asks for. Pure; a path with ids as they are allocates nothing. A path that this grammar does not take is
+//! read once more as `link::forgive` cleans it.
 //!
 //! ```text
 //! /image/{image}[_{message}[_{recipient}]].{ext}      ext: 1 to 5 letters or digits
@@ -6,8 +7,7 @@
 //! /o/{token}.{ext}                                    tokens: see `link::token`
 //! ```
 //!
-//! A UUID is 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or with none; no braces, no `urn:`, no percent
-//! signs. The nil UUID means "absent", so a nil image is no image. Without a proper ending, or with a malformed image id,
+//! A UUID is 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or with none; no braces, no `urn:`. The nil UUID means "absent", so a nil image is no image. Without a proper ending, or with a malformed image id,
 //! it is not an image; anything wrong behind a proper image id is malformed ids: the image is served, and nothing recorded.
 //! Under `/o/`, all that is no valid token is forged.
 
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::link::key::{self, Key, KeyError};
 use crate::link::parse_uuid;
 use crate::link::token::SigningKeys;
+use crate::link::{ending, forgive};
 
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +68,60 @@ pub enum Ids<'a> {
     Unmerged,
 }
 
-/// Reads a path, without its query.
+impl Route<'_> {
+    /// Whether nothing about it has to be forgiven.
+    fn is_read(&self) -> bool {
+        matches!(self, Route::Pixel { ids: Ids::Named { .. } | Ids::Keyed { .. } | Ids::Unmerged, .. } | Route::Health)
+    }
+
+    fn into_owned(self) -> Route<'static> {
+        match self {
+            Route::Pixel { image, ids, sent_at_s, is_signed } => {
+                Route::Pixel { image, ids: ids.into_owned(), sent_at_s, is_signed }
+            }
+            Route::NotAnImage => Route::NotAnImage,
+            Route::Forged => Route::Forged,
+            Route::Health => Route::Health,
+            Route::NotFound => Route::NotFound,
+        }
+    }
+}
+
+impl Ids<'_> {
+    fn into_owned(self) -> Ids<'static> {
+        match self {
+            Ids::Named { message, recipient } => Ids::Named { message, recipient },
+            Ids::Keyed { message, recipient } => {
+                Ids::Keyed { message: message.into_owned(), recipient: recipient.into_owned() }
+            }
+            Ids::Malformed => Ids::Malformed,
+            Ids::Unmerged => Ids::Unmerged,
+        }
+    }
+}
+
+/// Reads a path, without its query. What others changed on the way is forgiven, as far as it has one meaning.
 #[must_use]
 pub fn route<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
+    let read = strict(path, keys);
+    if read.is_read() { read } else { forgiven(path, keys).unwrap_or(read) }
+}
+
+/// Reads a path that the strict reader did not take; nothing where it is no link at all, or may be two.
+#[cold]
+fn forgiven(path: &str, keys: &SigningKeys) -> Option<Route<'static>> {
+    let readings = forgive::readings(path);
+    let routes: Vec<Route<'_>> = readings.iter().map(|reading| strict(reading, keys)).collect();
+    let mut read = routes.iter().filter(|route| route.is_read());
+    match read.next() {
+        Some(first) => read.all(|other| other == first).then(|| first.clone().into_owned()),
+        // How it is no link says more than that there is nothing under this path.
+        None => routes.into_iter().next().map(Route::into_owned),
+    }
+}
+
+/// Reads a path that nobody changed.
+pub(super) fn strict<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
     if let Some(name) = path.strip_prefix("/image/") {
         return plain(name);
     }
@@ -97,7 +149,7 @@ fn plain(name: &str) -> Route<'_> {
 fn keyed(rest: &str) -> Route<'_> {
     let (image, keys) = rest.split_once('/').unwrap_or((rest, ""));
     let Some(image) = image_id(image) else { return Route::NotAnImage };
-    let ids = match keys.split_once('/').map(|(message, last)| (message, without_extension(last))) {
+    let ids = match keys.split_once('/').map(|(message, last)| (message, without_ending(last))) {
         Some((message, Some(recipient))) if !recipient.contains('/') => {
             match (Key::in_path(message), Key::in_path(recipient)) {
                 (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
@@ -120,6 +172,11 @@ fn signed<'a>(rest: &str, keys: &SigningKeys) -> Route<'a> {
     let Some(token) = token.filter(|token| !token.image.is_nil()) else { return Route::Forged };
     let ids = Ids::Named { message: token.message, recipient: token.recipient };
     Route::Pixel { image: token.image, ids, sent_at_s: token.sent_at_s, is_signed: true }
+}
+
+/// A recipient's key without the link's ending, and without what others put after that.
+fn without_ending(last: &str) -> Option<&str> {
+    ending::before_picture_ending(last).or_else(|| without_extension(last))
 }
 
 /// What stands before the last dot, where 1 to 5 letters or digits stand behind it.
@@ -209,7 +266,8 @@ mod tests {
             (format!("/image/{id}_{id}_{id}_{id}.gif"), malformed.clone()),
             (format!("/image/{id}_{{{id}}}.gif"), malformed.clone()),
             (format!("/image/{id}_urn:uuid:{id}.gif"), malformed.clone()),
-            (format!("/image/{id}_%30123456789abcdef0123456789abcdef.gif"), malformed),
+            (format!("/image/{id}_{}.gif", &id[1..]), malformed),
+            (format!("/image/{id}_%30123456789abcdef0123456789abcdef.gif"), named(image.as_u128(), image.as_u128(), 0)),
             (format!("/image/{id}.a.gif"), Route::NotAnImage),
             (format!("/image/{id}"), Route::NotAnImage),
             (format!("/image/{id}."), Route::NotAnImage),
@@ -279,12 +337,13 @@ mod tests {
         let text = keys().sign(&token).unwrap();
         let valid = Route::Pixel { image, ids: Ids::Named { message, recipient }, sent_at_s: 9, is_signed: true };
         assert_eq!(route(&format!("/o/{text}.gif")), valid);
+        for path in [format!("/o/{text}"), format!("/o/{text}.abcdef"), format!("/o//{text}.gif")] {
+            assert_eq!(route(&path), valid, "{path}");
+        }
         let nil = keys().sign(&Token { image: Uuid::nil(), ..token }).unwrap();
         for path in [
-            format!("/o/{text}"),
-            format!("/o/{text}.abcdef"),
             format!("/o/{text}=.gif"),
-            format!("/o//{text}.gif"),
+            format!("/o/{text}A.gif"),
             format!("/o/{}.gif", &text[1..]),
             format!("/o/{nil}.gif"),
             "/o/".to_owned(),

@@ -47,6 +47,7 @@ mod embedded;
 mod embedding;
 mod erasure;
 mod first_steps;
+mod forgiven;
 mod images;
 mod import_django;
 mod limits;

@@ -177,8 +177,8 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
     forged.extend([
         format!("{token}=="),
         format!("{token}A"),
-        format!("{token}/"),
-        format!("{token}.png"),
+        format!("{token}=/"),
+        format!("{token}A.png"),
         link.clone(),
         link[..46].to_owned(),
         OptOutKeys::new(SigningKeys::parse(strange).unwrap(), [0; 32]).sign(recipient),

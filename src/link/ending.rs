@@ -1,0 +1,128 @@
+//! What a link ends with: a picture's ending, and what others put after it. Pure.
+//!
+//! Guarantees: only an ending of [`PICTURE_ENDINGS`] is looked for inside a text; what follows it is left out only if it cannot be a part of
+//! a link, so that `4711.gif&utm=1` is `4711`, and `joe.gif@example.com` and `a.gif-b` stay what they are.
+
+use percent_encoding::percent_decode_str;
+
+/// Endings that pictures have; those of links mean nothing.
+const PICTURE_ENDINGS: [&str; 12] =
+    ["gif", "png", "jpg", "jpeg", "jpe", "jfif", "webp", "apng", "avif", "bmp", "ico", "svg"];
+
+/// Whether this is the ending of a picture, in any case.
+#[must_use]
+pub fn is_picture(ending: &str) -> bool {
+    PICTURE_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
+}
+
+/// What stands before the first ending of a picture that the text, or a part of it that can be a link, ends with.
+#[must_use]
+pub fn before_picture_ending(text: &str) -> Option<&str> {
+    text.match_indices('.').find_map(|(at, _)| {
+        let (ending, rest) = split_ending(&text[at + 1..]);
+        (is_picture(ending) && cannot_follow(rest)).then_some(&text[..at])
+    })
+}
+
+/// The letters and digits at a text's front, and the rest.
+#[must_use]
+pub fn split_ending(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len()))
+}
+
+/// Whether a link has ended before this: it is empty, or begins with what no id, key or ending goes on with. A merge tag does go on.
+#[must_use]
+pub fn cannot_follow(rest: &str) -> bool {
+    let Some(first) = rest.chars().next() else { return true };
+    match first {
+        '&' | ';' | '?' | '#' | '"' | '\'' | '(' | ')' | '<' | '>' | ',' | '=' | '/' | '\\' => true,
+        // A sentence's end, and not the begin of another ending.
+        '.' => rest.trim_start_matches('.').chars().next().is_none_or(|next| !next.is_ascii_alphanumeric()),
+        '%' => {
+            let encoded = rest.get(..3).filter(|pair| pair.bytes().skip(1).all(|byte| byte.is_ascii_hexdigit()));
+            let byte = encoded.and_then(|pair| percent_decode_str(pair).next());
+            // A non-ASCII blank begins with a byte beyond ASCII; so may a letter, which a key may go on with.
+            byte.is_some_and(|byte| byte.is_ascii_control() || b" &;?#\"'()<>,=/\\".contains(&byte))
+                || ["%C2%A0", "%E2%80%8", "%EF%BB%BF"]
+                    .iter()
+                    .any(|blank| rest.get(..blank.len()).is_some_and(|front| front.eq_ignore_ascii_case(blank)))
+        }
+        other => is_blank(other),
+    }
+}
+
+/// A blank, a line break or another character that nobody sees.
+#[must_use]
+pub fn is_blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_what_cannot_be_a_part_of_a_link_is_left_out() {
+        for rest in [
+            "",
+            "&utm=1",
+            "%20",
+            ".",
+            "..",
+            ". ",
+            ".)",
+            "\"",
+            "'",
+            ")",
+            ";jsessionid=1",
+            "/",
+            "/x",
+            ">",
+            "%22",
+            "%3E",
+            ",",
+            "=",
+            "#x",
+            "&amp;x=1",
+            "%3Futm=1",
+            "?x",
+            "%0D%0A",
+            "%00",
+            "\u{a0}",
+            "%C2%A0",
+            "%e2%80%8b",
+            "\u{200b}",
+            "%EF%BB%BF",
+            " ",
+        ] {
+            assert_eq!(before_picture_ending(&format!("4711.GiF{rest}")), Some("4711"), "{rest}");
+        }
+        for (text, stem) in [
+            ("4711.gif.png", Some("4711.gif")),
+            ("4711.gif&v=1.5", Some("4711")),
+            ("joe.gif@example.com", None),
+            ("joe.gif+x@example.com.png", Some("joe.gif+x@example.com")),
+            ("a.gif-b", None),
+            ("a.gif_b", None),
+            ("a.gifs", None),
+            ("{{user.png}}", None),
+            ("*|user.png|*.gif", Some("*|user.png|*")),
+            ("%%user.png%%", None),
+            ("4711.50", None),
+            ("jane@example.com", None),
+            ("m.gif%C3%BC", None),
+            ("", None),
+        ] {
+            assert_eq!(before_picture_ending(text), stem, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text: String, junk in "[.%&a-f0-9]{0,8}") {
+            let _ = (before_picture_ending(&text), before_picture_ending(&format!("{text}.gif{junk}")));
+        }
+    }
+}
