@@ -213,6 +213,8 @@ pub struct Metrics {
     pub sync_failures: Count,
     /// Damaged places found in segments.
     pub damages: Count,
+    /// Spools that got a fresh mark, since the database had other hits under their numbers.
+    pub spool_forks: Count,
     /// When the oldest hit that is not loaded was made, in µs since 1970; 0 while none is known.
     pub oldest_at_us: AtomicI64,
     /// Throttled hits that only the shared throttle held back: another node recorded them, or this one before its start.
@@ -291,6 +293,7 @@ impl Metrics {
             outage_minutes: Level(AtomicI64::new(-1)),
             sync_failures: Count::default(),
             damages: Count::default(),
+            spool_forks: Count::default(),
             oldest_at_us: AtomicI64::new(0),
             throttled_elsewhere: Count::default(),
             throttle_shared: Count::default(),

@@ -25,6 +25,7 @@ use crate::db::{self, Database, DbError};
 use crate::images::upload;
 use crate::ingest::eraser::Eraser;
 use crate::ingest::loader::Loader;
+use crate::ingest::source::MarkName;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::link::key::KEY_BYTES_MAX;
@@ -144,8 +145,10 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     };
     println!("{:<36}  {:>8}  {:>12}  {:>12}  {:>12}", "spool", "segments", "bytes", "hits", "waiting");
     for spool in spools {
-        let mark =
-            marks.as_ref().map(|marks| marks.iter().find(|(uuid, _)| *uuid == spool.uuid).map_or(0, |(_, seq)| *seq));
+        let name = MarkName::of(spool.uuid, &data.spools().join(spool.uuid.to_string()));
+        let mark = marks
+            .as_ref()
+            .map(|marks| marks.iter().find(|(uuid, _)| *uuid == name.uuid).map_or(name.first_seq, |(_, seq)| *seq));
         let waiting = mark.map_or("?".to_owned(), |mark| spool.next_seq.saturating_sub(mark).to_string());
         println!(
             "{:<36}  {:>8}  {:>12}  {:>12}  {waiting:>12}",

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::erasures::BRINGING_LOCK;
 use crate::ingest::copy::COPY_HITS;
+use crate::ingest::source::MarkName;
 
 /// Held while a partition is made, so that one node at a time does it.
 const PARTITION_LOCK: i64 = 0x7069_7865_6c64_0002;
@@ -88,16 +89,17 @@ pub enum BatchError {
     },
 }
 
-/// Finds a spool's mark, makes it if it is new, and notes this connection as the one that loads it.
+/// Finds a spool's mark, makes it at its first number if it is new, and notes this connection as the one that loads it.
 ///
 /// # Errors
 /// `55P03` where another connection holds the mark for longer than the session's lock_timeout.
-pub async fn claim_mark(client: &Client, spool: Uuid, node: &str) -> Result<Mark, Error> {
+pub async fn claim_mark(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
+    let MarkName { uuid: spool, first_seq } = name;
     // Looked for first: an INSERT that conflicts would burn a number each time.
     if client.query_opt("SELECT 1 FROM spool_marks WHERE spool_uuid = $1", &[&spool]).await?.is_none() {
-        let insert = "INSERT INTO spool_marks (spool_uuid, node, next_seq) VALUES ($1, $2, 0) \
+        let insert = "INSERT INTO spool_marks (spool_uuid, node, next_seq) VALUES ($1, $2, $3) \
                       ON CONFLICT (spool_uuid) DO NOTHING";
-        client.execute(insert, &[&spool, &node]).await?;
+        client.execute(insert, &[&spool, &node, &(first_seq as i64)]).await?;
     }
     let claim = "UPDATE spool_marks SET node = $2, backend_pid = pg_backend_pid(), updated_at = clock_timestamp(), \
                  backend_started = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) \
@@ -115,6 +117,61 @@ pub async fn marks(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u64)>,
     let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
     let rows = client.query(select, &[&spools]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
+}
+
+/// What tells one hit of a spool from another that has its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HitIdentity {
+    /// Its time, in µs since 1970.
+    pub at_us: i64,
+    /// Its image.
+    pub image: Uuid,
+    /// Its message; nil where it has none.
+    pub message: Uuid,
+    /// Its recipient; nil where it has none.
+    pub recipient: Uuid,
+}
+
+/// A batch that has rows.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadedBatch {
+    /// The batch's first number.
+    pub first_seq: u64,
+    /// The number behind its last.
+    pub next_seq: u64,
+    at: (OffsetDateTime, OffsetDateTime),
+}
+
+/// The batches of a spool that have rows and reach into the numbers from `from` up to `to`, the last one first.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) -> Result<Vec<LoadedBatch>, Error> {
+    let select = "SELECT first_seq, next_seq, min_at, max_at FROM batches \
+                  WHERE spool = $1 AND first_seq < $3 AND next_seq > $2 AND loaded > 0 ORDER BY first_seq DESC";
+    let rows = client.query(select, &[&spool, &(from as i64), &(to as i64)]).await?;
+    let batch = |row: &tokio_postgres::Row| LoadedBatch {
+        first_seq: row.get::<_, i64>(0) as u64,
+        next_seq: row.get::<_, i64>(1) as u64,
+        at: (row.get(2), row.get(3)),
+    };
+    Ok(rows.iter().map(batch).collect())
+}
+
+/// The rows of a spool's batch, by their numbers.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> Result<Vec<(u64, HitIdentity)>, Error> {
+    let select = "SELECT seq, (extract(epoch FROM at) * 1000000)::bigint, image, message, recipient FROM hits \
+                  WHERE at BETWEEN $1 AND $2 AND spool = $3 AND seq >= $4 AND seq < $5";
+    let (first_seq, next_seq) = (batch.first_seq as i64, batch.next_seq as i64);
+    let rows = client.query(select, &[&batch.at.0, &batch.at.1, &spool, &first_seq, &next_seq]).await?;
+    let hit = |row: &tokio_postgres::Row| {
+        let identity = HitIdentity { at_us: row.get(1), image: row.get(2), message: row.get(3), recipient: row.get(4) };
+        (row.get::<_, i64>(0) as u64, identity)
+    };
+    Ok(rows.iter().map(hit).collect())
 }
 
 /// Whether an error says that another connection holds the mark.

@@ -4,9 +4,11 @@
 //! read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
 //! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
 //! moment of their opt-out on: who opted out is asked in the transaction itself. Put back to an earlier state (a restored backup, a
-//! failover), a database gets what it lacks, and what it lost throttles nothing. Gives up: order between spools;
+//! failover), a database gets what it lacks, and what it lost throttles nothing. A mark that is ahead passes over no hit but those
+//! that are loaded (`loader/ahead.rs`). Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
+mod ahead;
 mod bring;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use self::ahead::Ahead;
 use self::bring::Pending;
 use super::erased::Erased;
 use super::house::{HOUSEKEEPING, House};
@@ -273,7 +276,7 @@ impl Loader {
         self.sources.iter_mut().for_each(|source| source.reader.refresh());
         for at in 0..self.sources.len() {
             let spool = &self.sources[at].spool;
-            let is_held = self.held.get(&spool.uuid).is_some_and(|until| Instant::now() < *until);
+            let is_held = self.held.get(&self.sources[at].mark.uuid).is_some_and(|until| Instant::now() < *until);
             // Nobody loads behind a mark that somebody else holds; the other spools go on meanwhile.
             let is_empty = spool.published().next_seq == 0;
             if self.sources[at].number.is_none() && (is_held || is_empty || !self.claim(at).await?) {
@@ -353,14 +356,14 @@ impl Loader {
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         let source = &mut self.sources[at];
         let claimed = within(self.patience, async {
-            anyhow::Ok(queries::claim_mark(&session.client, source.spool.uuid, &self.options.node).await)
+            anyhow::Ok(queries::claim_mark(&session.client, source.mark, &self.options.node).await)
         });
         let mark = match claimed.await? {
             Ok(mark) => mark,
             Err(error) if queries::is_held(&error) => {
-                let ended = within(self.patience, queries::end_predecessor(&session.client, source.spool.uuid)).await?;
-                tracing::warn!(spool = %source.spool.uuid, ended, "another connection holds the mark");
-                self.held.insert(source.spool.uuid, Instant::now() + HELD_PAUSE);
+                let ended = within(self.patience, queries::end_predecessor(&session.client, source.mark.uuid)).await?;
+                tracing::warn!(spool = %source.mark.uuid, ended, "another connection holds the mark");
+                self.held.insert(source.mark.uuid, Instant::now() + HELD_PAUSE);
                 return Ok(false);
             }
             Err(error) => return Err(error.into()),
@@ -368,7 +371,14 @@ impl Loader {
         self.clock = Clock { database_us: mark.now_us, read: Instant::now() };
         source.number = Some(mark.spool);
         self.settle_pending(at, mark.next_seq);
-        if mark.next_seq != self.sources[at].loaded_seq {
+        let loaded_seq = self.sources[at].loaded_seq;
+        if mark.next_seq > loaded_seq
+            && let Ahead::OtherHits(from) = self.look_ahead(at, mark.spool, mark.next_seq).await?
+        {
+            self.fork(at, from)?;
+            return Ok(false);
+        }
+        if mark.next_seq != loaded_seq {
             self.mark_is_elsewhere(at, mark.next_seq);
         }
         let source = &mut self.sources[at];
@@ -378,21 +388,31 @@ impl Loader {
 
     /// PostgreSQL says that a source is loaded to another number than we thought: it is right.
     fn mark_is_elsewhere(&mut self, at: usize, mark: u64) {
-        let source = &mut self.sources[at];
-        let published = source.spool.published().next_seq;
-        let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
-        let (spool, thought) = (source.spool.uuid, source.loaded_seq);
+        let source = &self.sources[at];
+        let (spool, thought) = (source.mark.uuid, source.loaded_seq);
         if mark < thought {
             tracing::warn!(%spool, thought, mark, "the database was put back: what it lacks is loaded again");
         } else {
-            tracing::info!(%spool, thought, mark, "the mark is elsewhere");
+            tracing::info!(%spool, thought, mark, "the mark is ahead: these hits were loaded from a copy");
         }
+        self.passed_over(at, mark);
+        self.forget_lost(spool, mark);
+    }
+
+    /// Goes on at `mark`, which somebody else brought a source's hits to.
+    fn passed_over(&mut self, at: usize, mark: u64) {
+        let source = &mut self.sources[at];
+        let published = source.spool.published().next_seq;
+        let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
         // Not by this process: neither loaded nor dropped by it, so it was no backlog of its own.
         self.metrics.recovered.add(-moved);
         self.metrics.spooled.add(-moved);
         source.loaded(mark);
         source.reader.seek(mark);
-        self.forget_lost(spool, mark);
+    }
+
+    fn session(&self) -> anyhow::Result<&Session> {
+        self.session.as_ref().ok_or_else(|| anyhow::anyhow!("the connection is gone"))
     }
 
     /// The database has a spool up to `mark`: what was recorded of it beyond that must not hold its own hits back.

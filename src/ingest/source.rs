@@ -3,18 +3,60 @@
 //! Guarantees: a segment is removed only when the mark, as PostgreSQL has committed it, is behind its last hit, and then only
 //! after `PIXELD_SPOOL_KEEP` (a database restored from a backup can still be brought up to date from what is kept), or when
 //! the spool needs the room.
+//! A spool's mark bears its UUID, unless its numbers were found to be in use by another history of it; then the rest of it has a
+//! mark of its own, whose name stands in the spool's folder.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use super::spool::reader::Reader;
 use super::spool::recovery::quarantine;
 use super::spool::segment::SegmentId;
 use super::spool::{Segment, Spool};
+use crate::whole_file;
 
 /// Name of the file that notes how far a spool was loaded. A hint: the truth is the mark.
 const LOADED_HINT: &str = "loaded";
+
+/// Name of the file that says under which other UUID a spool's mark is, and from which number on.
+const MARK_NAME: &str = "mark";
+
+/// By what name PostgreSQL knows how far a spool is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkName {
+    /// `spool_marks.spool_uuid`.
+    pub uuid: Uuid,
+    /// The first number that it is about.
+    pub first_seq: u64,
+}
+
+impl MarkName {
+    /// The mark of the spool with this UUID, whose folder this is.
+    #[must_use]
+    pub fn of(spool: Uuid, folder: &Path) -> MarkName {
+        let own = MarkName { uuid: spool, first_seq: 0 };
+        let text = match fs::read_to_string(folder.join(MARK_NAME)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return own,
+            Err(error) => {
+                tracing::error!(%error, %spool, "the name of a spool's mark cannot be read; its own is used");
+                return own;
+            }
+        };
+        let parse = |text: &str| {
+            let (uuid, first_seq) = text.trim().split_once(' ')?;
+            Some(MarkName { uuid: uuid.parse().ok()?, first_seq: first_seq.parse().ok()? })
+        };
+        parse(&text).unwrap_or_else(|| {
+            tracing::error!(%spool, "the name of a spool's mark cannot be read; its own is used");
+            own
+        })
+    }
+}
 
 /// A spool to load.
 #[derive(Debug)]
@@ -23,6 +65,10 @@ pub struct Source {
     pub spool: Arc<Spool>,
     /// Its reader.
     pub reader: Reader,
+    /// By what name the database knows how far it is loaded.
+    pub mark: MarkName,
+    /// This process appends to it.
+    pub is_live: bool,
     /// The spool's number in `spool_marks`, once it is known.
     pub number: Option<i32>,
     /// Everything before this number is committed, as far as we know.
@@ -46,16 +92,31 @@ impl Source {
     pub fn recovered(spool: Arc<Spool>, spools: &Path) -> Source {
         let hint = fs::read_to_string(spool.folder.join(LOADED_HINT)).ok().and_then(|text| text.trim().parse().ok());
         let next_seq = spool.published().next_seq;
-        let loaded_seq = hint.unwrap_or(0).min(next_seq);
+        let mark = MarkName::of(spool.uuid, &spool.folder);
+        let loaded_seq = hint.unwrap_or(0).max(mark.first_seq).min(next_seq);
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), loaded_seq);
-        Source { spool, reader, number: None, loaded_seq, counted: next_seq - loaded_seq }
+        Source { spool, reader, mark, is_live: false, number: None, loaded_seq, counted: next_seq - loaded_seq }
     }
 
     /// The spool of this start.
     #[must_use]
     pub fn live(spool: Arc<Spool>, spools: &Path) -> Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), 0);
-        Source { spool, reader, number: None, loaded_seq: 0, counted: 0 }
+        let mark = MarkName { uuid: spool.uuid, first_seq: 0 };
+        Source { spool, reader, mark, is_live: true, number: None, loaded_seq: 0, counted: 0 }
+    }
+
+    /// Gives the numbers from `first_seq` on a mark under a fresh UUID, which is returned. It is on disk then.
+    ///
+    /// # Errors
+    /// As the disk says; nothing has changed then.
+    pub fn begin_mark(&mut self, first_seq: u64) -> io::Result<Uuid> {
+        let mark = MarkName { uuid: Uuid::new_v4(), first_seq };
+        let text = format!("{} {first_seq}\n", mark.uuid);
+        whole_file::replace(&self.spool.folder.join(MARK_NAME), text.as_bytes())?;
+        self.mark = mark;
+        self.number = None;
+        Ok(mark.uuid)
     }
 
     /// Whether every hit is loaded and none will come.

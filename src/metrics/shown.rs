@@ -52,6 +52,7 @@ impl Collector for Shown {
             m.outage_minutes.get(),
         )?;
         counter(e, "spool_sync_failures", "Syncs of a segment that failed", m.sync_failures.get())?;
+        counter(e, "spool_forks", "Spools that got a fresh mark", m.spool_forks.get())?;
         counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
         let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
         let help = "Age of the oldest hit that is not in PostgreSQL";

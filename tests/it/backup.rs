@@ -185,6 +185,9 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     let load = load.end();
     app.at_rest();
     beside.at_rest(REST).unwrap();
+    for server in [&app.server, &beside] {
+        assert_eq!(server.metrics().unwrap().get("pixeld_spool_forks_total"), 0.0, "they are the same hits");
+    }
     load.assert_exact(&app.url());
     let mut expected = vec![1; early.len()];
     expected[0] = 0;

@@ -61,6 +61,7 @@ mod opt_out;
 mod opt_out_page;
 mod outage;
 mod proxy;
+mod put_back;
 mod recount;
 mod retention;
 mod rollup;

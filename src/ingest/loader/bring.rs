@@ -41,8 +41,8 @@ enum Brought {
     Committed,
     /// PostgreSQL refuses its data, and says why.
     Refused(String),
-    /// The mark is at this number.
-    Elsewhere(u64),
+    /// Somebody else has moved the mark.
+    Elsewhere,
     /// Erasures came since it was prepared.
     Outdated,
 }
@@ -105,8 +105,9 @@ impl Loader {
                     self.sources[at].reader.seek(first_seq);
                     return Ok(());
                 }
-                Brought::Elsewhere(mark) => {
-                    self.mark_is_elsewhere(at, mark);
+                Brought::Elsewhere => {
+                    // Whose hits it passed over is looked at when the mark is claimed again.
+                    self.sources[at].number = None;
                     return Ok(());
                 }
             }
@@ -135,7 +136,7 @@ impl Loader {
         let copying = queries::copy(&session.client, spool, piece.first_seq, version, opt_outs, || judging.next_rows());
         let copied = match patiently(&mut self.patience, copying).await? {
             Ok(copied) => copied,
-            Err(BatchError::MarkMoved(mark)) => return Ok(Brought::Elsewhere(mark)),
+            Err(BatchError::MarkMoved(_)) => return Ok(Brought::Elsewhere),
             Err(BatchError::Erasures) => return Ok(Brought::Outdated),
             Err(BatchError::Data(error)) => return Ok(Brought::Refused(said_by(&error))),
             Err(error @ BatchError::Partition(_)) => {
@@ -168,14 +169,14 @@ impl Loader {
     async fn ask(&mut self, at: usize, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
         let (Some(shared), Some(throttle)) = (&mut self.shared_throttle, &self.throttle) else { return Vec::new() };
         let first_seq = piece.first_seq + piece.missing;
-        let spool = self.sources[at].spool.uuid;
+        let spool = self.sources[at].mark.uuid;
         shared.ask(spool, &questions(piece.hits, first_seq, bounds, throttle, &self.known)).await
     }
 
     /// Commits a batch and counts it. An error means that the outcome is unclear, and that the connection must go; the
     /// batch is counted then if the mark, once it is read again, says that it is in.
     async fn commit(&mut self, at: usize, record: BatchRecord, judged: Judged, copied: Copied) -> anyhow::Result<()> {
-        let pending = Pending { spool: self.sources[at].spool.uuid, record, judged };
+        let pending = Pending { spool: self.sources[at].mark.uuid, record, judged };
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         self.pending = Some(pending);
         patiently(&mut self.patience, queries::finish(&session.client, &record, copied)).await??;
@@ -189,7 +190,7 @@ impl Loader {
 
     /// The mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
     pub(super) fn settle_pending(&mut self, at: usize, mark: u64) {
-        let is_its_spool = |pending: &mut Pending| pending.spool == self.sources[at].spool.uuid;
+        let is_its_spool = |pending: &mut Pending| pending.spool == self.sources[at].mark.uuid;
         if let Some(pending) = self.pending.take_if(is_its_spool)
             && pending.record.next_seq == mark
         {
@@ -244,7 +245,7 @@ impl Loader {
             (&mut self.shared_throttle, &self.throttle, piece.hits.first())
             && let Some(token) = throttle.token(hit, self.known.user_agent(hit.user_agent).own)
         {
-            shared.release(self.sources[at].spool.uuid, Question { seq, token }).await;
+            shared.release(self.sources[at].mark.uuid, Question { seq, token }).await;
         }
         Ok(())
     }
@@ -271,7 +272,7 @@ impl Loader {
         metrics.batch_rows.observe(record.loaded as f64);
         self.sources[at].loaded(record.next_seq);
         if let Some(throttle) = &mut self.throttle {
-            throttle.spend(self.sources[at].spool.uuid, judged.tokens.into_tokens());
+            throttle.spend(self.sources[at].mark.uuid, judged.tokens.into_tokens());
         }
     }
 }

@@ -1,0 +1,107 @@
+//! Why a mark is further than this process has loaded its spool, and what then.
+//!
+//! Guarantees: no answered hit is passed over because of it. Where the hits before the mark are our own, somebody loaded them from
+//! a copy of this spool, and they count as loaded. Where they are others, the spool has two histories: a machine was
+//! put back to a snapshot while pixeld ran, or its disk was cloned, and both went on giving the same numbers. Then what both
+//! have in common stays as it is, and the rest of ours gets a mark of its own under a fresh UUID, which is on disk before the first
+//! hit is loaded under it. So files are never renamed and the writer never stops: only the name by which the database knows
+//! the spool's numbers is new. Gives up: hits that the other history dropped (throttled, say) leave no row to compare; those
+//! behind the last common row are judged again.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{Loader, within};
+use crate::db::hits::{self as queries, HitIdentity};
+use crate::hit::Hit;
+
+/// What a mark ahead means.
+pub(super) enum Ahead {
+    /// Hits of ours were loaded from a copy.
+    OurHits,
+    /// The numbers from this one on are other hits there than here.
+    OtherHits(u64),
+}
+
+impl Loader {
+    /// Compares our hits from what we have loaded up to `mark` with the rows that the database has under `number`.
+    pub(super) async fn look_ahead(&mut self, at: usize, number: i32, mark: u64) -> anyhow::Result<Ahead> {
+        let source = &self.sources[at];
+        let (loaded_seq, is_live) = (source.loaded_seq, source.is_live);
+        let end = source.spool.published().next_seq;
+        let session = self.session()?;
+        let batches =
+            within(self.patience, queries::batches_between(&session.client, number, loaded_seq, mark.min(end))).await?;
+        let (mut last_same, mut are_others) = (None, false);
+        // From the end on: the last row that is ours says of all before it that they are.
+        for batch in batches {
+            let ours = self.own_hits(at, batch.first_seq.max(loaded_seq), batch.next_seq.min(mark).min(end))?;
+            let rows = within(self.patience, queries::hits_of_batch(&self.session()?.client, number, &batch)).await?;
+            for (seq, row) in rows {
+                match ours.get(&seq) {
+                    Some(own) if is_same(own, &row) => last_same = last_same.max(Some(seq)),
+                    Some(_) => are_others = true,
+                    None => {}
+                }
+            }
+            if last_same.is_some() {
+                break;
+            }
+        }
+        // Only this process appends to its live spool. So a mark beyond the end, or without any hit of ours, is another's.
+        let is_forked = are_others || is_live && (mark > end || last_same.is_none());
+        Ok(if is_forked { Ahead::OtherHits(last_same.map_or(loaded_seq, |seq| seq + 1)) } else { Ahead::OurHits })
+    }
+
+    /// Gives a spool's hits from `from` on a mark of their own.
+    pub(super) fn fork(&mut self, at: usize, from: u64) -> anyhow::Result<()> {
+        let source = &mut self.sources[at];
+        let (spool, hits) = (source.mark.uuid, source.spool.published().next_seq.saturating_sub(from));
+        let fresh = source.begin_mark(from)?;
+        tracing::error!(
+            %spool, from, hits, %fresh,
+            "the database has other hits under this spool's numbers: this machine was put back to a snapshot, or is a clone \
+             of another that runs; its hits go on under a fresh mark, and none is skipped"
+        );
+        self.metrics.spool_forks.one();
+        self.passed_over(at, from);
+        Ok(())
+    }
+
+    /// Our hits with numbers from `from` up to `to`.
+    fn own_hits(&mut self, at: usize, from: u64, to: u64) -> anyhow::Result<HashMap<u64, HitIdentity>> {
+        let Some(namespace) = self.namespace else { anyhow::bail!("the namespace of keys is not known") };
+        let reader = &mut self.sources[at].reader;
+        let mut hits = HashMap::new();
+        reader.seek(from);
+        loop {
+            let chunk = reader.read(to.saturating_sub(reader.next_seq()).max(1))?;
+            // Damage is counted when its hits are loaded.
+            reader.take_damages();
+            if chunk.is_empty() || chunk.first_seq >= to {
+                return Ok(hits);
+            }
+            let mut rest = &chunk.bytes[..];
+            for seq in chunk.first_seq + chunk.missing.. {
+                if rest.is_empty() || seq >= to {
+                    break;
+                }
+                let (mut hit, behind) = Hit::decode(rest)?;
+                rest = behind;
+                hit.resolve(namespace);
+                if !hit.is_erased {
+                    let Hit { at_us, image, message, recipient, .. } = hit;
+                    hits.insert(seq, HitIdentity { at_us, image, message, recipient });
+                }
+            }
+        }
+    }
+}
+
+/// Whether a row is this hit. Times that cannot be true are moved when a hit is loaded.
+fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
+    let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
+    let was_moved = own.at_us < crate::BUILT_US || own.at_us > crate::hit::now_us();
+    ids(own) == ids(row) && (own.at_us == row.at_us || was_moved)
+}
