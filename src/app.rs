@@ -13,6 +13,7 @@ mod open_files;
 mod program;
 mod sample;
 mod systemd;
+mod which;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::shutdown::{self, DrainTrigger};
 use crate::unrecorded::Unrecorded;
 
 pub use data_dir::DataDir;
+pub use which::NoInstallation;
 
 /// Bytes of images that are cached.
 const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
@@ -82,6 +84,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     })?;
     private.set_nonblocking(true)?;
     let db = Database::new(config)?;
+    leave_for_commands(config, &db);
 
     let metrics = Metrics::new(config.threads);
     let spools = data.spools();
@@ -217,6 +220,19 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     outcome
 }
 
+/// So that commands work on the same database and make links of the same form. Pixels are served without it, too.
+fn leave_for_commands(config: &Config, db: &Database) {
+    if let Err(error) = config.leave_for_commands(&db.place()) {
+        tracing::warn!(%error, "commands of this data directory cannot be left the settings; they need them in their environment");
+    }
+    for name in &config.overridden {
+        tracing::warn!(
+            file = %config.settings_file().display(),
+            "{name} differs in the environment and in the settings file; the environment counts here, and commands called without it have the file's"
+        );
+    }
+}
+
 /// The threads between a request and PostgreSQL.
 struct Running<'a> {
     config: &'a Config,
@@ -331,7 +347,7 @@ fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database, unrecor
         require_signed: config.require_signed,
         unrecorded,
         data_dir: config.data_dir.clone(),
-        program: program::typed(config, db),
+        program: program::typed(config),
         client_address: Box::new(move |peer, headers| {
             let forwarded: Vec<&[u8]> =
                 headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();

@@ -26,7 +26,9 @@ pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
 /// What is said below the list of commands.
 const AFTER_HELP: &str = "\
-Settings come from environment variables; .env.example lists every one with its default and unit.
+Settings come from environment variables, and from the file pixeld.env in PIXELD_DATA_DIR; .env.example lists every one with its
+default and unit. Commands find the running pixeld by PIXELD_DATA_DIR (default ./data) or DATABASE_URL; what it was started with
+they take from there. Only serve and migrate make a database; the others end with status 64 where there is none.
 Wrong settings end any command with exit status 64 and a list of all that is wrong.
 
 Examples:

@@ -1,4 +1,5 @@
-//! Settings from the environment, checked before a port is bound.
+//! Settings from the environment, the settings file of the data directory, and, for commands, what `serve` left there; checked before
+//! a port is bound.
 //!
 //! Guarantees: a [`Config`] holds only values that were checked; all wrong settings are reported at once, each with its
 //! variable, what was wrong and what is allowed; a misspelt `PIXELD_…` variable is an error, not a setting that silently
@@ -9,6 +10,7 @@
 //! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
 
 use std::ffi::OsString;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod former;
+mod layer;
 mod limits;
 mod links;
 mod listen;
@@ -26,6 +29,7 @@ mod privacy;
 mod problem;
 mod redis;
 mod secret;
+mod served;
 mod shown;
 mod storage;
 mod telemetry;
@@ -38,13 +42,28 @@ mod tests;
 pub use privacy::IpPrivacy;
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
+pub use served::Served;
 pub use storage::{Durability, SpoolKeep, check_database_url};
 use vars::{Setting, Vars};
 
 use crate::link::token::SigningKeys;
+use crate::whole_file;
+use layer::{Layer, Origin};
 
 /// The exit status of a start that bad settings prevented (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
+
+/// The settings file, in the data directory.
+pub const SETTINGS_FILE: &str = "pixeld.env";
+
+/// Who reads the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// `serve`, whose settings count.
+    Serve,
+    /// Any other command, which does as the `serve` of its data directory where nothing else is said.
+    Command,
+}
 
 /// Every setting there is, in the order in which problems are reported.
 const SETTINGS: [&Setting; 27] = [
@@ -139,17 +158,44 @@ pub struct Config {
     pub log: String,
     /// `DJANGO_DATABASE_URL` or `DJANGO_DATABASE_URL_FILE`: the Django app's PostgreSQL, for `pixeld import django`.
     pub django_database_url: Option<Secret>,
+    /// What the `serve` of this data directory left for commands; nothing for `serve` itself, or where none ever ran.
+    pub served: Option<Served>,
+    /// Whether something says what links begin with, and not the default.
+    pub is_base_url_set: bool,
+    /// Settings that the environment and the settings file both have, with different values.
+    pub overridden: Vec<&'static str>,
+    /// What to leave for commands: settings of the environment, and the names of secrets that stand in it alone.
+    to_leave: (Vec<(String, String)>, Vec<&'static str>),
     /// What to tell at the start of variables that look like the Django app's; nothing where there are none.
     pub former_names: Option<String>,
 }
 
 impl Config {
-    /// The settings in this process's environment. Also reads the files that `…_FILE` variables name.
+    /// The settings in this process's environment, and in the files of its data directory. Also reads the files that `…_FILE`
+    /// variables name.
     ///
     /// # Errors
     /// [`ConfigError`] with every setting that is wrong.
-    pub fn from_env() -> Result<Config, ConfigError> {
-        Config::from_vars(std::env::vars_os())
+    pub fn load(reader: Reader) -> Result<Config, ConfigError> {
+        let environment = Layer::environment(std::env::vars_os());
+        let is_named = environment.get(storage::DATA_DIR.name).is_some();
+        let has_database = ["DATABASE_URL", "DATABASE_URL_FILE"].iter().any(|name| environment.get(name).is_some());
+        let data_dir = storage::data_dir(&mut Vars::new(environment.values.clone()));
+        let mut wrong = Vec::new();
+        let mut behind = Vec::new();
+        let files = [(SETTINGS_FILE, Origin::File), (served::NAME, Origin::Served)];
+        for (name, origin) in
+            files.into_iter().filter(|(_, origin)| *origin == Origin::File || reader == Reader::Command)
+        {
+            let path = data_dir.join(name);
+            // A directory that only happens to be called ./data is not asked.
+            let is_asked = is_named || !has_database || std::fs::metadata(&path).is_ok();
+            match if is_asked { Layer::read(&path, origin) } else { Ok(None) } {
+                Ok(layer) => behind.extend(layer),
+                Err(problems) => wrong.extend(problems.into_iter().map(|(of, why)| (path.clone(), of, why))),
+            }
+        }
+        Config::read(Vars::of(environment, behind), wrong)
     }
 
     /// The settings that `lookup` gives. It is asked for known names only, so misspelt ones are not found.
@@ -166,7 +212,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with every setting that is wrong.
     pub fn from_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Config, ConfigError> {
-        let mut vars = Vars::new(vars);
+        Config::read(Vars::new(vars), Vec::new())
+    }
+
+    /// `wrong` are lines of files: the file, the name, and what is wrong with it.
+    fn read(mut vars: Vars, wrong: Vec<(PathBuf, String, String)>) -> Result<Config, ConfigError> {
+        for (path, of, why) in wrong {
+            let of = if of == path.display().to_string() { of } else { format!("{} in {}", of, path.display()) };
+            vars.refuse(&of, why, "settings as .env.example lists them, in a file of yours");
+        }
         let (listen, admin_listen) = listen::addresses(&mut vars);
         let data_dir = storage::data_dir(&mut vars);
         let (signing_keys, require_signed) = links::signing(&mut vars);
@@ -197,6 +251,10 @@ impl Config {
             sentry_dsn: telemetry::sentry_dsn(&mut vars),
             django_database_url: former::django_database_url(&mut vars),
             former_names: former::note(&vars),
+            served: vars.served(),
+            is_base_url_set: vars.is_set(&[listen::BASE_URL.name, listen::LISTEN.name]) || vars.is_after_serve(),
+            overridden: vars.overridden(),
+            to_leave: vars.to_leave(),
             listen,
             admin_listen,
             data_dir,
@@ -204,5 +262,21 @@ impl Config {
         names::refuse_unknown(&mut vars);
         vars.finish()?;
         Ok(config)
+    }
+
+    /// Leaves in the data directory what commands there need of these settings; `database` is where that is, without who connects.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub fn leave_for_commands(&self, database: &str) -> io::Result<()> {
+        let (given, secrets) = &self.to_leave;
+        let text = served::text(given, secrets, database, &self.signing_keys.digests());
+        whole_file::replace(&self.data_dir.join(served::NAME), text.as_bytes())
+    }
+
+    /// The settings file of this data directory.
+    #[must_use]
+    pub fn settings_file(&self) -> PathBuf {
+        self.data_dir.join(SETTINGS_FILE)
     }
 }

@@ -178,6 +178,21 @@ impl Database {
         self.0.url_for_people.clone()
     }
 
+    /// Where it is, in words for people, without who connects.
+    #[must_use]
+    pub fn whereabouts(&self) -> String {
+        match &self.0.embedded {
+            Some(embedded) => format!("the private PostgreSQL in {}", embedded.cluster().display()),
+            None => format!("the PostgreSQL at {}", self.place()),
+        }
+    }
+
+    /// Whether the embedded PostgreSQL was ever made; an external one is none of ours to make.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.0.embedded.as_ref().is_none_or(Embedded::is_made)
+    }
+
     /// Its hosts, ports and name, without who connects: stays the same when a password changes.
     #[must_use]
     pub fn place(&self) -> String {

@@ -10,7 +10,7 @@ use pixeld::app::commands;
 use pixeld::cli::{
     Cli, Command, ImageCommand, ImportCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand,
 };
-use pixeld::config::{Config, EXIT_CONFIG};
+use pixeld::config::{Config, EXIT_CONFIG, Reader};
 use pixeld::telemetry;
 use time::OffsetDateTime;
 
@@ -19,7 +19,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::from_env() {
+    let command = cli.into_command();
+    let reader = if matches!(command, Command::Serve(_)) { Reader::Serve } else { Reader::Command };
+    let config = match Config::load(reader) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
@@ -27,18 +29,18 @@ fn main() -> ExitCode {
         }
     };
     let _telemetry = telemetry::start(&config);
-    match run(cli, &config) {
+    match run(command, &config) {
         Ok(code) => code,
         Err(error) => {
             // Not eprintln: a terminal that was closed must not make a panic of it.
             drop(writeln!(std::io::stderr(), "pixeld: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn run(cli: Cli, config: &Config) -> anyhow::Result<ExitCode> {
-    let done = match cli.into_command() {
+fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
+    let done = match command {
         Command::Import(ImportCommand::Django(args)) => {
             return wait(commands::import_django(config, &args)).map(|taken| ExitCode::from(taken.exit_status()));
         }

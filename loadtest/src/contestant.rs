@@ -175,6 +175,7 @@ pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
     fs::create_dir_all(&settings.data_dir)?;
     let picture = settings.data_dir.join("empty.gif");
     fs::write(&picture, pixeld::images::TRANSPARENT_GIF)?;
+    settings.run(&["migrate"])?;
     let image: Uuid = settings.run(&["image", "add", &picture.to_string_lossy()])?.trim().parse()?;
     let server = settings.start()?;
     let path = format!("/image/{image}.gif");

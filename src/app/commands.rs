@@ -18,10 +18,10 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{DataDir, bytes_of, database, eraser_options, health, loader_options};
+use super::{DataDir, bytes_of, database, eraser_options, health, loader_options, which};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::{self, Database, DbError};
+use crate::db::{self, Database, DbError, migrate};
 use crate::images::upload;
 use crate::ingest::eraser::Eraser;
 use crate::ingest::loader::Loader;
@@ -51,9 +51,13 @@ const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// As PostgreSQL says.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
-    let db = Database::new(config)?;
-    database::with_database(&db, "what was migrated so far is whole", async { Ok(()) }).await?;
-    println!("the database is up to date");
+    let db = which::whereabouts(config)?;
+    let migrating = async {
+        migrate::run(&db).await?;
+        which::named(&db, &db.connect("pixeld migrate").await?.client).await
+    };
+    let named = database::with_lease(&db, "what was migrated so far is whole", migrating).await?;
+    println!("the database is up to date ({named})");
     Ok(())
 }
 
@@ -62,7 +66,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// Where the settings name no database that could be.
 pub fn database_url(config: &Config) -> anyhow::Result<()> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     if let Some(note) = db.note_for_people() {
         eprintln!("{note}");
     }
@@ -88,14 +92,17 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
     upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let adding = async {
         let client = db.pool().get().await.map_err(DbError::from)?;
         let added = upload::add(&client, COMMAND_LINE, &bytes, id, title.or(name.as_deref())).await;
-        added.with_context(|| format!("{} could not be added", file.display()))
+        let added = added.with_context(|| format!("{} could not be added", file.display()))?;
+        Ok((added, which::named(&db, &client).await?))
     };
-    println!("{}", database::with_database(&db, database::NOT_KNOWN, adding).await?);
+    let (added, named) = database::with_database(&db, database::NOT_KNOWN, adding).await?;
+    println!("{added}");
+    eprintln!("added to {named}");
     Ok(())
 }
 
@@ -113,7 +120,7 @@ fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn image_list(config: &Config) -> anyhow::Result<()> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let listing = async { Ok(db::images::list(&db).await?) };
     let images = database::with_database(&db, database::NOTHING_CHANGED, listing).await?;
     let mut out = std::io::stdout().lock();
@@ -130,13 +137,14 @@ pub async fn image_list(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// As the disk says. A database that cannot be reached only leaves its column out.
 pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
+    let db = which::find(config)?;
     let data = DataDir::look(&config.data_dir);
     let spools = match recovery::list_spools(&data.spools()) {
         Ok(spools) => spools,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", data.spools().display())),
     };
-    let marks = match marks(config).await {
+    let marks = match marks(&db).await {
         Ok(marks) => Some(marks),
         Err(error) => {
             eprintln!("the database cannot be asked how far these are loaded: {error:#}");
@@ -158,14 +166,13 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn marks(config: &Config) -> anyhow::Result<Vec<(Uuid, u64)>> {
-    let db = Database::new(config)?;
+async fn marks(db: &Database) -> anyhow::Result<Vec<(Uuid, u64)>> {
     let reading = async {
         let session = db.connect("pixeld spool status").await?;
         let rows = session.client.query("SELECT spool_uuid, next_seq FROM spool_marks", &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
     };
-    database::with_lease(&db, database::NOTHING_CHANGED, reading).await
+    database::with_lease(db, database::NOTHING_CHANGED, reading).await
 }
 
 /// `pixeld spool drain`: loads what the spools hold, then ends. Where the node is to `retire`, it holds no hits after it.
@@ -173,15 +180,16 @@ async fn marks(config: &Config) -> anyhow::Result<Vec<(Uuid, u64)>> {
 /// # Errors
 /// Where hits are left, or another pixeld has the data directory.
 pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
+    // Before the lock, which would make a directory.
+    let db = which::find(config)?;
     let data = DataDir::lock(&config.data_dir)?;
     let spools = data.spools();
     let recovered = recovery::recover(&spools).context("the spools cannot be read")?;
     let metrics = Metrics::new(0);
-    let db = Database::new(config)?;
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
     let options = loader_options(config, &spools);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let left = runtime.block_on(async {
+    let (left, named) = runtime.block_on(async {
         let eraser = eraser_options(&data)?;
         let erasing =
             (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
@@ -195,13 +203,13 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
             if left == 0 {
                 end_node(&data, &db, erasing, retire).await?;
             }
-            Ok(left)
+            Ok((left, which::named(&db, &db.connect("pixeld spool drain").await?.client).await?))
         };
         let broken_off = "what is not loaded waits in the spool, and erasures may not all be carried out; run it again";
         database::with_database(&db, broken_off, draining).await
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
-    println!("loaded {} hits, dropped {dropped}, left {left}", metrics.loaded.get());
+    println!("loaded {} hits, dropped {dropped}, left {left} ({named})", metrics.loaded.get());
     anyhow::ensure!(left == 0, "{left} hits are left in the spool");
     Ok(())
 }

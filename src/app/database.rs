@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
+use super::which;
 use crate::db::embedded::EmbeddedError;
 use crate::db::{Database, DbError, Lease, fitness, migrate};
 use crate::metrics::Metrics;
@@ -138,7 +139,7 @@ pub const NOTHING_CHANGED: &str = "nothing was changed";
 /// What is broken off when a command is stopped whose one statement may be through.
 pub const NOT_KNOWN: &str = "whether it was done before that is not known; run it again";
 
-/// For commands: as [`with_lease`], with the tables brought to this version first.
+/// For commands: as [`with_lease`], with the tables brought to this version first. A database without any is refused.
 ///
 /// # Errors
 /// As [`with_lease`].
@@ -148,6 +149,7 @@ pub async fn with_database<T>(
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let migrated = async {
+        which::check_tables(db).await?;
         migrate::run(db).await?;
         work.await
     };

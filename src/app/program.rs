@@ -1,7 +1,6 @@
-//! This program, as people type it in a shell.
+//! This program, as people type it in a shell, wherever they are.
 
 use crate::config::Config;
-use crate::db::Database;
 
 /// Its path.
 #[must_use]
@@ -9,14 +8,10 @@ pub fn path() -> String {
     std::env::current_exe().map_or("pixeld".to_owned(), |path| quoted(&path.display().to_string()))
 }
 
-/// The beginning of a command that finds the same database. A URL of the user's own may hold a password, and is left to who types.
+/// The beginning of a command of this installation: what `serve` left in its data directory tells it the rest.
 #[must_use]
-pub fn typed(config: &Config, db: &Database) -> String {
-    let is_default = std::env::current_dir().is_ok_and(|here| config.data_dir == here.join("data"));
-    if db.is_embedded() && !is_default {
-        return format!("PIXELD_DATA_DIR={} {}", quoted(&config.data_dir.display().to_string()), path());
-    }
-    path()
+pub fn typed(config: &Config) -> String {
+    format!("PIXELD_DATA_DIR={} {}", quoted(&config.data_dir.display().to_string()), path())
 }
 
 /// As a shell takes it for one word.

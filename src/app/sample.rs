@@ -46,24 +46,18 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let database = if db.is_embedded() {
         format!("'{}'", db.url_for_people())
     } else {
-        format!("\"$({} database-url)\"", program::path())
+        format!("\"$({} database-url)\"", program::typed(config))
     };
-    let (admin, add_user) = (&config.admin_base_url, format!("{} user add ann", program::typed(config, db)));
-    // Commands know the settings of their own terminal only, and make links with them.
-    let listeners = [("PIXELD_LISTEN", config.listen, 8080), ("PIXELD_ADMIN_LISTEN", config.admin_listen, 8081)];
-    let changed = listeners.iter().filter(|(_, listener, port)| listener.port() != *port);
-    let changed: String = changed.map(|(name, listener, _)| format!(" {name}={listener}")).collect();
-    let export = if changed.is_empty() {
-        String::new()
-    } else {
-        format!("say which ports you changed:\n\n  export{changed}\n\nand ")
-    };
+    let program = program::typed(config);
+    let (admin, add_user) = (&config.admin_base_url, format!("{program} user add ann"));
+    let link = format!("{program} link --image {image} --message may-news --recipient 4711");
     format!(
-        "\npixeld is running. In a second terminal, {export}make a user of the admin page (it asks for a password that you choose):\n\n  \
+        "\npixeld is running. In a second terminal, in any directory, make a user of the admin page (it asks for a password that you choose):\n\n  \
          {add_user}\n\nThen open {admin} in your browser and sign in. Open this pixel of a made-up message and recipient in \
          another tab, as a mail program would:\n\n  {url}\n\nand look at the page again: within two seconds it has a confirmed open.\n\n\
          The same from a shell (curl is counted as a machine), and the row in PostgreSQL:\n\n  \
          curl -o /tmp/pixel.png {url}\n  psql {database} -c \"{row}\"\n\n\
+         A link and tag for an email of yours:\n\n  {link}\n\n\
          Numbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
     )
 }

@@ -17,7 +17,8 @@ pub(super) fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
     });
     let keys = secret.and_then(|secret| SigningKeys::parse(secret.expose()).ok()).unwrap_or_default();
     let require = vars.read(&REQUIRE_SIGNED, false, |text| value::word(text, &[("true", true), ("false", false)]));
-    if require && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) {
+    // A command may do without them; `link` says what it misses.
+    if require && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) && !vars.is_after_serve() {
         vars.refuse(
             REQUIRE_SIGNED.name,
             "is true without PIXELD_SIGNING_KEYS: nothing could be recorded",

@@ -14,6 +14,11 @@ pub(super) fn all() -> impl Iterator<Item = String> {
     SETTINGS.iter().flat_map(|setting| [Some(setting.name.to_owned()), setting.file_name()]).flatten()
 }
 
+/// Whether a variable is read.
+pub(super) fn is_known(name: &str) -> bool {
+    all().any(|known| known == name)
+}
+
 /// Notes each variable that begins like ours and is none: most likely misspelt, it would silently do nothing.
 pub(super) fn refuse_unknown(vars: &mut Vars) {
     let known: Vec<String> = all().collect();

@@ -7,6 +7,8 @@ use std::fmt;
 pub struct Problem {
     /// The variable, as it was spelt.
     pub variable: String,
+    /// The file in which it stands, where that is not the environment.
+    pub file: Option<String>,
     /// What was wrong, as the rest of a sentence that begins with the variable.
     pub wrong: String,
     /// What is allowed there instead.
@@ -33,7 +35,11 @@ impl ConfigError {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}; allowed: {}", self.variable, self.wrong, self.allowed)
+        let Problem { variable, file, wrong, allowed } = self;
+        match file {
+            Some(file) => write!(f, "{variable} in {file} {wrong}; allowed: {allowed}"),
+            None => write!(f, "{variable} {wrong}; allowed: {allowed}"),
+        }
     }
 }
 

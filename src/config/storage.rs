@@ -81,7 +81,8 @@ pub(super) fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
     let url = vars.secret(&DATABASE_URL, check_database_url);
     let is_required =
         vars.read(&REQUIRE_DATABASE_URL, false, |text| value::word(text, &[("true", true), ("false", false)]));
-    if is_required && url.is_none() && !vars.is_refused(&DATABASE_URL) {
+    // A command may find out from `serve` where that is.
+    if is_required && url.is_none() && !vars.is_refused(&DATABASE_URL) && !vars.is_after_serve() {
         vars.refuse(
             DATABASE_URL.name,
             "is not set, and PIXELD_REQUIRE_DATABASE_URL is true (containers and the systemd unit set it): no PostgreSQL is run here",

@@ -1,4 +1,4 @@
-//! The variables of the environment, and the problems found while they are read.
+//! The variables of the environment and what stands behind it (`layer.rs`), and the problems found while they are read.
 //!
 //! Guarantees: reading never stops at a problem (the reader goes on with the default, and [`Vars::finish`] fails), so all
 //! problems come together; no text made here holds a secret's value. An empty value is an unset one.
@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+use super::layer::{self, Layer, Origin};
+use super::served::{self, Served};
 use super::value::Parsed;
-use super::{ConfigError, Problem, Secret};
+use super::{ConfigError, Problem, SETTINGS, Secret};
 
 /// One setting: its variable and what it may be.
 #[derive(Debug)]
@@ -39,18 +41,27 @@ impl Setting {
 
 /// The variables, and what is wrong with them so far.
 pub(super) struct Vars {
-    values: BTreeMap<OsString, OsString>,
+    /// The environment first, then what stands behind it: of a setting that two have, the first one's counts.
+    layers: Vec<Layer>,
     problems: Vec<Problem>,
+    missing: BTreeMap<String, String>,
 }
 
 impl Vars {
     pub(super) fn new(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Vars {
-        Vars { values: vars.into_iter().collect(), problems: Vec::new() }
+        Vars::of(Layer::environment(vars), Vec::new())
     }
 
-    /// Every variable and its value as they are.
+    /// The environment, with what stands behind it.
+    pub(super) fn of(environment: Layer, behind: Vec<Layer>) -> Vars {
+        let layers = std::iter::once(environment).chain(behind).collect();
+        Vars { layers, problems: Vec::new(), missing: BTreeMap::new() }
+    }
+
+    /// Every variable of the environment and its value as they are.
     pub(super) fn all(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.values.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+        let environment = self.layers.iter().filter(|layer| layer.origin == Origin::Environment);
+        environment.flat_map(|layer| &layer.values).map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 
     /// Whether a problem with this setting, or with the file that holds it, was found.
@@ -60,20 +71,39 @@ impl Vars {
         self.problems.iter().any(|problem| is_its(&problem.variable))
     }
 
+    /// Whether something says one of these.
+    pub(super) fn is_set(&self, names: &[&str]) -> bool {
+        self.layer_of(names).is_some()
+    }
+
+    /// Whether this process is a command that has what `serve` left.
+    pub(super) fn is_after_serve(&self) -> bool {
+        self.layers.iter().any(|layer| layer.origin == Origin::Served)
+    }
+
     /// Notes a problem.
     pub(super) fn refuse(&mut self, variable: &str, wrong: impl Into<String>, allowed: impl Into<String>) {
-        let variable = variable.to_owned();
-        self.problems.push(Problem { variable, wrong: wrong.into(), allowed: allowed.into() });
+        self.refuse_in(None, variable, wrong.into(), allowed.into());
+    }
+
+    fn refuse_in(&mut self, layer: Option<usize>, variable: &str, wrong: String, allowed: String) {
+        let file = layer.and_then(|layer| self.layers.get(layer));
+        let file =
+            file.filter(|layer| layer.origin != Origin::Environment).map(|layer| layer.path.display().to_string());
+        self.problems.push(Problem { variable: variable.to_owned(), file, wrong, allowed });
     }
 
     /// The setting as `parse` reads it; `default` where it is unset, or wrong (and then noted).
     pub(super) fn read<T>(&mut self, setting: &Setting, default: T, parse: impl FnOnce(&str) -> Parsed<T>) -> T {
-        let Some(text) = self.text(setting.name, setting.allowed) else { return default };
+        let Some(layer) = self.layer_of(&[setting.name]) else { return default };
+        let Some(text) = self.text(layer, setting.name, setting.allowed) else { return default };
         // Editors and env files leave blanks and carriage returns at the ends, where no value of ours has any.
         match parse(text.trim()) {
             Ok(value) => value,
+            // Of another version, perhaps; that one checked it.
+            Err(_) if self.is_served(layer) => default,
             Err(wrong) => {
-                self.refuse(setting.name, wrong, setting.allowed);
+                self.refuse_in(Some(layer), setting.name, wrong, setting.allowed.to_owned());
                 default
             }
         }
@@ -81,20 +111,28 @@ impl Vars {
 
     /// The secret from its variable or its file, after `check`, whose words must not hold any of it.
     pub(super) fn secret(&mut self, setting: &Setting, check: impl FnOnce(&str) -> Parsed<()>) -> Option<Secret> {
+        const PATH: &str = "the path of a file that can be read";
         let file_name = setting.file_name()?;
-        let direct = self.text(setting.name, setting.allowed);
-        let path = self.text(&file_name, "the path of a file that can be read");
+        let layer = self.layer_of(&[setting.name, &file_name])?;
+        let direct = self.text(layer, setting.name, setting.allowed);
+        let path = self.text(layer, &file_name, PATH);
         let (variable, text) = match (direct, path) {
             (Some(_), Some(_)) => {
                 let wrong = format!("and {file_name} are both set");
-                self.refuse(setting.name, wrong, "one of the two");
+                self.refuse_in(Some(layer), setting.name, wrong, "one of the two".to_owned());
                 return None;
             }
             (Some(text), None) => (setting.name.to_owned(), text),
             (None, Some(path)) => match Secret::of_file(&path) {
                 Ok(secret) => (file_name, secret.expose().to_owned()),
+                // Whoever needs it says so: most commands need few.
+                Err(wrong) if self.is_served(layer) => {
+                    let wrong = format!("is known to `pixeld serve` by {file_name}, which {wrong}");
+                    self.missing.insert(setting.name.to_owned(), wrong);
+                    return None;
+                }
                 Err(wrong) => {
-                    self.refuse(&file_name, wrong, "the path of a file that can be read");
+                    self.refuse_in(Some(layer), &file_name, wrong, PATH.to_owned());
                     return None;
                 }
             },
@@ -103,10 +141,53 @@ impl Vars {
         match check(&text) {
             Ok(()) => Some(Secret::new(text)),
             Err(wrong) => {
-                self.refuse(&variable, wrong, setting.allowed);
+                self.refuse_in(Some(layer), &variable, wrong, setting.allowed.to_owned());
                 None
             }
         }
+    }
+
+    /// What `serve` said for commands, with what of it cannot be had here.
+    pub(super) fn served(&self) -> Option<Served> {
+        let layer = self.layers.iter().find(|layer| layer.origin == Origin::Served)?;
+        let mut served = Served::of(layer);
+        served.missing.extend(self.missing.clone());
+        // What stands in the environment or the settings file is no more missing.
+        served.missing.retain(|name, _| {
+            let file_name = format!("{name}_FILE");
+            self.layers
+                .iter()
+                .all(|layer| layer.origin == Origin::Served || layer.get(name).or(layer.get(&file_name)).is_none())
+        });
+        Some(served)
+    }
+
+    /// The settings of the environment for commands to have, and the secrets that stand in it alone.
+    pub(super) fn to_leave(&self) -> (Vec<(String, String)>, Vec<&'static str>) {
+        let (mut given, mut secrets) = (Vec::new(), Vec::new());
+        let Some(environment) = self.layers.first() else { return (given, secrets) };
+        let text = |name: &str| environment.get(name).and_then(OsStr::to_str).map(|text| text.trim().to_owned());
+        for setting in SETTINGS.iter().filter(|setting| !served::NOT_LEFT.contains(&setting.name)) {
+            let path = setting.file_name().and_then(|name| Some((text(&name)?, name)));
+            match (text(setting.name), path) {
+                (Some(_), _) if setting.secret => secrets.push(setting.name),
+                (Some(value), _) if layer::PATHS.contains(&setting.name) => {
+                    given.push((setting.name.to_owned(), served::absolute(&value)));
+                }
+                (Some(value), _) => given.push((setting.name.to_owned(), value)),
+                (None, Some((path, name))) => given.push((name, served::absolute(&path))),
+                (None, None) => {}
+            }
+        }
+        (given, secrets)
+    }
+
+    /// The settings that the environment and the settings file both have, with different values.
+    pub(super) fn overridden(&self) -> Vec<&'static str> {
+        let of = |origin| self.layers.iter().find(|layer| layer.origin == origin);
+        let (Some(environment), Some(file)) = (of(Origin::Environment), of(Origin::File)) else { return Vec::new() };
+        let differ = |name: &str| matches!((environment.get(name), file.get(name)), (Some(ours), Some(theirs)) if ours != theirs);
+        SETTINGS.iter().filter(|setting| differ(setting.name)).map(|setting| setting.name).collect()
     }
 
     /// Ends the reading.
@@ -117,12 +198,21 @@ impl Vars {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError::new(self.problems)) }
     }
 
+    /// The first layer that has one of these names.
+    fn layer_of(&self, names: &[&str]) -> Option<usize> {
+        self.layers.iter().position(|layer| names.iter().any(|name| layer.get(name).is_some()))
+    }
+
+    fn is_served(&self, layer: usize) -> bool {
+        self.layers.get(layer).is_some_and(|layer| layer.origin == Origin::Served)
+    }
+
     /// A variable's text; nothing where it is unset, empty, or (then noted) no UTF-8.
-    fn text(&mut self, name: &str, allowed: &str) -> Option<String> {
-        let value = self.values.get(OsStr::new(name)).filter(|value| !value.is_empty())?;
+    fn text(&mut self, layer: usize, name: &str, allowed: &str) -> Option<String> {
+        let value = self.layers.get(layer)?.get(name)?;
         let text = value.to_str().map(str::to_owned);
         if text.is_none() {
-            self.refuse(name, "is not UTF-8", allowed);
+            self.refuse_in(Some(layer), name, "is not UTF-8".to_owned(), allowed.to_owned());
         }
         text
     }

@@ -121,6 +121,18 @@ impl Embedded {
         Ok(Embedded(Arc::new(Cluster { place: place::choose(data_dir)?, pg_bin, path })))
     }
 
+    pub(super) fn is_made(&self) -> bool {
+        let looked = std::fs::metadata(self.0.place.cluster.join("PG_VERSION"));
+        // One that cannot be looked into is there.
+        !looked.is_err_and(|error| {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        })
+    }
+
+    pub(super) fn cluster(&self) -> &Path {
+        &self.0.place.cluster
+    }
+
     pub(super) fn target(&self) -> tokio_postgres::Config {
         target(&self.0, DATABASE)
     }

@@ -56,14 +56,21 @@ pub async fn run(database: &Database) -> Result<(), DbError> {
 
 /// Whether the database has this program's last migration, or a later one.
 async fn is_migrated(client: &tokio_postgres::Client) -> Result<bool, DbError> {
-    let is_there = client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]);
-    if !within(QUERY_TIMEOUT, "looking for migrations", is_there).await?.get::<_, bool>(0) {
+    if !within(QUERY_TIMEOUT, "looking for migrations", is_begun(client)).await? {
         return Ok(false);
     }
     let last = built_in::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();
     let found = client.query_one("SELECT max(version)::bigint FROM refinery_schema_history", &[]);
     let found: Option<i64> = within(QUERY_TIMEOUT, "looking for migrations", found).await?.get(0);
     Ok(found >= last.map(i64::from))
+}
+
+/// Whether a migration ever ran there.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn is_begun(client: &tokio_postgres::Client) -> Result<bool, tokio_postgres::Error> {
+    Ok(client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?.get(0))
 }
 
 /// Asks again and again rather than in one waiting statement: that would hold a snapshot all the while, which whoever

@@ -112,6 +112,17 @@ impl SigningKeys {
         self.0.is_empty()
     }
 
+    /// What tells keys apart without telling them, the newest first: the id, and the first bytes of a signature.
+    #[must_use]
+    pub fn digests(&self) -> Vec<String> {
+        let digest = |key: &SigningKey| {
+            let mac = key.keyed.clone().chain_update(b"which key").finalize().into_bytes();
+            let hex: String = mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("{}:{hex}", key.id)
+        };
+        self.0.iter().map(digest).collect()
+    }
+
     /// The key that signs, and its id.
     pub(super) fn newest(&self) -> Option<(u8, &Hmac<Sha256>)> {
         self.0.first().map(|key| (key.id, &key.keyed))

@@ -58,9 +58,12 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
         }
     };
     let (add_user, open) = (next(" user add "), next("http://127.0.0.1"));
-    let (fetch, row) = (next("curl -o"), next("psql "));
+    let (fetch, row, link) = (next("curl -o"), next("psql "), next(" link --image "));
+    // Another terminal: in another directory, without one of the variables above.
     let in_shell = |line: &str| {
-        let output = Command::new("sh").args(["-c", line]).env_remove("PIXELD_BUILT").output().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).current_dir(dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        let output = shell.output().unwrap();
         assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -70,6 +73,11 @@ fn what_make_run_prints_works_and_ctrl_c_stops_everything() {
     while !in_shell(&row).contains("curl/") {
         assert!(started.elapsed() < PATIENCE, "no row: {}", in_shell(&row));
     }
+    let pixel = fetch.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let (origin, _) = pixel.split_once("/image/").unwrap();
+    let made = in_shell(&link);
+    assert!(made.starts_with(&format!("{origin}/t/")) && made.contains("/may-news/4711.png"), "{made}");
+    assert!(in_shell(&add_user.replace("user add ann", "healthcheck")).contains("ok"));
     // And on the page, of a browser that was started for it.
     in_shell(&format!("echo 'a password of my own' | {add_user} --password-stdin"));
     let page = open.split_whitespace().find(|word| word.starts_with("http://127.0.0.1")).unwrap();

@@ -204,7 +204,9 @@ fn a_signed_link_is_recorded_with_its_time_and_a_forged_one_is_not() {
     let token = path.strip_prefix("/o/").unwrap().strip_suffix(".png").unwrap();
     let older = settings.clone().with("PIXELD_SIGNING_KEYS", KEYS.split_once(',').unwrap().1);
     let (of_older_key, _) = link(&older, app.image, &arguments);
-    let stranger = settings.clone().with("PIXELD_SIGNING_KEYS", "1:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
+    // Where the same data directory has other keys, none is made.
+    let mut stranger = settings.clone().with("PIXELD_SIGNING_KEYS", "1:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
+    stranger.data_dir = app.dir.path().join("stranger");
     let (of_a_stranger, _) = link(&stranger, app.image, &arguments);
     for path in [&path, &of_older_key] {
         assert_eq!(app.get(path).header("content-type"), Some("image/png"), "{path}");

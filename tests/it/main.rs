@@ -73,3 +73,4 @@ mod systemd;
 mod telemetry;
 mod upgrade;
 mod webdriver;
+mod which;

@@ -126,8 +126,9 @@ impl App {
     }
 }
 
-/// The sample picture, added by the command that people use.
+/// The sample picture, added by the commands that people use before a first start.
 pub fn add_image(settings: &Settings) -> Uuid {
+    settings.run(&["migrate"]).unwrap();
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
     settings.run(&["image", "add", picture]).unwrap().trim().parse().unwrap()
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::typed_recipient;
-use crate::app::{DataDir, database, node_name};
+use crate::app::{DataDir, database, node_name, which};
 use crate::cli::EraseArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
@@ -28,7 +28,7 @@ const WAIT_PAUSE: Duration = Duration::from_millis(500);
 /// Where the key can be none, or as PostgreSQL says; what is left is finished by the nodes, or when it is run again.
 pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let broken_off = "pixeld serve finishes what was begun, and pixeld erase --status shows how far it is";
     database::with_database(&db, broken_off, run(config, &db, typed.as_deref(), args)).await
 }
@@ -44,6 +44,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
         }
         None => None,
     };
+    let place = which::named(db, client).await?;
     if args.status {
         let reading = async {
             match named {
@@ -53,9 +54,9 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
         };
         let receipts = within(QUERY_TIMEOUT, "reading receipts", reading).await?;
         if receipts.is_empty() {
-            println!("there is no erasure");
+            println!("there is no erasure in {place}");
         }
-        receipts.iter().for_each(|receipt| println!("{}", shown(receipt)));
+        receipts.iter().for_each(|receipt| println!("{}", shown(receipt, &place)));
         return Ok(());
     }
     let Some((recipient, hash)) = named else { anyhow::bail!("--recipient is missing") };
@@ -66,7 +67,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
         let receipt = within(QUERY_TIMEOUT, "reading a receipt", receipts::find(client, erasure)).await?;
         let receipt = receipt.context("the erasure is not there any more")?;
         if receipt.is_final() || !args.wait {
-            println!("{}", shown(&receipt));
+            println!("{}", shown(&receipt, &place));
             return Ok(());
         }
         tokio::time::sleep(WAIT_PAUSE).await;
@@ -83,7 +84,7 @@ async fn register_this(config: &Config, client: &tokio_postgres::Client) -> anyh
 }
 
 /// A receipt in words.
-fn shown(receipt: &Receipt) -> String {
+fn shown(receipt: &Receipt, place: &str) -> String {
     let mut text = String::new();
     let mut line = |words: String| text.write_fmt(format_args!("{words}\n")).unwrap_or_default();
     line(format!(
@@ -92,6 +93,7 @@ fn shown(receipt: &Receipt) -> String {
         receipt.recipient,
         at(receipt.requested_at)
     ));
+    line(format!("  of {place}"));
     if let Some(put_back_at) = receipt.put_back_at {
         line(format!("  put back {} by a node that remembered it", at(put_back_at)));
     }

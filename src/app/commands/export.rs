@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use super::typed_recipient;
-use crate::app::database;
+use crate::app::{database, which};
 use crate::cli::ExportArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
@@ -18,7 +18,7 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 /// Where the key can be none, or as PostgreSQL says; what was written is no whole JSON then.
 pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     database::with_database(&db, "what was written is not whole", write(&db, &typed)).await
 }
 

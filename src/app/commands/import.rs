@@ -21,7 +21,7 @@ use anyhow::Context;
 use self::load::{Into, Loading};
 use self::report::{Report, Shown};
 use self::source::Source;
-use crate::app::database;
+use crate::app::{database, which};
 use crate::cli::ImportDjangoArgs;
 use crate::config::{Config, Secret, check_database_url};
 use crate::db::{Database, QUERY_TIMEOUT, imports, within};
@@ -67,10 +67,13 @@ pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::
     check_media(&args.media)?;
     // First of all: most that can be wrong is wrong there.
     let source = Source::open(url.expose()).await?;
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let broken_off = "what was taken so far is whole, and the same command goes on";
     let report = database::with_database(&db, broken_off, import(config, args, &db, &source)).await?;
     print!("{report}");
+    if !args.dry_run {
+        println!("taken into {}", db.whereabouts());
+    }
     Ok(report.completeness())
 }
 

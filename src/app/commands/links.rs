@@ -9,11 +9,11 @@ use std::path::Path;
 use anyhow::Context;
 use uuid::Uuid;
 
-use crate::app::{DataDir, database, namespace as kept};
+use crate::app::{DataDir, database, namespace as kept, which};
 use crate::cli::LinkArgs;
 use crate::config::Config;
 use crate::db::images::ImageRow;
-use crate::db::{self, Database, installation};
+use crate::db::{self, installation};
 use crate::link::key::{Key, Namespace};
 use crate::link::make::{self, Names};
 use crate::link::opt_out::{self, OptOutKeys};
@@ -36,7 +36,15 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
         !args.opt_out || args.recipient.is_some() || args.csv.is_some(),
         "--opt-out needs a recipient who may opt out: give --recipient or --csv"
     );
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
+    check_keys(config)?;
+    if !config.is_base_url_set {
+        eprintln!(
+            "these links begin with {}, since nothing says what yours begin with: set PIXELD_BASE_URL, or PIXELD_DATA_DIR to the data \
+             directory of your pixeld",
+            config.base_url
+        );
+    }
     let asking = async {
         let session = db.connect("pixeld link").await?;
         let client = &session.client;
@@ -56,6 +64,38 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     if let Some(recipient) = args.recipient.as_deref().filter(|_| args.opt_out) {
         println!("{}", maker.footer(recipient)?);
     }
+    Ok(())
+}
+
+/// Links that the pixeld of this data directory would not record are not made, and links that it could sign are not made unsigned
+/// without a word.
+fn check_keys(config: &Config) -> anyhow::Result<()> {
+    let Some(served) = &config.served else { return Ok(()) };
+    let (data_dir, ours) = (config.data_dir.display(), config.signing_keys.digests());
+    if let Some(newest) = ours.first() {
+        if served.signing_keys.contains(newest) {
+            return Ok(());
+        }
+        let id = newest.split(':').next().unwrap_or_default();
+        return Err(which::refusal(format!(
+            "the pixeld of {data_dir} does not know the key {id} that PIXELD_SIGNING_KEYS has here, so it would refuse these links as \
+             forged. Give both the same keys, and start `pixeld serve` again where it has others"
+        )));
+    }
+    let why = served.missing.get("PIXELD_SIGNING_KEYS").map_or("are not set here", String::as_str);
+    if served.signing_keys.is_empty() {
+        return Ok(());
+    }
+    let to_do = format!(
+        "To sign, set PIXELD_SIGNING_KEYS here as well, or for all commands PIXELD_SIGNING_KEYS or PIXELD_SIGNING_KEYS_FILE in {} (mode 0600)",
+        config.settings_file().display()
+    );
+    if config.require_signed {
+        return Err(which::refusal(format!(
+            "the pixeld of {data_dir} records signed links only, and nothing can be signed here: its PIXELD_SIGNING_KEYS {why}. {to_do}"
+        )));
+    }
+    eprintln!("these links are not signed: the PIXELD_SIGNING_KEYS of the pixeld of {data_dir} {why}. {to_do}");
     Ok(())
 }
 
@@ -127,7 +167,7 @@ pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
 
 /// The namespace as the database has it; as this node keeps it only where the database cannot be asked, and said so.
 async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let asking = async {
         let session = db.connect("pixeld namespace").await?;
         Ok(db::installation::namespace(&session.client).await?)

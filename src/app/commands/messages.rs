@@ -5,12 +5,12 @@ use std::io::Write;
 use anyhow::Context;
 use uuid::Uuid;
 
-use crate::app::database;
+use crate::app::{database, which};
 use crate::cli::MessageSetArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
+use crate::db::installation;
 use crate::db::messages::{self, Change};
-use crate::db::{Database, installation};
 use crate::link::key::Key;
 
 /// Messages that are listed at most.
@@ -24,19 +24,20 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
     let change = Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let changing = async {
         let session = db.connect("pixeld message").await?;
         // Of this database, whatever this node keeps: a name under another one's id would be nobody's.
         let id = installation::namespace(&session.client).await?.id_of(&key);
         let had_hits = messages::change(&session.client, COMMAND_LINE, id, &change).await?;
-        Ok((id, had_hits))
+        Ok((id, had_hits, which::named(&db, &session.client).await?))
     };
-    let (id, had_hits) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
+    let (id, had_hits, named) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     if !had_hits {
         eprintln!("this message has no hits yet; they will count under this name");
     }
     println!("{id}");
+    eprintln!("changed in {named}");
     Ok(())
 }
 
@@ -45,7 +46,7 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
 /// # Errors
 /// As PostgreSQL says.
 pub async fn message_list(config: &Config) -> anyhow::Result<()> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let listing = async {
         let session = db.connect("pixeld message").await?;
         Ok(messages::latest(&session.client, LISTED_MAX).await?)

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use crate::app::which;
 use crate::cli::NetworksUpdateArgs;
 use crate::config::Config;
 use crate::networks::Network;
@@ -13,6 +14,7 @@ use crate::networks::update;
 /// # Errors
 /// Where a list could not be fetched; the others are.
 pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Result<()> {
+    which::check_networks(config)?;
     let mut failed = 0;
     for mut list in update::published() {
         let instead = match list.network {
@@ -42,6 +44,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
 /// # Errors
 /// Where a list is refused.
 pub fn networks_status(config: &Config) -> anyhow::Result<()> {
+    which::check_networks(config)?;
     let mut lists = Lists::default();
     let (_, errors) = lists.read_changes(&config.networks_dir);
     println!("{:<14}  {:>9}  {:>10}", "network", "ranges", "age, hours");

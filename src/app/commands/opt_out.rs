@@ -3,11 +3,11 @@
 use time::format_description::well_known::Rfc3339;
 
 use super::typed_recipient;
-use crate::app::database;
+use crate::app::{database, which};
 use crate::cli::OptOutArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::{Database, QUERY_TIMEOUT, installation, suppressions, within};
+use crate::db::{QUERY_TIMEOUT, installation, suppressions, within};
 
 /// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that the audit has.
 ///
@@ -15,7 +15,7 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, suppressions, within};
 /// Where the key can be none, or as PostgreSQL says.
 pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let changing = async {
         let session = db.connect("pixeld opt-out").await?;
         let client = &session.client;
@@ -28,9 +28,9 @@ pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
         } else {
             within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, COMMAND_LINE, hash)).await?
         };
-        Ok((hash, receipt))
+        Ok((hash, receipt, which::named(&db, client).await?))
     };
-    let (hash, receipt) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
+    let (hash, receipt, named) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     let since = receipt.since.map(|at| at.format(&Rfc3339)).transpose()?;
     let state = match (args.undo, receipt.is_new, since) {
         (false, true, Some(since)) => format!("opted out since {since}; every node knows within about 2 seconds"),
@@ -39,6 +39,6 @@ pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
         (true, _, Some(since)) => format!("was recorded again already, since {since}; nothing changed"),
         (true, _, None) => "never was opted out; nothing changed".to_owned(),
     };
-    println!("recipient {hash} {state}");
+    println!("recipient {hash} {state}\n{named}");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
-use crate::app::database;
+use crate::app::{database, which};
 use crate::config::Config;
 use crate::db::change::{Changes, StoredHit, Verdict};
 use crate::db::{self, Database};
@@ -30,10 +30,10 @@ const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
 /// # Errors
 /// As PostgreSQL says, or where it was stopped.
 pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let broken_off = "what was done so far is whole, and a second run does all";
     let (seen, changed) = database::with_database(&db, broken_off, judge_all(&db, since)).await?;
-    println!("judged {seen} hits again, of which {changed} otherwise than before");
+    println!("judged {seen} hits again, of which {changed} otherwise than before ({})", db.whereabouts());
     Ok(())
 }
 

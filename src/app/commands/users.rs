@@ -5,12 +5,12 @@ use std::io::{BufRead, IsTerminal, Write};
 use anyhow::Context;
 
 use crate::admin::password;
-use crate::app::database;
+use crate::app::{database, which};
 use crate::cli::{UserAddArgs, UserPasswordArgs};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::users::{self, User};
-use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
+use crate::db::{DbError, QUERY_TIMEOUT, Session, within};
 
 /// `pixeld user add`.
 ///
@@ -28,6 +28,7 @@ pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()>
         args.name
     );
     println!("{} ({}) can sign in at {}", args.name, args.role.word(), config.admin_base_url);
+    eprintln!("added to {}", which::find(config)?.whereabouts());
     Ok(())
 }
 
@@ -76,7 +77,7 @@ pub async fn user_password(config: &Config, args: &UserPasswordArgs) -> anyhow::
 }
 
 async fn with_session<T>(config: &Config, work: impl AsyncFnOnce(&Session) -> Result<T, DbError>) -> anyhow::Result<T> {
-    let db = Database::new(config)?;
+    let db = which::find(config)?;
     let working = async { Ok(work(&db.connect("pixeld user").await?).await?) };
     database::with_database(&db, database::NOT_KNOWN, working).await
 }

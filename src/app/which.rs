@@ -1,0 +1,148 @@
+//! Which installation a command works on.
+//!
+//! Guarantees: only `serve` and `migrate` make a database or its tables; every other command finds those of a running installation,
+//! or ends with [`EXIT_CONFIG`](crate::config::EXIT_CONFIG) and says where it looked and how to name another. What changes something
+//! says of which installation, by its short name and where that is. Gives up: two data directories of one database are one
+//! installation.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::config::Config;
+use crate::db::{Database, QUERY_TIMEOUT, installation, migrate, within};
+
+/// How long the private PostgreSQL of a `serve` that was started here may take to be made.
+const MAKING_MAX: Duration = Duration::from_secs(60);
+
+/// How long a `serve` that was just started may take to begin with its tables.
+const MIGRATING_MAX: Duration = Duration::from_secs(5);
+
+/// How often is looked.
+const POLL: Duration = Duration::from_millis(100);
+
+/// There is nothing to work on.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoInstallation(String);
+
+/// The database of the installation that the settings name. Nothing is made.
+///
+/// # Errors
+/// [`NoInstallation`], or settings that name no database that could be.
+pub fn find(config: &Config) -> anyhow::Result<Database> {
+    let db = whereabouts(config)?;
+    let give_up_at = Instant::now() + if config.served.is_some() { MAKING_MAX } else { Duration::ZERO };
+    // A `serve` that was just started for the first time is making it.
+    while !db.is_made() && Instant::now() < give_up_at {
+        std::thread::sleep(POLL);
+    }
+    if !db.is_made() {
+        let data_dir = config.data_dir.display();
+        let found = match std::fs::read_dir(&config.data_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => format!("there is no directory {data_dir}"),
+            Err(error) => format!("{data_dir} cannot be read ({error})"),
+            Ok(_) => format!("there is no database of pixeld in {data_dir}"),
+        };
+        return Err(refusal(format!(
+            "{found}, so nothing was done. Which pixeld is meant? Set PIXELD_DATA_DIR to its data directory, or DATABASE_URL to its \
+             database (`pixeld serve` starts a new one)"
+        )));
+    }
+    Ok(db)
+}
+
+/// As [`find`], for what may make a database: not where the `serve` of this data directory has another one.
+///
+/// # Errors
+/// As [`find`].
+pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
+    check_readable(&config.data_dir)?;
+    if config.database_url.is_none() {
+        let missing = config.served.as_ref().and_then(|served| Some((served, served.missing.get("DATABASE_URL")?)));
+        if let Some((served, why)) = missing {
+            return Err(refusal(format!(
+                "the pixeld of {} uses the PostgreSQL at {}, and its DATABASE_URL {why}. Set DATABASE_URL here as well, or for all \
+                 commands DATABASE_URL or DATABASE_URL_FILE in {} (mode 0600)",
+                config.data_dir.display(),
+                served.database,
+                config.settings_file().display()
+            )));
+        }
+        if config.require_database_url {
+            return Err(refusal(
+                "DATABASE_URL is not set, and PIXELD_REQUIRE_DATABASE_URL is true: no PostgreSQL is run here"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(Database::new(config)?)
+}
+
+/// A directory that is there and cannot be entered is not one without a database.
+fn check_readable(data_dir: &Path) -> anyhow::Result<()> {
+    match std::fs::metadata(data_dir.join(".")) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(refusal(format!(
+            "{} is not yours to enter ({error}): run this as the user who runs pixeld, or as root, or set DATABASE_URL and another \
+             PIXELD_DATA_DIR",
+            data_dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// An end with status 64, which says what to set.
+#[must_use]
+pub fn refusal(words: String) -> anyhow::Error {
+    NoInstallation(words).into()
+}
+
+/// Refuses to keep lists of networks where no pixeld reads them.
+///
+/// # Errors
+/// [`NoInstallation`].
+pub fn check_networks(config: &Config) -> anyhow::Result<()> {
+    check_readable(&config.data_dir)?;
+    if config.networks_dir.is_dir() || config.data_dir.is_dir() || !config.networks_dir.starts_with(&config.data_dir) {
+        return Ok(());
+    }
+    Err(refusal(format!(
+        "there is no directory {}, so nothing was done. Which pixeld is meant? Set PIXELD_DATA_DIR to its data directory, or \
+         PIXELD_NETWORKS_DIR to its directory of lists",
+        config.data_dir.display()
+    )))
+}
+
+/// Refuses a database without our tables.
+///
+/// # Errors
+/// [`NoInstallation`], or as PostgreSQL says.
+pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
+    let session = db.connect("pixeld").await?;
+    let give_up_at = Instant::now() + MIGRATING_MAX;
+    loop {
+        if within(QUERY_TIMEOUT, "looking for the tables", migrate::is_begun(&session.client)).await? {
+            return Ok(());
+        }
+        if Instant::now() >= give_up_at {
+            break;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(refusal(format!(
+        "there is no pixeld in {}, so nothing was done. If it is the right one, `pixeld migrate` makes the tables there, and `pixeld \
+         serve` does by itself",
+        db.whereabouts()
+    )))
+}
+
+/// What a receipt says of where it holds.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn named(db: &Database, client: &Client) -> anyhow::Result<String> {
+    let id = within(QUERY_TIMEOUT, "reading which installation this is", installation::id(client)).await?;
+    Ok(format!("installation {id}, {}", db.whereabouts()))
+}

@@ -1,0 +1,80 @@
+//! What `serve` leaves in its data directory for commands that are called there: the settings that its environment gave it, where
+//! secrets lie that have a file, and which are in its environment alone.
+//!
+//! Guarantees: no secret, nor a piece of one, is in it; signing keys are told apart by a digest. Gives up: it says how `serve` last
+//! started, and stays when that has ended.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::layer::Layer;
+
+/// Its name in the data directory.
+pub(super) const NAME: &str = "serve.env";
+
+/// The names, no settings, under which `serve` says the rest.
+const DATABASE: &str = "served_database";
+const SIGNING_KEYS: &str = "served_signing_keys";
+const IN_ENVIRONMENT: &str = "served_from_environment";
+
+/// Settings that a command has for itself.
+pub(super) const NOT_LEFT: [&str; 4] = ["PIXELD_DATA_DIR", "PIXELD_LOG", "SENTRY_DSN", "DJANGO_DATABASE_URL"];
+
+const HEAD: &str = "\
+# How `pixeld serve` last started, for the commands of this data directory. It is written at each start: to change a setting, use
+# pixeld.env beside it. No secret is in here.
+";
+
+/// What a `serve` of this data directory said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Where its database is, without who connects.
+    pub database: String,
+    /// Its signing keys, the newest first, each by a digest.
+    pub signing_keys: Vec<String>,
+    /// The secrets that a command does not have, and why.
+    pub missing: BTreeMap<String, String>,
+}
+
+impl Served {
+    /// What is said beside the settings.
+    pub(super) fn of(layer: &Layer) -> Served {
+        let text = |name| layer.get(name).and_then(|value| value.to_str()).unwrap_or_default();
+        let words = |name| text(name).split_whitespace().map(str::to_owned);
+        let why = "stands in the environment of `pixeld serve` only";
+        Served {
+            database: text(DATABASE).to_owned(),
+            signing_keys: words(SIGNING_KEYS).collect(),
+            missing: words(IN_ENVIRONMENT).map(|name| (name, why.to_owned())).collect(),
+        }
+    }
+}
+
+/// The file's bytes. `given` are the settings of the environment, `secrets` those that have no file.
+pub(super) fn text(given: &[(String, String)], secrets: &[&str], database: &str, signing_keys: &[String]) -> String {
+    let mut text = HEAD.to_owned();
+    let mut line = |name: &str, value: &str| {
+        // A value of several lines means the same on one.
+        let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.push_str(&format!("{name}={value}\n"));
+    };
+    for (name, value) in given {
+        line(name, value);
+    }
+    line(DATABASE, database);
+    line(SIGNING_KEYS, &signing_keys.join(" "));
+    line(IN_ENVIRONMENT, &secrets.join(" "));
+    text
+}
+
+/// Whether a name is one of a served file that is no setting.
+pub(super) fn is_own(name: &str) -> bool {
+    [DATABASE, SIGNING_KEYS, IN_ENVIRONMENT].contains(&name)
+}
+
+/// A path that means the same for every command.
+pub(super) fn absolute(path: &str) -> String {
+    let absolute = std::path::absolute(Path::new(path)).map(|path| OsString::from(path).into_string());
+    absolute.ok().and_then(Result::ok).unwrap_or_else(|| path.to_owned())
+}
