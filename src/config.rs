@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod database_url;
 mod former;
 mod layer;
 mod limits;
@@ -39,6 +40,7 @@ mod vars;
 #[cfg(test)]
 mod tests;
 
+pub use database_url::{CertificateCheck, DatabaseUrl};
 pub use privacy::IpPrivacy;
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;

@@ -10,6 +10,7 @@
 
 pub mod audit;
 pub mod change;
+mod connector;
 pub mod counts;
 pub mod deletions;
 pub mod embedded;
@@ -49,15 +50,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::config::Config;
+use crate::config::{CertificateCheck, Config, DatabaseUrl};
+use connector::Connector;
 use embedded::{Embedded, EmbeddedLease};
 pub use error::DbError;
 use error::reason;
 use fitness::Unfit;
 use pooler::Pooling;
-use target::{bound_in_time, external_target, make_pool, shown};
+use target::{bound_in_time, make_pool, shown};
 
 /// Longest time for a connection to be ready for its first query: name look-up, TLS, log-in and session settings.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,7 +99,7 @@ pub struct Database(Arc<Inner>);
 
 struct Inner {
     target: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
+    connector: Connector,
     pooling: Arc<Pooling>,
     pool: Pool,
     url_for_people: String,
@@ -142,7 +143,9 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn external(url: &str) -> Result<Self, DbError> {
-        Database::settle(external_target(url)?, url.to_owned(), None)
+        let DatabaseUrl { target, check } =
+            DatabaseUrl::parse(url).map_err(|wrong| DbError::Url(format!("it {wrong}")))?;
+        Database::settle(target, &check, url.to_owned(), None)
     }
 
     /// The embedded PostgreSQL of an absolute data directory, with the programs in `pg_bin` or those that are found.
@@ -151,19 +154,20 @@ impl Database {
     /// As [`Database::new`].
     pub fn embedded_in(data_dir: &Path, pg_bin: Option<PathBuf>) -> Result<Self, DbError> {
         let embedded = Embedded::new(data_dir, pg_bin)?;
-        Database::settle(embedded.target(), embedded.url_for_people(), Some(embedded))
+        Database::settle(embedded.target(), &CertificateCheck::Nothing, embedded.url_for_people(), Some(embedded))
     }
 
     fn settle(
         mut target: tokio_postgres::Config,
+        check: &CertificateCheck,
         url_for_people: String,
         embedded: Option<Embedded>,
     ) -> Result<Self, DbError> {
         bound_in_time(&mut target);
-        let tls = tls::connector(&mut target).map_err(DbError::Url)?;
-        let pooling = Arc::new(Pooling::of(&target, &tls, embedded.is_some()));
-        let pool = make_pool(&target, &tls, &pooling)?;
-        Ok(Database(Arc::new(Inner { target, tls, pooling, pool, url_for_people, embedded })))
+        let connector = Connector::new(tls::connector(&mut target, check).map_err(DbError::Url)?);
+        let pooling = Arc::new(Pooling::of(&target, &connector, embedded.is_some()));
+        let pool = make_pool(&target, &connector, &pooling)?;
+        Ok(Database(Arc::new(Inner { target, connector, pooling, pool, url_for_people, embedded })))
     }
 
     /// Whether pixeld runs PostgreSQL itself.
@@ -273,8 +277,9 @@ impl Database {
         let mut target = self.0.target.clone();
         target.application_name(application_name);
         let opening = async {
-            let failed = |source| DbError::Connect { to: shown(&self.0.target), source };
-            let (client, connection) = target.connect(self.0.tls.clone()).await.map_err(failed)?;
+            let failed =
+                |cause| DbError::Connect { to: shown(&self.0.target), grant: target::grant(&self.0.target), cause };
+            let (client, connection) = self.0.connector.open(&target).await.map_err(failed)?;
             let task = tokio::spawn(drive(connection, application_name.to_owned(), notices));
             let session = Session { client, _connection: AbortOnDrop(task) };
             if !self.0.pooling.keeps_session(&session.client).await.map_err(failed)? {

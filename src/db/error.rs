@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::embedded::EmbeddedError;
 use super::fitness::Unfit;
+use super::tls;
 
 /// Why PostgreSQL could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +16,14 @@ pub enum DbError {
     #[error("DATABASE_URL: {0}")]
     Url(String),
     /// No connection; it may come back.
-    #[error("cannot connect to PostgreSQL at {to}: {reason}", reason = reason(source))]
+    #[error("cannot connect to PostgreSQL at {to}: {reason}", reason = reason_with_way_out(cause, grant))]
     Connect {
         /// Host and database, without the password.
         to: String,
-        /// What tokio-postgres says.
-        source: tokio_postgres::Error,
+        /// The statement that lets the role in, should it lack that right.
+        grant: String,
+        /// What tokio-postgres says. Not a source: what there is to say of it is said.
+        cause: tokio_postgres::Error,
     },
     /// Our own limit ran out; whether the work was done is not known.
     #[error("PostgreSQL: {what} took longer than {limit:?}")]
@@ -81,7 +84,7 @@ impl DbError {
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
-            DbError::Connect { source, .. } | DbError::Query(source) => source.code(),
+            DbError::Connect { cause: source, .. } | DbError::Query(source) => source.code(),
             DbError::Pool(PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source))) => {
                 source.code()
             }
@@ -103,9 +106,20 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
 
 /// tokio-postgres says only "db error"; what happened is in its source.
 pub(super) fn reason(error: &tokio_postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+    let said = error.to_string();
+    match std::error::Error::source(error).map(ToString::to_string) {
+        Some(source) if !said.ends_with(&source) => format!("{said}: {source}"),
+        _ => said,
+    }
+}
+
+/// The same, with what to do.
+fn reason_with_way_out(error: &tokio_postgres::Error, grant: &str) -> String {
+    let reason = reason(error).replace('\n', " ");
+    match (error.code(), tls::way_out(error)) {
+        (Some(&SqlState::INSUFFICIENT_PRIVILEGE), _) => format!("{reason}; run as a superuser: {grant}"),
+        (_, Some(way_out)) => format!("{reason}; {way_out}"),
+        _ => reason,
     }
 }
 

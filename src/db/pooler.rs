@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::AbortOnDrop;
+use super::connector::Connector;
 
 /// How long the second connection and its answers may take.
 const SECOND_WAIT: Duration = Duration::from_secs(3);
@@ -23,17 +23,17 @@ const ROUNDS: usize = 3;
 /// What is known of a target.
 pub(super) struct Pooling {
     target: tokio_postgres::Config,
-    tls: MakeRustlsConnect,
+    connector: Connector,
     keeps_sessions: AtomicBool,
     /// One at a time, so that connects of our own do not hide anything from each other.
     asking: Mutex<()>,
 }
 
 impl Pooling {
-    pub(super) fn of(target: &tokio_postgres::Config, tls: &MakeRustlsConnect, is_ours: bool) -> Pooling {
+    pub(super) fn of(target: &tokio_postgres::Config, connector: &Connector, is_ours: bool) -> Pooling {
         Pooling {
             target: target.clone(),
-            tls: tls.clone(),
+            connector: connector.clone(),
             keeps_sessions: AtomicBool::new(is_ours),
             asking: Mutex::default(),
         }
@@ -68,7 +68,7 @@ impl Pooling {
     async fn is_alone(&self, client: &Client, first: &str) -> Result<bool, Error> {
         let mut target = self.target.clone();
         target.application_name("pixeld-check");
-        let (second, connection) = target.connect(self.tls.clone()).await?;
+        let (second, connection) = self.connector.open(&target).await?;
         let _connection = AbortOnDrop(tokio::spawn(async move {
             // Its error comes to the query as well.
             connection.await.ok();

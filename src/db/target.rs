@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use deadpool_postgres::{Hook, HookError, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::config::Host;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::reason;
+use super::connector::Connector;
 use super::fitness::Unfit;
 use super::pooler::Pooling;
 use super::{CONNECT_TIMEOUT, DbError, POOL_CONNECTIONS_MAX, SESSION_SETTINGS};
@@ -17,16 +16,6 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
-
-pub(super) fn external_target(url: &str) -> Result<tokio_postgres::Config, DbError> {
-    // Ours checks both the certificate and the name when it checks at all, so libpq's two words for it mean the same.
-    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    let target: tokio_postgres::Config = url.parse().map_err(|error| DbError::Url(reason(&error)))?;
-    if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
-        return Err(DbError::Url("names no host, as in postgresql://user:password@host:5432/database".to_owned()));
-    }
-    Ok(target)
-}
 
 /// Leaves what the URL sets, and bounds what it does not.
 pub(super) fn bound_in_time(target: &mut tokio_postgres::Config) {
@@ -46,7 +35,7 @@ pub(super) fn bound_in_time(target: &mut tokio_postgres::Config) {
 
 pub(super) fn make_pool(
     target: &tokio_postgres::Config,
-    tls: &MakeRustlsConnect,
+    connector: &Connector,
     pooling: &Arc<Pooling>,
 ) -> Result<Pool, DbError> {
     let (pooling, to) = (Arc::clone(pooling), shown(target));
@@ -54,7 +43,7 @@ pub(super) fn make_pool(
     target.application_name("pixeld look-ups");
     // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-    let connections = deadpool_postgres::Manager::from_config(target, tls.clone(), recycling);
+    let connections = deadpool_postgres::Manager::from_connect(target, connector.clone(), recycling);
     let settle = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let (pooling, to) = (Arc::clone(&pooling), to.clone());
         Box::pin(async move {
@@ -89,4 +78,11 @@ pub(super) fn shown(target: &tokio_postgres::Config) -> String {
     let ports: Vec<_> = target.get_ports().iter().map(ToString::to_string).collect();
     let port = if ports.is_empty() { String::new() } else { format!(" port {}", ports.join(",")) };
     format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
+}
+
+/// The statement without which a role may not connect.
+pub(super) fn grant(target: &tokio_postgres::Config) -> String {
+    let quoted = |name: Option<&str>| format!("\"{}\"", name.unwrap_or_default().replace('"', "\"\""));
+    let (user, database) = (target.get_user(), target.get_dbname());
+    format!("GRANT CONNECT ON DATABASE {} TO {}", quoted(database.or(user)), quoted(user))
 }

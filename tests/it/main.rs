@@ -12,7 +12,7 @@
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_person`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
-//! - `database`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
+//! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
 //! - `retention`: what is beyond it goes, under load.
 //! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
@@ -40,6 +40,7 @@ mod compose_run;
 mod contract;
 mod crash;
 mod database;
+mod database_tls;
 mod disk;
 mod docs;
 mod edge_nginx;

@@ -1,0 +1,75 @@
+//! Opens a connection as `sslmode` says.
+//!
+//! Guarantees: under `prefer`, a handshake that fails is tried again without TLS, as libpq does, and that is logged once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deadpool_postgres::Connect;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Error, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::tls;
+
+type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+
+/// How connections are opened.
+#[derive(Clone)]
+pub(super) struct Connector {
+    tls: MakeRustlsConnect,
+    told: Arc<AtomicBool>,
+}
+
+impl Connector {
+    pub(super) fn new(tls: MakeRustlsConnect) -> Connector {
+        Connector { tls, told: Arc::default() }
+    }
+
+    /// Opens one.
+    ///
+    /// # Errors
+    /// As tokio-postgres says.
+    pub(super) async fn open(&self, target: &Config) -> Result<(Client, Connection<Socket, Stream>), Error> {
+        let may_be_plain =
+            target.get_ssl_mode() == SslMode::Prefer && target.get_channel_binding() != ChannelBinding::Require;
+        match target.connect(self.tls.clone()).await {
+            Err(error) if may_be_plain && tls::is_of_tls(&error) => {
+                let mut plain = target.clone();
+                plain.ssl_mode(SslMode::Disable);
+                // What the first one said is nearer to the truth where both fail.
+                let opened = plain.connect(self.tls.clone()).await.map_err(|_| error)?;
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "PostgreSQL is reached without TLS, since the handshake fails and sslmode=prefer allows that; \
+                         sslmode=require says why it fails"
+                    );
+                }
+                Ok(opened)
+            }
+            opened => opened,
+        }
+    }
+}
+
+impl Connect for Connector {
+    fn connect(
+        &self,
+        target: &Config,
+    ) -> Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), Error>> + Send + '_>> {
+        let target = target.clone();
+        Box::pin(async move {
+            let (client, connection) = self.open(&target).await?;
+            let task = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(reason = super::reason(&error), "a connection of the pool was lost");
+                }
+            });
+            Ok((client, task))
+        })
+    }
+}
