@@ -12,6 +12,8 @@ pub mod ending;
 pub mod forgive;
 pub mod key;
 pub mod make;
+pub mod merge_tag;
+pub mod named;
 pub mod opt_out;
 pub mod pasted;
 pub mod route;

@@ -4,6 +4,9 @@ const crypto = require("node:crypto");
 
 const NONE = "00000000-0000-0000-0000-000000000000";
 const UUID = /^[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}$/i;
+const INVISIBLE =
+  /[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+const BLANK = /[\t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]/g;
 
 const bytesOf = (uuid) => Buffer.from(uuid.replaceAll("-", ""), "hex");
 
@@ -27,8 +30,16 @@ function token(keyId, key, sentAt, image, message = NONE, recipient = NONE) {
   return Buffer.concat([signed, mac]).toString("base64url");
 }
 
+// A key as pixeld reads it: decoded, without invisible characters, and without blanks at its ends.
+function readKey(key) {
+  const decoded = key.replace(/(%[0-9a-f]{2})+/gi, (bytes) => bytesOf(bytes.replaceAll("%", "")).toString());
+  const read = decoded.replace(INVISIBLE, "").replace(BLANK, " ").replace(/^ +| +$/g, "");
+  return read === key ? read : readKey(read);
+}
+
 // The UUID that pixeld stores for a key; namespace is what `pixeld namespace` prints.
 function keyIdOf(namespace, key) {
+  key = readKey(key);
   if (UUID.test(key)) return key;
   const id = crypto.createHash("sha1").update(bytesOf(namespace)).update(key).digest().subarray(0, 16);
   id[6] = (id[6] & 0x0f) | 0x50;
@@ -41,4 +52,4 @@ function imageTag(url, width = 1, height = 1) {
   return `<img src="${escaped}" width="${width}" height="${height}" alt="">`;
 }
 
-module.exports = { keyedLink, signedLink, token, keyIdOf, imageTag };
+module.exports = { keyedLink, signedLink, token, readKey, keyIdOf, imageTag };

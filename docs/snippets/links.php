@@ -5,6 +5,8 @@ namespace Pixeld;
 
 const NONE = "00000000-0000-0000-0000-000000000000";
 const UUID = '/^[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}$/Di';
+const INVISIBLE = '/[\x00-\x08\x0a-\x1f\x7f-\x{9f}\x{ad}\x{61c}\x{180e}\x{200b}-\x{200f}\x{2028}-\x{202e}\x{2060}-\x{206f}\x{feff}\x{fff9}-\x{fffb}]/u';
+const BLANK = '/[\t\x{a0}\x{1680}\x{2000}-\x{200a}\x{202f}\x{205f}\x{3000}]/u';
 
 function bytes_of(string $uuid): string
 {
@@ -43,9 +45,18 @@ function token(
     return rtrim(strtr(base64_encode($signed . $mac), "+/", "-_"), "=");
 }
 
+// A key as pixeld reads it: decoded, without invisible characters, and without blanks at its ends.
+function read_key(string $key): string
+{
+    $decoded = rawurldecode($key);
+    $read = trim(preg_replace(BLANK, " ", preg_replace(INVISIBLE, "", $decoded)) ?? $decoded, " ");
+    return $read === $key ? $read : read_key($read);
+}
+
 // The UUID that pixeld stores for a key; $namespace is what `pixeld namespace` prints.
 function key_id_of(string $namespace, string $key): string
 {
+    $key = read_key($key);
     if (preg_match(UUID, $key)) {
         return $key;
     }

@@ -28,7 +28,7 @@ use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
-use crate::link::key::KEY_BYTES_MAX;
+use crate::link::key::{KEY_BYTES_MAX, Key};
 use crate::metrics::{DropReason, Metrics};
 use crate::privacy::follow as opt_outs;
 use crate::shutdown;
@@ -42,6 +42,9 @@ pub use networks::{networks_status, networks_update};
 pub use opt_out::opt_out;
 pub use reclassify::reclassify;
 pub use users::{user_add, user_list, user_password, user_remove};
+
+/// Bytes of a recipient on standard input: blanks, and a key that is percent-encoded twice.
+const TYPED_BYTES_MAX: u64 = 16 * KEY_BYTES_MAX as u64;
 
 /// How long `spool drain` may take.
 const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
@@ -74,15 +77,24 @@ pub fn database_url(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The recipient that stands in an argument, or, where that is `-`, on standard input.
+/// The recipient that stands in an argument, or, where that is `-`, on standard input. Where it is read as another text than the one that
+/// was typed, that is said to the person who typed it; a receipt names nobody.
 fn typed_recipient(argument: &str) -> anyhow::Result<String> {
-    if argument != "-" {
-        return Ok(argument.to_owned());
+    let mut text = argument.to_owned();
+    if argument == "-" {
+        text.clear();
+        std::io::stdin()
+            .lock()
+            .take(TYPED_BYTES_MAX)
+            .read_to_string(&mut text)
+            .context("the recipient cannot be read")?;
+        anyhow::ensure!((text.len() as u64) < TYPED_BYTES_MAX, "the recipient on standard input is too long");
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
     }
-    let mut text = String::new();
-    let limit = KEY_BYTES_MAX as u64 + 3;
-    std::io::stdin().lock().take(limit).read_to_string(&mut text).context("the recipient cannot be read")?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    if let Some(read) = Key::reading(&text) {
+        eprintln!("the recipient is read as {read:?}");
+    }
+    Ok(text)
 }
 
 /// `pixeld image add`.

@@ -24,6 +24,33 @@ pub fn before_picture_ending(text: &str) -> Option<&str> {
     })
 }
 
+/// The recipient's key that a keyed link ends with: without a picture's ending and what others put after that; all of it where it has none,
+/// since what follows another dot is the key's own, as in `jane@example.com` and `4711.50`.
+#[must_use]
+pub fn key_before_ending(last: &str) -> &str {
+    let first = before_picture_ending(last);
+    // What programs that make links encode, or leave as it is, belongs to a key like `photo.jpg (2)` if the link goes on to an ending.
+    let goes_on = first.is_some_and(|stem| {
+        let (_, rest) = split_ending(&last[stem.len() + 1..]);
+        rest.starts_with(['%', '\'', '(', ')'])
+    });
+    let at_end = last.rsplit_once('.').filter(|(stem, ending)| is_picture(ending) && !stem.contains('/'));
+    match (at_end, first) {
+        (Some((stem, _)), first) if goes_on || first.is_none() => stem,
+        (_, Some(stem)) => stem,
+        // The dot may be encoded.
+        _ => encoded_dot(last).unwrap_or(last.trim_end_matches('/')),
+    }
+}
+
+/// What stands before an encoded dot and a picture's ending.
+fn encoded_dot(text: &str) -> Option<&str> {
+    text.match_indices("%2").find_map(|(at, _)| {
+        let (ending, rest) = split_ending(text[at + 2..].strip_prefix(['E', 'e'])?);
+        (is_picture(ending) && cannot_follow(rest)).then_some(&text[..at])
+    })
+}
+
 /// The letters and digits at a text's front, and the rest.
 #[must_use]
 pub fn split_ending(text: &str) -> (&str, &str) {
@@ -119,7 +146,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_a_pictures_ending_is_taken_off_a_key() {
+        for (last, key) in [
+            ("jane@example.com", "jane@example.com"),
+            ("jane@example.org", "jane@example.org"),
+            ("4711.50", "4711.50"),
+            ("4711.50.gif", "4711.50"),
+            ("4711", "4711"),
+            ("4711/", "4711"),
+            ("4711.x", "4711.x"),
+            ("v1.2.3", "v1.2.3"),
+            ("jane@example.com.PNG", "jane@example.com"),
+            ("jane@example.com.JpEg&utm=1", "jane@example.com"),
+            ("x.gif.gif", "x.gif"),
+            ("4711%2Egif", "4711"),
+            ("4711%2eGIF%20", "4711"),
+            ("4711.gif/x.png", "4711"),
+            ("4711.gif&next=x.png", "4711"),
+            ("photo.jpg%20%282%29.gif", "photo.jpg%20%282%29"),
+            ("photo.jpg(2).gif", "photo.jpg(2)"),
+            ("a.gif%26b.gif", "a.gif%26b"),
+            ("", ""),
+            (".gif", ""),
+        ] {
+            assert_eq!(key_before_ending(last), key, "{last}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_key_with_an_ending_behind_it_is_that_key(key in "[A-Za-z0-9._~@%+-]{0,12}(\\.(gif|JPG))?(%[0-9A-F]{2}|'|\\(|\\))?[a-z0-9]{0,4}", ending in "gif|png|jpg|webp") {
+            let link = format!("{key}.{ending}");
+            prop_assert_eq!(key_before_ending(&link), key);
+        }
+
         #[test]
         fn any_text_is_read(text: String, junk in "[.%&a-f0-9]{0,8}") {
             let _ = (before_picture_ending(&text), before_picture_ending(&format!("{text}.gif{junk}")));

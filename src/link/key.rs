@@ -1,19 +1,28 @@
 //! Keys: a sender's own ids that are no UUIDs, like a subscriber's number or a hash.
 //!
-//! A key is 1 to [`KEY_BYTES_MAX`] bytes, percent-decoded. One that is a UUID stays itself; any other becomes the UUID of
-//! version 5 of its bytes under this installation's namespace, so that keys of two installations never meet, and nobody can
-//! tell a key from its id without the namespace. A merge tag that the sender's program left in the link (`*|UNIQID|*`) is
-//! told apart, since it would make one recipient of all.
+//! A key is 1 to [`KEY_BYTES_MAX`] bytes. One that is a UUID stays itself; any other becomes the UUID of version 5 of its bytes under
+//! this installation's namespace, so that keys of two installations never meet, and nobody can tell a key from its id without the
+//! namespace. What a sender's program did not fill in (see `merge_tag`) is told apart, since it would make one recipient of all.
+//!
+//! Guarantees: one reading, wherever a key is read: in a link, in a cell of a list, typed on a page or to a command. It is
+//! percent-decoded until nothing encoded is left; invisible characters and line breaks are left out; other blanks are
+//! plain ones; those at both ends are taken off. So a key that was read is read as itself again, and a link that is made of it says it.
+//! Gives up: a key in which a percent sign and two hexadecimal digits are meant as they stand, and one that was encoded more
+//! than [`READINGS_MAX`] times, which is refused.
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::percent_decode;
 use uuid::Uuid;
 
+use super::merge_tag::is_unfilled;
 use super::parse_uuid;
 
 /// The longest key, in bytes after percent-decoding.
 pub const KEY_BYTES_MAX: usize = 128;
+
+/// How often a key is decoded and cleaned until that changes nothing more.
+const READINGS_MAX: usize = 5;
 
 /// What this installation's keys are made UUIDs under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +52,17 @@ pub enum Key<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The sender's program did not replace its merge tag.
-    #[error("it is a merge tag that was not replaced")]
+    #[error("it is a merge tag that was not replaced, or a word for no value")]
     Unmerged,
-    /// It is empty or too long.
+    /// Nothing is left of it without blanks and invisible characters.
+    #[error("it is empty; a key has 1 to {KEY_BYTES_MAX} bytes")]
+    Empty,
+    /// It is too long.
     #[error("a key has 1 to {KEY_BYTES_MAX} bytes")]
     Length,
+    /// It is still encoded when it was decoded often enough.
+    #[error("it is percent-encoded more than {READINGS_MAX} times")]
+    Encoded,
 }
 
 impl<'a> Key<'a> {
@@ -56,23 +71,43 @@ impl<'a> Key<'a> {
     /// # Errors
     /// [`KeyError`].
     pub fn in_path(part: &'a str) -> Result<Key<'a>, KeyError> {
-        let decoded: Cow<'a, [u8]> = percent_decode_str(part).into();
-        // Looked for in the raw text too: `%%FACE%%` would lose its first letters to the decoding.
-        if has_merge_tag(part.as_bytes()) || has_merge_tag(&decoded) {
-            return Err(KeyError::Unmerged);
-        }
-        Key::of(decoded)
+        Key::read(part.as_bytes())
     }
 
-    /// Reads what a person typed, as it is.
+    /// Reads what a person typed, or what stands in a list: as in a link, from which it may have been copied.
     ///
     /// # Errors
     /// [`KeyError`].
     pub fn typed(text: &'a str) -> Result<Key<'a>, KeyError> {
-        if has_merge_tag(text.as_bytes()) {
-            return Err(KeyError::Unmerged);
+        Key::read(text.as_bytes())
+    }
+
+    /// How a typed text is read, where that is not how it stands.
+    #[must_use]
+    pub fn reading(text: &str) -> Option<String> {
+        match Key::typed(text).ok()? {
+            Key::Text(read) => (*read != *text.as_bytes()).then(|| String::from_utf8_lossy(&read).into_owned()),
+            Key::Id(id) => parse_uuid(text.as_bytes()).is_none().then(|| id.to_string()),
         }
-        Key::of(text.as_bytes().into())
+    }
+
+    fn read(text: &'a [u8]) -> Result<Key<'a>, KeyError> {
+        let mut read = Cow::Borrowed(text);
+        // Tags are looked for each time: `%%FACE%%` loses its first letters to the decoding.
+        for _ in 0..READINGS_MAX {
+            let next = cleaned(&read);
+            if is_unfilled(next.as_deref().unwrap_or(&read)) {
+                return Err(KeyError::Unmerged);
+            }
+            let clean = next.is_none();
+            read = next.map_or(read, Cow::Owned);
+            match Cow::from(percent_decode(&read)) {
+                Cow::Owned(decoded) => read = Cow::Owned(decoded),
+                Cow::Borrowed(_) if clean => return Key::of(read),
+                Cow::Borrowed(_) => {}
+            }
+        }
+        Err(KeyError::Encoded)
     }
 
     /// The same, with bytes of its own.
@@ -87,19 +122,48 @@ impl<'a> Key<'a> {
         if let Some(id) = parse_uuid(&bytes) {
             return Ok(Key::Id(id));
         }
-        if (1..=KEY_BYTES_MAX).contains(&bytes.len()) { Ok(Key::Text(bytes)) } else { Err(KeyError::Length) }
+        match bytes.len() {
+            0 => Err(KeyError::Empty),
+            1..=KEY_BYTES_MAX => Ok(Key::Text(bytes)),
+            _ => Err(KeyError::Length),
+        }
     }
 }
 
-/// Whether a text holds `*|…|*` (Mailchimp), `{{…}}` (listmonk, HubSpot, many others) or `%%…%%` (Salesforce), or is `[…]`
-/// (Brevo's older ones, SendGrid).
-#[must_use]
-pub fn has_merge_tag(text: &[u8]) -> bool {
-    let holds = |open: &[u8; 2], close: &[u8; 2]| {
-        let find = |text: &[u8], what: &[u8; 2]| text.windows(2).position(|pair| pair == what);
-        find(text, open).is_some_and(|at| find(&text[at + 2..], close).is_some())
-    };
-    holds(b"*|", b"|*") || holds(b"{{", b"}}") || holds(b"%%", b"%%") || matches!(text, [b'[', .., b']'])
+/// A text without invisible characters, line breaks, and blanks at its ends; nothing where it is that already.
+fn cleaned(text: &[u8]) -> Option<Vec<u8>> {
+    let is_plain = text.iter().all(|&byte| byte == b' ' || byte.is_ascii_graphic());
+    if is_plain && text.trim_ascii().len() == text.len() {
+        return None;
+    }
+    let mut clean = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if is_blank(c) {
+                clean.push(b' ');
+            } else if !is_invisible(c) {
+                clean.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+        }
+        match chunk.invalid() {
+            // The blank that does not break, in the older encodings of Western Europe.
+            [0xa0] => clean.push(b' '),
+            other => clean.extend_from_slice(other),
+        }
+    }
+    let clean = clean.trim_ascii().to_vec();
+    (clean != text).then_some(clean)
+}
+
+/// A blank that stands for a plain one. Line breaks are none: mail transports put them in.
+fn is_blank(c: char) -> bool {
+    c == '\t' || (c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}'))
+}
+
+/// What nobody sees: controls, marks of direction, joiners, soft hyphens, byte order marks.
+fn is_invisible(c: char) -> bool {
+    let is_mark = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
+    is_mark || c.is_control()
 }
 
 #[cfg(test)]
@@ -121,7 +185,7 @@ mod tests {
         for (part, expected) in [
             ("4711", text(b"4711")),
             ("jane%40example.com", text(b"jane@example.com")),
-            ("a%2Fb%00c", text(b"a/b\0c")),
+            ("a%2Fb%00c", text(b"a/bc")),
             ("50%", text(b"50%")),
             ("50%zz", text(b"50%zz")),
             ("0123456789ABCDEF0123456789abcdef", Ok(Key::Id(id))),
@@ -129,7 +193,7 @@ mod tests {
             ("01234567%2D89ab-cdef-0123-456789abcdef", Ok(Key::Id(id))),
             ("{01234567-89ab-cdef-0123-456789abcdef}", text(b"{01234567-89ab-cdef-0123-456789abcdef}")),
             ("00000000000000000000000000000000", Ok(Key::Id(Uuid::nil()))),
-            ("", Err(KeyError::Length)),
+            ("", Err(KeyError::Empty)),
             (&long, text(long.as_bytes())),
             (&format!("{long}x"), Err(KeyError::Length)),
             (&"%41".repeat(KEY_BYTES_MAX), text(&[b'A'; KEY_BYTES_MAX])),
@@ -139,25 +203,77 @@ mod tests {
     }
 
     #[test]
-    fn merge_tags_are_recognised_in_every_spelling() {
-        for part in [
-            "*|UNIQID|*",
-            "*%7CUNIQID%7C*",
-            "%2A%7CUNIQID%7C%2A",
-            "{{ subscriber.id }}",
-            "%7B%7B%20.Subscriber.UUID%20%7D%7D",
-            "campaign-{{id}}",
-            "%%FACE%%",
-            "%%EMAIL%%",
-            "%25%25EMAIL%25%25",
-            "[UNIQID]",
-            "%5BUNIQID%5D",
-        ] {
-            assert_eq!(Key::in_path(part), Err(KeyError::Unmerged), "{part}");
+    fn blanks_invisible_characters_and_encodings_mean_the_same_recipient() {
+        let same = [
+            (
+                "4711",
+                &[
+                    "4711 ",
+                    " 4711",
+                    "%204711%0D%0A",
+                    "4711%00",
+                    "%C2%A04711",
+                    "4711%A0",
+                    "4711\u{a0}",
+                    "%E2%80%8B4711",
+                    "47%E2%80%8B11",
+                    "\u{feff}4711",
+                    "%EF%BB%BF4711",
+                    "4711\u{200c}\u{200d}",
+                    "%34711",
+                    "%2534711",
+                    "4711%09",
+                    "4711%C2%85",
+                    "47\u{ad}11",
+                    "\u{202a}4711\u{202c}",
+                    "4711%E3%80%80",
+                    "4711%7F",
+                    "4711%250A",
+                    "47%0D%0A11",
+                ][..],
+            ),
+            (
+                "jane@example.com",
+                &[
+                    "jane%40example.com",
+                    "jane%2540example.com",
+                    "jane%252540example.com",
+                    "%20jane@example.com",
+                    "jane\u{200b}@example.com",
+                ],
+            ),
+            (
+                "Jane Doe",
+                &[
+                    "Jane%20Doe",
+                    "Jane\u{a0}Doe",
+                    "Jane%C2%A0Doe",
+                    "Jane%09Doe",
+                    "Jane%2520Doe",
+                    " Jane\u{2003}Doe\t",
+                    "Jane%0D%0A%20Doe",
+                ],
+            ),
+            ("m\u{fc}ller", &["m%C3%BCller", "m%25C3%25BCller", "m\u{fc}ller "]),
+            ("50%", &["50%25", "50%2525", "50% "]),
+        ];
+        for (key, spellings) in same {
+            for spelling in spellings {
+                assert_eq!(Key::in_path(spelling), text(key.as_bytes()), "{spelling:?}");
+                assert_eq!(Key::typed(spelling), text(key.as_bytes()), "{spelling:?}");
+            }
         }
-        for part in ["*", "|*x*|", "{id}", "{{id}", "%%", "%%x", "[", "[x", "a[1]", "*|*"] {
-            assert_ne!(Key::in_path(part), Err(KeyError::Unmerged), "{part}");
+        for (one, other) in
+            [("Jane Doe", "JaneDoe"), ("Jane  Doe", "Jane Doe"), ("4711.50", "4711"), ("a+b", "a b"), ("Jane", "jane")]
+        {
+            assert_ne!(Key::typed(one), Key::typed(other), "{one:?}");
         }
+        let id = "0123456789ABCDEF0123456789abcdef";
+        assert_eq!(Key::typed(&format!("\u{feff} {id}\u{200b}\n")), Ok(Key::Id(id.parse().unwrap())));
+        for empty in [" ", "%20", "\u{200b}", "%0D%0A", "%C2%A0%EF%BB%BF", "%2520"] {
+            assert_eq!(Key::typed(empty), Err(KeyError::Empty), "{empty:?}");
+        }
+        assert_eq!(Key::typed(&format!("a%{}41", "25".repeat(9))), Err(KeyError::Encoded));
     }
 
     #[test]
@@ -176,11 +292,21 @@ mod tests {
         }
 
         #[test]
-        fn what_is_percent_encoded_reads_back(bytes in prop::collection::vec(any::<u8>(), 1..=KEY_BYTES_MAX)) {
-            let part: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
-            let key = Key::in_path(&part);
-            prop_assume!(key != Err(KeyError::Unmerged) && !matches!(key, Ok(Key::Id(_))));
-            prop_assert_eq!(key, Ok(Key::Text(bytes.into())));
+        fn a_key_that_was_read_is_itself_again_however_often_it_is_encoded(part: String, bytes in prop::collection::vec(any::<u8>(), 0..40), signs in "[%0-4aA\u{200b} ]{0,12}") {
+            let encoded = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02x}")).collect::<String>();
+            for part in [part, encoded(&bytes), signs] {
+                let Ok(Key::Text(key)) = Key::in_path(&part) else { continue };
+                let once = encoded(&key);
+                for again in [once.replace('%', "%25"), once] {
+                    prop_assert_eq!(Key::in_path(&again), Ok(Key::Text(key.clone())), "{}", again);
+                }
+            }
+        }
+
+        #[test]
+        fn plain_keys_keep_the_bytes_that_they_always_had(key in "[A-Za-z0-9._~+=@,;!'()/&-]([A-Za-z0-9._~+=@,;!'()/& -]{0,60}[A-Za-z0-9._~+=@,;!'()/&-])?") {
+            prop_assume!(!is_unfilled(key.as_bytes()) && parse_uuid(key.as_bytes()).is_none());
+            prop_assert_eq!(Key::typed(&key), text(key.as_bytes()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Makes links, and the tag that shows one in an email.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use uuid::Uuid;
 
 use super::key::{Key, Namespace};
@@ -104,7 +104,7 @@ fn key<'a>(part: &'static str, text: Option<&'a str>) -> Result<Key<'a>, LinkErr
 fn spelled(key: &Key<'_>) -> String {
     match key {
         Key::Id(id) => id.to_string(),
-        Key::Text(text) => utf8_percent_encode(&String::from_utf8_lossy(text), KEPT).to_string(),
+        Key::Text(text) => percent_encode(text, KEPT).to_string(),
     }
 }
 

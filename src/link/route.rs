@@ -16,7 +16,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-use crate::link::key::{self, Key, KeyError};
+use crate::link::key::{Key, KeyError};
+use crate::link::merge_tag::is_unfilled;
 use crate::link::parse_uuid;
 use crate::link::token::SigningKeys;
 use crate::link::{ending, forgive};
@@ -149,8 +150,8 @@ fn plain(name: &str) -> Route<'_> {
 fn keyed(rest: &str) -> Route<'_> {
     let (image, keys) = rest.split_once('/').unwrap_or((rest, ""));
     let Some(image) = image_id(image) else { return Route::NotAnImage };
-    let ids = match keys.split_once('/').map(|(message, last)| (message, without_ending(last))) {
-        Some((message, Some(recipient))) if !recipient.contains('/') => {
+    let ids = match keys.split_once('/').map(|(message, last)| (message, ending::key_before_ending(last))) {
+        Some((message, recipient)) if !recipient.contains('/') => {
             match (Key::in_path(message), Key::in_path(recipient)) {
                 (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
                 (Ok(message), Ok(recipient)) => Ids::Keyed { message, recipient },
@@ -159,9 +160,7 @@ fn keyed(rest: &str) -> Route<'_> {
             }
         }
         // A merge tag may hold a slash, as in `*|DATE:d/m/y|*`.
-        _ if key::has_merge_tag(keys.as_bytes()) || key::has_merge_tag(&Cow::from(percent_decode_str(keys))) => {
-            Ids::Unmerged
-        }
+        _ if is_unfilled(keys.as_bytes()) || is_unfilled(&Cow::from(percent_decode_str(keys))) => Ids::Unmerged,
         _ => Ids::Malformed,
     };
     Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
@@ -172,11 +171,6 @@ fn signed<'a>(rest: &str, keys: &SigningKeys) -> Route<'a> {
     let Some(token) = token.filter(|token| !token.image.is_nil()) else { return Route::Forged };
     let ids = Ids::Named { message: token.message, recipient: token.recipient };
     Route::Pixel { image: token.image, ids, sent_at_s: token.sent_at_s, is_signed: true }
-}
-
-/// A recipient's key without the link's ending, and without what others put after that.
-fn without_ending(last: &str) -> Option<&str> {
-    ending::before_picture_ending(last).or_else(|| without_extension(last))
 }
 
 /// What stands before the last dot, where 1 to 5 letters or digits stand behind it.
@@ -316,7 +310,17 @@ mod tests {
             (format!("/t/{id}//*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}//4711.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/.gif"), pixel(image, Ids::Malformed)),
-            (format!("/t/{id}/May/4711"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/4711"), keyed("May", "4711")),
+            (format!("/t/{id}/May/jane@example.com"), keyed("May", "jane@example.com")),
+            (format!("/t/{id}/May/4711.50"), keyed("May", "4711.50")),
+            (format!("/t/{id}/May/4711.50.PNG"), keyed("May", "4711.50")),
+            (format!("/t/{id}/May/%2534711%20%2Egif"), keyed("May", "4711")),
+            (format!("/t/{id}/%E2%80%8BMay%00/jane%2540example.com%C2%A0.gif"), keyed("May", "jane@example.com")),
+            (format!("/t/{id}/May/%7Bcontactfield%3Did%7D.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/May/%257B%257Bid.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/May/%ACCOUNT%"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/May/undefined.gif"), pixel(image, Ids::Unmerged)),
+            (format!("/t/{id}/May/%20.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/x/4711.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/{}.gif", "x".repeat(129)), pixel(image, Ids::Malformed)),

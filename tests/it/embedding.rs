@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use pixeld::link::key::has_merge_tag;
+use pixeld::link::merge_tag::is_unfilled;
 use uuid::Uuid;
 
 use crate::support::{App, beside};
@@ -65,8 +65,18 @@ fn the_links_that_each_language_makes_are_recorded_as_they_say() {
     let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().to_owned();
     let (message, keyed, signed) = (id("may-news"), id("customer-0815"), id("4711"));
     // Each is written into the language's own quotes: neither of both kinds.
-    let odd =
-        ["Zoë/4 711", "jane@example.com", "a+b&c=d?e#f%g", "(*!.~_-)", "00000000-0000-4000-9000-00000000000A", "x.gif"];
+    let odd = [
+        "Zoë/4 711",
+        "jane@example.com",
+        "a+b&c=d?e#f%g",
+        "(*!.~_-)",
+        "00000000-0000-4000-9000-00000000000A",
+        "x.gif",
+        "photo.jpg (2)",
+        "a.gif&b",
+        " 47\u{200b}11.50\u{a0}",
+        "jane%2540example.net",
+    ];
     let listed = odd.map(|key| format!("\"{key}\"")).join(", ");
     let print_odd = [
         format!("for key in [{listed}]: print(keyed_link(BASE_URL, IMAGE, \"odd\", key))\n"),
@@ -118,7 +128,7 @@ fn the_mailing_programs_tags_are_recorded_when_filled_in_and_told_when_not() {
             assert!(url.contains(tag), "{url} has no {tag}");
             url.replace(tag, value)
         });
-        assert!(!has_merge_tag(merged.as_bytes()), "{merged}");
+        assert!(!is_unfilled(merged.as_bytes()), "{merged}");
         fetch(&app, &merged);
         app.at_rest();
         let ids = app.server.settings().run(&["namespace", keys[0], keys[1]]).unwrap();
@@ -127,7 +137,7 @@ fn the_mailing_programs_tags_are_recorded_when_filled_in_and_told_when_not() {
         assert_eq!(app.number(&rows), 1, "{merged}");
     }
     // As a mail program sends what was left in: with its blanks encoded.
-    let left: Vec<String> = tags.iter().map(|tag| source(tag)).filter(|url| has_merge_tag(url.as_bytes())).collect();
+    let left: Vec<String> = tags.iter().map(|tag| source(tag)).filter(|url| is_unfilled(url.as_bytes())).collect();
     left.iter().for_each(|url| fetch(&app, &url.replace(' ', "%20")));
     let others = PAGE.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`').skip(1).step_by(2));
     let others: Vec<&str> = others.collect();

@@ -36,7 +36,7 @@ fn namespace() -> Namespace {
 
 fn key_vectors() -> Vec<Vec<String>> {
     let vectors = table(2, |row| row[1].parse::<Uuid>().is_ok());
-    assert_eq!(vectors.len(), 2);
+    assert_eq!(vectors.len(), 6);
     vectors
 }
 

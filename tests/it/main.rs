@@ -7,7 +7,7 @@
 //! # Layout
 //! - `support`: a PostgreSQL and a pixeld of each test's own, and its load.
 //! - `proxy`: stands between pixeld and PostgreSQL, and cuts or freezes connections.
-//! - `contract`, `bad_input`, `images`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
+//! - `contract`, `bad_input`, `images`, `keys`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `docs`, `embedding`, `monitoring`: the pages of docs/, with their programs, alert rules and dashboard, are true.
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_person`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
@@ -51,6 +51,7 @@ mod first_steps;
 mod forgiven;
 mod images;
 mod import_django;
+mod keys;
 mod limits;
 mod links;
 mod monitoring;

@@ -51,9 +51,12 @@ impl Filter {
             (Ok(Key::Id(id)), _) => Ok(Some(id)),
             (Ok(key), Some(namespace)) => Ok(Some(namespace.id_of(&key))),
             (Ok(_), None) | (Err(KeyError::Length), _) => Err(format!("The {what} is no id, and too long for a key.")),
-            (Err(KeyError::Unmerged), _) => {
-                Err(format!("The {what} is a merge tag that was not replaced; nothing is recorded of those."))
+            (Err(error @ (KeyError::Empty | KeyError::Encoded)), _) => {
+                Err(format!("The {what} is not an id or a key: {error}."))
             }
+            (Err(KeyError::Unmerged), _) => Err(format!(
+                "The {what} is a merge tag that was not replaced, or a word for no value; nothing is recorded of those."
+            )),
         };
         let image = match fields.get("image").trim() {
             "" => None,

@@ -73,7 +73,11 @@ impl Reading {
     }
 
     fn id(&self, text: &str) -> Result<Uuid, KeyError> {
-        if text.is_empty() { Ok(Uuid::nil()) } else { Ok(self.namespace.id_of(&Key::typed(text)?)) }
+        match Key::typed(text) {
+            Ok(key) => Ok(self.namespace.id_of(&key)),
+            Err(KeyError::Empty) => Ok(Uuid::nil()),
+            Err(error) => Err(error),
+        }
     }
 }
 

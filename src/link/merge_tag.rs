@@ -1,0 +1,195 @@
+//! Merge tags that a sender's program left in a link, and words like `null` that it wrote where it had no value. Pure.
+//!
+//! Either would make one recipient of all. A name below is two or more letters, digits and `_ . : = | -`, the first a letter or `_`.
+//!
+//! ```text
+//! anywhere   {{ }} {% %} {name} {$…} {0} {} ${…} #{…} %{…}   a brace, unless it holds a UUID, a number of three digits or a quoted text
+//!            *|name   name|*   %%…%%   [[name   name]]   [%…   $[…   $(name   %(name   <% %> <? ?> <span <pstag: «name
+//! apart      %name%   $name$   #name#   ::name::   @@name@@   ~name~      with no letter or digit beside it
+//! alone      […]   @name@   -name-   __name__   $name   %%name   name%%   %s   {0}
+//! alone      undefined null None NaN nil (null) …, in the spellings that languages and spreadsheets print
+//! ```
+//!
+//! Guarantees: a tag is also told by its half (`{{id`). What ids, hashes, base64, addresses, names and numbers are made of is never a tag: `100%`,
+//! `a@@b`, `x$1`, `tenant::user::42`, `{01234567-89ab-cdef-0123-456789abcdef}`.
+//! Gives up: tags that look like a key (`:id`, `ID`), and half of one with a single sign (`%ID`); a page of a message whose hits are
+//! nearly all of one recipient says so.
+
+use super::parse_uuid;
+
+/// What programs write where they have no value, as they spell it.
+const WORDS: [&[u8]; 37] = [
+    b"undefined",
+    b"UNDEFINED",
+    b"Undefined",
+    b"null",
+    b"NULL",
+    b"Null",
+    b"None",
+    b"NONE",
+    b"NaN",
+    b"nan",
+    b"NAN",
+    b"NaT",
+    b"nil",
+    b"NIL",
+    b"(null)",
+    b"(NULL)",
+    b"(nil)",
+    b"(none)",
+    b"<null>",
+    b"<nil>",
+    b"<none>",
+    b"<NA>",
+    b"<no value>",
+    b"%!s(<nil>)",
+    b"[object Object]",
+    b"#N/A",
+    b"#REF!",
+    b"#VALUE!",
+    b"#NAME?",
+    b"#NULL!",
+    b"#DIV/0!",
+    b"#NUM!",
+    b"%s",
+    b"%d",
+    b"%i",
+    b"%@",
+    b"%1$s",
+];
+
+/// The most letters of a name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Whether a key, or a text with keys in it, is or holds what its program did not fill in.
+#[must_use]
+pub fn is_unfilled(text: &[u8]) -> bool {
+    WORDS.contains(&text) || is_alone(text) || (text.iter().any(|&byte| is_sign(byte)) && holds_tag(text))
+}
+
+/// What every tag has that may stand anywhere; most keys have none of it.
+fn is_sign(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'*' | b'|' | b'{' | b'}' | b'%' | b'[' | b']' | b'<' | b'>' | b'$' | b'#' | b':' | b'@' | b'~' | 0xab
+    )
+}
+
+fn is_alone(text: &[u8]) -> bool {
+    match text {
+        [b'[', .., b']'] => true,
+        [b'@', name @ .., b'@'] => is_name(name),
+        [b'_', b'_', name @ .., b'_', b'_'] => is_name(name) && !name.starts_with(b"_") && !name.ends_with(b"_"),
+        // Of letters alone, as those have it that write tags like this: base64 for URLs may begin and end with a hyphen, too.
+        [b'-', name @ .., b'-'] => is_camel_case(name),
+        [b'$', name @ ..] => {
+            let name = name.strip_prefix(b"!").unwrap_or(name);
+            is_name(name) && name.iter().all(|byte| byte.is_ascii_alphabetic() || b"_.->".contains(byte))
+        }
+        [b'%', b'%', name @ ..] if is_name(name) => !is_hex_pair(name),
+        [name @ .., b'%', b'%'] => is_name(name),
+        _ => false,
+    }
+}
+
+fn holds_tag(text: &[u8]) -> bool {
+    let is_begin = |byte: Option<&u8>| byte.is_some_and(|&byte| byte.is_ascii_alphabetic() || b"_ ".contains(&byte));
+    let is_end = |byte: &u8| byte.is_ascii_alphanumeric() || b"_ )\"'".contains(byte);
+    for (at, pair) in text.windows(2).enumerate() {
+        let after = text.get(at + 2);
+        let before = at.checked_sub(1).and_then(|at| text.get(at));
+        let is_tag = match pair {
+            b"*|" | b"[[" | b"$[" | b"[%" | b"[*" | b"[$" | b"$(" | b"%(" => is_begin(after),
+            b"|*" => before.is_some_and(is_end),
+            b"]]" => before.is_some_and(|byte| is_end(byte) && !byte.is_ascii_digit()),
+            b"%]" => before.is_some_and(is_end),
+            b"<%" | b"%>" | b"<?" | b"?>" => true,
+            // A guillemet in UTF-8.
+            b"\xc2\xab" => is_begin(after),
+            _ => text[at..].starts_with(b"<span") || text[at..].starts_with(b"<pstag:"),
+        };
+        if is_tag {
+            return true;
+        }
+    }
+    holds_braces(text)
+        || between(text, b"%%").any(|_| true)
+        || between(text, b"%").any(|(before, name, after)| is_percent_tag(before, name, after))
+        || [&b"$"[..], b"#", b"::", b"@@", b"~"].iter().any(|sign| {
+            between(text, sign).any(|(before, name, after)| {
+                let is_apart = |byte: Option<&u8>| byte.is_none_or(|byte| !byte.is_ascii_alphanumeric());
+                is_name(name) && is_apart(before.last()) && is_apart(after.first())
+            })
+        })
+}
+
+/// `%NAME%` in a text that may be percent-encoded: the last sign begins no encoded byte, and the first none of a character of several.
+fn is_percent_tag(before: &[u8], name: &[u8], after: &[u8]) -> bool {
+    let is_encoded_before =
+        before.len() >= 3 && before[before.len() - 3] == b'%' && is_hex_pair(&before[before.len() - 2..]);
+    is_name(name) && !is_encoded_before && !is_hex_pair(after)
+}
+
+/// Whether a brace is one of a tag.
+fn holds_braces(text: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(found) = text[at..].iter().position(|byte| b"{}".contains(byte)) {
+        at += found;
+        let before = at.checked_sub(1).map(|at| text[at]);
+        if text[at] == b'}' {
+            // The end of what is no tag was passed over below.
+            return text.get(at + 1) == Some(&b'}') || before.is_none_or(|byte| !byte.is_ascii_digit());
+        }
+        let rest = &text[at + 1..];
+        let end = rest.iter().position(|&byte| byte == b'}');
+        let inside = rest[..end.unwrap_or(rest.len())].trim_ascii();
+        let is_key = match inside.first() {
+            None => false,
+            Some(byte) if byte.is_ascii_digit() => end.is_none() || inside.len() > 2,
+            Some(b'"' | b'\'') => true,
+            Some(_) => parse_uuid(inside).is_some(),
+        };
+        if !is_key || before.is_some_and(|byte| b"$#%@".contains(&byte)) {
+            return true;
+        }
+        at += 1 + end.map_or(rest.len(), |end| end + 1);
+    }
+    false
+}
+
+/// What stands between two signs that follow one another, with what stands before and after them.
+fn between<'a>(text: &'a [u8], sign: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], &'a [u8])> {
+    let next = move |from: usize| {
+        let rest = text.get(from..)?;
+        rest.windows(sign.len()).position(|window| window == sign).map(|at| from + at)
+    };
+    let mut open = next(0);
+    std::iter::from_fn(move || {
+        let begin = open?;
+        let end = next(begin + sign.len())?;
+        open = Some(end);
+        Some((&text[..begin], &text[begin + sign.len()..end], &text[end + sign.len()..]))
+    })
+}
+
+fn is_name(text: &[u8]) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.:=|->".contains(byte);
+    (2..=NAME_BYTES_MAX).contains(&text.len())
+        && (text[0].is_ascii_alphabetic() || text[0] == b'_')
+        && text.iter().all(is_inner)
+}
+
+/// `name`, `firstName`, `recipient_ID`: letters, of which few are large.
+fn is_camel_case(text: &[u8]) -> bool {
+    (2..=20).contains(&text.len())
+        && text[0].is_ascii_lowercase()
+        && text.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+        && text.iter().filter(|byte| byte.is_ascii_uppercase()).count() <= 2
+}
+
+fn is_hex_pair(text: &[u8]) -> bool {
+    matches!(text, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests;
