@@ -20,6 +20,7 @@ use pixeld::ingest::syncer::acknowledge;
 use pixeld::link::token::SigningKeys;
 use pixeld::metrics::Metrics;
 use pixeld::networks::files::Lists;
+use pixeld::unrecorded::Unrecorded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::LocalSet;
 use uuid::Uuid;
@@ -55,7 +56,7 @@ impl InMemory {
             suppressed: Arc::default(),
             signing_keys: SigningKeys::default(),
             require_signed: false,
-            unrecorded: Arc::default(),
+            unrecorded: Arc::new(Unrecorded::new(Arc::default())),
         });
         let (queue, intake) = queue(1, &metrics);
         let outbox = Outbox::new(0, queue, std::thread::current());

@@ -112,7 +112,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let kept_namespace = data.namespace();
     let kept_opt_outs = data.opt_outs();
     let suppressed = opt_outs::recall(&kept_opt_outs);
-    let unrecorded = Arc::<Unrecorded>::default();
+    let unrecorded = Arc::new(Unrecorded::new(Arc::clone(&suppressed)));
     let edge = Arc::new(Edge {
         images: Arc::clone(&images),
         limits: Limits::new(config.address_rate, config.threads),

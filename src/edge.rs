@@ -39,6 +39,7 @@ use crate::hit::{self, Hit, Keys, safe_user_agent};
 use crate::images::{Fetched, Image, ImageCache, Lookup, transparent_gif};
 use crate::ingest::queue::{Outbox, QueueFull, Received};
 use crate::link::key::{Key, Namespace};
+use crate::link::named as link_named;
 use crate::link::route::{self, Ids, Route};
 use crate::link::token::SigningKeys;
 use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
@@ -125,7 +126,9 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         counts.heads.one();
     }
     let (image, ids, link) = match route::route(request.uri().path(), &core.edge.signing_keys) {
-        Route::Pixel { image, ids, sent_at_s, is_signed } => (image, ids, Link { sent_at_s, is_signed }),
+        Route::Pixel { image, ids, sent_at_s, is_signed } => {
+            (image, ids, Link { sent_at_s, is_signed, former_recipient: None })
+        }
         Route::NotAnImage => return not_found(core, peer, request, Outcome::UnknownImage, Reason::NoImageId),
         Route::Forged => return not_found(core, peer, request, Outcome::Forged, Reason::Forged),
         Route::NotFound => return not_found(core, peer, request, Outcome::NotFound, Reason::WrongPath),
@@ -134,6 +137,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
             return respond::text(StatusCode::OK, "ok\n");
         }
     };
+    let link = Link { former_recipient: former_recipient(core, request.uri().path(), &ids), ..link };
     let at_us = hit::now_us();
     let (served, outcome) = match find_image(core, image).await {
         Fetched::Cached(found) => (found, Outcome::Image),
@@ -161,10 +165,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
             record(core, address, &head, at_us, image, &ids, link).await.err()
         }
     };
-    // Of those who opted out not even this is kept.
-    if let Some(reason) = reason
-        && !core.edge.suppressed.is_out(named(core, &ids).1)
-    {
+    if let Some(reason) = reason {
         note(core, peer, request, reason);
     }
     if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
@@ -175,6 +176,16 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
 struct Link {
     sent_at_s: u32,
     is_signed: bool,
+    former_recipient: Option<Uuid>,
+}
+
+/// Who a keyed link's recipient was by an earlier reading of its key; nothing where nobody opted out.
+fn former_recipient(core: &Core, path: &str, ids: &Ids<'_>) -> Option<Uuid> {
+    let Ids::Keyed { .. } = ids else { return None };
+    if core.edge.suppressed.count() == 0 {
+        return None;
+    }
+    link_named::former_recipient(path, **core.edge.namespace.load().as_ref()?)
 }
 
 fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Outcome, reason: Reason) -> Answer {
@@ -183,12 +194,13 @@ fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Ou
     respond::image(StatusCode::NOT_FOUND, &transparent_gif())
 }
 
-/// Takes a note of a request that made no hit.
+/// Takes a note of a request that made no hit; of those who opted out not even this is kept.
 fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) {
     let at_us = hit::now_us();
-    core.edge.unrecorded.note(at_us, || {
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let named = || link_named::recipients(path, core.edge.namespace.load().as_deref().copied());
+    core.edge.unrecorded.note(at_us, reason, path.as_bytes(), named, || {
         let head = Head::of(request.headers());
-        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let found = found_address(core, peer, &head, request.headers());
         Note {
             at_us,
@@ -224,7 +236,8 @@ async fn record(
     counts.accepted.one();
     let (message, recipient, keys) = named(core, ids);
     // Before anything else takes note of the address. Of a key that is no id yet, the loader finds out whose it is.
-    if core.edge.suppressed.is_out(recipient) {
+    let suppressed = &core.edge.suppressed;
+    if suppressed.is_out(recipient) || link.former_recipient.is_some_and(|id| suppressed.is_out(id)) {
         core.edge.metrics.drop_hits(DropReason::Suppressed, 1);
         // Nor is it noted anywhere that they were here.
         return Ok(());

@@ -215,15 +215,53 @@ fn each_reason_for_not_recording_is_listed_with_what_may_be_kept() {
     .unwrap();
     app.get(&app.pixel(id(1), id(77)));
     assert!(!get(&ann, "/not-recorded").contains(&id(77).to_string()));
+    nobody_who_opted_out_is_listed(&app, &ann);
     // What made a hit is in no such list.
     assert!(!get(&ann, "/not-recorded").contains(&format!("GET {signed}")));
     let long = format!("/{}", "ä".repeat(300).bytes().map(|byte| format!("%{byte:02x}")).collect::<String>());
     app.get(&long);
     assert!(get(&ann, "/not-recorded").contains(&format!("GET {}…</code>", &long[..200])));
+    // Nor does a scanner push out what a sender looks for.
+    let merged = format!("/t/{image}/may/{{contactfield=id}}.gif").replace('{', "%7B").replace('}', "%7D");
+    app.get(&merged);
+    for _ in 0..150 {
+        app.get("/.env");
+    }
+    let page = get(&ann, "/not-recorded");
+    assert!(page.contains(&format!("GET {merged}")) && page.contains("GET /.env"), "{page}");
+}
+
+/// Whatever is wrong with a request: one whose link names somebody who opted out is not listed.
+fn nobody_who_opted_out_is_listed(app: &App, ann: &Visitor) {
+    let (image, out) = (app.image, id(77));
+    let key = "jane@example.com";
+    app.server.settings().run(&["opt-out", "--recipient", key]).unwrap();
+    wait_until("the opt-out", PATIENCE, || {
+        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == 2.0)
+    })
+    .unwrap();
+    for (method, path) in [
+        ("GET", format!("/image/{}_{}_{out}.gif", id(5), id(1))),
+        ("GET", format!("/image/nope_{}_{out}.gif", id(1))),
+        ("GET", format!("/image/{image}_x_{out}.gif")),
+        ("GET", format!("/image/{image}_{}_{out}_{}.gif", id(1), id(2))),
+        ("POST", format!("/image/{image}_{}_{out}.gif", id(1))),
+        ("HEAD", format!("/image/{image}_{}_{out}.gif", id(1))),
+        ("GET", format!("/base/image/{image}_{}_{out}.gif", id(1))),
+        ("GET", format!("/t/{image}/*|X|*/{key}.gif")),
+        ("GET", format!("/t/nope/may/{key}.gif")),
+        ("HEAD", format!("/t/{image}/may/jane%2540example.com")),
+        ("DELETE", format!("/t/{image}/may/%20{key}")),
+    ] {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: opted-out\r\nConnection: close\r\n\r\n");
+        assert!(app.exchange(&request).status >= 200, "{method} {path}");
+        assert!(!get(ann, "/not-recorded").contains("opted-out"), "{method} {path}");
+    }
 }
 
 #[test]
-fn without_addresses_none_is_shown_and_a_flood_keeps_a_hundred() {
+fn without_addresses_none_is_shown_and_a_flood_keeps_the_last_of_its_reason() {
     let _machine = beside();
     let mut app =
         App::start_with(|settings| settings.with("PIXELD_IP_PRIVACY", "none").with("PIXELD_ADDRESS_RATE", "1/s"));
@@ -256,7 +294,8 @@ fn without_addresses_none_is_shown_and_a_flood_keeps_a_hundred() {
     }
     assert_eq!(reader.join().unwrap(), 10_000);
     let page = get(&ann, "/not-recorded");
-    assert_eq!(page.matches("<code>GET /").count(), 100);
+    assert_eq!(page.matches("<code>GET /flood-").count(), 30);
+    assert!(page.contains("Too many came from this address."), "the flood pushes out no other reason");
     assert!(page.contains("came too fast to be listed"), "{page}");
 }
 

@@ -54,7 +54,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         } @else {
             (note_table(&notes, asked.zone))
             p.muted {
-                "The last " (NOTES_MAX) " since pixeld was started, in memory only"
+                "The last " (NOTES_MAX) " of each reason since pixeld was started, in memory only; none of people who opted out"
                 @if unlisted > 0 { "; " (counted(unlisted as i64, "more request")) " came too fast to be listed" } "."
             }
         }
