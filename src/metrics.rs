@@ -267,6 +267,8 @@ pub struct Metrics {
     pub retention_days: Count,
     /// Days of hits that are beyond the retention and are still there.
     pub retention_overdue: Level,
+    /// The code with which PostgreSQL refuses what the loader asks; nothing where it does not.
+    pub load_refused: ArcSwapOption<String>,
     /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
     pub database_problem: ArcSwapOption<String>,
 }
@@ -320,6 +322,7 @@ impl Metrics {
             segments_rewritten: Count::default(),
             retention_days: Count::default(),
             retention_overdue: Level::default(),
+            load_refused: ArcSwapOption::empty(),
             database_problem: ArcSwapOption::empty(),
         })
     }

@@ -38,6 +38,11 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("PostgreSQL cannot be used: {problem}. Hits wait on disk: {}.", number(waiting));
         let todo = "Put that right; pixeld tries again each second, and nothing is lost while the disk has room.";
         note(Weight::Trouble, wrong, todo);
+    } else if let Some(code) = metrics.load_refused.load_full() {
+        let waiting = number(waiting);
+        let wrong = format!("PostgreSQL refuses what the loader asks (SQLSTATE {code}); hits wait on disk: {waiting}.");
+        let todo = "Look in the log at what it refuses; nothing is lost while the disk has room.";
+        note(Weight::Trouble, wrong, todo);
     } else if metrics.database_up.get() == 0 {
         let wrong = format!("The loader has no connection to PostgreSQL; hits wait on disk: {}.", number(waiting));
         note(
@@ -203,6 +208,16 @@ mod tests {
                     .any(|quoted| alerts.contains(quoted));
             assert_eq!(has_alert, !is_asked_for, "{label} in docs/monitoring/alerts.yml");
         }
+    }
+
+    #[test]
+    fn a_statement_that_is_refused_is_no_lost_connection() {
+        let metrics = well();
+        metrics.database_up.set(0);
+        metrics.load_refused.store(Some(std::sync::Arc::new("42P01".to_owned())));
+        let found = findings(&metrics, 0);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].wrong, "PostgreSQL refuses what the loader asks (SQLSTATE 42P01); hits wait on disk: 0.");
     }
 
     #[test]

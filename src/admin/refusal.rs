@@ -1,6 +1,8 @@
 //! Why a page does not do what it was asked.
 
 use hyper::StatusCode;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
 
 use super::csv::rows::Problem;
 use super::password::PasswordError;
@@ -48,16 +50,50 @@ pub enum Refusal {
     TookTooLong,
     /// The database.
     #[error("The database does not answer now. Pixels are served all the same, and their hits wait on disk.")]
-    Database(#[from] DbError),
+    Database(DbError),
+    /// The database answers, and refused what the page asked.
+    #[error("{}", refused(error, reference))]
+    Statement {
+        /// What it said.
+        error: DbError,
+        /// By which the log names it.
+        reference: String,
+    },
     /// A mistake of ours, or of the system.
     #[error("Something went wrong here. The log says what.")]
     Broken(#[from] anyhow::Error),
 }
 
+impl From<DbError> for Refusal {
+    fn from(error: DbError) -> Self {
+        if error.is_of_connection() {
+            return Refusal::Database(error);
+        }
+        let reference = Uuid::new_v4().simple().to_string();
+        Refusal::Statement { error, reference: reference.chars().take(REFERENCE_CHARS).collect() }
+    }
+}
+
 impl From<tokio_postgres::Error> for Refusal {
     fn from(error: tokio_postgres::Error) -> Self {
-        Refusal::Database(error.into())
+        DbError::from(error).into()
     }
+}
+
+/// Enough to find a line of a log.
+const REFERENCE_CHARS: usize = 8;
+
+/// In words for those who see the page; what the statement held is nobody's business.
+fn refused(error: &DbError, reference: &str) -> String {
+    let code = error.sql_state().map_or(String::new(), |code| format!(" (SQLSTATE {})", code.code()));
+    let what = match error.sql_state().map(SqlState::code) {
+        Some("25006") => "The database is read-only now, so nothing can be changed",
+        Some("53100") => "The database's disk is full",
+        Some("55P03") => "Somebody else holds what this needs. Try again",
+        Some("57014") => "The database took too long for this and gave up. Try again",
+        _ => "The database answers, and refused what this page asked",
+    };
+    format!("{what}{code}. The log says more, under the reference {reference}.")
 }
 
 impl From<Problem> for Refusal {
@@ -89,7 +125,7 @@ impl Refusal {
             Refusal::Upload(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::NoRoom => StatusCode::INSUFFICIENT_STORAGE,
             Refusal::Busy | Refusal::TookTooLong | Refusal::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Refusal::Statement { .. } | Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -98,6 +134,10 @@ impl Refusal {
         match self {
             Refusal::Database(error) => {
                 tracing::warn!(error = error.for_log(), "a page could not be shown: the database");
+            }
+            Refusal::Statement { error, reference } => {
+                let error = error.for_log_of_statement();
+                tracing::error!(reference, error, "a page could not be shown: PostgreSQL refused a statement");
             }
             Refusal::Broken(error) => tracing::error!("a page could not be shown: {error:#}"),
             Refusal::NoRoom => tracing::warn!("a list could not be answered: too little room in the data directory"),

@@ -80,6 +80,16 @@ impl DbError {
         }
     }
 
+    /// What a refused statement may say in a log, and so to Sentry: the code, and the message where its class quotes no values.
+    #[must_use]
+    pub fn for_log_of_statement(&self) -> String {
+        let Some(code) = self.sql_state().map(SqlState::code) else { return self.for_log() };
+        match code.get(..2) {
+            Some("22" | "23" | "P0") => format!("PostgreSQL: SQLSTATE {code}"),
+            _ => format!("{} (SQLSTATE {code})", self.for_log()),
+        }
+    }
+
     /// What the server answered, where it did.
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {
@@ -91,6 +101,17 @@ impl DbError {
             _ => None,
         }
     }
+}
+
+/// The code of a statement that PostgreSQL refused, where that is why something failed and the connection is well.
+#[must_use]
+pub fn refused_with(error: &anyhow::Error) -> Option<String> {
+    let source = error.chain().find_map(|cause| match cause.downcast_ref::<DbError>() {
+        Some(DbError::Query(source)) => Some(source),
+        Some(_) => None,
+        None => cause.downcast_ref::<tokio_postgres::Error>(),
+    })?;
+    source.code().filter(|_| !is_lost(source)).map(|code| code.code().to_owned())
 }
 
 /// Whether an error means that the connection is gone, or could not be had: no answer at all, or one of the answers by which

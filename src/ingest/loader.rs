@@ -32,7 +32,7 @@ use super::spool::{Spool, SpoolRoom};
 use super::throttle::{Throttle, ThrottleKey};
 use crate::config::{Secret, SpoolKeep};
 use crate::db::hits as queries;
-use crate::db::{Database, Session, installation};
+use crate::db::{Database, Session, installation, refused_with};
 use crate::hit::Hit;
 use crate::link::key::Namespace;
 use crate::metrics::Metrics;
@@ -210,6 +210,9 @@ impl Loader {
                 () = drain.deadline() => break,
             };
             self.house.keep(&mut self.sources);
+            if turn.is_ok() && self.metrics.load_refused.load().is_some() {
+                self.metrics.load_refused.store(None);
+            }
             match turn {
                 Ok(Turn::Went) => {
                     pause = Duration::ZERO;
@@ -230,6 +233,7 @@ impl Loader {
                 Err(error) => {
                     self.metrics.load_retries.one();
                     self.metrics.database_up.set(0);
+                    self.metrics.load_refused.store(refused_with(&error).map(Arc::new));
                     self.session = None;
                     self.note_oldest();
                     if pause.is_zero() {

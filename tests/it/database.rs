@@ -362,3 +362,46 @@ fn a_pooler_in_session_mode_is_as_good_as_postgresql() {
     wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
     drop(app);
 }
+
+#[test]
+fn only_a_lost_connection_is_called_one_and_another_error_says_its_code_and_where_the_log_has_it() {
+    let _machine = beside();
+    let mut app = App::start();
+    add_user(&app, "ann", "admin");
+    let visitor = Visitor::signed_in(&app, "ann");
+    app.query("ALTER TABLE messages RENAME COLUMN name TO name_gone");
+    let answer = visitor.get("/messages");
+    let page = text_of(&answer);
+    assert!(answer.status == 500 && page.contains("SQLSTATE 42703") && !page.contains("is away"), "{page}");
+    let reference = page.split("under the reference ").nth(1).unwrap().split('.').next().unwrap();
+    let line = |log: &str| log.lines().find(|line| line.contains(reference)).map(str::to_owned);
+    wait_until("the log", REST, || line(&app.server.log()).is_some()).unwrap();
+    assert!(line(&app.server.log()).unwrap().contains("42703"), "{}", app.server.log());
+    app.query("ALTER TABLE messages RENAME COLUMN name_gone TO name");
+
+    // Values that a statement brought are in no log: a class whose messages quote them.
+    app.query("ALTER TABLE messages ADD CONSTRAINT plain CHECK (name !~ 'Geheim')");
+    let message = Uuid::from_u128(7);
+    app.server.settings().run(&["message", "set", &message.to_string(), "--name", "May"]).unwrap();
+    let answer = visitor.post(&format!("/messages/{message}"), "name=Geheim+4711");
+    let page = text_of(&answer);
+    assert!(answer.status == 500 && page.contains("SQLSTATE 23514"), "{} {page}", answer.status);
+    wait_until("the log", REST, || app.server.log().contains("SQLSTATE 23514")).unwrap();
+    assert!(!app.server.log().contains("Geheim"), "{}", app.server.log());
+
+    // So it is with what the loader asks.
+    app.query("ALTER TABLE spool_marks RENAME COLUMN next_seq TO next_seq_gone");
+    fetch(&app, "Agent/1");
+    wait_until("the finding", REST, || {
+        text_of(&visitor.get("/")).contains("refuses what the loader asks (SQLSTATE 42703)")
+    })
+    .unwrap();
+    assert!(!text_of(&visitor.get("/")).contains("no connection to PostgreSQL"));
+    app.query("ALTER TABLE spool_marks RENAME COLUMN next_seq_gone TO next_seq");
+    app.at_rest();
+    wait_until("all well", REST, || !text_of(&visitor.get("/")).contains("refuses what the loader asks")).unwrap();
+
+    app.postgres.stop().unwrap();
+    let answer = visitor.get("/messages");
+    assert!(answer.status == 503 && text_of(&answer).contains("The database is away"), "{}", text_of(&answer));
+}

@@ -24,9 +24,14 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::Busy | Refusal::TookTooLong => "Try again",
         Refusal::NoRoom => "No room",
         Refusal::Database(_) => "The database is away",
+        Refusal::Statement { .. } => "The database refused this",
         Refusal::Broken(_) => "Something went wrong",
     };
-    let problem = admin.metrics.database_problem.load_full().filter(|_| matches!(refusal, Refusal::Database(_)));
+    let problem = admin
+        .metrics
+        .database_problem
+        .load_full()
+        .filter(|_| matches!(refusal, Refusal::Database(_) | Refusal::Statement { .. }));
     let title = if problem.is_some() { "The database cannot be used" } else { title };
     let content = html! {
         @if let Some(problem) = problem { (notice(Tone::Bad, html! { p { "Pixels are served, and hits wait on disk: " (problem) "." } })) }
