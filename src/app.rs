@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::admin::{self, Admin, AdminOptions, Links};
+use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::db::Database;
 use crate::edge::limits::Limits;
@@ -142,7 +143,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let all_spools = recovered.iter().cloned().chain([Arc::clone(&spool)]).collect();
     let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), all_spools);
     let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
-    let loader = loader.telling(Arc::clone(&committed)).heeding(Arc::clone(&suppressed));
+    let clocks = Arc::<Clocks>::default();
+    let loader =
+        loader.with_clocks(Arc::clone(&clocks)).telling(Arc::clone(&committed)).heeding(Arc::clone(&suppressed));
     let (loader_trigger, loader_drain) = shutdown::drain();
     let loading = start_behind("loader", loader.run(database::until(database_ready.clone()), loader_drain))?;
     let (eraser_trigger, eraser_drain) = shutdown::drain();
@@ -160,7 +163,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         let rolling = tokio::spawn(rollup.run(database::until(database_ready.clone()), rollup_drain));
         let (_retention_trigger, retention_drain) = shutdown::drain();
         let retaining = config.retention_days.map(|days| {
-            let retention = Retention::new(db.clone(), Arc::clone(&metrics), days);
+            let retention = Retention::new(db.clone(), Arc::clone(&metrics), days, Arc::clone(&clocks));
             tokio::spawn(retention.run(database::until(database_ready.clone()), retention_drain))
         });
         let admin = Arc::new(Admin::new(admin_options(config, &metrics, &db, unrecorded)));

@@ -19,6 +19,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod clocks;
 pub mod config;
 pub mod db;
 pub mod edge;

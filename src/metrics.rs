@@ -269,6 +269,10 @@ pub struct Metrics {
     pub retention_overdue: Level,
     /// The code with which PostgreSQL refuses what the loader asks; nothing where it does not.
     pub load_refused: ArcSwapOption<String>,
+    /// How far this machine's clock is ahead of the database's, in s.
+    pub clock_ahead_s: Level,
+    /// 1 while the clocks cannot be believed, so that nothing is deleted for its age.
+    pub clocks_disbelieved: Level,
     /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
     pub database_problem: ArcSwapOption<String>,
 }
@@ -323,6 +327,8 @@ impl Metrics {
             retention_days: Count::default(),
             retention_overdue: Level::default(),
             load_refused: ArcSwapOption::empty(),
+            clock_ahead_s: Level::default(),
+            clocks_disbelieved: Level::default(),
             database_problem: ArcSwapOption::empty(),
         })
     }

@@ -37,9 +37,17 @@ impl Postgres {
     /// # Errors
     /// Where its programs are missing or it does not start.
     pub fn start() -> anyhow::Result<Postgres> {
+        Postgres::start_with(None)
+    }
+
+    /// The same with the programs in this directory; none is those that are found.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_with(programs: Option<PathBuf>) -> anyhow::Result<Postgres> {
         let dir = open_dir()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let database = Database::embedded_in(dir.path(), None)?;
+        let database = Database::embedded_in(dir.path(), programs)?;
         let lease = Some(runtime.block_on(database.start())?);
         Ok(Postgres { runtime, database, lease, dir })
     }

@@ -88,6 +88,18 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
                     without it all readers seem to have the proxy's address.";
         note(Weight::Warning, wrong, todo);
     }
+    if metrics.clocks_disbelieved.get() > 0 {
+        let ahead_s = metrics.clock_ahead_s.get();
+        let wrong = if ahead_s.unsigned_abs() > crate::clocks::APART_MAX.as_secs() {
+            let side = if ahead_s > 0 { "ahead of" } else { "behind" };
+            let days = ahead_s.unsigned_abs() / 86_400;
+            format!("This machine's clock is {} {side} the database's.", counted(days as i64, "day"))
+        } else {
+            "The clocks jumped by more than a day while pixeld ran.".to_owned()
+        };
+        let todo = "Set the clocks right (NTP); if they are right now, restart pixeld. Nothing is deleted for its age meanwhile.";
+        note(Weight::Trouble, wrong, todo);
+    }
     if metrics.sync_failures.get() > 0 {
         let wrong =
             format!("{} to the disk failed since the start.", counted(metrics.sync_failures.get() as i64, "sync"));

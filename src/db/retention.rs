@@ -51,6 +51,15 @@ pub async fn lock(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&RETENTION_LOCK]).await?.get(0))
 }
 
+/// The database's clock, in µs since 1970.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn now_us(client: &Client) -> Result<i64, DbError> {
+    let select = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    Ok(within(QUERY_TIMEOUT, "asking for the time", client.query_one(select, &[])).await?.get(0))
+}
+
 /// The days that are wholly older than so many days, by the database's clock, the oldest first.
 ///
 /// # Errors

@@ -30,6 +30,7 @@ use super::shared_throttle::SharedThrottle;
 use super::source::Source;
 use super::spool::{Spool, SpoolRoom};
 use super::throttle::{Throttle, ThrottleKey};
+use crate::clocks::Clocks;
 use crate::config::{Secret, SpoolKeep};
 use crate::db::hits as queries;
 use crate::db::{Database, Session, installation, refused_with};
@@ -95,6 +96,7 @@ pub struct Loader {
     /// Spools whose mark another connection holds, and when to ask again.
     held: HashMap<Uuid, Instant>,
     clock: Clock,
+    clocks: Arc<Clocks>,
     patience: Duration,
     house: House,
     committed: Arc<Notify>,
@@ -156,6 +158,7 @@ impl Loader {
             session: None,
             held: HashMap::new(),
             clock,
+            clocks: Arc::default(),
             patience: PATIENCE.0,
             house,
             committed: Arc::default(),
@@ -175,6 +178,13 @@ impl Loader {
     pub fn heeding(mut self, suppressed: Arc<Suppressed>) -> Loader {
         self.known.heed(&suppressed);
         self.opt_outs = Reader::new(suppressed);
+        self
+    }
+
+    /// The same loader, which compares the clocks together with others.
+    #[must_use]
+    pub fn with_clocks(mut self, clocks: Arc<Clocks>) -> Loader {
+        self.clocks = clocks;
         self
     }
 

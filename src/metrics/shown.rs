@@ -90,6 +90,10 @@ impl Collector for Shown {
         counter(e, "retention_days_deleted", "Days of hits deleted after the retention", m.retention_days.get())?;
         gauge(e, "retention_days_overdue", "Days of hits beyond the retention that are still there", {
             m.retention_overdue.get()
+        })?;
+        gauge(e, "clock_ahead_seconds", "This machine's clock, ahead of the database's", m.clock_ahead_s.get())?;
+        gauge(e, "clocks_disbelieved", "1 while nothing is deleted for its age, since the clocks cannot be right", {
+            m.clocks_disbelieved.get()
         })
     }
 }

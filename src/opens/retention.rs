@@ -1,13 +1,14 @@
 //! The task that deletes what is beyond `PIXELD_RETENTION_DAYS`: days of hits, opens without hits, user agents without hits.
 //!
 //! Guarantees: loads wait for it no longer than [`LOCK_WAITS`] says at a time; one node at a time does it; whatever fails is
-//! tried again. Counts stay, since they name nobody. Gives up: exactness to the hour; hits go by whole days (UTC), so that the
+//! tried again. Counts stay, since they name nobody. While the clocks cannot be believed ([`crate::clocks`]) nothing goes. Gives up: exactness to the hour; hits go by whole days (UTC), so that the
 //! oldest is up to a day and an hour older than the retention, and more while a long query holds `hits`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clocks::{Clocks, Reading};
 use crate::db::change::Changes;
 use crate::db::partitions::Partition;
 use crate::db::retention::{self, Dropped};
@@ -34,6 +35,7 @@ pub struct Retention {
     db: Database,
     metrics: Arc<Metrics>,
     days: NonZeroU32,
+    clocks: Arc<Clocks>,
     /// Whether opens were looked through since the start: an earlier process may have been stopped in the middle.
     has_looked: bool,
 }
@@ -41,8 +43,8 @@ pub struct Retention {
 impl Retention {
     /// Keeps hits for so many days.
     #[must_use]
-    pub fn new(db: Database, metrics: Arc<Metrics>, days: NonZeroU32) -> Retention {
-        Retention { db, metrics, days, has_looked: false }
+    pub fn new(db: Database, metrics: Arc<Metrics>, days: NonZeroU32, clocks: Arc<Clocks>) -> Retention {
+        Retention { db, metrics, days, clocks, has_looked: false }
     }
 
     /// Deletes, once the database is `ready`, until `drain` is asked for.
@@ -77,6 +79,10 @@ impl Retention {
         let session = self.db.connect("pixeld-retention").await?;
         let client = &session.client;
         if !within(QUERY_TIMEOUT, "pg_try_advisory_lock", retention::lock(client)).await? {
+            return Ok(());
+        }
+        let reading = Reading::now(retention::now_us(client).await?);
+        if !self.clocks.believes(reading, &self.metrics) {
             return Ok(());
         }
         let overdue = retention::overdue(client, self.days.get()).await?;

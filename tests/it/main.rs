@@ -13,7 +13,7 @@
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
-//! - `retention`: what is beyond it goes, under load.
+//! - `retention`: what is beyond it goes, under load; `clocks`: nothing goes while they cannot be right.
 //! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
@@ -34,6 +34,7 @@ mod admin_person;
 mod backup;
 mod bad_input;
 mod browser;
+mod clocks;
 mod commands;
 mod compose;
 mod compose_run;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{Clock, Loader, PATIENCE, within};
+use crate::clocks::Reading;
 use crate::db::hits::{self as queries, BatchError, BatchRecord, Copied};
 use crate::hit::Hit;
 use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questions};
@@ -117,8 +118,10 @@ impl Loader {
 
     async fn bring(&mut self, at: usize, piece: Piece<'_>) -> anyhow::Result<Brought> {
         let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
-        let bounds =
-            Bounds { now_us: self.clock.now_us(), built_us: crate::BUILT_US, retention: self.options.retention };
+        let now_us = self.clock.now_us();
+        let is_believed = self.clocks.believes(Reading::now(now_us), &self.metrics);
+        let retention = self.options.retention.filter(|_| is_believed);
+        let bounds = Bounds { now_us, built_us: crate::BUILT_US, retention };
         self.make_partitions(&bounds.days(piece.hits)).await?;
         let held_back = self.ask(at, piece, bounds).await;
         let started = Instant::now();
