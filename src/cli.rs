@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 pub use hits::{ReclassifyArgs, SpoolCommand, SpoolDrainArgs};
 pub use image::{ImageAddArgs, ImageCommand};
 pub use import::{ImportCommand, ImportDjangoArgs};
-pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
+pub use link::{LinkArgs, ListArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
 pub use opt_out::OptOutArgs;
 pub use privacy::{EraseArgs, ExportArgs};
@@ -232,17 +232,19 @@ mod tests {
                     message: Some("may".to_owned()),
                     recipient: Some("4711".to_owned()),
                     csv: None,
+                    list: ListArgs::default(),
                     opt_out: false,
                     sent_at: Some(1_777_885_200),
                 }),
             ),
             (
-                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --csv - --opt-out",
+                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --csv - --opt-out --column mail --all-consent --sure",
                 Command::Link(LinkArgs {
                     image: id,
                     message: None,
                     recipient: None,
                     csv: Some("-".into()),
+                    list: ListArgs { column: "mail".to_owned(), all_consent: true, sure: true, ..ListArgs::default() },
                     opt_out: true,
                     sent_at: None,
                 }),

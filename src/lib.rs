@@ -4,6 +4,7 @@
 //! - [`config`]: settings from the environment, checked before a port is bound.
 //! - [`hit`]: one recorded fetch and its bytes; what travels from the edge to PostgreSQL.
 //! - [`link`]: paths, keys and signed tokens: what a link names.
+//! - [`lists`]: lists of recipients as CSV, for the page and the command alike.
 //! - [`networks`]: whose network an address lies in.
 //! - [`edge`]: the public listener. Sees `hit`, `link`, `networks`, `images` and the sending half of `ingest::queue`; never `db`.
 //! - [`images`]: which images exist and their bytes, cached; kept in step with PostgreSQL.
@@ -27,6 +28,7 @@ pub mod hit;
 pub mod images;
 pub mod ingest;
 pub mod link;
+pub mod lists;
 pub mod metrics;
 pub mod networks;
 pub mod opens;

@@ -7,7 +7,6 @@
 //! /opt-out/{token}                                    no pixel: the page on which a recipient opts out (see `opt_out`)
 //! ```
 
-pub mod consent;
 pub mod ending;
 pub mod forgive;
 pub mod key;

@@ -1,16 +1,14 @@
 //! A list of recipients comes as CSV, and goes back with columns of ours behind its own.
 //!
 //! Guarantees: a list of any length needs bounded memory; nothing of it is stored: the answer waits in a file that has no name from the
-//! start, and whose room is free again when the answer is sent, given up, or pixeld dies; no cell of the answer is a formula. Browsers send the
-//! whole list before they read, so the answer cannot go back while it is made. Gives up: the quoting of the list; empty lines.
+//! start, and whose room is free again when the answer is sent, given up, or pixeld dies. Browsers send the
+//! whole list before they read, so the answer cannot go back while it is made: nothing of it is sent before its last row was found right. What a list may
+//! be, and how it comes back, is [`crate::lists`]'s.
 //!
 //! # Layout
-//! - [`rows`]: bytes to rows, as they come. [`cells`]: what a cell says, and how it is written. Both pure.
 //! - [`answer_file`]: where the answer waits.
 
 pub mod answer_file;
-pub mod cells;
-pub mod rows;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -27,9 +25,11 @@ use super::asked::Fields;
 use super::refusal::Refusal;
 use super::upload::{Part, Upload};
 use super::view::{Tone, notice};
+use crate::lists::Problem;
+use crate::lists::header::{Header, Ours};
+use crate::lists::reader::{Came, Reader};
+use crate::lists::rows::Batch;
 use answer_file::AnswerFile;
-use cells::Header;
-use rows::{Batch, Dialect, Problem, Rows};
 
 /// Lists that are taken, or whose answers are sent, at a time.
 pub const LISTS_MAX: usize = 2;
@@ -82,9 +82,16 @@ pub trait Columns: Send {
     /// Appends to `cells`, for each row in turn, as many as there are names.
     fn fill(
         &mut self,
+        header: &Header,
         rows: &Batch,
         cells: &mut Vec<Cow<'static, str>>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// The name of the answer, once all rows are filled: it tells how many there are.
+    ///
+    /// # Errors
+    /// Where the rows together look wrong.
+    fn end(&mut self, header: &Header) -> impl Future<Output = Result<String, Refusal>> + Send;
 }
 
 /// Reads a form up to its file. Its fields come before it, so that they say what to do with it.
@@ -132,7 +139,7 @@ pub async fn answer_or_words(
     }
 }
 
-/// Takes the list in `part`, the last of its form, and answers it under a name.
+/// Takes the list in `part`, the last of its form, and answers it.
 ///
 /// # Errors
 /// Where the list is not as it should be, does not come whole, there is no room for its answer, or `columns` cannot be filled.
@@ -141,12 +148,13 @@ pub async fn answered<C: Columns>(
     upload: &mut Upload,
     mut part: Part,
     columns: C,
-    name: &str,
     place: Place,
 ) -> Result<Answer, Refusal> {
-    let mut job = Job::new(columns, AnswerFile::create(&admin.data_dir).await?);
+    let file = AnswerFile::create(&admin.data_dir).await?;
+    let mut job = Job { columns, reader: Reader::new(C::NAMES, Ours::Replace), cells: Vec::new(), file };
     while let Some(chunk) = chunk(&mut part).await? {
-        job.take(&chunk).await?;
+        job.reader.push(&chunk)?;
+        job.answer_rows().await?;
     }
     drop(part);
     while let Some(part) = upload.next().await? {
@@ -154,8 +162,8 @@ pub async fn answered<C: Columns>(
             return Err(Refusal::Upload("A form's fields come before its file.".to_owned()));
         }
     }
-    let file = job.end().await?;
-    Ok(answer::sized(file.length(), answer::download(MEDIA_TYPE, name, file.body(place))))
+    let (file, name) = job.end().await?;
+    Ok(answer::sized(file.length(), answer::download(MEDIA_TYPE, &name, file.body(place))))
 }
 
 async fn chunk(part: &mut Part) -> Result<Option<Bytes>, Refusal> {
@@ -166,93 +174,41 @@ async fn chunk(part: &mut Part) -> Result<Option<Bytes>, Refusal> {
 /// A list that is being answered.
 struct Job<C> {
     columns: C,
-    /// The beginning, until it says how the list is written.
-    start: Vec<u8>,
-    rows: Option<(Dialect, Rows)>,
-    header: Option<Header>,
-    batch: Batch,
+    reader: Reader,
     cells: Vec<Cow<'static, str>>,
     file: AnswerFile,
 }
 
 impl<C: Columns> Job<C> {
-    fn new(columns: C, file: AnswerFile) -> Job<C> {
-        let (batch, cells) = (Batch::default(), Vec::new());
-        Job { columns, start: Vec::new(), rows: None, header: None, batch, cells, file }
-    }
-
-    async fn take(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        if self.rows.is_some() {
-            return self.read(chunk).await;
-        }
-        self.start.extend_from_slice(chunk);
-        self.begin(false).await
-    }
-
-    /// Looks how the list is written, and reads what has come of it.
-    async fn begin(&mut self, is_end: bool) -> Result<(), Refusal> {
-        let Some((dialect, skipped)) = Dialect::of(&self.start, is_end)? else { return Ok(()) };
-        self.rows = Some((dialect, Rows::new(dialect.delimiter)));
-        let start = std::mem::take(&mut self.start);
-        self.read(&start[skipped..]).await
-    }
-
-    async fn read(&mut self, mut input: &[u8]) -> Result<(), Refusal> {
+    /// Answers the rows that came.
+    async fn answer_rows(&mut self) -> Result<(), Refusal> {
         loop {
-            let Some((_, rows)) = &mut self.rows else { return Ok(()) };
-            let most = if self.header.is_none() { 1 } else { Batch::ROWS_MAX };
-            if !rows.read(&mut input, &mut self.batch, most)? {
-                return Ok(());
-            }
-            self.answer_batch().await?;
-        }
-    }
-
-    async fn end(mut self) -> Result<AnswerFile, Refusal> {
-        if self.rows.is_none() {
-            self.begin(true).await?;
-        }
-        if let Some((_, rows)) = &mut self.rows {
-            rows.end(&mut self.batch)?;
-        }
-        self.answer_batch().await?;
-        if self.header.is_none() {
-            return Err(Problem::Empty.into());
-        }
-        self.file.end().await?;
-        Ok(self.file)
-    }
-
-    /// Answers the rows at hand; the first of all is the header.
-    async fn answer_batch(&mut self) -> Result<(), Refusal> {
-        let Some((dialect, _)) = self.rows else { return Ok(()) };
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        self.cells.clear();
-        let header = match &self.header {
-            Some(header) => {
-                self.columns.fill(&self.batch, &mut self.cells).await?;
-                header
-            }
-            None => {
-                let header = Header::read(&self.batch, C::NAMES)?;
-                self.columns.choose(&header)?;
-                self.cells.extend(C::NAMES.iter().map(|name| Cow::Borrowed(*name)));
-                if dialect.has_mark {
-                    self.file.block().extend_from_slice(rows::MARK);
+            let came = self.reader.advance()?;
+            let Some(header) = self.reader.header() else { return Ok(()) };
+            match came {
+                Came::Nothing => return Ok(()),
+                Came::Header => {
+                    self.columns.choose(header)?;
+                    self.reader.write_header(self.file.block());
                 }
-                self.header.insert(header)
+                Came::Rows => {
+                    self.cells.clear();
+                    self.columns.fill(header, self.reader.batch(), &mut self.cells).await?;
+                    self.reader.write_rows(self.file.block(), &self.cells);
+                }
             }
-        };
-        let ours = self.cells.chunks_exact(C::NAMES.len());
-        for (row, ours) in self.batch.rows().zip(ours) {
-            header.write(self.file.block(), dialect, row, ours);
+            self.file.write_if_full().await?;
+            // Others have a turn, too: all of this is one thread's.
+            tokio::task::yield_now().await;
         }
-        self.batch.clear();
-        self.file.write_if_full().await?;
-        // Others have a turn, too: all of this is one thread's.
-        tokio::task::yield_now().await;
-        Ok(())
+    }
+
+    /// The whole answer and its name.
+    async fn end(mut self) -> Result<(AnswerFile, String), Refusal> {
+        self.reader.end()?;
+        self.answer_rows().await?;
+        let name = self.columns.end(self.reader.header().ok_or(Problem::Empty)?).await?;
+        self.file.end().await?;
+        Ok((self.file, name))
     }
 }

@@ -6,6 +6,7 @@ pub mod erasures;
 pub mod hits;
 pub mod image;
 pub mod images;
+mod list_form;
 pub mod make_links;
 pub mod message;
 mod message_chart;

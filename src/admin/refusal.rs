@@ -4,9 +4,9 @@ use hyper::StatusCode;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::csv::rows::Problem;
 use super::password::PasswordError;
 use crate::db::DbError;
+use crate::lists::Problem;
 
 /// Why.
 #[derive(Debug, thiserror::Error)]

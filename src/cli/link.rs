@@ -29,10 +29,14 @@ pub struct LinkArgs {
     pub recipient: Option<String>,
     /// A CSV of recipients (- is standard input), printed with a link and a tag for each row; default: one link is printed.
     ///
-    /// Its header names the columns: recipient; message, where it differs from row to row; consent, where "no" (or nothing) makes
-    /// a link without the recipient. All other columns stay as they are.
+    /// Its header names the columns: the recipient (`recipient` or `id`, or --column); `message`, if it differs from row to row; consents
+    /// (`consent`, `opt-in`, `agreed`, `gdpr`, `einwilligung` and the like, or --consent-column), where "no" or nothing makes
+    /// a link without the recipient. All other columns stay as they are. Nothing is printed before the whole list was found right.
     #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
     pub csv: Option<PathBuf>,
+    /// How the CSV is read.
+    #[command(flatten)]
+    pub list: ListArgs,
     /// Add the link for the email's footer, with which the recipient opts out of being recorded.
     #[arg(long)]
     pub opt_out: bool,
@@ -40,6 +44,30 @@ pub struct LinkArgs {
     /// default: unknown.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,
+}
+
+/// How a CSV is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ListArgs {
+    /// The column of the CSV that holds the recipients; default: recipient or id.
+    #[arg(long, value_name = "NAME", requires = "csv", default_value = "", hide_default_value = true)]
+    pub column: String,
+    /// The column of the CSV that holds the consents; default: the one whose name tells it, if there is one.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "csv",
+        conflicts_with = "all_consent",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub consent_column: String,
+    /// Everybody in the CSV has agreed: no column of consents is used.
+    #[arg(long, requires = "csv")]
+    pub all_consent: bool,
+    /// Take the CSV although its column of recipients looks wrong.
+    #[arg(long, requires = "csv")]
+    pub sure: bool,
 }
 
 /// What `pixeld namespace` takes.

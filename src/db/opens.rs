@@ -4,7 +4,7 @@
 //! nor on that of opens.
 
 use time::OffsetDateTime;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
@@ -99,6 +99,29 @@ pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, most: 
                   FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
                   LEFT JOIN messages m ON m.id = o.message ORDER BY o.message DESC";
     Ok(client.query(select, &[&recipient, &before, &most]).await?.iter().map(open).collect())
+}
+
+/// Whether any of some recipients has an open of any message. One look into an index each, until one has.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn any_of_recipients(client: &Client, recipients: &[Uuid]) -> Result<bool, DbError> {
+    let select = "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) AS listed (id) \
+                  WHERE EXISTS (SELECT FROM opens WHERE recipient = listed.id))";
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&recipients, Type::UUID_ARRAY)];
+    let asked = client.query_typed(select, &parameters);
+    let rows = within(QUERY_TIMEOUT, "looking recipients up", asked).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// Whether a message has an open.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbError> {
+    let select = "SELECT EXISTS (SELECT FROM opens WHERE message = $1)";
+    let row = within(QUERY_TIMEOUT, "looking opens up", client.query_one(select, &[&message])).await?;
+    Ok(row.get(0))
 }
 
 /// What an open says of its recipient, for a list of many.

@@ -6,10 +6,13 @@
 //! who asks waits until nobody holds it. So a loader that asks after it has read its hits knows of every opt-out that began before that.
 //! Gives up: of several periods of one recipient only the last is known.
 
+use std::collections::HashSet;
+
 use time::OffsetDateTime;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
+use super::{DbError, QUERY_TIMEOUT, within};
 use crate::privacy::{RecipientHash, Suppression};
 
 /// The channel on which it is told that the list has changed; the payload is empty.
@@ -68,6 +71,19 @@ pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppres
                     (extract(epoch FROM until) * 1000000)::bigint, change \
                   FROM suppressions WHERE hash = $1";
     Ok(client.query_opt(select, &[&&hash.0[..]]).await?.as_ref().map(suppression))
+}
+
+/// Which of these recipients are opted out now.
+///
+/// # Errors
+/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+pub async fn out_now(client: &Client, hashes: &[RecipientHash]) -> Result<HashSet<RecipientHash>, DbError> {
+    let select = "SELECT hash FROM suppressions WHERE hash = ANY($1) AND until IS NULL";
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&hashes, Type::BYTEA_ARRAY)];
+    let asked = client.query_typed(select, &parameters);
+    let rows = within(QUERY_TIMEOUT, "looking opt-outs up", asked).await?;
+    Ok(rows.iter().map(|row| RecipientHash::of_column(row.get(0))).collect())
 }
 
 fn suppression(row: &tokio_postgres::Row) -> Suppression {

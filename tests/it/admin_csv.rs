@@ -74,8 +74,9 @@ fn answered(visitor: &Visitor, page: &str, fields: &[(&str, &str)], list: impl A
         (Some("no-store"), Some("nosniff"))
     );
     let name = if page == "links" { "links" } else { "who-opened" };
-    let disposition = format!("attachment; filename=\"{name}-{MESSAGE}.csv\"");
-    assert_eq!(answer.header("content-disposition"), Some(disposition.as_str()));
+    let begin = format!("attachment; filename=\"{name}-{MESSAGE}-");
+    let disposition = answer.header("content-disposition").unwrap();
+    assert!(disposition.starts_with(&begin) && disposition.ends_with(".csv\""), "{disposition}");
     text(&answer)
 }
 
@@ -156,7 +157,7 @@ fn a_list_comes_back_with_who_opened() {
     };
     let upper = ids[0].to_uppercase();
     let list = format!(
-        "e-mail,Id\na@example.com,{upper}\nb,{}\nc,{}\nd,{}\ne, jane@example.com \nf,+49 30\nf,'+49 30\ng,nobody\nh,\ni,*|UNIQID|*\nj\n",
+        "e-mail,Id\na@example.com,{upper}\nb,{}\nc,{}\nd,{}\ne, jane@example.com \nf,+49 30\nf,'+49 30\ng,nobody\nh,\ni,*|UNIQID|*\n,\n",
         ids[1], ids[2], ids[3]
     );
     let answer = rows(&answered(&ben, "who-opened", &[("column", "")], &list));
@@ -175,26 +176,21 @@ fn a_list_comes_back_with_who_opened() {
         assert_eq!((&*row[1], dated(row, at("+49 30", "first_at"))), ("'+49 30", "opened|human".to_owned()));
     }
     assert_eq!(answer[8][2..], ["not opened", "", ""]);
-    for row in &answer[9..12] {
-        assert_eq!(row[2..], ["not opened", "", "no id"]);
+    for (row, why) in answer[9..12].iter().zip(["no id", "no id", "an empty row"]) {
+        assert_eq!(row[2..], ["not measured", "", why]);
     }
     assert_eq!(answer.len(), 12);
 
     // Written otherwise, it comes back so; and an answer may be sent again.
-    let other = format!("\u{feff}x;\"Recip;ient\"\r\n\"a\n;b\";{};beyond\r\n\r\n;;", ids[3]);
+    let other = format!("\u{feff}x;\"Recip;ient\"\r\n\"a\n;b\";{};\r\n\r\nz;;", ids[3]);
     let again = answered(&ben, "who-opened", &[("column", "recip;IENT")], &other);
     let expected = format!(
-        "\u{feff}x;\"Recip;ient\";pixeld_opened;pixeld_first_at;pixeld_class\r\n\"a\n;b\";{};not opened;;bot;beyond\r\n\
-         ;;not opened;;no id;\r\n",
+        "\u{feff}x;\"Recip;ient\";pixeld_opened;pixeld_first_at;pixeld_class\r\n\"a\n;b\";{};not opened;;bot\r\n\
+         z;;not measured;;no id\r\n",
         ids[3]
     );
     assert_eq!(again, expected);
     assert_eq!(answered(&ben, "who-opened", &[("column", "Recip;ient")], &again), expected);
-    // What is no UTF-8 passes as it is, and is no recipient.
-    let answer = send(&ben, "who-opened", &[], b"n\xe4me\tid\nj\xe4ne\tj\xe4ne");
-    let expected =
-        b"n\xe4me\tid\tpixeld_opened\tpixeld_first_at\tpixeld_class\nj\xe4ne\tj\xe4ne\tnot opened\t\tno id\n";
-    assert_eq!(answer.body, expected);
     assert_eq!(answered(&ben, "who-opened", &[], "id\n"), "id,pixeld_opened,pixeld_first_at,pixeld_class\n");
     let page = text(&ben.get(&path("who-opened")));
     assert!(page.contains(&format!("<a href=\"/messages/{MESSAGE}\">")), "{page}");
@@ -220,7 +216,8 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
             [("image", &*image), ("image-id", ""), ("column", "key"), ("consent", "OK?"), ("sent-at", sent_at)];
         let list = format!("ok?,key\nyes,{id}\nyes,jane@example.com\n1,=4711\nNein,no-1\n0,no-2\n,no-3\nyes,\n");
         let answer = rows(&answered(&ben, "links", &fields, &list));
-        assert_eq!(answer[0], ["ok?", "key", "pixeld_link", "pixeld_img", "pixeld_recipient_in_link"]);
+        let names = ["ok?", "key", "pixeld_link", "pixeld_img", "pixeld_recipient_in_link", "pixeld_note"];
+        assert_eq!(answer[0], names);
         assert_eq!(answer.len(), 8);
         let mut expected = Vec::new();
         for row in &answer[1..] {
@@ -246,7 +243,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
 
         // No column of consents: everybody is named. The image by its id, too.
         let answer = answered(&ben, "links", &[("image-id", &image)], "recipient,ok?\na,no\n");
-        assert!(answer.ends_with(",yes\n"), "{answer}");
+        assert!(answer.ends_with(",yes,\n"), "{answer}");
         for (fields, words) in [
             (&[("image", "x")][..], "no image&#39;s id"),
             (&[], "Choose an image"),
@@ -262,7 +259,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
             );
         }
         let answer = send(&ben, "links", &[("image", &image), ("consent", "ok?")], b"id,ok?\n1,yes\n2,nope\n");
-        assert!(answer.status == 422 && text(&answer).contains("Row 3 says"), "{}", text(&answer));
+        assert!(answer.status == 422 && text(&answer).contains("Row 3: consent is"), "{}", text(&answer));
         app.query("UPDATE images SET deleted_at = now()");
         let answer = send(&ben, "links", &[("image", &image)], b"id\n1\n");
         assert!(answer.status == 422 && text(&answer).contains("deleted"));
@@ -271,25 +268,112 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
 }
 
 #[test]
+fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
+    let _machine = beside();
+    let (app, ben) = start(|settings| settings);
+    let image = app.image.to_string();
+    // As Excel saves it.
+    let list = "\u{feff}sep=;\r\nid;Opt-In;name\r\n4711;Ja;Jane\r\n4712;Nein;Max\r\n4713;;Eva\r\n;;\r\n";
+    let answer = send(&ben, "links", &[("image", &image)], list.as_bytes());
+    assert_eq!(answer.status, 200, "{}", text(&answer));
+    let name = format!("attachment; filename=\"links-{MESSAGE}-3-rows-1-named.csv\"");
+    assert_eq!(answer.header("content-disposition"), Some(&*name));
+    let list = text(&answer);
+    let (nobody, base) = (format!("{MESSAGE}.png"), format!("{SITE}/image/{image}_"));
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(
+        lines[..2],
+        ["\u{feff}sep=;", "id;Opt-In;name;pixeld_link;pixeld_img;pixeld_recipient_in_link;pixeld_note"]
+    );
+    assert!(lines[2].starts_with(&format!("4711;Ja;Jane;{SITE}/t/{image}/{MESSAGE}/4711.png;")), "{}", lines[2]);
+    assert!(lines[2].ends_with(";yes;"), "{}", lines[2]);
+    for line in &lines[3..5] {
+        assert!(line.contains(&format!(";{base}{nobody};")) && line.ends_with(";no;no consent"), "{line}");
+    }
+    assert_eq!(lines[5..], [";;;;;;an empty row"]);
+    // Only where the sender says that everybody agreed it is not.
+    let list = answered(&ben, "links", &[("image", &image), ("all-consent", "yes")], "id,consent\n1,no\n");
+    assert!(list.ends_with(",yes,\n"), "{list}");
+}
+
+#[test]
+fn nobody_is_not_opened_whose_fetch_would_not_have_been_recorded() {
+    let _machine = beside();
+    let (app, ben) = start(|settings| settings);
+    let image = app.image;
+    for recipient in ["reader", "left"] {
+        fetch(&app, &format!("/t/{image}/{MESSAGE}/{recipient}.png"), THUNDERBIRD);
+    }
+    wait_for_opens(&app);
+    for recipient in ["out", "left"] {
+        app.server.settings().run(&["opt-out", "--recipient", recipient]).unwrap();
+    }
+    let list = "id,consent,pixeld_recipient_in_link\nreader,yes,yes\nleft,yes,yes\nout,yes,yes\nsilent,yes,yes\n\
+                agreed-not,no,no\nunlinked,yes,no\n,yes,no\n";
+    let answer = rows(&answered(&ben, "who-opened", &[], list));
+    let said: Vec<String> = answer[1..].iter().map(|row| format!("{}|{}|{}", row[0], row[3], row[5])).collect();
+    let expected = [
+        "reader|opened|human",
+        "left|opened|human",
+        "out|not measured|opted out",
+        "silent|not opened|",
+        "agreed-not|not measured|no consent",
+        "unlinked|not measured|link without recipient",
+        "|not measured|no id",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
+    let _machine = beside();
+    let (app, ben) = start(|settings| settings);
+    let names: String = (0..20).map(|n| format!("key-{n},name-{n},Jane Doe {n},2026-05-{:02},x\n", n + 1)).collect();
+    let list = format!("id,name,full name,date,same\n{names}");
+    // Before anybody opened it, nobody can be known.
+    assert!(answered(&ben, "who-opened", &[("column", "name")], &list).contains("not opened"));
+    fetch(&app, &format!("/t/{}/{MESSAGE}/key-7.png", app.image), THUNDERBIRD);
+    wait_for_opens(&app);
+    assert!(answered(&ben, "who-opened", &[("column", "id")], &list).contains("opened,"));
+    let image = app.image.to_string();
+    for (page, column, words) in [
+        (
+            "who-opened",
+            "name",
+            "None of these 20 recipients is known, although others opened this message. Is \"name\" the right column?",
+        ),
+        ("links", "full name", "Most recipients look like names or texts, as \"Jane Doe 0\""),
+        ("links", "date", "Most recipients look like dates"),
+        ("links", "same", "All 20 rows name the same recipient, \"x\""),
+    ] {
+        let fields = [("image", &*image), ("column", column)];
+        let answer = send(&ben, page, &fields, list.as_bytes());
+        let asked = text(&answer).replace("&quot;", "\"");
+        assert!(answer.status == 422 && asked.contains(words) && asked.contains("name=\"sure\""), "{asked}");
+        answered(&ben, page, &[&fields[..], &[("sure", "yes")]].concat(), &list);
+    }
+    assert!(!text(&ben.get(&path("links"))).contains("name=\"sure\""), "nobody is asked before there is a doubt");
+}
+
+#[test]
 fn no_cell_of_an_answer_is_a_formula() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
-    let hostile = ["=1+1", "+49", "-5", "@SUM(A1)", "\"\t=1\"", "\"\r=1\"", "\"\n=1\"", "\"=cmd|' /C calc'!A0\""];
+    let hostile = ["=1+1", "+49", "-5", "@SUM(A1)", "\"\t=1\"", "\"\r=1\"", "\"\n=1\"", "x;=1+1;y"];
     let image = app.image.to_string();
     for (page, fields) in [("who-opened", &[][..]), ("links", &[("image", &*image)])] {
         let mut list = format!("id,{}\n", hostile.join(","));
         for cell in hostile {
-            // Beyond the header, too.
-            list.push_str(&format!("{cell},{},{cell}\n", hostile.join(",")));
+            list.push_str(&format!("{cell},{}\n", hostile.join(",")));
         }
         let answer = rows(&answered(&ben, page, fields, &list));
         assert_eq!(answer.len(), 9);
         for (at, row) in answer.iter().enumerate() {
-            assert_eq!(row.len(), if at == 0 { 12 } else { 13 });
-            for cell in row {
-                assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']), "{cell:?}");
+            assert_eq!(row.len(), if page == "links" { 13 } else { 12 }, "{at}");
+            for part in row.iter().flat_map(|cell| cell.split([',', ';', '|', '\t', '\n', '\r'])) {
+                assert!(!part.trim_start_matches('"').starts_with(['=', '+', '-', '@']), "{part:?}");
             }
-            assert_eq!(row[1..9].iter().filter(|cell| cell.starts_with('\'')).count(), 8, "{row:?}");
+            assert_eq!(row[1..9].iter().filter(|cell| cell.contains('\'')).count(), 8, "{row:?}");
         }
     }
 }
@@ -305,16 +389,29 @@ fn what_is_no_list_is_refused_in_words_on_the_form() {
         (&[][..], &b""[..], "The file is empty."),
         (&[], b"\xef\xbb\xbf\r\n\n", "The file is empty."),
         (&[], b" , \n1,2\n", "names no columns"),
-        (&[], b"1,jane@example.com\n", "has \"jane@example.com\", which is no name"),
+        (&[], b"1,jane@example.com\n", "The first line contains \"jane@example.com\", so it is not a header"),
+        (
+            &[],
+            b"Mail,Name\njane@example.com,Jane\n",
+            "Name the column that holds the recipient: none is called recipient or id",
+        ),
+        (&[], b"id,name\n1,Doe, Jane\n", "Row 2 has 3 cells, the header has 2"),
+        (&[], b"id,name\n1,\"Jane\n2,Max\n", "Row 2 begins a cell with a quotation mark that is never closed"),
+        (&[], b"id,name\n1,\"Jane \\\"JD\\\" Doe\"\n", "Row 2 has text after a closing quotation mark"),
+        (&[], b"id,name\n1,Jane\n2,j\xfcrgen\n", "Row 3: \"j\u{fffd}rgen\" is not UTF-8"),
+        (&[], b"id,id\n1,2\n", "Two columns are called \"id\""),
+        (&[], b"a;b,c\n1;2,3\n", "The header has as many ',' as ';'"),
+        (&[], b"id,Opt-Out\n1,\n", "The column \"Opt-Out\" may say who must not be recorded"),
+        (&[("consent", "x"), ("all-consent", "yes")], b"id,x\n1,\n", "not both"),
         (&[("column", "mail")], b"id,<b>\n1,2\n", "There is no column \"mail\". The file has \"id\", \"&lt;b&gt;\"."),
         (&[], long.as_bytes(), "Row 3 is too long"),
         (&[], wide.as_bytes(), "Row 2 is too long"),
         (&[], blank.as_bytes(), "Row 1 is too long"),
         (&[], b"PK\x03\x04xxxx", "a workbook, not CSV"),
-        (&[], b"\xff\xfei\0d\0\n\0", "no text in UTF-8"),
+        (&[], b"i\0d\0\n\0", "Row 1 is not text"),
     ] {
         let answer = send(&ben, "who-opened", fields, list);
-        let page = text(&answer).replace("&quot;", "\"");
+        let page = text(&answer).replace("&quot;", "\"").replace("&#39;", "'");
         assert!(answer.status == 422 && page.contains(words) && page.contains("type=\"file\""), "{words}: {page}");
     }
     let page = text(&send(&ben, "who-opened", &[("column", "mail")], b"id\n"));
@@ -422,7 +519,7 @@ fn a_long_list_needs_little_memory_and_leaves_nothing() {
     let opened_took = began.elapsed();
     let image = app.image.to_string();
     let fields = [("column", "id"), ("image", &*image)];
-    assert_eq!(long_list(&app, &ben, "links", &fields, count, ",yes"), [count + 1, count, 1]);
+    assert_eq!(long_list(&app, &ben, "links", &fields, count, ",yes,"), [count + 1, count, 1]);
     let after = most();
     println!(
         "{count} rows: who opened {opened_took:?}, both {:?}; memory {before} kB, then {after} kB",

@@ -267,7 +267,9 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
         (output.status.code().unwrap(), said)
     };
     let (code, [printed, said]) = run(&["--message", "may", "--opt-out", "--csv", "-"], &table);
-    assert_eq!((code, &*said), (0, ""));
+    let told =
+        "3 rows read and printed: 1 links name their recipient, 2 do not (no consent in the column \"Consent\")\n";
+    assert_eq!((code, &*said), (0, told));
     let lines: Vec<&str> = printed.lines().collect();
     assert_eq!(lines[0], "email,recipient,Consent,link,tag,opt_out");
     let base = "https://pixels.example.com";
@@ -289,15 +291,29 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     let printed = settings.run(&["link", "--image", &image, "--csv", file.to_str().unwrap()]).unwrap();
     assert!(printed.starts_with(&format!("recipient,message,link,tag\n4711,june,{base}/t/{image}/june/4711.png,")));
     for (arguments, input, expected) in [
-        (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "line 3: consent is \"maybe\""),
-        (&["--csv", "-"], "recipient\n*|UNIQID|*\n", "line 2: the recipient \"*|UNIQID|*\" cannot be a key"),
-        (&["--csv", "-"], "email\na\n", "no column named recipient"),
+        (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
+        (&["--csv", "-"], "recipient\n*|UNIQID|*\n", "Row 2: the recipient \"*|UNIQID|*\" cannot be a key"),
+        (&["--csv", "-"], "email\na\n", "Name the column that holds the recipient"),
+        (&["--csv", "-"], "recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
+        (&["--csv", "-"], "recipient\n7\n7\n7\n", "add --sure"),
         (&["--csv", "/nowhere.csv"], "", "cannot open /nowhere.csv"),
         (&["--opt-out"], "", "--opt-out needs a recipient"),
     ] {
         let (code, [_, said]) = run(arguments, input);
         assert!(code == 1 && said.contains(expected), "{arguments:?}: {said}");
     }
+    // As Excel writes it, with its own first line; refused rows print nothing, also not those before them.
+    let excel = "\u{feff}sep=;\r\nE-Mail;Einwilligung\r\na@example.com;Ja\r\nb@example.com;\r\n;\r\n";
+    let (code, [printed, said]) = run(&["--csv", "-", "--column", "e-mail"], excel);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        printed.starts_with("\u{feff}sep=;\r\nE-Mail;Einwilligung;link;tag\r\na@example.com;Ja;https://"),
+        "{printed}"
+    );
+    assert_eq!(printed.lines().count(), 5);
+    assert!(said.contains("3 rows read and printed: 1 links name their recipient, 1 do not (no consent in the column \"Einwilligung\"), 1 rows are empty"), "{said}");
+    let (code, [printed, _]) = run(&["--csv", "-"], "recipient,x\n1,a\n2,b,c\n");
+    assert_eq!((code, &*printed), (1, ""));
 }
 
 /// Rows of the docs' table of test vectors: kind, key, recipient, token.

@@ -7,11 +7,11 @@ use hyper::StatusCode;
 use maud::{Markup, html};
 use uuid::Uuid;
 
-use super::who_opened::{about_lists, file_field, message, of_message, page, recipient_field};
+use super::list_form::{
+    SURE, about_lists, consent_fields, consents, file_field, message, of_message, page, recipient_field, sure_field,
+};
 use crate::admin::answer::Answer;
 use crate::admin::asked::{Asked, Fields};
-use crate::admin::csv::cells::{self, Header};
-use crate::admin::csv::rows::{Batch, Problem, Row};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
@@ -19,10 +19,13 @@ use crate::admin::view::{Zone, empty, field, nothing};
 use crate::admin::{Admin, Links};
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
-use crate::link::consent;
 use crate::link::key::Namespace;
 use crate::link::make::{self, Names};
 use crate::link::parse_uuid;
+use crate::lists::doubts::Doubts;
+use crate::lists::header::Header;
+use crate::lists::rows::{Batch, quoted};
+use crate::lists::{Problem, cells};
 
 /// Images that are offered.
 const IMAGES: i64 = 200;
@@ -63,13 +66,13 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
         message: message.to_string(),
         namespace,
         sent_at_s,
-        recipients: fields.get("column").to_owned(),
-        consents: fields.get("consent").trim().to_owned(),
+        fields,
         column: 0,
         consent: None,
-        row: 1,
+        doubts: Doubts::default(),
+        named: 0,
     };
-    csv::answered(admin, upload, file, columns, &format!("links-{message}.csv"), place).await
+    csv::answered(admin, upload, file, columns, place).await
 }
 
 /// The image that was typed, or else chosen.
@@ -110,27 +113,38 @@ struct MakeLinks<'a> {
     message: String,
     namespace: Namespace,
     sent_at_s: u32,
-    recipients: String,
-    consents: String,
+    fields: &'a Fields,
     column: usize,
     consent: Option<usize>,
-    /// Rows so far, with the header.
-    row: u64,
+    doubts: Doubts,
+    /// Links that name their recipient.
+    named: u64,
 }
 
 impl Columns for MakeLinks<'_> {
-    const NAMES: &'static [&'static str] = &["pixeld_link", "pixeld_img", "pixeld_recipient_in_link"];
+    const NAMES: &'static [&'static str] = &["pixeld_link", "pixeld_img", "pixeld_recipient_in_link", "pixeld_note"];
 
     fn choose(&mut self, header: &Header) -> Result<(), Problem> {
-        self.column = header.recipients(&self.recipients)?;
-        self.consent = (!self.consents.is_empty()).then(|| header.column(&self.consents)).transpose()?;
+        self.column = header.recipients(self.fields.get("column"))?;
+        self.consent = header.consents(consents(self.fields)?)?;
         Ok(())
     }
 
-    async fn fill(&mut self, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
+    async fn fill(&mut self, header: &Header, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
         for row in rows.rows() {
-            self.row += 1;
-            let recipient = if self.may_name(row)? { cells::recipient(row.cell(self.column)) } else { None };
+            if row.is_blank() {
+                out.extend(["", "", "", "an empty row"].map(Cow::Borrowed));
+                continue;
+            }
+            let cell = header.recipient(row, self.column)?;
+            let named = cells::recipient(cell).map_err(|error| Problem::NoKey {
+                row: row.number(),
+                cell: quoted(cell),
+                error,
+            })?;
+            let has_consented = header.has_consented(row, self.consent)?;
+            self.doubts.add(named.as_deref());
+            let recipient = named.as_deref().filter(|_| has_consented);
             let names = Names {
                 image: self.image.id,
                 message: Some(&self.message),
@@ -141,21 +155,22 @@ impl Columns for MakeLinks<'_> {
             let path = make::path(&names, self.namespace, &self.links.signing_keys);
             let url = format!("{}{}", self.links.base_url, path.context("a link could not be made")?);
             let img = make::img_tag(&url, self.image.width, self.image.height);
-            out.extend([url.into(), img.into(), if recipient.is_some() { "yes" } else { "no" }.into()]);
+            let (is_named, note) = match (&named, has_consented) {
+                (None, _) => ("no", "no recipient"),
+                (_, false) => ("no", "no consent"),
+                _ => ("yes", ""),
+            };
+            self.named += u64::from(recipient.is_some());
+            out.extend([url.into(), img.into(), is_named.into(), note.into()]);
         }
         Ok(())
     }
-}
 
-impl MakeLinks<'_> {
-    /// Whether the link of a row may name its recipient.
-    fn may_name(&self, row: Row<'_>) -> Result<bool, Problem> {
-        let Some(consent) = self.consent else { return Ok(true) };
-        let cell = row.cell(consent);
-        consent::read(cell).ok_or_else(|| {
-            let word = String::from_utf8_lossy(cell).chars().take(60).collect();
-            Problem::Consent { row: self.row, word }
-        })
+    async fn end(&mut self, header: &Header) -> Result<String, Refusal> {
+        match self.doubts.words(header.name(self.column)) {
+            Some(words) if self.fields.get(SURE).is_empty() => Err(Refusal::Upload(words)),
+            _ => Ok(format!("links-{}-{}-rows-{}-named.csv", self.message, self.doubts.rows(), self.named)),
+        }
     }
 }
 
@@ -183,11 +198,12 @@ async fn form_page(
         } @else {
             form.panel method="post" action={ "/messages/" (message) "/links" } enctype="multipart/form-data" {
                 div.row { (image_fields(fields, &offered)) }
-                div.row { (recipient_field(fields)) (consent_field(fields)) }
+                div.row { (recipient_field(fields)) (consent_fields(fields)) }
                 div.row {
                     @if !admin.links.signing_keys.is_empty() { (sent_at_field(fields, asked.zone)) }
                     (file_field())
                 }
+                @if status != StatusCode::OK { (sure_field()) }
                 button type="submit" { "Get the list with links" }
             }
         }
@@ -195,9 +211,11 @@ async fn form_page(
         ul {
             li { code { "pixeld_link" } ": the link. " code { "pixeld_img" } ": the tag that shows it, with its size." }
             li {
-                code { "pixeld_recipient_in_link" } ": " code { "yes" } ", or " code { "no" } " where the row does not consent or names no "
+                code { "pixeld_recipient_in_link" } ": " code { "yes" } ", or " code { "no" } " if the row does not consent or names no "
                 "recipient. Its link is then the same as all others of this kind: fetches are counted for the message, and for nobody."
             }
+            li { code { "pixeld_note" } ": why it says no." }
+            li { "The file's name tells how many rows it has, and how many of their links name a recipient." }
         }
         p {
             @if admin.links.signing_keys.is_empty() {
@@ -230,23 +248,6 @@ fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
                 spellcheck="false" aria-describedby="image-id-hint";
         }))
     }
-}
-
-fn consent_field(fields: &Fields) -> Markup {
-    let hint = format!(
-        "Where its cell is empty or says {}, the link does not name the recipient; {} are a yes. Left empty: all consent.",
-        consent::NO.join(", "),
-        consent::YES.join(", ")
-    );
-    field(
-        "Column of consents",
-        "consent",
-        Some(&hint),
-        html! {
-            input #consent name="consent" value=(fields.get("consent")) maxlength="200" autocomplete="off" autocapitalize="none"
-                spellcheck="false" aria-describedby="consent-hint";
-        },
-    )
 }
 
 fn sent_at_field(fields: &Fields, zone: Zone) -> Markup {

@@ -201,7 +201,9 @@ fn cards(message: &Message) -> Markup {
                 p.main { (rate(message)) }
                 p.muted {
                     @match message.sent_count {
-                        Some(count) => { "Confirmed, of " (counted(count, "recipient")) "." }
+                        Some(count) => {
+                            "Confirmed, of " (counted(count, "recipient")) ". Those who opted out, or whose links name nobody, are among them and are not measured."
+                        }
                         None => "Known once it is told to how many recipients it was sent.",
                     }
                 }

@@ -1,28 +1,41 @@
 //! Who of a list opened a message: the list comes as CSV, and goes back with three more columns. Nothing of it stays here, so that addresses
 //! of readers never do.
+//!
+//! Guarantees: "not opened" is said of people whose fetch would have been recorded, as far as that can be known: not of those who opted out,
+//! do not consent by this list, or got a link that names nobody by this list. Gives up: a link that was made without the recipient elsewhere; nothing here knows of it.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hyper::StatusCode;
 use maud::{Markup, html};
 use uuid::Uuid;
 
+use super::list_form::{
+    SURE, about_lists, consent_fields, consents, file_field, message, of_message, page, recipient_field, sure_field,
+};
 use crate::admin::Admin;
-use crate::admin::answer::{self, Answer};
+use crate::admin::answer::Answer;
 use crate::admin::asked::{Asked, Fields};
-use crate::admin::csv::cells::{self, Header};
-use crate::admin::csv::rows::{Batch, Problem};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
+use crate::admin::view::nothing;
 use crate::admin::view::zone::exact;
-use crate::admin::view::{Frame, field, nothing};
 use crate::db::opens::{self, Opened};
-use crate::db::{installation, messages};
+use crate::db::{installation, messages, suppressions};
 use crate::link::key::Namespace;
-use crate::link::parse_uuid;
+use crate::lists::header::Header;
+use crate::lists::rows::{Batch, Row};
+use crate::lists::{Problem, cells, consent};
 use crate::opens::class::{Certainty, Class};
+use crate::privacy::{PrivacyKey, RecipientHash};
+
+/// The column of a list with links that says whether a link names its recipient.
+const IN_LINK: &str = "pixeld_recipient_in_link";
+
+/// Recipients of a list from which on it is noticed that none is known.
+const KNOWN_FROM: u64 = 10;
 
 /// `GET /messages/{message}/who-opened`.
 ///
@@ -50,69 +63,148 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
     let place = admin.lists.take()?;
     let client = admin.client().await?;
     let namespace = installation::namespace(&client).await?;
+    let privacy_key = installation::privacy_key(&client).await?;
     // Not kept while the list comes: others need it, too.
     drop(client);
-    let columns = WhoOpened { admin, message, namespace, asked: fields.get("column").to_owned(), column: 0 };
-    csv::answered(admin, upload, file, columns, &format!("who-opened-{message}.csv"), place).await
-}
-
-/// The message that a path names.
-///
-/// # Errors
-/// Where that is no id of one.
-pub fn message(asked: &Asked) -> Result<Uuid, Refusal> {
-    let id = parse_uuid(asked.parameter("message").as_bytes());
-    id.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
+    let columns = WhoOpened {
+        admin,
+        message,
+        namespace,
+        privacy_key,
+        fields,
+        column: 0,
+        consent: None,
+        in_link: None,
+        rows: 0,
+        recipients: 0,
+        opened: 0,
+        is_known: false,
+    };
+    csv::answered(admin, upload, file, columns, place).await
 }
 
 struct WhoOpened<'a> {
     admin: &'a Admin,
     message: Uuid,
     namespace: Namespace,
-    asked: String,
+    privacy_key: PrivacyKey,
+    fields: &'a Fields,
     column: usize,
+    consent: Option<usize>,
+    in_link: Option<usize>,
+    rows: u64,
+    recipients: u64,
+    opened: u64,
+    /// Whether an open of some message or an opt-out names one of the list's recipients.
+    is_known: bool,
+}
+
+/// What a list says of a row before anything is looked up.
+enum Listed {
+    /// Whom to look up, and why they may not be measured.
+    Recipient(Uuid, Option<&'static str>),
+    /// The row names nobody, and why.
+    Nobody(&'static str),
 }
 
 impl Columns for WhoOpened<'_> {
     const NAMES: &'static [&'static str] = &["pixeld_opened", "pixeld_first_at", "pixeld_class"];
 
     fn choose(&mut self, header: &Header) -> Result<(), Problem> {
-        self.column = header.recipients(&self.asked)?;
+        self.column = header.recipients(self.fields.get("column"))?;
+        self.consent = header.consents(consents(self.fields)?)?;
+        self.in_link = header.find(IN_LINK)?;
         Ok(())
     }
 
-    async fn fill(&mut self, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
-        let ids: Vec<Option<Uuid>> =
-            rows.rows().map(|row| cells::recipient_id(row.cell(self.column), self.namespace)).collect();
-        let mut known: Vec<Uuid> = ids.iter().flatten().copied().collect();
-        known.sort_unstable();
-        known.dedup();
-        let mut opens = HashMap::new();
-        if !known.is_empty() {
+    async fn fill(&mut self, header: &Header, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
+        let listed: Vec<Listed> = rows.rows().map(|row| self.listed(header, row)).collect::<Result<_, _>>()?;
+        let mut ids: Vec<Uuid> = listed.iter().filter_map(Listed::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let (mut opens, mut out_now) = (HashMap::new(), HashSet::new());
+        if !ids.is_empty() {
             let client = self.admin.client().await?;
-            let found = opens::of_recipients(&client, self.message, &known).await?;
+            let found = opens::of_recipients(&client, self.message, &ids).await?;
             opens.extend(found.into_iter().map(|open| (open.recipient, open)));
+            let hashes: Vec<RecipientHash> = ids.iter().map(|id| self.privacy_key.hash(*id)).collect();
+            out_now = suppressions::out_now(&client, &hashes).await?;
+            self.is_known = self.is_known
+                || !opens.is_empty()
+                || !out_now.is_empty()
+                || opens::any_of_recipients(&client, &ids).await?;
         }
-        for id in ids {
-            out.extend(match id {
-                Some(id) => said(opens.get(&id)),
-                None => ["not opened".into(), "".into(), "no id".into()],
-            });
+        for listed in listed {
+            let said = match listed {
+                Listed::Nobody(why) => ["not measured".into(), "".into(), why.into()],
+                Listed::Recipient(id, why) => {
+                    self.recipients += 1;
+                    let is_out = out_now.contains(&self.privacy_key.hash(id));
+                    said(opens.get(&id), is_out.then_some("opted out").or(why))
+                }
+            };
+            self.rows += 1;
+            self.opened += u64::from(said[0] == "opened");
+            out.extend(said);
         }
         Ok(())
+    }
+
+    async fn end(&mut self, header: &Header) -> Result<String, Refusal> {
+        let Self { rows, recipients, opened, message, .. } = self;
+        if !self.is_known && *recipients >= KNOWN_FROM && self.fields.get(SURE).is_empty() {
+            // Where nobody has opened it yet, nobody can be known.
+            if opens::any_of_message(&*self.admin.client().await?, *message).await? {
+                return Err(Refusal::Upload(format!(
+                    "None of these {recipients} recipients is known, although others opened this message. Is {:?} the right column?",
+                    header.name(self.column)
+                )));
+            }
+        }
+        Ok(format!("who-opened-{message}-{rows}-rows-{opened}-opened.csv"))
     }
 }
 
-/// What the columns say of a recipient.
-fn said(open: Option<&Opened>) -> [Cow<'static, str>; 3] {
-    let Some(open) = open else { return ["not opened".into(), "".into(), "".into()] };
-    let class = Class::of(open.best).unwrap_or(Class::Unknown);
-    let (word, at) = match class.certainty() {
-        Certainty::Confirmed => ("opened", Some(open.confirmed_first_at.unwrap_or(open.first_at))),
-        Certainty::Possible => ("possible", Some(open.first_at)),
-        Certainty::Machine => ("not opened", None),
+impl WhoOpened<'_> {
+    fn listed(&self, header: &Header, row: Row<'_>) -> Result<Listed, Problem> {
+        if row.is_blank() {
+            return Ok(Listed::Nobody("an empty row"));
+        }
+        let cell = header.recipient(row, self.column)?;
+        let has_consented = header.has_consented(row, self.consent)?;
+        let is_in_link = self.in_link.is_none_or(|column| consent::read(row.cell(column)) != Some(false));
+        let why = match (has_consented, is_in_link) {
+            (false, _) => Some("no consent"),
+            (_, false) => Some("link without recipient"),
+            _ => None,
+        };
+        Ok(match cells::recipient_id(cell, self.namespace) {
+            Ok(Some(id)) => Listed::Recipient(id, why),
+            _ => Listed::Nobody("no id"),
+        })
+    }
+}
+
+impl Listed {
+    fn id(&self) -> Option<Uuid> {
+        match self {
+            Listed::Recipient(id, _) => Some(*id),
+            Listed::Nobody(_) => None,
+        }
+    }
+}
+
+/// What the columns say of a recipient, who may not have been measured.
+fn said(open: Option<&Opened>, unmeasured: Option<&'static str>) -> [Cow<'static, str>; 3] {
+    let class = open.map(|open| Class::of(open.best).unwrap_or(Class::Unknown));
+    let (word, at) = match (open, class.map(Class::certainty)) {
+        (Some(open), Some(Certainty::Confirmed)) => ("opened", Some(open.confirmed_first_at.unwrap_or(open.first_at))),
+        (Some(open), Some(Certainty::Possible)) => ("possible", Some(open.first_at)),
+        _ if unmeasured.is_some() => ("not measured", None),
+        _ => ("not opened", None),
     };
-    [word.into(), at.map_or(String::new(), exact).into(), class.name().into()]
+    let class = if word == "not measured" { unmeasured } else { class.map(Class::name) };
+    [word.into(), at.map_or(String::new(), exact).into(), class.unwrap_or_default().into()]
 }
 
 async fn form_page(
@@ -132,90 +224,36 @@ async fn form_page(
             "Nothing of the list is stored."
         }
         form.panel method="post" action={ "/messages/" (message) "/who-opened" } enctype="multipart/form-data" {
-            div.row { (recipient_field(fields)) (file_field()) }
+            div.row { (recipient_field(fields)) (consent_fields(fields)) }
+            div.row { (file_field()) }
+            @if status != StatusCode::OK { (sure_field()) }
             button type="submit" { "Get the list back" }
         }
         h2 { "What the columns say" }
         ul {
             li {
                 code { "pixeld_opened" } ": " code { "opened" } " where a person did, " code { "possible" }
-                " where nothing tells a person from a machine, " code { "not opened" } " where nobody is known to have."
+                " where nothing tells a person from a machine, " code { "not opened" } " if neither, although a fetch would have been recorded, and "
+                code { "not measured" } " if it would not."
             }
             li {
                 code { "pixeld_first_at" } ": when that was first, in UTC."
             }
             li {
                 code { "pixeld_class" } ": what fetched it at best, like " code { "human" } " or " code { "scanner" }
-                "; where only machines did, the word stands beside " code { "not opened" } ". "
-                code { "no id" } " says that the row names no recipient: its cell is empty, longer than 128 bytes, no UTF-8, "
-                "or a merge tag that was not replaced."
+                "; if only machines did, the word stands beside " code { "not opened" } "."
             }
+            li {
+                "Beside " code { "not measured" } " it says why: " code { "no consent" } " or " code { "link without recipient" }
+                " by this list (its column of consents, or " code { "pixeld_recipient_in_link" } "), " code { "opted out" } ", or "
+                code { "no id" } ": the cell is empty, longer than 128 bytes, or a merge tag that was not replaced. "
+                "Send the list that has the links: then nobody is \"not opened\" whose link names nobody."
+            }
+            li { "The file's name tells how many rows it has, and how many say " code { "opened" } "." }
         }
         (about_lists())
     };
     Ok(page(asked, status, "Who opened?", content))
-}
-
-/// The page of one of the two tasks.
-pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Markup) -> Answer {
-    let frame = Frame { title, path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
-    answer::page(status, frame.page(content))
-}
-
-/// Which message it is about, and the way back to it.
-pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
-    html! {
-        p {
-            "Of the message "
-            a href={ "/messages/" (message) } {
-                @if name.is_empty() { span.id { (message) } } @else { (name) }
-            }
-            "."
-        }
-    }
-}
-
-/// The field for the column of recipients.
-pub(super) fn recipient_field(fields: &Fields) -> Markup {
-    let hint = "The column with their UUIDs or keys, as in the links. Left empty: recipient, else id, else the first.";
-    field(
-        "Column of recipients",
-        "column",
-        Some(hint),
-        html! {
-            input #column name="column" value=(fields.get("column")) maxlength="200" autocomplete="off" autocapitalize="none"
-                spellcheck="false" aria-describedby="column-hint";
-        },
-    )
-}
-
-/// The field for the list. Fields come before it in every form, since it is read as it comes.
-pub(super) fn file_field() -> Markup {
-    field(
-        "List",
-        csv::FILE,
-        Some("CSV with a line of names on top, up to 1 GiB."),
-        html! {
-            input #file name=(csv::FILE) type="file" accept=".csv,.tsv,.txt,text/csv" required aria-describedby="file-hint";
-        },
-    )
-}
-
-/// What lists may be, and what becomes of their cells.
-pub(super) fn about_lists() -> Markup {
-    html! {
-        h2 { "About lists" }
-        ul {
-            li { "Any columns in any order; commas, semicolons or tabs between them; UTF-8; a row has at most 64 KiB." }
-            li {
-                "A cell that begins with " code { "=" } ", " code { "+" } ", " code { "-" } ", " code { "@" }
-                ", a tab or a line break comes back with an apostrophe before it, since spreadsheets would run it as a formula: "
-                code { "-5" } " as " code { "'-5" } ". In the column of recipients that apostrophe is overlooked, so that a list "
-                "which came back may be sent again."
-            }
-            li { "Blanks around a recipient do not count. Empty lines are left out." }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -234,6 +272,10 @@ mod tests {
             best: best.number(),
         };
         let (first, second) = ("1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z");
+        let why = Some("opted out");
+        assert_eq!(said(None, why), ["not measured", "", "opted out"]);
+        assert_eq!(said(Some(&open(Class::Bot, None)), why), ["not measured", "", "opted out"]);
+        assert_eq!(said(Some(&open(Class::Human, Some(2))), why), ["opened", second, "human"]);
         for (open, expected) in [
             (None, ["not opened", "", ""]),
             (Some(open(Class::Human, Some(2))), ["opened", second, "human"]),
@@ -244,7 +286,7 @@ mod tests {
             (Some(open(Class::Prefetch, None)), ["not opened", "", "prefetch"]),
             (Some(open(Class::Bot, None)), ["not opened", "", "bot"]),
         ] {
-            assert_eq!(said(open.as_ref()), expected);
+            assert_eq!(said(open.as_ref(), None), expected);
         }
     }
 }

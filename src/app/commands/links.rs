@@ -3,7 +3,7 @@
 mod table;
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use crate::db::{self, installation};
 use crate::link::key::{Key, Namespace};
 use crate::link::make::{self, Names};
 use crate::link::opt_out::{self, OptOutKeys};
+use crate::lists::header::Consents;
 
 /// What links are made of.
 struct Maker<'a> {
@@ -124,24 +125,28 @@ impl Maker<'_> {
     }
 
     fn table(&self, csv: &Path) -> anyhow::Result<()> {
-        let input: Box<dyn Read> = if csv == Path::new("-") {
+        let mut input: Box<dyn Read> = if csv == Path::new("-") {
             Box::new(io::stdin().lock())
         } else {
             Box::new(File::open(csv).with_context(|| format!("cannot open {}", csv.display()))?)
         };
-        let (input, output) = (BufReader::new(input), BufWriter::new(io::stdout().lock()));
-        let row = |row: table::Row<'_>| {
-            let message = row.message.or(self.args.message.as_deref());
-            self.make(message, row.has_consented.then_some(row.recipient))
+        let options = table::Options {
+            column: &self.args.list.column,
+            consents: match self.args.list.all_consent {
+                true => Consents::All,
+                false => Consents::Column(&self.args.list.consent_column),
+            },
+            is_sure: self.args.list.sure,
+            added: &["link", "tag", "opt_out"][..if self.args.opt_out { 3 } else { 2 }],
         };
-        if self.args.opt_out {
-            table::fill(input, output, ["link", "tag", "opt_out"], |one| {
-                let [url, tag] = row(one)?;
-                Ok([url, tag, self.footer(one.recipient)?])
-            })?;
-        } else {
-            table::fill(input, output, ["link", "tag"], row)?;
-        }
+        let (mut table, told) = table::fill(&mut input, &options, |row| {
+            let message = row.message.or(self.args.message.as_deref());
+            let [url, tag] = self.make(message, row.has_consented.then_some(row.recipient))?;
+            let footer = self.args.opt_out.then(|| self.footer(row.recipient)).transpose()?;
+            Ok([Some(url), Some(tag), footer].into_iter().flatten().collect())
+        })?;
+        io::copy(&mut table, &mut io::stdout().lock())?;
+        eprintln!("{told}");
         Ok(())
     }
 }

@@ -1,13 +1,22 @@
-//! Links for a whole list: a CSV comes in, the same CSV with the links in it goes out, row by row.
+//! Links for a whole list: a CSV comes in, the same CSV with the links in it goes out.
 //!
-//! Guarantees: whoever has not consented gets a link without a recipient, and a word that this does not know is never taken for
-//! consent; a row that no link can be made for ends it, with the line, before anything is printed for that row.
+//! Guarantees: a recipient who has not consented gets a link without a recipient; nothing is printed unless every row is right: the answer waits
+//! in a file without a name, so a list of any length needs bounded memory. What a list may be is [`crate::lists`]'s, as on the admin page.
 
-use std::io::{Read, Write};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 
 use anyhow::Context;
 
-use crate::link::consent;
+use crate::lists::doubts::Doubts;
+use crate::lists::header::{Consents, Header, Ours};
+use crate::lists::reader::{Came, Reader};
+use crate::lists::rows::quoted;
+use crate::lists::{Problem, cells};
+
+/// Bytes that are read at once.
+const BLOCK_BYTES: usize = 1 << 16;
 
 /// What a row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,97 +29,205 @@ pub(super) struct Row<'a> {
     pub(super) has_consented: bool,
 }
 
-/// Copies the table from `input` to `output`, with the columns `added` behind its own, which `make` fills. Says how many rows there
-/// were.
-///
-/// # Errors
-/// Where it is no table, has no column `recipient`, or as `make` says.
-pub(super) fn fill<const N: usize>(
-    input: impl Read,
-    output: impl Write,
-    added: [&str; N],
-    mut make: impl FnMut(Row<'_>) -> anyhow::Result<[String; N]>,
-) -> anyhow::Result<u64> {
-    let mut reader = csv::Reader::from_reader(input);
-    let mut writer = csv::Writer::from_writer(output);
-    let headers = reader.headers().context("the first line is no header")?.clone();
-    let column = |name: &str| headers.iter().position(|header| header.trim().eq_ignore_ascii_case(name));
-    let names = headers.iter().collect::<Vec<_>>().join(", ");
-    let recipient = column("recipient")
-        .with_context(|| format!("there is no column named recipient in the header, which has: {names}"))?;
-    let (message, consent) = (column("message"), column("consent"));
-    writer.write_record(headers.iter().chain(added))?;
-    let mut count = 0;
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record)? {
-        let line = record.position().map_or(0, csv::Position::line);
-        let cell = |column: usize| record.get(column).unwrap_or_default().trim();
-        let row = Row {
-            message: message.map(cell),
-            recipient: cell(recipient),
-            has_consented: consent
-                .map_or(Ok(true), |column| read_consent(cell(column)))
-                .with_context(|| format!("line {line}"))?,
-        };
-        anyhow::ensure!(!row.recipient.is_empty(), "line {line} has no recipient");
-        let made = make(row).with_context(|| format!("line {line}"))?;
-        writer.write_record(record.iter().chain(made.iter().map(String::as_str)))?;
-        count += 1;
-    }
-    writer.flush()?;
-    Ok(count)
+/// What the command was given.
+#[derive(Debug)]
+pub(super) struct Options<'a> {
+    /// The column of recipients; may be empty.
+    pub(super) column: &'a str,
+    /// Who has consented.
+    pub(super) consents: Consents<'a>,
+    /// Whether the column is right although it looks wrong.
+    pub(super) is_sure: bool,
+    /// The columns that are added.
+    pub(super) added: &'static [&'static str],
 }
 
-fn read_consent(text: &str) -> anyhow::Result<bool> {
-    consent::read(text.as_bytes()).with_context(|| {
-        let (yes, no) = (consent::YES.join(", "), consent::NO.join(", "));
-        format!("consent is {text:?}; it can be {yes}, and {no} or nothing for no consent")
-    })
+/// What was done, for people.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    rows: u64,
+    blank: u64,
+    no_consent: u64,
+    consent: Option<String>,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Told { rows, blank, no_consent, consent } = self;
+        write!(f, "{} rows read and printed: {} links name their recipient", rows + blank, rows - no_consent)?;
+        match consent {
+            Some(column) => write!(f, ", {no_consent} do not (no consent in the column {column:?})")?,
+            None => write!(f, " (no column of consents)")?,
+        }
+        if *blank > 0 { write!(f, ", {blank} rows are empty") } else { Ok(()) }
+    }
+}
+
+/// Where the columns are.
+struct Columns {
+    recipient: usize,
+    message: Option<usize>,
+    consent: Option<usize>,
+}
+
+impl Columns {
+    fn choose(header: &Header, options: &Options<'_>) -> Result<Columns, Problem> {
+        Ok(Columns {
+            recipient: header.recipients(options.column)?,
+            message: header.find("message")?,
+            consent: header.consents(options.consents)?,
+        })
+    }
+}
+
+/// The table from `input` with the columns added, which `make` fills, as a file to read.
+///
+/// # Errors
+/// Where it is not a list or looks wrong, or as `make` says, with the row.
+pub(super) fn fill(
+    input: &mut dyn Read,
+    options: &Options<'_>,
+    mut make: impl FnMut(Row<'_>) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<(File, Told)> {
+    let mut file = tempfile::tempfile().context("no temporary file can be made")?;
+    let mut reader = Reader::new(options.added, Ours::Refuse);
+    let (mut columns, mut doubts, mut out) = (None, Doubts::default(), Vec::new());
+    let mut told = Told { rows: 0, blank: 0, no_consent: 0, consent: None };
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        let read = input.read(&mut block).context("the list cannot be read")?;
+        if read == 0 {
+            reader.end()?
+        } else {
+            reader.push(&block[..read])?
+        }
+        loop {
+            let came = reader.advance()?;
+            let Some(header) = reader.header().filter(|_| came != Came::Nothing) else { break };
+            match &columns {
+                None => {
+                    let chosen = Columns::choose(header, options)?;
+                    told.consent = chosen.consent.map(|column| header.name(column).to_owned());
+                    columns = Some(chosen);
+                    reader.write_header(&mut out);
+                }
+                Some(columns) => {
+                    let cells = links(&reader, header, columns, &mut told, &mut doubts, &mut make)?;
+                    reader.write_rows(&mut out, &cells);
+                }
+            }
+            file.write_all(&out)?;
+            out.clear();
+        }
+        if read == 0 {
+            break;
+        }
+    }
+    let (Some(header), Some(columns)) = (reader.header(), &columns) else { return Err(Problem::Empty.into()) };
+    if let Some(words) = doubts.words(header.name(columns.recipient)).filter(|_| !options.is_sure) {
+        anyhow::bail!("{words} If it is, add --sure; if not, name another one with --column.");
+    }
+    file.rewind()?;
+    Ok((file, told))
+}
+
+/// The cells that are added to the rows that came.
+fn links(
+    reader: &Reader,
+    header: &Header,
+    columns: &Columns,
+    told: &mut Told,
+    doubts: &mut Doubts,
+    make: &mut impl FnMut(Row<'_>) -> anyhow::Result<Vec<String>>,
+) -> anyhow::Result<Vec<String>> {
+    let mut made = Vec::new();
+    for row in reader.batch().rows() {
+        let number = row.number();
+        if row.is_blank() {
+            told.blank += 1;
+            made.extend(std::iter::repeat_n(String::new(), reader.ours()));
+            continue;
+        }
+        let cell = header.recipient(row, columns.recipient)?;
+        let no_key = |error| Problem::NoKey { row: number, cell: quoted(cell), error };
+        let recipient = cells::recipient(cell).map_err(no_key)?;
+        doubts.add(recipient.as_deref());
+        let recipient = recipient.with_context(|| format!("row {number} has no recipient"))?;
+        let message = columns.message.map(|column| header.needed(row, column)).transpose()?;
+        let message = message.map(|cell| std::str::from_utf8(cell).unwrap_or_default().trim());
+        let has_consented = header.has_consented(row, columns.consent)?;
+        told.rows += 1;
+        told.no_consent += u64::from(!has_consented);
+        let row = Row { message, recipient: &recipient, has_consented };
+        made.extend(make(row).with_context(|| format!("row {number}"))?);
+    }
+    Ok(made)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What was made of each row, and the table that came out.
-    fn filled(table: &str) -> Result<(Vec<String>, String), String> {
-        let (mut rows, mut output) = (Vec::new(), Vec::new());
-        let made = fill(table.as_bytes(), &mut output, ["link"], |row| {
+    const OPTIONS: Options<'_> =
+        Options { column: "", consents: Consents::Column(""), is_sure: false, added: &["link"] };
+
+    /// What was made of each row, the table that came out, and what is told.
+    fn filled(table: impl AsRef<[u8]>, options: &Options<'_>) -> Result<(Vec<String>, String, String), String> {
+        let (mut rows, mut output) = (Vec::new(), String::new());
+        let made = fill(&mut table.as_ref(), options, |row| {
             let Row { message, recipient, has_consented } = row;
             rows.push(format!("{} {recipient} {has_consented}", message.unwrap_or("-")));
-            Ok(["a\"b".to_owned()])
+            Ok(vec!["a\"b".to_owned()])
         });
-        made.map_err(|error| format!("{error:#}"))?;
-        Ok((rows, String::from_utf8(output).unwrap()))
+        let (mut file, told) = made.map_err(|error| format!("{error:#}"))?;
+        file.read_to_string(&mut output).unwrap();
+        Ok((rows, output, told.to_string()))
     }
 
     #[test]
     fn a_table_comes_out_with_links_and_who_has_not_consented_is_told() {
-        let (rows, table) =
-            filled("\u{feff}name,Recipient , CONSENT\n\"Doe, Jane\",1,yes\nA, 2 ,No\nB,3,\nC,4,TRUE\n").unwrap();
+        let table = "\u{feff}name;Recipient ; Opt-In\n\"Doe, Jane\";1;yes\nA; 2 ;No\nB;3;\nC;4;TRUE\n;;\n";
+        let (rows, table, told) = filled(table, &OPTIONS).unwrap();
         assert_eq!(rows, ["- 1 true", "- 2 false", "- 3 false", "- 4 true"]);
-        let expected = "name,Recipient , CONSENT,link\n\"Doe, Jane\",1,yes,\"a\"\"b\"\nA, 2 ,No,\"a\"\"b\"\nB,3,,\"a\"\"b\"\nC,4,TRUE,\"a\"\"b\"\n";
+        let expected = "\u{feff}name;Recipient ; Opt-In;link\n\"Doe, Jane\";1;yes;\"a\"\"b\"\nA; 2 ;No;\"a\"\"b\"\nB;3;;\"a\"\"b\"\n\
+                        C;4;TRUE;\"a\"\"b\"\n;;;\n";
         assert_eq!(table, expected);
+        let words = "5 rows read and printed: 2 links name their recipient, 2 do not (no consent in the column \"Opt-In\"), 1 rows are empty";
+        assert_eq!(told, words);
     }
 
     #[test]
-    fn without_a_column_for_it_consent_is_the_callers_matter() {
-        let (rows, _) = filled("message,recipient\r\nmay,1\r\n").unwrap();
-        assert_eq!(rows, ["may 1 true"]);
+    fn columns_are_as_the_command_says_and_a_message_may_be_each_rows_own() {
+        let (rows, _, told) = filled("message,recipient\r\nmay,1\r\n", &OPTIONS).unwrap();
+        let words = "1 rows read and printed: 1 links name their recipient (no column of consents)";
+        assert_eq!((rows, &*told), (vec!["may 1 true".to_owned()], words));
+        let named = Options { column: "no", consents: Consents::Column("ok"), ..OPTIONS };
+        assert_eq!(filled("id,no,ok,consent\n1,2,no,yes\n", &named).unwrap().0, ["- 2 false"]);
+        let all = Options { consents: Consents::All, ..OPTIONS };
+        assert_eq!(filled("id,consent\n1,never\n", &all).unwrap().0, ["- 1 true"]);
     }
 
     #[test]
-    fn what_is_no_such_table_is_said_with_its_line() {
+    fn what_is_not_certain_is_refused_with_its_row_and_nothing_comes_out() {
         for (table, said) in [
-            ("", "no column named recipient"),
-            ("email,consent\na@b,yes\n", "which has: email, consent"),
-            ("recipient;consent\n1;yes\n", "no column named recipient"),
-            ("recipient,consent\n1,yes\n2,maybe\n", "line 3: consent is \"maybe\""),
-            ("recipient,consent\n1,yes\n,yes\n", "line 3 has no recipient"),
-            ("recipient,consent\n1,yes\n2\n", "line: 3"),
+            (&b""[..], "The file is empty"),
+            (b"email,consent\na@b,yes\n", "The file has \"email\", \"consent\""),
+            (b"4711\n4712\n", "none is called recipient"),
+            (b"recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
+            (b"recipient,consent\n1,yes\n,yes\n", "row 3 has no recipient"),
+            (b"recipient,consent\n1,yes\n2\n", "Row 3 has 1 cells and ends before the column \"consent\""),
+            (b"recipient,name\n1,Doe, Jane\n", "Row 2 has 3 cells"),
+            (b"recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
+            (b"recipient,x\n1,\"a\\\"b\"\n", "Row 2 has text after a closing quotation mark"),
+            (b"recipient,x\n1,j\xfcrgen\n", "Row 2: \"j\u{fffd}rgen\" is not UTF-8"),
+            (b"recipient,link\n1,x\n", "has a column \"link\" already"),
+            (b"recipient\n{{id}}\n", "Row 2: the recipient \"{{id}}\" cannot be a key"),
+            (b"recipient\n7\n7\n7\n", "All 3 rows name the same recipient"),
         ] {
-            let error = filled(table).unwrap_err();
+            let error = filled(table, &OPTIONS).unwrap_err();
             assert!(error.contains(said), "{table:?}: {error}");
         }
+        let sure = Options { is_sure: true, ..OPTIONS };
+        assert!(filled("recipient\n7\n7\n7\n", &sure).is_ok());
     }
 }

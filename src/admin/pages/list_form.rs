@@ -1,0 +1,141 @@
+//! What the two pages that take a list share: fields, and what they say about lists.
+
+use hyper::StatusCode;
+use maud::{Markup, html};
+use uuid::Uuid;
+
+use crate::admin::answer::{self, Answer};
+use crate::admin::asked::{Asked, Fields};
+use crate::admin::csv;
+use crate::admin::refusal::Refusal;
+use crate::admin::view::{Frame, field};
+use crate::link::parse_uuid;
+use crate::lists::header::Consents;
+use crate::lists::{Problem, consent};
+
+/// The field with which a list is taken although its column looks wrong.
+pub(super) const SURE: &str = "sure";
+
+/// The message that a path names.
+///
+/// # Errors
+/// Where that is no id of one.
+pub(super) fn message(asked: &Asked) -> Result<Uuid, Refusal> {
+    let id = parse_uuid(asked.parameter("message").as_bytes());
+    id.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
+}
+
+/// Who of a list has consented, as the form says.
+///
+/// # Errors
+/// Where it says two things.
+pub(super) fn consents(fields: &Fields) -> Result<Consents<'_>, Problem> {
+    match (fields.get("consent").trim(), fields.get("all-consent")) {
+        (column, "") => Ok(Consents::Column(column)),
+        ("", _) => Ok(Consents::All),
+        _ => Err(Problem::Both),
+    }
+}
+
+/// The page of one of the two tasks.
+pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Markup) -> Answer {
+    let frame = Frame { title, path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    answer::page(status, frame.page(content))
+}
+
+/// Which message it is about, and the way back to it.
+pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
+    html! {
+        p {
+            "Of the message "
+            a href={ "/messages/" (message) } {
+                @if name.is_empty() { span.id { (message) } } @else { (name) }
+            }
+            "."
+        }
+    }
+}
+
+/// The field for the column of recipients.
+pub(super) fn recipient_field(fields: &Fields) -> Markup {
+    let hint = "The column with their UUIDs or keys, as in the links. Left empty: recipient or id, if there is one.";
+    field(
+        "Column of recipients",
+        "column",
+        Some(hint),
+        html! {
+            input #column name="column" value=(fields.get("column")) maxlength="200" autocomplete="off" autocapitalize="none"
+                spellcheck="false" aria-describedby="column-hint";
+        },
+    )
+}
+
+/// The field for the list. Fields come before it in every form, since it is read as it comes.
+pub(super) fn file_field() -> Markup {
+    field(
+        "List",
+        csv::FILE,
+        Some("CSV with column names in the first row, up to 1 GiB."),
+        html! {
+            input #file name=(csv::FILE) type="file" accept=".csv,.tsv,.txt,text/csv" required aria-describedby="file-hint";
+        },
+    )
+}
+
+/// What lists may be, and what becomes of their cells.
+pub(super) fn about_lists() -> Markup {
+    html! {
+        h2 { "About lists" }
+        ul {
+            li {
+                "Any columns in any order; commas, semicolons, tabs or | between them, or what a first line " code { "sep=;" }
+                " says; UTF-8, or UTF-16 with its mark; a row has at most 64 KiB."
+            }
+            li {
+                "What can be read in two ways is refused, with its row: an unclosed quotation mark, a row with more cells than the header, "
+                "a letter that is not UTF-8, a consent that is neither yes nor no."
+            }
+            li {
+                "A cell that begins with " code { "=" } ", " code { "+" } ", " code { "-" } ", " code { "@" }
+                ", a tab or a line break comes back with an apostrophe before it, since spreadsheets would run it as a formula: "
+                code { "-5" } " as " code { "'-5" } ". The same holds within a cell, after a delimiter or a line break. In the column of recipients that "
+                "apostrophe is overlooked, so that a list which came back may be sent again."
+            }
+            li { "Blanks around a recipient do not count. Empty lines are left out." }
+        }
+    }
+}
+
+/// The fields for the column of consents.
+pub(super) fn consent_fields(fields: &Fields) -> Markup {
+    let hint = format!(
+        "A recipient whose cell is empty or says {} is not named in the link; {} are a yes. Left empty: a column called consent, opt-in, \
+         agreed, gdpr, einwilligung or the like is used, if there is one; else all are named.",
+        consent::NO.join(", "),
+        consent::YES.join(", ")
+    );
+    html! {
+        (field("Column of consents", "consent", Some(&hint), html! {
+            input #consent name="consent" value=(fields.get("consent")) maxlength="200" autocomplete="off" autocapitalize="none"
+                spellcheck="false" aria-describedby="consent-hint";
+        }))
+        div.field {
+            label.check {
+                input type="checkbox" name="all-consent" value="yes" checked[!fields.get("all-consent").is_empty()];
+                " Everybody on this list has agreed: no column of consents is used"
+            }
+        }
+    }
+}
+
+/// The field with which a column that looks wrong is taken.
+pub(super) fn sure_field() -> Markup {
+    html! {
+        div.field {
+            label.check {
+                input type="checkbox" name=(SURE) value="yes";
+                " The column of recipients is right, also if it looks wrong"
+            }
+        }
+    }
+}
