@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Network;
 use super::files::{FILE_BYTES_MAX, prefix};
@@ -70,12 +71,35 @@ fn fetch(url: &str) -> anyhow::Result<String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(FETCH_WAIT))
         .user_agent(concat!("pixeld/", env!("CARGO_PKG_VERSION")))
+        .tls_config(TlsConfig::builder().root_certs(roots()?).build())
         .build()
         .into();
-    let said = |error: ureq::Error| anyhow::anyhow!("{url}: {error}");
+    let said = |error: ureq::Error| match error.to_string() {
+        text if text.contains("UnknownIssuer") => anyhow::anyhow!(
+            "{url}: {text}: the certificate is of an authority that is not known here (a proxy's?); name that authority's \
+             certificate in SSL_CERT_FILE"
+        ),
+        text => anyhow::anyhow!("{url}: {text}"),
+    };
     let mut answer = agent.get(url).call().map_err(said)?;
     let body = answer.body_mut().with_config().limit(FILE_BYTES_MAX).read_to_string();
     body.map_err(said)
+}
+
+/// The system's roots, or those that `SSL_CERT_FILE` or `SSL_CERT_DIR` names; built-in ones where the system has none.
+fn roots() -> anyhow::Result<RootCerts> {
+    let found = rustls_native_certs::load_native_certs();
+    if !found.certs.is_empty() {
+        return Ok(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).into());
+    }
+    let is_named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+    anyhow::ensure!(
+        !is_named,
+        "SSL_CERT_FILE or SSL_CERT_DIR is set, and no certificate can be read there: {}",
+        reasons.join("; ")
+    );
+    Ok(RootCerts::WebPki)
 }
 
 fn read(text: &str, format: Format) -> Result<Vec<IpNet>, String> {

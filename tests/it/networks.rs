@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use loadtest::process::wait_until;
+use loadtest::process::{free_port, wait_until};
+use loadtest::server::Settings;
 use uuid::Uuid;
 
-use crate::support::{App, PATIENCE, beside};
+use crate::support::{App, PATIENCE, PIXELD, REST, beside, open_dir};
 
 const CHROME: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
@@ -194,4 +196,65 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
     wait_until("the mended list", PATIENCE, || network_of("198.51.100.77") == "scanners").unwrap();
     assert_eq!(network_of("198.51.100.78"), "amazon");
     assert!(settings.run(&["networks", "status"]).unwrap().contains("scanners"));
+}
+
+/// `openssl s_server`, which answers over HTTPS with the files of a directory; ended when dropped.
+struct Https(Child);
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn lists_are_fetched_from_behind_an_authority_that_ssl_cert_file_names() {
+    let _machine = beside();
+    let dir = open_dir();
+    let openssl = |line: &str| {
+        let output = Command::new("openssl").args(line.split(' ')).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -keyout ca.key -out ca.crt -subj /CN=Authority");
+    openssl("req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=localhost");
+    fs::write(dir.path().join("ext"), "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost\n").unwrap();
+    openssl("x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -out server.crt -extfile ext");
+    let amazon = "{\"prefixes\": [{\"ip_prefix\": \"198.51.100.0/24\"}], \"ipv6_prefixes\": []}";
+    let lists = [
+        ("--apple-url", "apple.csv", "203.0.113.0/25,GB,GB-EN,London,\n".to_owned()),
+        ("--google-url", "google.json", google(&["192.0.2.0/24"])),
+        ("--google-cloud-url", "cloud.json", google(&["192.0.2.128/25"])),
+        ("--amazon-url", "amazon.json", amazon.to_owned()),
+    ];
+    for (_, name, body) in &lists {
+        fs::write(dir.path().join(name), body).unwrap();
+    }
+    let port = free_port().unwrap();
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-WWW", "-quiet", "-cert", "server.crt", "-key", "server.key"]);
+    server.args(["-accept", &port.to_string()]);
+    server.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Https(server.spawn().unwrap());
+    wait_until("openssl", REST, || std::net::TcpStream::connect(("localhost", port)).is_ok()).unwrap();
+
+    let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap();
+    fs::create_dir(&settings.data_dir).unwrap();
+    let update = |certificates: Option<&str>| {
+        let mut command = settings.command(&["networks", "update"]);
+        for (option, name, _) in &lists {
+            command.args([option, &*format!("https://localhost:{port}/{name}")]);
+        }
+        command.env_remove("SSL_CERT_DIR").env_remove("SSL_CERT_FILE");
+        command.envs(certificates.map(|name| ("SSL_CERT_FILE", dir.path().join(name))));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+    };
+    let (status, text) = update(None);
+    assert!(status == 1 && text.contains("certificate in SSL_CERT_FILE"), "{text}");
+    let (status, text) = update(Some("missing.crt"));
+    assert!(status == 1 && text.contains("SSL_CERT_FILE or SSL_CERT_DIR is set") && text.contains("missing"), "{text}");
+    let (status, text) = update(Some("ca.crt"));
+    assert!(status == 0 && text.contains("apple: 1 ranges") && text.contains("amazon: 1 ranges"), "{text}");
 }
