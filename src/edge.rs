@@ -14,6 +14,9 @@ pub mod connections;
 pub mod head;
 pub mod limits;
 pub mod listener;
+pub mod mended;
+mod refused;
+pub mod request_line;
 pub mod respond;
 pub mod stream;
 
@@ -196,16 +199,20 @@ fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Ou
 
 /// Takes a note of a request that made no hit; of those who opted out not even this is kept.
 fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) {
-    let at_us = hit::now_us();
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    note_of(core, peer, request.headers(), request.method().as_str(), path, reason);
+}
+
+fn note_of(core: &Core, peer: IpAddr, headers: &HeaderMap, method: &str, path: &str, reason: Reason) {
+    let at_us = hit::now_us();
     let named = || link_named::recipients(path, core.edge.namespace.load().as_deref().copied());
     core.edge.unrecorded.note(at_us, reason, path.as_bytes(), named, || {
-        let head = Head::of(request.headers());
-        let found = found_address(core, peer, &head, request.headers());
+        let head = Head::of(headers);
+        let found = found_address(core, peer, &head, headers);
         Note {
             at_us,
             reason,
-            method: unrecorded::cut(request.method().as_str().as_bytes()),
+            method: unrecorded::cut(method.as_bytes()),
             path: unrecorded::cut(path.as_bytes()),
             address: client_address::kept(found.address, core.edge.ip_privacy),
             user_agent: unrecorded::cut(head.user_agent),

@@ -141,8 +141,12 @@ labelled! {
         NotFound = "not_found",
         /// 405.
         MethodNotAllowed = "method_not_allowed",
-        /// 400 or 413: a GET with a body.
+        /// 413: a GET with a body.
         BodyRefused = "body_refused",
+        /// 400, with the GIF where a path was seen: what came is not HTTP.
+        Unreadable = "unreadable",
+        /// 431 or 414, with the GIF: the request's head is too long.
+        TooLarge = "too_large",
         /// `/healthz`.
         Health = "health",
     }

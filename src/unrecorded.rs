@@ -49,6 +49,10 @@ pub enum Reason {
     Method,
     /// A request with a body.
     Body,
+    /// A request that is not HTTP.
+    Unreadable,
+    /// A request whose head is too long.
+    TooLarge,
     /// Too many came from one address.
     AddressRate,
     /// The queue in memory was full.
@@ -57,7 +61,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 15] = [
         Reason::Malformed,
         Reason::Unmerged,
         Reason::Unsigned,
@@ -69,6 +73,8 @@ impl Reason {
         Reason::Head,
         Reason::Method,
         Reason::Body,
+        Reason::Unreadable,
+        Reason::TooLarge,
         Reason::AddressRate,
         Reason::QueueFull,
     ];
@@ -116,6 +122,14 @@ impl Reason {
             Reason::Body => {
                 ["It had a body, which no mail client sends.", "Nothing, as long as no proxy of yours does that."]
             }
+            Reason::Unreadable => [
+                "The request is not valid HTTP, but its path could be read.",
+                "Check the link for line breaks, and what a proxy of yours adds to headers.",
+            ],
+            Reason::TooLarge => [
+                "The request's head was longer than 16 KiB.",
+                "Check how long the link is, and whether your site sets many cookies for this name.",
+            ],
             Reason::AddressRate => [
                 "Too many came from this address.",
                 "If they were real, raise PIXELD_ADDRESS_RATE or name your proxy in PIXELD_TRUSTED_PROXIES.",

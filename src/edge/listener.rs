@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::LocalSet;
 
 use super::connections::{Connections, Place};
+use super::mended::Mended;
 use super::stream::Stream;
 use super::{Core, Edge, answer};
 use crate::ingest::queue::{Outbox, Queue};
@@ -228,6 +229,7 @@ where
     // side once its request is out, and its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
     // holds an answer back for as long as anything else was received, in a buffer without a bound.
     builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).half_close(true);
+    let stream = Mended::new(stream, Rc::clone(&core), peer);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let connections: &Connections = &core.connections;
     let mut asked_to_close = false;

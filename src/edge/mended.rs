@@ -1,0 +1,238 @@
+//! A connection's stream, with what others spoil on the way mended, and with hyper's own refusals in our words.
+//!
+//! Guarantees: a request line with bytes that HTTP forbids reaches hyper in a form that it takes (`edge::request_line`), so that the
+//! picture is answered and the hit recorded; where hyper refuses a request all the same (a header it cannot read, a head that is too long), the
+//! answer is a picture if a path was seen, it is counted, and noted.
+//! Gives up: only the first of several requests that come at once is mended. Costs a look at the request line and a copy of the head's front.
+//!
+//! hyper writes its refusals itself and asks nobody, so they are known by their status here: no answer of ours has one of these.
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::listener::HEAD_BYTES_MAX;
+use super::request_line::{self, Line};
+use super::{Core, refused};
+
+/// Bytes of a head that are kept for the case that hyper refuses it.
+const FRONT_BYTES: usize = 512;
+
+/// The stream of one connection, for hyper.
+#[derive(Debug)]
+pub struct Mended<S> {
+    stream: S,
+    core: Rc<Core>,
+    peer: IpAddr,
+    /// What comes next is the begin of a request.
+    at_begin: bool,
+    /// A line whose end has not come yet.
+    unfinished: Vec<u8>,
+    /// Bytes for hyper, and how many of them it has.
+    mended: Vec<u8>,
+    taken: usize,
+    front: [u8; FRONT_BYTES],
+    front_bytes: usize,
+    /// hyper's last answer is written whole.
+    at_answer: bool,
+    refusal: Option<Refusal>,
+}
+
+/// What is written in the place of hyper's refusal.
+#[derive(Debug)]
+struct Refusal {
+    bytes: Vec<u8>,
+    written: usize,
+    /// How long hyper's own was.
+    replaced: usize,
+}
+
+impl<S> Mended<S> {
+    /// The stream of a peer's connection.
+    pub fn new(stream: S, core: Rc<Core>, peer: IpAddr) -> Mended<S> {
+        Mended {
+            stream,
+            core,
+            peer,
+            at_begin: true,
+            unfinished: Vec::new(),
+            mended: Vec::new(),
+            taken: 0,
+            front: [0; FRONT_BYTES],
+            front_bytes: 0,
+            at_answer: true,
+            refusal: None,
+        }
+    }
+
+    fn keep_front(&mut self, received: &[u8]) {
+        let room = &mut self.front[self.front_bytes..];
+        let bytes = received.len().min(room.len());
+        room[..bytes].copy_from_slice(&received[..bytes]);
+        self.front_bytes += bytes;
+    }
+
+    /// Hands mended bytes to hyper.
+    fn take(&mut self, buffer: &mut ReadBuf<'_>) {
+        let bytes = (self.mended.len() - self.taken).min(buffer.remaining());
+        buffer.put_slice(&self.mended[self.taken..self.taken + bytes]);
+        self.taken += bytes;
+        if self.taken == self.mended.len() {
+            (self.mended, self.taken) = (Vec::new(), 0);
+        }
+    }
+
+    /// What hyper reads for the begin of a request of which this was received; nothing while its first line goes on.
+    fn begin(&mut self, received: &[u8]) -> Begin {
+        self.keep_front(received);
+        let line = if self.unfinished.is_empty() {
+            request_line::read(received)
+        } else {
+            self.unfinished.extend_from_slice(received);
+            request_line::read(&self.unfinished)
+        };
+        match line {
+            Line::Unfinished if !received.is_empty() && self.unfinished.len() < HEAD_BYTES_MAX => {
+                if self.unfinished.is_empty() {
+                    self.unfinished.extend_from_slice(received);
+                }
+                return Begin::GoesOn;
+            }
+            Line::Mended(bytes) => {
+                self.unfinished = Vec::new();
+                self.mended = bytes;
+            }
+            Line::AsItIs | Line::Unfinished => self.mended = std::mem::take(&mut self.unfinished),
+        }
+        self.at_begin = false;
+        if self.mended.is_empty() { Begin::AsItIs } else { Begin::Mended }
+    }
+
+    /// hyper's refusal among what it writes, by its status.
+    fn refused(&self, first: &[u8]) -> Option<u16> {
+        let status = first.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+        let status = match status {
+            b"400" => 400,
+            b"414" => 414,
+            b"431" => 431,
+            _ => return None,
+        };
+        self.at_answer.then_some(status)
+    }
+
+    fn written(&mut self, written: usize, offered: usize) {
+        self.at_answer = written == offered;
+        if self.at_answer {
+            (self.at_begin, self.front_bytes) = (true, 0);
+        }
+    }
+}
+
+enum Begin {
+    AsItIs,
+    Mended,
+    GoesOn,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.mended.is_empty() {
+            this.take(buffer);
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+            let received = &buffer.filled()[before..];
+            if !this.at_begin {
+                this.keep_front(received);
+                return Poll::Ready(Ok(()));
+            }
+            match this.begin(received) {
+                Begin::AsItIs => return Poll::Ready(Ok(())),
+                Begin::Mended => {
+                    buffer.set_filled(before);
+                    this.take(buffer);
+                    return Poll::Ready(Ok(()));
+                }
+                Begin::GoesOn => buffer.set_filled(before),
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Mended<S> {
+    /// Writes the refusal that is under way; then hyper's own counts as written.
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
+        let refusal = self.refusal.as_mut()?;
+        while refusal.written < refusal.bytes.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &refusal.bytes[refusal.written..]) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(written)) => refusal.written += written,
+                other => return Some(other),
+            }
+        }
+        let replaced = refusal.replaced;
+        self.refusal = None;
+        Some(Poll::Ready(Ok(replaced)))
+    }
+
+    fn poll_begin(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &[u8],
+        offered: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        if self.refusal.is_none() {
+            let status = self.refused(first)?;
+            let bytes = refused::answer(&self.core, self.peer, &self.front[..self.front_bytes], status);
+            self.refusal =
+                Some(Refusal { bytes: bytes.unwrap_or_else(|| first.to_vec()), written: 0, replaced: offered });
+        }
+        self.poll_refusal(context)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(refused) = this.poll_begin(context, bytes, bytes.len()) {
+            return refused;
+        }
+        let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
+        this.written(written, bytes.len());
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        if let Some(refused) = this.poll_begin(context, slices.first().map_or(&[], |slice| slice), offered) {
+            return refused;
+        }
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(context, slices))?;
+        this.written(written, offered);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
