@@ -67,7 +67,7 @@ impl InMemory {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let local = LocalSet::new();
         let (client, server) = tokio::io::duplex(64 << 10);
-        let place = Rc::new(core.connections().enter());
+        let place = Rc::new(core.connections().enter(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         // Its timer belongs to the runtime.
         let carrier = {
             let _entered = runtime.enter();

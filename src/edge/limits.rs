@@ -105,7 +105,7 @@ impl Limits {
 }
 
 /// What shares a rate: an IPv4 address, or an IPv6 /64. The former lie where no IPv6 client has its network.
-fn key(address: IpAddr) -> u64 {
+pub(super) fn key(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => 0xffff_0000_0000_0000 | u64::from(u32::from(address)),
         IpAddr::V6(address) => (u128::from(address) >> 64) as u64,

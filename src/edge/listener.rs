@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::LocalSet;
 
-use super::connections::{Connections, Place};
+use super::connections::{self, Connections, Place};
 use super::mended::Mended;
 use super::stream::Stream;
 use super::{Core, Edge, answer};
@@ -178,23 +178,33 @@ async fn accept(core: &Rc<Core>, listener: &Listener) {
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "no connection can be accepted now");
-                core.connections.cut_idlest(core.counts());
+                core.connections.make_room(core.counts());
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         core.counts().connections_opened.one();
-        if core.connections.count() >= connections_max && !core.connections.cut_idlest(core.counts()) {
+        let peer = peer.ip().to_canonical();
+        if !has_room(core, peer, connections_max) {
             core.counts().connections_cut.one();
             continue;
         }
-        let place = Rc::new(core.connections.enter());
+        let place = Rc::new(core.connections.enter(peer));
         let number = place.number();
         let stream = Stream::new(stream, Rc::clone(&place));
-        let served = serve(Rc::clone(core), place, stream, peer.ip().to_canonical());
+        let served = serve(Rc::clone(core), place, stream, peer);
         let task = tokio::task::spawn_local(served);
         core.connections.serve(number, task.abort_handle());
     }
+}
+
+/// Whether a connection of this peer may be served; others are cut for it. Behind a trusted proxy are all readers, so it has no share.
+fn has_room(core: &Core, peer: IpAddr, connections_max: usize) -> bool {
+    let (connections, counts) = (&core.connections, core.counts());
+    let is_beyond_share = connections.count_of(peer) >= connections::share(connections_max)
+        && !core.edge.trusted_proxies.iter().any(|network| network.contains(&peer));
+    (!is_beyond_share || connections.make_room_of(peer, counts))
+        && (connections.count() < connections_max || connections.make_room(counts))
 }
 
 /// Errors of accept that speak of the one connection, which is gone already.

@@ -1,12 +1,14 @@
 //! Hostile bytes: nothing panics, nothing stalls, and each answer is the one that the contract names.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use loadtest::server::{Answer, parse};
+use loadtest::process::wait_until;
+use loadtest::server::{Answer, Settings, parse};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use socket2::{Domain, Socket, Type};
 use uuid::Uuid;
 
 use crate::support::{App, PATIENCE, beside};
@@ -214,6 +216,69 @@ fn beyond_the_connections_the_idlest_makes_room() {
     assert!(metrics.get("pixeld_connections") <= 20.0, "{}", metrics.get("pixeld_connections"));
     assert!(metrics.get("pixeld_connections_cut_total") >= 80.0);
     drop(held);
+    still_serves(&app);
+}
+
+/// A connection from this address, over which half a head was sent.
+fn half_sent(app: &App, from: [u8; 4]) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&app.server.public().into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    // It may be cut at once.
+    drop(stream.write_all(b"GET /image/"));
+    stream
+}
+
+/// How many of these the server has not ended.
+fn still_open(connections: &[TcpStream]) -> usize {
+    let is_open = |stream: &&TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        (&mut &**stream).read(&mut [0; 1]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    connections.iter().filter(is_open).count()
+}
+
+#[test]
+fn half_sent_heads_from_many_addresses_refuse_no_reader() {
+    let _machine = beside();
+    let app = App::start_with(|settings| settings.with("PIXELD_CONNECTIONS_MAX", "64").with("PIXELD_THREADS", "1"));
+    let mut held = Vec::new();
+    for n in 0..200_u8 {
+        held.push(half_sent(&app, [127, 0, 1, n]));
+        if n % 10 == 9 {
+            assert_eq!(app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4())).status, 200, "after {n} half heads");
+        }
+    }
+    let metrics = app.server.metrics().unwrap();
+    assert!(metrics.get("pixeld_connections") <= 64.0, "{}", metrics.get("pixeld_connections"));
+    assert!(still_open(&held) >= 40, "only as many as are needed are cut");
+    still_serves(&app);
+    app.at_rest();
+}
+
+#[test]
+fn one_address_takes_only_its_share_of_the_connections_from_others() {
+    let _machine = beside();
+    let settings = |settings: Settings| settings.with("PIXELD_CONNECTIONS_MAX", "200").with("PIXELD_THREADS", "1");
+    let fill = |app: &App, heads: usize| {
+        let readers: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(app.server.public()).unwrap()).collect();
+        let heads: Vec<TcpStream> = (0..heads).map(|_| half_sent(app, [127, 0, 0, 2])).collect();
+        wait_until("all to be accepted", PATIENCE, || {
+            app.server.metrics().unwrap().get("pixeld_connections_opened_total") >= (readers.len() + heads.len()) as f64
+        })
+        .unwrap();
+        (readers, heads)
+    };
+    let app = App::start_with(settings);
+    let (readers, heads) = fill(&app, 300);
+    wait_until("the share", PATIENCE, || still_open(&heads) <= 50).unwrap();
+    assert_eq!((still_open(&readers), still_open(&heads)), (40, 50));
+    still_serves(&app);
+    // Behind a proxy are all readers.
+    let app = App::start_with(|proxied| settings(proxied).with("PIXELD_TRUSTED_PROXIES", "127.0.0.2"));
+    let (readers, heads) = fill(&app, 150);
+    assert_eq!((still_open(&readers), still_open(&heads)), (40, 150));
     still_serves(&app);
 }
 
