@@ -26,6 +26,7 @@ mod links;
 mod listen;
 mod names;
 mod networks;
+mod odd;
 mod privacy;
 mod problem;
 mod redis;
@@ -41,6 +42,7 @@ mod vars;
 mod tests;
 
 pub use database_url::{CertificateCheck, DatabaseUrl};
+pub use odd::may_hold_password;
 pub use privacy::IpPrivacy;
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;

@@ -55,7 +55,7 @@ use crate::config::{CertificateCheck, Config, DatabaseUrl};
 use connector::Connector;
 use embedded::{Embedded, EmbeddedLease};
 use error::reason;
-pub use error::{DbError, refused_with};
+pub use error::{DbError, refused_with, told};
 use fitness::Unfit;
 use pooler::Pooling;
 use target::{bound_in_time, make_pool, shown};

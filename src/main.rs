@@ -10,7 +10,7 @@ use pixeld::app::commands;
 use pixeld::cli::{
     Cli, Command, ImageCommand, ImportCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand,
 };
-use pixeld::config::{Config, EXIT_CONFIG, Reader};
+use pixeld::config::{Config, EXIT_CONFIG, Reader, may_hold_password};
 use pixeld::telemetry;
 use time::OffsetDateTime;
 
@@ -18,7 +18,10 @@ use time::OffsetDateTime;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let command = cli.into_command();
     let reader = if matches!(command, Command::Serve(_)) { Reader::Serve } else { Reader::Command };
     let config = match Config::load(reader) {
@@ -33,10 +36,37 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Not eprintln: a terminal that was closed must not make a panic of it.
-            drop(writeln!(std::io::stderr(), "pixeld: {error:#}"));
+            drop(writeln!(std::io::stderr(), "pixeld: {}", pixeld::db::told(&error)));
             if error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Says what is wrong with the command line, without an argument that may hold a password.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // `pixeld user add ann secret` has one where none is taken.
+    let is_of_user = arguments.first().is_some_and(|command| command == "user");
+    let hidden = |(place, argument): &(usize, String)| {
+        may_hold_password(argument) || (is_of_user && *place > 2 && !argument.starts_with('-'))
+    };
+    let mut hidden: Vec<String> =
+        arguments.into_iter().enumerate().filter(hidden).map(|(_, argument)| argument).collect();
+    if hidden.is_empty() || !error.use_stderr() {
+        // As it is, with colours.
+        drop(error.print());
+    } else {
+        // Its value may be quoted without the option before it.
+        let values: Vec<String> =
+            hidden.iter().filter_map(|argument| Some(argument.split_once('=')?.1.to_owned())).collect();
+        hidden.extend(values);
+        hidden.retain(|argument| !argument.is_empty());
+        hidden.sort_by_key(|argument| std::cmp::Reverse(argument.len()));
+        let words =
+            hidden.iter().fold(error.to_string(), |words, argument| words.replace(argument.as_str(), "(not shown)"));
+        drop(writeln!(std::io::stderr(), "{}", words.trim_end()));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {

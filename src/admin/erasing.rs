@@ -63,7 +63,7 @@ impl Erasing {
                 Err(error) => {
                     tracing::warn!(
                         erasure,
-                        error = format!("{error:#}"),
+                        error = crate::db::told(&error),
                         "an erasure stopped in the database; a node takes it up within a minute"
                     );
                 }

@@ -64,7 +64,7 @@ impl Exports {
 /// Takes the session whole: its connection ends with it.
 async fn send(session: Session, export: &Export, mut out: Sending) {
     if let Err(error) = export.write(&session.client, &mut out).await {
-        tracing::warn!(error = format!("{error:#}"), "an export was not sent to its end");
+        tracing::warn!(error = crate::db::told(&error), "an export was not sent to its end");
         // Where nobody takes it any more there is nobody to tell.
         drop(out.send(Err(io::Error::other("the export broke off"))).await);
     }

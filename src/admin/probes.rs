@@ -47,7 +47,7 @@ pub async fn ready(admin: &Admin) -> Answer {
     let problem = admin.metrics.database_problem.load_full();
     let database = match tokio::time::timeout(DATABASE_WAIT, ping(admin)).await {
         Ok(Ok(())) => problem.map_or_else(|| "ok".to_owned(), |problem| format!("not ok: {problem}")),
-        Ok(Err(error)) => format!("not ok: {error:#}"),
+        Ok(Err(error)) => format!("not ok: {}", crate::db::told(&error)),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };
     let spool = match (admin.metrics.spool_problem.load_full(), admin.metrics.spool_room.get()) {

@@ -159,7 +159,7 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let marks = match marks(&db).await {
         Ok(marks) => Some(marks),
         Err(error) => {
-            eprintln!("the database cannot be asked how far these are loaded: {error:#}");
+            eprintln!("the database cannot be asked how far these are loaded: {}", db::told(&error));
             None
         }
     };

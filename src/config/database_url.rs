@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use tokio_postgres::config::SslMode;
 
+use super::odd;
+
 /// A URL that was read.
 #[derive(Debug, Clone)]
 pub struct DatabaseUrl {
@@ -158,6 +160,12 @@ impl DatabaseUrl {
         if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
             return Err("names no host, as in postgresql://user:password@host:5432/database (its value is not shown)"
                 .to_owned());
+        }
+        if let Some(part) = odd::of_database(text, &target) {
+            return Err(format!(
+                "has something in its {part} that none has: in a password, write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 \
+                 (its value is not shown)"
+            ));
         }
         let (mode, check) = words.tls()?;
         target.ssl_mode(mode);

@@ -3,6 +3,7 @@
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::Secret;
+use super::odd;
 use super::value::Parsed;
 use super::vars::{Setting, Vars};
 
@@ -27,6 +28,11 @@ pub(super) fn shown(url: &Secret) -> String {
 fn parse(text: &str) -> Parsed<ConnectionInfo> {
     let wrong = || "is no URL of a Redis (its value is not shown)".to_owned();
     let target = text.into_connection_info().map_err(|_| wrong())?;
+    if odd::of_redis(text, target.addr()) {
+        return Err("has something in its host or path that none has: in a password, write @ as %40, / as %2F, # as %23 (its value \
+                    is not shown)"
+            .to_owned());
+    }
     match target.addr() {
         ConnectionAddr::Tcp(host, _) if host.is_empty() => Err(wrong()),
         ConnectionAddr::TcpTls { insecure: true, .. } => {
@@ -68,6 +74,13 @@ mod tests {
             "rediss://:hunter2@h#insecure",
             "rediss://:hunter2@h#hunter2",
             "https://hunter2@h",
+            "redis://:p/hunter2@h",
+            "redis://u:12#hunter2@h",
+            "redis://u:12/0?x=hunter2@h",
+            "redis+unix:///run/redis.sock&pass=hunter2",
+            "redis+unix:///run/redis.sock;pass=hunter2",
+            "redis://h;password=hunter2",
+            "redis://h/0&password=hunter2",
         ] {
             let error = parse(text).unwrap_err();
             assert!(!error.contains("hunter2"), "{text}: {error}");

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Read;
 
-use super::value::quote;
+use super::odd::shown_path;
 
 /// Longest content of a file that holds a secret, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -25,18 +25,18 @@ impl Secret {
     /// # Errors
     /// What is wrong with it, as the rest of a sentence that begins with what names the file.
     pub fn of_file(path: &str) -> Result<Secret, String> {
-        let refused = |error: std::io::Error| format!("names {}, which cannot be read: {error}", quote(path));
+        let refused = |error: std::io::Error| format!("names {}, which cannot be read: {error}", shown_path(path));
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(refused)?;
         let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
         if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(format!("names {}, which is longer than {FILE_BYTES_MAX} bytes", quote(path)));
+            return Err(format!("names {}, which is longer than {FILE_BYTES_MAX} bytes", shown_path(path)));
         }
         read.map_err(refused)?;
         let end = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).len();
         text.truncate(end);
         // To go on without it would be to start with an embedded database, say, because a secret was not filled in yet.
-        if text.is_empty() { Err(format!("names {}, which is empty", quote(path))) } else { Ok(Secret(text)) }
+        if text.is_empty() { Err(format!("names {}, which is empty", shown_path(path))) } else { Ok(Secret(text)) }
     }
 
     /// The value itself: for the one who needs it, never for a log or an error.

@@ -95,6 +95,9 @@ pub(super) fn spool_keep(vars: &mut Vars) -> SpoolKeep {
 
 /// A path that stays the same when the working directory changes.
 pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
+    if text.contains("://") {
+        return Err("is a URL and not a path (its value is not shown)".to_owned());
+    }
     std::path::absolute(text).map_err(|error| format!("is {}, which cannot be made absolute: {error}", quote(text)))
 }
 

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::odd;
+
 /// A value, or what is wrong with its text, as the rest of a sentence that begins with the variable.
 pub(super) type Parsed<T> = Result<T, String>;
 
@@ -19,6 +21,10 @@ const SIZE_UNITS: [(&str, u64); 6] =
 
 /// A value as errors show it: in quotes, control characters escaped, cut where it is long.
 pub(super) fn quote(text: &str) -> String {
+    // A URL with a password, perhaps, that was set as the wrong variable.
+    if odd::may_hold_password(text) {
+        return "something that may hold a password (not shown)".to_owned();
+    }
     match text.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
         None => format!("{text:?}"),

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::error::with_causes;
 use super::{Database, DbError, QUERY_TIMEOUT, fitness, within};
 
 /// The advisory lock's key: "pixeld" in ASCII, then 1.
@@ -87,19 +88,6 @@ async fn take_lock(client: &tokio_postgres::Client, wait_max: Duration) -> Resul
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

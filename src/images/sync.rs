@@ -91,7 +91,7 @@ pub async fn run(
             let started = Instant::now();
             if let Err(error) = sync.follow().await {
                 sync.cache.note_database(true);
-                tracing::warn!(error = format!("{error:#}"), "changes of images cannot be followed now");
+                tracing::warn!(error = error.for_log(), "changes of images cannot be followed now");
             }
             pause = if started.elapsed() > RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
             tokio::time::sleep(pause).await;
@@ -123,7 +123,7 @@ async fn load(sync: Sync, want: Wanted) {
             Fetched::Unknown
         }
         Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "an image cannot be loaded now");
+            tracing::warn!(error = error.for_log(), "an image cannot be loaded now");
             Fetched::TimedOut
         }
     };

@@ -119,7 +119,7 @@ impl Eraser {
                     self.connected = None;
                     if !self.is_told {
                         tracing::warn!(
-                            error = format!("{error:#}"),
+                            error = crate::db::told(&error),
                             "erasures cannot be carried out now; they will be"
                         );
                         self.is_told = true;

@@ -248,7 +248,7 @@ impl Loader {
                     self.note_oldest();
                     if pause.is_zero() {
                         tracing::warn!(
-                            error = format!("{error:#}"),
+                            error = crate::db::told(&error),
                             "hits cannot be loaded now; they wait in the spool"
                         );
                     }

@@ -58,7 +58,7 @@ impl Retention {
                 turn = self.turn() => match turn {
                     Ok(()) => PERIOD,
                     Err(error) => {
-                        tracing::warn!(error = format!("{error:#}"), "what is beyond the retention cannot be deleted now; it will be");
+                        tracing::warn!(error = crate::db::told(&error), "what is beyond the retention cannot be deleted now; it will be");
                         RETRY
                     }
                 },

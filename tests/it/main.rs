@@ -68,6 +68,7 @@ mod put_back;
 mod recount;
 mod retention;
 mod rollup;
+mod secrets;
 mod shared_throttle;
 mod shared_throttle_script;
 mod signals;

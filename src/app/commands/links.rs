@@ -181,7 +181,7 @@ async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
         Ok(namespace) => Ok(namespace),
         Err(error) => match kept::read(&DataDir::look(&config.data_dir).namespace(), &db) {
             Some(namespace) => {
-                eprintln!("the database cannot be asked ({error:#}); this is what this node keeps");
+                eprintln!("the database cannot be asked ({}); this is what this node keeps", db::told(&error));
                 Ok(namespace)
             }
             None => Err(error),

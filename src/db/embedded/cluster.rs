@@ -42,6 +42,9 @@ const SETTINGS: &[(&str, &str)] = &[
     // Into server_log::NAME, by pg_ctl; a collector would be one process more.
     ("logging_collector", "off"),
     ("log_checkpoints", "off"),
+    // No value of a row or statement, in neither its own log nor what is shown of that.
+    ("log_error_verbosity", "terse"),
+    ("log_min_error_statement", "panic"),
     ("cluster_name", "pixeld"),
 ];
 

@@ -29,7 +29,7 @@ pub(super) async fn run(db: &Database, mut drain: Drain) {
             Err(error) => {
                 if !is_told {
                     tracing::warn!(
-                        error = format!("{error:#}"),
+                        error = crate::db::told(&error),
                         "unfinished erasures cannot be finished now; they will be"
                     );
                     is_told = true;
