@@ -124,6 +124,43 @@ pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbEr
     Ok(row.get(0))
 }
 
+/// One recipient whom nearly all hits of a message name.
+#[derive(Debug, Clone, Copy)]
+pub struct Crowd {
+    /// Who.
+    pub recipient: Uuid,
+    /// How many hits name them.
+    pub hits: i64,
+    /// From how many addresses these come, of those that were looked at; 0 where none are kept.
+    pub addresses: i64,
+    /// From how many user agents.
+    pub user_agents: i64,
+}
+
+/// Opens of a message that [`crowd`] looks at: it is asked only where there are few for its hits.
+const CROWD_OPENS_MAX: i64 = 5_000;
+
+/// The last hits of all messages that it looks at.
+const CROWD_HITS_MAX: i64 = 20_000;
+
+/// The recipient whom at least 9 of 10 of a message's `hits` name, and from how many places they come. Reads a bounded number of rows.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn crowd(client: &Client, message: Uuid, hits: i64) -> Result<Option<Crowd>, Error> {
+    let select = "SELECT recipient, hits, first_at, last_at FROM ( \
+                    SELECT recipient, hits, first_at, last_at FROM opens WHERE message = $1 ORDER BY recipient LIMIT $2) AS looked \
+                  WHERE hits * 10 >= $3::bigint * 9 ORDER BY hits DESC LIMIT 1";
+    let Some(row) = client.query_opt(select, &[&message, &CROWD_OPENS_MAX, &hits]).await? else { return Ok(None) };
+    let (recipient, named): (Uuid, i64) = (row.get(0), row.get(1));
+    let (first_at, last_at): (OffsetDateTime, OffsetDateTime) = (row.get(2), row.get(3));
+    let select = "SELECT count(DISTINCT ip), count(DISTINCT user_agent) FROM ( \
+                    SELECT ip, user_agent, message, recipient FROM hits WHERE at >= $3 AND at <= $4 ORDER BY at DESC LIMIT $5) AS looked \
+                  WHERE message = $1 AND recipient = $2";
+    let row = client.query_one(select, &[&message, &recipient, &first_at, &last_at, &CROWD_HITS_MAX]).await?;
+    Ok(Some(Crowd { recipient, hits: named, addresses: row.get(0), user_agents: row.get(1) }))
+}
+
 /// What an open says of its recipient, for a list of many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {

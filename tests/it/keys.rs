@@ -217,3 +217,46 @@ fn what_was_not_filled_in_is_served_counted_and_no_recipient() {
     assert_eq!(metrics.get("pixeld_requests_total{outcome=\"unmerged\"}"), f64::from(asked));
     assert_eq!(app.number("SELECT count(DISTINCT recipient) FROM hits"), 6);
 }
+
+/// Fetches a path from an address, with a program's name.
+fn fetch(app: &App, path: &str, n: u8, agent: &str) {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.{n}\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(app.exchange(&request).status, 200, "{path}");
+}
+
+#[test]
+fn a_message_whose_hits_nearly_all_name_one_recipient_from_many_addresses_says_so() {
+    let _machine = beside();
+    for privacy in ["full", "none"] {
+        let app = App::start_with(|settings| {
+            settings.with("PIXELD_TRUSTED_PROXIES", "127.0.0.1/32").with("PIXELD_IP_PRIVACY", privacy)
+        });
+        add_user(&app, "ben", "viewer");
+        let ben = Visitor::signed_in(&app, "ben");
+        for n in 0..60 {
+            let agent = format!("Reader/{}", n % 20);
+            // What no grammar can tell from a key; four links are filled in.
+            let tag = if n % 15 == 0 { n.to_string() } else { ":id".to_owned() };
+            fetch(&app, &format!("/t/{}/left-in/{tag}.gif", app.image), n, &agent);
+            fetch(&app, &format!("/t/{}/filled-in/{n}.gif", app.image), n, &agent);
+            fetch(&app, &format!("/t/{}/one-reader/4711.gif", app.image), 7, "Reader/1");
+        }
+        app.at_rest();
+        let page = |message: &str| text(&ben.get(&format!("/messages/{}", id_of(&app, message))));
+        for message in ["left-in", "filled-in", "one-reader"] {
+            wait_until("the counts", PATIENCE, || page(message).contains("60 hits")).unwrap();
+        }
+        let warned = page("left-in");
+        let places = if privacy == "full" { "at least 56 addresses" } else { "at least 20 mail programs" };
+        assert!(
+            warned.contains("Nearly all hits name one recipient") && warned.contains(places),
+            "{privacy}: {warned}"
+        );
+        assert!(warned.contains(&id_of(&app, ":id").to_string()), "{privacy}: {warned}");
+        for message in ["filled-in", "one-reader"] {
+            assert!(!page(message).contains("Nearly all hits"), "{privacy}: {message}");
+        }
+    }
+}

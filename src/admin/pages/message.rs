@@ -33,6 +33,15 @@ const PAGE: usize = 50;
 /// Opens that a filter looks at: they lie all over the table, so that each may cost a read.
 const SCAN_MAX: i64 = 5_000;
 
+/// Hits of a message from which on one recipient who has nearly all of them is told; one who reads often has fewer.
+const CROWD_HITS_MIN: i64 = 50;
+
+/// Addresses that such hits come from at least; a reader on the way may have some.
+const CROWD_ADDRESSES_MIN: i64 = 20;
+
+/// Where no addresses are kept: user agents.
+const CROWD_USER_AGENTS_MIN: i64 = 10;
+
 /// The filters, by the word in the address.
 const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
     ("", "All", None),
@@ -119,6 +128,7 @@ async fn message_page(
     let rules = messages::facets(client, id, FacetKind::Rule).await?;
     let clients = messages::facets(client, id, FacetKind::Client).await?;
     let recipients = recipients(client, asked, message).await?;
+    let crowd = crowd(client, message).await?;
     let path = format!("/messages/{id}");
     let next = match asked.form.get("next") {
         "" => &path,
@@ -127,6 +137,7 @@ async fn message_page(
     let content = html! {
         (notice)
         (about(message, asked.zone))
+        (crowd)
         (cards(message))
         @if is_admin {
             details.panel open[status != StatusCode::OK] {
@@ -174,6 +185,35 @@ fn about(message: &Message, zone: Zone) -> Markup {
             }
         }
     }
+}
+
+/// Says where nearly all hits name one recipient from many places: a merge tag was filled with the same value for all, or in a way that no
+/// grammar of tags knows.
+async fn crowd(client: &tokio_postgres::Client, message: &Message) -> Result<Markup, Refusal> {
+    let recipients = message.confirmed + message.possible + message.machine;
+    // Only then can one have nine of ten; nearly no message gets further.
+    if message.hits < CROWD_HITS_MIN || (recipients - 1) * 10 > message.hits {
+        return Ok(nothing());
+    }
+    let Some(found) = opens::crowd(client, message.id, message.hits).await? else { return Ok(nothing()) };
+    let is_crowd =
+        found.addresses >= CROWD_ADDRESSES_MIN || (found.addresses == 0 && found.user_agents >= CROWD_USER_AGENTS_MIN);
+    if !is_crowd {
+        return Ok(nothing());
+    }
+    Ok(notice(
+        Tone::Warning,
+        html! {
+            p {
+                strong { "Nearly all hits name one recipient. " }
+                (number(found.hits)) " of " (counted(message.hits, "hit")) " name "
+                a href={ "/recipients/" (found.recipient) } { (found.recipient) } ", from "
+                @if found.addresses > 0 { "at least " (number(found.addresses)) " addresses" } @else { "at least " (number(found.user_agents)) " mail programs" }
+                ". The recipient's tag in the links was probably filled with the same value for everybody, or one email went to many (Cc, Bcc, a mailing list)."
+            }
+            p { "Look at the link in the source of an email that was sent, and paste it into " a href="/not-recorded" { "Not recorded" } "." }
+        },
+    ))
 }
 
 fn cards(message: &Message) -> Markup {
