@@ -105,6 +105,8 @@ pub struct AdminOptions {
     pub links: Links,
     /// `PIXELD_REQUIRE_SIGNED`.
     pub require_signed: bool,
+    /// `PIXELD_THROTTLE`.
+    pub hits_throttle: Option<Duration>,
     /// What made no hit, and why.
     pub unrecorded: Arc<Unrecorded>,
     /// Where a file may lie while it is answered.
@@ -124,6 +126,7 @@ pub struct Admin {
     settings: Vec<(&'static str, String)>,
     links: Links,
     require_signed: bool,
+    hits_throttle: Option<Duration>,
     unrecorded: Arc<Unrecorded>,
     data_dir: PathBuf,
     program: String,
@@ -164,6 +167,7 @@ impl Admin {
             settings,
             links,
             require_signed,
+            hits_throttle,
             unrecorded,
             data_dir,
             program,
@@ -180,6 +184,7 @@ impl Admin {
             settings,
             links,
             require_signed,
+            hits_throttle,
             unrecorded,
             data_dir,
             program,

@@ -348,6 +348,7 @@ fn admin_options(config: &Config, metrics: &Arc<Metrics>, db: &Database, unrecor
         settings: config.shown(),
         links: Links { base_url: config.base_url.clone(), signing_keys: config.signing_keys.clone() },
         require_signed: config.require_signed,
+        hits_throttle: config.throttle,
         unrecorded,
         data_dir: config.data_dir.clone(),
         program: program::typed(config),

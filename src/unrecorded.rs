@@ -88,8 +88,8 @@ impl Reason {
                 "Put UUIDs there, or use a /t/ link, which takes keys of your own.",
             ],
             Reason::Unmerged => [
-                "A merge tag was left in the link.",
-                "Check how your mail program spells its tags; a test mail often leaves them as they are.",
+                "A merge tag was left in the link, or a word for no value, like null.",
+                "Check how your mail program spells its tags, and whether everybody has a value; a test mail often leaves tags as they are.",
             ],
             Reason::Unsigned => [
                 "The link is not signed.",

@@ -1,29 +1,46 @@
-//! A link as a person pastes it: whole, without its scheme, only its path, or in its `<img>` tag. Pure.
+//! A link as a person pastes it: whole, without its scheme, only its path, in its `<img>` tag, or out of an email's source. Pure.
+//!
+//! Guarantees: what comes out is the path that a mail program or browser would ask for: quoted-printable and `&amp;` are undone, line breaks within the
+//! link left out, `.` and `..` resolved, and blanks and braces percent-encoded. What that path means is for `link::route`, as at the edge.
+//! Gives up: sources in base64, and the second link of several.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+/// What browsers percent-encode in a path.
+const ENCODED: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'^').add(b'`').add(b'{').add(b'}');
 
 /// What was pasted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pasted<'a> {
-    /// The path that would be asked for, without the query.
+pub struct Pasted {
+    /// The path that would be asked for, without the query; without that of `PIXELD_BASE_URL`, which a proxy takes off.
     pub path: String,
     /// The host in it, where it is another than that of `PIXELD_BASE_URL`.
-    pub other_host: Option<&'a str>,
+    pub other_host: Option<String>,
+    /// It has the host of `PIXELD_BASE_URL`, or none, but not its path.
+    pub lacks_base_path: bool,
 }
 
 /// Reads what was pasted; `base_url` is `PIXELD_BASE_URL`.
 #[must_use]
-pub fn pasted<'a>(text: &'a str, base_url: &str) -> Pasted<'a> {
-    // `pixeld link` prints the link and below it its tag.
-    let text = text.trim().split(['\r', '\n']).next().unwrap_or_default();
-    let text = source_of(text.trim_end());
-    let text = text.split(['?', '#']).next().unwrap_or(text);
+pub fn pasted(text: &str, base_url: &str) -> Pasted {
+    let text = from_quoted_printable(text);
+    let text = address_in(&text);
+    let text: String = from_entities(text).chars().filter(|c| !matches!(c, '\t' | '\r' | '\n')).collect();
+    let text = text.trim().replace('\\', "/");
+    let text = text.split(['?', '#']).next().unwrap_or(&text);
     let (host, path) = match text.split_once("://") {
         Some((_, rest)) => host_and_path(rest),
-        None if text.starts_with('/') => (None, text),
         // Without a scheme: what stands before the first slash is a host if it looks like one.
-        None => match host_and_path(text) {
-            (Some(host), path) if host.contains(['.', ':']) || host == "localhost" => (Some(host), path),
-            _ => (None, text),
-        },
+        None => {
+            let rest = text.strip_prefix("//").unwrap_or(text);
+            match host_and_path(rest) {
+                (Some(host), path) if host.contains(['.', ':']) || host == "localhost" => (Some(host), path),
+                _ => (None, text),
+            }
+        }
     };
     let base = base_url.split_once("://").map_or(base_url, |(_, rest)| rest);
     let (base_host, base_path) = host_and_path(base);
@@ -35,22 +52,143 @@ pub fn pasted<'a>(text: &'a str, base_url: &str) -> Pasted<'a> {
         };
         plain(host) == plain(base_host.unwrap_or_default())
     };
+    let other_host = host.filter(|host| !is_same(host)).map(ToOwned::to_owned);
+    let path = resolved(path);
     let base_path = base_path.trim_end_matches('/');
-    let path = path.strip_prefix(base_path).filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    Pasted { path, other_host: host.filter(|host| !is_same(host)) }
+    let below_base = path.strip_prefix(base_path).filter(|rest| rest.starts_with('/'));
+    let lacks_base_path = below_base.is_none() && host.is_some() && other_host.is_none();
+    let path = below_base.unwrap_or(&path);
+    Pasted { path: utf8_percent_encode(path, ENCODED).to_string(), other_host, lacks_base_path }
 }
 
-/// What stands in `src` of an `<img>` tag; all of it where it is none.
-fn source_of(text: &str) -> &str {
-    if !text.starts_with('<') {
-        return text;
+/// The address in a text: in the first tag that shows a picture, else in the first line that has one, else the first line that is not empty.
+fn address_in(text: &str) -> &str {
+    let text = text.trim();
+    if let Some(source) = source_of(text) {
+        return source;
     }
-    let Some((_, rest)) = text.split_once("src=") else { return text };
-    match rest.chars().next() {
-        Some(quote @ ('"' | '\'')) => rest.get(1..).and_then(|rest| rest.split(quote).next()).unwrap_or(rest),
-        _ => rest.split([' ', '>']).next().unwrap_or(rest),
+    // `pixeld link` prints the link and below it its tag.
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let begin = [first].into_iter().chain(lines).find_map(|line| Some(&line[scheme_at(line)?..]));
+    let Some(begin) = begin else { return first };
+    // A blank may belong to a merge tag.
+    if begin.len() == first.len() || first.contains("{{") {
+        begin
+    } else {
+        begin.split([' ', '"', '\'', '<', '>']).next().unwrap_or(begin)
     }
+}
+
+fn scheme_at(line: &str) -> Option<usize> {
+    let lower = line.to_ascii_lowercase();
+    ["http://", "https://"].iter().filter_map(|scheme| lower.find(scheme)).min()
+}
+
+/// What stands in `src` of the first `<img>` tag, or of any tag where there is none such.
+fn source_of(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let tag = lower.find("<img").or_else(|| lower.starts_with('<').then_some(0))?;
+    let name = ["src", "background", "href"].iter().find_map(|name| attribute(&lower, tag, name))?;
+    let rest = &text[name..];
+    Some(match rest.chars().next() {
+        Some(quote @ ('"' | '\'')) => rest[1..].split(quote).next().unwrap_or(rest),
+        _ => rest.split([' ', '\t', '\r', '\n', '>']).next().unwrap_or(rest),
+    })
+}
+
+/// Where the value of an attribute begins, behind its name, the sign and blanks.
+fn attribute(lower: &str, tag: usize, name: &str) -> Option<usize> {
+    let mut from = tag;
+    loop {
+        let at = from + lower[from..].find(name)?;
+        from = at + name.len();
+        let is_apart = lower[..at].ends_with(|c: char| c.is_ascii_whitespace() || c == '"' || c == '\'');
+        let rest = lower[from..].trim_start();
+        if is_apart && let Some(value) = rest.strip_prefix('=') {
+            return Some(lower.len() - value.trim_start().len());
+        }
+    }
+}
+
+/// Without the soft line breaks of an email's source, and with what it writes as `=3D`; as it is where it is no such source.
+fn from_quoted_printable(text: &str) -> Cow<'_, str> {
+    if !["=3D", "=\n", "=\r\n"].iter().any(|sign| text.contains(sign)) {
+        return text.into();
+    }
+    let text = text.replace("=\r\n", "").replace("=\n", "");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let pair = behind.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let is_upper = |pair: &&str| pair.bytes().all(|byte| byte.is_ascii_digit() || (b'A'..=b'F').contains(&byte));
+        let byte = pair.filter(is_upper).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        match byte.filter(|_| first == b'=') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+/// With the signs that HTML writes as `&amp;`, `&#38;` or `&#x26;`.
+fn from_entities(text: &str) -> String {
+    let mut read = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((front, behind)) = rest.split_once('&') {
+        read.push_str(front);
+        let entity = behind.split_once(';').filter(|(name, _)| name.len() <= 8);
+        let c = entity.and_then(|(name, _)| match name {
+            "amp" => Some('&'),
+            "lt" => Some('<'),
+            "gt" => Some('>'),
+            "quot" => Some('"'),
+            "apos" => Some('\''),
+            "nbsp" => Some('\u{a0}'),
+            _ => {
+                let number = name.strip_prefix('#')?;
+                let number = match number.strip_prefix(['x', 'X']) {
+                    Some(hex) => u32::from_str_radix(hex, 16),
+                    None => number.parse(),
+                };
+                char::from_u32(number.ok()?)
+            }
+        });
+        match (c, entity) {
+            (Some(c), Some((_, after))) => {
+                read.push(c);
+                rest = after;
+            }
+            _ => {
+                read.push('&');
+                rest = behind;
+            }
+        }
+    }
+    read.push_str(rest);
+    read
+}
+
+/// A path from its slash on, without the steps that browsers fold away.
+fn resolved(path: &str) -> String {
+    let mut steps: Vec<&str> = Vec::new();
+    let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+    for (at, segment) in segments.iter().enumerate() {
+        let is_last = at + 1 == segments.len();
+        match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {
+            "." | ".." if is_last => steps.push(""),
+            "." => {}
+            ".." => drop(steps.pop()),
+            _ => steps.push(segment),
+        }
+    }
+    format!("/{}", steps.join("/"))
 }
 
 fn host_and_path(text: &str) -> (Option<&str>, &str) {
@@ -75,23 +213,60 @@ mod tests {
             ("<img src=\"https://px.example.com/image/x.gif\" alt=\"\">", "/image/x.gif", None),
             ("<img width='1' src='/image/x.gif'>", "/image/x.gif", None),
             ("<img src=/image/x.gif>", "/image/x.gif", None),
+            ("<IMG\n  SRC = \"https://px.example.com/image/x.gif\"\n>", "/image/x.gif", None),
+            ("<p>Hi <b>you</b> <img data-src=\"/no.gif\" src=\"/image/x.gif\"></p>", "/image/x.gif", None),
+            ("<td background=\"https://px.example.com/image/x.gif\">", "/image/x.gif", None),
+            (
+                "<img src=3D\"https://px.example.com/t/a/m=\r\nay/47=\r\n11.gif\" width=3D\"1\">",
+                "/t/a/may/4711.gif",
+                None,
+            ),
+            ("https://px.example.com/o/AQ=\nFp.gif", "/o/AQFp.gif", None),
+            ("<img src=3D\"https://px.example.com/t/a/m/j=C3=A4ne.gif\">", "/t/a/m/j%C3%A4ne.gif", None),
+            ("<img src=\"https://px.example.com/t/a/m/x&amp;y.gif?a&amp;b\">", "/t/a/m/x&y.gif", None),
+            ("/t/a/m/&#123;&#x7b;id}}.gif", "/t/a/m/%7B%7Bid%7D%7D.gif", None),
+            ("/t/a/m/{{ .Subscriber.UUID }}.gif", "/t/a/m/%7B%7B%20.Subscriber.UUID%20%7D%7D.gif", None),
+            ("https://px.example.com/t/a/m/{{ id }}.gif", "/t/a/m/%7B%7B%20id%20%7D%7D.gif", None),
+            ("https://px.example.com/x/../image/./x.gif", "/image/x.gif", None),
+            ("//px.example.com/image/x.gif", "/image/x.gif", None),
+            ("//T/a/m/4711.gif", "//T/a/m/4711.gif", None),
+            ("The link is https://px.example.com/image/x.gif and more", "/image/x.gif", None),
+            (
+                "https://px.example.com/image/x.gif\n<img src=\"https://px.example.com/image/x.gif\">",
+                "/image/x.gif",
+                None,
+            ),
             ("http://localhost:8080/image/x.gif", "/image/x.gif", Some("localhost:8080")),
             ("evil.example/image/x.gif", "/image/x.gif", Some("evil.example")),
             ("https://px.example.com", "/", None),
             ("", "/", None),
         ] {
-            let expected = Pasted { path: path.to_owned(), other_host };
+            let other_host = other_host.map(ToOwned::to_owned);
+            let expected = Pasted { path: path.to_owned(), other_host, lacks_base_path: false };
             assert_eq!(pasted(text, "https://px.example.com"), expected, "{text}");
         }
-        assert_eq!(pasted("https://x.org/p/image/a.gif", "https://x.org/p").path, "/image/a.gif");
-        assert_eq!(pasted("https://x.org/pimage/a.gif", "https://x.org/p").path, "/pimage/a.gif");
+    }
+
+    #[test]
+    fn below_a_base_url_with_a_path_a_link_without_it_is_told() {
+        let read = |text: &str| {
+            let read = pasted(text, "https://x.org/p");
+            (read.path, read.other_host.is_some(), read.lacks_base_path)
+        };
+        assert_eq!(read("https://x.org/p/image/a.gif"), ("/image/a.gif".to_owned(), false, false));
+        assert_eq!(read("/p/image/a.gif"), ("/image/a.gif".to_owned(), false, false));
+        assert_eq!(read("https://x.org/pimage/a.gif"), ("/pimage/a.gif".to_owned(), false, true));
+        assert_eq!(read("https://x.org/image/a.gif"), ("/image/a.gif".to_owned(), false, true));
+        assert_eq!(read("https://y.org/image/a.gif"), ("/image/a.gif".to_owned(), true, false));
     }
 
     proptest! {
         #[test]
-        fn whatever_is_pasted_has_a_path(text: String, front in "(<img src=[\"']?)?(https?://)?") {
-            let text = format!("{front}{text}");
-            prop_assert!(pasted(&text, "http://localhost").path.starts_with('/'));
+        fn whatever_is_pasted_has_a_path(text: String, front in "(<img src=[\"']?)?(https?://)?", signs in "[<>=&;#x3D'\" \n/.{}ä-]{0,30}") {
+            for text in [format!("{front}{text}"), format!("{front}{signs}"), format!("<img {signs}src={text}")] {
+                let path = pasted(&text, "http://localhost").path;
+                prop_assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{}", path);
+            }
         }
     }
 }

@@ -303,7 +303,10 @@ fn without_addresses_none_is_shown_and_a_flood_keeps_the_last_of_its_reason() {
 fn a_pasted_link_is_told_what_it_would_record() {
     let _machine = beside();
     let app = App::start_with(|settings| {
-        settings.with("PIXELD_SIGNING_KEYS", KEYS).with("PIXELD_BASE_URL", "https://px.example.com")
+        settings
+            .with("PIXELD_SIGNING_KEYS", KEYS)
+            .with("PIXELD_BASE_URL", "https://px.example.com")
+            .with("PIXELD_THROTTLE", "1h")
     });
     add_user(&app, "ben", "viewer");
     let ben = Visitor::signed_in(&app, "ben");
@@ -343,18 +346,68 @@ fn a_pasted_link_is_told_what_it_would_record() {
         (signed.replace("/o/A", "/o/B"), &["records nothing", "signature is not one of ours"]),
         ("/image/x.gif".to_owned(), &["records nothing", "stands in the link"]),
         (format!("https://evil.example/{HOSTILE}"), &["records nothing", "nothing under this path"]),
+        (
+            format!("<img src=3D\"https://px.example.com/t/{image}/m=\r\nay/47=\r\n11.gif\"\r\n width=3D\"1\">"),
+            &[records, "May &lt;News&gt;", &recipient.to_string(), "the key <code>4711</code>", "once in 1 hour"],
+        ),
+        (
+            format!("<IMG alt='' SRC='https://px.example.com/t/{image}/may/%2534711&#32;.gif?a&amp;b'>"),
+            &[records, "May &lt;News&gt;", &recipient.to_string(), "the key <code>4711</code>"],
+        ),
+        (format!("https://px.example.com/t/{image}/may/{{contactfield=id}}.gif"), &["records nothing", "merge tag"]),
+        (format!("https://px.example.com/t/{image}/may/{{{{ .Subscriber.UUID }}}}"), &["records nothing", "merge tag"]),
+        (format!("/t/{image}/may/undefined.gif"), &["records nothing", "word for no value"]),
+        (format!("/t/{image}/may.gif"), &["records nothing", "can be no id"]),
+        (format!("//T/{image}/may/jane@example.com"), &[records, "<code>jane@example.com</code>"]),
+        (format!("/image/{image}_{}.gif&utm=1", id(3)), &[records, "as nobody’s open", "Each fetch is recorded"]),
+        (format!("/image/{image}.gif"), &[records, "for the image alone"]),
+        (format!("https://px.example.com/opt-out/{}", "A".repeat(46)), &["records nothing", "opts out"]),
     ] {
         let page = get(&ben, &format!("/not-recorded?{}", form(&[("link", &link)])));
         for part in parts {
-            assert!(page.contains(part), "{link}: {part}\n{page}");
+            assert!(page.replace('\'', "’").contains(&part.replace('\'', "’")), "{link}: {part}\n{page}");
         }
         assert!(!page.contains("<script") && !page.contains("<News>"), "{page}");
     }
     settings.run(&["opt-out", "--recipient", "4711"]).unwrap();
     let page = get(&ben, &format!("/not-recorded?{}", form(&[("link", &signed)])));
     assert!(page.contains("This link records nothing. </strong>Its recipient opted out."), "{page}");
+    // What the page says is what a fetch does.
+    app.get(&format!("/t/{image}/may/4711.gif"));
+    app.get(&format!("/t/{image}/may/{{contactfield=id}}.gif").replace('{', "%7B").replace('}', "%7D"));
     app.at_rest();
     assert_eq!(app.number("SELECT count(*) FROM hits"), 0, "asking records nothing");
+}
+
+#[test]
+fn below_a_base_url_with_a_path_or_where_all_must_be_signed_the_tester_says_so() {
+    let _machine = beside();
+    let app = App::start_with(|settings| {
+        settings
+            .with("PIXELD_SIGNING_KEYS", KEYS)
+            .with("PIXELD_REQUIRE_SIGNED", "true")
+            .with("PIXELD_BASE_URL", "https://example.com/px")
+            .with("PIXELD_THROTTLE", "off")
+    });
+    add_user(&app, "ben", "viewer");
+    let ben = Visitor::signed_in(&app, "ben");
+    let image = app.image.to_string();
+    let signed =
+        app.server.settings().run(&["link", "--image", &image, "--message", "may", "--recipient", "4711"]).unwrap();
+    let signed = signed.lines().next().unwrap().to_owned();
+    for (link, parts, other) in [
+        (signed.clone(), &["This link records a hit", "Each fetch is recorded"][..], "does not begin with"),
+        (
+            signed.replace("/px/", "/"),
+            &["This link records a hit", "does not begin with PIXELD_BASE_URL"],
+            "records nothing",
+        ),
+        (format!("https://example.com/px/image/{image}.gif"), &["records nothing", "The link is not signed."], "a hit"),
+    ] {
+        let page = get(&ben, &format!("/not-recorded?{}", form(&[("link", &link)])));
+        let said = page.split("Tell me</button></form>").nth(1).unwrap().split("The last requests").next().unwrap();
+        assert!(parts.iter().all(|part| said.contains(part)) && !said.contains(other), "{link}: {said}");
+    }
 }
 
 /// The receipt that a deletion was answered with, once it is no longer running.

@@ -1,5 +1,7 @@
 //! Why nothing is recorded: the last requests that made no hit, what was dropped behind the edge, and what a link would record.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use maud::{Markup, html};
 use time::OffsetDateTime;
@@ -16,14 +18,14 @@ use crate::admin::view::{
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages, suppressions};
 use crate::link::key::Key;
-use crate::link::pasted::{Pasted, pasted};
+use crate::link::pasted::pasted;
 use crate::link::route::{Ids, Route, route};
-use crate::link::token;
+use crate::link::{forgive, named, opt_out, token};
 use crate::metrics::DropReason;
 use crate::unrecorded::{NOTES_MAX, Note, Reason};
 
-/// Characters of a link that are looked at; no mail program lets a longer one through.
-const LINK_CHARS_MAX: usize = 2000;
+/// Characters that are looked at: a link, and the tag around it.
+const LINK_CHARS_MAX: usize = 4000;
 
 /// `GET /not-recorded`.
 ///
@@ -37,9 +39,9 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let content = html! {
         h2 #link-heading { "Paste a link: what would it record?" }
         form.panel method="get" action="/not-recorded" aria-labelledby="link-heading" {
-            (field("Link", "link", Some("The whole link as it stands in the email, its path, or its <img> tag. Nothing is recorded by asking here."), html! {
-                input #link name="link" value=(link) maxlength=(LINK_CHARS_MAX) autocomplete="off" spellcheck="false" required
-                    aria-describedby="link-hint";
+            (field("Link", "link", Some("The whole link, its path, or its <img> tag, also out of the source of an email, with =3D and broken lines. Nothing is recorded by asking here."), html! {
+                textarea #link name="link" rows="3" maxlength=(LINK_CHARS_MAX) autocomplete="off" spellcheck="false" required
+                    aria-describedby="link-hint" { (link) }
             }))
             button type="submit" { "Tell me" }
         }
@@ -107,10 +109,16 @@ fn drops(admin: &Admin) -> Markup {
 }
 
 /// What a link says, as far as it can be read.
+#[derive(Default)]
 struct Said {
     image: Option<Uuid>,
     message: Option<Uuid>,
     recipient: Option<Uuid>,
+    /// Who else may have opted out, and then is not recorded by this link.
+    former_recipient: Option<Uuid>,
+    /// The keys as they were read.
+    message_key: Option<String>,
+    recipient_key: Option<String>,
     sent_at_s: u32,
     /// The number of the key that signed it.
     signed_by: Option<u8>,
@@ -119,15 +127,24 @@ struct Said {
 }
 
 async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
-    let Pasted { path, other_host } = pasted(link, &admin.links.base_url);
+    let pasted = pasted(link, &admin.links.base_url);
+    if pasted.path.to_ascii_lowercase().starts_with(opt_out::PATH) || forgive::opt_out_path(&pasted.path).is_some() {
+        return Ok(notice(
+            Tone::Warning,
+            html! {
+                p { strong { "This link records nothing. " } "It leads to the page on which a recipient opts out, and is not a pixel." }
+            },
+        ));
+    }
+    let path = &pasted.path;
     let client = admin.client().await?;
-    let parsed = route(&path, &admin.links.signing_keys);
+    let parsed = route(path, &admin.links.signing_keys);
     let namespace = match &parsed {
         Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
         _ => None,
     };
     let id_of = |key: &Key<'_>| namespace.map(|namespace| namespace.id_of(key));
-    let mut said = Said { image: None, message: None, recipient: None, sent_at_s: 0, signed_by: None, reason: None };
+    let mut said = Said::default();
     match &parsed {
         Route::Pixel { image, ids, sent_at_s, is_signed } => {
             (said.image, said.sent_at_s) = (Some(*image), *sent_at_s);
@@ -138,6 +155,8 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
                 }
                 Ids::Keyed { message, recipient } => {
                     (said.message, said.recipient) = (id_of(message), id_of(recipient));
+                    (said.message_key, said.recipient_key) = (words(message), words(recipient));
+                    said.former_recipient = namespace.and_then(|namespace| named::former_recipient(path, namespace));
                 }
                 Ids::Malformed => said.reason = Some(Reason::Malformed),
                 Ids::Unmerged => said.reason = Some(Reason::Unmerged),
@@ -163,13 +182,11 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         Some(id) => messages::name_of(&client, id).await?,
         None => String::new(),
     };
-    let is_out = match said.recipient.filter(|id| !id.is_nil()) {
-        Some(id) => {
-            let hash = installation::privacy_key(&client).await?.hash(id);
-            suppressions::find(&client, hash).await?.is_some_and(|found| found.until_us.is_none())
-        }
-        None => false,
-    };
+    let mut is_out = false;
+    for id in [said.recipient, said.former_recipient].into_iter().flatten().filter(|id| !id.is_nil()) {
+        let hash = installation::privacy_key(&client).await?.hash(id);
+        is_out |= suppressions::find(&client, hash).await?.is_some_and(|found| found.until_us.is_none());
+    }
     drop(client);
     let base_url = &admin.links.base_url;
     Ok(html! {
@@ -177,15 +194,54 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
             Some(reason) => { @let [why, todo] = reason.sentences();
                 (notice(Tone::Bad, html! { p { strong { "This link records nothing. " } (why) " " (todo) } })) }
             None if is_out => { (notice(Tone::Warning, html! { p { strong { "This link records nothing. " } "Its recipient opted out." } })) }
-            None => { (notice(Tone::Good, html! { p { strong { "This link records a hit " } "each time that it is fetched." } })) }
+            None => { (notice(Tone::Good, html! { p { strong { "This link records a hit. " } (how_often(admin, &said)) } })) }
         }
-        @if let Some(host) = other_host {
+        @if let Some(host) = &pasted.other_host {
             (notice(Tone::Warning, html! {
                 p { "It goes to " code { (host) } ", and PIXELD_BASE_URL is " code { (base_url) } ". If that host is not this pixeld's, or a proxy's before it, nothing arrives here." }
             }))
         }
+        @if pasted.lacks_base_path {
+            (notice(Tone::Warning, html! {
+                p { "It does not begin with PIXELD_BASE_URL, " code { (base_url) } ". If the proxy passes on only what does, nothing arrives here." }
+            }))
+        }
         (facts(&said, image.as_ref(), &message_name, zone))
     })
+}
+
+/// What a fetch of a link that is recorded comes to.
+fn how_often(admin: &Admin, said: &Said) -> Markup {
+    let is_named = |id: Option<Uuid>| id.is_some_and(|id| !id.is_nil());
+    html! {
+        @match (is_named(said.message), is_named(said.recipient)) {
+            (true, true) => "It counts as an open of this message by this recipient. ",
+            (true, false) => "It names no recipient: it counts for the message, and as nobody's open. ",
+            (false, true) => "It names no message, so it counts as no open. ",
+            (false, false) => "It names neither message nor recipient, so it counts for the image alone. ",
+        }
+        @match admin.hits_throttle.filter(|_| is_named(said.recipient)) {
+            Some(time) => { "The same reader's fetches are recorded once in " (in_words(time)) " (PIXELD_THROTTLE)." }
+            None => "Each fetch is recorded.",
+        }
+    }
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        seconds if seconds % 3600 == 0 => counted((seconds / 3600) as i64, "hour").to_string(),
+        seconds if seconds % 60 == 0 => counted((seconds / 60) as i64, "minute").to_string(),
+        seconds => counted(seconds as i64, "second").to_string(),
+    }
+}
+
+/// A key in words; nothing where it is an id.
+fn words(key: &Key<'_>) -> Option<String> {
+    match key {
+        Key::Id(_) => None,
+        Key::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+    }
 }
 
 fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) -> Markup {
@@ -196,8 +252,8 @@ fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) 
         dl.facts {
             dt { "Image" }
             dd { a href={ "/images/" (image_id) } { (title.map_or_else(|| image_id.to_string(), ToOwned::to_owned)) } }
-            dt { "Message" } dd { (named("/messages/", said.message, message_name)) }
-            dt { "Recipient" } dd { (named("/recipients/", said.recipient, "")) }
+            dt { "Message" } dd { (link_to("/messages/", said.message, message_name)) (as_read(&said.message_key)) }
+            dt { "Recipient" } dd { (link_to("/recipients/", said.recipient, "")) (as_read(&said.recipient_key)) }
             dt { "Time of sending" }
             dd { @if said.sent_at_s == 0 { "the link does not say" } @else if let Ok(at) = sent_at { (time_of(at, zone)) } }
             dt { "Signature" }
@@ -206,7 +262,11 @@ fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) 
     }
 }
 
-fn named(front: &str, id: Option<Uuid>, name: &str) -> Markup {
+fn as_read(key: &Option<String>) -> Markup {
+    html! { @if let Some(key) = key { " (the key " code { (key) } ")" } }
+}
+
+fn link_to(front: &str, id: Option<Uuid>, name: &str) -> Markup {
     match id {
         None => html! { span.muted { "cannot be read" } },
         Some(id) if id.is_nil() => html! { span.muted { "none" } },
