@@ -1,9 +1,11 @@
 //! A private PostgreSQL of our own, to be stopped, frozen and asked.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -28,6 +30,8 @@ pub struct Postgres {
     runtime: Runtime,
     database: Database,
     lease: Option<Lease>,
+    /// Its first process, where it was not pixeld that started it.
+    own: Option<Child>,
     dir: tempfile::TempDir,
 }
 
@@ -49,7 +53,7 @@ impl Postgres {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let database = Database::embedded_in(dir.path(), programs)?;
         let lease = Some(runtime.block_on(database.start())?);
-        Ok(Postgres { runtime, database, lease, dir })
+        Ok(Postgres { runtime, database, lease, own: None, dir })
     }
 
     /// Its URL.
@@ -71,7 +75,32 @@ impl Postgres {
     /// # Errors
     /// Where it does not stop.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        self.lease.take().map_or(Ok(()), |lease| Ok(self.runtime.block_on(lease.release())?))
+        self.lease.take().map_or(Ok(()), |lease| self.runtime.block_on(lease.release()))?;
+        self.own.take().map_or(Ok(()), |mut own| own.wait().map(drop)).context("waiting for a PostgreSQL")
+    }
+
+    /// Stops it, and starts it with other settings (`name=value`), as somebody does who runs it himself.
+    ///
+    /// # Errors
+    /// Where it does not stop or start.
+    pub fn restart_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
+        self.stop()?;
+        // How it was started last, as a shell takes it.
+        let cluster = self.dir.path().join("postgres");
+        let options = cluster.join("postmaster.opts");
+        let owner = fs::metadata(&options)?;
+        let settings: Vec<String> = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
+        let start = format!("exec {}{}", fs::read_to_string(&options)?.trim_end(), settings.concat());
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &start]).current_dir(cluster).process_group(0).uid(owner.uid()).gid(owner.gid());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.own = Some(command.spawn()?);
+        let socket = self.socket();
+        // Waited for: pixeld would start one of its own beside it.
+        crate::process::wait_until("a PostgreSQL", Duration::from_secs(60), || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        })?;
+        self.start_again()
     }
 
     /// Starts it again.

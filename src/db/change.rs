@@ -13,6 +13,7 @@
 //! `recipient`, on an open one by reading the day.
 
 mod delete;
+mod others;
 mod reclassify;
 mod retain;
 
@@ -179,29 +180,5 @@ impl Changes {
             same("opens computed", touched, pairs)?;
         }
         Ok(self.tally.apply(touched).await?)
-    }
-
-    /// Copies the hits of pairs that are not wholly at hand into `pair_hits`, day by day.
-    async fn find_other_hits(&self) -> Result<(), ChangeError> {
-        let span = "SELECT min(was_first_at), max(was_last_at) FROM touched WHERE NOT whole";
-        let span = self.tally.row("looking at opens", span, &[]).await?;
-        let (Some(from), Some(to)) = (span.get(0), span.get(1)) else { return Ok(()) };
-        // So that the planner knows whether they are few or many.
-        self.tally.execute("ANALYZE", "ANALYZE touched", &[]).await?;
-        for day in partitions::within_times(self.tally.client(), from, to).await? {
-            let find = format!(
-                concat!(
-                    "INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class) \
-                     SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class \
-                     FROM touched AS t JOIN {} AS h ON h.recipient = t.recipient AND h.message = t.message \
-                     WHERE NOT t.whole AND t.was_first_at < $2 AND t.was_last_at >= $1 \
-                       AND h.at BETWEEN t.was_first_at AND t.was_last_at AND ",
-                    not_pending!(),
-                ),
-                day.name
-            );
-            self.tally.execute("looking for other hits", &find, &[&day.from, &day.to]).await?;
-        }
-        Ok(())
     }
 }

@@ -71,8 +71,8 @@ impl Export {
         let erasures = "SELECT row_to_json(r)::text FROM (SELECT id AS erasure, requested_at, deleted_at, hits, opens \
                         FROM erasures WHERE recipient_hash = $1 ORDER BY id) AS r";
         let erasures = within(QUERY_TIMEOUT, "reading erasures", client.query(erasures, &[&bytes])).await?;
-        // No day is dropped while it is read, and all is of one moment.
-        let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE hits IN ACCESS SHARE MODE; \
+        // No day is dropped while it is read, and all is of one moment. ONLY: a lock on each day would be too many.
+        let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY hits IN ACCESS SHARE MODE; \
                         SET LOCAL statement_timeout = 0";
         within(QUERY_TIMEOUT, "BEGIN", client.batch_execute(snapshot)).await?;
         Ok(Export {
@@ -98,8 +98,14 @@ impl Export {
         items.rows(client, OPENS, *recipient).await?;
         items.part.push_str("],\n\"hits\": [");
         items.has_any = false;
-        for day in partitions::since(client, None).await? {
-            items.rows(client, &HITS.replace("{table}", &day.name), *recipient).await?;
+        let days = partitions::since(client, None).await?;
+        for group in days.chunks(partitions::DAYS_AT_ONCE) {
+            // What was locked to find and read them is given back; the snapshot stays.
+            client.batch_execute("SAVEPOINT days").await?;
+            for day in partitions::with_rows(client, group, "recipient = $1", &[recipient]).await? {
+                items.rows(client, &HITS.replace("{table}", &day.name), *recipient).await?;
+            }
+            client.batch_execute("ROLLBACK TO SAVEPOINT days").await?;
         }
         items.part.push_str("]}\n");
         items.end_part().await

@@ -203,7 +203,8 @@ pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid,
 
 /// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
 ///
-/// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes.
+/// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes. The replica identity lets rows be
+/// deleted where somebody publishes changes of all tables; without a publication it costs nothing.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -221,6 +222,7 @@ pub async fn make_partition(client: &Client, day: time::Date) -> Result<(), Erro
            IF NOT EXISTS (SELECT 1 FROM pg_inherits \
                           WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass('{name}')) THEN \
              CREATE TABLE IF NOT EXISTS {name} (LIKE hits INCLUDING ALL); \
+             ALTER TABLE {name} REPLICA IDENTITY FULL; \
              ALTER TABLE hits ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00'); \
            END IF; \
          END $make$; COMMIT"

@@ -12,7 +12,12 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
+use super::DbError;
 use super::change::Target;
+use super::partitions::{self, DAYS_AT_ONCE};
+
+/// Days that a look begins with.
+const FIRST_DAYS: usize = 4;
 
 /// Which hits to look for.
 #[derive(Debug, Clone, Default)]
@@ -116,43 +121,73 @@ const LOOK: &str = "WITH looked AS MATERIALIZED ( \
      LEFT JOIN user_agents u ON u.id = h.user_agent \
      ORDER BY h.at DESC, h.spool DESC, h.seq DESC";
 
-/// Looks once.
+/// Looks once, through groups of days, the newest first: a query over all days would lock each of them.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, Error> {
+pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, DbError> {
     let Some((from, to)) = window(client, wanted).await? else { return Ok(Look::default()) };
     // Behind the last place of its time, where there is none to go on from.
     let behind = wanted.behind.unwrap_or(Place { at: to, spool: i32::MAX, seq: i64::MAX });
+    let mut look = Look::default();
+    let days = partitions::within_times(client, from, to.min(behind.at)).await?;
+    let mut days = &days[..];
+    // The first look is at few days: mostly that is enough, and a plan for many takes long.
+    let mut at_once = FIRST_DAYS;
+    while !days.is_empty() && look.next.is_none() {
+        let group;
+        (days, group) = days.split_at(days.len().saturating_sub(at_once));
+        at_once = DAYS_AT_ONCE;
+        let Some((first, last)) = group.first().zip(group.last()) else { break };
+        let (from, to) = (from.max(first.from), to.min(last.to - time::Duration::microseconds(1)));
+        look_at(client, wanted, &mut look, [from, to], behind, !days.is_empty()).await?;
+    }
+    Ok(look)
+}
+
+/// Adds to `look` what a query finds between two times; `has_older`: there are days before them.
+async fn look_at(
+    client: &Client,
+    wanted: &Wanted,
+    look: &mut Look,
+    [from, to]: [OffsetDateTime; 2],
+    behind: Place,
+    has_older: bool,
+) -> Result<(), Error> {
+    let rows_max = wanted.rows_max - look.read;
+    let found_max = wanted.found_max - look.hits.len() as i64;
     let values: [&(dyn ToSql + Sync); 10] = [
         &from,
         &to,
         &behind.at,
         &behind.spool,
         &behind.seq,
-        &wanted.rows_max,
+        &rows_max,
         &wanted.message,
         &wanted.recipient,
         &wanted.image,
-        &wanted.found_max,
+        &found_max,
     ];
     let rows = client.query(LOOK, &values).await?;
-    let Some(first) = rows.first() else { return Ok(Look::default()) };
+    let Some(first) = rows.first() else { return Ok(()) };
     let read: i64 = first.get(0);
     let last_read = Place { at: first.get(1), spool: first.get(2), seq: first.get(3) };
     let hits: Vec<Hit> = rows.iter().filter_map(hit).collect();
     // Of a full page the rows behind it were read as well, and are to be read again.
-    let is_full = hits.len() as i64 >= wanted.found_max;
+    let is_full = hits.len() as i64 >= found_max;
     let last_seen = hits.last().filter(|_| is_full).map_or(last_read, |hit| hit.place);
-    let next = (read >= wanted.rows_max || last_seen != last_read).then_some(last_seen);
-    Ok(Look { hits, next, read_to: Some(last_seen.at), read })
+    look.hits.extend(hits);
+    look.next = (read >= rows_max || last_seen != last_read || is_full && has_older).then_some(last_seen);
+    look.read_to = Some(last_seen.at);
+    look.read += read;
+    Ok(())
 }
 
 /// How many hits a deletion would find, as they are counted; of a time, `most` and one more at most.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Result<i64, Error> {
+pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Result<i64, DbError> {
     let row = match target {
         Target::Message(message) => {
             let count = "SELECT coalesce((SELECT hits FROM messages WHERE id = $1), 0)";
@@ -168,9 +203,19 @@ pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Resu
             client.query_one(&count, &[&recipient, &(most + 1)]).await?
         }
         Target::Period { from, to } => {
-            let hits = "SELECT FROM hits WHERE at >= $1 AND at < $2 LIMIT $3";
+            let hits = "SELECT 1 FROM hits WHERE at >= $1 AND at < $2 AND at >= $4 AND at < $5 LIMIT $3";
             let count = format!("SELECT count(*) FROM ({hits}) AS h");
-            client.query_one(&count, &[&from, &to, &(most + 1)]).await?
+            let mut counted = 0;
+            for group in partitions::within_times(client, from, to).await?.chunks(DAYS_AT_ONCE) {
+                let Some((first, last)) = group.first().zip(group.last()) else { break };
+                let left = most + 1 - counted;
+                counted +=
+                    client.query_one(&count, &[&from, &to, &left, &first.from, &last.to]).await?.get::<_, i64>(0);
+                if counted > most {
+                    break;
+                }
+            }
+            return Ok(counted);
         }
     };
     Ok(row.get(0))

@@ -2,11 +2,16 @@
 //!
 //! While a day is open such an index would cost more than all the rest of a row; what must find a recipient's hits there
 //! reads the day.
+//!
+//! A statement locks each day that it may touch, and the day's indexes, until its transaction ends, and PostgreSQL has room for a few
+//! thousand locks altogether. So nothing looks at more than [`DAYS_AT_ONCE`] days in one transaction, however many there are, unless it
+//! gives the locks back in between ([`look`]).
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Row};
 
 use super::{DbError, QUERY_TIMEOUT, within};
 
@@ -15,6 +20,12 @@ pub const CLOSED_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 /// How long an index may take to be made.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
+
+/// Most days that one transaction holds locks on.
+pub const DAYS_AT_ONCE: usize = 64;
+
+/// How long a day that lacks a replica identity is waited for, to give it one.
+const IDENTITY_WAIT: &str = "5s";
 
 /// Held while an index is made, so that one node at a time does it.
 const INDEX_LOCK: i64 = 0x7069_7865_6c64_0003;
@@ -28,6 +39,15 @@ pub struct Partition {
     pub from: OffsetDateTime,
     /// The first time after it.
     pub to: OffsetDateTime,
+}
+
+impl Partition {
+    /// Whether one of these hours, in their order, reaches into it.
+    #[must_use]
+    pub fn has_an_hour_of(&self, hours: &[OffsetDateTime]) -> bool {
+        let next = hours.partition_point(|hour| *hour + time::Duration::HOUR <= self.from);
+        hours.get(next).is_some_and(|hour| *hour < self.to)
+    }
 }
 
 /// Partitions whose bounds are times; all that pixeld makes are.
@@ -69,11 +89,80 @@ pub async fn within_times(
     partitions(client.query(&list, &[&from, &to])).await
 }
 
-async fn partitions(
-    listing: impl Future<Output = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>>,
-) -> Result<Vec<Partition>, DbError> {
+async fn partitions(listing: impl Future<Output = Result<Vec<Row>, Error>>) -> Result<Vec<Partition>, DbError> {
     let rows = within(QUERY_TIMEOUT, "listing partitions", listing).await?;
     Ok(rows.iter().map(|row| Partition { name: row.get(0), from: row.get(1), to: row.get(2) }).collect())
+}
+
+/// One statement over several days: `select` for each of them, in which `{day}` is its name, `{n}` its place in `days`, and `{from}` and
+/// `{to}` its bounds.
+#[must_use]
+pub fn over(days: &[Partition], select: &str) -> String {
+    let time = |at: OffsetDateTime, up: i64| format!("to_timestamp({})", at.unix_timestamp() + up);
+    let of_day = |(n, day): (usize, &Partition)| {
+        let (from, to) = (time(day.from, 0), time(day.to, i64::from(day.to.nanosecond() > 0)));
+        let select = select.replace("{day}", &day.name).replace("{n}", &n.to_string());
+        format!("({})", select.replace("{from}", &from).replace("{to}", &to))
+    };
+    days.iter().enumerate().map(of_day).collect::<Vec<_>>().join(" UNION ALL ")
+}
+
+/// Those of `days` that have rows of a `condition` with these values, each found by one look through its index where it has one.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn with_rows(
+    client: &Client,
+    days: &[Partition],
+    condition: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Partition>, Error> {
+    // Counted, and not LIMIT 1: for one row the planner would rather read a whole day.
+    let select = format!("SELECT {{n}} AS n FROM {{day}} WHERE {condition} HAVING count(*) > 0");
+    let mut found = Vec::new();
+    for group in days.chunks(DAYS_AT_ONCE) {
+        let rows = client.query(&over(group, &select), values).await?;
+        let mut places: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+        places.sort_unstable();
+        found.extend(places.iter().filter_map(|&place| group.get(place as usize).cloned()));
+    }
+    Ok(found)
+}
+
+/// Runs a query in an open transaction, and gives back the locks that it took.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn look(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+    client.batch_execute("SAVEPOINT look").await?;
+    let rows = client.query(query, values).await?;
+    client.batch_execute("ROLLBACK TO SAVEPOINT look; RELEASE SAVEPOINT look").await?;
+    Ok(rows)
+}
+
+/// Gives a replica identity to those of `days` that have none, where somebody publishes changes of tables: PostgreSQL refuses to
+/// update or delete their rows otherwise. A day that is new gets it when it is made.
+///
+/// # Errors
+/// As PostgreSQL says, also where a day is in use for too long.
+pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError> {
+    let names: Vec<&str> = days.iter().map(|day| day.name.as_str()).collect();
+    let lacking = "SELECT c.oid::regclass::text FROM unnest($1::text[]) AS day (name) JOIN pg_class c ON c.oid = name::regclass \
+                   WHERE c.relreplident <> 'f' AND EXISTS (SELECT 1 FROM pg_publication WHERE pubupdate OR pubdelete)";
+    let lacking = within(QUERY_TIMEOUT, "looking at publications", client.query(lacking, &[&names])).await?;
+    for row in &lacking {
+        let name: &str = row.get(0);
+        let identify = format!(
+            "BEGIN; SET LOCAL lock_timeout = '{IDENTITY_WAIT}'; ALTER TABLE {name} REPLICA IDENTITY FULL; COMMIT"
+        );
+        let done = within(QUERY_TIMEOUT, "setting a day's replica identity", client.batch_execute(&identify)).await;
+        if let Err(error) = done {
+            within(QUERY_TIMEOUT, "ROLLBACK", client.batch_execute("ROLLBACK")).await?;
+            return Err(error);
+        }
+        tracing::info!(day = name, "a day has a replica identity now, since a publication has its changes");
+    }
+    Ok(())
 }
 
 /// Makes the index on `recipient` of each closed day that has no valid one, the newest first. Returns how many were made.

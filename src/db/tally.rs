@@ -44,6 +44,7 @@ const SETTINGS: &str = "SET temp_buffers = '48MB'; SET work_mem = '64MB'; SET ji
 /// - `touched`: opens that must be computed again, as they are. `whole`: no hit beyond those at hand is to be looked for.
 /// - `pair_hits`: the hits that those are computed from.
 /// - `pairs`: opens as they were (`was_…`, empty for a new one) and as they are to be (empty for one that goes).
+/// - `edges`: messages that may have lost their first or last hit, and the first and last hour that still has hits.
 /// - `delta_hits`, `delta_hours`: what is added to the counts, or taken with a negative number.
 const TABLES: &str = "\
      CREATE TEMP TABLE IF NOT EXISTS work_hits ( \
@@ -66,6 +67,9 @@ const TABLES: &str = "\
        was_first_at timestamptz, was_confirmed_first_at timestamptz, first_spool int, tid tid, \
        best smallint, first_class smallint, confirmed_first_class smallint, \
        was_best smallint, was_first_class smallint, was_confirmed_first_class smallint) ON COMMIT DELETE ROWS; \
+     CREATE TEMP TABLE IF NOT EXISTS edges ( \
+       message uuid NOT NULL, first_at timestamptz, last_at timestamptz, first_hour timestamptz, last_hour timestamptz \
+     ) ON COMMIT DELETE ROWS; \
      CREATE TEMP TABLE IF NOT EXISTS delta_hits ( \
        message uuid NOT NULL, image uuid NOT NULL, hour timestamptz NOT NULL, hits bigint NOT NULL, \
        first_at timestamptz, last_at timestamptz, class smallint NOT NULL, rule smallint NOT NULL, client smallint NOT NULL \
@@ -76,7 +80,7 @@ const TABLES: &str = "\
 
 /// Empties all of them within a transaction.
 const CLEAR: &str = "DELETE FROM work_hits; DELETE FROM verdicts; DELETE FROM touched; DELETE FROM pair_hits; \
-     DELETE FROM pairs; DELETE FROM delta_hits; DELETE FROM delta_hours";
+     DELETE FROM pairs; DELETE FROM edges; DELETE FROM delta_hits; DELETE FROM delta_hours";
 
 /// The nil UUID in SQL.
 macro_rules! nil {

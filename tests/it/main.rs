@@ -14,6 +14,9 @@
 //! - `crash`, `outage`, `disk`: what is left after the worst moments.
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
 //! - `retention`: what is beyond it goes, under load; `clocks`: nothing goes while they cannot be right.
+//! - `database`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
+//! - `retention`: what is beyond it goes, under load.
+//! - `days`: five years of days, and days whose changes somebody publishes.
 //! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
@@ -42,6 +45,7 @@ mod contract;
 mod crash;
 mod database;
 mod database_tls;
+mod days;
 mod disk;
 mod docs;
 mod edge_nginx;

@@ -92,7 +92,12 @@ const TABLES: [(&str, &str, &str); 8] = [
 
 /// Makes the views.
 pub fn prepare(postgres: &Postgres) {
-    postgres.query(VIEWS).unwrap();
+    prepare_from(postgres, "hits");
+}
+
+/// Makes the views, which look at the hits in that table.
+pub fn prepare_from(postgres: &Postgres, table: &str) {
+    postgres.query(&VIEWS.replace("FROM hits h", &format!("FROM {table} h"))).unwrap();
 }
 
 /// Writes into the empty tables what they should hold, as a program of an earlier schema did; batches are published already.

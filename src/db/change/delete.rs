@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::{ChangeError, Changes, not_pending, touch, with_open};
-use crate::db::partitions::{self, Partition};
+use crate::db::partitions::{self, DAYS_AT_ONCE, Partition};
 use crate::db::tally::{self, hour, nil};
 use crate::db::{DbError, within};
 
@@ -121,35 +121,6 @@ const TOUCH_LEFTOVERS: &str = concat!(
     "WHERE true",
 );
 
-/// First and last time of messages that may have lost the hit that they came from: looked for in the first and last hour that
-/// still has hits. Where those are beyond the retention, the time stays if it lies in that hour.
-const EDGES: &str = concat!(
-    "WITH gone AS (SELECT message, min(at) AS first_at, max(at) AS last_at FROM work_hits WHERE message <> ",
-    nil!(),
-    " GROUP BY message), \
-     m AS (SELECT m.id, m.first_at, m.last_at, \
-         (SELECT min(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) AS first_hour, \
-         (SELECT max(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) AS last_hour \
-       FROM gone g JOIN messages m ON m.id = g.message WHERE g.first_at <= m.first_at OR g.last_at >= m.last_at), \
-     e AS (SELECT m.*, \
-         (SELECT min(h.at) FROM hits h WHERE h.message = m.id AND h.at >= m.first_hour \
-           AND h.at < m.first_hour + interval '1 hour' AND ",
-    not_pending!(),
-    ") AS first_hit, \
-         (SELECT max(h.at) FROM hits h WHERE h.message = m.id AND h.at >= m.last_hour \
-           AND h.at < m.last_hour + interval '1 hour' AND ",
-    not_pending!(),
-    ") AS last_hit FROM m) \
-     UPDATE messages AS t SET \
-       first_at = COALESCE(e.first_hit, CASE WHEN ",
-    hour!("e.first_at"),
-    " = e.first_hour THEN e.first_at ELSE e.first_hour END), \
-       last_at = COALESCE(e.last_hit, CASE WHEN ",
-    hour!("e.last_at"),
-    " = e.last_hour THEN e.last_at ELSE e.last_hour END) \
-     FROM e WHERE t.id = e.id",
-);
-
 impl Changes {
     /// Deletes all hits of `target` chunk by chunk, and its opens, until none is found: what is loaded meanwhile goes, too. An
     /// error may leave part of them; call it again then.
@@ -195,10 +166,8 @@ impl Changes {
             // What is pending now is found through its open after this.
             self.begin().await?;
             self.tally.commit().await?;
-            let mut found = 0;
-            for day in self.days_of(target).await? {
-                found += self.delete_of_day(&day, target, erasure, &mut deleted, &tell).await?;
-            }
+            let days = self.days_of(target).await?;
+            let found = self.delete_of_days(&days, target, erasure, &mut deleted, &tell).await?;
             let (left, gone) = self.delete_leftovers(target, erasure).await?;
             deleted.opens += gone;
             tell(deleted);
@@ -208,99 +177,135 @@ impl Changes {
         }
     }
 
-    /// The partitions that may hold hits of it.
+    /// The partitions that may hold hits of it: no more than have some, but for a time.
     async fn days_of(&self, target: Target) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
-        let span = match target {
+        let days = match target {
             Target::Period { from, to } => return Ok(partitions::within_times(client, from, to).await?),
-            Target::Recipient(_) => return Ok(partitions::since(client, None).await?),
+            Target::Recipient(_) => partitions::since(client, None).await?,
             Target::Pair { message, recipient } => {
                 let span = "SELECT first_at, last_at FROM opens WHERE message = $1 AND recipient = $2";
-                within(
-                    tally::STATEMENT_TIMEOUT,
-                    "looking for the open",
-                    client.query_opt(span, &[&message, &recipient]),
-                )
-                .await?
+                let pair: [&(dyn ToSql + Sync); 2] = [&message, &recipient];
+                let span = client.query_opt(span, &pair);
+                match within(tally::STATEMENT_TIMEOUT, "looking for the open", span).await? {
+                    Some(span) => partitions::within_times(client, span.get(0), span.get(1)).await?,
+                    None => Vec::new(),
+                }
             }
-            Target::Message(message) => {
-                let span = "SELECT first_at, last_at FROM messages WHERE id = $1";
-                within(tally::STATEMENT_TIMEOUT, "looking for the message", client.query_opt(span, &[&message])).await?
-            }
+            Target::Message(message) => return self.days_of_message(message).await,
         };
-        match span.map(|span| (span.get(0), span.get(1))) {
-            Some((Some(from), Some(to))) => Ok(partitions::within_times(client, from, to).await?),
-            _ => Ok(Vec::new()),
-        }
+        let [first, second] = target.values();
+        Ok(self.unbounded(partitions::with_rows(client, &days, target.condition(), &[first, second])).await?)
     }
 
-    /// Deletes the hits of a target in a partition, found from its front to its end once. Returns how many were found.
-    async fn delete_of_day(
+    /// By its hours: no index finds a message's hits in a day.
+    async fn days_of_message(&self, message: Uuid) -> Result<Vec<Partition>, ChangeError> {
+        let client = self.tally.client();
+        let hours = "SELECT DISTINCT hour FROM message_hours WHERE message = $1 AND hits > 0 ORDER BY hour";
+        let of: [&(dyn ToSql + Sync); 1] = [&message];
+        let hours = client.query(hours, &of);
+        let hours: Vec<OffsetDateTime> = within(tally::STATEMENT_TIMEOUT, "looking for the message", hours)
+            .await?
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        let (Some(first), Some(last)) = (hours.first(), hours.last()) else { return Ok(Vec::new()) };
+        let mut days = partitions::within_times(client, *first, *last + time::Duration::HOUR).await?;
+        days.retain(|day| day.has_an_hour_of(&hours));
+        Ok(days)
+    }
+
+    /// Deletes the hits of a target in these partitions, each of them gone through once from its front to its end. Returns how many were
+    /// found. Days with few hits share a chunk.
+    async fn delete_of_days(
         &mut self,
-        day: &Partition,
+        days: &[Partition],
         target: Target,
         erasure: Option<i64>,
         deleted: &mut Deleted,
         tell: &(impl Fn(Deleted) + Sync),
     ) -> Result<u64, ChangeError> {
-        let find = format!(
-            "SELECT ctid::text FROM {} WHERE ctid > $3::text::tid AND {} ORDER BY ctid LIMIT $4",
-            day.name,
-            target.condition()
-        );
-        let [first, second] = target.values();
-        let (mut found, mut last) = (0, "(0,0)".to_owned());
-        loop {
-            let values: [&(dyn ToSql + Sync); 4] = [first, second, &last, &self.rows_max];
-            let rows = self.search(&find, &values).await?;
-            let tids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-            let Some(end) = tids.last() else { return Ok(found) };
-            last.clone_from(end);
-            found += tids.len() as u64;
-            let gone = self.delete_chunk(day, target, erasure, &tids).await?;
-            deleted.hits += gone.hits;
-            deleted.opens += gone.opens;
-            tell(*deleted);
-            if gone.hits == 0 {
-                tokio::time::sleep(PENDING_PAUSE).await;
+        partitions::identify(self.tally.client(), days).await?;
+        let mut found = 0;
+        let mut chunk = Chunk::default();
+        for day in days {
+            let find = format!(
+                "SELECT ctid::text FROM {} WHERE ctid > $3::text::tid AND {} ORDER BY ctid LIMIT $4",
+                day.name,
+                target.condition()
+            );
+            let [first, second] = target.values();
+            let mut last = "(0,0)".to_owned();
+            loop {
+                let room = self.rows_max - chunk.rows;
+                let values: [&(dyn ToSql + Sync); 4] = [first, second, &last, &room];
+                let rows = self.search(&find, &values).await?;
+                let tids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                let is_full = tids.len() as i64 >= room;
+                if let Some(end) = tids.last() {
+                    last.clone_from(end);
+                    found += tids.len() as u64;
+                    chunk.rows += tids.len() as i64;
+                    chunk.days.push((day, tids));
+                }
+                if is_full || chunk.days.len() >= DAYS_AT_ONCE {
+                    self.delete_chunk(std::mem::take(&mut chunk), target, erasure, deleted, tell).await?;
+                }
+                if !is_full {
+                    break;
+                }
             }
         }
+        if chunk.rows > 0 {
+            self.delete_chunk(chunk, target, erasure, deleted, tell).await?;
+        }
+        Ok(found)
     }
 
     /// Deletes rows that were found without the lock: what has been moved or is pending since is left for the next round.
     async fn delete_chunk(
         &mut self,
-        day: &Partition,
+        chunk: Chunk<'_>,
         target: Target,
         erasure: Option<i64>,
-        tids: &[String],
-    ) -> Result<Deleted, ChangeError> {
+        deleted: &mut Deleted,
+        tell: &(impl Fn(Deleted) + Sync),
+    ) -> Result<(), ChangeError> {
         self.begin().await?;
-        let delete = format!(
-            concat!(
-                "WITH gone AS (DELETE FROM {} AS h WHERE h.ctid = ANY($3::text[]::tid[]) AND {} AND ",
-                not_pending!(),
-                " RETURNING at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
-                 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
-                 SELECT * FROM gone"
-            ),
-            day.name,
-            target.condition()
-        );
         let [first, second] = target.values();
-        let hits = self.tally.execute("deleting hits", &delete, &[first, second, &tids]).await?;
+        let mut hits = 0;
+        for (day, tids) in &chunk.days {
+            let delete = format!(
+                concat!(
+                    "WITH gone AS (DELETE FROM {} AS h WHERE h.ctid = ANY($3::text[]::tid[]) AND {} AND ",
+                    not_pending!(),
+                    " RETURNING at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
+                     INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
+                     SELECT * FROM gone"
+                ),
+                day.name,
+                target.condition()
+            );
+            hits += self.tally.execute("deleting hits", &delete, &[first, second, tids]).await?;
+        }
         let mut opens = 0;
         if hits > 0 {
             let touch = if matches!(target, Target::Period { .. }) { TOUCH_IN_PERIOD } else { TOUCH };
             self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
             let touched = self.tally.execute("looking for opens", touch, &[]).await?;
             self.settle(touched).await?;
-            self.tally.execute("looking for the first and last hit", EDGES, &[]).await?;
+            self.correct_edges().await?;
             opens = self.opens_gone().await?;
         }
         self.note(erasure, Deleted { hits, opens }).await?;
         self.tally.commit().await?;
-        Ok(Deleted { hits, opens })
+        deleted.hits += hits;
+        deleted.opens += opens;
+        tell(*deleted);
+        if hits == 0 {
+            tokio::time::sleep(PENDING_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Adds what a chunk deleted to its erasure.
@@ -353,13 +358,28 @@ impl Changes {
         find: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<tokio_postgres::Row>, DbError> {
+        self.unbounded(self.tally.client().query(find, values)).await
+    }
+
+    /// Runs what may take longer than other statements, outside a transaction.
+    async fn unbounded<T>(
+        &self,
+        searching: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
         let client = self.tally.client();
         let searching = async {
             client.batch_execute("SET statement_timeout = 0").await?;
-            let rows = client.query(find, values).await?;
+            let found = searching.await?;
             client.batch_execute("SET statement_timeout = '60s'").await?;
-            Ok::<_, DbError>(rows)
+            Ok::<_, DbError>(found)
         };
         within(SEARCH_TIMEOUT, "looking for rows", searching).await
     }
+}
+
+/// Rows of some days that one transaction deletes.
+#[derive(Default)]
+struct Chunk<'a> {
+    days: Vec<(&'a Partition, Vec<String>)>,
+    rows: i64,
 }

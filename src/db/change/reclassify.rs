@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{ChangeError, Changes, touch, with_open};
-use crate::db::partitions::Partition;
+use crate::db::partitions::{self, Partition};
 use crate::db::tally::{self, hour, nil, same};
 use crate::db::within;
 
@@ -126,6 +126,9 @@ impl Changes {
         after: Option<Cursor>,
         mut judge: impl FnMut(&StoredHit<'_>) -> Verdict,
     ) -> Result<Reclassified, ChangeError> {
+        if after.is_none() {
+            partitions::identify(self.tally.client(), std::slice::from_ref(day)).await?;
+        }
         self.begin().await?;
         let read = READ.replace("{day}", &day.name);
         let (at, spool, seq) = (after.map_or(day.from, |after| after.at), after.map(|a| a.spool), after.map(|a| a.seq));

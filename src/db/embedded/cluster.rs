@@ -34,6 +34,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("full_page_writes", "on"),
     // pixeld's own, 24 at most, and some commands and psql sessions.
     ("max_connections", "40"),
+    // pixeld itself needs few at a time; a query over all days, or a dump of five years, needs three a day.
+    ("max_locks_per_transaction", "1024"),
     // The open day's pages; more would be taken from the page cache, which also feeds the loader.
     ("shared_buffers", "128MB"),
     // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too.
