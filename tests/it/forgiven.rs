@@ -1,7 +1,7 @@
 //! Links that others changed on the way: answered with the picture, and recorded as what they were.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use loadtest::server::{Answer, exchange, parse};
@@ -128,9 +128,13 @@ fn a_slightly_changed_link_to_the_opt_out_page_leads_there() {
     }
 }
 
-/// Sends pieces one after the other and reads to the connection's end.
 fn send(app: &App, pieces: &[&[u8]]) -> Answer {
-    let mut stream = TcpStream::connect(app.server.public()).unwrap();
+    send_to(app.server.public(), pieces)
+}
+
+/// Sends pieces one after the other and reads to the connection's end.
+pub fn send_to(address: SocketAddr, pieces: &[&[u8]]) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     for piece in pieces {

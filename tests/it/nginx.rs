@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use uuid::Uuid;
 
 use crate::admin::{PASSWORD, add_user, form};
 use crate::edge_nginx::{ADMIN, Nginx, PUBLIC, installed};
+use crate::forgiven::{changed, links, send_to};
+use crate::opt_out::KEYS;
 use crate::opt_out_page::footer;
 use crate::support::{App, PATIENCE, alone, beside};
 
@@ -36,6 +39,7 @@ impl Site {
                 .with("PIXELD_ADMIN_BASE_URL", format!("https://{ADMIN}:{https}"))
                 // nginx, and no other address of this machine.
                 .with("PIXELD_TRUSTED_PROXIES", "127.0.0.1")
+                .with("PIXELD_SIGNING_KEYS", KEYS)
         });
         installed(app.dir.path());
         let (public, admin) = (app.server.settings().public(), app.server.settings().admin());
@@ -133,6 +137,99 @@ fn pixels_come_in_every_version_of_http_as_pixeld_made_them_with_the_readers_own
     let fetched = site.nginx.fetch(&format!("http://{PUBLIC}{path}"), &nameless);
     assert_eq!((fetched.status, &fetched.body), (200, &png), "{}", fetched.head);
     assert_eq!(site.address_of(recipient), [READER]);
+}
+
+#[test]
+fn a_slightly_changed_link_is_recorded_through_nginx_too() {
+    let _machine = beside();
+    let site = Site::start();
+    let (message, png) = (Uuid::new_v4(), fs::read("src/app/sample.png").unwrap());
+    let links = links(&site.app, message);
+    for link in &links {
+        for path in changed(link) {
+            let fetched = site.nginx.fetch(&format!("https://{PUBLIC}{path}"), &["--interface", READER]);
+            assert!(fetched.status == 200 && fetched.body == png, "{path}: {}", fetched.head);
+        }
+        assert_eq!(site.address_of(link.recipient), vec![READER; changed(link).len()], "{}", link.prefix);
+    }
+    // Bytes that HTTP forbids, and that nginx lets pass.
+    let raw = Uuid::new_v4();
+    let path = format!("/image/{}_{message}_{raw}.gif", site.app.image);
+    let plain = SocketAddr::from(([127, 0, 0, 1], site.nginx.http));
+    for query in [&b"name=m\xfcller"[..], b"id=<4711>", b"x=\"`y`\""] {
+        let rest = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let request = [b"GET ", path.as_bytes(), b"?", query, rest].concat();
+        assert_eq!(send_to(plain, &[&request]).body, png, "{}", query.escape_ascii());
+    }
+    assert_eq!(site.address_of(raw).len(), 3);
+    let token = footer(site.app.server.settings(), site.app.image, "jane@example.com")["/opt-out/".len()..].to_owned();
+    for path in [
+        format!("/OPT-OUT/{token}"),
+        format!("//Opt-Out//{token}."),
+        format!("//opt-out/{token})"),
+        format!("/opt-out/{}%0D%0A%20{}", &token[..20], &token[20..]),
+        format!("/OPT-OUT/{}%0D%0A%20{}%3Fx", &token[..20], &token[20..]),
+    ] {
+        let looked = site.nginx.fetch(&format!("https://{PUBLIC}{path}"), &[]);
+        assert!(looked.status == 200 && looked.text().contains("Do not record me"), "{path}: {}", looked.text());
+        let plain = site.nginx.fetch(&format!("http://{PUBLIC}{path}"), &[]);
+        assert_eq!((plain.status, plain.header("location")), (308, Some(&*format!("https://{PUBLIC}{path}"))));
+    }
+    let sent =
+        site.nginx.fetch(&format!("https://{PUBLIC}/OPT-OUT/{token}."), &["--data", "List-Unsubscribe=One-Click"]);
+    assert!(sent.status == 200 && sent.text().contains("no longer recorded"), "{}", sent.text());
+    site.assert_nothing_written(&[&token]);
+}
+
+#[test]
+fn what_nginx_refuses_itself_shows_the_gif() {
+    let _machine = beside();
+    let site = Site::start();
+    let (path, recipient) = site.pixel();
+    let keyed = format!("/t/{}/%%jobid%%/%%subscriberid%%.gif", site.app.image);
+    for option in ["--http2", "--http1.1"] {
+        for url in [
+            format!("https://{PUBLIC}{keyed}"),
+            format!("https://{PUBLIC}{path}?x=1%00"),
+            format!("https://{PUBLIC}{path}%zz"),
+            format!("https://{PUBLIC}{path}%00"),
+        ] {
+            let fetched = site.nginx.fetch(&url, &[option]);
+            if url.contains('?') {
+                assert_eq!(fetched.status, 200, "a query is nobody's business: {url}");
+                continue;
+            }
+            assert!(fetched.status == 400 && fetched.is_nginx_gif(), "{url}: {}", fetched.head);
+            assert_eq!(fetched.header("content-type"), Some("image/gif"));
+            assert_eq!(fetched.header("cache-control"), Some("private, no-store"));
+            assert!(
+                fetched.header("last-modified").is_none() && fetched.header("server") == Some("nginx"),
+                "{}",
+                fetched.head
+            );
+        }
+    }
+    let [plain, tls] = [site.nginx.http, site.nginx.https].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let long = "a".repeat(40_000);
+    for (address, status, request) in [
+        (plain, 400, format!("GET {keyed} HTTP/1.1\r\nHost: x\r\n\r\n")),
+        (plain, 400, format!("GET {path}%20a b.gif HTTP/1.1\r\nHost: x\r\n\r\n")),
+        (plain, 400, format!("GET {path} HTTP/1.1\r\nHost: a b\r\n\r\n")),
+        (plain, 400, format!("GET {path} HTTP/1.1\r\n\r\n")),
+        (plain, 400, format!("GET {path} HTTP/1.1\r\nHost: x\r\nCookie: {long}\r\n\r\n")),
+        (plain, 414, format!("GET {path}?{long} HTTP/1.1\r\nHost: x\r\n\r\n")),
+        (tls, 400, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")),
+    ] {
+        let answer = send_to(address, &[request.as_bytes()]);
+        assert_eq!(answer.status, status, "{request:.200}");
+        assert_eq!(
+            (answer.header("content-type"), answer.body.len()),
+            (Some("image/gif"), TRANSPARENT_GIF.len()),
+            "{request:.200}"
+        );
+    }
+    assert_eq!(site.address_of(recipient).len(), 2, "only those with a query");
+    site.assert_nothing_written(&[&recipient.to_string()]);
 }
 
 /// The number before a word in what h2load says.
