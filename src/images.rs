@@ -6,6 +6,7 @@
 
 pub mod cache;
 mod ending;
+mod exif;
 pub mod known;
 pub mod sync;
 pub mod upload;

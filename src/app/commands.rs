@@ -103,7 +103,9 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 /// Why the file was refused, or as PostgreSQL says.
 pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
-    upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
+    let taken = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
+    let warnings = upload::warnings(taken.inspected.media_type, taken.bytes);
+    let cut = bytes.len() - taken.bytes.len();
     let db = which::find(config)?;
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let adding = async {
@@ -115,6 +117,12 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     let (added, named) = database::with_database(&db, database::NOT_KNOWN, adding).await?;
     println!("{added}");
     eprintln!("added to {named}");
+    if cut > 0 {
+        eprintln!("{cut} bytes after the picture's end were left out, as cameras put a preview or a film there");
+    }
+    for warning in warnings {
+        eprintln!("{warning}");
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Takes new images: looks at the bytes, never at a name, and stores them as they are.
+//! Takes new images: looks at the bytes, never at a name, and stores them as they are, up to the picture's end.
 //!
 //! The check reads the picture's header, what it is and how large, and follows its outer form to the end, behind which nothing may
 //! stand ([`super::ending`]). It decodes nothing, so a picture that is damaged inside is stored as it came and is as damaged for
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::ending;
+use super::{ending, exif};
 use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
@@ -24,7 +24,14 @@ pub const TITLE_CHARS_MAX: usize = 200;
 
 /// What is taken, for people.
 pub const ACCEPTED: &str = "A GIF, PNG, JPEG or WebP of at most 1 MiB and 4096 pixels each way. The file's bytes count, not its name; \
-                            SVG is not taken, nor a picture with something else behind its end.";
+                            SVG is not taken, nor a picture with something else behind its end; what cameras put behind a JPEG's is cut off.";
+
+/// What a picture is warned of that says where it was taken.
+const PLACE: &str = "The picture says where it was taken (GPS in its EXIF), and everybody who gets it can read that. Save it without location data, \
+                     and upload that one.";
+
+/// What a WebP is warned of.
+const OUTLOOK: &str = "Outlook for Windows does not show WebP. Its readers see no picture, though the open is recorded if it is fetched; use PNG, JPEG or GIF.";
 
 /// Bytes that are looked at for the word that tells an SVG.
 const SVG_BYTES_MAX: usize = 1024;
@@ -78,22 +85,42 @@ pub enum AddError {
     Database(#[from] DbError),
 }
 
+/// A picture that may be taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken<'a> {
+    /// What it is.
+    pub inspected: Inspected,
+    /// Its bytes, up to its end.
+    pub bytes: &'a [u8],
+}
+
 /// Looks at bytes: what they are, and that they are that and nothing else besides.
 ///
 /// # Errors
 /// [`Refusal`], which says what is allowed.
-pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
-    let inspected = inspect_header(bytes)?;
+pub fn inspect(bytes: &[u8]) -> Result<Taken<'_>, Refusal> {
+    let mut inspected = inspect_header(bytes)?;
     let media_type = inspected.media_type;
     let end = ending::end(media_type, bytes).ok_or(Refusal::Damaged(media_type))?;
-    match ending::beyond(bytes, end) {
-        0 => {}
-        more => return Err(Refusal::Beyond(media_type, more)),
+    let more = ending::beyond(bytes, end);
+    let is_cut = more > 0 && media_type == "image/jpeg";
+    if more > 0 && !is_cut {
+        return Err(Refusal::Beyond(media_type, more));
     }
     if let Some(mark) = ending::mark(bytes) {
         return Err(Refusal::Mark(media_type, mark));
     }
-    Ok(inspected)
+    let bytes = if is_cut { &bytes[..end] } else { bytes };
+    inspected.sha256 = Sha256::digest(bytes).into();
+    Ok(Taken { inspected, bytes })
+}
+
+/// What is to be known about a picture that was taken, for people.
+#[must_use]
+pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
+    let place = exif::read(media_type, bytes).has_place.then_some(PLACE);
+    let outlook = (media_type == "image/webp").then_some(OUTLOOK);
+    place.into_iter().chain(outlook).collect()
 }
 
 /// Looks at the header only: enough for pictures that were served before and are taken over as they are.
@@ -125,7 +152,11 @@ pub fn inspect_header(bytes: &[u8]) -> Result<Inspected, Refusal> {
         return Err(Refusal::Pixels(size.width, size.height));
     }
     let sha256 = Sha256::digest(bytes).into();
-    Ok(Inspected { media_type, width: size.width as i32, height: size.height as i32, sha256 })
+    let (width, height) = match exif::read(media_type, bytes).is_turned {
+        true => (size.height, size.width),
+        false => (size.width, size.height),
+    };
+    Ok(Inspected { media_type, width: width as i32, height: height as i32, sha256 })
 }
 
 /// Whether it is a text that draws. Only to say so; no text is taken.
@@ -152,7 +183,7 @@ pub async fn add(
     id: Option<Uuid>,
     title: Option<&str>,
 ) -> Result<Uuid, AddError> {
-    let inspected = inspect(bytes)?;
+    let Taken { inspected, bytes } = inspect(bytes)?;
     store(client, actor, bytes, id.unwrap_or_else(Uuid::new_v4), title.unwrap_or_default(), &inspected).await
 }
 
@@ -188,7 +219,7 @@ async fn store(
 /// # Errors
 /// [`AddError`]; nothing was changed then.
 pub async fn replace(client: &Client, actor: &str, id: Uuid, bytes: &[u8]) -> Result<bool, AddError> {
-    let inspected = inspect(bytes)?;
+    let Taken { inspected, bytes } = inspect(bytes)?;
     Ok(queries::replace(client, actor, id, &inspected, bytes).await?)
 }
 
@@ -197,9 +228,11 @@ mod tests {
     use super::*;
     use crate::images::TRANSPARENT_GIF;
     use crate::images::ending::tests::{jpeg, pictures, png, webp};
+    use crate::images::exif::tests::{jpeg_with, png_with};
 
     #[test]
     fn pictures_are_known_by_their_bytes() {
+        let inspect = |bytes: &[u8]| super::inspect(bytes).map(|taken| taken.inspected);
         let gif = inspect(TRANSPARENT_GIF).unwrap();
         assert_eq!((gif.media_type, gif.width, gif.height), ("image/gif", 1, 1));
         let png = inspect(&png(4096, 1)).unwrap();
@@ -224,11 +257,15 @@ mod tests {
     #[test]
     fn a_picture_that_is_something_else_besides_is_refused() {
         for (media_type, picture) in pictures() {
-            let with = |rest: &[u8]| inspect(&[picture.as_slice(), rest].concat());
+            let with = |rest: &[u8]| inspect(&[picture.as_slice(), rest].concat()).map(|taken| taken.inspected);
             assert!(with(b"").is_ok() && with(b"\0\0\0").is_ok(), "{media_type}");
-            for rest in [&b"PK\x03\x04"[..], b"%PDF-1.7", b"<script>alert(1)</script>", b"\xff\xd8\xff\xe0", b"\0\0x"] {
-                assert_eq!(with(rest), Err(Refusal::Beyond(media_type, rest.len())), "{rest:?}");
+            for rest in [&b"PK\x03\x04"[..], b"%PDF-1.7", b"\xff\xd8\xff\xe0", b"\0\0x"] {
+                if media_type != "image/jpeg" {
+                    assert_eq!(with(rest).err(), Some(Refusal::Beyond(media_type, rest.len())), "{rest:?}");
+                }
             }
+            let page = with(b"<script>alert(1)</script>").err();
+            assert!(matches!(page, Some(Refusal::Beyond(..) | Refusal::Mark(..))), "{page:?}");
         }
         let cut = &png(1, 1)[..40];
         assert_eq!(inspect(cut), Err(Refusal::Damaged("image/png")));
@@ -236,6 +273,33 @@ mod tests {
         let mut gif = TRANSPARENT_GIF.to_vec();
         gif.splice(19..19, *b"\x21\xfe\x1a<Script>alert(1)</script> \0");
         assert_eq!(inspect(&gif), Err(Refusal::Mark("image/gif", "<script")));
+    }
+
+    #[test]
+    fn what_a_camera_puts_behind_a_jpeg_is_cut_off_and_a_gif_needs_no_last_byte() {
+        let picture = jpeg();
+        for behind in [&jpeg()[..], b"MotionPhoto_Data\0\0\0\x18ftypmp42", b"PK\x03\x04"] {
+            let sent = [&picture[..], behind].concat();
+            let taken = inspect(&sent).unwrap();
+            assert_eq!(taken.bytes, picture, "nothing of it is kept");
+            assert_eq!(taken.inspected, inspect(&picture).unwrap().inspected);
+        }
+        let behind = [&picture[..], b"<html>"].concat();
+        assert_eq!(inspect(&behind), Err(Refusal::Mark("image/jpeg", "<html")));
+        let gif = &TRANSPARENT_GIF[..TRANSPARENT_GIF.len() - 1];
+        assert_eq!(inspect(gif).unwrap().bytes, gif);
+    }
+
+    #[test]
+    fn width_and_height_are_those_that_are_shown_and_a_place_and_a_webp_are_warned_of() {
+        let size = |bytes: &[u8]| inspect_header(bytes).map(|found| (found.width, found.height)).unwrap();
+        assert_eq!([1, 3, 6, 8].map(|turn| size(&jpeg_with(turn, false))), [(3, 2), (3, 2), (2, 3), (2, 3)]);
+        assert_eq!([1, 6].map(|turn| size(&png_with(turn, true))), [(30, 20), (20, 30)]);
+        assert_eq!(warnings("image/jpeg", &jpeg_with(1, true)), [PLACE]);
+        assert!(
+            warnings("image/jpeg", &jpeg_with(1, false)).is_empty() && warnings("image/png", &png(1, 1)).is_empty()
+        );
+        assert_eq!(warnings("image/webp", &webp()), [OUTLOOK]);
     }
 
     #[test]

@@ -180,6 +180,42 @@ fn what_is_no_picture_alone_is_refused_in_words_and_the_title_stays() {
 }
 
 #[test]
+fn a_cameras_picture_is_taken_as_it_is_shown_and_its_place_is_warned_of() {
+    let _machine = beside();
+    let (app, ann) = with_admin();
+    // 3 by 2 pixels, to be turned (6), taken somewhere, with something behind its end.
+    let exif = b"\xff\xe1\0\x58Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x88\x25\0\x04\0\0\0\x01\0\0\0\x26\0\0\0\0\
+                 \0\x01\0\x02\0\x05\0\0\0\x03\0\0\0\x38\0\0\0\0\0\0\0\x34\0\0\0\x01\0\0\0\x1e\0\0\0\x01\0\0\0\0\0\0\0\x01";
+    let frame = b"\xff\xc0\0\x11\x08\0\x02\0\x03\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xda\0\x03\0ab\xff\xd9";
+    let picture = [&b"\xff\xd8"[..], exif, frame].concat();
+    let sent = [&picture[..], b"\0\0\0\x18ftypmp42"].concat();
+    let id = add(&ann, "Camera", &sent);
+    wait_for(&app, &id, &picture);
+    let page = text(&ann.get(&format!("/images/{id}")));
+    assert!(page.contains("2 × 3 px") && page.contains("width=&quot;2&quot; height=&quot;3&quot;"), "{page}");
+    assert!(page.contains("The picture says where it was taken"), "{page}");
+    assert!(!text(&ann.get(&format!("/images/{}", app.image))).contains("where it was taken"));
+    let settings = app.server.settings();
+    let tag = settings.run(&["link", "--image", &id]).unwrap();
+    assert!(tag.contains("width=\"2\" height=\"3\""), "{tag}");
+    let file = app.dir.path().join("camera.jpg");
+    std::fs::write(&file, &sent).unwrap();
+    let output = settings.command(&["image", "add", file.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("12 bytes after the picture's end were left out") && said.contains("where it was taken"),
+        "{said}"
+    );
+    // WebP, and a GIF without its last byte.
+    let webp = [&b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x0f\xc0\x01\0"[..], &[0; 9]].concat();
+    let id = add(&ann, "New", &webp);
+    assert!(text(&ann.get(&format!("/images/{id}"))).contains("Outlook for Windows does not show WebP"));
+    let gif = &TRANSPARENT_GIF[..TRANSPARENT_GIF.len() - 1];
+    let id = add(&ann, "Short", gif);
+    wait_for(&app, &id, gif);
+}
+
+#[test]
 fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
     let _machine = beside();
     let (app, ann) = with_admin();

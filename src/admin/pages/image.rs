@@ -131,10 +131,13 @@ async fn image_page(
     let image = images::find(&client, id).await?.ok_or(Refusal::NotFound)?;
     let by_day = counts::image_hits_between(&client, id, &days).await?;
     let namespace = installation::namespace(&client).await?;
+    let loaded = images::load_with(&client, id).await?;
     drop(client);
+    let warnings = loaded.map_or(Vec::new(), |loaded| upload::warnings(&loaded.media_type, &loaded.bytes));
     let is_deleted = image.deleted_at.is_some();
     let content = html! {
         (notice)
+        @for warning in warnings { (self::notice(Tone::Warning, html! { p { (warning) } })) }
         @if is_deleted { (deleted(&image, is_admin)) }
         div.picture {
             div.ground { (picture_tag(&image, false)) }
