@@ -11,6 +11,7 @@
 //! - [`ingest`]: queue, writer, spool, loader: from a hit in memory to a row in PostgreSQL, once.
 //! - [`opens`]: what a hit says of a reader, with the rule that decided; from hits to opens and counts.
 //! - [`privacy`]: people who asked not to be recorded or to be forgotten, as keyed hashes.
+//! - [`text`]: texts that people type or strangers send, compared and shown.
 //! - [`unrecorded`]: the last requests that made no hit, in memory, with why.
 //! - [`whole_file`]: small files that are replaced whole.
 //! - [`db`]: connections, migrations, the embedded PostgreSQL, and one file of queries a concern.
@@ -35,6 +36,7 @@ pub mod opens;
 pub mod privacy;
 pub mod shutdown;
 pub mod telemetry;
+pub mod text;
 pub mod unrecorded;
 pub mod whole_file;
 

@@ -3,6 +3,7 @@
 //! Guarantees: every answer of a page is built here, so none lacks the headers that keep it from being framed, sniffed, cached or
 //! made to run or load anything that is not ours.
 
+use std::borrow::Cow;
 use std::io;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 use maud::PreEscaped;
+
+use crate::text;
 
 /// An answer of the private listener.
 pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
@@ -34,7 +37,12 @@ const PRIVATE: [(HeaderName, &str); 5] = [
 /// A page.
 #[must_use]
 pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
-    private(bytes(status, "text/html; charset=utf-8", page.0.into()))
+    // Here once, so that no page can show a name or a user agent that turns its surroundings around.
+    let page = match text::visible_page(&page.0) {
+        Cow::Borrowed(_) => page.0,
+        Cow::Owned(page) => page,
+    };
+    private(bytes(status, "text/html; charset=utf-8", page.into()))
 }
 
 /// A file for the one who asked, which browsers store and do not show; `name` is its name there.

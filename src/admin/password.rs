@@ -11,6 +11,8 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 use tokio::sync::Semaphore;
 
+use crate::text;
+
 /// Fewest characters of a password. Length is what counts; which kinds of characters is the user's business.
 pub const CHARACTERS_MIN: usize = 12;
 
@@ -41,7 +43,7 @@ pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     if password.len() > BYTES_MAX {
         return Some("a password has at most 1024 bytes");
     }
-    if password.to_lowercase().contains(&name.to_lowercase()) && name.chars().count() > 3 {
+    if text::fold(password).contains(&text::fold(name)) && name.chars().count() > 3 {
         return Some("a password does not hold the user's name");
     }
     None

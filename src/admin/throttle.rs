@@ -13,6 +13,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
 use crate::privacy::RecipientHash;
+use crate::text;
 
 /// Accounts, and addresses, that are told apart.
 const PLACES: usize = 4096;
@@ -62,7 +63,7 @@ impl SignInThrottle {
     /// How long to wait, where there were too many. An address that has had its tries takes none of the account's.
     pub fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)?;
-        take(&self.accounts, self.seed.hash_one(name.to_lowercase()), &self.clock)
+        take(&self.accounts, self.seed.hash_one(text::fold(name)), &self.clock)
     }
 }
 

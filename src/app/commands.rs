@@ -32,6 +32,7 @@ use crate::link::key::{KEY_BYTES_MAX, Key};
 use crate::metrics::{DropReason, Metrics};
 use crate::privacy::follow as opt_outs;
 use crate::shutdown;
+use crate::text;
 
 pub use erase::erase;
 pub use export::export;
@@ -107,7 +108,7 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     let warnings = upload::warnings(taken.inspected.media_type, taken.bytes);
     let cut = bytes.len() - taken.bytes.len();
     let db = which::find(config)?;
-    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = file.file_stem().map(|stem| text::visible(&stem.to_string_lossy()).into_owned());
     let adding = async {
         let client = db.pool().get().await.map_err(DbError::from)?;
         let added = upload::add(&client, COMMAND_LINE, &bytes, id, title.or(name.as_deref())).await;
@@ -147,7 +148,12 @@ pub async fn image_list(config: &Config) -> anyhow::Result<()> {
     for image in images {
         let deleted = if image.deleted_at.is_some() { "  (deleted)" } else { "" };
         let (id, kind, width, height) = (image.id, &image.media_type, image.width, image.height);
-        writeln!(out, "{id}  {kind:<10}  {width:>4} x {height:<4}  {:>8} B  {}{deleted}", image.length, image.title)?;
+        writeln!(
+            out,
+            "{id}  {kind:<10}  {width:>4} x {height:<4}  {:>8} B  {}{deleted}",
+            image.length,
+            text::visible(&image.title)
+        )?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use uuid::Uuid;
 
-use super::value::parse_id;
+use super::value::{parse_id, parse_title};
 
 const IMAGE_ADD_AFTER_HELP: &str = "\
 Examples:
@@ -39,6 +39,6 @@ pub struct ImageAddArgs {
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     pub id: Option<Uuid>,
     /// What people call it; default: the file's name.
-    #[arg(long, value_name = "TITLE")]
+    #[arg(long, value_name = "TITLE", value_parser = parse_title)]
     pub title: Option<String>,
 }

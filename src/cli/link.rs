@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 use uuid::Uuid;
 
-use super::value::{parse_id, parse_time};
+use super::value::{parse_id, parse_time, parse_title};
 
 const MESSAGE_SET_AFTER_HELP: &str = "\
 Example:
@@ -100,7 +100,7 @@ pub struct MessageSetArgs {
     #[arg(value_name = "UUID|KEY")]
     pub message: String,
     /// What people call it; default: as it was.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_title)]
     pub name: Option<String>,
     /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970; default: as it was.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]

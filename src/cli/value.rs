@@ -4,6 +4,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
+use crate::images::upload;
+
 /// An image's id; never nil, which means absent in a link.
 pub(super) fn parse_id(text: &str) -> Result<Uuid, String> {
     match Uuid::try_parse(text) {
@@ -25,4 +27,9 @@ pub(super) fn parse_time(text: &str) -> Result<u32, String> {
             .unix_timestamp()
     };
     u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("a time from 1970 to 2106 is needed".to_owned())
+}
+
+/// A title or a message's name.
+pub(super) fn parse_title(text: &str) -> Result<String, String> {
+    upload::wrong_title(text).map_or(Ok(text.to_owned()), |wrong| Err(wrong.to_owned()))
 }

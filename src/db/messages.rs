@@ -9,6 +9,7 @@ use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use crate::opens::class::{Certainty, Class};
+use crate::text;
 
 /// How far back each look goes behind the last one, in µs: transactions commit later than they begin.
 const OVERLAP_US: i64 = 10_000_000;
@@ -216,13 +217,11 @@ pub struct Found {
     pub reached: Option<Place>,
 }
 
-/// The messages behind a place whose name holds these words, in either case, `most` at most; looks at so many messages.
+/// The messages behind a place whose name holds these words, in any case, `most` at most; looks at so many messages.
 ///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_at: i64) -> Result<Found, Error> {
-    let escaped: String =
-        words.chars().flat_map(|c| "\\%_".contains(c).then_some('\\').into_iter().chain([c])).collect();
     // One row at least: where the look ended.
     let select = format!(
         "WITH looked AS MATERIALIZED ( \
@@ -230,12 +229,13 @@ pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_
            WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
            ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3), \
          reached AS (SELECT at AS reached_at, id AS reached_id FROM looked ORDER BY at, id LIMIT 1), \
-         met AS (SELECT id FROM looked WHERE name ILIKE $4 ORDER BY at DESC, looked.id DESC LIMIT $5) \
+         met AS (SELECT id FROM looked WHERE name ~ $4 ORDER BY at DESC, looked.id DESC LIMIT $5) \
          SELECT found.*, reached_at, reached_id, (SELECT count(*) FROM looked) FROM reached LEFT JOIN ( \
            SELECT {COLUMNS} FROM messages WHERE id IN (SELECT id FROM met)) AS found ON true \
          ORDER BY found.at DESC, found.id DESC"
     );
-    let pattern = format!("%{escaped}%");
+    // Not ILIKE, which knows only the case of ASCII where the database's language is C.
+    let pattern = text::pattern(words);
     let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;
     let all_looked_at = |row: &Row| row.get::<_, i64>(13) == looks_at;
     let reached = rows.first().filter(|row| all_looked_at(row)).map(|row| Place { at: row.get(11), id: row.get(12) });

@@ -1,10 +1,13 @@
 //! Those who may sign in to the admin page. Whoever changes one writes it to `audit` in the same statement.
 //!
-//! Guarantees: a name is one user's, however it is capitalised; [`set_enabled`] never takes the last admin who can sign in; a new
+//! Guarantees: a name is one user's, however it is capitalised, in any language ([`text::fold`]); users who were there before with names that are one now still
+//! sign in, each by the exact name; [`set_enabled`] never takes the last admin who can sign in; a new
 //! password and a disabled user end the sessions there are.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
+
+use crate::text;
 
 /// What a user may do. The later one may do all that the earlier one may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,10 +81,29 @@ pub fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.trim() != name {
         return Some("a name has at least one character, and no blank at its ends");
     }
-    if name.chars().count() > 64 || name.chars().any(char::is_control) {
-        return Some("a name has at most 64 characters, and no control characters");
+    if name.chars().count() > 64 || text::has_hidden(name) {
+        return Some("a name has at most 64 characters, and no control characters or others that are not seen");
     }
     None
+}
+
+/// The user whom a name means: who has exactly this one, else the only one who has it in another case.
+async fn id_of(client: &Client, name: &str) -> Result<Option<i64>, Error> {
+    let users = client.query("SELECT id, name FROM users", &[]).await?;
+    let exact = users.iter().find(|row| row.get::<_, &str>(1) == name);
+    let folded = text::fold(name);
+    let alike: Vec<&Row> = users.iter().filter(|row| text::fold(row.get(1)) == folded).collect();
+    let only = match alike[..] {
+        [one] => Some(one),
+        _ => None,
+    };
+    Ok(exact.or(only).map(|row| row.get(0)))
+}
+
+/// Whether somebody has a name, in any case.
+async fn is_taken(client: &Client, name: &str) -> Result<bool, Error> {
+    let folded = text::fold(name);
+    Ok(client.query("SELECT name FROM users", &[]).await?.iter().any(|row| text::fold(row.get(0)) == folded))
 }
 
 /// Adds a user; nothing where the name is taken.
@@ -96,6 +118,10 @@ pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &st
                     INSERT INTO audit (actor, action, subject, detail) \
                     SELECT $1, 'user added', $2, jsonb_build_object('role', $3::text) FROM added) \
                   SELECT id FROM added";
+    // Two who are added in the same moment are told apart by the index, which knows at least the case of ASCII.
+    if is_taken(client, name).await? {
+        return Ok(None);
+    }
     let row = client.query_opt(insert, &[&actor, &name, &role.word(), &hash]).await?;
     Ok(row.map(|row| row.get(0)))
 }
@@ -105,9 +131,10 @@ pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &st
 /// # Errors
 /// As PostgreSQL says.
 pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Error> {
-    let delete = "WITH removed AS (DELETE FROM users WHERE lower(name) = lower($2) RETURNING name) \
+    let delete = "WITH removed AS (DELETE FROM users WHERE id = $2 RETURNING name) \
                   INSERT INTO audit (actor, action, subject) SELECT $1, 'user removed', name FROM removed";
-    Ok(client.execute(delete, &[&actor, &name]).await? > 0)
+    let Some(id) = id_of(client, name).await? else { return Ok(false) };
+    Ok(client.execute(delete, &[&actor, &id]).await? > 0)
 }
 
 /// Gives a user another password, and ends their sessions. Says whether there is such a user.
@@ -117,10 +144,11 @@ pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Er
 pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) -> Result<bool, Error> {
     let update = "WITH changed AS ( \
                     UPDATE users SET password_hash = $3, sessions_valid_from = clock_timestamp() \
-                    WHERE lower(name) = lower($2) RETURNING id, name), \
+                    WHERE id = $2 RETURNING id, name), \
                   ended AS (DELETE FROM sessions WHERE user_id IN (SELECT id FROM changed)) \
                   INSERT INTO audit (actor, action, subject) SELECT $1, 'password changed', name FROM changed";
-    Ok(client.execute(update, &[&actor, &name, &hash]).await? > 0)
+    let Some(id) = id_of(client, name).await? else { return Ok(false) };
+    Ok(client.execute(update, &[&actor, &id, &hash]).await? > 0)
 }
 
 /// Lets a user sign in or not. Says whether that changed something; the last admin who can sign in is left.
@@ -187,7 +215,8 @@ pub async fn any(client: &Client) -> Result<bool, Error> {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn account(client: &Client, name: &str) -> Result<Option<Account>, Error> {
-    let select = "SELECT id, password_hash, disabled_at IS NOT NULL FROM users WHERE lower(name) = lower($1)";
-    let row = client.query_opt(select, &[&name]).await?;
+    let Some(id) = id_of(client, name).await? else { return Ok(None) };
+    let select = "SELECT id, password_hash, disabled_at IS NOT NULL FROM users WHERE id = $1";
+    let row = client.query_opt(select, &[&id]).await?;
     Ok(row.map(|row| Account { id: row.get(0), password_hash: row.get(1), is_disabled: row.get(2) }))
 }

@@ -12,6 +12,7 @@ use super::{ending, exif};
 use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
+use crate::text;
 
 /// The most bytes that an image has.
 pub const BYTES_MAX: usize = 1 << 20;
@@ -168,8 +169,10 @@ fn is_svg(bytes: &[u8]) -> bool {
 /// What is wrong with a title; nothing where it may be one.
 #[must_use]
 pub fn wrong_title(title: &str) -> Option<&'static str> {
-    let is_wrong = title.chars().count() > TITLE_CHARS_MAX || title.chars().any(char::is_control);
-    is_wrong.then_some("a title has at most 200 characters, and no line breaks or other control characters")
+    let is_wrong = title.chars().count() > TITLE_CHARS_MAX || text::has_controls(title);
+    is_wrong.then_some(
+        "a title has at most 200 characters, and no line breaks or other characters that control or turn a text",
+    )
 }
 
 /// Adds an image under `id`, or a new one, and tells all nodes.

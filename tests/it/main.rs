@@ -79,6 +79,7 @@ mod signals;
 mod support;
 mod systemd;
 mod telemetry;
+mod text;
 mod upgrade;
 mod webdriver;
 mod which;

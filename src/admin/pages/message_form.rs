@@ -8,6 +8,7 @@ use time::macros::datetime;
 use crate::admin::asked::{Asked, Fields};
 use crate::admin::view::{Zone, field};
 use crate::db::messages::{Change, Edit, Message};
+use crate::text;
 
 /// Characters of a name at most.
 pub const NAME_CHARS_MAX: usize = 200;
@@ -50,7 +51,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
         (typed != known.unwrap_or_default()).then(|| typed.to_owned())
     };
     let name = told("name", known.as_ref().map(|known| &*known.name));
-    if name.as_ref().is_some_and(|name| name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control)) {
+    if name.as_ref().is_some_and(|name| name.chars().count() > NAME_CHARS_MAX || text::has_controls(name)) {
         return Err("a name has at most 200 characters, and no control characters");
     }
     let sent_at_s = match told("sent_at", known.as_ref().map(|known| &*known.sent_at)).as_deref() {
