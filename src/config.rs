@@ -230,8 +230,8 @@ impl Config {
         let (signing_keys, require_signed) = links::signing(&mut vars);
         let (database_url, require_database_url) = storage::database_url(&mut vars);
         let config = Config {
-            base_url: listen::base_url(&mut vars, &listen::BASE_URL, listen),
-            admin_base_url: listen::base_url(&mut vars, &listen::ADMIN_BASE_URL, admin_listen),
+            base_url: listen::base_url(&mut vars, listen),
+            admin_base_url: listen::admin_base_url(&mut vars, admin_listen),
             trusted_proxies: listen::trusted_proxies(&mut vars),
             signing_keys,
             require_signed,

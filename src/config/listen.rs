@@ -17,8 +17,10 @@ pub(super) const ADMIN_LISTEN: Setting =
     Setting::new("PIXELD_ADMIN_LISTEN", "an IP address and a port other than PIXELD_LISTEN's, like 127.0.0.1:8081");
 pub(super) const BASE_URL: Setting =
     Setting::new("PIXELD_BASE_URL", "an http:// or https:// URL, like https://pixels.example.com");
-pub(super) const ADMIN_BASE_URL: Setting =
-    Setting::new("PIXELD_ADMIN_BASE_URL", "an http:// or https:// URL, like https://pixel-admin.example.com");
+pub(super) const ADMIN_BASE_URL: Setting = Setting::new(
+    "PIXELD_ADMIN_BASE_URL",
+    "an http:// or https:// URL without a path, like https://pixel-admin.example.com",
+);
 pub(super) const TRUSTED_PROXIES: Setting = Setting::new(
     "PIXELD_TRUSTED_PROXIES",
     "up to 1024 addresses or CIDRs with commas between, like 10.0.0.0/8, 2001:db8::/32, 192.0.2.7",
@@ -44,9 +46,25 @@ pub(super) fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
     (listen, admin_listen)
 }
 
-/// What links to a listener begin with; from its address where the setting is unset.
-pub(super) fn base_url(vars: &mut Vars, setting: &Setting, listen: SocketAddr) -> String {
-    vars.read(setting, url_of(listen), parse_base_url)
+/// What links in emails begin with; from the listener's address where the setting is unset. A path is one that a proxy takes off.
+pub(super) fn base_url(vars: &mut Vars, listen: SocketAddr) -> String {
+    vars.read(&BASE_URL, url_of(listen), parse_base_url)
+}
+
+/// Where people reach the admin listener; likewise.
+pub(super) fn admin_base_url(vars: &mut Vars, listen: SocketAddr) -> String {
+    vars.read(&ADMIN_BASE_URL, url_of(listen), parse_admin_base_url)
+}
+
+/// The page's links, cookies and checks hold for a whole host: under a path it would share them with what else is there.
+fn parse_admin_base_url(text: &str) -> Parsed<String> {
+    let url = parse_base_url(text)?;
+    match url.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) {
+        true => {
+            Err(format!("is {}, which has a path; the admin page needs a host, or a port, of its own", quote(text)))
+        }
+        false => Ok(url),
+    }
 }
 
 pub(super) fn trusted_proxies(vars: &mut Vars) -> Vec<IpNet> {
@@ -236,6 +254,16 @@ mod tests {
             assert!(error.contains(wrong), "{text}: {error}");
         }
         assert!(parse_base_url(&format!("https://example.com/{}", "a".repeat(600))).unwrap_err().contains("longer"));
+    }
+
+    #[test]
+    fn the_admin_page_is_under_no_path() {
+        for text in ["https://example.com/admin", "https://example.com:8443/a/b/", "http://[::1]:8081/x"] {
+            assert!(parse_admin_base_url(text).unwrap_err().contains("has a path"), "{text}");
+        }
+        for text in ["https://admin.example.com", "https://admin.example.com:8443/"] {
+            assert_eq!(parse_admin_base_url(text).as_deref(), Ok(text.trim_end_matches('/')));
+        }
     }
 
     #[test]

@@ -480,3 +480,57 @@ fn the_admin_page_is_for_who_is_allowed_under_its_own_name_on_any_port_and_takes
     assert_ne!(head(UPLOAD_BYTES_MAX), 413);
     site.assert_nothing_written(&[id, "example.com"]);
 }
+
+#[test]
+fn a_base_url_with_a_path_works_for_every_link_through_a_proxy_that_takes_the_path_off() {
+    let _machine = beside();
+    let [http, https] = [(); 2].map(|()| free_port().unwrap());
+    let origin = format!("https://{PUBLIC}");
+    let app = App::start_with(|settings| {
+        settings.with("PIXELD_BASE_URL", format!("{origin}/px/")).with("PIXELD_TRUSTED_PROXIES", "127.0.0.1")
+    });
+    let settings = app.server.settings();
+    let (public, admin) = (settings.public(), settings.admin());
+    // As docs/deploy.md has it, in the server of another site.
+    let conf = installed(app.dir.path());
+    let page = fs::read_to_string("docs/deploy.md").unwrap();
+    let (_, rest) = page.split_once("<!-- run: path -->\n```nginx\n").unwrap();
+    let locations = rest.split_once("```").unwrap().0;
+    let locations =
+        locations.replace("127.0.0.1:8080", &public.to_string()).replace("127.0.0.1:8081", &admin.to_string());
+    let file = conf.join("public.conf");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replacen("include pixels.conf;", &format!("include pixels.conf;\n{locations}"), 1)).unwrap();
+    let upstreams = [("127.0.0.1:8080", public), ("127.0.0.1:8081", admin)];
+    let nginx = Nginx::start_at([http, https], app.dir.path(), upstreams, &[]);
+    let image = app.image.to_string();
+    let message = Uuid::new_v4().to_string();
+    let signing = settings.clone().with("PIXELD_SIGNING_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
+    // Links of ids, and of keys with what a path would fold.
+    for recipient in [Uuid::new_v4().to_string(), "a/b c%d?e".to_owned()] {
+        let made = settings.run(&["link", "--image", &image, "--message", &message, "--recipient", &recipient]);
+        let made = made.unwrap();
+        let url = made.lines().next().unwrap();
+        assert!(url.starts_with(&format!("{origin}/px/")) && !url.contains("px//"), "{url}");
+        let fetched = nginx.fetch(url, &["--interface", READER]);
+        assert_eq!((fetched.status, fetched.header("content-type")), (200, Some("image/png")), "{url}");
+        app.at_rest();
+        let id = settings.run(&["namespace", &recipient]).unwrap();
+        let rows = app.query(&format!("SELECT host(ip) FROM hits WHERE recipient = '{}'", id.trim()));
+        assert_eq!(rows, [READER], "{url}");
+    }
+    // With other keys than the running pixeld's none is made, with a path or without.
+    assert!(!signing.command(&["link", "--image", &image]).output().unwrap().status.success());
+    // The link of the footer, its page, its style and its button.
+    let made = settings.run(&["link", "--image", &image, "--recipient", "4711", "--opt-out"]).unwrap();
+    let footer = made.lines().nth(2).unwrap();
+    assert!(footer.starts_with(&format!("{origin}/px/opt-out/")), "{footer}");
+    let page = nginx.fetch(footer, &[]).text();
+    let (_, style) = page.split_once("rel=\"stylesheet\" href=\"").unwrap();
+    let style = nginx.fetch(&format!("{origin}/px/opt-out/{}", style.split_once('"').unwrap().0), &[]);
+    assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
+    assert_eq!(nginx.fetch(footer, &["--data", ""]).status, 200);
+    assert_eq!(app.number("SELECT count(*) FROM suppressions"), 1);
+    // Nothing else of the private listener is there.
+    assert!(!nginx.fetch(&format!("{origin}/px/sign-in"), &[]).text().contains("Sign in"));
+}
