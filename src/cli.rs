@@ -125,8 +125,9 @@ pub enum Command {
     /// Bring the database's tables to this version, and exit.
     ///
     /// `serve` does so by itself. Any number of nodes may do it at once; one does it, the others wait.
+    /// A node belongs to the installation that it reached first. On another or an empty database this ends with exit status 64.
     #[command(after_help = MIGRATE_AFTER_HELP)]
-    Migrate,
+    Migrate(MigrateArgs),
     /// Print the database's URL, for psql; with the password, where DATABASE_URL has one.
     #[command(name = "database-url", after_help = DATABASE_URL_AFTER_HELP)]
     DatabaseUrl,
@@ -184,6 +185,17 @@ pub enum Command {
     Healthcheck,
 }
 
+/// What `pixeld migrate` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct MigrateArgs {
+    /// Take this database for this node's installation from now on, also where the node belongs to another. Restart `serve` after it.
+    ///
+    /// Hits that wait on this node are loaded into it. Lists of opt-outs and erasures of the former installation mean nobody
+    /// in it, and begin from its own.
+    #[arg(long)]
+    pub new_installation: bool,
+}
+
 /// What `pixeld serve` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ServeArgs {
@@ -219,7 +231,7 @@ mod tests {
             ("", Command::Serve(ServeArgs { sample: false })),
             ("serve", Command::Serve(ServeArgs { sample: false })),
             ("serve --sample", Command::Serve(ServeArgs { sample: true })),
-            ("migrate", Command::Migrate),
+            ("migrate", Command::Migrate(MigrateArgs { new_installation: false })),
             ("database-url", Command::DatabaseUrl),
             ("image add a.gif", add("a.gif", None, None)),
             ("image add a.gif --id 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --title T", add("a.gif", Some(id), Some("T"))),

@@ -18,6 +18,7 @@ pub mod erasures;
 mod error;
 pub mod export;
 pub mod fitness;
+pub mod guard;
 pub mod hits;
 pub mod images;
 pub mod imports;
@@ -57,6 +58,7 @@ use embedded::{Embedded, EmbeddedLease};
 use error::reason;
 pub use error::{DbError, refused_with, told};
 use fitness::Unfit;
+use guard::Guard;
 use pooler::Pooling;
 use target::{bound_in_time, make_pool, shown};
 
@@ -104,6 +106,7 @@ struct Inner {
     pool: Pool,
     url_for_people: String,
     embedded: Option<Embedded>,
+    guard: Arc<Guard>,
 }
 
 /// A connection of its own. Its task is ended when this is dropped, and the connection with it.
@@ -132,9 +135,10 @@ impl Database {
     /// [`DbError::Url`] for a URL that no server could make work; [`DbError::Embedded`] where no place for the embedded
     /// one can be chosen.
     pub fn new(config: &Config) -> Result<Self, DbError> {
+        let guard = Guard::of(&config.data_dir);
         match &config.database_url {
-            Some(url) => Database::external(url.expose()),
-            None => Database::embedded_in(&config.data_dir, config.pg_bin.clone()),
+            Some(url) => Database::settle_external(url.expose(), guard),
+            None => Database::settle_embedded(&config.data_dir, config.pg_bin.clone(), guard),
         }
     }
 
@@ -143,9 +147,13 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn external(url: &str) -> Result<Self, DbError> {
+        Database::settle_external(url, Guard::default())
+    }
+
+    fn settle_external(url: &str, guard: Guard) -> Result<Self, DbError> {
         let DatabaseUrl { target, check } =
             DatabaseUrl::parse(url).map_err(|wrong| DbError::Url(format!("it {wrong}")))?;
-        Database::settle(target, &check, url.to_owned(), None)
+        Database::settle(target, &check, url.to_owned(), None, guard)
     }
 
     /// The embedded PostgreSQL of an absolute data directory, with the programs in `pg_bin` or those that are found.
@@ -153,8 +161,18 @@ impl Database {
     /// # Errors
     /// As [`Database::new`].
     pub fn embedded_in(data_dir: &Path, pg_bin: Option<PathBuf>) -> Result<Self, DbError> {
+        Database::settle_embedded(data_dir, pg_bin, Guard::default())
+    }
+
+    fn settle_embedded(data_dir: &Path, pg_bin: Option<PathBuf>, guard: Guard) -> Result<Self, DbError> {
         let embedded = Embedded::new(data_dir, pg_bin)?;
-        Database::settle(embedded.target(), &CertificateCheck::Nothing, embedded.url_for_people(), Some(embedded))
+        Database::settle(
+            embedded.target(),
+            &CertificateCheck::Nothing,
+            embedded.url_for_people(),
+            Some(embedded),
+            guard,
+        )
     }
 
     fn settle(
@@ -162,12 +180,20 @@ impl Database {
         check: &CertificateCheck,
         url_for_people: String,
         embedded: Option<Embedded>,
+        guard: Guard,
     ) -> Result<Self, DbError> {
         bound_in_time(&mut target);
+        let guard = Arc::new(guard);
         let connector = Connector::new(tls::connector(&mut target, check).map_err(DbError::Url)?);
         let pooling = Arc::new(Pooling::of(&target, &connector, embedded.is_some()));
-        let pool = make_pool(&target, &connector, &pooling)?;
-        Ok(Database(Arc::new(Inner { target, connector, pooling, pool, url_for_people, embedded })))
+        let pool = make_pool(&target, &connector, &pooling, &guard)?;
+        Ok(Database(Arc::new(Inner { target, connector, pooling, pool, url_for_people, embedded, guard })))
+    }
+
+    /// What this node remembers of its installation. Every connection is checked by it.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     /// Whether pixeld runs PostgreSQL itself.
@@ -240,7 +266,17 @@ impl Database {
     /// # Errors
     /// [`DbError::Connect`], or [`DbError::Timeout`] after [`CONNECT_TIMEOUT`].
     pub async fn connect(&self, application_name: &str) -> Result<Session, DbError> {
+        self.guarded(self.open(application_name, None).await?).await
+    }
+
+    /// The same to whatever installation, or none: for who looks which it is.
+    pub(crate) async fn connect_unguarded(&self, application_name: &str) -> Result<Session, DbError> {
         self.open(application_name, None).await
+    }
+
+    async fn guarded(&self, session: Session) -> Result<Session, DbError> {
+        within(QUERY_TIMEOUT, "looking at the installation", self.0.guard.check(&session.client)).await??;
+        Ok(session)
     }
 
     /// Opens a connection that listens on `channel` and forwards the payloads of its notices.
@@ -256,7 +292,7 @@ impl Database {
         channel: &str,
     ) -> Result<(Session, mpsc::Receiver<String>), DbError> {
         let (sender, receiver) = mpsc::channel(NOTICES_MAX);
-        let session = self.open(application_name, Some(sender)).await?;
+        let session = self.guarded(self.open(application_name, Some(sender)).await?).await?;
         let listen = format!("LISTEN \"{}\"", channel.replace('"', "\"\""));
         match within(CONNECT_TIMEOUT, "LISTEN", session.client.batch_execute(&listen)).await {
             // A standby gives no notices; whoever receives looks now and then anyway.

@@ -11,6 +11,7 @@ use pixeld::cli::{
     Cli, Command, ImageCommand, ImportCommand, MessageCommand, NetworksCommand, SpoolCommand, UserCommand,
 };
 use pixeld::config::{Config, EXIT_CONFIG, Reader, may_hold_password};
+use pixeld::db::DbError;
 use pixeld::telemetry;
 use time::OffsetDateTime;
 
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // Not eprintln: a terminal that was closed must not make a panic of it.
             drop(writeln!(std::io::stderr(), "pixeld: {}", pixeld::db::told(&error)));
-            if error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            let is_other = error.downcast_ref::<DbError>().is_some_and(DbError::is_of_installation);
+            if is_other || error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -75,7 +77,7 @@ fn run(command: Command, config: &Config) -> anyhow::Result<ExitCode> {
             return wait(commands::import_django(config, &args)).map(|taken| ExitCode::from(taken.exit_status()));
         }
         Command::Serve(args) => app::serve(config, args.sample),
-        Command::Migrate => wait(commands::migrate(config)),
+        Command::Migrate(args) => wait(commands::migrate(config, args.new_installation)),
         Command::DatabaseUrl => commands::database_url(config),
         Command::Image(ImageCommand::Add(args)) => {
             wait(commands::image_add(config, &args.file, args.id, args.title.as_deref()))

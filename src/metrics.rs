@@ -8,7 +8,7 @@ mod shown;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -279,6 +279,8 @@ pub struct Metrics {
     pub clocks_disbelieved: Level,
     /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
     pub database_problem: ArcSwapOption<String>,
+    /// The database has the tables of this version. Not in `/metrics` either.
+    pub tables_are_current: AtomicBool,
 }
 
 impl Metrics {
@@ -334,6 +336,7 @@ impl Metrics {
             clock_ahead_s: Level::default(),
             clocks_disbelieved: Level::default(),
             database_problem: ArcSwapOption::empty(),
+            tables_are_current: AtomicBool::new(false),
         })
     }
 

@@ -1,9 +1,10 @@
 //! What monitoring asks: open to whoever reaches the listener, under any name.
 //!
 //! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database
-//! answers and can be used, the spool has room, and the
+//! answers, is this node's installation with the tables of this version, and can be used, the spool has room, and the
 //! oldest hit that waits is younger than [`LAG_SECONDS_MAX`].
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -46,7 +47,11 @@ pub fn metrics(admin: &Admin) -> Answer {
 pub async fn ready(admin: &Admin) -> Answer {
     let problem = admin.metrics.database_problem.load_full();
     let database = match tokio::time::timeout(DATABASE_WAIT, ping(admin)).await {
+        Ok(Ok(())) if problem.is_none() && !admin.metrics.tables_are_current.load(Ordering::Relaxed) => {
+            "not ok: its tables are not yet this version's".to_owned()
+        }
         Ok(Ok(())) => problem.map_or_else(|| "ok".to_owned(), |problem| format!("not ok: {problem}")),
+        Ok(Err(_)) if let Some(problem) = problem => format!("not ok: {problem}"),
         Ok(Err(error)) => format!("not ok: {}", crate::db::told(&error)),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };
@@ -75,7 +80,8 @@ fn recording(last_drop: Option<(DropReason, Duration)>) -> String {
 }
 
 async fn ping(admin: &Admin) -> anyhow::Result<()> {
-    admin.db.pool().get().await?.simple_query("SELECT 1").await?;
+    // A table that it needs: dropped while pixeld runs, they are missed at once.
+    admin.db.pool().get().await?.simple_query("SELECT FROM spool_marks LIMIT 0").await?;
     Ok(())
 }
 

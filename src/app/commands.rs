@@ -54,10 +54,14 @@ const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<()> {
     let db = which::whereabouts(config)?;
     let migrating = async {
-        migrate::run(&db).await?;
+        if new_installation {
+            migrate::accept(&db).await?
+        } else {
+            migrate::run(&db).await?
+        }
         which::named(&db, &db.connect("pixeld migrate").await?.client).await
     };
     let named = database::with_lease(&db, "what was migrated so far is whole", migrating).await?;

@@ -5,6 +5,7 @@
 //! can ever start (no programs, another version, no place) ends the program, with the reason.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use super::which;
 use crate::db::embedded::EmbeddedError;
-use crate::db::{Database, DbError, Lease, fitness, migrate};
+use crate::db::{Database, DbError, Lease, QUERY_TIMEOUT, fitness, installation, migrate, within};
 use crate::metrics::Metrics;
 use crate::shutdown::{self, Drain};
 
@@ -82,7 +83,7 @@ async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
 
 async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool>) {
     let mut told = String::new();
-    while let Err(error) = migrate::run(db).await {
+    while let Err(error) = migrate_and_learn(db).await {
         let why = error.for_log();
         let is_reached = !error.is_of_connection();
         metrics.database_problem.store(is_reached.then(|| Arc::new(why.clone())));
@@ -94,6 +95,7 @@ async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool
         tokio::time::sleep(RETRY).await;
     }
     metrics.database_problem.store(None);
+    metrics.tables_are_current.store(true, Ordering::Relaxed);
     ready.send_replace(true);
     loop {
         note_fitness(db, metrics).await;
@@ -104,12 +106,39 @@ async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool
     }
 }
 
-/// Looks whether the database can still be used as it was: it may have become read-only, or lost rights. On a connection of its
-/// own, since what somebody sets for a database or a role holds for new ones.
+/// Brings the tables to this version, and remembers which installation that is if none was known.
+async fn migrate_and_learn(db: &Database) -> Result<(), DbError> {
+    migrate::run(db).await?;
+    let session = db.connect("pixeld-check").await?;
+    let found = within(QUERY_TIMEOUT, "looking at the installation", installation::id(&session.client)).await?;
+    if let Err(error) = db.guard().learn(found) {
+        tracing::warn!(%error, installation = %found, "which installation this node belongs to could not be kept on disk");
+    }
+    Ok(())
+}
+
+/// Looks whether the database can still be used as it was: it may have become read-only, lost rights or its tables, or be another
+/// one. On a connection of its own, since what somebody sets for a database or a role holds for new ones.
 async fn note_fitness(db: &Database, metrics: &Metrics) {
-    let checked = async { fitness::check(&db.connect("pixeld-check").await?.client).await };
+    let checked = async {
+        let session = db.connect("pixeld-check").await?;
+        fitness::check(&session.client).await?;
+        let is_current = migrate::is_current(&session.client).await?;
+        metrics.tables_are_current.store(is_current, Ordering::Relaxed);
+        if !is_current {
+            // Restored from the backup of an older version, say.
+            migrate::run(db).await?;
+            if !migrate::is_current(&session.client).await? {
+                return Err(DbError::Migration(
+                    "tables are missing that this version made; restore a backup".to_owned(),
+                ));
+            }
+            metrics.tables_are_current.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    };
     let problem = match checked.await {
-        Err(error @ DbError::Unfit(_)) => Some(error.for_log()),
+        Err(error @ (DbError::Unfit(_) | DbError::Migration(_))) => Some(error.for_log()),
         // That it is away is noticed elsewhere; how it was stands until it is back.
         Err(_) => return,
         Ok(()) => None,

@@ -90,6 +90,12 @@ impl DbError {
         }
     }
 
+    /// Whether it is a database of another installation than this node's, or of none.
+    #[must_use]
+    pub fn is_of_installation(&self) -> bool {
+        matches!(self, DbError::Unfit(unfit) if unfit.is_of_installation())
+    }
+
     /// What the server answered, where it did.
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {

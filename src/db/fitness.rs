@@ -6,6 +6,7 @@
 
 use tokio_postgres::Client;
 
+use super::installation::InstallationId;
 use super::{DbError, QUERY_TIMEOUT, within};
 
 /// The one encoding that holds every user agent and name.
@@ -40,6 +41,27 @@ pub enum Unfit {
         /// Its name.
         database: String,
     },
+    /// Its hits, opt-outs and ids are others.
+    #[error(
+        "the database is the installation {found}, and this node belongs to {known}, so nothing is loaded into it: name the \
+         right database in DATABASE_URL, or take this one for good with pixeld migrate --new-installation and a restart"
+    )]
+    OtherInstallation {
+        /// The node's.
+        known: InstallationId,
+        /// The database's.
+        found: InstallationId,
+    },
+    /// It is new, or its tables were dropped.
+    #[error(
+        "the database has no tables of pixeld, and this node belongs to the installation {known}, so none are made: restore \
+         its backup, name the right database in DATABASE_URL, or begin a new installation with pixeld migrate \
+         --new-installation and a restart"
+    )]
+    NoInstallation {
+        /// The node's.
+        known: InstallationId,
+    },
     /// Somebody made it so.
     #[error(
         "the database {database:?} is read-only: default_transaction_read_only is on for new connections; set it to off \
@@ -73,6 +95,12 @@ pub enum Unfit {
 }
 
 impl Unfit {
+    /// Whether it is not the installation that this node belongs to.
+    #[must_use]
+    pub fn is_of_installation(&self) -> bool {
+        matches!(self, Unfit::OtherInstallation { .. } | Unfit::NoInstallation { .. })
+    }
+
     /// Whether it can be read, and changes nothing.
     #[must_use]
     pub fn is_read_only(&self) -> bool {

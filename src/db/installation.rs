@@ -3,6 +3,7 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
@@ -22,6 +23,19 @@ impl InstallationId {
         id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         InstallationId(id)
     }
+
+    /// All of it, in 32 hexadecimal digits.
+    #[must_use]
+    pub fn digits(self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    /// What [`InstallationId::digits`] wrote.
+    #[must_use]
+    pub fn parse(digits: &str) -> Option<InstallationId> {
+        let digits = Some(digits).filter(|digits| digits.len() == 32)?;
+        Some(InstallationId(u128::from_str_radix(digits, 16).ok()?.to_be_bytes()))
+    }
 }
 
 /// The short name, like `7c1f-09ab`.
@@ -39,6 +53,19 @@ impl fmt::Display for InstallationId {
 pub async fn id(client: &Client) -> Result<InstallationId, Error> {
     let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
     Ok(InstallationId::of(row.get(0)))
+}
+
+/// The same; nothing where the database has no tables of pixeld.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error> {
+    let select = "SELECT secret FROM installation WHERE name = 'throttle_key'";
+    match client.query_opt(select, &[]).await {
+        Ok(row) => Ok(row.map(|row| InstallationId::of(row.get(0)))),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Why what a person typed is nobody. Never repeats it: it may name somebody.
@@ -116,6 +143,8 @@ mod tests {
     fn an_installation_keeps_its_name_and_another_has_another() {
         // Receipts that are out there have it.
         assert_eq!(InstallationId::of(&[7; 32]).to_string(), "722b-d12d");
+        let id = InstallationId::of(&[7; 32]);
+        assert_eq!(InstallationId::parse(&id.digits()), Some(id));
         assert_ne!(InstallationId::of(&[8; 32]), InstallationId::of(&[7; 32]));
     }
 }

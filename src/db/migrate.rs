@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::error::with_causes;
-use super::{Database, DbError, QUERY_TIMEOUT, fitness, within};
+use super::{Database, DbError, QUERY_TIMEOUT, fitness, installation, within};
 
 /// The advisory lock's key: "pixeld" in ASCII, then 1.
 const LOCK_KEY: i64 = 0x0070_6978_656c_6401;
@@ -32,10 +32,25 @@ mod built_in {
 /// [`DbError::Migration`] where one fails (its transaction is undone) or differs from the one that the database ran;
 /// connection errors.
 pub async fn run(database: &Database) -> Result<(), DbError> {
-    let mut session = database.connect("pixeld migrate").await?;
+    migrate(database, false).await
+}
+
+/// The same, whatever installation it is or becomes: the node belongs to it from now on.
+///
+/// # Errors
+/// As [`run`].
+pub async fn accept(database: &Database) -> Result<(), DbError> {
+    migrate(database, true).await
+}
+
+async fn migrate(database: &Database, is_accepting: bool) -> Result<(), DbError> {
+    let mut session = database.connect_unguarded("pixeld migrate").await?;
+    if !is_accepting {
+        within(QUERY_TIMEOUT, "looking at the installation", database.guard().check(&session.client)).await??;
+    }
     match fitness::check(&session.client).await {
         // All is there that a migration would make, so at least it can be read.
-        Err(DbError::Unfit(unfit)) if unfit.is_read_only() && is_migrated(&session.client).await? => return Ok(()),
+        Err(DbError::Unfit(unfit)) if unfit.is_read_only() && is_current(&session.client).await? => return Ok(()),
         checked => checked?,
     }
     take_lock(&session.client, LOCK_WAIT_MAX).await?;
@@ -51,13 +66,24 @@ pub async fn run(database: &Database) -> Result<(), DbError> {
         tracing::info!(%migration, "database migrated");
     }
     within(QUERY_TIMEOUT, "writing the words", super::words::write(&session.client)).await?;
+    if is_accepting {
+        let found = within(QUERY_TIMEOUT, "looking at the installation", installation::id(&session.client)).await?;
+        let kept = database.guard().accept(found);
+        kept.map_err(|error| DbError::Migration(format!("which installation it is cannot be kept on disk: {error}")))?;
+    }
     // The session ends here, and its lock with it.
     Ok(())
 }
 
-/// Whether the database has this program's last migration, or a later one.
-async fn is_migrated(client: &tokio_postgres::Client) -> Result<bool, DbError> {
-    if !within(QUERY_TIMEOUT, "looking for migrations", is_begun(client)).await? {
+/// Whether the database has this program's last migration, or a later one, and its tables are still there.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn is_current(client: &tokio_postgres::Client) -> Result<bool, DbError> {
+    let is_there = "SELECT to_regclass('refinery_schema_history') IS NOT NULL AND to_regclass('hits') IS NOT NULL \
+                    AND to_regclass('batches') IS NOT NULL AND to_regclass('spool_marks') IS NOT NULL";
+    let is_there = client.query_one(is_there, &[]);
+    if !within(QUERY_TIMEOUT, "looking for migrations", is_there).await?.get::<_, bool>(0) {
         return Ok(false);
     }
     let last = built_in::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max();

@@ -8,6 +8,7 @@ use tokio_postgres::config::Host;
 
 use super::connector::Connector;
 use super::fitness::Unfit;
+use super::guard::Guard;
 use super::pooler::Pooling;
 use super::{CONNECT_TIMEOUT, DbError, POOL_CONNECTIONS_MAX, SESSION_SETTINGS};
 
@@ -37,20 +38,23 @@ pub(super) fn make_pool(
     target: &tokio_postgres::Config,
     connector: &Connector,
     pooling: &Arc<Pooling>,
+    guard: &Arc<Guard>,
 ) -> Result<Pool, DbError> {
-    let (pooling, to) = (Arc::clone(pooling), shown(target));
+    let (pooling, to, guard) = (Arc::clone(pooling), shown(target), Arc::clone(guard));
     let mut target = target.clone();
     target.application_name("pixeld look-ups");
     // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
     let connections = deadpool_postgres::Manager::from_connect(target, connector.clone(), recycling);
     let settle = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
-        let (pooling, to) = (Arc::clone(&pooling), to.clone());
+        let (pooling, to, guard) = (Arc::clone(&pooling), to.clone(), Arc::clone(&guard));
         Box::pin(async move {
             if !pooling.keeps_session(client).await.map_err(HookError::Backend)? {
                 return Err(HookError::message(Unfit::Pooler { to }.to_string()));
             }
-            client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend)
+            client.batch_execute(SESSION_SETTINGS).await.map_err(HookError::Backend)?;
+            let checked = guard.check(client).await.map_err(HookError::Backend)?;
+            checked.map_err(|unfit| HookError::message(unfit.to_string()))
         })
     });
     Pool::builder(connections)

@@ -56,6 +56,7 @@ mod first_steps;
 mod forgiven;
 mod images;
 mod import_django;
+mod installation;
 mod keys;
 mod limits;
 mod links;

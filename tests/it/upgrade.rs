@@ -185,7 +185,7 @@ fn from_every_earlier_schema_nothing_is_lost_counts_are_right_and_old_links_work
         let before = contents(&postgres, &columns, &secrets);
         assert!(before["hits"].starts_with("1000 ") && before["batches"].starts_with("10 "), "{before:?}");
         let settings = settings(&postgres, &dir, &format!("node-{version}"));
-        assert_eq!(settings.run(&["migrate"]).unwrap(), "the database is up to date\n");
+        assert!(settings.run(&["migrate"]).unwrap().starts_with("the database is up to date"));
         assert_eq!(contents(&postgres, &columns, &secrets), before, "{when}");
         assert_eq!(version_of(&postgres), newest());
         if version < 2 {
@@ -311,7 +311,7 @@ fn a_newer_schema_is_left_alone_by_this_program() {
         )
         .unwrap();
     let server = settings.clone().start().unwrap();
-    assert_eq!(settings.run(&["migrate"]).unwrap(), "the database is up to date\n");
+    assert!(settings.run(&["migrate"]).unwrap().starts_with("the database is up to date"));
     wait_until("the image", REST, || {
         get(server.public(), &format!("/image/{image}.png")).unwrap().header("content-type") == Some("image/png")
     })
