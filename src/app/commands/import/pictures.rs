@@ -21,6 +21,9 @@ use crate::images::upload::{self, AddError, BYTES_MAX, Refusal};
 /// Why a picture could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureProblem {
+    /// The name of its file is no UTF-8.
+    #[error("the name of its file has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
+    Unnamed,
     /// The app has no file of it.
     #[error("the app has no file of it")]
     NoFile,
@@ -79,7 +82,10 @@ async fn take_one(
     if picture.uuid.is_nil() {
         return Ok(Err(PictureProblem::Nil));
     }
-    let bytes = read(&args.media, &picture.file);
+    let bytes = match picture.is_unreadable {
+        true => Err(PictureProblem::Unnamed),
+        false => read(&args.media, &picture.file),
+    };
     if let Some((digest, is_deleted)) = images::digest_of(client, picture.uuid).await? {
         let differs = |bytes: &Vec<u8>| digest[..] != Sha256::digest(bytes)[..];
         return Ok(match bytes {

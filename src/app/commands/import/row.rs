@@ -39,6 +39,9 @@ pub enum Refusal {
     /// It names no picture of the app's.
     #[error("its picture is not in images_picture")]
     Picture,
+    /// Its texts are no UTF-8.
+    #[error("its text has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
+    Unreadable,
     /// Its message is no id.
     #[error("its message_id is no id: {0}")]
     Message(KeyError),
@@ -53,6 +56,9 @@ impl Reading {
     /// # Errors
     /// [`Refusal`].
     pub fn hit<'a>(&self, row: &'a LogRow) -> Result<Hit<'a>, Refusal> {
+        if row.is_unreadable {
+            return Err(Refusal::Unreadable);
+        }
         let at_us = row.at_us.filter(|at_us| (0..=self.latest_us).contains(at_us)).ok_or(Refusal::Time)?;
         let image = row.picture.and_then(|number| self.pictures.get(&number)).copied().ok_or(Refusal::Picture)?;
         let address = address(row);
@@ -151,6 +157,7 @@ mod tests {
             (LogRow { picture: None, ..row() }, Refusal::Picture),
             (LogRow { picture: Some(4), ..row() }, Refusal::Picture),
             (LogRow { message: long.clone(), ..row() }, Refusal::Message(KeyError::Length)),
+            (LogRow { is_unreadable: true, ..row() }, Refusal::Unreadable),
             (LogRow { user: "{{id}}".to_owned(), ..row() }, Refusal::User(KeyError::Unmerged)),
         ] {
             assert_eq!(reading.hit(&row), Err(refusal), "{row:?}");

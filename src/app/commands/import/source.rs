@@ -1,15 +1,17 @@
 //! The Django app's database: its pictures and its log, in the order of their ids.
 //!
-//! Guarantees: one snapshot of it, read only; texts are cut to a bound by the server, so that no row is large.
+//! Guarantees: one snapshot of it, read only; texts are cut to a bound by the server, so that no row is large. A row whose text
+//! the server cannot hand out as UTF-8 (a byte of another encoding) is found and marked, and costs no other row.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::db::imports::Taken;
-use crate::db::{Database, QUERY_TIMEOUT, Session, within};
+use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
 
 /// How long a page of rows, or a count of them, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
@@ -29,6 +31,10 @@ const LOG: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\") THEN (extract
      picture_id::bigint, left(user_agent::text, 2048), left(ip::text, 256), left(message_id::text, 256), left(user_id::text, 256) \
      FROM images_userinfo";
 
+/// The same without texts: what can be read of a row in any case.
+const LOG_WITHOUT_TEXTS: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\") THEN (extract(epoch FROM \"time\") * 1000000)::bigint END, \
+     picture_id::bigint FROM images_userinfo";
+
 /// A database that was opened.
 pub struct Source {
     session: Session,
@@ -46,6 +52,8 @@ pub struct Picture {
     pub file: String,
     /// Its title, maybe empty.
     pub title: String,
+    /// The name of its file cannot be read.
+    pub is_unreadable: bool,
 }
 
 /// A row of its log, as it stands there.
@@ -65,6 +73,8 @@ pub struct LogRow {
     pub message: String,
     /// The recipient's id, maybe empty.
     pub user: String,
+    /// Its texts cannot be read, and are empty here.
+    pub is_unreadable: bool,
 }
 
 impl Source {
@@ -111,13 +121,30 @@ impl Source {
 
     /// All pictures, the oldest first.
     pub async fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
-        let select = "SELECT id::bigint, uuid::text::uuid, left(image::text, 1024), left(title::text, 1024) \
-                      FROM images_picture ORDER BY id";
-        let rows = self.read("reading pictures", select, &[]).await?;
-        let picture = |row: &Row| {
-            Ok(Picture { number: row.try_get(0)?, uuid: row.try_get(1)?, file: text(row, 2)?, title: text(row, 3)? })
-        };
-        rows.iter().map(picture).collect()
+        let rows =
+            self.read("reading pictures", "SELECT id::bigint, uuid::text::uuid FROM images_picture ORDER BY id", &[]);
+        let all = "SELECT id::bigint, left(image::text, 1024), left(title::text, 1024) FROM images_picture ORDER BY id";
+        let mut pictures: Vec<Picture> = Vec::new();
+        for row in rows.await? {
+            let (number, uuid) = (row.try_get(0)?, row.try_get(1)?);
+            pictures.push(Picture { number, uuid, file: String::new(), title: String::new(), is_unreadable: false });
+        }
+        if let Some(texts) = self.read_texts("reading pictures", all, &[]).await? {
+            for (picture, row) in pictures.iter_mut().zip(&texts) {
+                (picture.file, picture.title) = (text(row, 1)?, text(row, 2)?);
+            }
+            return Ok(pictures);
+        }
+        for picture in &mut pictures {
+            let one = |column| format!("SELECT left({column}::text, 1024) FROM images_picture WHERE id = $1");
+            let title = self.read_texts("reading a picture", &one("title"), &[&picture.number]).await?;
+            let file = self.read_texts("reading a picture", &one("image"), &[&picture.number]).await?;
+            picture.is_unreadable = file.is_none();
+            for (to, rows) in [(&mut picture.title, title), (&mut picture.file, file)] {
+                *to = rows.iter().flatten().next().map(|row| text(row, 0)).transpose()?.unwrap_or_default();
+            }
+        }
+        Ok(pictures)
     }
 
     /// How many rows lie behind `id`.
@@ -130,13 +157,44 @@ impl Source {
     /// The next rows behind `id`.
     pub async fn rows_behind(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
         let select = format!("{LOG} WHERE id > $1 ORDER BY id LIMIT $2");
-        self.read("reading log rows", &select, &[&id, &(limit as i64)]).await?.iter().map(log_row).collect()
+        if let Some(rows) = self.read_texts("reading log rows", &select, &[&id, &(limit as i64)]).await? {
+            return rows.iter().map(log_row).collect();
+        }
+        let select = "SELECT id::bigint FROM images_userinfo WHERE id > $1 ORDER BY id LIMIT $2";
+        let ids = self.read("reading log rows", select, &[&id, &(limit as i64)]).await?;
+        self.rows_in_parts(ids.iter().map(|row| row.get(0)).collect()).await
     }
 
     /// Those of these rows that are there.
     pub async fn rows_among(&self, ids: &[i64]) -> anyhow::Result<Vec<LogRow>> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        self.rows_in_parts(ids).await
+    }
+
+    /// Reads rows by their ids, which are in order: together, and where one cannot be read, in halves down to that one.
+    async fn rows_in_parts(&self, ids: Vec<i64>) -> anyhow::Result<Vec<LogRow>> {
         let select = format!("{LOG} WHERE id = ANY($1) ORDER BY id");
-        self.read("reading log rows", &select, &[&ids]).await?.iter().map(log_row).collect()
+        let mut rows = Vec::with_capacity(ids.len());
+        // The next part last.
+        let mut parts = vec![ids];
+        while let Some(part) = parts.pop() {
+            if let Some(read) = self.read_texts("reading log rows", &select, &[&part]).await? {
+                for row in &read {
+                    rows.push(log_row(row)?);
+                }
+            } else if part.len() == 1 {
+                let select = format!("{LOG_WITHOUT_TEXTS} WHERE id = ANY($1)");
+                for row in self.read("reading log rows", &select, &[&part]).await? {
+                    let (id, at_us, picture) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                    rows.push(LogRow { id, at_us, picture, is_unreadable: true, ..LogRow::default() });
+                }
+            } else {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second.to_vec(), first.to_vec()]);
+            }
+        }
+        Ok(rows)
     }
 
     /// Refuses a database that has gone another way than the one that was imported before: ids would mean other rows. The last
@@ -153,6 +211,28 @@ impl Source {
         Ok(())
     }
 
+    /// Reads rows with texts; nothing where a text of one of them cannot be handed out. The snapshot outlives that.
+    async fn read_texts(
+        &self,
+        what: &'static str,
+        select: &str,
+        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> anyhow::Result<Option<Vec<Row>>> {
+        let client = &self.session.client;
+        within(QUERY_TIMEOUT, what, client.batch_execute("SAVEPOINT texts")).await?;
+        let read = within(READ_TIMEOUT, what, client.query(select, values)).await;
+        let is_refused = read.as_ref().is_err_and(is_of_encoding);
+        let end =
+            if is_refused { "ROLLBACK TO SAVEPOINT texts; RELEASE SAVEPOINT texts" } else { "RELEASE SAVEPOINT texts" };
+        if read.is_ok() || is_refused {
+            within(QUERY_TIMEOUT, what, client.batch_execute(end)).await?;
+        }
+        match read {
+            Err(_) if is_refused => Ok(None),
+            read => Ok(Some(read.with_context(|| format!("the Django app's database {:?}", self.name))?)),
+        }
+    }
+
     async fn read(
         &self,
         what: &'static str,
@@ -164,6 +244,12 @@ impl Source {
     }
 }
 
+/// Whether a server could not hand a text out as UTF-8: it is not of the encoding that the database says, or has no like.
+fn is_of_encoding(error: &DbError) -> bool {
+    let encoding = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
+    error.sql_state().is_some_and(|state| encoding.contains(state))
+}
+
 fn log_row(row: &Row) -> anyhow::Result<LogRow> {
     Ok(LogRow {
         id: row.try_get(0)?,
@@ -173,6 +259,7 @@ fn log_row(row: &Row) -> anyhow::Result<LogRow> {
         ip: text(row, 4)?,
         message: text(row, 5)?,
         user: text(row, 6)?,
+        is_unreadable: false,
     })
 }
 
