@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
-use pixeld::config::SpoolKeep;
 use pixeld::db::{Database, migrate};
 use pixeld::hit::{Hit, now_us};
 use pixeld::ingest::appender::Appender;
@@ -26,10 +25,10 @@ const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 const HITS: u64 = 100_000;
 
 /// A spool of [`HITS`] hits, written to its end.
-fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> (Arc<Spool>, Arc<SpoolRoom>) {
+fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
     let spool = Spool::new(folder, Uuid::new_v4(), Published::default());
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
-    let mut appender = Appender::new(Arc::clone(&spool), Arc::clone(&room), Arc::new(RealDisk), Arc::clone(metrics));
+    let mut appender = Appender::new(Arc::clone(&spool), room, Arc::new(RealDisk), Arc::clone(metrics));
     for first in (0..HITS).step_by(100) {
         let mut bytes = Vec::new();
         for number in first..first + 100 {
@@ -52,23 +51,22 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> (Arc<Spool>, Arc
         appender.synced(u64::MAX);
     }
     appender.close();
-    (spool, room)
+    spool
 }
 
 /// The time that the loader takes for a spool.
 fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = Metrics::new(0);
-    let (spool, room) = written(dir.path(), &metrics);
+    let spool = written(dir.path(), &metrics);
     let options = LoaderOptions {
         spools: dir.path().to_owned(),
         throttle: Some(Duration::from_secs(3600)),
         redis: None,
         retention: None,
-        keep: SpoolKeep { age: Duration::ZERO, bytes: 0 },
         node: "bench".to_owned(),
     };
-    let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), room, vec![spool], None);
+    let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), vec![spool], None);
     let (trigger, drain) = shutdown::drain();
     trigger.ask(Duration::from_secs(60));
     let started = Instant::now();

@@ -35,6 +35,7 @@ use crate::edge::limits::Limits;
 use crate::edge::{Edge, client_address, listener};
 use crate::images::{self, ImageCache};
 use crate::ingest::eraser::{Eraser, EraserOptions};
+use crate::ingest::house::{House, HouseOptions};
 use crate::ingest::loader::{Loader, LoaderOptions};
 use crate::ingest::queue::queue;
 use crate::ingest::spool::disk::RealDisk;
@@ -89,8 +90,11 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 
     let metrics = Metrics::new(config.threads);
     let spools = data.spools();
-    let erasing = eraser_options(&data)?;
-    let recovered = recovery::recover(&spools).context("the spools of earlier starts cannot be read")?;
+    let recovered = recovery::recover(&spools)?;
+    metrics.spools_left_alone.set(recovered.left_alone.len() as i64);
+    metrics.damages.add(recovered.moved_aside);
+    let erasing = eraser_options(&data, recovered.left_alone.len())?;
+    let recovered = recovered.spools;
     if let Some(signal) = shutdown::came() {
         tracing::info!(signal, "stopped before anything was started");
         return Ok(());
@@ -140,9 +144,12 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let (ready, database_ready) = watch::channel(false);
     let options = loader_options(config, &spools);
     let committed = Arc::new(Notify::new());
-    let all_spools = recovered.iter().cloned().chain([Arc::clone(&spool)]).collect();
-    let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), all_spools);
-    let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, Some(spool));
+    let all_spools: Vec<_> = recovered.iter().cloned().chain([Arc::clone(&spool)]).collect();
+    let keep = house_options(config, &db, &spools);
+    let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), all_spools.clone());
+    let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, Some(spool));
+    // After the loader has read the hints: on a full disk they say what may go.
+    let house = House::start(keep, all_spools, room, Arc::clone(&metrics))?;
     let clocks = Arc::<Clocks>::default();
     let loader =
         loader.with_clocks(Arc::clone(&clocks)).telling(Arc::clone(&committed)).heeding(Arc::clone(&suppressed));
@@ -215,7 +222,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         if !keeper.is_finished() {
             keeper.await??;
         }
-        drop(data);
+        drop((house, data));
         outcome.map(|_| ())
     });
     // A name that is being resolved, or a program that is waited for, must not hold the end up.
@@ -366,13 +373,23 @@ fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
         throttle: config.throttle,
         redis: config.redis_url.clone(),
         retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
-        keep: config.spool_keep,
         node: node_name(),
     }
 }
 
-fn eraser_options(data: &DataDir) -> anyhow::Result<EraserOptions> {
-    Ok(EraserOptions { spools: data.spools(), kept: data.erasures(), node: data.node()?, name: node_name() })
+fn house_options(config: &Config, db: &Database, spools: &Path) -> HouseOptions {
+    let postgres = db.embedded_place().map(Path::to_owned);
+    HouseOptions { spools: spools.to_owned(), keep: config.spool_keep, postgres }
+}
+
+fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<EraserOptions> {
+    Ok(EraserOptions {
+        spools: data.spools(),
+        kept: data.erasures(),
+        node: data.node()?,
+        name: node_name(),
+        left_alone,
+    })
 }
 
 /// This machine's name, as the mark tells it.

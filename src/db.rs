@@ -229,6 +229,12 @@ impl Database {
         shown(&self.0.target)
     }
 
+    /// Where the embedded PostgreSQL lies; nothing for an external one.
+    #[must_use]
+    pub fn embedded_place(&self) -> Option<&Path> {
+        self.0.embedded.as_ref().map(Embedded::place)
+    }
+
     /// A sentence for people where the embedded PostgreSQL does not lie in the data directory, or its socket does not.
     #[must_use]
     pub fn note_for_people(&self) -> Option<String> {

@@ -219,6 +219,12 @@ pub struct Metrics {
     pub damages: Count,
     /// Spools that got a fresh mark, since the database had other hits under their numbers.
     pub spool_forks: Count,
+    /// Segments that somebody else deleted.
+    pub segments_missing: Count,
+    /// Spools of earlier starts that could not be read at the start and are left alone until the next one.
+    pub spools_left_alone: Level,
+    /// Spools of which the next segment cannot be read now.
+    pub spools_unreadable: Level,
     /// When the oldest hit that is not loaded was made, in µs since 1970; 0 while none is known.
     pub oldest_at_us: AtomicI64,
     /// Throttled hits that only the shared throttle held back: another node recorded them, or this one before its start.
@@ -306,6 +312,9 @@ impl Metrics {
             sync_failures: Count::default(),
             damages: Count::default(),
             spool_forks: Count::default(),
+            segments_missing: Count::default(),
+            spools_left_alone: Level::default(),
+            spools_unreadable: Level::default(),
             oldest_at_us: AtomicI64::new(0),
             throttled_elsewhere: Count::default(),
             throttle_shared: Count::default(),
@@ -362,6 +371,11 @@ impl Metrics {
     /// Hits dropped for `reason` so far.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize].get()
+    }
+
+    /// Spools of which something cannot be read: their hits wait.
+    pub fn unreadable(&self) -> i64 {
+        self.spools_left_alone.get() + self.spools_unreadable.get()
     }
 
     /// Hits accepted so far, over all cores.

@@ -71,6 +71,19 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("At this rate the spool is full in {minutes} minutes.");
         note(Weight::Trouble, wrong, "Bring PostgreSQL back, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
     }
+    let missing = metrics.segments_missing.get() as i64;
+    if missing > 0 {
+        let wrong = format!("Somebody deleted {} of the spool while pixeld ran.", counted(missing, "file"));
+        let todo = "Leave the folder spool to pixeld, which removes what is loaded. It records into a new folder; \
+                    what was lost is counted as damaged.";
+        note(Weight::Trouble, wrong, todo);
+    }
+    let unreadable = metrics.unreadable();
+    if unreadable > 0 {
+        let wrong = format!("{} cannot be read from the disk; the hits there wait.", counted(unreadable, "spool"));
+        let todo = "Look in the log, which names the file and the error. Mend it, then start pixeld again.";
+        note(Weight::Trouble, wrong, todo);
+    }
     for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
@@ -273,6 +286,25 @@ mod tests {
             ]
         );
         assert!(found.iter().all(|finding| finding.todo.len() > 20));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_spools_files_is_said() {
+        let metrics = well();
+        metrics.spool_room.set(0);
+        metrics.spool_bytes.set(1);
+        metrics.spool_problem.store(Some(std::sync::Arc::new("/data/spool cannot be written: read-only".to_owned())));
+        metrics.segments_missing.add(2);
+        metrics.spools_left_alone.set(1);
+        let wrong: Vec<String> = findings(&metrics, 0).into_iter().map(|found| found.wrong).collect();
+        assert_eq!(
+            wrong,
+            [
+                "New hits are dropped: /data/spool cannot be written: read-only.",
+                "Somebody deleted 2 files of the spool while pixeld ran.",
+                "1 spool cannot be read from the disk; the hits there wait.",
+            ]
+        );
     }
 
     #[test]

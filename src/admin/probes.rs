@@ -58,6 +58,7 @@ pub async fn ready(admin: &Admin) -> Answer {
     let spool = match (admin.metrics.spool_problem.load_full(), admin.metrics.spool_room.get()) {
         (Some(problem), _) => format!("not ok: {problem}"),
         (None, ..=0) => "not ok: no room".to_owned(),
+        (None, _) if admin.metrics.unreadable() > 0 => "not ok: a segment cannot be read; the log names it".to_owned(),
         (None, _) => "ok".to_owned(),
     };
     let recording = recording(admin.metrics.last_unrecorded());

@@ -18,12 +18,13 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{DataDir, bytes_of, database, eraser_options, health, loader_options, which};
+use super::{DataDir, bytes_of, database, eraser_options, health, house_options, loader_options, which};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
 use crate::images::upload;
 use crate::ingest::eraser::Eraser;
+use crate::ingest::house::House;
 use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
 use crate::ingest::spool::disk::RealDisk;
@@ -214,22 +215,30 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let data = DataDir::lock(&config.data_dir)?;
     let spools = data.spools();
-    let recovered = recovery::recover(&spools).context("the spools cannot be read")?;
+    let recovered = recovery::recover(&spools)?;
+    // To retire is to remove them.
+    if let Some(error) = recovered.left_alone.into_iter().next() {
+        return Err(error).context("a spool cannot be read");
+    }
+    let recovered = recovered.spools;
     let metrics = Metrics::new(0);
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
     let options = loader_options(config, &spools);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (left, named) = runtime.block_on(async {
-        let eraser = eraser_options(&data)?;
+        let eraser = eraser_options(&data, 0)?;
         let erasing =
             (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
         // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
-        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), room, recovered, None)
+        let (keep, all_spools) = (house_options(config, &db, &spools), recovered.clone());
+        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None)
             .heeding(opt_outs::recall(&data.opt_outs()));
+        let house = House::start(keep, all_spools, room, Arc::clone(&metrics))?;
         let draining = async {
             let (trigger, drain) = shutdown::drain();
             trigger.ask(SPOOL_DRAIN_WAIT);
             let left = loader.run(async {}, drain.clone()).await;
+            house.finish();
             if left == 0 {
                 end_node(&data, &db, erasing, retire).await?;
             }

@@ -23,23 +23,32 @@ impl DataDir {
         DataDir { path: path.to_owned(), _lock: None }
     }
 
-    /// Makes the directory if it is missing, and locks it.
+    /// Makes the directory if it is missing, and locks it. One that was used before and is read-only now is locked as it is: what
+    /// is in it is enough to serve pixels.
     ///
     /// # Errors
     /// Where it cannot be made, or another process has it.
     pub fn lock(path: &Path) -> anyhow::Result<DataDir> {
         let data = DataDir { path: path.to_owned(), _lock: None };
         for folder in [path, &data.spools()] {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?;
+            match fs::create_dir_all(folder) {
+                Err(error) if is_read_only(&error) && path.is_dir() => continue,
+                made => made.with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?,
+            }
             // Best effort on file systems that cannot: what is synced inside needs its folder after a power cut.
             if let Err(error) = sync_parent(folder) {
                 tracing::debug!(%error, "a folder's name could not be made durable");
             }
         }
         let name = path.join("pixeld.lock");
-        let options = File::options().read(true).write(true).create(true).truncate(false).open(&name);
-        let file = options.with_context(|| format!("cannot open {}", name.display()))?;
+        let opened = match File::options().read(true).write(true).create(true).truncate(false).open(&name) {
+            Err(error) if is_read_only(&error) && name.exists() => {
+                tracing::error!(path = %path.display(), "the data directory is read-only; pixels are served, hits are dropped");
+                File::open(&name)
+            }
+            opened => opened,
+        };
+        let file = opened.with_context(|| format!("cannot open {}", name.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(DataDir { _lock: Some(file), ..data }),
             Err(TryLockError::WouldBlock) => anyhow::bail!(
@@ -120,6 +129,10 @@ impl DataDir {
     pub fn known_images(&self) -> PathBuf {
         self.path.join("images").join("known.bin")
     }
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::ReadOnlyFilesystem
 }
 
 #[cfg(test)]

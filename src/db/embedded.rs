@@ -44,6 +44,12 @@ const PROBE_POLL: Duration = Duration::from_millis(100);
 const START_TRIES: usize = 5;
 const START_RETRY_DELAY: Duration = Duration::from_secs(2);
 
+/// Bytes that the server's log (WAL) takes at most between checkpoints, give or take, on a disk of `disk_bytes`.
+#[must_use]
+pub fn wal_bytes_max(disk_bytes: u64) -> u64 {
+    (disk_bytes / 10).clamp(64 << 20, 2 << 30)
+}
+
 /// The role and the database that pixeld uses; both belong to it alone.
 const ROLE: &str = "pixeld";
 const DATABASE: &str = "pixeld";
@@ -135,6 +141,10 @@ impl Embedded {
 
     pub(super) fn target(&self) -> tokio_postgres::Config {
         target(&self.0, DATABASE)
+    }
+
+    pub(super) fn place(&self) -> &Path {
+        &self.0.place.cluster
     }
 
     pub(super) fn url_for_people(&self) -> String {

@@ -18,9 +18,6 @@ use super::spool::segment::{self, SEGMENT_HEADER_BYTES, SegmentId};
 use super::spool::{Segment, Spool, SpoolRoom};
 use crate::metrics::{DropReason, Metrics};
 
-/// Bytes after which a segment ends, unless the spool's bound is small.
-const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-
 /// Time after which a segment ends even if it is small, so that what is loaded can be removed.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -36,12 +33,13 @@ pub struct Appender {
     room: Arc<SpoolRoom>,
     disk: Arc<dyn Disk>,
     metrics: Arc<Metrics>,
-    segment_bytes_max: u64,
     current: Option<Current>,
     next_seq: u64,
     unsynced: Unsynced,
     torn: Option<Torn>,
     refused: Option<(Instant, DropReason)>,
+    /// Why hits are dropped, so that it is logged once and not for each group.
+    dropping: Option<DropReason>,
 }
 
 /// The segment that is being appended to.
@@ -72,18 +70,17 @@ impl Appender {
     /// Begins to append to an empty spool.
     #[must_use]
     pub fn new(spool: Arc<Spool>, room: Arc<SpoolRoom>, disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Appender {
-        let segment_bytes_max = SEGMENT_BYTES_MAX.min(room.bytes_max / 8);
         Appender {
             spool,
             room,
             disk,
             metrics,
-            segment_bytes_max,
             current: None,
             next_seq: 0,
             unsynced: Unsynced::default(),
             torn: None,
             refused: None,
+            dropping: None,
         }
     }
 
@@ -115,7 +112,12 @@ impl Appender {
         let next_seq = self.encode(batches);
         let outcome = self.write_from(kept_bytes, next_seq);
         match outcome {
-            Ok(()) => self.unsynced.bound(),
+            Ok(()) => {
+                self.unsynced.bound();
+                if self.dropping.take().is_some() {
+                    tracing::warn!("hits are recorded again");
+                }
+            }
             Err(reason) => {
                 self.unsynced.bytes.truncate(kept_bytes);
                 self.unsynced.frames.truncate(kept_frames);
@@ -153,37 +155,68 @@ impl Appender {
     fn write_from(&mut self, start: usize, next_seq: u64) -> Result<(), DropReason> {
         let bytes = (self.unsynced.bytes.len() - start) as u64;
         let full = |current: &Current| {
-            current.length + bytes > self.segment_bytes_max.max(SEGMENT_HEADER_BYTES as u64 + bytes)
+            current.length + bytes > self.room.segment_bytes_max().max(SEGMENT_HEADER_BYTES as u64 + bytes)
                 || current.opened.elapsed() > SEGMENT_AGE_MAX
         };
         if self.current.as_ref().is_some_and(full) {
             self.end_segment();
         }
         if let Err(error) = self.cut_torn() {
-            tracing::debug!(%error, "a torn write still cannot be cut back");
+            self.say_dropping(DropReason::DiskError, "a torn write still cannot be cut back", &error);
             return Err(DropReason::DiskError);
         }
-        if !self.room.fits(bytes + SEGMENT_HEADER_BYTES as u64) {
-            // Ended, so that it can be removed once it is loaded; else a small bound would never have room again.
-            self.end_segment();
-            return Err(DropReason::SpoolFull);
+        if let Err(reason) = self.room.admit(bytes + SEGMENT_HEADER_BYTES as u64) {
+            let what = match reason {
+                DropReason::SpoolFull => "PIXELD_SPOOL_BYTES_MAX is reached",
+                _ => "the rest of the disk is kept for PostgreSQL",
+            };
+            self.say_dropping(reason, what, &io::ErrorKind::StorageFull.into());
+            self.make_removable(reason);
+            return Err(reason);
         }
         let first_attempt = self.write_group(start, next_seq);
         let Err(error) = first_attempt else { return Ok(()) };
         if is_full(&error) {
-            tracing::debug!(%error, "no room for the spool");
+            self.say_dropping(DropReason::DiskFull, "the disk is full", &error);
+            self.make_removable(DropReason::DiskFull);
             return Err(DropReason::DiskFull);
         }
         if self.torn.is_some() {
             // Its successor would use numbers that are on disk behind the end of this one.
             return Err(DropReason::DiskError);
         }
-        tracing::error!(%error, "a segment refused a write; its successor is tried");
+        if self.dropping.is_none() {
+            tracing::error!(%error, "a segment refused a write; its successor is tried");
+        }
         self.end_segment();
         self.write_group(start, next_seq).map_err(|error| {
-            tracing::error!(%error, "the spool cannot be written; hits are dropped until it can");
-            if is_full(&error) { DropReason::DiskFull } else { DropReason::DiskError }
+            let reason = if is_full(&error) { DropReason::DiskFull } else { DropReason::DiskError };
+            self.say_dropping(reason, "the disk refuses writes", &error);
+            reason
         })
+    }
+
+    /// Logs once that hits are dropped, and why.
+    fn say_dropping(&mut self, reason: DropReason, what: &str, error: &io::Error) {
+        if self.dropping.replace(reason) == Some(reason) {
+            return;
+        }
+        match reason {
+            DropReason::DiskError => {
+                tracing::error!(what, %error, "the spool cannot be written; hits are dropped until it can")
+            }
+            _ => tracing::warn!(what, "the spool has no room; hits are dropped until it has"),
+        }
+    }
+
+    /// There is no room: asks for some, and ends the segment, so that it can be removed once it is loaded. On a full disk only if
+    /// it is large, else each little room that comes and goes would make a segment.
+    fn make_removable(&mut self, reason: DropReason) {
+        let is_large = |current: &Current| current.length >= self.room.segment_bytes_max() / 4;
+        if reason == DropReason::SpoolFull || self.current.as_ref().is_some_and(is_large) {
+            self.end_segment();
+        }
+        self.room.ask_for_room();
     }
 
     /// One attempt at writing what lies in `unsynced` from `start` on.
@@ -249,6 +282,7 @@ impl Appender {
         }
         let length = header.len() as u64;
         self.room.take(length);
+        self.spool.keep_open(id, Arc::clone(&file));
         self.current = Some(Current { id, file, length, opened: Instant::now() });
         Ok(())
     }
@@ -257,6 +291,7 @@ impl Appender {
     fn discard_segment(&mut self) {
         let Some(current) = self.current.take() else { return };
         self.room.give_back(current.length);
+        self.spool.close_file(current.id);
         if let Err(error) = self.disk.remove(&self.spool.path(current.id)) {
             tracing::warn!(%error, "an empty segment could not be removed");
         }

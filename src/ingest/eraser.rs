@@ -61,6 +61,8 @@ pub struct EraserOptions {
     pub node: Uuid,
     /// This machine's name.
     pub name: String,
+    /// Spools that could not be read at the start: nobody knows whose hits they hold.
+    pub left_alone: usize,
 }
 
 /// Carries erasures out.
@@ -243,6 +245,9 @@ impl Eraser {
             }
         }
         self.erase_quarantined(connected.namespace, &mut who, drain)?;
+        // Only now, so that nothing else waits for it.
+        let left_alone = self.options.left_alone;
+        anyhow::ensure!(left_alone == 0, "{left_alone} spools could not be read at the start; the log names them");
         Ok(pending.iter().map(|erasure| (erasure.id, who.done(erasure.id))).collect())
     }
 

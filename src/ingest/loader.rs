@@ -23,15 +23,15 @@ use uuid::Uuid;
 use self::ahead::Ahead;
 use self::bring::Pending;
 use super::erased::Erased;
-use super::house::{HOUSEKEEPING, House};
+use super::house::HOUSEKEEPING;
 use super::judge::Day;
 use super::known::Known;
 use super::shared_throttle::SharedThrottle;
 use super::source::Source;
-use super::spool::{Spool, SpoolRoom};
+use super::spool::Spool;
 use super::throttle::{Throttle, ThrottleKey};
 use crate::clocks::Clocks;
-use crate::config::{Secret, SpoolKeep};
+use crate::config::Secret;
 use crate::db::hits as queries;
 use crate::db::{Database, Session, installation, refused_with};
 use crate::hit::Hit;
@@ -70,8 +70,6 @@ pub struct LoaderOptions {
     pub redis: Option<Secret>,
     /// Hits older than this are dropped.
     pub retention: Option<Duration>,
-    /// How long loaded segments are kept.
-    pub keep: SpoolKeep,
     /// This machine's name, for the mark.
     pub node: String,
 }
@@ -98,7 +96,6 @@ pub struct Loader {
     clock: Clock,
     clocks: Arc<Clocks>,
     patience: Duration,
-    house: House,
     committed: Arc<Notify>,
 }
 
@@ -130,7 +127,6 @@ impl Loader {
         options: LoaderOptions,
         db: Database,
         metrics: Arc<Metrics>,
-        room: Arc<SpoolRoom>,
         recovered: Vec<Arc<Spool>>,
         live: Option<Arc<Spool>>,
     ) -> Loader {
@@ -141,7 +137,6 @@ impl Loader {
         metrics.spooled.add(backlog as i64);
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
         let clock = Clock { database_us: crate::hit::now_us(), read: Instant::now() };
-        let house = House::new(options.spools.clone(), options.keep, room, Arc::clone(&metrics));
         let loader = Loader {
             options,
             db,
@@ -160,7 +155,6 @@ impl Loader {
             clock,
             clocks: Arc::default(),
             patience: PATIENCE.0,
-            house,
             committed: Arc::default(),
         };
         loader.heeding(Arc::default())
@@ -200,7 +194,6 @@ impl Loader {
         let mut ready = std::pin::pin!(ready);
         loop {
             self.note_oldest();
-            self.house.keep(&mut self.sources);
             let ended = async {
                 drain.asked().await;
                 if self.behind() > 0 {
@@ -219,7 +212,7 @@ impl Loader {
                 turn = self.turn() => turn,
                 () = drain.deadline() => break,
             };
-            self.house.keep(&mut self.sources);
+            self.sources.retain(|source| !source.spool.is_gone());
             if turn.is_ok() && self.metrics.load_refused.load().is_some() {
                 self.metrics.load_refused.store(None);
             }
@@ -302,21 +295,26 @@ impl Loader {
             let chunk = self.sources[at].reader.read(BATCH_ROWS_MAX);
             self.metrics.damages.add(self.sources[at].reader.take_damages());
             let chunk = match chunk {
-                Ok(chunk) if chunk.is_empty() => continue,
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    tracing::error!(%error, spool = %self.sources[at].spool.uuid, "a segment cannot be read now");
+                    self.sources[at].is_unreadable(&error);
                     continue;
                 }
             };
+            self.sources[at].unreadable_since = None;
+            if chunk.is_empty() {
+                continue;
+            }
             let loaded = self.load(at, &chunk).await;
             if loaded.is_err() {
                 // What was committed of it is known once the mark is read again.
-                self.sources[at].number = None;
+                self.sources[at].forget_mark();
             }
             loaded?;
             return Ok(Turn::Went);
         }
+        let unreadable = self.sources.iter().filter(|source| source.unreadable_since.is_some()).count();
+        self.metrics.spools_unreadable.set(unreadable as i64);
         Ok(Turn::Idle)
     }
 
@@ -360,7 +358,7 @@ impl Loader {
             // It may be another database, restored from a backup.
             self.erased.forget();
             // A mark is read anew on every connection: it may have been left unclear by the last one.
-            self.sources.iter_mut().for_each(|source| source.number = None);
+            self.sources.iter_mut().for_each(Source::forget_mark);
         }
         Ok(())
     }
@@ -368,7 +366,7 @@ impl Loader {
     /// Reads a source's mark and puts its reader there. Says whether that could be done: another connection may hold it.
     async fn claim(&mut self, at: usize) -> anyhow::Result<bool> {
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let source = &mut self.sources[at];
+        let source = &self.sources[at];
         let claimed = within(self.patience, async {
             anyhow::Ok(queries::claim_mark(&session.client, source.mark, &self.options.node).await)
         });
@@ -383,7 +381,6 @@ impl Loader {
             Err(error) => return Err(error.into()),
         };
         self.clock = Clock { database_us: mark.now_us, read: Instant::now() };
-        source.number = Some(mark.spool);
         self.settle_pending(at, mark.next_seq);
         let loaded_seq = self.sources[at].loaded_seq;
         if mark.next_seq > loaded_seq
@@ -397,6 +394,8 @@ impl Loader {
         }
         let source = &mut self.sources[at];
         source.reader.seek(source.loaded_seq);
+        // Not before: from here on what is loaded may be removed.
+        source.mark_is_known(mark.spool);
         Ok(true)
     }
 

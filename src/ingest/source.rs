@@ -1,26 +1,29 @@
-//! One spool as the loader sees it: its reader, its mark, and which of its segments can be removed.
+//! One spool as the loader sees it: its reader and its mark.
 //!
-//! Guarantees: a segment is removed only when the mark, as PostgreSQL has committed it, is behind its last hit, and then only
-//! after `PIXELD_SPOOL_KEEP` (a database restored from a backup can still be brought up to date from what is kept), or when
-//! the spool needs the room.
+//! Guarantees: what it tells the spool as loaded was committed by PostgreSQL, and the hint beside the segments never names more.
 //! A spool's mark bears its UUID, unless its numbers were found to be in use by another history of it; then the rest of it has a
-//! mark of its own, whose name stands in the spool's folder.
+//! mark of its own, whose name stands in the spool's folder. Gives up: a hint that the disk does not take; an older one stays, and
+//! less is known as loaded at the next start.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::spool::reader::Reader;
 use super::spool::recovery::quarantine;
-use super::spool::segment::SegmentId;
-use super::spool::{Segment, Spool};
+use super::spool::{Loaded, Spool};
 use crate::whole_file;
 
 /// Name of the file that notes how far a spool was loaded. A hint: the truth is the mark.
 const LOADED_HINT: &str = "loaded";
+
+/// How long a segment that cannot be read is tried again before its hits are given up for those after them.
+const UNREADABLE_MAX: Duration = Duration::from_secs(30);
 
 /// Name of the file that says under which other UUID a spool's mark is, and from which number on.
 const MARK_NAME: &str = "mark";
@@ -75,15 +78,8 @@ pub struct Source {
     pub loaded_seq: u64,
     /// Hits of it that are counted as spooled.
     pub counted: u64,
-}
-
-/// A loaded segment that is still there.
-#[derive(Debug, Clone, Copy)]
-pub struct Kept {
-    /// Which segment.
-    pub id: SegmentId,
-    /// Its bytes.
-    pub bytes: u64,
+    /// Since when a segment of it cannot be read.
+    pub unreadable_since: Option<Instant>,
 }
 
 impl Source {
@@ -95,7 +91,9 @@ impl Source {
         let mark = MarkName::of(spool.uuid, &spool.folder);
         let loaded_seq = hint.unwrap_or(0).max(mark.first_seq).min(next_seq);
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), loaded_seq);
-        Source { spool, reader, mark, is_live: false, number: None, loaded_seq, counted: next_seq - loaded_seq }
+        spool.published().loaded = Loaded { seq: loaded_seq, is_sure: false };
+        let counted = next_seq - loaded_seq;
+        Source { spool, reader, mark, is_live: false, number: None, loaded_seq, counted, unreadable_since: None }
     }
 
     /// The spool of this start.
@@ -103,7 +101,7 @@ impl Source {
     pub fn live(spool: Arc<Spool>, spools: &Path) -> Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), 0);
         let mark = MarkName { uuid: spool.uuid, first_seq: 0 };
-        Source { spool, reader, mark, is_live: true, number: None, loaded_seq: 0, counted: 0 }
+        Source { spool, reader, mark, is_live: true, number: None, loaded_seq: 0, counted: 0, unreadable_since: None }
     }
 
     /// Gives the numbers from `first_seq` on a mark under a fresh UUID, which is returned. It is on disk then.
@@ -115,7 +113,7 @@ impl Source {
         let text = format!("{} {first_seq}\n", mark.uuid);
         whole_file::replace(&self.spool.folder.join(MARK_NAME), text.as_bytes())?;
         self.mark = mark;
-        self.number = None;
+        self.forget_mark();
         Ok(mark.uuid)
     }
 
@@ -132,61 +130,49 @@ impl Source {
         self.loaded_seq < self.spool.published().next_seq
     }
 
+    /// The mark was read: everything before `loaded_seq` is committed, as PostgreSQL says.
+    pub fn mark_is_known(&mut self, number: i32) {
+        self.number = Some(number);
+        self.spool.published().loaded.is_sure = true;
+    }
+
+    /// The mark must be read again.
+    pub fn forget_mark(&mut self) {
+        self.number = None;
+        self.spool.published().loaded.is_sure = false;
+    }
+
+    /// A segment cannot be read. After a while it is passed over, and its hits are told as missing; the file stays where it is.
+    /// Not where only a person can mend it, and with it all that waits: no right to read it, or a newer pixeld wrote it.
+    pub fn is_unreadable(&mut self, error: &io::Error) {
+        let Some(since) = self.unreadable_since else {
+            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; it is tried again");
+            self.unreadable_since = Some(Instant::now());
+            return;
+        };
+        let waits_for_somebody = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
+        if since.elapsed() >= UNREADABLE_MAX && !waits_for_somebody {
+            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; what follows it is loaded");
+            self.reader.pass_over_failed();
+            self.unreadable_since = None;
+        }
+    }
+
     /// Notes that everything before `seq` is committed.
     pub fn loaded(&mut self, seq: u64) {
         self.loaded_seq = seq;
-        if let Err(error) = fs::write(self.spool.folder.join(LOADED_HINT), format!("{seq}\n")) {
+        self.spool.published().loaded.seq = seq;
+        if let Err(error) = self.write_hint(seq) {
             tracing::debug!(%error, "the hint of how far a spool is loaded could not be written");
         }
     }
 
-    /// Segments whose hits are all committed, oldest first.
-    #[must_use]
-    pub fn kept(&self) -> Vec<Kept> {
-        let published = self.spool.published();
-        let reading = if self.is_done_in(&published) { None } else { self.reader.segment() };
-        // A segment's hits end where the next one begins, unless either holds hits that were written again.
-        let behind = |at: usize| {
-            if let Some(end) = published.segments[at].end {
-                return end;
-            }
-            let next = published.segments[at + 1..].iter().find(|next| !next.id.may_overlap());
-            next.map_or(published.next_seq, |next| next.id.first_seq)
-        };
-        let loaded = |at: usize, segment: &Segment| {
-            segment.ended && behind(at) <= self.loaded_seq && Some(segment.id) != reading
-        };
-        let all = published.segments.iter().enumerate();
-        let segments: Vec<Segment> = all.take_while(|&(at, s)| loaded(at, s)).map(|(_, s)| *s).collect();
-        drop(published);
-        segments.into_iter().map(|s| Kept { id: s.id, bytes: s.length }).collect()
-    }
-
-    fn is_done_in(&self, published: &super::spool::Published) -> bool {
-        published.closed && self.loaded_seq >= published.next_seq
-    }
-
-    /// Removes a loaded segment, and the folder with the last of a spool that is done. Says whether the spool is gone.
-    ///
-    /// # Errors
-    /// As the disk says.
-    pub fn remove(&self, kept: Kept) -> std::io::Result<bool> {
-        // Whoever writes a segment anew looks for it in the list before it takes this one's place.
-        let _files = self.spool.files();
-        match fs::remove_file(self.spool.path(kept.id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut published = self.spool.published();
-        published.segments.retain(|segment| segment.id != kept.id);
-        let gone = published.segments.is_empty() && published.closed;
-        drop(published);
-        if gone {
-            fs::remove_dir_all(&self.spool.folder)?;
-        } else {
-            fs::File::open(&self.spool.folder)?.sync_all()?;
-        }
-        Ok(gone)
+    /// Always of one length and over what is there, so that a full disk takes it, too: at a start with the database away it
+    /// says which segments may go to make room.
+    fn write_hint(&self, seq: u64) -> io::Result<()> {
+        let mut options = fs::File::options();
+        let file = options.write(true).create(true).truncate(false).open(self.spool.folder.join(LOADED_HINT))?;
+        file.write_all_at(format!("{seq:020}\n").as_bytes(), 0)
     }
 }
 
@@ -221,15 +207,14 @@ mod tests {
             let mut source = Source::recovered(Arc::clone(&spool), &folders.spools());
             for (loaded, removable) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 3), (5, 4)] {
                 source.loaded(loaded);
-                source.reader.seek(loaded);
-                assert_eq!(source.kept().len(), removable, "{loaded} are loaded");
+                assert_eq!(spool.kept().len(), removable, "{loaded} are loaded");
             }
             // What is removed at any moment costs nothing that is not loaded.
             for loaded in [2, 4] {
                 source.loaded(loaded);
-                source.reader.seek(loaded);
-                for kept in source.kept() {
-                    assert!(!source.remove(kept).unwrap());
+                for kept in spool.kept() {
+                    spool.remove(kept).unwrap();
+                    assert!(!spool.is_gone());
                 }
                 let told = read_from(folders, &spool, loaded, 9);
                 assert_eq!(told, (loaded..5).map(|n| Some(hit(n, 1))).collect::<Vec<_>>());
@@ -242,7 +227,11 @@ mod tests {
         let (folders, spool) = written_again();
         let mut source = Source::recovered(Arc::clone(&spool), &folders.spools());
         source.loaded(5);
-        let gone: Vec<_> = source.kept().into_iter().map(|kept| source.remove(kept).unwrap()).collect();
+        let remove = |kept| {
+            spool.remove(kept).unwrap();
+            spool.is_gone()
+        };
+        let gone: Vec<_> = spool.kept().into_iter().map(remove).collect();
         assert_eq!(gone, [false, false, false, true]);
         assert!(!spool.folder.exists());
     }
@@ -255,5 +244,20 @@ mod tests {
         assert_eq!((listed[0].next_seq, listed[0].segments), (5, 4));
         let source = Source::recovered(folders.recover_one().unwrap(), &folders.spools());
         assert_eq!((source.loaded_seq, source.counted, source.is_behind()), (3, 2, true));
+        assert_eq!(source.spool.published().loaded, Loaded { seq: 3, is_sure: false });
+    }
+
+    #[test]
+    fn a_hint_of_an_earlier_version_is_read_and_written_over() {
+        let (folders, spool) = written_again();
+        let hint = spool.folder.join(LOADED_HINT);
+        fs::write(&hint, "4\n").unwrap();
+        let mut source = Source::recovered(Arc::clone(&spool), &folders.spools());
+        assert_eq!(source.loaded_seq, 4);
+        for seq in [5, 3] {
+            source.loaded(seq);
+            assert_eq!(fs::read_to_string(&hint).unwrap(), format!("{seq:020}\n"));
+            assert_eq!(Source::recovered(Arc::clone(&spool), &folders.spools()).loaded_seq, seq);
+        }
     }
 }

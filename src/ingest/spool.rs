@@ -9,9 +9,11 @@
 
 pub mod disk;
 pub mod frame;
+pub mod kept;
 pub mod reader;
 pub mod recovery;
 pub mod rewrite;
+pub mod room;
 pub mod segment;
 pub mod tombstone;
 
@@ -22,6 +24,7 @@ pub mod fixture;
 #[cfg(test)]
 mod recovery_tests;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,11 +32,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use disk::DiskFile;
 use frame::FrameKey;
+pub use room::SpoolRoom;
 use segment::SegmentId;
 
+/// Segments of this process whose files stay open until they are removed, the newest ones.
+const OPEN_FILES_MAX: usize = 16;
+
 /// One spool: where it lies and which segments it has.
-#[derive(Debug)]
 pub struct Spool {
     /// The spool's own UUID, made at the start that began it.
     pub uuid: Uuid,
@@ -46,6 +53,8 @@ pub struct Spool {
     pub grown: Notify,
     /// Held while a file is removed or put in another's place.
     files: Mutex<()>,
+    /// The files of the newest segments that this process wrote: what is in them can be read even if somebody deletes them.
+    open_files: Mutex<VecDeque<(SegmentId, Arc<dyn DiskFile>)>>,
     /// How often files were written anew.
     rewrites: AtomicU64,
     /// The writer is to end its segment.
@@ -63,6 +72,17 @@ pub struct Published {
     pub next_seq: u64,
     /// Nothing will be appended any more.
     pub closed: bool,
+    /// How far it is loaded.
+    pub loaded: Loaded,
+}
+
+/// How far a spool is loaded, as its loader knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Everything before this number was committed.
+    pub seq: u64,
+    /// PostgreSQL says so on the loader's connection; else it is what this process or an earlier one was told last.
+    pub is_sure: bool,
 }
 
 /// One segment as far as it is published.
@@ -102,6 +122,7 @@ impl Spool {
             published,
             grown: Notify::new(),
             files: Mutex::default(),
+            open_files: Mutex::default(),
             rewrites: AtomicU64::default(),
             seal_asked: AtomicBool::default(),
             synced_seq,
@@ -123,6 +144,30 @@ impl Spool {
     /// Held by whoever removes a file or puts one in its place, so that none comes back.
     pub fn files(&self) -> MutexGuard<'_, ()> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the file of a segment open, for [`Spool::open_file`].
+    pub fn keep_open(&self, segment: SegmentId, file: Arc<dyn DiskFile>) {
+        let mut open = self.open_files();
+        open.push_back((segment, file));
+        if open.len() > OPEN_FILES_MAX {
+            open.pop_front();
+        }
+    }
+
+    /// The file of a segment, if it is still open.
+    #[must_use]
+    pub fn open_file(&self, segment: SegmentId) -> Option<Arc<dyn DiskFile>> {
+        self.open_files().iter().find(|(id, _)| *id == segment).map(|(_, file)| Arc::clone(file))
+    }
+
+    /// Closes the file of a segment: it is removed, or another has taken its place.
+    pub fn close_file(&self, segment: SegmentId) {
+        self.open_files().retain(|(id, _)| *id != segment);
+    }
+
+    fn open_files(&self) -> MutexGuard<'_, VecDeque<(SegmentId, Arc<dyn DiskFile>)>> {
+        self.open_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often files were written anew: open ones are no longer those on disk.
@@ -164,40 +209,8 @@ impl Spool {
     }
 }
 
-/// Bytes that all spools take, against their bound.
-#[derive(Debug)]
-pub struct SpoolRoom {
-    bytes: AtomicU64,
-    /// The bound: `PIXELD_SPOOL_BYTES_MAX`.
-    pub bytes_max: u64,
-}
-
-impl SpoolRoom {
-    /// Room of at most `bytes_max`, of which `bytes` are taken.
-    #[must_use]
-    pub fn new(bytes: u64, bytes_max: u64) -> SpoolRoom {
-        SpoolRoom { bytes: AtomicU64::new(bytes), bytes_max }
-    }
-
-    /// Bytes that are taken.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether `more` bytes fit.
-    #[must_use]
-    pub fn fits(&self, more: u64) -> bool {
-        self.bytes().saturating_add(more) <= self.bytes_max
-    }
-
-    /// Takes bytes.
-    pub fn take(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Gives bytes back.
-    pub fn give_back(&self, bytes: u64) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("uuid", &self.uuid).field("published", &self.published).finish_non_exhaustive()
     }
 }

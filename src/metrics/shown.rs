@@ -54,6 +54,8 @@ impl Collector for Shown {
         counter(e, "spool_sync_failures", "Syncs of a segment that failed", m.sync_failures.get())?;
         counter(e, "spool_forks", "Spools that got a fresh mark", m.spool_forks.get())?;
         counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
+        counter(e, "spool_segments_missing", "Segments that somebody else deleted", m.segments_missing.get())?;
+        gauge(e, "spools_unreadable", "Spools of which something cannot be read; their hits wait", m.unreadable())?;
         let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
         let help = "Age of the oldest hit that is not in PostgreSQL";
         lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;

@@ -11,7 +11,7 @@
 //! - `docs`, `embedding`, `monitoring`: the pages of docs/, with their programs, alert rules and dashboard, are true.
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_person`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
-//! - `crash`, `outage`, `disk`: what is left after the worst moments.
+//! - `crash`, `outage`, `disk`, `small_disk`: what is left after the worst moments.
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
 //! - `retention`: what is beyond it goes, under load; `clocks`: nothing goes while they cannot be right.
 //! - `database`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
@@ -77,6 +77,7 @@ mod secrets;
 mod shared_throttle;
 mod shared_throttle_script;
 mod signals;
+mod small_disk;
 mod support;
 mod systemd;
 mod telemetry;

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 
 use super::place::{self, Place};
 use super::programs::{self, Programs, RunAs};
-use super::{EmbeddedError, ROLE, server_log};
+use super::{EmbeddedError, ROLE, server_log, wal_bytes_max};
 
 const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,8 +38,6 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_locks_per_transaction", "1024"),
     // The open day's pages; more would be taken from the page cache, which also feeds the loader.
     ("shared_buffers", "128MB"),
-    // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too.
-    ("max_wal_size", "2GB"),
     ("wal_compression", "on"),
     // Into server_log::NAME, by pg_ctl; a collector would be one process more.
     ("logging_collector", "off"),
@@ -262,6 +260,12 @@ impl Cluster {
         command
     }
 
+    /// Bytes of the file system that holds the cluster; plenty where it does not tell.
+    fn disk_bytes(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.place.parent());
+        stat.map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// For pg_ctl's `-o`, which goes through a shell.
     fn options(&self) -> OsString {
         let mut options: Vec<u8> = Vec::new();
@@ -269,6 +273,11 @@ impl Cluster {
             options.extend_from_slice(format!("-c {name}='{value}' ").as_bytes());
         }
         // A list of directories: double quotes keep a comma, and doubled ones a double quote, in a name.
+        // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too. The
+        // spool leaves as much of the disk free.
+        let megabytes = wal_bytes_max(self.disk_bytes()) >> 20;
+        let wal = format!("-c max_wal_size={megabytes}MB -c min_wal_size={}MB ", megabytes.min(80));
+        options.extend_from_slice(wal.as_bytes());
         options.extend_from_slice(b"-c unix_socket_directories='\"");
         for &byte in self.place.socket_dir.as_os_str().as_bytes() {
             match byte {

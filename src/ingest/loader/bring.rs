@@ -108,7 +108,7 @@ impl Loader {
                 }
                 Brought::Elsewhere => {
                     // Whose hits it passed over is looked at when the mark is claimed again.
-                    self.sources[at].number = None;
+                    self.sources[at].forget_mark();
                     return Ok(());
                 }
             }

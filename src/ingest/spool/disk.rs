@@ -29,8 +29,14 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 }
 
-/// What the writer and the syncer ask of a file.
+/// What the writer, the syncer and the reader ask of a file.
 pub trait DiskFile: Send + Sync {
+    /// Reads some bytes at `offset` and says how many; none is the file's end.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
     /// Writes some of `bytes` at `offset` and says how many.
     ///
     /// # Errors
@@ -58,12 +64,16 @@ impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         // 0600: the spool holds addresses.
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
+        options.read(true).write(true).create_new(true).mode(0o600);
         let file = match (options.open(path), path.parent()) {
-            // A spool's folder comes with its first segment, so that a start on a full disk still serves.
+            // A spool's folder comes with its first segment, so that a start on a full disk still serves; and again if somebody
+            // deleted it.
             (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
-                std::fs::create_dir(folder)?;
+                std::fs::create_dir_all(folder)?;
                 sync_parent(folder)?;
+                if let Some(spools) = folder.parent() {
+                    sync_parent(spools)?;
+                }
                 options.open(path)?
             }
             (opened, _) => opened?,
@@ -83,6 +93,10 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for File {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, offset)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         FileExt::write_at(self, bytes, offset)
     }
@@ -107,11 +121,41 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Bytes that this process may still write to the file system that holds `path`.
+/// A file system, as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes that it holds in all.
+    pub total: u64,
+    /// Bytes that this process may still write to it; `u64::MAX` where the file system does not tell.
+    pub free: u64,
+    /// It takes no writes.
+    pub is_read_only: bool,
+}
+
+/// The file system that holds `path`, or where that is missing, the nearest directory that is there.
 ///
 /// # Errors
 /// As the operating system says.
-pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+pub fn space(path: &Path) -> io::Result<DiskSpace> {
+    let mut stat = Err(io::ErrorKind::NotFound.into());
+    for path in path.ancestors() {
+        stat = rustix::fs::statvfs(path).map_err(io::Error::from);
+        if !stat.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    let stat = stat?;
+    // Some file systems of programs and of networks say 0 of 0.
+    let free = if stat.f_blocks == 0 { u64::MAX } else { stat.f_bavail.saturating_mul(stat.f_frsize) };
+    let is_read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    Ok(DiskSpace { total: stat.f_blocks.saturating_mul(stat.f_frsize), free, is_read_only })
+}
+
+/// Whether files can be made in this directory.
+///
+/// # Errors
+/// Why not.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    use rustix::fs::Access;
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }

@@ -148,7 +148,7 @@ impl Disk for FakeDisk {
         let mut state = self.lock();
         state.faults.step()?;
         eio_if(state.faults.create)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         state.files.insert(path.to_owned(), Lengths::default());
         Ok(Arc::new(FakeFile { disk: self.clone(), path: path.to_owned(), file }))
     }
@@ -172,6 +172,10 @@ impl Disk for FakeDisk {
 }
 
 impl DiskFile for FakeFile {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&self.file, bytes, offset)
+    }
+
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let outcome = self.disk.write(self, bytes, offset);
         if outcome.is_err() {

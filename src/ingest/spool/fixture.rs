@@ -110,7 +110,9 @@ impl Folders {
 
     /// The one spool that recovery finds, if any.
     pub fn recover_one(&self) -> Option<Arc<Spool>> {
-        let mut spools = recover(&self.spools()).unwrap();
+        let recovered = recover(&self.spools()).unwrap();
+        assert_eq!(recovered.left_alone.len(), 0, "{recovered:?}");
+        let mut spools = recovered.spools;
         assert!(spools.len() <= 1);
         spools.pop()
     }

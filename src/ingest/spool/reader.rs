@@ -9,10 +9,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::disk::DiskFile;
 use super::frame::{self, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameError};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, header_is_right, refuse_newer};
 use super::{Segment, Spool};
@@ -49,7 +49,6 @@ impl Chunk {
 }
 
 /// Reads one spool.
-#[derive(Debug)]
 pub struct Reader {
     spool: Arc<Spool>,
     /// Where damaged bytes are copied.
@@ -60,13 +59,17 @@ pub struct Reader {
     rewrites: u64,
     buffer: Vec<u8>,
     damages: u64,
+    /// A segment that could not be read, and is passed over.
+    passed_over: Option<SegmentId>,
+    /// The segment that the last error was about.
+    failed: Option<SegmentId>,
 }
 
 /// Where the reader stands in a segment.
-#[derive(Debug)]
 struct Place {
     id: SegmentId,
-    file: File,
+    /// None where nothing of it can be read: its hits are missing.
+    file: Option<Arc<dyn DiskFile>>,
     offset: u64,
 }
 
@@ -74,7 +77,17 @@ impl Reader {
     /// A reader that begins at `next_seq`. Damaged bytes are copied below `quarantine`.
     #[must_use]
     pub fn new(spool: Arc<Spool>, quarantine: PathBuf, next_seq: u64) -> Reader {
-        Reader { spool, quarantine, next_seq, place: None, rewrites: 0, buffer: Vec::new(), damages: 0 }
+        Reader {
+            spool,
+            quarantine,
+            next_seq,
+            place: None,
+            rewrites: 0,
+            buffer: Vec::new(),
+            damages: 0,
+            passed_over: None,
+            failed: None,
+        }
     }
 
     /// The number that is told next.
@@ -105,6 +118,12 @@ impl Reader {
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq;
         self.place = None;
+    }
+
+    /// Takes the segment that could not be read for one without hits; its numbers are then told as missing. The file stays.
+    pub fn pass_over_failed(&mut self) {
+        self.passed_over = self.failed.take();
+        self.damages += 1;
     }
 
     /// Lets a file go that another has taken the place of, since somebody was erased from it; reading goes on in the new one.
@@ -178,16 +197,15 @@ impl Reader {
     /// The segment to read from now, opened.
     fn current_segment(&mut self, seq: u64) -> io::Result<Option<Segment>> {
         let published = self.spool.published();
-        let position = match &self.place {
-            Some(place) => published.segments.iter().position(|segment| segment.id == place.id),
-            // The last one that begins at or before the number, else the first. One that was written again comes behind those
-            // whose hits it holds and may hold fewer of them, so reading starts with those.
-            None => {
-                let begins = |segment: &Segment| !segment.id.may_overlap() && segment.id.first_seq <= seq;
-                let last = published.segments.iter().rposition(begins);
-                last.or((!published.segments.is_empty()).then_some(0))
-            }
-        };
+        let place = self.place.as_ref();
+        let here = place.and_then(|place| published.segments.iter().position(|segment| segment.id == place.id));
+        // Else the last one that begins at or before the number, else the first. One that was written again comes after those
+        // whose hits it holds and may hold fewer of them, so reading starts with those.
+        let position = here.or_else(|| {
+            let begins = |segment: &Segment| !segment.id.may_overlap() && segment.id.first_seq <= seq;
+            let last = published.segments.iter().rposition(begins);
+            last.or((!published.segments.is_empty()).then_some(0))
+        });
         let Some(position) = position else {
             drop(published);
             self.place = None;
@@ -195,7 +213,9 @@ impl Reader {
         };
         let segment = published.segments[position];
         drop(published);
-        if self.place.is_none() {
+        // The one that was read may be loaded, and removed.
+        if here.is_none() {
+            self.place = None;
             self.place = Some(self.open(segment)?);
         }
         Ok(Some(segment))
@@ -218,31 +238,47 @@ impl Reader {
     }
 
     fn open(&mut self, segment: Segment) -> io::Result<Place> {
-        let file = File::open(self.spool.path(segment.id))?;
+        let place = self.try_open(segment);
+        self.failed = place.is_err().then_some(segment.id);
+        place
+    }
+
+    fn try_open(&mut self, segment: Segment) -> io::Result<Place> {
+        let path = self.spool.path(segment.id);
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        if self.passed_over == Some(segment.id) {
+            return Ok(Place { id: segment.id, file: None, offset });
+        }
+        let file: Arc<dyn DiskFile> = match (File::open(&path), self.spool.open_file(segment.id)) {
+            (Ok(file), _) => Arc::new(file),
+            // Somebody deleted it, and this process has it open since it was written.
+            (Err(_), Some(file)) => file,
+            (Err(error), None) => return Err(error),
+        };
         let mut header = [0; SEGMENT_HEADER_BYTES];
         let read = file.read_at(&mut header, 0)?;
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
         refuse_newer(&header[..read])?;
         if !header_is_right(&header[..read], self.spool.uuid, segment.id.first_seq) {
             // Frames carry the spool's key themselves, so a lost header loses nothing else.
-            tracing::error!(segment = %self.spool.path(segment.id).display(), "the segment's header is damaged; its frames are read");
+            tracing::error!(segment = %path.display(), "the segment's header is damaged; its frames are read");
             self.damages += 1;
             offset = 0;
         }
-        Ok(Place { id: segment.id, file, offset })
+        Ok(Place { id: segment.id, file: Some(file), offset })
     }
 
     /// Reads frames of `segment` into `chunk` until either is done.
     fn read_segment(&mut self, segment: Segment, chunk: &mut Chunk, rows_max: u64) -> io::Result<Progress> {
         loop {
-            let Some(place) = &self.place else { return Ok(Progress::SegmentDone) };
-            if place.offset >= segment.length {
+            let Some(Place { file: Some(file), offset, .. }) = &self.place else { return Ok(Progress::SegmentDone) };
+            if *offset >= segment.length {
                 return Ok(Progress::SegmentDone);
             }
-            let want = READ_BYTES.min((segment.length - place.offset) as usize);
+            let want = READ_BYTES.min((segment.length - offset) as usize);
             self.buffer.resize(want, 0);
-            let read = read_full(&place.file, &mut self.buffer, place.offset)?;
-            self.buffer.truncate(read);
+            let read = read_full(&**file, &mut self.buffer, *offset);
+            self.failed = read.is_err().then_some(segment.id);
+            self.buffer.truncate(read?);
             let (used, stop) = self.take_frames(segment.id, chunk, rows_max);
             if let Some(place) = &mut self.place {
                 place.offset += used as u64;
@@ -287,9 +323,11 @@ impl Reader {
     /// Copies the damaged bytes at the reader's place aside and goes to the next valid frame, or the segment's end.
     fn pass_damage(&mut self, segment: Segment, seq: u64) -> io::Result<()> {
         let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(file) = &place.file else { return Ok(()) };
         let mut bytes = vec![0; (segment.length - place.offset) as usize];
-        let read = read_full(&place.file, &mut bytes, place.offset)?;
-        bytes.truncate(read);
+        let read = read_full(&**file, &mut bytes, place.offset);
+        self.failed = read.is_err().then_some(segment.id);
+        bytes.truncate(read?);
         // The first byte is passed over, else the frame that was just refused would be looked at for ever.
         let found = bytes.get(1..).and_then(|rest| frame::find(self.spool.key, rest, seq)).map(|at| at + 1);
         let damage = &bytes[..found.unwrap_or(bytes.len())];
@@ -365,7 +403,7 @@ impl Chunk {
     }
 }
 
-fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+fn read_full(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < bytes.len() {
         match file.read_at(&mut bytes[read..], offset + read as u64) {
@@ -376,4 +414,11 @@ fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         }
     }
     Ok(read)
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Reader { next_seq, .. } = self;
+        f.debug_struct("Reader").field("spool", &self.spool.uuid).field("next_seq", next_seq).finish_non_exhaustive()
+    }
 }

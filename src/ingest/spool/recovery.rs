@@ -22,25 +22,64 @@ use super::{Published, Segment, Spool};
 /// Bytes that all copies of damaged or refused hits take at most; beyond it they are counted but not kept.
 const QUARANTINE_BYTES_MAX: u64 = 256 << 20;
 
-/// All spools below `spools`, oldest first. Empty ones are removed.
+/// What was found of earlier starts.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The spools, oldest first.
+    pub spools: Vec<Arc<Spool>>,
+    /// Why others cannot be read, or the folder of all: they are left as they are.
+    pub left_alone: Vec<io::Error>,
+    /// Segments that could not be read and were moved aside.
+    pub moved_aside: u64,
+}
+
+/// All spools below `spools`. Empty ones are removed. What cannot be read stops nobody from reading the rest.
 ///
 /// # Errors
-/// As the disk says.
-pub fn recover(spools: &Path) -> io::Result<Vec<Arc<Spool>>> {
+/// Only where a newer pixeld wrote a spool: this one must not go on beside it.
+pub fn recover(spools: &Path) -> io::Result<Recovered> {
+    let mut recovered = Recovered::default();
     let mut found = Vec::new();
-    for entry in fs::read_dir(spools)? {
-        let entry = entry?;
-        let uuid = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
-        let Some(uuid) = uuid.filter(|_| entry.path().is_dir()) else {
-            tracing::warn!(path = %entry.path().display(), "this is no spool; it is left alone");
-            continue;
-        };
-        if let Some(spool) = recover_spool(spools, uuid)? {
-            found.push((begun(&spool.folder), spool));
+    let folders = match list_folders(spools) {
+        Ok(folders) => folders,
+        Err(error) => {
+            tracing::error!(%error, spools = %spools.display(), "the spools of earlier starts cannot be read");
+            recovered.left_alone.push(error);
+            Vec::new()
+        }
+    };
+    for uuid in folders {
+        match recover_spool(spools, uuid, &mut recovered.moved_aside) {
+            Ok(None) => {}
+            Ok(Some(spool)) => found.push((begun(&spool.folder), spool)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, spool = %uuid, "a spool of an earlier start cannot be read; it waits for the next start");
+                recovered.left_alone.push(error);
+            }
         }
     }
     found.sort_by_key(|(begun, spool)| (*begun, spool.uuid));
-    Ok(found.into_iter().map(|(_, spool)| spool).collect())
+    recovered.spools = found.into_iter().map(|(_, spool)| spool).collect();
+    Ok(recovered)
+}
+
+/// The spools below `spools`.
+fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(spools) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let uuid = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
+        match uuid.filter(|_| entry.path().is_dir()) {
+            Some(uuid) => found.push(uuid),
+            None => tracing::warn!(path = %entry.path().display(), "this is no spool; it is left alone"),
+        }
+    }
+    Ok(found)
 }
 
 /// A spool as it lies on disk.
@@ -73,8 +112,9 @@ pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
             if next_seq > 0 && !segment.id.may_overlap() {
                 continue;
             }
-            let (_, end) = valid_end(FrameKey::of(uuid), &fs::read(folder.join(segment.id.file_name()))?);
-            next_seq = next_seq.max(end.unwrap_or(0));
+            // What cannot be read is not counted; the rest is.
+            let Ok(bytes) = fs::read(folder.join(segment.id.file_name())) else { continue };
+            next_seq = next_seq.max(valid_end(FrameKey::of(uuid), &bytes).1.unwrap_or(0));
         }
         found.push(SpoolOnDisk { uuid, segments: segments.len(), bytes, next_seq });
     }
@@ -89,10 +129,20 @@ fn begun(folder: &Path) -> Duration {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| stamp(&entry.path())).min().unwrap_or_default()
 }
 
-fn recover_spool(spools: &Path, uuid: Uuid) -> io::Result<Option<Arc<Spool>>> {
+fn recover_spool(spools: &Path, uuid: Uuid, moved_aside: &mut u64) -> io::Result<Option<Arc<Spool>>> {
     let folder = spools.join(uuid.to_string());
     remove_unfinished(&folder)?;
-    let mend = |segment: &mut Segment| mend(&folder, uuid, segment, &quarantine(spools));
+    let mut mend = |segment: &mut Segment| {
+        mend(&folder, uuid, segment, &quarantine(spools)).or_else(|error| {
+            use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
+            if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | Unsupported) {
+                return Err(error);
+            }
+            move_aside(&folder, uuid, segment.id, &quarantine(spools), &error)?;
+            *moved_aside += 1;
+            Ok(None)
+        })
+    };
     let (overlapping, mut in_order): (Vec<_>, Vec<_>) =
         list_segments(&folder)?.into_iter().partition(|segment| segment.id.may_overlap());
     let mut next_seq = 0;
@@ -120,7 +170,7 @@ fn recover_spool(spools: &Path, uuid: Uuid) -> io::Result<Option<Arc<Spool>>> {
         return Ok(None);
     }
     File::open(&folder)?.sync_all()?;
-    Ok(Some(Spool::new(spools, uuid, Published { segments, next_seq, closed: true })))
+    Ok(Some(Spool::new(spools, uuid, Published { segments, next_seq, closed: true, ..Published::default() })))
 }
 
 /// Removes files that were to take another's place and were not finished.
@@ -131,6 +181,18 @@ fn remove_unfinished(folder: &Path) -> io::Result<()> {
             fs::remove_file(&path)?;
         }
     }
+    Ok(())
+}
+
+/// Moves a segment that the disk does not give back to the quarantine, so that the rest of its spool can be loaded.
+fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, error: &io::Error) -> io::Result<()> {
+    let (from, to) = (folder.join(id.file_name()), quarantine.join(format!("{spool}-{}.unreadable", id.file_name())));
+    fs::create_dir_all(quarantine)?;
+    fs::rename(&from, &to)?;
+    tracing::error!(
+        %error, segment = %from.display(), moved_to = %to.display(),
+        "a segment cannot be read and is moved aside; how many hits it holds is not known"
+    );
     Ok(())
 }
 

@@ -286,7 +286,7 @@ fn a_power_cut_takes_the_unsynced_tail_and_its_numbers_are_never_used_again() {
     let next = folders.begin(9);
     folders.appender(&next, &disk).append(&[batch(&[hit(5, 9)])]).unwrap();
     assert_eq!(told().len(), 2, "what is recorded now has numbers of another spool");
-    assert_eq!(recovery::recover(&folders.spools()).unwrap().len(), 2);
+    assert_eq!(recovery::recover(&folders.spools()).unwrap().spools.len(), 2);
 }
 
 #[test]
@@ -308,4 +308,50 @@ fn a_spool_of_a_newer_version_is_refused_and_left_as_it_is() {
         assert!(bytes_of(&frame.path) == newer && written.folders.quarantined().is_empty());
         std::fs::write(&frame.path, &whole).unwrap();
     }
+}
+
+/// Puts a directory in a segment's place: what the disk cannot read as a file, also for root.
+fn make_unreadable(path: &PathBuf) {
+    std::fs::remove_file(path).unwrap();
+    std::fs::create_dir(path).unwrap();
+}
+
+#[test]
+fn a_newest_segment_that_cannot_be_read_is_moved_aside_and_the_rest_is_loaded() {
+    let written = write(&[&[2], &[1]]);
+    make_unreadable(&written.frames.last().unwrap().path);
+    let recovered = recovery::recover(&written.folders.spools()).unwrap();
+    assert_eq!((recovered.spools.len(), recovered.moved_aside, recovered.left_alone.len()), (1, 1, 0));
+    let told = read_from(&written.folders, &recovered.spools[0], 0, 9);
+    assert_eq!(told.iter().filter(|hit| hit.is_some()).count(), 2);
+    let aside = std::fs::read_dir(recovery::quarantine(&written.folders.spools())).unwrap().count();
+    assert_eq!(aside, 1, "nothing is deleted unread");
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_an_error_until_it_is_passed_over() {
+    let written = write(&[&[2], &[1], &[1]]);
+    make_unreadable(&written.frames[1].path);
+    let mut reader = written.folders.reader(&written.spool, 0);
+    assert_eq!(reader.read(9).unwrap().next_seq(), 2);
+    for _ in 0..3 {
+        reader.read(9).unwrap_err();
+    }
+    reader.pass_over_failed();
+    let mut told = Vec::new();
+    read_on(&mut reader, 9, &mut told);
+    assert!(told.len() == 2 && told[0].is_none() && told[1].is_some(), "{told:?}");
+    assert_eq!(reader.take_damages(), 1);
+}
+
+#[test]
+fn a_folder_of_spools_that_cannot_be_read_or_is_gone_stops_no_start() {
+    let written = write(&[&[2]]);
+    let spools = written.folders.spools();
+    std::fs::remove_dir_all(&spools).unwrap();
+    let nothing = recovery::recover(&spools).unwrap();
+    assert_eq!((nothing.spools.len(), nothing.left_alone.len()), (0, 0));
+    std::fs::write(&spools, "a file").unwrap();
+    let unreadable = recovery::recover(&spools).unwrap();
+    assert_eq!((unreadable.spools.len(), unreadable.left_alone.len()), (0, 1));
 }

@@ -43,6 +43,8 @@ pub fn rewrite_segment(
             return Ok(false);
         }
         rename()?;
+        // Also where somebody deletes the new file: what is erased must not be read again.
+        spool.close_file(segment.id);
         Ok(true)
     })?;
     spool.was_rewritten();

@@ -1,0 +1,80 @@
+//! Loaded segments that are still there: which they are, and how they go.
+//!
+//! Guarantees: a segment is listed only when all its hits are committed, also those that were written again after a failed sync;
+//! one that is removed is in no list any more, and takes the folder of a spool that is done with it.
+
+use std::fs;
+use std::io;
+
+use super::segment::SegmentId;
+use super::{Published, Segment, Spool};
+
+/// A loaded segment that is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Which segment.
+    pub id: SegmentId,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl Spool {
+    /// Segments whose hits are all committed, oldest first.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Kept> {
+        let published = self.published();
+        let all = published.segments.iter().enumerate();
+        let loaded =
+            |&(at, segment): &(usize, &Segment)| segment.ended && end_of(&published, at) <= published.loaded.seq;
+        all.take_while(loaded).map(|(_, s)| Kept { id: s.id, bytes: s.length }).collect()
+    }
+
+    /// Whether all is loaded and removed, and nothing will come.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let published = self.published();
+        published.closed && published.segments.is_empty() && published.loaded.seq >= published.next_seq
+    }
+
+    /// Removes a loaded segment, if it still is one, and the folder with the last of a spool that is done.
+    ///
+    /// # Errors
+    /// As the disk says.
+    pub fn remove(&self, kept: Kept) -> io::Result<()> {
+        // Whoever writes a segment anew looks for it in the list before it takes this one's place.
+        let _files = self.files();
+        // A restored database may have said meanwhile that less is loaded.
+        if !self.kept().contains(&kept) {
+            return Ok(());
+        }
+        if_there(fs::remove_file(self.path(kept.id)))?;
+        self.close_file(kept.id);
+        let mut published = self.published();
+        published.segments.retain(|segment| segment.id != kept.id);
+        let is_last = published.segments.is_empty() && published.closed;
+        drop(published);
+        if is_last {
+            if_there(fs::remove_dir_all(&self.folder))
+        } else {
+            if_there(fs::File::open(&self.folder).and_then(|folder| folder.sync_all()))
+        }
+    }
+}
+
+/// The number after the last hit of the segment at this place of the list.
+fn end_of(published: &Published, at: usize) -> u64 {
+    if let Some(end) = published.segments[at].end {
+        return end;
+    }
+    // A segment's hits end where the next one begins, unless either holds hits that were written again.
+    let next = published.segments[at + 1..].iter().find(|next| !next.id.may_overlap());
+    next.map_or(published.next_seq, |next| next.id.first_seq)
+}
+
+/// Somebody else may have deleted it.
+fn if_there(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
