@@ -60,7 +60,7 @@ fn backends_ended_in_the_middle_of_copy_lose_nothing_and_double_nothing() {
     load.wait_for(5000);
     // In the server, since a COPY takes a few milliseconds: whenever one runs, its backend is ended, 20 times.
     let ended = app.number(
-        "CREATE TEMP TABLE ended (at timestamptz); \
+        "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
          DO $$ BEGIN \
            WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
              PERFORM pg_stat_clear_snapshot(); \

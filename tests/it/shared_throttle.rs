@@ -300,7 +300,7 @@ fn batches_that_are_brought_again_lose_no_hit() {
     // Of the first node each second COMMIT is cut off after it was sent; of both, backends are ended amid COPY.
     proxy.cut_each_commit(2);
     let ended = nodes.app.number(
-        "CREATE TEMP TABLE ended (at timestamptz); \
+        "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
          DO $$ BEGIN \
            WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
              PERFORM pg_stat_clear_snapshot(); \
@@ -355,7 +355,7 @@ fn a_batch_whose_copy_failed_finds_its_own_name_and_goes_before_a_later_hit_of_a
         });
         // COPY waits for the table, and its backend is ended there: after Redis was asked, before anything is a row.
         nodes.app.number(
-            "BEGIN; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE; CREATE TEMP TABLE ended (pid int); \
+            "SET statement_timeout = 0; BEGIN; LOCK TABLE hits IN ACCESS EXCLUSIVE MODE; CREATE TEMP TABLE ended (pid int); \
              DO $$ BEGIN \
                WHILE clock_timestamp() < now() + interval '1 minute' LOOP \
                  PERFORM pg_stat_clear_snapshot(); \
