@@ -395,7 +395,8 @@ impl Metrics {
         if self.waiting() <= 0 || oldest == 0 { 0.0 } else { (now_us - oldest).max(0) as f64 / 1e6 }
     }
 
-    /// Seconds since the oldest batch that is not rolled up was loaded; 0 where all are. It grows while the database is away.
+    /// Seconds since the oldest batch that is not rolled up was loaded; 0 where all are. Where that cannot be looked at, seconds since
+    /// the rollup stands still.
     #[must_use]
     pub fn rollup_lag_seconds(&self, now_us: i64) -> f64 {
         match self.rollup_oldest_us.load(Ordering::Relaxed) {

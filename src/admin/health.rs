@@ -54,6 +54,12 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("Hits reach PostgreSQL {lag:.0} s late; {} wait on disk.", number(waiting));
         note(Weight::Warning, wrong, "Give PostgreSQL time to catch up, or look in the log at what it refuses.");
     }
+    let behind = metrics.rollup_lag_seconds(now_us);
+    if behind > ROLLUP_LAG_SECONDS_MAX {
+        let wrong = format!("Opens and counts are {behind:.0} s behind the hits.");
+        let todo = "Look in the log at why; a long deletion or pixeld reclassify holds them up, too. They catch up by themselves.";
+        note(Weight::Warning, wrong, todo);
+    }
     if metrics.redis_up.get() == 0 {
         let wrong =
             "Redis does not answer; each node throttles alone, so a repeated fetch may be recorded once on each.";
@@ -137,6 +143,9 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
     found
 }
+
+/// How far opens and counts may be behind the hits before it is said, in s.
+const ROLLUP_LAG_SECONDS_MAX: f64 = 120.0;
 
 /// Days after which a published list is old: providers change theirs each week or so.
 const LIST_DAYS_MAX: i64 = 30;
@@ -305,6 +314,15 @@ mod tests {
                 "1 spool cannot be read from the disk; the hits there wait.",
             ]
         );
+    }
+
+    #[test]
+    fn opens_that_do_not_follow_the_hits_are_a_fault_after_two_minutes() {
+        let metrics = well();
+        metrics.rollup_oldest_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(findings(&metrics, 121_000_000), []);
+        let found = findings(&metrics, 131_000_000);
+        assert_eq!(found[0].wrong, "Opens and counts are 130 s behind the hits.");
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl Rollup {
     /// Rolls up, once the database is `ready`, until `drain` is asked for; then once more what is pending, until its deadline.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         let mut late = drain.clone();
+        // What waits is not known before the first look.
+        self.stands_still();
         tokio::select! {
             () = ready => {}
             () = drain.asked() => return,
@@ -164,8 +166,16 @@ impl Rollup {
         }
     }
 
+    /// From now on the lag grows, unless it does already, until a look at the backlog succeeds.
+    fn stands_still(&self) {
+        let oldest_us = &self.metrics.rollup_oldest_us;
+        // An error says that it grows already.
+        oldest_us.compare_exchange(0, crate::hit::now_us(), Ordering::Relaxed, Ordering::Relaxed).unwrap_or_default();
+    }
+
     fn failed(&mut self, error: &TallyError, is_first: bool) {
         self.metrics.rollup_retries.one();
+        self.stands_still();
         let said = match error {
             TallyError::Db(error) => error.for_log(),
             TallyError::Count { .. } => error.to_string(),

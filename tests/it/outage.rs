@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use loadtest::generator::Pace;
 
 use crate::proxy::Proxy;
-use crate::support::{App, Postgres, alone};
+use crate::support::{App, PATIENCE, Postgres, alone};
 
 #[test]
 fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
@@ -24,8 +24,10 @@ fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
     let rate = came as f64 / down.elapsed().as_secs_f64();
     let load = load.end();
     assert_eq!((load.outcome.refused, load.outcome.broken, load.outcome.timed_out), (0, 0, 0), "all answers are 200");
+    // What was just accepted may still be on its way to the spool.
+    let adds_up = || app.server.metrics().is_ok_and(|metrics| metrics.check_identity().is_ok());
+    loadtest::process::wait_until("the sum", PATIENCE, adds_up).unwrap();
     let backlog = app.server.metrics().unwrap();
-    backlog.check_identity().unwrap();
     app.postgres.start_again().unwrap();
     let up = Instant::now();
     app.server.at_rest(Duration::from_secs(180)).unwrap();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use loadtest::postgres::Postgres;
+use loadtest::process::wait_until;
 use nix::sys::signal::Signal;
 use pixeld::db::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
 use pixeld::db::rollup::{Mismatches, Outcome, Rolled, roll_up};
@@ -382,18 +383,18 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
                 let pid = app.postgres.pid().unwrap();
                 loadtest::process::signal(pid, Signal::SIGQUIT).unwrap();
                 let ended = || !loadtest::process::is_alive(pid);
-                loadtest::process::wait_until("PostgreSQL's end", PATIENCE, ended).unwrap();
+                wait_until("PostgreSQL's end", PATIENCE, ended).unwrap();
                 app.postgres.start_again().unwrap();
             }
             app.restart();
         }
         app.at_rest();
         let was_a_test = || judged.load(Ordering::Relaxed) > 10_000 && gone.load(Ordering::Relaxed) > 10;
-        loadtest::process::wait_until("judgements and deletions", 2 * PATIENCE, was_a_test).unwrap();
+        wait_until("judgements and deletions", 2 * PATIENCE, was_a_test).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });
     let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
-    loadtest::process::wait_until("the rollup", PATIENCE, pending).unwrap();
+    wait_until("the rollup", PATIENCE, pending).unwrap();
     let [judged, gone] = [judged, gone].map(AtomicU64::into_inner);
     let hits = app.number("SELECT count(*) FROM hits");
     println!("{hits} hits, {judged} judged again, {gone} deleted");
@@ -559,7 +560,7 @@ fn an_open_is_there_within_seconds_of_its_fetch_and_after_a_drain() {
     let opens = format!("SELECT count(*) FROM opens WHERE message = '{message}'");
     let fetched = Instant::now();
     assert_eq!(app.get(&path).status, 200);
-    loadtest::process::wait_until("the open", PATIENCE, || app.number(&opens) == 1).unwrap();
+    wait_until("the open", PATIENCE, || app.number(&opens) == 1).unwrap();
     println!("the open was there after {:?}", fetched.elapsed());
     let metrics = app.server.metrics().unwrap();
     assert_eq!(metrics.get("pixeld_rollup_hits_total"), 1.0, "{}", metrics.0);
@@ -567,4 +568,19 @@ fn an_open_is_there_within_seconds_of_its_fetch_and_after_a_drain() {
     assert_eq!(app.get(&app.pixel(message, Uuid::new_v4())).status, 200);
     app.server.terminate().unwrap();
     assert_eq!(app.number(&opens), 2);
+}
+
+#[test]
+fn while_nothing_can_be_rolled_up_the_lag_grows_and_afterwards_it_is_gone() {
+    let _machine = beside();
+    let app = App::start();
+    app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4()));
+    app.at_rest();
+    let lag = || app.server.metrics().unwrap().get("pixeld_rollup_lag_seconds");
+    wait_until("the rollup", PATIENCE, || lag() == 0.0 && app.number("SELECT count(*) FROM opens") == 1).unwrap();
+    app.query("ALTER TABLE rollup_state RENAME TO away");
+    app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4()));
+    wait_until("the lag", PATIENCE, || lag() > 5.0).unwrap();
+    app.query("ALTER TABLE away RENAME TO rollup_state");
+    wait_until("the rollup", PATIENCE, || lag() == 0.0 && app.number("SELECT count(*) FROM opens") == 2).unwrap();
 }
