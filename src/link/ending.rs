@@ -20,7 +20,8 @@ pub fn is_picture(ending: &str) -> bool {
 pub fn before_picture_ending(text: &str) -> Option<&str> {
     text.match_indices('.').find_map(|(at, _)| {
         let (ending, rest) = split_ending(&text[at + 1..]);
-        (is_picture(ending) && cannot_follow(rest)).then_some(&text[..at])
+        let ends = is_picture(ending) && (cannot_follow(rest) || is_mark(&text[..at], rest));
+        ends.then_some(&text[..at])
     })
 }
 
@@ -32,21 +33,22 @@ pub fn key_before_ending(last: &str) -> &str {
     // What programs that make links encode, or leave as it is, belongs to a key like `photo.jpg (2)` if the link goes on to an ending.
     let goes_on = first.is_some_and(|stem| {
         let (_, rest) = split_ending(&last[stem.len() + 1..]);
-        rest.starts_with(['%', '\'', '(', ')'])
+        rest.starts_with(['%', '\'', '(', ')']) || (rest.starts_with(|c: char| !c.is_ascii() || MARKS.contains(&c)))
     });
     let at_end = last.rsplit_once('.').filter(|(stem, ending)| is_picture(ending) && !stem.contains('/'));
     match (at_end, first) {
         (Some((stem, _)), first) if goes_on || first.is_none() => stem,
         (_, Some(stem)) => stem,
-        // The dot may be encoded.
-        _ => encoded_dot(last).unwrap_or(last.trim_end_matches('/')),
+        _ => encoded_ending(last).unwrap_or(last.trim_end_matches('/')),
     }
 }
 
-/// What stands before an encoded dot and a picture's ending.
-fn encoded_dot(text: &str) -> Option<&str> {
-    text.match_indices("%2").find_map(|(at, _)| {
-        let (ending, rest) = split_ending(text[at + 2..].strip_prefix(['E', 'e'])?);
+/// What stands before a dot and a picture's ending of which some is encoded, also twice.
+fn encoded_ending(text: &str) -> Option<&str> {
+    text.match_indices(['.', '%']).find_map(|(at, _)| {
+        let once = percent_decode_str(&text[at..]).decode_utf8().ok()?;
+        let twice = percent_decode_str(&once).decode_utf8().ok()?;
+        let (ending, rest) = split_ending(twice.strip_prefix('.')?);
         (is_picture(ending) && cannot_follow(rest)).then_some(&text[..at])
     })
 }
@@ -76,6 +78,28 @@ pub fn cannot_follow(rest: &str) -> bool {
         }
         other => is_blank(other),
     }
+}
+
+/// What people and mark-up languages put around a link or behind it, besides what [`cannot_follow`]. A merge tag has such marks, too.
+const MARKS: [char; 9] = ['[', ']', '{', '}', '|', '*', '!', '`', '~'];
+
+/// Whether a mark stands behind what has an ending: one of [`MARKS`] where no tag can have begun before it, or punctuation beyond ASCII,
+/// as in `4711.gif]`, `4711.gif**` and `4711.gif”`.
+fn is_mark(stem: &str, rest: &str) -> bool {
+    let decoded = percent_decode_str(rest).decode_utf8_lossy();
+    let Some(first) = decoded.chars().next() else { return false };
+    if !first.is_ascii() {
+        return is_punctuation(first);
+    }
+    let stem = percent_decode_str(stem).decode_utf8_lossy();
+    let stem = percent_decode_str(&stem).decode_utf8_lossy();
+    MARKS.contains(&first) && !stem.contains(MARKS)
+}
+
+/// Quotation marks, dots and dashes of many languages, the sentence marks and brackets of Chinese and Japanese, and their wide forms.
+fn is_punctuation(c: char) -> bool {
+    matches!(c, '\u{a1}' | '\u{ab}' | '\u{b7}' | '\u{bb}' | '\u{bf}' | '\u{2010}'..='\u{205e}' | '\u{3001}'..='\u{3003}' | '\u{3008}'..='\u{3011}'
+        | '\u{3014}'..='\u{301f}' | '\u{ff01}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{ff3b}'..='\u{ff40}' | '\u{ff5b}'..='\u{ff65}')
 }
 
 /// A blank, a line break or another character that nobody sees.
@@ -123,6 +147,27 @@ mod tests {
             "\u{200b}",
             "%EF%BB%BF",
             " ",
+            "%20style=%22width:1px",
+            "%E2%80%9D",
+            "%c2%bb",
+            "”",
+            "%E2%80%A6",
+            "%EF%BC%8C",
+            "%E3%80%82",
+            "%E3%80%8D",
+            "]",
+            "%5D",
+            "%5B1%5D",
+            "}",
+            "**",
+            "|here",
+            "%7Chere",
+            "!",
+            "%60",
+            "~~",
+            "\\n",
+            "%5Cu0026x=1",
+            "%3Cbr%3E",
         ] {
             assert_eq!(before_picture_ending(&format!("4711.GiF{rest}")), Some("4711"), "{rest}");
         }
@@ -137,6 +182,12 @@ mod tests {
             ("{{user.png}}", None),
             ("*|user.png|*.gif", Some("*|user.png|*")),
             ("%%user.png%%", None),
+            ("[user.png]", None),
+            ("%7B%7Buser.png%7D%7D", None),
+            ("%257Buser.png%257D", None),
+            ("*%7Cuser.png%7C*", None),
+            ("~user.png~", None),
+            ("m.gif%E6%97%A5", None),
             ("4711.50", None),
             ("jane@example.com", None),
             ("m.gif%C3%BC", None),
@@ -162,6 +213,13 @@ mod tests {
             ("x.gif.gif", "x.gif"),
             ("4711%2Egif", "4711"),
             ("4711%2eGIF%20", "4711"),
+            ("4711%2e%67%69%66", "4711"),
+            ("4711.%67if", "4711"),
+            ("4711%252Egif", "4711"),
+            ("4711%252E%2567if%22", "4711"),
+            ("jane%40example%2Ecom", "jane%40example%2Ecom"),
+            ("photo.jpg[2].gif", "photo.jpg[2]"),
+            ("photo.jpg”.gif", "photo.jpg”"),
             ("4711.gif/x.png", "4711"),
             ("4711.gif&next=x.png", "4711"),
             ("photo.jpg%20%282%29.gif", "photo.jpg%20%282%29"),
@@ -176,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_with_an_ending_behind_it_is_that_key(key in "[A-Za-z0-9._~@%+-]{0,12}(\\.(gif|JPG))?(%[0-9A-F]{2}|'|\\(|\\))?[a-z0-9]{0,4}", ending in "gif|png|jpg|webp") {
+        fn a_key_with_an_ending_behind_it_is_that_key(key in "[A-Za-z0-9._~@%+-]{0,12}(\\.(gif|JPG))?(%[0-9A-F]{2}|['()!|*~“日\\[\\]{}])?[a-z0-9]{0,4}", ending in "gif|png|jpg|webp") {
             let link = format!("{key}.{ending}");
             prop_assert_eq!(key_before_ending(&link), key);
         }

@@ -1,14 +1,15 @@
 //! Links that were changed on the way: by mail transports that fold lines, programs that add to links, and people who copy them. Pure.
 //!
 //! Guarantees: gives the strict reader (`link::route`) a cleaned path, and decides nothing itself: a token must still verify, an id must still
-//! be whole. Only what cannot be a part of a link is left out, and only what has one meaning is spelt otherwise; no character of an
-//! id or token is changed, and none is added. A key's own characters are not touched.
+//! be whole. Only what cannot be a part of a link is left out, and only what has one meaning is spelt otherwise; no character of a
+//! token is changed, and none is added. A key's own characters are not touched.
 //! Gives up: half an id, and two links in one, stay what they are; and where two readings differ, none is taken.
 //!
 //! | forgiven | for example |
 //! |---|---|
 //! | prefixes in any case, doubled slashes, `/./`, `/../` | `//T/…`, `/image/./…` |
-//! | a whole address in the path | `/https://pixels.example.com/image/…` |
+//! | a whole address in the path, blanks and quotation marks before it | `/https://pixels.example.com/image/…`, `/%3Chttps:…` |
+//! | slashes as JSON escapes them, hyphens as text programs set them (not in keys and tokens) | `\/image\/…`, `%E2%80%91` |
 //! | percent-encoding, also done twice (not in keys) | `%5F`, `%2D`, `%252E` |
 //! | blanks, line breaks, soft hyphens in ids and tokens | `AQFp%0D%0A%20-GAQ…` |
 //! | quoted-printable in ids and tokens | `=3D` and `3D` before one, `=5F`, soft breaks |
@@ -64,6 +65,12 @@ pub fn opt_out_path(path: &str) -> Option<String> {
 /// Which kind of link a path is, and what follows its prefix.
 fn find_kind(path: &str) -> Option<(Kind, String)> {
     let mut path = Cow::Borrowed(path);
+    // As JSON writes a slash; browsers take both for slashes.
+    for escaped in ["\\/", "%5C/", "%5c/"] {
+        if path.contains(escaped) {
+            path = Cow::Owned(path.replace(escaped, "/"));
+        }
+    }
     for _ in 0..=DECODINGS_MAX {
         let segments = segments(&path);
         let skipped = before_prefix(&segments);
@@ -78,12 +85,21 @@ fn find_kind(path: &str) -> Option<(Kind, String)> {
     None
 }
 
-/// How many segments of a whole address stand before the path itself: its scheme and host, or its host alone.
+/// How many segments stand before the path itself: of a whole address its scheme and host, or its host alone; and blanks and quotation marks.
 fn before_prefix(segments: &[&str]) -> usize {
-    let is_scheme = |segment: &str| ["http:", "https:"].iter().any(|scheme| scheme.eq_ignore_ascii_case(segment));
+    let is_scheme = |segment: &str| {
+        let text = decoded(segment);
+        let text = text.as_deref().unwrap_or(segment).trim_start_matches(|c: char| !c.is_alphanumeric());
+        ["http:", "https:"].iter().any(|scheme| scheme.eq_ignore_ascii_case(text))
+    };
     match segments {
         [scheme, _, ..] if is_scheme(scheme) => 2,
         [host, next, ..] if host.contains(['.', ':']) && kind(next).is_some() => 1,
+        [nothing, next, ..]
+            if !decoded(nothing).is_none_or(|text| text.contains(char::is_alphanumeric)) && kind(next).is_some() =>
+        {
+            1
+        }
         _ => 0,
     }
 }
@@ -124,10 +140,22 @@ fn readings_of(text: &str) -> [String; 2] {
         let Some(decoded) = decoded(&text) else { break };
         text = Cow::Owned(decoded);
     }
-    let text = text.replace("=\r\n", "").replace("=\n", "");
+    let text = with_end(text.replace("=\r\n", "").replace("=\n", ""));
     let text: String = text.chars().filter(|&c| !is_blank(c)).collect();
     let text = text.trim_start_matches('/');
     [unbroken(&from_quoted_printable(text)), unbroken(text)]
+}
+
+/// With a sign behind the ending that nothing goes on after, where what stands there is about to be left out: `.gif x` is not `.gifx`.
+fn with_end(mut text: String) -> String {
+    let end = text.match_indices('.').find_map(|(at, _)| {
+        let (ending, rest) = split_ending(&text[at + 1..]);
+        (is_picture(ending) && rest.starts_with(|c| c == '=' || is_blank(c))).then(|| text.len() - rest.len())
+    });
+    if let Some(end) = end {
+        text.insert(end, ';');
+    }
+    text
 }
 
 /// `=5F` is `_`, and so on for what links have besides letters and digits.
@@ -192,6 +220,7 @@ fn signed(text: &str) -> Option<String> {
 }
 
 fn plain(text: &str) -> Option<String> {
+    let text = &text.replace(is_dash, "-");
     let end = text.find(|c: char| !(c.is_ascii_hexdigit() || c == '-' || c == '_')).unwrap_or(text.len());
     let (stem, tail) = text.split_at(end);
     let parts: Vec<&str> = stem.split('_').map(id).collect();
@@ -201,10 +230,22 @@ fn plain(text: &str) -> Option<String> {
         // Cut off. It is certain that no id is missing where three are there.
         _ => parts.len() == 3 && cannot_follow(tail),
     };
-    // A second link may name somebody else.
-    let lower = tail.to_ascii_lowercase();
-    let is_one = !["/image/", "/t/", "/o/"].iter().any(|prefix| lower.contains(prefix));
-    (is_whole && is_one).then(|| format!("/image/{}.gif", parts.join("_")))
+    (is_whole && !names_another(tail)).then(|| format!("/image/{}.gif", parts.join("_")))
+}
+
+/// Whether what stands behind a link is, or holds, a second one, which may name somebody else.
+#[must_use]
+pub fn names_another(tail: &str) -> bool {
+    let mut text = tail.to_ascii_lowercase();
+    for _ in 0..DECODINGS_MAX {
+        text = decoded(&text).map_or(text, |decoded| decoded.to_ascii_lowercase());
+    }
+    ["/image/", "/t/", "/o/"].iter().any(|prefix| text.contains(prefix))
+}
+
+/// What programs for writing make of a hyphen.
+fn is_dash(c: char) -> bool {
+    matches!(c, '\u{2010}'..='\u{2014}' | '\u{2212}')
 }
 
 fn keyed(rest: &str) -> Option<String> {

@@ -22,6 +22,9 @@ use crate::link::parse_uuid;
 use crate::link::token::SigningKeys;
 use crate::link::{ending, forgive};
 
+/// No second link is as short as this.
+const TAIL_BYTES_WITHOUT_LINK: usize = 16;
+
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route<'a> {
@@ -150,9 +153,12 @@ fn plain(name: &str) -> Route<'_> {
 fn keyed(rest: &str) -> Route<'_> {
     let (image, keys) = rest.split_once('/').unwrap_or((rest, ""));
     let Some(image) = image_id(image) else { return Route::NotAnImage };
-    let ids = match keys.split_once('/').map(|(message, last)| (message, ending::key_before_ending(last))) {
-        Some((message, recipient)) if !recipient.contains('/') => {
+    let ids = match keys.split_once('/').map(|(message, last)| (message, last, ending::key_before_ending(last))) {
+        Some((_, last, _)) if is_two_links(last) => Ids::Malformed,
+        Some((message, _, recipient)) if !recipient.contains('/') => {
             match (Key::in_path(message), Key::in_path(recipient)) {
+                // Of these programs that fold paths leave nothing, so it was not what the sender meant.
+                (Ok(Key::Text(message)), _) if matches!(&*message, b"." | b"..") => Ids::Malformed,
                 (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
                 (Ok(message), Ok(recipient)) => Ids::Keyed { message, recipient },
                 (Err(KeyError::Unmerged), _) | (_, Err(KeyError::Unmerged)) => Ids::Unmerged,
@@ -164,6 +170,12 @@ fn keyed(rest: &str) -> Route<'_> {
         _ => Ids::Malformed,
     };
     Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
+}
+
+/// Whether a second link stands behind the first, encoded or not.
+fn is_two_links(last: &str) -> bool {
+    let tail = ending::before_picture_ending(last).map_or("", |stem| &last[stem.len()..]);
+    tail.len() > TAIL_BYTES_WITHOUT_LINK && forgive::names_another(tail)
 }
 
 fn signed<'a>(rest: &str, keys: &SigningKeys) -> Route<'a> {
@@ -309,6 +321,12 @@ mod tests {
             (format!("/t/{id}/*%7CDATE:d/m/y%7C*/4711.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}//*|UNIQID|*.gif"), pixel(image, Ids::Unmerged)),
             (format!("/t/{id}//4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/./4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/%2E%2E/4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May%2F4711.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/a/b.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/1.gif,https://x/t/{id}/May/2.gif"), pixel(image, Ids::Malformed)),
+            (format!("/t/{id}/May/1.gif%20https%3A%2F%2Fx%2Ft%2F{id}%2FMay%2F2.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/.gif"), pixel(image, Ids::Malformed)),
             (format!("/t/{id}/May/4711"), keyed("May", "4711")),
             (format!("/t/{id}/May/jane@example.com"), keyed("May", "jane@example.com")),

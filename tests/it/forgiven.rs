@@ -43,6 +43,10 @@ pub fn changed(link: &Link) -> Vec<String> {
         format!("/{upper}/{ids}.GIF"),
         format!("/./{prefix}/./{ids}.gif"),
         format!("/https://pixels.example.com/{prefix}/{ids}.gif"),
+        format!("/%3Chttps://pixels.example.com/{prefix}/{ids}.gif%3E"),
+        format!("/%20/{prefix}/{ids}.gif"),
+        format!("%5C/{prefix}%5C/{}.gif", ids.replace('/', "%5C/")).replacen("%5C", "/%5C", 1),
+        format!("/{prefix}/{ids}%2e%67%69%66"),
     ];
     let junk = [
         "&utm=1",
@@ -60,6 +64,15 @@ pub fn changed(link: &Link) -> Vec<String> {
         "%3Futm=1",
         "%0D%0A",
         "%E2%80%8B",
+        "%20style=%22width:1px%22",
+        "%20=200x",
+        "%5D",
+        "**",
+        "%7Chere",
+        "%5Cn",
+        "%E2%80%9D",
+        "%E3%80%82",
+        "%3Cbr%3E",
     ];
     changed.extend(junk.map(|junk| format!("/{prefix}/{ids}.gif{junk}")));
     if *prefix != "t" {

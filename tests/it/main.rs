@@ -14,8 +14,6 @@
 //! - `crash`, `outage`, `disk`, `small_disk`: what is left after the worst moments.
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
 //! - `retention`: what is beyond it goes, under load; `clocks`: nothing goes while they cannot be right.
-//! - `database`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
-//! - `retention`: what is beyond it goes, under load.
 //! - `days`: five years of days, and days whose changes somebody publishes.
 //! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.

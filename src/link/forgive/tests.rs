@@ -69,6 +69,16 @@ fn slightly_changed_links_mean_what_they_meant() {
             format!("/HTTP:/pixels.example.com:8080/base{link}"),
             format!("/https%3A%2F%2Fpixels.example.com/{prefix}/{rest}"),
             format!("/pixels.example.com{link}"),
+            format!("/%3Chttps://pixels.example.com{link}%3E"),
+            format!("/%E2%80%9Chttps://pixels.example.com{link}%E2%80%9D"),
+            format!("/http://pixels.example.com/http://pixels.example.com{link}"),
+            format!("/%20{link}"),
+            format!("/%22{link}%22"),
+            format!("/%E2%80%8B{link}"),
+            link.replace('/', "\\/"),
+            link.replace('/', "%5C/"),
+            link.replace(".gif", "%2e%67%69%66").replace(".png", "%2E%70ng"),
+            link.replace(".gif", ".%67if").replace(".png", "%252Epng"),
             link.replace(".gif", ".GIF").replace(".png", ".PNG"),
         ];
         for junk in [
@@ -116,6 +126,23 @@ fn slightly_changed_links_mean_what_they_meant() {
             "(opened)",
             "&quot;",
             "&#39;",
+            "%20x=%22y%22",
+            "%20=200x",
+            "=200x",
+            "%0A%0AOn%20Monday",
+            "]",
+            "%5B1%5D",
+            "**",
+            "%7Chere",
+            "!",
+            "%60",
+            "\\n",
+            "%5Cu0026x=1",
+            "%E2%80%9D",
+            "%E2%80%A6",
+            "%C2%BB",
+            "%E3%80%82",
+            "”",
         ] {
             changed.push(format!("{link}{junk}"));
             changed.push(format!("/{}{junk}", link.to_owned()));
@@ -157,6 +184,12 @@ fn slightly_changed_links_mean_what_they_meant() {
                 assert_eq!(route(&path, &keys()), meant, "{path}");
             }
         }
+    }
+    for hyphen in ["%E2%80%91", "%E2%80%93", "\u{2010}"] {
+        let path = format!("/image/{}.gif", plain.replace('-', hyphen));
+        assert_eq!(route(&path, &keys()), meant(&links[0]), "{path}");
+        let path = format!("/o/{}.gif", signed.replace('-', hyphen));
+        assert_eq!(route(&path, &keys()), Route::Forged, "{path}");
     }
     let image = format!("/t/{}/May%20news/jane%40example.com.png", I.replace('-', "%2D"));
     assert_eq!(route(&image, &keys()), meant(&links[1]));
