@@ -4,13 +4,13 @@
 //!
 //! ```text
 //! anywhere   {{ }} {% %} {name} {$…} {0} {} ${…} #{…} %{…}   a brace, unless it holds a UUID, a number of three digits or a quoted text
-//!            *|name   name|*   %%…%%   [[name   name]]   [%…   $[…   $(name   %(name   <% %> <? ?> <span <pstag: «name
+//!            *|name   name|*   %%…%%   [[name   name]]   [%…   $[…   $(name   %(name   @(name   <<name   name>>   <% %> <? ?> <span <pstag: «name
 //! apart      %name%   $name$   #name#   ::name::   @@name@@   ~name~      with no letter or digit beside it
-//! alone      […]   @name@   -name-   __name__   $name   %%name   name%%   %s   {0}
+//! alone      […] as a brace   @name@   -name-   __name__   $name   %%name   name%%   %s   {0}
 //! alone      undefined null None NaN nil (null) …, in the spellings that languages and spreadsheets print
 //! ```
 //!
-//! Guarantees: a tag is also told by its half (`{{id`). What ids, hashes, base64, addresses, names and numbers are made of is never a tag: `100%`,
+//! Guarantees: a tag is also told by its half (`{{id`), and with signs as HTML writes them (`&lt;%= id %&gt;`). What ids, hashes, base64, addresses, names and numbers are made of is never a tag: `100%`,
 //! `a@@b`, `x$1`, `tenant::user::42`, `{01234567-89ab-cdef-0123-456789abcdef}`.
 //! Gives up: tags that look like a key (`:id`, `ID`), and half of one with a single sign (`%ID`); a page of a message whose hits are
 //! nearly all of one recipient says so.
@@ -18,7 +18,7 @@
 use super::parse_uuid;
 
 /// What programs write where they have no value, as they spell it.
-const WORDS: [&[u8]; 37] = [
+const WORDS: [&[u8]; 35] = [
     b"undefined",
     b"UNDEFINED",
     b"Undefined",
@@ -45,12 +45,12 @@ const WORDS: [&[u8]; 37] = [
     b"%!s(<nil>)",
     b"[object Object]",
     b"#N/A",
-    b"#REF!",
-    b"#VALUE!",
-    b"#NAME?",
-    b"#NULL!",
-    b"#DIV/0!",
-    b"#NUM!",
+    b"#N/D",
+    b"#NV",
+    // Of `#NAME?`, where the rest was taken for a query.
+    b"#NAME",
+    // A dump of MySQL or PostgreSQL.
+    b"\\N",
     b"%s",
     b"%d",
     b"%i",
@@ -64,7 +64,70 @@ const NAME_BYTES_MAX: usize = 64;
 /// Whether a key, or a text with keys in it, is or holds what its program did not fill in.
 #[must_use]
 pub fn is_unfilled(text: &[u8]) -> bool {
-    WORDS.contains(&text) || is_alone(text) || (text.iter().any(|&byte| is_sign(byte)) && holds_tag(text))
+    is_unfilled_as_it_is(text) || without_entities(text).is_some_and(|text| is_unfilled_as_it_is(&text))
+}
+
+fn is_unfilled_as_it_is(text: &[u8]) -> bool {
+    WORDS.contains(&without_quotes(text))
+        || is_error_value(text)
+        || is_alone(text)
+        || (text.iter().any(|&byte| is_sign(byte)) && holds_tag(text))
+}
+
+/// Quotation marks around a text are of the program that wrote it, as JSON.
+fn without_quotes(text: &[u8]) -> &[u8] {
+    match text {
+        [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
+        _ => text,
+    }
+}
+
+/// What spreadsheets show where a cell has no value, in any language: `#REF!`, `#BEZUG!`, `#NOM?`, `#¡VALOR!`.
+fn is_error_value(text: &[u8]) -> bool {
+    let is_inner = |byte: &u8| byte.is_ascii_uppercase() || !byte.is_ascii() || b"/0_".contains(byte);
+    matches!(text, [b'#', name @ .., b'!' | b'?'] if name.len() > 1 && name.iter().all(is_inner))
+}
+
+/// With the signs that HTML writes otherwise; nothing where there are none: `&lt;%= id %&gt;`, `&#123;&#123;id`.
+fn without_entities(text: &[u8]) -> Option<Vec<u8>> {
+    if !text.contains(&b'&') {
+        return None;
+    }
+    let mut read = Vec::new();
+    let mut rest = text;
+    let mut changed = false;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'&') {
+        let (front, behind) = rest.split_at(at);
+        read.extend_from_slice(front);
+        let end = behind.iter().take(10).position(|&byte| byte == b';');
+        match end.and_then(|end| Some((end, entity(&behind[1..end])?))) {
+            Some((end, byte)) => {
+                read.push(byte);
+                rest = &behind[end + 1..];
+                changed = true;
+            }
+            None => {
+                read.push(b'&');
+                rest = &behind[1..];
+            }
+        }
+    }
+    read.extend_from_slice(rest);
+    changed.then_some(read)
+}
+
+/// The sign that an entity of HTML stands for, by its name or number.
+fn entity(name: &[u8]) -> Option<u8> {
+    let name = std::str::from_utf8(name).ok()?;
+    let named = [("lt", b'<'), ("gt", b'>'), ("quot", b'"'), ("apos", b'\''), ("amp", b'&')];
+    if let Some((_, byte)) = named.iter().find(|(known, _)| *known == name) {
+        return Some(*byte);
+    }
+    let number = match name.strip_prefix('#')? {
+        hex if hex.starts_with(['x', 'X']) => u8::from_str_radix(&hex[1..], 16),
+        decimal => decimal.parse(),
+    };
+    number.ok().filter(u8::is_ascii)
 }
 
 /// What every tag has that may stand anywhere; most keys have none of it.
@@ -77,7 +140,7 @@ fn is_sign(byte: u8) -> bool {
 
 fn is_alone(text: &[u8]) -> bool {
     match text {
-        [b'[', .., b']'] => true,
+        [b'[', inside @ .., b']'] => !is_value(inside.trim_ascii(), true),
         [b'@', name @ .., b'@'] => is_name(name),
         [b'_', b'_', name @ .., b'_', b'_'] => is_name(name) && !name.starts_with(b"_") && !name.ends_with(b"_"),
         // Of letters alone, as those have it that write tags like this: base64 for URLs may begin and end with a hyphen, too.
@@ -99,10 +162,10 @@ fn holds_tag(text: &[u8]) -> bool {
         let after = text.get(at + 2);
         let before = at.checked_sub(1).and_then(|at| text.get(at));
         let is_tag = match pair {
-            b"*|" | b"[[" | b"$[" | b"[%" | b"[*" | b"[$" | b"$(" | b"%(" => is_begin(after),
+            b"*|" | b"[[" | b"$[" | b"[%" | b"[*" | b"[$" | b"$(" | b"%(" | b"@(" | b"<<" => is_begin(after),
             b"|*" => before.is_some_and(is_end),
             b"]]" => before.is_some_and(|byte| is_end(byte) && !byte.is_ascii_digit()),
-            b"%]" => before.is_some_and(is_end),
+            b"%]" | b">>" => before.is_some_and(is_end),
             b"<%" | b"%>" | b"<?" | b"?>" => true,
             // A guillemet in UTF-8.
             b"\xc2\xab" => is_begin(after),
@@ -143,18 +206,22 @@ fn holds_braces(text: &[u8]) -> bool {
         let rest = &text[at + 1..];
         let end = rest.iter().position(|&byte| byte == b'}');
         let inside = rest[..end.unwrap_or(rest.len())].trim_ascii();
-        let is_key = match inside.first() {
-            None => false,
-            Some(byte) if byte.is_ascii_digit() => end.is_none() || inside.len() > 2,
-            Some(b'"' | b'\'') => true,
-            Some(_) => parse_uuid(inside).is_some(),
-        };
-        if !is_key || before.is_some_and(|byte| b"$#%@".contains(&byte)) {
+        if !is_value(inside, end.is_some()) || before.is_some_and(|byte| b"$#%@".contains(&byte)) {
             return true;
         }
         at += 1 + end.map_or(rest.len(), |end| end + 1);
     }
     false
+}
+
+/// Whether what stands in brackets is a value rather than a name: a UUID, a number of three digits and more, a quoted text.
+fn is_value(inside: &[u8], is_closed: bool) -> bool {
+    match inside.first() {
+        None => false,
+        Some(byte) if byte.is_ascii_digit() => !is_closed || inside.len() > 2,
+        Some(b'"' | b'\'') => true,
+        Some(_) => parse_uuid(inside).is_some(),
+    }
 }
 
 /// What stands between two signs that follow one another, with what stands before and after them.

@@ -19,6 +19,8 @@ const SPELLINGS: [(&str, &[&str]); 4] = [
             "%EF%BB%BF4711%0D%0A.JPG",
             "47%E2%80%8B11.webp",
             "4711%2Egif",
+            "4711%2e%67%69%66",
+            "4711.gif%E2%80%9D",
         ],
     ),
     (
@@ -82,12 +84,19 @@ fn a_key_is_the_same_recipient_in_link_list_page_and_command() {
     }
     let list = format!(
         "recipient\n{}\n",
-        TYPED.iter().flat_map(|(_, typed)| typed.iter()).copied().collect::<Vec<_>>().join("\n")
+        // A tab in a list of one column may stand between cells, and is asked about.
+        TYPED
+            .iter()
+            .flat_map(|(_, typed)| *typed)
+            .filter(|typed| !typed.contains('\t'))
+            .copied()
+            .collect::<Vec<_>>()
+            .join("\n")
     );
     let answer = who_opened(&ann, &format!("/messages/{message}/who-opened"), &list);
     let rows = answer.lines().skip(1).count();
     let known = answer.lines().skip(1).filter(|row| row.contains(",possible,") || row.contains(",opened,")).count();
-    assert_eq!((rows, known), (15, 15), "{answer}");
+    assert_eq!((rows, known), (14, 14), "{answer}");
 }
 
 /// Sends a list to the page, and returns what comes back.
@@ -199,6 +208,11 @@ fn what_was_not_filled_in_is_served_counted_and_no_recipient() {
         "nil",
         "(null)",
         "[object Object]",
+        "<<First name>>",
+        "&lt;%= id %&gt;",
+        "\"undefined\"",
+        "#BEZUG!",
+        "\\N",
     ];
     let mut asked = 0;
     for tag in tags {
@@ -210,12 +224,12 @@ fn what_was_not_filled_in_is_served_counted_and_no_recipient() {
             }
         }
     }
-    for key in ["100%25", "a@@b", "x$1", "c2VjcmV0IQ==", "none", "tenant::user::42"] {
+    for key in ["100%25", "a@@b", "x$1", "c2VjcmV0IQ==", "none", "tenant::user::42", "%5B4711%5D"] {
         assert_eq!(app.get(&format!("/t/{}/May/{key}.gif", app.image)).status, 200, "{key}");
     }
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_requests_total{outcome=\"unmerged\"}"), f64::from(asked));
-    assert_eq!(app.number("SELECT count(DISTINCT recipient) FROM hits"), 6);
+    assert_eq!(app.number("SELECT count(DISTINCT recipient) FROM hits"), 7);
 }
 
 /// Fetches a path from an address, with a program's name.
