@@ -13,7 +13,6 @@ use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Column, Frame, Tone, Zone, address, command, counted, empty, notice, table, time as time_of};
-use crate::db::DbError;
 use crate::db::erasures::receipts::{self, NodeDone, NodeOutstanding, Receipt};
 
 /// Receipts of a page.
@@ -118,26 +117,30 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     };
     match begun.await {
         Ok(erasure) => Ok(answer::go_to(&format!("/erasures/{erasure}"))),
-        Err(Refusal::Database(error)) => Ok(not_begun(asked, &error)),
+        Err(refusal @ (Refusal::Database(_) | Refusal::Statement { .. })) => Ok(not_begun(asked, &refusal)),
         Err(refusal) => Err(refusal),
     }
 }
 
 /// Says what holds now, which the page of a refusal cannot.
-fn not_begun(asked: &Asked, error: &DbError) -> Answer {
-    tracing::warn!(error = error.for_log(), "an erasure could not be noted: the database");
+fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
+    refusal.log();
+    let why = match refusal {
+        Refusal::Statement { reference, .. } => format!("The database refused this (the log has it under {reference})"),
+        _ => "The database does not answer now".to_owned(),
+    };
     let content = html! {
         (notice(Tone::Bad, html! {
             p {
-                strong { "The database does not answer now, so nobody was erased" }
-                " or opted out. Try again when it does; nothing is lost by asking twice."
+                strong { (why) ", so nobody was erased" }
+                " or opted out. Try again when that is put right; nothing is lost by asking twice."
             }
         }))
         p.muted {
             "If the answer alone was lost, the erasure stands first among the " a href="/erasures" { "erasures" } " all the same, and is carried out."
         }
     };
-    answer::page(StatusCode::SERVICE_UNAVAILABLE, frame(asked, "Not erased").page(content))
+    answer::page(refusal.status(), frame(asked, "Not erased").page(content))
 }
 
 /// `GET /erasures/{erasure}`.
