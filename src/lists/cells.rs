@@ -92,6 +92,12 @@ pub fn write(out: &mut Vec<u8>, cell: &[u8]) {
     out.push(b'"');
 }
 
+/// What a formula `="0042"` says, by which programs keep spreadsheets from taking the zeros off.
+fn as_text(cell: &str) -> Option<&str> {
+    let inner = cell.strip_prefix("=\"")?.strip_suffix('"')?;
+    (!inner.contains('"')).then_some(inner.trim())
+}
+
 /// The recipient that a cell names, as it may stand in a link; nothing where the cell is empty, or has the nil UUID.
 ///
 /// # Errors
@@ -101,6 +107,10 @@ pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
     let text = match plain(text) {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
         Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+    };
+    let text = match as_text(&text) {
+        Some(inner) => Cow::Owned(inner.to_owned()),
+        None => text,
     };
     match Key::typed(&text) {
         Ok(Key::Id(id)) if id.is_nil() => Ok(None),
@@ -168,6 +178,10 @@ mod tests {
             ("+49 30", Ok(Some("+49 30"))),
             ("a;'-5", Ok(Some("a;-5"))),
             ("'x", Ok(Some("'x"))),
+            ("=\"0042\"", Ok(Some("0042"))),
+            ("'=\"0042\"", Ok(Some("0042"))),
+            ("=\"\"", Ok(None)),
+            ("=\"a\"&\"b\"", Ok(Some("=\"a\"&\"b\""))),
             ("", Ok(None)),
             ("  ", Ok(None)),
             ("\u{200b}\u{a0}", Ok(None)),

@@ -1,6 +1,7 @@
 //! Whether a row of a list says that its recipient may be named in a link, and which column says it. Pure.
 //!
-//! Guarantees: a slip is never taken for consent, nor is an empty cell; a column with one of [`NAMES`] is never overlooked.
+//! Guarantees: a slip is never taken for consent, nor is an empty cell; a column with one of [`NAMES`] is never overlooked, and one whose
+//! name only sounds like it is asked about. Gives up: a name in a language that is not among the stems, or one that says nothing (`status`).
 
 /// What says yes, in any case: also what spreadsheets write for a truth in German and French.
 pub const YES: [&str; 9] = ["yes", "y", "ja", "j", "oui", "true", "1", "wahr", "vrai"];
@@ -28,9 +29,84 @@ pub const NAMES: [&str; 16] = [
     "consentement",
 ];
 
-/// What a column is called that may say the opposite.
-pub const OPPOSITES: [&str; 8] =
-    ["optout", "optedout", "unsubscribed", "donottrack", "noconsent", "notracking", "widerspruch", "abgemeldet"];
+/// The column of a list with links that says whether a link names its recipient: what it was made by holds, until the sender says otherwise.
+pub const IN_LINK: &str = "pixeld_recipient_in_link";
+
+/// What is in the name of a column that may say who agreed, in the languages of the opt-out page and Dutch: `Email consent`, `Einwilligung erteilt`,
+/// `DOUBLE_OPT-IN`.
+const STEMS: [&str; 14] = [
+    "consen",
+    "agreed",
+    "agreement",
+    "permission",
+    "subscribed",
+    "subscriptionstatus",
+    "optin",
+    "optedin",
+    "gdpr",
+    "dsgvo",
+    "rgpd",
+    "einwillig",
+    "zustimm",
+    "toestemming",
+];
+
+/// What is in the name of a column that may say the opposite.
+const OPPOSITE_STEMS: [&str; 23] = [
+    "optout",
+    "optedout",
+    "unsub",
+    "donottrack",
+    "noconsent",
+    "notrack",
+    "nottrack",
+    "revoked",
+    "withdraw",
+    "blocklist",
+    "blacklist",
+    "suppress",
+    "widerspr",
+    "widerruf",
+    "abgemeldet",
+    "abmeld",
+    "keineinwillig",
+    "désabonn",
+    "desabonn",
+    "désinscri",
+    "desinscri",
+    "disiscri",
+    "afgemeld",
+];
+
+/// How the name of a column ends that has the address of a page.
+const ADDRESSES: [&str; 3] = ["url", "link", "token"];
+
+/// What a column's name says of consents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sounds {
+    /// That it holds them.
+    Certain,
+    /// That it may.
+    Maybe,
+    /// That it may hold the opposite.
+    Opposite,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a name says.
+#[must_use]
+pub fn sounds(name: &str) -> Sounds {
+    let name = plain_name(name);
+    let has = |stems: &[&str]| stems.iter().any(|stem| name.contains(stem));
+    match () {
+        () if NAMES.contains(&&*name) => Sounds::Certain,
+        () if ADDRESSES.iter().any(|end| name.ends_with(end)) => Sounds::Nothing,
+        () if has(&OPPOSITE_STEMS) => Sounds::Opposite,
+        () if has(&STEMS) => Sounds::Maybe,
+        () => Sounds::Nothing,
+    }
+}
 
 /// A column's name, as [`NAMES`] has it.
 #[must_use]
@@ -52,6 +128,24 @@ pub fn read(cell: &[u8]) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_sounds_like_consents_or_their_opposite_is_never_overlooked() {
+        use Sounds::{Certain, Maybe, Nothing, Opposite};
+        for (sound, names) in [
+            (Certain, &["Consent?", "con\u{200b}sent\u{a0}", "Opt-In", "OPT_IN"][..]),
+            (Maybe, &["Email consent", "consent_status", "Einwilligung erteilt", "Marketing-Einwilligung (DSGVO)"]),
+            (Maybe, &["DOUBLE_OPT-IN", "OPTIN_TIME", "Consent\n(yes/no)", "consenso", "Consentimiento", "toestemming"]),
+            (Maybe, &["Marketing Permission", "subscribed", "Subscription status", "RGPD", "Consentement marketing"]),
+            (Opposite, &["Unsubscribed from all email", "UNSUB_TIME", "blocklisted", "Widerrufen", "désabonné"]),
+            (Opposite, &["do_not_track", "Opt-Out", "consent withdrawn", "no consent", "Abmeldedatum"]),
+            (Nothing, &["id", "name", "Subscriber ID", "unsubscribe_url", "Unsubscribe link", "status", "Option", ""]),
+        ] {
+            for name in names {
+                assert_eq!(sounds(name), sound, "{name:?}");
+            }
+        }
+    }
 
     #[test]
     fn no_slip_is_taken_for_consent() {

@@ -1,6 +1,7 @@
 //! What looks wrong in the column of recipients: it may be another column. Pure.
 //!
-//! Guarantees: bounded memory; nothing is called wrong for less than [`ROWS_MIN`] rows. Gives up: a wrong column with many different words of one
+//! Guarantees: bounded memory; a column is not called wrong for less than [`ROWS_MIN`] rows; one recipient that only a program writes (a rule under the
+//! header, a line of totals, a number that a spreadsheet rounded) is enough to ask. Gives up: a wrong column with many different words of one
 //! piece, such as places of birth: nothing tells those from keys.
 
 use std::collections::HashSet;
@@ -10,6 +11,34 @@ const ROWS_MIN: u64 = 3;
 
 /// Rows from which on few different recipients look wrong.
 const MANY_ROWS: u64 = 100;
+
+/// What programs and people write where no recipient is, in lower case: empty cells, totals, and names of columns.
+const NOBODY: [&str; 24] = [
+    "\\n",
+    "na",
+    "n/a",
+    "(blank)",
+    "(blanks)",
+    "(leer)",
+    "(vide)",
+    "(empty)",
+    "(none)",
+    "total",
+    "totals",
+    "grand total",
+    "sum",
+    "summe",
+    "gesamt",
+    "gesamtergebnis",
+    "somme",
+    "totale",
+    "id",
+    "recipient",
+    "email",
+    "e-mail",
+    "count",
+    "anzahl",
+];
 
 /// Recipients that are told apart; with more there are not few.
 const DIFFERENT_MAX: usize = 4096;
@@ -21,14 +50,20 @@ pub struct Doubts {
     named: u64,
     dates: u64,
     phrases: u64,
+    /// Numbers as a spreadsheet or a program shows them.
+    shown: u64,
+    /// Those with something around them.
+    wrapped: u64,
+    /// The first one that is none, its row, and why.
+    odd: Option<(u64, String, &'static str)>,
     different: HashSet<u64, foldhash::fast::RandomState>,
     /// A recipient, for the words.
     example: String,
 }
 
 impl Doubts {
-    /// A row's recipient; nothing where it names none.
-    pub fn add(&mut self, recipient: Option<&str>) {
+    /// The recipient of a row of this number; nothing where it names none.
+    pub fn add(&mut self, row: u64, recipient: Option<&str>) {
         self.rows += 1;
         let Some(text) = recipient else { return };
         self.named += 1;
@@ -36,6 +71,11 @@ impl Doubts {
         let is_phrase = text.contains(char::is_whitespace) && text.contains(char::is_alphabetic);
         self.dates += u64::from(is_date);
         self.phrases += u64::from(is_phrase);
+        self.shown += u64::from(is_shown_number(text));
+        self.wrapped += u64::from(is_wrapped(text));
+        if self.odd.is_none() {
+            self.odd = odd(text).map(|why| (row, text.chars().take(60).collect(), why));
+        }
         if self.example.is_empty() {
             self.example = text.chars().take(60).collect();
         }
@@ -62,7 +102,9 @@ impl Doubts {
         let Doubts { rows, named, example, .. } = self;
         let different = self.different.len() as u64;
         let is_most = |n: u64| *named >= ROWS_MIN && n * 2 > *named;
-        let what = if *rows < ROWS_MIN {
+        let what = if let Some((row, text, why)) = &self.odd {
+            format!("Row {row}: the recipient {text:?} looks like {why}")
+        } else if *rows < ROWS_MIN {
             return None;
         } else if (rows - named) * 2 > *rows {
             format!("{} of {rows} rows name no recipient", rows - named)
@@ -72,6 +114,10 @@ impl Doubts {
             format!("Most recipients look like dates, as {example:?}")
         } else if is_most(self.phrases) {
             format!("Most recipients look like names or texts, as {example:?}")
+        } else if is_most(self.shown) {
+            format!("Most recipients look like numbers that a program changed to show them, as {example:?}")
+        } else if is_most(self.wrapped) {
+            format!("Most recipients have something around them, or are two, as {example:?}")
         } else if *named >= MANY_ROWS && different < DIFFERENT_MAX as u64 && different * 10 < *named {
             format!("{named} rows name only {different} different recipients, as {example:?}")
         } else {
@@ -79,6 +125,70 @@ impl Doubts {
         };
         Some(format!("{what}. Is {column:?} the right column?"))
     }
+}
+
+/// What a recipient looks like that is none.
+fn odd(text: &str) -> Option<&'static str> {
+    let is_nobody = || NOBODY.contains(&&*text.to_lowercase());
+    // `#NV`, `#BEZUG!`, `#DIV/0!`: each language has its own.
+    let is_error = || {
+        let word = text.strip_prefix('#').unwrap_or_default();
+        word.chars().any(char::is_alphabetic) && word.chars().all(|c| c.is_uppercase() || "/0!?".contains(c))
+    };
+    match () {
+        () if !text.chars().any(char::is_alphanumeric) => {
+            Some("a line or a sign, since it has neither a letter nor a digit")
+        }
+        () if is_rounded(text) => Some("a number that a spreadsheet rounded: several recipients may have become one"),
+        () if is_nobody() || is_error() => Some("a word for no value, a total or the name of a column"),
+        () if is_row_count(text) => Some("the count of rows below a table"),
+        () => None,
+    }
+}
+
+/// `4.71E+12`, `4,71E+12`.
+fn is_rounded(text: &str) -> bool {
+    let Some((number, power)) = text.split_once(['E', 'e']) else { return false };
+    let power = power.strip_prefix('+').unwrap_or_default();
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits(power) && number.splitn(2, ['.', ',']).all(is_digits)
+}
+
+/// `(2 rows)`, `(1 row affected)`.
+fn is_row_count(text: &str) -> bool {
+    let inner = text.strip_prefix('(').and_then(|text| text.strip_suffix(')')).unwrap_or_default();
+    let Some((number, word)) = inner.split_once(' ') else { return false };
+    number.parse::<u64>().is_ok() && ["row", "rows", "row affected", "rows affected", "row(s) affected"].contains(&word)
+}
+
+/// `4711.0`, `4711,00`, `4,711`, `4.711`, `4'711`.
+fn is_shown_number(text: &str) -> bool {
+    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_float =
+        text.split_once(['.', ',']).is_some_and(|(whole, rest)| is_digits(whole) && ["0", "00"].contains(&rest));
+    let mut groups = text.split(['.', ',', '\'', '\u{2019}', '\u{a0}', '\u{202f}']);
+    let is_first = groups.next().is_some_and(|first| is_digits(first) && first.len() <= 3);
+    let rest: Vec<&str> = groups.collect();
+    is_float || is_first && !rest.is_empty() && rest.iter().all(|group| is_digits(group) && group.len() == 3)
+}
+
+/// `<jane@example.com>`, `mailto:jane@example.com`, `'4711'`, `a@example.com,b@example.com`.
+fn is_wrapped(text: &str) -> bool {
+    let signs = [
+        "<>",
+        "''",
+        "``",
+        "\"\"",
+        "\u{201c}\u{201d}",
+        "\u{201e}\u{201c}",
+        "\u{2018}\u{2019}",
+        "\u{ab}\u{bb}",
+        "\u{201a}\u{2018}",
+    ];
+    let ends = text.chars().next().zip(text.chars().next_back());
+    let is_within = ends.is_some_and(|(first, last)| signs.iter().any(|pair| pair.chars().eq([first, last])));
+    let is_two = text.contains([',', ';']) && text.matches('@').count() > 1;
+    is_within || is_two || text.get(..7).is_some_and(|begin| begin.eq_ignore_ascii_case("mailto:"))
 }
 
 /// Whether it looks like a date, with or without a time: digits in three groups.
@@ -99,8 +209,8 @@ mod tests {
 
     fn words(recipients: impl IntoIterator<Item = impl AsRef<str>>) -> Option<String> {
         let mut doubts = Doubts::default();
-        for recipient in recipients {
-            doubts.add(Some(recipient.as_ref()).filter(|text| !text.is_empty()));
+        for (row, recipient) in (2..).zip(recipients) {
+            doubts.add(row, Some(recipient.as_ref()).filter(|text| !text.is_empty()));
         }
         doubts.words("c")
     }
@@ -111,6 +221,25 @@ mod tests {
             (&["7", "7", "7"][..], "All 3 rows name the same recipient, \"7\""),
             (&["", "", "7"], "2 of 3 rows name no recipient"),
             (&["2026-05-04", "4.5.2026", "1/2/26 10:00"], "look like dates"),
+            (&["4711.0", "4712.0", "4713.0"], "look like numbers that a program changed to show them, as \"4711.0\""),
+            (&["4711,00", "4712,00", "4713,00"], "look like numbers"),
+            (&["4,711", "17,394,001", "12"], "look like numbers"),
+            (&["4.711", "4'712", "4\u{202f}713"], "look like numbers"),
+            (&["<a@example.com>", "<b@example.com>", "c"], "have something around them"),
+            (&["'4711'", "\u{201e}4712\u{201c}", "\u{201c}4713\u{201d}"], "have something around them"),
+            (&["mailto:a@example.com", "MAILTO:b@example.com", "c"], "have something around them"),
+            (&["a@example.com,b@example.com", "c@example.com;d@example.com", "e"], "or are two"),
+            (&["4711", "4.71E+12"], "Row 3: the recipient \"4.71E+12\" looks like a number that a spreadsheet rounded"),
+            (&["4,71E+12"], "Row 2: the recipient \"4,71E+12\" looks like a number that a spreadsheet rounded"),
+            (&["----+-----", "1", "2"], "Row 2: the recipient \"----+-----\" looks like a line"),
+            (&["1", "########"], "Row 3: the recipient \"########\" looks like a line"),
+            (&["1", "2", "(2 rows)"], "Row 4: the recipient \"(2 rows)\" looks like the count of rows"),
+            (&["1", "2", "Total"], "Row 4: the recipient \"Total\" looks like a word for no value, a total"),
+            (&["1", "\\N"], "looks like a word for no value"),
+            (&["1", "NA"], "looks like a word for no value"),
+            (&["1", "#NV"], "looks like a word for no value"),
+            (&["1", "#BEZUG!"], "looks like a word for no value"),
+            (&["id", "1"], "or the name of a column"),
             (&["Jane Doe", "Max Mustermann", "x"], "look like names or texts, as \"Jane Doe\""),
         ] {
             let words = words(recipients).unwrap();
@@ -131,6 +260,10 @@ mod tests {
             &["jane@example.com", "max@example.com", "a-b-c"],
             &["+49 30 12", "+49 30 13", "+49 30 14"],
             &["10.0.0.1", "10.0.0.2", "1-2-3"],
+            &["4711.5", "4711.50", "v1.0"],
+            &["#4711", "#a", "4e12"],
+            &["naomi", "(1)", "O'Brien"],
+            &["12e4567", "1E5", "c\u{fc}"],
         ] {
             assert_eq!(words(recipients), None, "{recipients:?}");
         }

@@ -46,7 +46,7 @@ impl Header {
     /// Where it is not a header, or has a column of ours that may not be there.
     pub fn read(batch: &Batch, ours: &[&str], what: Ours) -> Result<Header, Problem> {
         let row = batch.rows().next().ok_or(Problem::Empty)?;
-        let names: Vec<String> = row.cells().map(|cell| String::from_utf8_lossy(cell).trim().to_owned()).collect();
+        let names: Vec<String> = row.cells().map(|cell| one_line(&String::from_utf8_lossy(cell))).collect();
         if row.is_blank() {
             return Err(Problem::NoHeader);
         }
@@ -74,8 +74,8 @@ impl Header {
     /// # Errors
     /// Where there is none, or more than one.
     pub fn column(&self, name: &str) -> Result<usize, Problem> {
-        let name = name.trim();
-        self.find(name)?.ok_or_else(|| Problem::NoColumn { asked: name.to_owned(), known: self.listed() })
+        let name = one_line(name);
+        self.find(&name)?.ok_or_else(|| Problem::NoColumn { known: self.listed(), asked: name })
     }
 
     /// As [`Header::column`]; nothing where there is none.
@@ -123,11 +123,13 @@ impl Header {
             Consents::Column(name) if !name.trim().is_empty() => return self.column(name).map(Some),
             Consents::Column(_) => {}
         }
-        let called = |names: &[&str]| self.columns(|name| names.contains(&&*consent::plain_name(name)));
-        match (&called(&consent::NAMES)[..], &called(&consent::OPPOSITES)[..]) {
-            ([one], _) => Ok(Some(*one)),
-            ([], []) => Ok(None),
-            ([], [opposite, ..]) => Err(Problem::OptOuts(self.names[*opposite].clone())),
+        let sounding = |sound| self.columns(|name| consent::sounds(name) == sound);
+        let maybe = sounding(consent::Sounds::Maybe);
+        match (&sounding(consent::Sounds::Certain)[..], &sounding(consent::Sounds::Opposite)[..]) {
+            ([one], []) => Ok(Some(*one)),
+            ([] | [_], [opposite, ..]) => Err(Problem::OptOuts(self.names[*opposite].clone())),
+            ([], []) if maybe.is_empty() => self.find(consent::IN_LINK),
+            ([], []) => Err(Problem::WhichConsents(self.list(maybe.into_iter()))),
             (several, _) => Err(Problem::WhichConsents(self.list(several.iter().copied()))),
         }
     }
@@ -138,6 +140,17 @@ impl Header {
     /// Where it has more cells.
     pub fn check(&self, row: Row<'_>) -> Result<(), Problem> {
         let columns = self.names.len();
+        let is_header = |row: Row<'_>| {
+            let cells = row.cells().map(|cell| String::from_utf8_lossy(cell));
+            cells.zip(&self.names).all(|(cell, name)| one_line(cell.trim_start_matches('\u{feff}')) == **name)
+        };
+        // Lists that were put behind each other.
+        if row.number() > 1 && row.width() == columns && !row.is_blank() && is_header(row) {
+            return Err(Problem::HeaderAgain(row.number()));
+        }
+        if columns > 1 && row.width() == 1 && row.cell(0).iter().any(|byte| b",;\t".contains(byte)) {
+            return Err(Problem::OtherDelimiter(row.number()));
+        }
         // Empty cells at the end of all rows are how some spreadsheets save.
         let cells = (columns..row.width()).rev().find(|at| !row.cell(*at).trim_ascii().is_empty()).map(|at| at + 1);
         // The header of one column says nothing of delimiters; `|` may be in a merge tag, and is said otherwise.
@@ -217,6 +230,11 @@ impl Header {
     }
 }
 
+/// A name as it can be typed: without the line breaks of a cell that was wrapped.
+fn one_line(name: &str) -> String {
+    name.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Whether it looks like an e-mail address.
 fn is_address(text: &str) -> bool {
     let host = text.split_once('@').filter(|(name, _)| !name.is_empty()).map_or("", |(_, host)| host);
@@ -247,6 +265,7 @@ mod tests {
             (Ok(2), Err(Problem::TwoColumns("Id".to_owned())), Ok(0))
         );
         assert_eq!(found.recipients(""), Ok(2));
+        assert_eq!(header("x,\"Kunden\r\nnummer\"").unwrap().column("kunden  nummer"), Ok(1));
         assert_eq!(found.recipients("E-Mail"), Ok(3));
         assert_eq!(header("Mail,Recipient,id").unwrap().recipients(" "), Ok(1));
         assert_eq!(
@@ -291,7 +310,12 @@ mod tests {
         assert_eq!(consents("id,consent,ok", "OK"), Ok(Some(2)));
         assert_eq!(consents("id,consent,gdpr", ""), Err(Problem::WhichConsents("\"consent\", \"gdpr\"".to_owned())));
         assert_eq!(consents("id,Opt out", ""), Err(Problem::OptOuts("Opt out".to_owned())));
-        assert_eq!(consents("id,unsubscribed,consent", ""), Ok(Some(2)));
+        assert_eq!(consents("id,unsubscribed,consent", ""), Err(Problem::OptOuts("unsubscribed".to_owned())));
+        assert_eq!(consents("id,unsubscribed,consent", "consent"), Ok(Some(2)));
+        assert_eq!(consents("id,consent_date,consent", ""), Ok(Some(2)));
+        assert_eq!(consents("id,OPTIN_TIME", ""), Err(Problem::WhichConsents("\"OPTIN_TIME\"".to_owned())));
+        // What links were made by holds, also where the column of consents was taken out of their list.
+        assert_eq!(consents("id,pixeld_recipient_in_link", ""), Ok(Some(1)));
         assert_eq!(header("id,consent,opt_out").unwrap().consents(Consents::All), Ok(None));
     }
 
@@ -313,6 +337,21 @@ mod tests {
         let one = batch("id\n1;2\n");
         let header = Header::read(&one, &[], Ours::Replace).unwrap();
         assert_eq!(header.check(one.rows().nth(1).unwrap()), Err(Problem::TooWide { row: 2, cells: 2, columns: 1 }));
+    }
+
+    #[test]
+    fn a_second_header_and_a_row_with_another_delimiter_are_refused() {
+        for (list, problem) in [
+            ("id,n\n1,a\nid,n\n", Problem::HeaderAgain(3)),
+            ("id,n\n\u{feff}id, n\n", Problem::HeaderAgain(2)),
+            ("id,n\n1;a\n", Problem::OtherDelimiter(2)),
+            ("id,n\n1\ta\n", Problem::OtherDelimiter(2)),
+        ] {
+            let list = batch(list);
+            let header = Header::read(&list, &[], Ours::Replace).unwrap();
+            let found = list.rows().skip(1).find_map(|row| header.check(row).err());
+            assert_eq!(found, Some(problem));
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub enum Problem {
     /// It is an Excel file.
     #[error("This is a workbook, not CSV. Save it as CSV (UTF-8) first.")]
     Workbook,
+    /// It is another kind of file.
+    #[error("This is {0}, not CSV. Save the list as CSV (UTF-8) first.")]
+    OtherFile(&'static str),
     /// It has bytes that no text has.
     #[error("Row {0} is not text. Save the list as CSV (UTF-8) first.")]
     NotText(u64),
@@ -81,6 +84,14 @@ pub enum Problem {
         /// How many columns the list has.
         columns: usize,
     },
+    /// A row has the names of the columns again.
+    #[error("Row {0} is the header again, as when lists are put behind each other. Remove this row.")]
+    HeaderAgain(u64),
+    /// A row is one cell, since something else stands between its parts than in the header.
+    #[error(
+        "Row {0} is a single cell: other characters stand between its parts than between the columns of the header."
+    )]
+    OtherDelimiter(u64),
     /// A row ends before a column that is needed.
     #[error("Row {row} has {cells} cells and ends before the column {column:?}. Fill the row up.")]
     TooShort {
@@ -126,7 +137,7 @@ pub enum Problem {
         known: String,
     },
     /// Several may hold consents.
-    #[error("Name the column of consents: {0} may be it.")]
+    #[error("Name the column of consents: {0} may be it. Or say that everybody has agreed.")]
     WhichConsents(String),
     /// A column may say who has opted out, which is the other way round.
     #[error(

@@ -60,6 +60,11 @@ impl Decoder {
         if self.held.starts_with(b"PK\x03\x04") || self.held.starts_with(b"\xd0\xcf\x11\xe0") {
             return Err(Problem::Workbook);
         }
+        let others: [(&[u8], _); 3] =
+            [(b"\x1f\x8b", "a compressed file"), (b"%PDF", "a PDF"), (b"BZh", "a compressed file")];
+        if let Some((_, what)) = others.into_iter().find(|(begin, _)| self.held.starts_with(begin)) {
+            return Err(Problem::OtherFile(what));
+        }
         let (encoding, mark) = match &self.held[..] {
             [0xef, 0xbb, 0xbf, ..] => (Encoding::Utf8, 3),
             [0xfe, 0xff, ..] => (Encoding::Utf16Be, 2),

@@ -291,6 +291,24 @@ fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
         assert!(line.contains(&format!(";{base}{nobody};")) && line.ends_with(";no;no consent"), "{line}");
     }
     assert_eq!(lines[5..], [";;;;;;an empty row"]);
+    // A name that only sounds like it is asked about, as is its opposite; once the column is named, it is used.
+    for (list, words) in [
+        ("id,Einwilligung erteilt\n1,nein\n", "may be it. Or say that everybody has agreed."),
+        ("id,DOUBLE_OPT-IN\n1,no\n", "may be it"),
+        ("id,\"Consent\n(yes/no)\"\n1,no\n", "\"Consent (yes/no)\" may be it"),
+        ("id,Unsubscribed from all email\n1,true\n", "may say who must not be recorded"),
+        ("id,consent,unsubscribed\n1,yes,yes\n", "The column \"unsubscribed\" may say who must not be recorded"),
+    ] {
+        let answer = send(&ben, "links", &[("image", &image)], list.as_bytes());
+        let page = text(&answer).replace("&quot;", "\"");
+        assert!(answer.status == 422 && page.contains(words), "{list}: {page}");
+    }
+    let named = [("image", &*image), ("consent", "consent (YES/no)")];
+    let list = answered(&ben, "links", &named, "id,\"Consent\n(yes/no)\"\n1,no\n");
+    assert!(list.ends_with(",no,no consent\n"), "{list}");
+    // An answer without its column of consents names nobody who was not named before.
+    let list = answered(&ben, "links", &[("image", &image)], "id,pixeld_recipient_in_link\n1,yes\n2,no\n");
+    assert!(list.contains(",yes,\n2,") && list.ends_with(",no,no consent\n"), "{list}");
     // Only where the sender says that everybody agreed it is not.
     let list = answered(&ben, "links", &[("image", &image), ("all-consent", "yes")], "id,consent\n1,no\n");
     assert!(list.ends_with(",yes,\n"), "{list}");
@@ -328,8 +346,17 @@ fn nobody_is_not_opened_whose_fetch_would_not_have_been_recorded() {
 fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
-    let names: String = (0..20).map(|n| format!("key-{n},name-{n},Jane Doe {n},2026-05-{:02},x\n", n + 1)).collect();
-    let list = format!("id,name,full name,date,same\n{names}");
+    let names: String = (0..20)
+        .map(|n| {
+            format!(
+                "key-{n},name-{n},Jane Doe {n},2026-05-{:02},x,47{}.0,<a{n}@example.com>,4.{n:03}E+12,{}\n",
+                n + 1,
+                n + 11,
+                if n == 0 { "---".to_owned() } else { n.to_string() }
+            )
+        })
+        .collect();
+    let list = format!("id,name,full name,date,same,shown,address,rounded,total\n{names}");
     // Before anybody opened it, nobody can be known.
     assert!(answered(&ben, "who-opened", &[("column", "name")], &list).contains("not opened"));
     fetch(&app, &format!("/t/{}/{MESSAGE}/key-7.png", app.image), THUNDERBIRD);
@@ -345,6 +372,10 @@ fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
         ("links", "full name", "Most recipients look like names or texts, as \"Jane Doe 0\""),
         ("links", "date", "Most recipients look like dates"),
         ("links", "same", "All 20 rows name the same recipient, \"x\""),
+        ("links", "shown", "Most recipients look like numbers that a program changed to show them, as \"4711.0\""),
+        ("links", "address", "Most recipients have something around them, or are two, as \"&lt;a0@example.com&gt;\""),
+        ("links", "rounded", "Row 2: the recipient \"4.000E+12\" looks like a number that a spreadsheet rounded"),
+        ("links", "total", "Row 2: the recipient \"---\" looks like a line or a sign"),
     ] {
         let fields = [("image", &*image), ("column", column)];
         let answer = send(&ben, page, &fields, list.as_bytes());
@@ -404,6 +435,17 @@ fn what_is_no_list_is_refused_in_words_on_the_form() {
         (&[], b"id,Opt-Out\n1,\n", "The column \"Opt-Out\" may say who must not be recorded"),
         (&[("consent", "x"), ("all-consent", "yes")], b"id,x\n1,\n", "not both"),
         (&[("column", "mail")], b"id,<b>\n1,2\n", "There is no column \"mail\". The file has \"id\", \"&lt;b&gt;\"."),
+        (&[], b"id,Email consent\n1,no\n", "Name the column of consents: \"Email consent\" may be it."),
+        (&[], b"id,consent,UNSUB_TIME\n1,yes,\n", "The column \"UNSUB_TIME\" may say who must not be recorded"),
+        (&[], b"id,n\n1,a\n\xef\xbb\xbfid,n\n2,b\n", "Row 3 is the header again"),
+        (&[], b"id,n\n1;a\n", "Row 2 is a single cell"),
+        (
+            &[("column", "kunden nr")],
+            b"\"Kunden\nNo\",x\n1,a\n",
+            "There is no column \"kunden nr\". The file has \"Kunden No\"",
+        ),
+        (&[], b"\x1f\x8b\x08\x00xxxx", "a compressed file, not CSV"),
+        (&[], b"%PDF-1.7\n", "a PDF, not CSV"),
         (&[], long.as_bytes(), "Row 3 is too long"),
         (&[], wide.as_bytes(), "Row 2 is too long"),
         (&[], blank.as_bytes(), "Row 1 is too long"),

@@ -296,6 +296,16 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
         (&["--csv", "-"], "email\na\n", "Name the column that holds the recipient"),
         (&["--csv", "-"], "recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
         (&["--csv", "-"], "recipient\n7\n7\n7\n", "add --sure"),
+        (&["--csv", "-"], "id,Email consent\n1,no\n", "Name the column of consents: \"Email consent\" may be it."),
+        (&["--csv", "-"], "id,consent,Unsubscribed\n1,yes,yes\n", "The column \"Unsubscribed\" may say who must not"),
+        (
+            &["--csv", "-"],
+            " id | n\n----+---\n  1 | a\n(1 row)\n",
+            "Row 2: the recipient \"----+---\" looks like a line",
+        ),
+        (&["--csv", "-"], "id;n\n4711;a\n4,71E+12;b\n", "Row 3: the recipient \"4,71E+12\" looks like a number that"),
+        (&["--csv", "-"], "id,n\n1,a\nid,n\n2,b\n", "Row 3 is the header again"),
+        (&["--csv", "-"], "id,n\n1;a\n", "Row 2 is a single cell"),
         (&["--csv", "/nowhere.csv"], "", "cannot open /nowhere.csv"),
         (&["--opt-out"], "", "--opt-out needs a recipient"),
     ] {
@@ -312,6 +322,14 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     );
     assert_eq!(printed.lines().count(), 5);
     assert!(said.contains("3 rows read and printed: 1 links name their recipient, 1 do not (no consent in the column \"Einwilligung\"), 1 rows are empty"), "{said}");
+    // A formula that keeps the zeros, and the page's own answer without its column of consents.
+    for (list, expected) in [
+        ("id,n\n=\"0042\",a\n", format!("{base}/t/{image}/may/0042.png,")),
+        ("id,pixeld_recipient_in_link\n4711,no\n", format!("4711,no,{base}/t/{image}/may/{nobody}.png,")),
+    ] {
+        let (code, [printed, said]) = run(&["--message", "may", "--csv", "-"], list);
+        assert!(code == 0 && printed.contains(&expected), "{printed}{said}");
+    }
     let (code, [printed, _]) = run(&["--csv", "-"], "recipient,x\n1,a\n2,b,c\n");
     assert_eq!((code, &*printed), (1, ""));
 }

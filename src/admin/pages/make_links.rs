@@ -143,7 +143,7 @@ impl Columns for MakeLinks<'_> {
                 error,
             })?;
             let has_consented = header.has_consented(row, self.consent)?;
-            self.doubts.add(named.as_deref());
+            self.doubts.add(row.number(), named.as_deref());
             let recipient = named.as_deref().filter(|_| has_consented);
             let names = Names {
                 image: self.image.id,

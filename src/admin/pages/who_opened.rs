@@ -31,9 +31,6 @@ use crate::lists::{Problem, cells, consent};
 use crate::opens::class::{Certainty, Class};
 use crate::privacy::{PrivacyKey, RecipientHash};
 
-/// The column of a list with links that says whether a link names its recipient.
-const IN_LINK: &str = "pixeld_recipient_in_link";
-
 /// Recipients of a list from which on it is noticed that none is known.
 const KNOWN_FROM: u64 = 10;
 
@@ -112,8 +109,9 @@ impl Columns for WhoOpened<'_> {
 
     fn choose(&mut self, header: &Header) -> Result<(), Problem> {
         self.column = header.recipients(self.fields.get("column"))?;
-        self.consent = header.consents(consents(self.fields)?)?;
-        self.in_link = header.find(IN_LINK)?;
+        self.in_link = header.find(consent::IN_LINK)?;
+        // That column is no consent here: it is told by its own words.
+        self.consent = header.consents(consents(self.fields)?)?.filter(|column| Some(*column) != self.in_link);
         Ok(())
     }
 

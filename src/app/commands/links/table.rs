@@ -151,7 +151,7 @@ fn links(
         let cell = header.recipient(row, columns.recipient)?;
         let no_key = |error| Problem::NoKey { row: number, cell: quoted(cell), error };
         let recipient = cells::recipient(cell).map_err(no_key)?;
-        doubts.add(recipient.as_deref());
+        doubts.add(number, recipient.as_deref());
         let recipient = recipient.with_context(|| format!("row {number} has no recipient"))?;
         let message = columns.message.map(|column| header.needed(row, column)).transpose()?;
         let message = message.map(|cell| std::str::from_utf8(cell).unwrap_or_default().trim());
