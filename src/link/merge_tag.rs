@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! anywhere   {{ }} {% %} {name} {$…} {0} {} ${…} #{…} %{…}   a brace, unless it holds a UUID, a number of three digits or a quoted text
-//!            *|name   name|*   %%…%%   [[name   name]]   [%…   $[…   $(name   %(name   @(name   <<name   name>>   <% %> <? ?> <span <pstag: «name
+//!            *|name   name|*   %%…%%   [[name   name]]   [%…   $[…   $(name   %(name   <<name>>   <% %> <? ?> <span <pstag: «name
 //! apart      %name%   $name$   #name#   ::name::   @@name@@   ~name~      with no letter or digit beside it
-//! alone      […] as a brace   @name@   -name-   __name__   $name   %%name   name%%   %s   {0}
+//! alone      […] as a brace   @name@   @(name)   -name-   __name__   $name   %%name   name%%   %s   {0}
 //! alone      undefined null None NaN nil (null) …, in the spellings that languages and spreadsheets print
 //! ```
 //!
@@ -145,6 +145,7 @@ fn is_alone(text: &[u8]) -> bool {
         [b'_', b'_', name @ .., b'_', b'_'] => is_name(name) && !name.starts_with(b"_") && !name.ends_with(b"_"),
         // Of letters alone, as those have it that write tags like this: base64 for URLs may begin and end with a hyphen, too.
         [b'-', name @ .., b'-'] => is_camel_case(name),
+        [b'@', b'(', name @ .., b')'] => is_name(name),
         [b'$', name @ ..] => {
             let name = name.strip_prefix(b"!").unwrap_or(name);
             is_name(name) && name.iter().all(|byte| byte.is_ascii_alphabetic() || b"_.->".contains(byte))
@@ -162,10 +163,10 @@ fn holds_tag(text: &[u8]) -> bool {
         let after = text.get(at + 2);
         let before = at.checked_sub(1).and_then(|at| text.get(at));
         let is_tag = match pair {
-            b"*|" | b"[[" | b"$[" | b"[%" | b"[*" | b"[$" | b"$(" | b"%(" | b"@(" | b"<<" => is_begin(after),
+            b"*|" | b"[[" | b"$[" | b"[%" | b"[*" | b"[$" | b"$(" | b"%(" => is_begin(after),
             b"|*" => before.is_some_and(is_end),
             b"]]" => before.is_some_and(|byte| is_end(byte) && !byte.is_ascii_digit()),
-            b"%]" | b">>" => before.is_some_and(is_end),
+            b"%]" => before.is_some_and(is_end),
             b"<%" | b"%>" | b"<?" | b"?>" => true,
             // A guillemet in UTF-8.
             b"\xc2\xab" => is_begin(after),
@@ -175,7 +176,10 @@ fn holds_tag(text: &[u8]) -> bool {
             return true;
         }
     }
-    holds_braces(text)
+    // Half of it may be an arrow: `News >> May`.
+    let is_angled = between_two(text, b"<<", b">>").is_some_and(|name| is_begin(name.first()));
+    is_angled
+        || holds_braces(text)
         || between(text, b"%%").any(|_| true)
         || between(text, b"%").any(|(before, name, after)| is_percent_tag(before, name, after))
         || [&b"$"[..], b"#", b"::", b"@@", b"~"].iter().any(|sign| {
@@ -237,6 +241,13 @@ fn between<'a>(text: &'a [u8], sign: &'a [u8]) -> impl Iterator<Item = (&'a [u8]
         open = Some(end);
         Some((&text[..begin], &text[begin + sign.len()..end], &text[end + sign.len()..]))
     })
+}
+
+/// What stands between a sign and the next of another.
+fn between_two<'a>(text: &'a [u8], open: &[u8], close: &[u8]) -> Option<&'a [u8]> {
+    let position = |text: &[u8], sign: &[u8]| text.windows(sign.len()).position(|window| window == sign);
+    let rest = &text[position(text, open)? + open.len()..];
+    Some(&rest[..position(rest, close)?])
 }
 
 fn is_name(text: &[u8]) -> bool {
