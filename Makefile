@@ -21,10 +21,11 @@ run: build
 	@scripts/install-postgresql.sh --unless-external
 	@scripts/run.sh
 
+# Most tests wait for programs that they started, so two a core; those that load the machine run alone.
 test:
 	@scripts/check-rust.sh
 	@scripts/install-test-tools.sh
-	cargo test --release --locked --workspace
+	cargo test --release --locked --workspace -- --test-threads=$$((2 * $$(nproc)))
 
 lint:
 	@scripts/check-rust.sh

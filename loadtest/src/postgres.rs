@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +24,69 @@ pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new().prefix("pixeld-load-").tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
+}
+
+/// Where pixeld makes its cluster in a directory.
+const CLUSTER: &str = "postgres";
+
+/// A new cluster, stopped, in memory: `initdb` takes several times as long as writing it out, and each test has a cluster of its
+/// own. What makes installations differ comes with pixeld's tables, which it has none of.
+struct Template {
+    owner: (u32, u32),
+    /// Paths below the cluster, a directory before what is in it.
+    entries: Vec<(PathBuf, Entry)>,
+}
+
+enum Entry {
+    Dir,
+    File(Vec<u8>),
+}
+
+impl Template {
+    /// Made once in this process.
+    fn get() -> anyhow::Result<&'static Template> {
+        static TEMPLATE: OnceLock<Result<Template, String>> = OnceLock::new();
+        let made = TEMPLATE.get_or_init(|| Template::make().map_err(|error| format!("{error:#}")));
+        made.as_ref().map_err(|error| anyhow::anyhow!("no new cluster to copy: {error}"))
+    }
+
+    fn make() -> anyhow::Result<Template> {
+        let mut postgres = Postgres::start_in(open_dir()?, None)?;
+        postgres.stop()?;
+        let cluster = postgres.dir.path().join(CLUSTER);
+        let owner = fs::metadata(&cluster)?;
+        let mut template = Template { owner: (owner.uid(), owner.gid()), entries: Vec::new() };
+        template.read(&cluster, Path::new(""))?;
+        Ok(template)
+    }
+
+    fn read(&mut self, cluster: &Path, dir: &Path) -> anyhow::Result<()> {
+        self.entries.push((dir.to_owned(), Entry::Dir));
+        for entry in fs::read_dir(cluster.join(dir))? {
+            let entry = entry?;
+            let path = dir.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                self.read(cluster, &path)?;
+            } else {
+                let bytes = fs::read(entry.path())?;
+                self.entries.push((path, Entry::File(bytes)));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, cluster: &Path) -> anyhow::Result<()> {
+        for (path, entry) in &self.entries {
+            let path = cluster.join(path);
+            let mode = match entry {
+                Entry::Dir => fs::create_dir(&path).map(|()| 0o700)?,
+                Entry::File(bytes) => fs::write(&path, bytes).map(|()| 0o600)?,
+            };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+            std::os::unix::fs::chown(&path, Some(self.owner.0), Some(self.owner.1))?;
+        }
+        Ok(())
+    }
 }
 
 /// A PostgreSQL; stopped when dropped.
@@ -50,6 +114,13 @@ impl Postgres {
     /// As [`Postgres::start`].
     pub fn start_with(programs: Option<PathBuf>) -> anyhow::Result<Postgres> {
         let dir = open_dir()?;
+        if programs.is_none() {
+            Template::get()?.write(&dir.path().join(CLUSTER))?;
+        }
+        Postgres::start_in(dir, programs)
+    }
+
+    fn start_in(dir: tempfile::TempDir, programs: Option<PathBuf>) -> anyhow::Result<Postgres> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let database = Database::embedded_in(dir.path(), programs)?;
         let lease = Some(runtime.block_on(database.start())?);
@@ -86,7 +157,7 @@ impl Postgres {
     pub fn restart_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         self.stop()?;
         // How it was started last, as a shell takes it.
-        let cluster = self.dir.path().join("postgres");
+        let cluster = self.dir.path().join(CLUSTER);
         let options = cluster.join("postmaster.opts");
         let owner = fs::metadata(&options)?;
         let settings: Vec<String> = settings.iter().map(|setting| format!(" -c '{setting}'")).collect();
@@ -117,7 +188,7 @@ impl Postgres {
     /// # Errors
     /// Where it does not run.
     pub fn pid(&self) -> anyhow::Result<u32> {
-        let text = fs::read_to_string(self.dir.path().join("postgres/postmaster.pid"))?;
+        let text = fs::read_to_string(self.dir.path().join(CLUSTER).join("postmaster.pid"))?;
         text.lines().next().and_then(|pid| pid.parse().ok()).context("an odd postmaster.pid")
     }
 
