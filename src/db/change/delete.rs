@@ -14,6 +14,9 @@ use crate::db::{DbError, within};
 /// Longest time to look for hits in one partition, without the lock; an open day is read whole.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// A chunk with so many hits takes no further day in, so that the lock is not held for longer than a day's hits need.
+const SHARED_ROWS_MAX: i64 = 5000;
+
 /// Wait where what was found is not rolled up yet.
 const PENDING_PAUSE: Duration = Duration::from_millis(200);
 
@@ -254,6 +257,9 @@ impl Changes {
                 if !is_full {
                     break;
                 }
+            }
+            if chunk.rows >= SHARED_ROWS_MAX {
+                self.delete_chunk(std::mem::take(&mut chunk), target, erasure, deleted, tell).await?;
             }
         }
         if chunk.rows > 0 {
