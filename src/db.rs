@@ -56,7 +56,7 @@ use crate::config::{CertificateCheck, Config, DatabaseUrl};
 use connector::Connector;
 use embedded::{Embedded, EmbeddedLease};
 use error::reason;
-pub use error::{DbError, refused_with, told};
+pub use error::{DbError, problem, refused_with, told};
 use fitness::Unfit;
 use guard::Guard;
 use pooler::Pooling;

@@ -285,8 +285,23 @@ pub struct Metrics {
     pub clocks_disbelieved: Level,
     /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
     pub database_problem: ArcSwapOption<String>,
+    /// Why tasks that nobody waits for do not get on, each in a sentence. Not in `/metrics` either: their own numbers are.
+    pub stuck: Stuck,
     /// The database has the tables of this version. Not in `/metrics` either.
     pub tables_are_current: AtomicBool,
+}
+
+/// Why a task failed when it last tried; nothing where it did not, or where only the connection to the database is at fault.
+#[derive(Debug, Default)]
+pub struct Stuck {
+    /// Erasing on this node's disk.
+    pub erasing: ArcSwapOption<String>,
+    /// Finishing erasures in the database.
+    pub finishing: ArcSwapOption<String>,
+    /// Deleting what is beyond the retention.
+    pub retention: ArcSwapOption<String>,
+    /// Bringing opens and counts up to date.
+    pub rollup: ArcSwapOption<String>,
 }
 
 impl Metrics {
@@ -345,6 +360,7 @@ impl Metrics {
             clock_ahead_s: Level::default(),
             clocks_disbelieved: Level::default(),
             database_problem: ArcSwapOption::empty(),
+            stuck: Stuck::default(),
             tables_are_current: AtomicBool::new(false),
         })
     }

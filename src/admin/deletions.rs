@@ -88,20 +88,28 @@ impl Deletions {
 }
 
 async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
-    let deleting =
-        async { Changes::open(db).await?.delete_hits_telling(target, |deleted| progress.tell(deleted)).await };
-    let is_done = match deleting.await {
+    let deleting = async {
+        let mut changes = Changes::open(db).await?;
+        anyhow::Ok(changes.delete_hits_telling(target, |deleted| progress.tell(deleted)).await?)
+    };
+    let why = match deleting.await {
         Ok(deleted) => {
             tracing::info!(job, hits = deleted.hits, opens = deleted.opens, "hits were deleted");
-            true
+            None
         }
         Err(error) => {
-            tracing::error!(job, %error, "a deletion failed; what was deleted until then is gone, and it can be begun again");
-            false
+            let why = crate::db::told(&error);
+            let error = why.lines().next();
+            tracing::error!(
+                job,
+                error,
+                "a deletion failed; what was deleted until then is gone, and it can be begun again"
+            );
+            Some(why)
         }
     };
     for _ in 0..END_TRIES {
-        match write_end(db, job, progress.told(), is_done).await {
+        match write_end(db, job, progress.told(), why.as_deref()).await {
             Ok(()) => return,
             Err(error) => tracing::warn!(job, error = error.for_log(), "the receipt of a deletion is not written yet"),
         }
@@ -109,7 +117,7 @@ async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
     }
 }
 
-async fn write_end(db: &Database, job: i64, deleted: Deleted, is_done: bool) -> Result<(), DbError> {
+async fn write_end(db: &Database, job: i64, deleted: Deleted, why: Option<&str>) -> Result<(), DbError> {
     let session = db.connect("pixeld deletion").await?;
-    within(QUERY_TIMEOUT, "writing a receipt", deletions::end(&session.client, job, deleted, is_done)).await
+    within(QUERY_TIMEOUT, "writing a receipt", deletions::end(&session.client, job, deleted, why)).await
 }

@@ -56,9 +56,22 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     }
     let behind = metrics.rollup_lag_seconds(now_us);
     if behind > ROLLUP_LAG_SECONDS_MAX {
-        let wrong = format!("Opens and counts are {behind:.0} s behind the hits.");
+        let why = metrics.stuck.rollup.load_full().map_or(String::new(), |why| format!(": {why}"));
+        let wrong = format!("Opens and counts are {behind:.0} s behind the hits{why}.");
         let todo = "Look in the log at why; a long deletion or pixeld reclassify holds them up, too. They catch up by themselves.";
         note(Weight::Warning, wrong, todo);
+    }
+    let stuck = [
+        (&metrics.stuck.erasing, "Erasures cannot be carried out on this node's disk"),
+        (&metrics.stuck.finishing, "Erasures cannot be finished in the database"),
+        (&metrics.stuck.retention, "What is beyond PIXELD_RETENTION_DAYS cannot be deleted"),
+    ];
+    for (why, what) in stuck {
+        if let Some(why) = why.load_full() {
+            let todo =
+                "Put that right; it is tried again within a minute by itself, and what should go stays until then.";
+            note(Weight::Warning, format!("{what}: {why}."), todo);
+        }
     }
     if metrics.redis_up.get() == 0 {
         let wrong =
@@ -323,6 +336,23 @@ mod tests {
         assert_eq!(findings(&metrics, 121_000_000), []);
         let found = findings(&metrics, 131_000_000);
         assert_eq!(found[0].wrong, "Opens and counts are 130 s behind the hits.");
+    }
+
+    #[test]
+    fn what_does_not_go_although_it_should_is_said_with_why() {
+        let metrics = well();
+        let why = || Some(std::sync::Arc::new("ERROR: must be owner of table hits".to_owned()));
+        metrics.stuck.rollup.store(why());
+        assert_eq!(findings(&metrics, 0), [], "a rollup that is on time may have failed once");
+        for stuck in [&metrics.stuck.erasing, &metrics.stuck.finishing, &metrics.stuck.retention] {
+            stuck.store(why());
+            let [found] = &findings(&metrics, 0)[..] else { panic!("one finding") };
+            assert!(found.wrong.ends_with("ERROR: must be owner of table hits."), "{}", found.wrong);
+            stuck.store(None);
+        }
+        metrics.rollup_oldest_us.store(1, std::sync::atomic::Ordering::Relaxed);
+        let found = findings(&metrics, 200_000_000);
+        assert_eq!(found[0].wrong, "Opens and counts are 200 s behind the hits: ERROR: must be owner of table hits.");
     }
 
     #[test]

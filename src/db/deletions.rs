@@ -28,7 +28,7 @@ pub struct Receipt {
 }
 
 /// How a deletion ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct End {
     /// When.
     pub at: OffsetDateTime,
@@ -36,6 +36,8 @@ pub struct End {
     pub is_done: bool,
     /// How much went.
     pub deleted: Deleted,
+    /// Why not all; nothing where all went, or where an earlier version wrote it down.
+    pub why: Option<String>,
 }
 
 /// Writes down that a deletion begins, and returns its number.
@@ -47,22 +49,23 @@ pub async fn begin(client: &Client, actor: &str, subject: &str) -> Result<i64, E
     Ok(client.query_one(insert, &[&actor, &BEGAN, &subject]).await?.get(0))
 }
 
-/// Writes down how it ended; once, however often it is told.
+/// Writes down how it ended, with `why` where it failed; once, however often it is told.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn end(client: &Client, job: i64, deleted: Deleted, is_done: bool) -> Result<(), Error> {
+pub async fn end(client: &Client, job: i64, deleted: Deleted, why: Option<&str>) -> Result<(), Error> {
     let insert = "INSERT INTO audit (actor, action, subject, detail) \
-         SELECT actor, $2, subject, jsonb_build_object('job', $1::bigint, 'hits', $3::bigint, 'opens', $4::bigint) \
+         SELECT actor, $2, subject, jsonb_strip_nulls( \
+           jsonb_build_object('job', $1::bigint, 'hits', $3::bigint, 'opens', $4::bigint, 'why', $6::text)) \
          FROM audit AS b WHERE id = $1 AND action = $5 \
            AND NOT EXISTS (SELECT FROM audit AS e WHERE e.id > b.id AND e.detail->>'job' = b.id::text)";
-    let action = if is_done { DONE } else { FAILED };
-    client.execute(insert, &[&job, &action, &(deleted.hits as i64), &(deleted.opens as i64), &BEGAN]).await?;
+    let action = if why.is_none() { DONE } else { FAILED };
+    client.execute(insert, &[&job, &action, &(deleted.hits as i64), &(deleted.opens as i64), &BEGAN, &why]).await?;
     Ok(())
 }
 
-const RECEIPTS: &str = "SELECT b.id, b.actor, b.subject, b.at, e.at, e.action = $2, e.hits, e.opens FROM audit AS b LEFT JOIN LATERAL ( \
-       SELECT at, action, (detail->>'hits')::bigint AS hits, (detail->>'opens')::bigint AS opens FROM audit \
+const RECEIPTS: &str = "SELECT b.id, b.actor, b.subject, b.at, e.at, e.action = $2, e.hits, e.opens, e.why FROM audit AS b LEFT JOIN LATERAL ( \
+       SELECT at, action, (detail->>'hits')::bigint AS hits, (detail->>'opens')::bigint AS opens, detail->>'why' AS why FROM audit \
        WHERE id > b.id AND action IN ($2, $3) AND detail->>'job' = b.id::text ORDER BY id LIMIT 1) AS e ON true \
      WHERE b.action = $1";
 
@@ -91,6 +94,7 @@ fn receipt(row: &tokio_postgres::Row) -> Receipt {
         at,
         is_done: row.get(5),
         deleted: Deleted { hits: number(6), opens: number(7) },
+        why: row.get(8),
     });
     Receipt { job: row.get(0), actor: row.get(1), subject: row.get(2), began_at: row.get(3), end }
 }

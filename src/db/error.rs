@@ -1,12 +1,15 @@
 //! What can go wrong between us and PostgreSQL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{HookError, PoolError};
 use tokio_postgres::error::SqlState;
 
+use super::change::ChangeError;
 use super::embedded::EmbeddedError;
 use super::fitness::Unfit;
+use super::tally::TallyError;
 use super::tls;
 
 /// Why PostgreSQL could not be used.
@@ -51,6 +54,17 @@ pub enum DbError {
     /// A migration failed or does not fit what the database has.
     #[error("migration: {0}")]
     Migration(String),
+    /// Somebody publishes changes of a table, and it lacks what PostgreSQL wants for that.
+    #[error(
+        "somebody publishes changes of the table {table}, so PostgreSQL changes its rows only with a replica identity, and that \
+         could not be set ({reason}); once this is put right all goes on, or run as its owner: ALTER TABLE {table} REPLICA IDENTITY FULL"
+    )]
+    Identity {
+        /// Its name, as SQL takes it.
+        table: String,
+        /// What PostgreSQL says.
+        reason: String,
+    },
     /// The embedded PostgreSQL could not be found, made, started or stopped.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -62,6 +76,14 @@ impl DbError {
     #[must_use]
     pub fn for_log(&self) -> String {
         self.to_string().lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The same of a statement that was to give a table its replica identity.
+    pub(super) fn of_identity(self, table: String) -> DbError {
+        match &self {
+            DbError::Query(refused) if !self.is_of_connection() => DbError::Identity { table, reason: reason(refused) },
+            _ => self,
+        }
     }
 
     /// Whether the connection failed, rather than something that was asked over it: the database is away, or too busy to
@@ -76,7 +98,11 @@ impl DbError {
             }
             DbError::Pool(PoolError::PostCreateHook(_)) => false,
             DbError::Pool(_) => true,
-            DbError::Url(_) | DbError::Unfit(_) | DbError::MigrationLock { .. } | DbError::Migration(_) => false,
+            DbError::Url(_)
+            | DbError::Unfit(_)
+            | DbError::MigrationLock { .. }
+            | DbError::Migration(_)
+            | DbError::Identity { .. } => false,
         }
     }
 
@@ -118,6 +144,19 @@ pub fn refused_with(error: &anyhow::Error) -> Option<String> {
         None => cause.downcast_ref::<tokio_postgres::Error>(),
     })?;
     source.code().filter(|_| !is_lost(source)).map(|code| code.code().to_owned())
+}
+
+/// Why something failed, in one line, unless the connection is what failed: that is told elsewhere.
+#[must_use]
+pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
+    let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
+        let of_tally = |error: &TallyError| matches!(error, TallyError::Db(error) if error.is_of_connection());
+        cause.downcast_ref::<DbError>().is_some_and(DbError::is_of_connection)
+            || cause.downcast_ref::<TallyError>().is_some_and(of_tally)
+            || matches!(cause.downcast_ref::<ChangeError>(), Some(ChangeError::Tally(error)) if of_tally(error))
+            || cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_lost)
+    };
+    (!error.chain().any(is_of_connection)).then(|| Arc::new(told(error).replace('\n', " ")))
 }
 
 /// Whether an error means that the connection is gone, or could not be had: no answer at all, or one of the answers by which
@@ -190,8 +229,9 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     parts.join(": ")
 }
 
-/// What the server answered: its message and hint, never its details, which quote rows. Messages about data quote a value, and those
-/// of functions of the database's own say what their author likes.
+/// What the server answered: its message and hint, and no details, which quote rows, but for those about columns, without which nobody
+/// would know what a publication lacks. Messages about data quote a value, and those of functions of the database's own say what their
+/// author likes.
 fn without_values(answer: &tokio_postgres::error::DbError) -> String {
     let code = answer.code().code();
     let message = match code.get(..2) {
@@ -201,6 +241,8 @@ fn without_values(answer: &tokio_postgres::error::DbError) -> String {
         }
         _ => answer.message().to_owned(),
     };
+    let of_columns = answer.detail().filter(|_| answer.code() == &SqlState::INVALID_COLUMN_REFERENCE);
+    let message = of_columns.map_or(message.clone(), |detail| format!("{message}: {detail}"));
     let hint = answer.hint().filter(|_| code.get(..2) != Some("P0"));
     let hint = hint.map_or(String::new(), |hint| format!("\nHINT: {hint}"));
     format!("{}: {message}{hint}", answer.severity())

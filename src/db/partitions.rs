@@ -140,27 +140,35 @@ pub async fn look(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) 
     Ok(rows)
 }
 
+/// Those of some tables that have no replica identity, where somebody publishes changes of tables. Changes that are told as those
+/// of `hits` itself need the one of `hits`, too: without it a subscriber gets rows that it cannot find.
+const LACKING_IDENTITY: &str = "WITH published AS (SELECT bool_or(pubviaroot) AS as_root FROM pg_publication WHERE pubupdate OR pubdelete) \
+     SELECT c.oid::regclass::text FROM published CROSS JOIN pg_class c \
+     WHERE (c.oid IN (SELECT name::regclass FROM unnest($1::text[]) AS day (name)) AND as_root IS NOT NULL \
+         OR c.oid = 'hits'::regclass AND as_root) \
+       AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true \
+         WHEN 'd' THEN NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary) \
+         ELSE NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisreplident) END";
+
 /// Gives a replica identity to those of `days` that have none, where somebody publishes changes of tables: PostgreSQL refuses to
 /// update or delete their rows otherwise. A day that is new gets it when it is made.
 ///
 /// # Errors
-/// As PostgreSQL says, also where a day is in use for too long.
+/// [`DbError::Identity`] where PostgreSQL refuses that, also since a day is in use for too long; or as it says.
 pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError> {
     let names: Vec<&str> = days.iter().map(|day| day.name.as_str()).collect();
-    let lacking = "SELECT c.oid::regclass::text FROM unnest($1::text[]) AS day (name) JOIN pg_class c ON c.oid = name::regclass \
-                   WHERE c.relreplident <> 'f' AND EXISTS (SELECT 1 FROM pg_publication WHERE pubupdate OR pubdelete)";
-    let lacking = within(QUERY_TIMEOUT, "looking at publications", client.query(lacking, &[&names])).await?;
+    let lacking = within(QUERY_TIMEOUT, "looking at publications", client.query(LACKING_IDENTITY, &[&names])).await?;
     for row in &lacking {
-        let name: &str = row.get(0);
+        let table: String = row.get(0);
         let identify = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{IDENTITY_WAIT}'; ALTER TABLE {name} REPLICA IDENTITY FULL; COMMIT"
+            "BEGIN; SET LOCAL lock_timeout = '{IDENTITY_WAIT}'; ALTER TABLE ONLY {table} REPLICA IDENTITY FULL; COMMIT"
         );
         let done = within(QUERY_TIMEOUT, "setting a day's replica identity", client.batch_execute(&identify)).await;
         if let Err(error) = done {
             within(QUERY_TIMEOUT, "ROLLBACK", client.batch_execute("ROLLBACK")).await?;
-            return Err(error);
+            return Err(error.of_identity(table));
         }
-        tracing::info!(day = name, "a day has a replica identity now, since a publication has its changes");
+        tracing::info!(table, "a table of hits has a replica identity now, since a publication has its changes");
     }
     Ok(())
 }

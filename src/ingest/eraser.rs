@@ -104,8 +104,8 @@ impl Eraser {
             () = ready => {}
             () = drain.asked() => return,
         }
-        let db = self.db.clone();
-        tokio::join!(self.run_turns(drain.clone()), leftovers::run(&db, drain));
+        let (db, metrics) = (self.db.clone(), Arc::clone(&self.metrics));
+        tokio::join!(self.run_turns(drain.clone()), leftovers::run(&db, &metrics, drain));
     }
 
     async fn run_turns(&mut self, mut drain: Drain) {
@@ -115,10 +115,12 @@ impl Eraser {
                 Ok(_) => {
                     pause = Duration::ZERO;
                     self.is_told = false;
+                    self.metrics.stuck.erasing.store(None);
                     POLL
                 }
                 Err(error) => {
                     self.connected = None;
+                    self.metrics.stuck.erasing.store(crate::db::problem(&error));
                     if !self.is_told {
                         tracing::warn!(
                             error = crate::db::told(&error),

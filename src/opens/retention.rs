@@ -56,8 +56,12 @@ impl Retention {
         loop {
             let wait = tokio::select! {
                 turn = self.turn() => match turn {
-                    Ok(()) => PERIOD,
+                    Ok(()) => {
+                        self.metrics.stuck.retention.store(None);
+                        PERIOD
+                    }
                     Err(error) => {
+                        self.metrics.stuck.retention.store(crate::db::problem(&error));
                         tracing::warn!(error = crate::db::told(&error), "what is beyond the retention cannot be deleted now; it will be");
                         RETRY
                     }

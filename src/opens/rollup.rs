@@ -142,6 +142,7 @@ impl Rollup {
         let backlog = rollup::backlog(&tally).await?;
         let oldest_us = crate::hit::now_us() - (backlog.age_seconds * 1e6) as i64;
         self.metrics.rollup_pending.set(backlog.batches);
+        self.metrics.stuck.rollup.store(None);
         self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
         // After an error it is not put back: what is left of its transaction is not known.
         self.tally = Some(tally);
@@ -180,6 +181,9 @@ impl Rollup {
             TallyError::Db(error) => error.for_log(),
             TallyError::Count { .. } => error.to_string(),
         };
+        let is_of_connection = matches!(error, TallyError::Db(error) if error.is_of_connection());
+        let why = (!is_of_connection).then(|| Arc::new(error.to_string().replace('\n', " ")));
+        self.metrics.stuck.rollup.store(why);
         if is_first {
             tracing::warn!(error = said, "opens and counts cannot be brought up to date now; they will be");
         }

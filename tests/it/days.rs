@@ -1,4 +1,6 @@
-//! Five years of days on a PostgreSQL with room for few locks, and days whose changes somebody publishes.
+//! Five years of days on a PostgreSQL with room for few locks; and, in `publications`, days whose changes somebody publishes.
+
+mod publications;
 
 use std::io;
 
@@ -9,7 +11,7 @@ use pixeld::db::change::{Changes, StoredHit, Target, Verdict};
 use pixeld::db::export::{Export, Takes};
 use pixeld::db::log::{self, Wanted};
 use pixeld::db::retention::{Dropped, drop_day, overdue};
-use pixeld::db::{Database, hits, migrate};
+use pixeld::db::{Database, migrate};
 use pixeld::privacy::RecipientHash;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -236,66 +238,4 @@ fn five_years_of_days_need_few_locks_and_time_follows_hits() {
 
 fn judged_human(hit: &StoredHit<'_>) -> Verdict {
     Verdict { class: 1, ..hit.judged }
-}
-
-#[test]
-fn what_a_publication_of_all_tables_has_can_be_judged_again_deleted_and_dropped() {
-    let _machine = beside();
-    for wal_level in ["wal_level=replica", "wal_level=logical"] {
-        let mut books = Books::open();
-        books.restart_with(&[wal_level]);
-        books.query("SET client_min_messages = error; CREATE PUBLICATION everything FOR ALL TABLES");
-        let day = time::macros::date!(2026 - 03 - 01);
-        books.runtime.block_on(async {
-            let session = books.database.connect("test").await.unwrap();
-            hits::make_partition(&session.client, day).await.unwrap();
-        });
-        // A day that an earlier pixeld has made.
-        books.query(
-            "CREATE TABLE hits_20260302 (LIKE hits INCLUDING ALL); \
-             ALTER TABLE hits ATTACH PARTITION hits_20260302 FOR VALUES FROM ('2026-03-02 00:00:00+00') TO ('2026-03-03 00:00:00+00')",
-        );
-        if wal_level.ends_with("logical") {
-            books.query("SELECT pg_create_logical_replication_slot('reader', 'test_decoding')");
-        }
-        books.query(&format!(
-            "INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client) \
-             SELECT '2026-03-01 23:00:00+00'::timestamptz + k * interval '1 minute', k, 7, '{DAILY_MESSAGE}', \
-               ('bbbbbbbb-0000-0000-0000-' || lpad((k % 10)::text, 12, '0'))::uuid, gen_random_uuid(), 9000, 3, 0, 0, false, 0 \
-             FROM generate_series(0, 119) AS k; \
-             INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
-             SELECT 9000, 0, 120, 120, min(at), max(at) FROM hits"
-        ));
-        let recipient = |n: u128| Uuid::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n);
-        books.change(async |changes| {
-            for day in changes.partitions(None).await.unwrap() {
-                changes.reclassify_chunk(&day, None, judged_human).await.unwrap();
-            }
-            assert_eq!(changes.delete_hits(Target::Recipient(recipient(1))).await.unwrap().hits, 12);
-            let pair = Target::Pair { message: DAILY_MESSAGE, recipient: recipient(2) };
-            assert_eq!(changes.delete_hits(pair).await.unwrap().hits, 12);
-        });
-        books.query(&format!(
-            "INSERT INTO erasures (id, recipient_hash) OVERRIDING SYSTEM VALUE VALUES (1, '{}')",
-            "\\x07070707070707070707070707070707"
-        ));
-        let (erased, _) = books.change(async |changes| changes.erase(1, recipient(3)).await.unwrap());
-        assert_eq!((erased.hits, erased.opens), (12, 1));
-        assert_eq!(books.number("SELECT hits FROM erasures"), 12);
-        books.assert_same(wal_level);
-        books.runtime.block_on(async {
-            let mut changes = Changes::open(&books.database).await.unwrap();
-            let session = books.database.connect("test").await.unwrap();
-            for day in changes.partitions(None).await.unwrap() {
-                changes.retain_from(day.to).await.unwrap();
-                let dropped = drop_day(&session.client, &day, PATIENCE).await.unwrap();
-                assert!(matches!(dropped, Dropped::Gone { .. }), "{dropped:?}");
-            }
-            assert_eq!(changes.forget_opens().await.unwrap(), 7);
-        });
-        if wal_level.ends_with("logical") {
-            let deletes = "SELECT count(*) FROM pg_logical_slot_get_changes('reader', NULL, NULL) WHERE data LIKE '%hits_2026030%DELETE%'";
-            assert_eq!(books.number(deletes), 36);
-        }
-    }
 }

@@ -79,7 +79,7 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             dt { "What" } dd { "All hits of " (found.subject) }
             dt { "Who" } dd { (found.actor) }
             dt { "Began" } dd { (time_of(found.began_at, asked.zone)) }
-            @if let Some(end) = found.end { dt { "Ended" } dd { (time_of(end.at, asked.zone)) } }
+            @if let Some(end) = &found.end { dt { "Ended" } dd { (time_of(end.at, asked.zone)) } }
             dt { "Deleted" } dd { (state.deleted_words()) }
         }
         p { a href="/hits/delete" { "All deletions" } " · " a href="/hits" { "Hits" } }
@@ -96,7 +96,7 @@ enum State {
 
 impl State {
     fn of(receipt: &Receipt, progress: Option<Deleted>) -> State {
-        match (receipt.end, progress) {
+        match (&receipt.end, progress) {
             (Some(end), _) if end.is_done => State::Done(end.deleted),
             (Some(end), _) => State::Failed(end.deleted),
             (None, Some(deleted)) => State::Running(deleted),
@@ -123,6 +123,7 @@ impl State {
 
     fn notice(&self, receipt: &Receipt) -> Markup {
         let job = receipt.job;
+        let why = receipt.end.as_ref().and_then(|end| end.why.as_deref());
         match self {
             State::Running(_) => notice(
                 Tone::Warning,
@@ -137,7 +138,8 @@ impl State {
             State::Failed(_) => notice(
                 Tone::Bad,
                 html! {
-                    p { strong { "It failed before it was done. " } "The log says why. What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
+                    @if let Some(why) = why { p { (why) } }
+                    p { strong { "It failed before it was done. " } @if why.is_none() { "The log says why. " } "What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
                 },
             ),
             State::Interrupted => notice(

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use super::RETRY_PAUSE_MAX;
 use crate::db::{Database, QUERY_TIMEOUT, erasures, installation, user_agents, within};
+use crate::metrics::Metrics;
 use crate::shutdown::Drain;
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Finishes them until `drain` is asked for.
-pub(super) async fn run(db: &Database, mut drain: Drain) {
+pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
     let mut is_told = false;
     while !drain.is_asked() {
         let finished = tokio::select! {
@@ -24,9 +25,11 @@ pub(super) async fn run(db: &Database, mut drain: Drain) {
         let wait = match finished {
             Ok(()) => {
                 is_told = false;
+                metrics.stuck.finishing.store(None);
                 PERIOD
             }
             Err(error) => {
+                metrics.stuck.finishing.store(crate::db::problem(&error));
                 if !is_told {
                     tracing::warn!(
                         error = crate::db::told(&error),
