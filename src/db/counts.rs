@@ -1,6 +1,9 @@
-//! Opens over all messages, from the counts by hour: their time does not grow with the number of hits.
+//! Opens over all messages, from the counts by slot: their time does not grow with the number of hits.
 //!
-//! An open is counted in the hour of its first hit, by that hit's class, and, where it is confirmed, in the hour in which it was.
+//! Guarantees: times that are whole quarters of an hour, as midnight is in every zone, are met exactly. Gives up: of hits that were counted
+//! by hour (before [`quarters_from`]), all of an hour count where it begins, which in a zone of half hours may be the day before.
+//!
+//! An open is counted in the slot of its first hit, by that hit's class, and, where it is confirmed, in the slot in which it was.
 //! Whoever was fetched by a machine first and read later is therefore in two of the three numbers, each time when it happened.
 
 use time::OffsetDateTime;
@@ -54,7 +57,7 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
     Ok(opens)
 }
 
-/// Hits between each of these times and the next: confirmed, possible, machine. An hour counts where it begins.
+/// Hits between each of these times and the next: confirmed, possible, machine. A slot counts where it begins.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -108,6 +111,14 @@ fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
         sum[series] += row.get::<_, i64>(2);
     }
     sums
+}
+
+/// Since when hits are counted by quarter of an hour, and not by hour.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn quarters_from(client: &Client) -> Result<OffsetDateTime, Error> {
+    Ok(client.query_one("SELECT quarters_from FROM counting", &[]).await?.get(0))
 }
 
 /// Whether any hit was ever loaded.

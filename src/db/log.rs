@@ -94,7 +94,7 @@ const MESSAGE_TIMES: &str = "SELECT least(m.first_at, p.first_at), greatest(m.la
      FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p \
      LEFT JOIN messages AS m ON m.id = $1 AND m.hits > 0";
 
-/// The same of an image.
+/// The same of an image; no slot is longer than an hour.
 const IMAGE_TIMES: &str = "SELECT least(i.first_at, p.first_at), greatest(i.last_at, p.last_at) \
      FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p, \
        (SELECT min(hour) AS first_at, max(hour) + interval '1 hour' AS last_at FROM image_hours WHERE image = $1 AND hits > 0) AS i";

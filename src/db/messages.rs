@@ -1,6 +1,6 @@
 //! Messages: what their senders tell of them, and what is counted of them.
 //!
-//! Guarantees: no query here reads hits; each reads at most as many rows as it is told, or as one message has hours, rules and clients.
+//! Guarantees: no query here reads hits; each reads at most as many rows as it is told, or as one message has slots, rules and clients.
 
 use time::OffsetDateTime;
 use time::macros::datetime;

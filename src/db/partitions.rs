@@ -42,11 +42,11 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Whether one of these hours, in their order, reaches into it.
+    /// Whether one of these slots of counts, by when they begin and in that order, reaches into it. A slot is an hour or a quarter of one.
     #[must_use]
-    pub fn has_an_hour_of(&self, hours: &[OffsetDateTime]) -> bool {
-        let next = hours.partition_point(|hour| *hour + time::Duration::HOUR <= self.from);
-        hours.get(next).is_some_and(|hour| *hour < self.to)
+    pub fn has_a_slot_of(&self, slots: &[OffsetDateTime]) -> bool {
+        let next = slots.partition_point(|slot| *slot + time::Duration::HOUR <= self.from);
+        slots.get(next).is_some_and(|slot| *slot < self.to)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::tally::{self, State, Tally, TallyError, hour, opens_of, same};
+use super::tally::{self, State, Tally, TallyError, opens_of, same, slot};
 use super::{DbError, QUERY_TIMEOUT, within};
 
 /// Hits that one transaction rolls up at most, unless a single batch has more.
@@ -42,7 +42,7 @@ const ADD_HITS: &str = concat!(
     "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits, first_at, last_at) \
      SELECT message, image, hour, class, rule, client, count(*), min(at), max(at) \
      FROM (SELECT *, ",
-    hour!("at"),
+    slot!("at"),
     " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
 );
 

@@ -9,12 +9,14 @@
 //! distributed over several servers, rows cannot be found by their `ctid`, and this must find them by their key.
 //!
 //! # Definitions
-//! Each number is a function of `hits` alone, pending batches left out. The nil UUID is an absent message or recipient. Hours
-//! are UTC's.
+//! Each number is a function of `hits` alone, pending batches left out. The nil UUID is an absent message or recipient.
+//! - The **slot** of a time is its quarter of an hour: all zones are quarters apart, so every day and every hour of every zone is
+//!   made of whole slots. Before `counting.quarters_from`, which never changes, it is its hour (UTC). Columns called `hour` hold
+//!   the time at which a slot begins.
 //! - A hit feeds an **open** if it has a message and a recipient. `image`, `first_at`, `first_spool`, `first_seq` and
 //!   `first_class` are those of the earliest hit by (at, spool, seq); `last_at` is the latest time; `confirmed_first_at` and
 //!   `confirmed_first_class` the least (at, class) of hits that are human or proxied; `best` the class of the least rank.
-//! - **message_hours**: hits of a message by hour and class. `first_opens`: opens whose `first_at` lies in the hour, under
+//! - **message_hours**: hits of a message by slot and class. `first_opens`: opens whose `first_at` lies in the slot, under
 //!   `first_class`; `first_confirmed_opens` the same by `confirmed_first_at` and `confirmed_first_class`.
 //! - **site_hours**: the sums of those, and hits without a message besides. **image_hours**: all hits of an image.
 //! - **message_facets**: hits of a message by rule (1) and by client (2).
@@ -44,7 +46,7 @@ const SETTINGS: &str = "SET temp_buffers = '48MB'; SET work_mem = '64MB'; SET ji
 /// - `touched`: opens that must be computed again, as they are. `whole`: no hit beyond those at hand is to be looked for.
 /// - `pair_hits`: the hits that those are computed from.
 /// - `pairs`: opens as they were (`was_…`, empty for a new one) and as they are to be (empty for one that goes).
-/// - `edges`: messages that may have lost their first or last hit, and the first and last hour that still has hits.
+/// - `edges`: messages that may have lost their first or last hit, and the first and last slot that still has hits.
 /// - `delta_hits`, `delta_hours`: what is added to the counts, or taken with a negative number.
 const TABLES: &str = "\
      CREATE TEMP TABLE IF NOT EXISTS work_hits ( \
@@ -89,10 +91,17 @@ macro_rules! nil {
     };
 }
 
-/// The UTC hour of a time: `date_trunc` with a zone's name costs four times as much.
-macro_rules! hour {
+/// When the slot of a time begins. The query in it is run once a statement; `date_trunc` with a zone's name would cost four times as
+/// much for each row.
+macro_rules! slot {
     ($at:literal) => {
-        concat!("date_bin('1 hour', ", $at, ", '2000-01-01 00:00:00+00')")
+        concat!(
+            "date_bin(CASE WHEN ",
+            $at,
+            " >= (SELECT quarters_from FROM counting) THEN interval '15 minutes' ELSE interval '1 hour' END, ",
+            $at,
+            ", '2000-01-01 00:00:00+00')"
+        )
     };
 }
 
@@ -126,7 +135,7 @@ macro_rules! opens_of {
         )
     };
 }
-pub(super) use {hour, nil, opens_of};
+pub(super) use {nil, opens_of, slot};
 
 /// Writes `pairs` into opens, then both tables into the counts. Joins are nested loops throughout: without statistics of the
 /// temporary tables the planner would read all of opens now and then.
@@ -146,20 +155,20 @@ const APPLY: &str = concat!(
      SELECT message, hour, class, sum(hits), sum(firsts), sum(confirmed) FROM ( \
        SELECT message, hour, class, hits, 0 AS firsts, 0 AS confirmed FROM delta_hits \
        UNION ALL SELECT message, ",
-    hour!("first_at"),
+    slot!("first_at"),
     ", first_class, 0, 1, 0 FROM pairs WHERE first_at IS NOT NULL \
          AND (first_at, first_class) IS DISTINCT FROM (was_first_at, was_first_class) \
        UNION ALL SELECT message, ",
-    hour!("was_first_at"),
+    slot!("was_first_at"),
     ", was_first_class, 0, -1, 0 FROM pairs WHERE was_first_at IS NOT NULL \
          AND (first_at, first_class) IS DISTINCT FROM (was_first_at, was_first_class) \
        UNION ALL SELECT message, ",
-    hour!("confirmed_first_at"),
+    slot!("confirmed_first_at"),
     ", confirmed_first_class, 0, 0, 1 FROM pairs WHERE confirmed_first_at IS NOT NULL \
          AND (confirmed_first_at, confirmed_first_class) \
              IS DISTINCT FROM (was_confirmed_first_at, was_confirmed_first_class) \
        UNION ALL SELECT message, ",
-    hour!("was_confirmed_first_at"),
+    slot!("was_confirmed_first_at"),
     ", was_confirmed_first_class, 0, 0, -1 FROM pairs WHERE was_confirmed_first_at IS NOT NULL \
          AND (confirmed_first_at, confirmed_first_class) \
              IS DISTINCT FROM (was_confirmed_first_at, was_confirmed_first_class) \

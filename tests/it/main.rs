@@ -10,6 +10,7 @@
 //! - `contract`, `bad_input`, `images`, `keys`, `commands`, `limits`, `links`, `networks`, `opens`, `opt_out`, `opt_out_page`, `browser`, `first_steps`, `telemetry`: what people see.
 //! - `docs`, `embedding`, `monitoring`: the pages of docs/, with their programs, alert rules and dashboard, are true.
 //! - `admin`, `admin_messages`, `admin_csv`, `admin_images`, `admin_person`, `admin_browser`, `admin_flow`: the admin page, over HTTP and in Chromium (`webdriver`); lists that go there and back.
+//! - `zones`: days and hours of people's own zones.
 //! - `erasure`: forgetting a recipient on every node, and what is held on one.
 //! - `crash`, `outage`, `disk`, `small_disk`: what is left after the worst moments.
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
@@ -83,3 +84,4 @@ mod text;
 mod upgrade;
 mod webdriver;
 mod which;
+mod zones;

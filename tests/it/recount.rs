@@ -3,10 +3,10 @@
 
 use loadtest::postgres::Postgres;
 
-/// Views of what each table should hold. Only hits of published batches count.
+/// Views of what each table should hold. Only hits of published batches count. `SLOT` is when a time's slot begins ([`slot`]).
 const VIEWS: &str = "
     CREATE VIEW fact AS
-    SELECT h.*, date_trunc('hour', h.at, 'UTC') AS hour,
+    SELECT h.*, SLOT(h.at) AS hour,
         h.message <> '00000000-0000-0000-0000-000000000000' AS has_message,
         h.message <> '00000000-0000-0000-0000-000000000000' AND h.recipient <> '00000000-0000-0000-0000-000000000000'
             AS has_both
@@ -34,17 +34,17 @@ const VIEWS: &str = "
         sum(confirmed)::bigint AS first_confirmed_opens
     FROM (
         SELECT message, hour, class, 1 AS hits, 0 AS firsts, 0 AS confirmed FROM fact WHERE has_message
-        UNION ALL SELECT message, date_trunc('hour', first_at, 'UTC'), first_class, 0, 1, 0 FROM should_opens
-        UNION ALL SELECT message, date_trunc('hour', confirmed_first_at, 'UTC'), confirmed_first_class, 0, 0, 1
+        UNION ALL SELECT message, SLOT(first_at), first_class, 0, 1, 0 FROM should_opens
+        UNION ALL SELECT message, SLOT(confirmed_first_at), confirmed_first_class, 0, 0, 1
             FROM should_opens WHERE confirmed_hits > 0
     ) AS parts GROUP BY message, hour, class;
 
     CREATE VIEW should_site_hours AS
     SELECT f.hour, f.class, f.hits, COALESCE(o.n, 0) AS first_opens, COALESCE(c.n, 0) AS first_confirmed_opens
     FROM (SELECT hour, class, count(*) AS hits FROM fact GROUP BY hour, class) AS f
-    LEFT JOIN (SELECT date_trunc('hour', first_at, 'UTC') AS hour, first_class AS class, count(*) AS n
+    LEFT JOIN (SELECT SLOT(first_at) AS hour, first_class AS class, count(*) AS n
         FROM should_opens GROUP BY 1, 2) AS o ON o.hour = f.hour AND o.class = f.class
-    LEFT JOIN (SELECT date_trunc('hour', confirmed_first_at, 'UTC') AS hour, confirmed_first_class AS class, count(*) AS n
+    LEFT JOIN (SELECT SLOT(confirmed_first_at) AS hour, confirmed_first_class AS class, count(*) AS n
         FROM should_opens WHERE confirmed_hits > 0 GROUP BY 1, 2) AS c ON c.hour = f.hour AND c.class = f.class;
 
     CREATE VIEW should_image_hours AS SELECT image, hour, count(*) AS hits FROM fact GROUP BY image, hour;
@@ -95,9 +95,34 @@ pub fn prepare(postgres: &Postgres) {
     prepare_from(postgres, "hits");
 }
 
-/// Makes the views, which look at the hits in that table.
+/// Makes the views, which look at the hits in that table. Those of a schema that counts by hour take all slots for hours.
 pub fn prepare_from(postgres: &Postgres, table: &str) {
-    postgres.query(&VIEWS.replace("FROM hits h", &format!("FROM {table} h"))).unwrap();
+    let has_quarters = postgres.number("SELECT count(*) FROM pg_class WHERE relname = 'counting'").unwrap() > 0.0;
+    let views = ["h.at", "first_at", "confirmed_first_at"]
+        .iter()
+        .fold(VIEWS.to_owned(), |views, at| views.replace(&format!("SLOT({at})"), &slot(at, has_quarters)));
+    postgres.query(&views.replace("FROM hits h", &format!("FROM {table} h"))).unwrap();
+}
+
+/// When the slot of a time begins: its quarter of an hour, or its hour before there were any.
+fn slot(at: &str, has_quarters: bool) -> String {
+    let hour = format!("date_trunc('hour', {at}, 'UTC')");
+    if has_quarters {
+        format!(
+            "(CASE WHEN {at} < (SELECT quarters_from FROM counting) THEN {hour} \
+              ELSE {hour} + floor(extract(minute FROM {at} AT TIME ZONE 'UTC') / 15) * interval '15 minutes' END)"
+        )
+    } else {
+        hour
+    }
+}
+
+/// Takes the views away, to make them for another schema.
+pub fn drop_views(postgres: &Postgres) {
+    let views = "SELECT string_agg(relname, ', ') FROM pg_class WHERE relkind = 'v' AND (relname = 'fact' OR relname ~ '^should_') \
+                 AND relnamespace = 'public'::regnamespace";
+    let views = postgres.query(views).unwrap().remove(0);
+    postgres.query(&format!("DROP VIEW {views}")).unwrap();
 }
 
 /// Writes into the empty tables what they should hold, as a program of an earlier schema did; batches are published already.

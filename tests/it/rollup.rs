@@ -78,6 +78,8 @@ impl Books {
                 hits::make_partition(&session.client, day).await.unwrap();
             }
         });
+        // Hits lie on both sides of the time from which they are counted by quarter of an hour.
+        postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
         recount::prepare(&postgres);
         Books { postgres, database, runtime, next_seq: [0; 4], is_dense: true }
     }

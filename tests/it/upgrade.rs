@@ -297,6 +297,38 @@ fn the_former_loader_goes_on_beside_a_new_node_on_the_new_schema() {
 }
 
 #[test]
+fn hits_are_counted_by_hour_until_all_nodes_can_be_new_and_by_quarter_of_an_hour_from_then_on() {
+    let _machine = beside();
+    let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
+    make_schema(&postgres, 8);
+    fill(&postgres, 8);
+    let settings = settings(&postgres, &dir, "node");
+    assert!(settings.run(&["migrate"]).unwrap().starts_with("the database is up to date"));
+    let planned = "SELECT date_trunc('day', quarters_from, 'UTC') = quarters_from \
+                     AND quarters_from BETWEEN now() + interval '23 hours' AND now() + interval '48 hours' FROM counting";
+    assert_eq!(postgres.query(planned).unwrap(), ["t"], "a whole day is left, and the next UTC day begins it");
+    recount::drop_views(&postgres);
+    recount::prepare(&postgres);
+    recount::assert_same(&postgres, "after the migration");
+
+    // As if that time lay behind: what a former node has rolled up lies before it, and the rest on both sides.
+    postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
+    let server = settings.start().unwrap();
+    let pending = "SELECT count(*) FROM batches WHERE published IS NULL";
+    wait_until("the rollup", REST, || postgres.number(pending).unwrap() == 0.0).unwrap();
+    recount::assert_same(&postgres, "with hits on both sides");
+    let slots = |of: &str| {
+        let slots =
+            format!("SELECT count(DISTINCT hour) FROM site_hours WHERE date_trunc('hour', hour) <> hour AND hour {of}");
+        postgres.number(&slots).unwrap()
+    };
+    assert_eq!(slots("< '2026-03-02 00:00:00+00'"), 0.0);
+    assert!(slots(">= '2026-03-02 00:00:00+00'") > 10.0);
+    server.settings().run(&["erase", "--recipient", &ANN.to_string(), "--wait"]).unwrap();
+    recount::assert_same(&postgres, "after an erasure on both sides");
+}
+
+#[test]
 fn a_newer_schema_is_left_alone_by_this_program() {
     let _machine = beside();
     let (postgres, dir) = (Postgres::start().unwrap(), open_dir());

@@ -66,7 +66,10 @@ impl Filter {
         };
         let time = |name: &str| match fields.get(name).trim() {
             "" => Ok(None),
-            text => zone.typed(text).map(Some).ok_or(format!("The time {text} is not like 2026-05-04T14:30.")),
+            text => {
+                let at = if name == "to" { zone.typed_end(text) } else { zone.typed(text) };
+                at.map(Some).ok_or(format!("The time {text} is not like 2026-05-04T14:30."))
+            }
         };
         let filter = Filter {
             message: id("message", "message")?,

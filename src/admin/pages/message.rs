@@ -20,6 +20,7 @@ use crate::admin::view::{
     Column, Frame, Tone, Zone, address, class_words, command, counted, empty, nothing, notice, number, number_cell,
     percent, table, time, time_or,
 };
+use crate::db::counts;
 use crate::db::messages::{self, Change, Facet, FacetKind, Message};
 use crate::db::opens::{self, Looked, Open};
 use crate::db::{installation, users::Role};
@@ -123,7 +124,7 @@ async fn message_page(
 ) -> Result<Answer, Refusal> {
     let id = message.id;
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let times = Times::of(message, asked.zone);
+    let times = Times::of(message, asked.zone, counts::quarters_from(client).await?);
     let opened = messages::opens_between(client, id, &times.bounds).await?;
     let rules = messages::facets(client, id, FacetKind::Rule).await?;
     let clients = messages::facets(client, id, FacetKind::Client).await?;

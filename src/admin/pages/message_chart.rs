@@ -1,7 +1,7 @@
-//! When a message was opened: bars by hour, or by day of the viewer's zone. Pure.
+//! When a message was opened: bars by hour or by day of the viewer's zone. Pure.
 //!
 //! Guarantees: never more than [`BARS_MAX`] bars, and so never more hours that have to be read. Gives up: opens after the first 180 days, which
-//! the caption says.
+//! the caption says; and hours of a zone of half hours where hits were counted by hour of UTC: bars then begin at half past.
 
 use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
@@ -21,14 +21,13 @@ pub struct Times {
 
 impl Times {
     /// Hours from the first hit to the last one; days where there are too many hours, and the first ones where there are too many days.
-    pub fn of(message: &Message, zone: Zone) -> Times {
+    /// Hits from `quarters_from` on are counted by quarter of an hour, and earlier ones by hour.
+    pub fn of(message: &Message, zone: Zone, quarters_from: OffsetDateTime) -> Times {
         let (Some(first), Some(last)) = (message.first_at, message.last_at) else {
             return Times { bounds: Vec::new(), by_hour: true, is_cut: false };
         };
-        let hour = |at: OffsetDateTime| {
-            at - Duration::seconds(at.unix_timestamp().rem_euclid(3600)) - Duration::nanoseconds(at.nanosecond().into())
-        };
-        let first = hour(first);
+        // No bar may part what is counted together.
+        let first = if first < quarters_from { Zone::UTC.hour_of(first) } else { zone.hour_of(first) };
         let hours = (last - first).whole_hours() + 1;
         if hours <= BARS_MAX as i64 {
             let bounds = (0..=hours).map(|n| first + Duration::hours(n)).collect();
@@ -82,6 +81,10 @@ mod tests {
     use crate::db::messages::Place;
 
     fn times(first: OffsetDateTime, last: OffsetDateTime, zone: &str) -> Times {
+        times_since(first, last, zone, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    fn times_since(first: OffsetDateTime, last: OffsetDateTime, zone: &str, quarters_from: OffsetDateTime) -> Times {
         let message = Message {
             id: Uuid::max(),
             name: String::new(),
@@ -95,7 +98,7 @@ mod tests {
             last_at: Some(last),
             place: Place { at: last, id: Uuid::max() },
         };
-        Times::of(&message, Zone::named(zone).unwrap())
+        Times::of(&message, Zone::named(zone).unwrap(), quarters_from)
     }
 
     #[test]
@@ -111,15 +114,73 @@ mod tests {
 
     #[test]
     fn days_are_those_of_the_zone_and_the_first_ones_where_there_are_too_many() {
-        // Half past eleven in the evening there; the hour of UTC began on the same day.
-        let found = times(datetime!(2026-05-04 18:00 UTC), datetime!(2026-05-20 12:00 UTC), "Asia/Kolkata");
-        assert_eq!((found.bounds[0], found.bounds.len()), (datetime!(2026-05-03 18:30 UTC), 18));
+        // Half past eleven in the evening there, and ten minutes past midnight.
+        for (first, bounds) in [(datetime!(2026-05-04 18:00 UTC), 18), (datetime!(2026-05-04 18:40 UTC), 17)] {
+            let found = times(first, datetime!(2026-05-20 12:00 UTC), "Asia/Kolkata");
+            let day = datetime!(2026-05-21 18:30 UTC) - Duration::days(bounds);
+            assert_eq!((found.bounds[0], found.bounds.len() as i64), (day, bounds));
+        }
         for first in [datetime!(2026-03-01 00:10 UTC), datetime!(2026-03-01 23:50 UTC), datetime!(2026-09-01 22:10 UTC)]
         {
             let found = times(first, first + Duration::days(400), "Europe/Berlin");
             let zone = Zone::named("Europe/Berlin").unwrap();
             assert!(found.is_cut && found.bounds.len() == BARS_MAX + 1, "{first}");
             assert_eq!(found.bounds[0], zone.day_of(first));
+        }
+    }
+
+    #[test]
+    fn hours_are_those_of_the_zone_and_whole_where_hits_were_counted_by_hour() {
+        let [first, last] = [datetime!(2026-05-04 18:40 UTC), datetime!(2026-05-04 20:10 UTC)];
+        let bounds = |zone, since| times_since(first, last, zone, since).bounds;
+        let from_half_past = [30, 90, 150].map(|minutes| datetime!(2026-05-04 18:00 UTC) + Duration::minutes(minutes));
+        assert_eq!(bounds("Asia/Kolkata", first), from_half_past);
+        let from_a_quarter_past = from_half_past.map(|at| at - Duration::minutes(15));
+        assert_eq!(bounds("Asia/Kathmandu", first), from_a_quarter_past);
+        let by_hour = [18, 19, 20, 21].map(|hour| datetime!(2026-05-04 0:00 UTC) + Duration::hours(hour));
+        assert_eq!(bounds("Asia/Kolkata", first + Duration::SECOND), by_hour);
+        // Ten past midnight was counted with the hour that began half an hour before midnight.
+        let found = times_since(first, first + Duration::days(10), "Asia/Kolkata", first + Duration::days(1));
+        assert_eq!(found.bounds[0], datetime!(2026-05-03 18:30 UTC));
+    }
+
+    #[test]
+    fn both_hours_that_clocks_show_alike_have_a_bar_and_a_name_of_their_own() {
+        let (first, last) = (datetime!(2026-10-24 23:10 UTC), datetime!(2026-10-25 02:10 UTC));
+        let found = times(first, last, "Europe/Berlin");
+        let opened = [[1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0]];
+        let text = chart(&found, &opened, Zone::named("Europe/Berlin").unwrap()).into_string();
+        for said in [
+            "25 Oct 2026, 01:00: 1 confirmed",
+            "25 Oct 2026, 02:00 UTC+2: 2 confirmed",
+            "25 Oct 2026, 02:00 UTC+1: 3 confirmed",
+            "25 Oct 2026, 03:00: 4 confirmed",
+            ">02:00 UTC+2<",
+            ">02:00 UTC+1<",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+        // Half an hour comes twice there: the hour that it begins with is as long as all others.
+        let (first, last) = (datetime!(2026-04-04 14:10 UTC), datetime!(2026-04-04 16:10 UTC));
+        let found = times(first, last, "Australia/Lord_Howe");
+        let text = chart(&found, &[[1, 0, 0], [2, 0, 0], [3, 0, 0]], Zone::named("Australia/Lord_Howe").unwrap())
+            .into_string();
+        for said in ["5 Apr 2026, 01:00: 1 c", "5 Apr 2026, 01:30 UTC+10:30: 2 c", "5 Apr 2026, 02:30: 3 c"] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_day_of_23_or_25_hours_has_as_many_bars_and_days_of_any_length_one() {
+        let berlin = Zone::named("Europe/Berlin").unwrap();
+        for (day, hours) in [(datetime!(2026-03-29 12:00 UTC), 23), (datetime!(2026-10-25 12:00 UTC), 25)] {
+            let (from, to) = (berlin.day_of(day), berlin.day_of(day + Duration::days(1)));
+            assert_eq!((to - from).whole_hours(), hours);
+            let found = times(from, to - Duration::SECOND, "Europe/Berlin");
+            assert_eq!((found.bounds.len() as i64 - 1, found.bounds.last()), (hours, Some(&to)));
+            let around = times(day - Duration::days(9), day + Duration::days(9), "Europe/Berlin");
+            assert!(!around.by_hour && around.bounds.contains(&from) && around.bounds.contains(&to));
+            assert_eq!(around.bounds.len(), 20);
         }
     }
 

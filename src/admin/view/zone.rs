@@ -1,9 +1,12 @@
 //! The zone that times are shown in. Pure: the rules of all zones are built in.
+//!
+//! Guarantees: no two times that are a minute apart are shown alike. Where clocks are put back they show an hour (in one zone, half of one)
+//! twice, and then the difference from UTC stands behind the time. Gives up: a field of a form has no room for it; see [`Zone::typed`].
 
 use std::sync::{LazyLock, OnceLock};
 
 use jiff::Timestamp;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::{AmbiguousTimestamp, TimeZone, TimeZoneDatabase};
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
@@ -62,6 +65,14 @@ impl Zone {
         UtcOffset::from_whole_seconds(seconds).ok().and_then(|offset| at.checked_to_offset(offset)).unwrap_or(at)
     }
 
+    /// When the hour of `at` began here, as clocks showed at `at`: a zone of half hours has hours of its own.
+    #[must_use]
+    pub fn hour_of(self, at: OffsetDateTime) -> OffsetDateTime {
+        let local = self.local(at);
+        at - time::Duration::seconds(i64::from(local.minute()) * 60 + i64::from(local.second()))
+            - time::Duration::nanoseconds(local.nanosecond().into())
+    }
+
     /// When the day of `at` began here.
     #[must_use]
     pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
@@ -82,19 +93,34 @@ impl Zone {
     /// The instant at which clocks show this time here; the first of two, and the one after a gap.
     #[must_use]
     pub fn instant(self, local: PrimitiveDateTime) -> OffsetDateTime {
-        let utc = local.assume_utc();
-        let civil = Timestamp::from_second(utc.unix_timestamp()).map(|at| TimeZone::UTC.to_datetime(at));
-        let at = civil.and_then(|civil| self.rules().to_ambiguous_timestamp(civil).compatible());
-        at.ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second()).ok()).unwrap_or(utc)
+        self.instant_by(local, AmbiguousTimestamp::compatible)
     }
 
-    /// The time that a `datetime-local` field of a form has.
+    fn instant_by(
+        self,
+        local: PrimitiveDateTime,
+        choose: impl FnOnce(AmbiguousTimestamp) -> Result<Timestamp, jiff::Error>,
+    ) -> OffsetDateTime {
+        let at = self.looked_up(local).and_then(|found| choose(found).ok());
+        at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second()).ok()).unwrap_or(local.assume_utc())
+    }
+
+    /// What the rules say of a time that clocks show here.
+    fn looked_up(self, local: PrimitiveDateTime) -> Option<AmbiguousTimestamp> {
+        let at = Timestamp::from_second(local.assume_utc().unix_timestamp()).ok()?;
+        Some(self.rules().to_ambiguous_timestamp(TimeZone::UTC.to_datetime(at)))
+    }
+
+    /// The time that a `datetime-local` field of a form has; the first one where clocks show it twice.
     #[must_use]
     pub fn typed(self, text: &str) -> Option<OffsetDateTime> {
-        let minutes = format_description!("[year]-[month]-[day]T[hour]:[minute]");
-        let seconds = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
-        let local = PrimitiveDateTime::parse(text, &minutes).or_else(|_| PrimitiveDateTime::parse(text, &seconds));
-        local.ok().map(|local| self.instant(local))
+        typed_local(text).map(|local| self.instant(local))
+    }
+
+    /// The same of a field that ends a window: the second one where clocks show it twice, so that the window has both.
+    #[must_use]
+    pub fn typed_end(self, text: &str) -> Option<OffsetDateTime> {
+        typed_local(text).map(|local| self.instant_by(local, AmbiguousTimestamp::later))
     }
 
     /// The other way round: what such a field is filled with.
@@ -111,12 +137,33 @@ impl Zone {
         self.local(at).format(&format).unwrap_or_default()
     }
 
-    /// A time here: 4 May 2026, 09:01.
+    /// A time here: 4 May 2026, 09:01; or 25 Oct 2026, 02:30 UTC+1, where clocks show it twice.
     #[must_use]
     pub fn time(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
-        self.local(at).format(&format).unwrap_or_default()
+        let local = self.local(at);
+        let shown = local.format(&format).unwrap_or_default();
+        let comes_twice = self.looked_up(PrimitiveDateTime::new(local.date(), local.time()));
+        if comes_twice.is_some_and(|found| found.is_ambiguous()) {
+            format!("{shown} {}", from_utc(local.offset()))
+        } else {
+            shown
+        }
     }
+}
+
+fn typed_local(text: &str) -> Option<PrimitiveDateTime> {
+    let minutes = format_description!("[year]-[month]-[day]T[hour]:[minute]");
+    let seconds = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    PrimitiveDateTime::parse(text, &minutes).or_else(|_| PrimitiveDateTime::parse(text, &seconds)).ok()
+}
+
+/// What a clock is ahead of UTC, or behind: UTC+2, UTC-3:30.
+fn from_utc(offset: UtcOffset) -> String {
+    let minutes = offset.whole_minutes();
+    let sign = if minutes < 0 { '-' } else { '+' };
+    let (hours, minutes) = (minutes.abs() / 60, minutes.abs() % 60);
+    if minutes == 0 { format!("UTC{sign}{hours}") } else { format!("UTC{sign}{hours}:{minutes:02}") }
 }
 
 /// A time in full, in UTC, for machines and those who hover over it.
@@ -163,6 +210,89 @@ mod tests {
         assert_eq!(berlin.day_of(at("2026-03-29T21:59:59Z")), at("2026-03-28T23:00:00Z"));
         // Clocks went from midnight to one o'clock there.
         assert_eq!(zone("America/Sao_Paulo").day_of(at("2018-11-04T12:00:00Z")), at("2018-11-04T03:00:00Z"));
+    }
+
+    #[test]
+    fn the_hour_that_comes_twice_in_autumn_can_be_told_apart() {
+        for (name, first, second, shown) in [
+            (
+                "Europe/Berlin",
+                "2026-10-25T00:30:00Z",
+                "2026-10-25T01:30:00Z",
+                ["25 Oct 2026, 02:30 UTC+2", "25 Oct 2026, 02:30 UTC+1"],
+            ),
+            (
+                "Europe/London",
+                "2026-10-25T00:00:00Z",
+                "2026-10-25T01:00:00Z",
+                ["25 Oct 2026, 01:00 UTC+1", "25 Oct 2026, 01:00 UTC+0"],
+            ),
+            (
+                "America/St_Johns",
+                "2026-11-01T04:20:00Z",
+                "2026-11-01T04:40:00Z",
+                ["1 Nov 2026, 01:50 UTC-2:30", "1 Nov 2026, 01:10 UTC-3:30"],
+            ),
+            // Half an hour only.
+            (
+                "Australia/Lord_Howe",
+                "2026-04-04T14:30:00Z",
+                "2026-04-04T15:00:00Z",
+                ["5 Apr 2026, 01:30 UTC+11", "5 Apr 2026, 01:30 UTC+10:30"],
+            ),
+            // The very midnight.
+            (
+                "America/Havana",
+                "2024-11-03T04:00:00Z",
+                "2024-11-03T05:00:00Z",
+                ["3 Nov 2024, 00:00 UTC-4", "3 Nov 2024, 00:00 UTC-5"],
+            ),
+        ] {
+            assert_eq!([first, second].map(|time| zone(name).time(at(time))), shown, "{name}");
+        }
+        let berlin = zone("Europe/Berlin");
+        // Before, behind, on another day, and where an hour is left out in spring.
+        for (time, shown) in [
+            ("2026-10-24T23:59:59Z", "25 Oct 2026, 01:59"),
+            ("2026-10-25T02:00:00Z", "25 Oct 2026, 03:00"),
+            ("2026-10-26T01:30:00Z", "26 Oct 2026, 02:30"),
+            ("2026-03-29T00:59:00Z", "29 Mar 2026, 01:59"),
+            ("2026-03-29T01:00:00Z", "29 Mar 2026, 03:00"),
+        ] {
+            assert_eq!(berlin.time(at(time)), shown);
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_typed_has_both_hours_that_clocks_show_alike() {
+        let berlin = zone("Europe/Berlin");
+        assert_eq!(berlin.typed("2026-10-25T02:00"), Some(at("2026-10-25T00:00:00Z")));
+        assert_eq!(berlin.typed_end("2026-10-25T02:45"), Some(at("2026-10-25T01:45:00Z")));
+        assert_eq!(berlin.typed_end("2026-05-04T02:45"), berlin.typed("2026-05-04T02:45"));
+        // There is no such time; both say half past three.
+        assert_eq!(berlin.typed_end("2026-03-29T02:30"), Some(at("2026-03-29T01:30:00Z")));
+        assert_eq!(berlin.typed("2026-03-29T02:30"), Some(at("2026-03-29T01:30:00Z")));
+    }
+
+    #[test]
+    fn hours_are_those_of_the_zones_clocks() {
+        for (name, time, began) in [
+            ("Europe/Berlin", "2026-05-04T09:01:05.5Z", "2026-05-04T09:00:00Z"),
+            ("Asia/Kolkata", "2026-05-04T09:01:05.5Z", "2026-05-04T08:30:00Z"),
+            ("Asia/Kathmandu", "2026-05-04T09:10:00Z", "2026-05-04T08:15:00Z"),
+            ("America/St_Johns", "2026-05-04T09:30:00Z", "2026-05-04T09:30:00Z"),
+        ] {
+            assert_eq!(zone(name).hour_of(at(time)), at(began), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_day_of_every_zone_begins_with_a_quarter_of_an_hour() {
+        for name in Zone::names() {
+            for day in zone(name).days_till(at("2027-01-01T12:00:00Z"), 380) {
+                assert_eq!(day.unix_timestamp() % 900, 0, "{name}: {day}");
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{ChangeError, Changes, not_pending, touch, with_open};
 use crate::db::partitions::{self, DAYS_AT_ONCE, Partition};
-use crate::db::tally::{self, hour, nil};
+use crate::db::tally::{self, nil, slot};
 use crate::db::{DbError, within};
 
 /// Longest time to look for hits in one partition, without the lock; an open day is read whole.
@@ -86,7 +86,7 @@ const ADD_HITS: &str = concat!(
     "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
      SELECT message, image, hour, class, rule, client, -count(*) \
      FROM (SELECT *, ",
-    hour!("at"),
+    slot!("at"),
     " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
 );
 
@@ -201,7 +201,7 @@ impl Changes {
         Ok(self.unbounded(partitions::with_rows(client, &days, target.condition(), &[first, second])).await?)
     }
 
-    /// By its hours: no index finds a message's hits in a day.
+    /// By its slots: no index finds a message's hits in a day.
     async fn days_of_message(&self, message: Uuid) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
         let hours = "SELECT DISTINCT hour FROM message_hours WHERE message = $1 AND hits > 0 ORDER BY hour";
@@ -214,7 +214,7 @@ impl Changes {
             .collect();
         let (Some(first), Some(last)) = (hours.first(), hours.last()) else { return Ok(Vec::new()) };
         let mut days = partitions::within_times(client, *first, *last + time::Duration::HOUR).await?;
-        days.retain(|day| day.has_an_hour_of(&hours));
+        days.retain(|day| day.has_a_slot_of(&hours));
         Ok(days)
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{ChangeError, Changes, not_pending};
 use crate::db::partitions::{self, DAYS_AT_ONCE};
-use crate::db::tally::{self, hour, nil};
+use crate::db::tally::{self, nil, slot};
 use crate::db::within;
 
 /// Most pairs times days of one look whose rows go through the program.
@@ -40,7 +40,8 @@ const FIND_EDGES: &str = concat!(
      FROM gone g JOIN messages m ON m.id = g.message WHERE g.first_at <= m.first_at OR g.last_at >= m.last_at",
 );
 
-/// The first hit of each first hour of a day, and the last hit of each last one.
+/// The first hit of each first slot of a day, and the last hit of each last one. Most slots end before the hour is over; what is
+/// found behind them is neither the first hit nor looked for, since no later slot has one.
 const EDGE_HITS: &str = concat!(
     "SELECT e.message, (SELECT min(h.at) FROM {day} h WHERE h.message = e.message AND h.at >= e.first_hour \
          AND h.at < e.first_hour + interval '1 hour' AND ",
@@ -53,14 +54,14 @@ const EDGE_HITS: &str = concat!(
     ") FROM edges e WHERE e.last_hour < {to} AND e.last_hour > {from} - interval '1 hour'",
 );
 
-/// Where the hits of a first or last hour are beyond the retention, the time stays if it lies in that hour.
+/// Where the hits of a first or last slot are beyond the retention, the time stays if it lies in that slot.
 const WRITE_EDGES: &str = concat!(
     "UPDATE messages AS t SET \
        first_at = COALESCE(x.first_hit, CASE WHEN ",
-    hour!("e.first_at"),
+    slot!("e.first_at"),
     " = e.first_hour THEN e.first_at ELSE e.first_hour END), \
        last_at = COALESCE(x.last_hit, CASE WHEN ",
-    hour!("e.last_at"),
+    slot!("e.last_at"),
     " = e.last_hour THEN e.last_at ELSE e.last_hour END) \
      FROM edges e LEFT JOIN unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS x (message, first_hit, last_hit) \
        ON x.message = e.message WHERE t.id = e.message",
@@ -112,7 +113,7 @@ impl Changes {
     }
 
     /// Corrects the first and last time of messages that may have lost the hit that they came from: looked for in the first and last
-    /// hour that still has hits.
+    /// slot that still has hits.
     pub(super) async fn correct_edges(&self) -> Result<(), ChangeError> {
         if self.tally.execute("looking for messages", FIND_EDGES, &[]).await? == 0 {
             return Ok(());
@@ -124,7 +125,7 @@ impl Changes {
         let mut found: HashMap<Uuid, [Option<OffsetDateTime>; 2]> = HashMap::new();
         if let (Some(first), Some(last)) = (hours.first(), hours.last()) {
             let mut days = partitions::within_times(self.tally.client(), *first, *last + time::Duration::HOUR).await?;
-            days.retain(|day| day.has_an_hour_of(&hours));
+            days.retain(|day| day.has_a_slot_of(&hours));
             for group in days.chunks(DAYS_AT_ONCE) {
                 let find = partitions::over(group, EDGE_HITS);
                 let look = partitions::look(self.tally.client(), &find, &[]);

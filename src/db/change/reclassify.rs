@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{ChangeError, Changes, touch, with_open};
 use crate::db::partitions::{self, Partition};
-use crate::db::tally::{self, hour, nil, same};
+use crate::db::tally::{self, nil, same, slot};
 use crate::db::within;
 
 /// Where in a partition a chunk ends: at this hit, by (at, spool, seq).
@@ -89,7 +89,7 @@ const ADD_HITS: &str = concat!(
     "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
      SELECT message, image, hour, class, rule, client, sum(hits) FROM ( \
        SELECT w.message, w.image, ",
-    hour!("w.at"),
+    slot!("w.at"),
     " AS hour, d.* FROM work_hits w JOIN verdicts v USING (n) CROSS JOIN LATERAL \
          (VALUES (w.class, w.rule, w.client, -1), (v.class, v.rule, v.client, 1)) AS d (class, rule, client, hits) \
      ) AS h GROUP BY message, image, hour, class, rule, client HAVING sum(hits) <> 0",
