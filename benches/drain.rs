@@ -9,6 +9,7 @@ use pixeld::db::{Database, migrate};
 use pixeld::hit::{Hit, now_us};
 use pixeld::ingest::appender::Appender;
 use pixeld::ingest::loader::{Loader, LoaderOptions};
+use pixeld::ingest::orphans::Orphans;
 use pixeld::ingest::queue::Batch;
 use pixeld::ingest::spool::disk::RealDisk;
 use pixeld::ingest::spool::{Published, Spool, SpoolRoom};
@@ -59,14 +60,16 @@ fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = Metrics::new(0);
     let spool = written(dir.path(), &metrics);
+    let orphans = Arc::new(Orphans::find(dir.path().join("quarantine")));
     let options = LoaderOptions {
         spools: dir.path().to_owned(),
         throttle: Some(Duration::from_secs(3600)),
         redis: None,
         retention: None,
+        keep: Duration::ZERO,
         node: "bench".to_owned(),
     };
-    let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), vec![spool], None);
+    let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), vec![spool], None, orphans);
     let (trigger, drain) = shutdown::drain();
     trigger.ask(Duration::from_secs(60));
     let started = Instant::now();

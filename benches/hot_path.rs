@@ -13,7 +13,7 @@ use pixeld::edge::limits::{Limits, Sketch};
 use pixeld::hit::{Hit, now_us};
 use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
 use pixeld::ingest::copy::{self, Row};
-use pixeld::ingest::judge::{Bounds, Facts, Judging, UserAgent};
+use pixeld::ingest::judge::{Bounds, Facts, ImageThen, Judging, UserAgent};
 use pixeld::ingest::spool::frame::{self, FrameKey};
 use pixeld::ingest::throttle::Throttle;
 use pixeld::link::key::{Key, Namespace};
@@ -46,8 +46,8 @@ impl Facts for AllKnown {
         false
     }
 
-    fn had_image(&self, _: Uuid, _: i64) -> bool {
-        true
+    fn image(&self, _: Uuid, _: i64) -> ImageThen {
+        ImageThen::There
     }
 
     fn user_agent(&self, _: &str) -> UserAgent {

@@ -37,6 +37,7 @@ use crate::images::{self, ImageCache};
 use crate::ingest::eraser::{Eraser, EraserOptions};
 use crate::ingest::house::{House, HouseOptions};
 use crate::ingest::loader::{Loader, LoaderOptions};
+use crate::ingest::orphans::Orphans;
 use crate::ingest::queue::queue;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{Published, Spool, SpoolRoom, recovery};
@@ -99,7 +100,9 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
         tracing::info!(signal, "stopped before anything was started");
         return Ok(());
     }
-    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
+    let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
+    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered) + orphans.bytes(), config.spool_bytes_max));
+    orphans.share(&room);
     let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
     let (queue, intake) = queue(config.threads, &metrics);
     let target = Target {
@@ -146,8 +149,10 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     let committed = Arc::new(Notify::new());
     let all_spools: Vec<_> = recovered.iter().cloned().chain([Arc::clone(&spool)]).collect();
     let keep = house_options(config, &db, &spools);
-    let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), all_spools.clone());
-    let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, Some(spool));
+    let disk = Arc::new(RealDisk);
+    let eraser = Eraser::new(erasing, db.clone(), Arc::clone(&metrics), disk, all_spools.clone(), Arc::clone(&orphans));
+    let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, Some(spool), orphans)
+        .knowing(Arc::clone(&images));
     // After the loader has read the hints: on a full disk they say what may go.
     let house = House::start(keep, all_spools, room, Arc::clone(&metrics))?;
     let clocks = Arc::<Clocks>::default();
@@ -373,6 +378,7 @@ fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
         throttle: config.throttle,
         redis: config.redis_url.clone(),
         retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
+        keep: config.spool_keep.age,
         node: node_name(),
     }
 }

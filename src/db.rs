@@ -27,6 +27,7 @@ pub mod log;
 pub mod messages;
 pub mod migrate;
 pub mod opens;
+pub mod orphans;
 pub mod partitions;
 mod pooler;
 pub mod retention;

@@ -225,7 +225,7 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
     match core.edge.images.lookup(id) {
         Lookup::Cached(image) => Fetched::Cached(image),
         Lookup::Deleted => Fetched::Deleted,
-        Lookup::NotCached | Lookup::Unknown | Lookup::NoList => core.edge.images.fetch(id).await,
+        Lookup::NotCached | Lookup::Lost | Lookup::Unknown | Lookup::NoList => core.edge.images.fetch(id).await,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod house;
 pub mod judge;
 pub mod known;
 pub mod loader;
+pub mod orphans;
 pub mod queue;
 pub mod shared_throttle;
 pub mod source;

@@ -192,6 +192,8 @@ pub struct Metrics {
     pub queued: Level,
     /// Hits in a spool, not yet loaded.
     pub spooled: Level,
+    /// Hits that are set aside on disk until the database has their image again.
+    pub orphans: Level,
     /// Hits that PostgreSQL committed.
     pub loaded: Count,
     /// Hits dropped, in the order of [`DropReason::ALL`].
@@ -313,6 +315,7 @@ impl Metrics {
             recovered: Level::default(),
             queued: Level::default(),
             spooled: Level::default(),
+            orphans: Level::default(),
             loaded: Count::default(),
             dropped: Default::default(),
             dropped_at_ms: Default::default(),

@@ -299,24 +299,24 @@ impl Metrics {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
-    /// The terms of promise 2: accepted, recovered, queued, spooled, loaded, dropped.
+    /// The terms of promise 2: accepted, recovered, queued, spooled, without an image, loaded, dropped.
     #[must_use]
-    pub fn hits(&self) -> [f64; 6] {
+    pub fn hits(&self) -> [f64; 7] {
         let value = |name: &str| self.get(&format!("pixeld_hits_{name}"));
         let [accepted, loaded] = ["accepted_total", "loaded_total"].map(value);
-        let [recovered, queued, spooled] = ["recovered", "queued", "spooled"].map(value);
-        [accepted, recovered, queued, spooled, loaded, self.dropped_all()]
+        let [recovered, queued, spooled, aside] = ["recovered", "queued", "spooled", "without_image"].map(value);
+        [accepted, recovered, queued, spooled, aside, loaded, self.dropped_all()]
     }
 
-    /// Promise 2: `accepted + recovered = queued + spooled + loaded + dropped`.
+    /// Promise 2: `accepted + recovered = queued + spooled + without_image + loaded + dropped`.
     ///
     /// # Errors
     /// Where it does not hold, with the terms.
     pub fn check_identity(&self) -> anyhow::Result<()> {
-        let [accepted, recovered, queued, spooled, loaded, dropped] = self.hits();
+        let [accepted, recovered, queued, spooled, aside, loaded, dropped] = self.hits();
         anyhow::ensure!(
-            accepted + recovered == queued + spooled + loaded + dropped,
-            "accepted {accepted} + recovered {recovered} is not queued {queued} + spooled {spooled} + loaded {loaded} + dropped {dropped}"
+            accepted + recovered == queued + spooled + aside + loaded + dropped,
+            "accepted {accepted} + recovered {recovered} is not queued {queued} + spooled {spooled} + without image {aside} + loaded {loaded} + dropped {dropped}"
         );
         Ok(())
     }

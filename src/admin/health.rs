@@ -103,6 +103,13 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let todo = "Look in the log, which names the file and the error. Mend it, then start pixeld again.";
         note(Weight::Trouble, wrong, todo);
     }
+    let aside = metrics.orphans.get();
+    if aside > 0 {
+        let wrong = format!("{} wait on disk for images that the database does not have.", counted(aside, "hit"));
+        let todo = "Add these images again under their ids, which the log names: pixeld image add FILE --id ID. \
+                    Their hits come in by themselves then; none is lost.";
+        note(Weight::Warning, wrong, todo);
+    }
     for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
@@ -196,9 +203,9 @@ pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
             "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
         ],
         DropReason::UnknownImage => [
-            "Their image is not in the database, and this node did not know that yet.",
+            "Their image is not in the database, and never was as far as this node knows; or there was no room to set them aside.",
             "Compare the image's id in your links with the page Images. If images are missing there, \
-                 check that DATABASE_URL names the right database.",
+                 check that DATABASE_URL names the right database. If the log says that hits cannot be set aside, make room.",
         ],
         DropReason::Expired => [
             "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
@@ -237,6 +244,15 @@ mod tests {
         metrics.drop_hits(DropReason::Suppressed, 7);
         metrics.drop_hits(DropReason::Erased, 7);
         assert_eq!(findings(&metrics, 0), []);
+    }
+
+    #[test]
+    fn hits_that_wait_for_an_image_are_said_with_what_to_do() {
+        let metrics = well();
+        metrics.orphans.set(206);
+        let found = findings(&metrics, 0);
+        assert_eq!((found.len(), found[0].weight), (1, Weight::Warning));
+        assert!(found[0].wrong.starts_with("206 hits wait on disk for images") && found[0].todo.contains("--id ID"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 
 use super::Admin;
 use super::answer::{self, Answer};
+use super::view::counted;
 use crate::metrics::DropReason;
 
 /// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
@@ -67,7 +68,12 @@ pub async fn ready(admin: &Admin) -> Answer {
     let is_ready = [&*database, &*spool, &*recording, lag].iter().all(|&state| state == "ok");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let lag = format!("{lag} ({seconds:.1} s)");
-    answer::text(status, format!("database: {database}\nspool: {spool}\nrecording: {recording}\nlag: {lag}\n"))
+    let images = match admin.metrics.orphans.get() {
+        ..=0 => String::new(),
+        // None of them is lost, and new hits do reach PostgreSQL.
+        aside => format!("images: {} wait for images that the database does not have\n", counted(aside, "hit")),
+    };
+    answer::text(status, format!("database: {database}\nspool: {spool}\nrecording: {recording}\nlag: {lag}\n{images}"))
 }
 
 /// Whether all hits of the last [`DROPS_REMEMBERED`] found their way to the disk.

@@ -22,10 +22,11 @@ use super::{DataDir, bytes_of, database, eraser_options, health, house_options, 
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
-use crate::images::upload;
+use crate::images::{self, ImageCache, upload};
 use crate::ingest::eraser::Eraser;
 use crate::ingest::house::House;
 use crate::ingest::loader::Loader;
+use crate::ingest::orphans::Orphans;
 use crate::ingest::source::MarkName;
 use crate::ingest::spool::disk::RealDisk;
 use crate::ingest::spool::{SpoolRoom, recovery};
@@ -222,16 +223,24 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     }
     let recovered = recovered.spools;
     let metrics = Metrics::new(0);
-    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered), config.spool_bytes_max));
+    let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
+    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered) + orphans.bytes(), config.spool_bytes_max));
+    orphans.share(&room);
+    // What this directory knows of images; nothing is served from it.
+    let (images, _) = ImageCache::new(0);
+    images::sync::recall(&images, &data.known_images());
     let options = loader_options(config, &spools);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (left, named) = runtime.block_on(async {
         let eraser = eraser_options(&data, 0)?;
-        let erasing =
-            (eraser.node, Eraser::new(eraser, db.clone(), Arc::clone(&metrics), Arc::new(RealDisk), recovered.clone()));
+        let (node, disk) = (eraser.node, Arc::new(RealDisk));
+        let eraser =
+            Eraser::new(eraser, db.clone(), Arc::clone(&metrics), disk, recovered.clone(), Arc::clone(&orphans));
+        let erasing = (node, eraser);
         // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
         let (keep, all_spools) = (house_options(config, &db, &spools), recovered.clone());
-        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None)
+        let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None, orphans)
+            .knowing(images)
             .heeding(opt_outs::recall(&data.opt_outs()));
         let house = House::start(keep, all_spools, room, Arc::clone(&metrics))?;
         let draining = async {
@@ -240,6 +249,13 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
             let left = loader.run(async {}, drain.clone()).await;
             house.finish();
             if left == 0 {
+                let aside = metrics.orphans.get();
+                anyhow::ensure!(
+                    !retire || aside == 0,
+                    "{aside} hits are set aside because the database does not have their images, which the log names; add these \
+                     again under their ids, or remove {}/*.orphans to give these hits up",
+                    recovery::quarantine(&data.spools()).display()
+                );
                 end_node(&data, &db, erasing, retire).await?;
             }
             Ok((left, which::named(&db, &db.connect("pixeld spool drain").await?.client).await?))
@@ -249,6 +265,10 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();
     println!("loaded {} hits, dropped {dropped}, left {left} ({named})", metrics.loaded.get());
+    let aside = metrics.orphans.get();
+    if aside > 0 {
+        println!("{aside} hits are set aside until the database has their images again");
+    }
     anyhow::ensure!(left == 0, "{left} hits are left in the spool");
     Ok(())
 }

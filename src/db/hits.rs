@@ -47,6 +47,8 @@ pub struct BatchRecord {
     pub suppressed: u64,
     /// Hits that PostgreSQL refused.
     pub quarantined: u64,
+    /// Hits that were set aside because the database does not have their image; they stand among the quarantined.
+    pub orphans: u64,
     /// Hits beyond the retention.
     pub expired: u64,
     /// Hits of images that do not exist.
@@ -347,7 +349,7 @@ pub async fn finish(client: &Client, batch: &BatchRecord, copied: Copied) -> Res
                 &(batch.next_seq as i64),
                 &count(batch.loaded),
                 &count(batch.throttled),
-                &count(batch.quarantined),
+                &count(batch.quarantined + batch.orphans),
                 &count(batch.expired),
                 &count(batch.unknown_image),
                 &count(batch.missing),

@@ -18,12 +18,16 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::Image;
+use super::known::Knowledge;
 
 /// The longest that a request waits for an image that is not cached.
 pub const IMAGE_LOAD_WAIT: Duration = Duration::from_millis(500);
 
 /// Look-ups a second for ids that are not in the list: an image added this second.
 pub const UNKNOWN_LOOKUPS_PER_SECOND: u32 = 20;
+
+/// Lost images that are remembered at most; beyond it one more counts as never known.
+const LOST_MAX: usize = 100_000;
 
 /// Loads that may wait to be begun; beyond it a request is answered with the GIF at once.
 const WANTED_MAX: usize = 256;
@@ -39,6 +43,7 @@ pub struct ImageCache {
     is_down: AtomicBool,
     bytes: AtomicUsize,
     bytes_max: usize,
+    lost: AtomicUsize,
     /// Seconds since the start, as [`ImageCache::tick`] counts them: which image was used last need not be exact, and a
     /// clock is not read for each request.
     second: AtomicU32,
@@ -58,6 +63,7 @@ enum Holds {
     Nothing,
     Image { image: Arc<Image>, used: AtomicU32 },
     Deleted,
+    Lost,
 }
 
 /// What is known of an image at once.
@@ -69,6 +75,8 @@ pub enum Lookup {
     NotCached,
     /// It was deleted.
     Deleted,
+    /// It was in the list and is not any more, though nobody deleted it.
+    Lost,
     /// It is not in the list.
     Unknown,
     /// It is not known, and there never was a list.
@@ -126,6 +134,7 @@ impl ImageCache {
             is_down: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             bytes_max,
+            lost: AtomicUsize::new(0),
             second: AtomicU32::new(0),
         };
         (Arc::new(cache), receiver)
@@ -145,6 +154,7 @@ impl ImageCache {
             }
             Some(Holds::Nothing) => Lookup::NotCached,
             Some(Holds::Deleted) => Lookup::Deleted,
+            Some(Holds::Lost) => Lookup::Lost,
             None if self.has_list.load(Ordering::Relaxed) => Lookup::Unknown,
             None => Lookup::NoList,
         }
@@ -157,12 +167,16 @@ impl ImageCache {
             Lookup::Deleted => return Fetched::Deleted,
             // The database is known to be down: waiting for it would only slow the image.
             _ if self.is_down.load(Ordering::Relaxed) => return self.without_database(id),
-            Lookup::Unknown if self.unknown.check().is_err() => return Fetched::Unknown,
-            Lookup::Unknown | Lookup::NotCached | Lookup::NoList => {}
+            lookup @ (Lookup::Unknown | Lookup::Lost) if self.unknown.check().is_err() => {
+                return if matches!(lookup, Lookup::Lost) { Fetched::TimedOut } else { Fetched::Unknown };
+            }
+            Lookup::Unknown | Lookup::Lost | Lookup::NotCached | Lookup::NoList => {}
         }
         let Some(mut answer) = self.want(id) else { return self.without_database(id) };
         let answered = tokio::time::timeout(IMAGE_LOAD_WAIT, answer.wait_for(Option::is_some)).await;
         match answered {
+            // Its readers are recorded: their hits wait until the image is there again.
+            Ok(Ok(fetched)) if matches!(*fetched, Some(Fetched::Unknown)) && self.knows(id) => Fetched::TimedOut,
             Ok(Ok(fetched)) => fetched.clone().unwrap_or(Fetched::TimedOut),
             _ => self.without_database(id),
         }
@@ -194,7 +208,7 @@ impl ImageCache {
         if memory > self.bytes_max || self.slots.get(&id).is_some_and(|slot| slot.version > version) {
             return false;
         }
-        let is_news = self.slots.get(&id).is_none_or(|slot| matches!(slot.holds, Holds::Deleted));
+        let is_news = self.slots.get(&id).is_none_or(|slot| matches!(slot.holds, Holds::Deleted | Holds::Lost));
         self.bytes.fetch_add(memory, Ordering::Relaxed);
         self.set(id, Slot { version, holds: Holds::Image { image, used: AtomicU32::new(self.second()) } });
         if self.bytes() > self.bytes_max {
@@ -205,7 +219,7 @@ impl ImageCache {
 
     /// Notes that an image exists in this version. Bytes cached of another version are let go. Says whether it is news.
     pub fn note_known(&self, id: Uuid, version: Version) -> bool {
-        let is_old = |slot: &Slot| slot.version == version && !matches!(slot.holds, Holds::Deleted);
+        let is_old = |slot: &Slot| slot.version == version && !matches!(slot.holds, Holds::Deleted | Holds::Lost);
         let is_news = !self.slots.get(&id).is_some_and(|slot| is_old(&slot));
         if is_news {
             self.set(id, Slot { version, holds: Holds::Nothing });
@@ -220,23 +234,46 @@ impl ImageCache {
         is_news
     }
 
-    /// Forgets an image: there is no such row.
-    pub fn forget(&self, id: Uuid) {
-        if let Some((_, old)) = self.slots.remove(&id) {
+    /// Notes that there is no such row. An image that this node knew is lost then. Says whether it is news.
+    pub fn note_missing(&self, id: Uuid) -> bool {
+        let is_news = self.slots.get(&id).is_some_and(|slot| !matches!(slot.holds, Holds::Lost));
+        if is_news {
+            self.note_lost(id);
+        }
+        is_news
+    }
+
+    /// Notes that an image which this node knew is not in the database any more.
+    pub fn note_lost(&self, id: Uuid) {
+        if self.lost.load(Ordering::Relaxed) < LOST_MAX {
+            // No version is older, so that whatever PostgreSQL says of it later is news.
+            self.set(id, Slot { version: Version::MIN, holds: Holds::Lost });
+        } else if let Some((_, old)) = self.slots.remove(&id) {
             self.give_back(&old);
         }
     }
 
+    /// Whether this node knows the image, also one that was deleted or lost.
+    #[must_use]
+    pub fn knows(&self, id: Uuid) -> bool {
+        self.slots.contains_key(&id)
+    }
+
     fn set(&self, id: Uuid, slot: Slot) {
+        if matches!(slot.holds, Holds::Lost) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(old) = self.slots.insert(id, slot) {
             self.give_back(&old);
         }
     }
 
     fn give_back(&self, slot: &Slot) {
-        if let Holds::Image { image, .. } = &slot.holds {
-            self.bytes.fetch_sub(image.memory(), Ordering::Relaxed);
-        }
+        match &slot.holds {
+            Holds::Image { image, .. } => self.bytes.fetch_sub(image.memory(), Ordering::Relaxed),
+            Holds::Lost => self.lost.fetch_sub(1, Ordering::Relaxed),
+            Holds::Nothing | Holds::Deleted => 0,
+        };
     }
 
     /// Lets the least lately used go until a tenth of the bound is free, so that this is not done for each image.
@@ -274,10 +311,15 @@ impl ImageCache {
         self.is_down.store(is_down, Ordering::Relaxed);
     }
 
-    /// All ids and whether each is deleted.
+    /// All ids and what is known of each.
     #[must_use]
-    pub fn ids(&self) -> Vec<(Uuid, bool)> {
-        self.slots.iter().map(|slot| (*slot.key(), matches!(slot.holds, Holds::Deleted))).collect()
+    pub fn ids(&self) -> Vec<(Uuid, Knowledge)> {
+        let knowledge = |slot: &Slot| match slot.holds {
+            Holds::Nothing | Holds::Image { .. } => Knowledge::There,
+            Holds::Deleted => Knowledge::Deleted,
+            Holds::Lost => Knowledge::Lost,
+        };
+        self.slots.iter().map(|slot| (*slot.key(), knowledge(&slot))).collect()
     }
 
     /// Bytes of cached images.
@@ -398,7 +440,29 @@ mod tests {
         }
         assert!(cache.ids().len() == 100, "what is let go is still known");
         cache.put(Uuid::from_u128(100), 1, image(10_000));
-        (1..=100).for_each(|id| cache.forget(Uuid::from_u128(id)));
+        (1..=100).for_each(|id| assert!(cache.note_missing(Uuid::from_u128(id))));
         assert_eq!(cache.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_image_that_the_database_lost_is_still_recorded_and_one_that_it_never_had_is_not() {
+        let (cache, mut wanted) = ImageCache::new(1 << 20);
+        cache.note_list();
+        let [lost, never] = [1, 2].map(Uuid::from_u128);
+        cache.note_known(lost, 7);
+        assert!(cache.note_missing(lost) && !cache.note_missing(lost) && !cache.note_missing(never));
+        tokio::spawn(async move {
+            while let Some(load) = wanted.recv().await {
+                load.answer(Fetched::Unknown);
+            }
+        });
+        for _ in 0..2 * UNKNOWN_LOOKUPS_PER_SECOND {
+            assert!(matches!(cache.fetch(lost).await, Fetched::TimedOut));
+            assert!(matches!(cache.fetch(never).await, Fetched::Unknown));
+        }
+        assert_eq!(cache.ids(), [(lost, Knowledge::Lost)]);
+        assert!(cache.knows(lost) && !cache.knows(never));
+        assert!(cache.note_known(lost, 7), "that it is there again is news");
+        assert_eq!((cache.ids(), cache.lost.load(Ordering::Relaxed)), (vec![(lost, Knowledge::There)], 0));
     }
 }

@@ -1,8 +1,11 @@
 //! The ids of all images on disk, so that a node that starts while the database is down knows which exist.
 //!
 //! ```text
-//! magic 7 "PXKNOWN" | version u8 | count u32 LE | count × (id 16, deleted u8) | crc32c u32 LE of all before it
+//! magic 7 "PXKNOWN" | version u8 | count u32 LE | count × (id 16, state u8) | crc32c u32 LE of all before it
 //! ```
+//!
+//! The state is 0: there, 1: deleted, 2: lost, which means that this node knew the image and the database does not have it any more.
+//! (A program from before that took 2 for 0.)
 //!
 //! Written to a file beside it and renamed, so that it is whole or not there. Damaged bytes count as no list at all.
 
@@ -18,18 +21,48 @@ const MAGIC: &[u8; 8] = b"PXKNOWN\x01";
 const ENTRY_BYTES: usize = 17;
 const FRAME_BYTES: usize = 8 + 4 + 4;
 
+/// What a node knows of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// The database has it.
+    There,
+    /// Somebody deleted it.
+    Deleted,
+    /// The database had it and does not have it any more, though nobody deleted it: it was put back to an earlier state, or is another
+    /// one.
+    Lost,
+}
+
+impl Knowledge {
+    fn byte(self) -> u8 {
+        match self {
+            Knowledge::There => 0,
+            Knowledge::Deleted => 1,
+            Knowledge::Lost => 2,
+        }
+    }
+
+    fn of_byte(byte: u8) -> Knowledge {
+        match byte {
+            1 => Knowledge::Deleted,
+            2 => Knowledge::Lost,
+            _ => Knowledge::There,
+        }
+    }
+}
+
 /// Writes the list.
 ///
 /// # Errors
 /// As the disk says; the old list stays then.
-pub fn write(path: &Path, ids: &[(Uuid, bool)]) -> io::Result<()> {
+pub fn write(path: &Path, ids: &[(Uuid, Knowledge)]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     whole_file::replace(path, &encode(ids))
 }
 
 /// Reads the list; nothing where there is none, or it is damaged.
 #[must_use]
-pub fn read(path: &Path) -> Option<Vec<(Uuid, bool)>> {
+pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -45,19 +78,19 @@ pub fn read(path: &Path) -> Option<Vec<(Uuid, bool)>> {
     ids
 }
 
-fn encode(ids: &[(Uuid, bool)]) -> Vec<u8> {
+fn encode(ids: &[(Uuid, Knowledge)]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(FRAME_BYTES + ids.len() * ENTRY_BYTES);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&(ids.len() as u32).to_le_bytes());
-    for (id, is_deleted) in ids {
+    for (id, knowledge) in ids {
         bytes.extend_from_slice(id.as_bytes());
-        bytes.push(u8::from(*is_deleted));
+        bytes.push(knowledge.byte());
     }
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<(Uuid, bool)>> {
+fn decode(bytes: &[u8]) -> Option<Vec<(Uuid, Knowledge)>> {
     let (body, crc) = bytes.split_last_chunk::<4>()?;
     let (count, entries) = body.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     let is_whole = entries.len() == u32::from_le_bytes(*count) as usize * ENTRY_BYTES;
@@ -67,8 +100,8 @@ fn decode(bytes: &[u8]) -> Option<Vec<(Uuid, bool)>> {
     entries
         .chunks_exact(ENTRY_BYTES)
         .map(|entry| {
-            let (id, deleted) = entry.split_first_chunk::<16>()?;
-            Some((Uuid::from_bytes(*id), deleted == [1]))
+            let (id, state) = entry.split_first_chunk::<16>()?;
+            Some((Uuid::from_bytes(*id), Knowledge::of_byte(*state.first()?)))
         })
         .collect()
 }
@@ -81,8 +114,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_list_reads_back_and_every_damage_is_found(ids: Vec<(u128, bool)>, at: prop::sample::Index, bit in 0u8..8) {
-            let ids: Vec<(Uuid, bool)> = ids.into_iter().map(|(id, deleted)| (Uuid::from_u128(id), deleted)).collect();
+        fn every_list_reads_back_and_every_damage_is_found(ids: Vec<(u128, u8)>, at: prop::sample::Index, bit in 0u8..8) {
+            let ids: Vec<(Uuid, Knowledge)> =
+                ids.into_iter().map(|(id, state)| (Uuid::from_u128(id), Knowledge::of_byte(state))).collect();
             let mut bytes = encode(&ids);
             prop_assert_eq!(decode(&bytes), Some(ids));
             let at = at.index(bytes.len());
@@ -103,7 +137,8 @@ mod tests {
         let path = folder.path().join("images").join("known.bin");
         assert_eq!(read(&path), None);
         for count in [3, 1] {
-            let ids: Vec<(Uuid, bool)> = (0..count).map(|n| (Uuid::from_u128(n), n == 1)).collect();
+            let ids: Vec<(Uuid, Knowledge)> =
+                (0..count).map(|n| (Uuid::from_u128(n), Knowledge::of_byte(n as u8))).collect();
             write(&path, &ids).unwrap();
             assert_eq!(read(&path), Some(ids));
         }

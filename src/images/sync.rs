@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::cache::{Fetched, ImageCache, Wanted};
+use super::known::Knowledge;
 use super::{Image, known};
 use crate::db::images::{self as queries, ImageState};
 use crate::db::{Database, DbError, Session};
@@ -55,13 +56,13 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
     // Until the sync has asked it, the database is not waited for.
     cache.note_database(true);
     let Some(ids) = known::read(known_path) else { return };
-    for (id, is_deleted) in ids {
+    for (id, knowledge) in ids {
         // No version is older, so that whatever PostgreSQL says is news.
-        if is_deleted {
-            cache.note_deleted(id, i64::MIN)
-        } else {
-            cache.note_known(id, i64::MIN)
-        };
+        match knowledge {
+            Knowledge::There => drop(cache.note_known(id, i64::MIN)),
+            Knowledge::Deleted => drop(cache.note_deleted(id, i64::MIN)),
+            Knowledge::Lost => cache.note_lost(id),
+        }
     }
     cache.note_list();
 }
@@ -119,7 +120,7 @@ async fn load(sync: Sync, want: Wanted) {
             Fetched::Cached(image)
         }
         Ok(None) => {
-            sync.cache.forget(want.id);
+            sync.keep(sync.cache.note_missing(want.id));
             Fetched::Unknown
         }
         Err(error) => {
@@ -147,7 +148,7 @@ impl Sync {
                     if let Ok(id) = Uuid::try_parse(&payload) {
                         match queries::state_of(&session.client, id).await? {
                             Some(state) => self.keep(self.note(&state)),
-                            None => self.cache.forget(id),
+                            None => self.keep(self.cache.note_missing(id)),
                         }
                     }
                 }
@@ -176,8 +177,7 @@ impl Sync {
         let listed: HashSet<Uuid> = states.iter().map(|state| state.id).collect();
         for (id, _) in self.cache.ids() {
             if !listed.contains(&id) {
-                self.cache.forget(id);
-                news = true;
+                news |= self.cache.note_missing(id);
             }
         }
         for state in &states {

@@ -21,6 +21,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::erased::CLOCK_MARGIN_US;
+use super::orphans::{ORPHANS, Orphans};
 use super::spool::disk::Disk;
 use super::spool::recovery::quarantine;
 use super::spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
@@ -72,6 +73,7 @@ pub struct Eraser {
     metrics: Arc<Metrics>,
     disk: Arc<dyn Disk>,
     spools: Vec<Arc<Spool>>,
+    orphans: Arc<Orphans>,
     connected: Option<Connected>,
     is_told: bool,
 }
@@ -86,7 +88,7 @@ struct Connected {
 }
 
 impl Eraser {
-    /// An eraser of these spools: of all earlier starts, and of this one.
+    /// An eraser of these spools, of all earlier starts and of this one, and of the hits that were set aside.
     #[must_use]
     pub fn new(
         options: EraserOptions,
@@ -94,8 +96,9 @@ impl Eraser {
         metrics: Arc<Metrics>,
         disk: Arc<dyn Disk>,
         spools: Vec<Arc<Spool>>,
+        orphans: Arc<Orphans>,
     ) -> Eraser {
-        Eraser { options, db, metrics, disk, spools, connected: None, is_told: false }
+        Eraser { options, db, metrics, disk, spools, orphans, connected: None, is_told: false }
     }
 
     /// Carries out what is asked for, once the database is `ready`, until `drain` is asked for.
@@ -247,6 +250,7 @@ impl Eraser {
             }
         }
         self.erase_quarantined(connected.namespace, &mut who, drain)?;
+        self.orphans.erase(&*self.disk, connected.namespace, &mut who, Who::end_file)?;
         // Only now, so that nothing else waits for it.
         let left_alone = self.options.left_alone;
         anyhow::ensure!(left_alone == 0, "{left_alone} spools could not be read at the start; the log names them");
@@ -264,6 +268,10 @@ impl Eraser {
             anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
             if path.extension().is_some_and(|end| end == NEW) {
                 fs::remove_file(&path)?;
+                continue;
+            }
+            // They have a way of their own, by which the loader can go on with them meanwhile.
+            if path.extension().is_some_and(|end| end == ORPHANS) {
                 continue;
             }
             rewrite_quarantined(&*self.disk, &path, namespace, who)?;

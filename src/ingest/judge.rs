@@ -3,7 +3,7 @@
 //! Rows come out in slices, so that PostgreSQL works on the last one while the next is judged.
 //!
 //! A hit is thrown away for its age, its image or its recipient's opt-out before the throttle sees it, so that a token is never spent by a hit that
-//! is dropped for another reason. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
+//! is dropped for another reason. One whose image the database lost is neither: it is an orphan, and set aside. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
 //! again.
 
 mod question;
@@ -81,10 +81,21 @@ pub struct UserAgent {
     pub agent: Agent,
 }
 
+/// What the database says of a hit's image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageThen {
+    /// It was there when the hit was recorded.
+    There,
+    /// It is not there, or was deleted before.
+    Unknown,
+    /// It is not there, although this node knew it: the database was put back to an earlier state, or is another one.
+    Lost,
+}
+
 /// What a batch's hits are judged by beside themselves.
 pub trait Facts {
-    /// Whether an image existed at a time, in µs since 1970.
-    fn had_image(&self, image: Uuid, at_us: i64) -> bool;
+    /// What there is to say of an image at a time, in µs since 1970.
+    fn image(&self, image: Uuid, at_us: i64) -> ImageThen;
 
     /// What is known of a user agent.
     fn user_agent(&self, text: &str) -> UserAgent;
@@ -135,6 +146,8 @@ pub struct Judged {
     pub suppressed: u64,
     /// Hits of images that do not exist.
     pub unknown_image: u64,
+    /// Hits of images that the database lost, by their places in the batch.
+    pub orphans: Vec<usize>,
     /// Hits beyond the retention.
     pub expired: u64,
     /// Hits whose recipients asked to be forgotten.
@@ -159,6 +172,7 @@ impl Default for Judged {
             throttled_elsewhere: 0,
             suppressed: 0,
             unknown_image: 0,
+            orphans: Vec::new(),
             expired: 0,
             erased: 0,
             clamped: 0,
@@ -170,10 +184,11 @@ impl Default for Judged {
     }
 }
 
-/// Why a hit is dropped before the throttle sees it.
+/// Why a hit does not become a row, before the throttle sees it.
 enum Dropped {
     Expired,
     UnknownImage,
+    LostImage,
     Suppressed,
 }
 
@@ -182,11 +197,15 @@ fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Resul
     if at_us < oldest_us {
         return Err(Dropped::Expired);
     }
-    if !facts.had_image(hit.image, hit.at_us) {
+    let image = facts.image(hit.image, hit.at_us);
+    if image == ImageThen::Unknown {
         return Err(Dropped::UnknownImage);
     }
     if facts.had_opted_out(hit.recipient, at_us) {
         return Err(Dropped::Suppressed);
+    }
+    if image == ImageThen::Lost {
+        return Err(Dropped::LostImage);
     }
     Ok(facts.user_agent(hit.user_agent))
 }
@@ -265,6 +284,10 @@ impl<'a, F: Facts> Judging<'a, F> {
             }
             Err(Dropped::UnknownImage) => {
                 judged.unknown_image += 1;
+                return;
+            }
+            Err(Dropped::LostImage) => {
+                judged.orphans.push((seq - self.first_seq) as usize);
                 return;
             }
             Err(Dropped::Suppressed) => {

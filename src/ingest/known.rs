@@ -16,9 +16,10 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use self::agent_budget::AgentBudget;
-use super::judge::{Facts, UserAgent};
+use super::judge::{Facts, ImageThen, UserAgent};
 use crate::db::{hits as queries, messages, user_agents};
 use crate::hit::Hit;
+use crate::images::ImageCache;
 use crate::opens::agent::Agent;
 use crate::privacy::suppressed::Suppressed;
 
@@ -54,6 +55,8 @@ pub struct Known {
     refused: HashSet<i64, RandomState>,
     /// Every image counts as there.
     all_images: bool,
+    /// What this node itself knows of images.
+    own_images: Option<Arc<ImageCache>>,
     /// Who opted out, which the loader keeps in step.
     suppressed: Arc<Suppressed>,
 }
@@ -70,6 +73,7 @@ impl Default for Known {
             budget: AgentBudget::new(),
             refused: HashSet::default(),
             all_images: false,
+            own_images: None,
             suppressed: Arc::default(),
         }
     }
@@ -85,6 +89,22 @@ impl Known {
     /// From now on says of a recipient what this knows, which somebody else keeps in step.
     pub fn heed(&mut self, suppressed: &Arc<Suppressed>) {
         self.suppressed = Arc::clone(suppressed);
+    }
+
+    /// From now on tells images that the database lost from those that this node never knew.
+    pub fn compare_images(&mut self, own: Arc<ImageCache>) {
+        self.own_images = Some(own);
+    }
+
+    /// Whether the database has an image, as of [`Known::learn`]; also one that was deleted.
+    #[must_use]
+    pub fn has_image(&self, image: Uuid) -> bool {
+        self.images.contains_key(&image)
+    }
+
+    /// Forgets which images there are: this may be another database.
+    pub fn forget_images(&mut self) {
+        self.images.clear();
     }
 
     /// Makes sure that the user agents of `hits` are stored and that their images were asked for.
@@ -208,8 +228,14 @@ impl Known {
 
 impl Facts for Known {
     /// As of [`Known::learn`]. One that was deleted while its hits waited in the spool was there when they were answered.
-    fn had_image(&self, image: Uuid, at_us: i64) -> bool {
-        self.all_images || self.images.get(&image).is_some_and(|&deleted_us| at_us < deleted_us)
+    fn image(&self, image: Uuid, at_us: i64) -> ImageThen {
+        match self.images.get(&image) {
+            _ if self.all_images => ImageThen::There,
+            Some(&deleted_us) if at_us < deleted_us => ImageThen::There,
+            Some(_) => ImageThen::Unknown,
+            None if self.own_images.as_ref().is_some_and(|own| own.knows(image)) => ImageThen::Lost,
+            None => ImageThen::Unknown,
+        }
     }
 
     fn user_agent(&self, text: &str) -> UserAgent {

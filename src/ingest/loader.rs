@@ -5,11 +5,13 @@
 //! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
 //! moment of their opt-out on: who opted out is asked in the transaction itself. Put back to an earlier state (a restored backup, a
 //! failover), a database gets what it lacks, and what it lost throttles nothing. A mark that is ahead passes over no hit but those
-//! that are loaded (`loader/ahead.rs`). Gives up: order between spools;
+//! that are loaded (`loader/ahead.rs`). Hits of an image that the database lost are set aside until it is there again
+//! (`loader/orphans.rs`). Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
 mod ahead;
 mod bring;
+mod orphans;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -22,10 +24,12 @@ use uuid::Uuid;
 
 use self::ahead::Ahead;
 use self::bring::Pending;
+use self::orphans::Aside;
 use super::erased::Erased;
 use super::house::HOUSEKEEPING;
 use super::judge::Day;
 use super::known::Known;
+use super::orphans::Orphans;
 use super::shared_throttle::SharedThrottle;
 use super::source::Source;
 use super::spool::Spool;
@@ -35,6 +39,7 @@ use crate::config::Secret;
 use crate::db::hits as queries;
 use crate::db::{Database, Session, installation, refused_with};
 use crate::hit::Hit;
+use crate::images::ImageCache;
 use crate::link::key::Namespace;
 use crate::metrics::Metrics;
 use crate::privacy::follow::Reader;
@@ -70,6 +75,8 @@ pub struct LoaderOptions {
     pub redis: Option<Secret>,
     /// Hits older than this are dropped.
     pub retention: Option<Duration>,
+    /// How long hits that were set aside are kept after they are loaded.
+    pub keep: Duration,
     /// This machine's name, for the mark.
     pub node: String,
 }
@@ -90,6 +97,7 @@ pub struct Loader {
     opt_outs: Reader,
     partitions: HashSet<Day>,
     pending: Option<Pending>,
+    aside: Aside,
     session: Option<Session>,
     /// Spools whose mark another connection holds, and when to ask again.
     held: HashMap<Uuid, Instant>,
@@ -121,7 +129,7 @@ enum Turn {
 }
 
 impl Loader {
-    /// A loader of `recovered` spools, oldest first, and of the one that is being written, if any.
+    /// A loader of `recovered` spools, oldest first, of the one that is being written, if any, and of hits that were set aside.
     #[must_use]
     pub fn new(
         options: LoaderOptions,
@@ -129,6 +137,7 @@ impl Loader {
         metrics: Arc<Metrics>,
         recovered: Vec<Arc<Spool>>,
         live: Option<Arc<Spool>>,
+        orphans: Arc<Orphans>,
     ) -> Loader {
         let mut sources: Vec<Source> =
             recovered.into_iter().map(|spool| Source::recovered(spool, &options.spools)).collect();
@@ -137,6 +146,7 @@ impl Loader {
         metrics.spooled.add(backlog as i64);
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
         let clock = Clock { database_us: crate::hit::now_us(), read: Instant::now() };
+        let aside = Aside::new(orphans, options.keep);
         let loader = Loader {
             options,
             db,
@@ -150,6 +160,7 @@ impl Loader {
             namespace: None,
             partitions: HashSet::new(),
             pending: None,
+            aside,
             session: None,
             held: HashMap::new(),
             clock,
@@ -175,6 +186,13 @@ impl Loader {
         self
     }
 
+    /// The same loader, which keeps hits of images that this node knows and the database does not have.
+    #[must_use]
+    pub fn knowing(mut self, images: Arc<ImageCache>) -> Loader {
+        self.known.compare_images(images);
+        self
+    }
+
     /// The same loader, which compares the clocks together with others.
     #[must_use]
     pub fn with_clocks(mut self, clocks: Arc<Clocks>) -> Loader {
@@ -191,6 +209,7 @@ impl Loader {
             (None, Some(_)) => tracing::info!("PIXELD_THROTTLE is off, so REDIS_URL is not used"),
             (_, None) => {}
         }
+        self.aside.begin(&self.metrics);
         let mut ready = std::pin::pin!(ready);
         loop {
             self.note_oldest();
@@ -281,6 +300,9 @@ impl Loader {
         self.connect().await?;
         // Also of those that are read to their end, so that no file stays open that was written anew.
         self.sources.iter_mut().for_each(|source| source.reader.refresh());
+        if self.bring_back().await? {
+            return Ok(Turn::Went);
+        }
         for at in 0..self.sources.len() {
             let spool = &self.sources[at].spool;
             let is_held = self.held.get(&self.sources[at].mark.uuid).is_some_and(|until| Instant::now() < *until);
@@ -357,6 +379,8 @@ impl Loader {
             self.metrics.database_up.set(1);
             // It may be another database, restored from a backup.
             self.erased.forget();
+            self.known.forget_images();
+            self.aside.forget();
             // A mark is read anew on every connection: it may have been left unclear by the last one.
             self.sources.iter_mut().for_each(Source::forget_mark);
         }
@@ -381,7 +405,7 @@ impl Loader {
             Err(error) => return Err(error.into()),
         };
         self.clock = Clock { database_us: mark.now_us, read: Instant::now() };
-        self.settle_pending(at, mark.next_seq);
+        self.settle_pending(self.sources[at].mark.uuid, mark.next_seq);
         let loaded_seq = self.sources[at].loaded_seq;
         if mark.next_seq > loaded_seq
             && let Ahead::OtherHits(from) = self.look_ahead(at, mark.spool, mark.next_seq).await?

@@ -23,6 +23,8 @@ impl Collector for Shown {
         gauge(e, "hits_recovered", "Hits found in older spools at start", m.recovered.get())?;
         gauge(e, "hits_queued", "Hits in memory, on the way to the spool", m.queued.get())?;
         gauge(e, "hits_spooled", "Hits in a spool, not yet in PostgreSQL (the backlog)", m.spooled.get())?;
+        let help = "Hits set aside on disk until the database has their image again";
+        gauge(e, "hits_without_image", help, m.orphans.get())?;
         counter(e, "hits_loaded", "Hits committed by PostgreSQL", m.loaded.get())?;
         let dropped = DropReason::ALL.iter().map(|&reason| (reason.label(), m.dropped(reason)));
         counters(e, "hits_dropped", "Hits given up on purpose", "reason", dropped)?;

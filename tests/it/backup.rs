@@ -17,10 +17,10 @@ use crate::support::{App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, b
 const DOCS: &str = include_str!("../../docs/backup.md");
 
 /// How long a restored database may take to be up to date.
-const UP_TO_DATE: Duration = Duration::from_secs(90);
+pub const UP_TO_DATE: Duration = Duration::from_secs(90);
 
 /// The URLs of the server's other databases; our own PostgreSQL here is made like the private one.
-const URLS: &str = "urls of the private one";
+pub const URLS: &str = "urls of the private one";
 
 /// A block of commands of the docs.
 fn commands(name: &str) -> &'static str {
@@ -40,12 +40,12 @@ fn shell(settings: &Settings, backup: &Path, script: &str) -> String {
 }
 
 /// Runs blocks of the docs, one after the other.
-fn follow(settings: &Settings, backup: &Path, blocks: &[&str]) {
+pub fn follow(settings: &Settings, backup: &Path, blocks: &[&str]) {
     let script: Vec<&str> = blocks.iter().map(|name| commands(name)).collect();
     shell(settings, backup, &script.join("\n"));
 }
 
-fn fetch(server: &Server, path: &str, times: usize) {
+pub fn fetch(server: &Server, path: &str, times: usize) {
     for _ in 0..times {
         assert_eq!(get(server.public(), path).unwrap().status, 200, "{path}");
     }

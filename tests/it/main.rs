@@ -59,6 +59,7 @@ mod installation;
 mod keys;
 mod limits;
 mod links;
+mod lost_images;
 mod monitoring;
 mod networks;
 mod nginx;

@@ -22,12 +22,16 @@ fn hit(recipient: u128, at_us: i64) -> Hit<'static> {
 /// Opted out since [`NOW`].
 const OUT: u128 = u128::MAX;
 
-/// Only image 1 exists.
+/// Only image 1 exists; image 99 was lost.
 struct OneImage;
 
 impl Facts for OneImage {
-    fn had_image(&self, image: Uuid, _: i64) -> bool {
-        image == Uuid::from_u128(1)
+    fn image(&self, image: Uuid, _: i64) -> ImageThen {
+        match image.as_u128() {
+            1 => ImageThen::There,
+            99 => ImageThen::Lost,
+            _ => ImageThen::Unknown,
+        }
     }
 
     fn user_agent(&self, text: &str) -> UserAgent {
@@ -73,6 +77,22 @@ fn a_tombstone_is_counted_as_erased_and_needs_no_partition() {
     assert_eq!((judged.loaded, judged.erased, judged.unknown_image), (1, 1, 0));
     let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: None };
     assert!(bounds.days(&hits[..1]).is_empty());
+}
+
+#[test]
+fn a_hit_of_a_lost_image_is_set_aside_unless_its_recipient_opted_out_and_spends_no_token() {
+    let throttle = Throttle::new(Duration::from_secs(60), [1; 16]);
+    let lost = |recipient| Hit { image: Uuid::from_u128(99), ..hit(recipient, NOW) };
+    let mut erased = lost(1);
+    erased.erase();
+    let hits = [hit(1, NOW), lost(1), lost(1), erased, lost(OUT), Hit { at_us: NOW - 40 * DAY, ..lost(1) }];
+    let judged = judge_all(&hits, Some(&throttle), Some(30));
+    assert_eq!(judged.orphans, [1, 2]);
+    let others =
+        [judged.loaded, judged.unknown_image, judged.throttled, judged.erased, judged.suppressed, judged.expired];
+    assert_eq!(others, [1, 0, 0, 1, 1, 1]);
+    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: None };
+    assert_eq!(questions(&hits[1..3], 0, bounds, &throttle, &OneImage), [], "nor is the shared throttle asked");
 }
 
 #[test]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::orphans::Taken;
 use super::{Clock, Loader, PATIENCE, within};
 use crate::clocks::Reading;
 use crate::db::hits::{self as queries, BatchError, BatchRecord, Copied};
 use crate::hit::Hit;
 use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questions};
 use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
-use crate::ingest::spool::frame;
+use crate::ingest::spool::frame::{self, FrameKey};
 use crate::ingest::spool::reader::Chunk;
 use crate::ingest::spool::recovery::{copy_aside, quarantine};
 use crate::metrics::DropReason;
@@ -25,20 +26,38 @@ const SPANS_MAX: usize = 32;
 
 /// Consecutive numbers of one spool: some missing, then hits.
 #[derive(Debug, Clone, Copy)]
-struct Piece<'a> {
-    first_seq: u64,
-    missing: u64,
-    hits: &'a [Hit<'a>],
+pub(super) struct Piece<'a> {
+    pub(super) first_seq: u64,
+    pub(super) missing: u64,
+    pub(super) hits: &'a [Hit<'a>],
 }
 
 impl Piece<'_> {
-    fn next_seq(&self) -> u64 {
+    pub(super) fn next_seq(&self) -> u64 {
         self.first_seq + self.missing + self.hits.len() as u64
     }
 }
 
+/// What hits are taken from, and how PostgreSQL knows it.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The UUID of its mark.
+    pub(super) mark: Uuid,
+    /// Its number in `spool_marks`.
+    pub(super) spool: i32,
+    pub(super) kind: OriginKind,
+}
+
+#[derive(Debug)]
+pub(super) enum OriginKind {
+    /// A spool, by its place among the sources.
+    Spool(usize),
+    /// Hits that were set aside.
+    Orphans(Taken),
+}
+
 /// What became of a piece.
-enum Brought {
+pub(super) enum Brought {
     Committed,
     /// PostgreSQL refuses its data, and says why.
     Refused(String),
@@ -50,7 +69,8 @@ enum Brought {
 
 /// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, nobody knows whether it is in.
 pub(super) struct Pending {
-    spool: Uuid,
+    pub(super) spool: Uuid,
+    pub(super) is_of_orphans: bool,
     record: BatchRecord,
     judged: Judged,
 }
@@ -70,14 +90,9 @@ impl Loader {
         if let Some(first) = hits.first() {
             self.metrics.oldest_at_us.store(first.at_us, Ordering::Relaxed);
         }
-        let Some(session) = self.session.as_ref() else { anyhow::bail!("the connection is gone") };
-        if within(self.patience, self.erased.learn(&session.client)).await? {
-            self.known.forget_user_agents();
-        }
-        let ahead_us = crate::hit::now_us() - self.clock.now_us();
-        // Before anything else of them is learnt, so that nothing of an erased hit reaches a table.
-        within(self.patience, self.erased.mark(&session.client, &mut hits, ahead_us)).await?;
-        within(self.patience, self.known.learn(&session.client, &hits)).await?;
+        self.prepare(&mut hits).await?;
+        let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
+        let mut origin = Origin { mark: self.sources[at].mark.uuid, spool, kind: OriginKind::Spool(at) };
         let mut missing = chunk.missing;
         let mut first_seq = chunk.first_seq;
         // Ranges of hits still to bring, the next one last.
@@ -87,13 +102,13 @@ impl Loader {
         ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let piece = Piece { first_seq, missing, hits: &hits[from..to] };
-            match self.bring(at, piece).await? {
+            match self.bring(&mut origin, piece).await? {
                 Brought::Committed => {
                     first_seq = piece.next_seq();
                     missing = 0;
                 }
                 Brought::Refused(reason) if to - from <= 1 => {
-                    self.quarantine(at, piece, &reason).await?;
+                    self.quarantine(&mut origin, piece, &reason).await?;
                     first_seq = piece.next_seq();
                     missing = 0;
                 }
@@ -116,14 +131,28 @@ impl Loader {
         Ok(())
     }
 
-    async fn bring(&mut self, at: usize, piece: Piece<'_>) -> anyhow::Result<Brought> {
-        let Some(spool) = self.sources[at].number else { anyhow::bail!("the spool has no number") };
+    /// Learns what hits are judged by.
+    pub(super) async fn prepare(&mut self, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
+        let Some(session) = self.session.as_ref() else { anyhow::bail!("the connection is gone") };
+        if within(self.patience, self.erased.learn(&session.client)).await? {
+            self.known.forget_user_agents();
+        }
+        let ahead_us = crate::hit::now_us() - self.clock.now_us();
+        // Before anything else of them is learnt, so that nothing of an erased hit reaches a table.
+        within(self.patience, self.erased.mark(&session.client, hits, ahead_us)).await?;
+        within(self.patience, self.known.learn(&session.client, hits)).await?;
+        self.aside.close_notes(&self.known);
+        Ok(())
+    }
+
+    pub(super) async fn bring(&mut self, origin: &mut Origin, piece: Piece<'_>) -> anyhow::Result<Brought> {
+        let spool = origin.spool;
         let now_us = self.clock.now_us();
         let is_believed = self.clocks.believes(Reading::now(now_us), &self.metrics);
         let retention = self.options.retention.filter(|_| is_believed);
         let bounds = Bounds { now_us, built_us: crate::BUILT_US, retention };
         self.make_partitions(&bounds.days(piece.hits)).await?;
-        let held_back = self.ask(at, piece, bounds).await;
+        let held_back = self.ask(origin, piece, bounds).await;
         let started = Instant::now();
         let mut judging = Judging::new(
             piece.hits,
@@ -160,45 +189,66 @@ impl Loader {
             unknown_image: judged.unknown_image,
             missing: piece.missing,
             erased: judged.erased,
-            quarantined: 0,
             at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
+            ..BatchRecord::default()
         };
-        self.commit(at, record, judged, copied).await?;
+        self.commit(origin, piece, record, judged, copied).await?;
         self.metrics.copy_seconds.observe(started.elapsed().as_secs_f64());
         Ok(Brought::Committed)
     }
 
     /// Asks the shared throttle which hits it holds back. Before the transaction, which must not wait for Redis.
-    async fn ask(&mut self, at: usize, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
+    async fn ask(&mut self, origin: &Origin, piece: Piece<'_>, bounds: Bounds) -> Vec<u64> {
         let (Some(shared), Some(throttle)) = (&mut self.shared_throttle, &self.throttle) else { return Vec::new() };
-        let first_seq = piece.first_seq + piece.missing;
-        let spool = self.sources[at].mark.uuid;
-        shared.ask(spool, &questions(piece.hits, first_seq, bounds, throttle, &self.known)).await
+        let mut questions = questions(piece.hits, piece.first_seq + piece.missing, bounds, throttle, &self.known);
+        match &origin.kind {
+            OriginKind::Spool(_) => shared.ask(origin.mark, &questions).await,
+            // By the names that they would have had, so that they are the same hits to whatever state of the database.
+            OriginKind::Orphans(taken) => {
+                questions.iter_mut().for_each(|question| question.seq = taken.own_number(question.seq));
+                let held_back = shared.ask(taken.waiting.mark, &questions).await;
+                held_back.into_iter().map(|number| taken.number_of(number)).collect()
+            }
+        }
     }
 
     /// Commits a batch and counts it. An error means that the outcome is unclear, and that the connection must go; the
     /// batch is counted then if the mark, once it is read again, says that it is in.
-    async fn commit(&mut self, at: usize, record: BatchRecord, judged: Judged, copied: Copied) -> anyhow::Result<()> {
-        let pending = Pending { spool: self.sources[at].mark.uuid, record, judged };
+    async fn commit(
+        &mut self,
+        origin: &mut Origin,
+        piece: Piece<'_>,
+        mut record: BatchRecord,
+        judged: Judged,
+        copied: Copied,
+    ) -> anyhow::Result<()> {
+        match &mut origin.kind {
+            OriginKind::Spool(_) => self.set_aside(origin.mark, piece, &judged, &mut record).await?,
+            OriginKind::Orphans(taken) => {
+                let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
+                patiently(&mut self.patience, taken.take_to(&session.client, record.next_seq)).await??;
+            }
+        }
+        let is_of_orphans = matches!(origin.kind, OriginKind::Orphans(_));
+        let pending = Pending { spool: origin.mark, is_of_orphans, record, judged };
         let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
         self.pending = Some(pending);
         patiently(&mut self.patience, queries::finish(&session.client, &record, copied)).await??;
         self.clock = Clock { database_us: copied.now_us, read: Instant::now() };
         self.patience = PATIENCE.0;
         if let Some(pending) = self.pending.take() {
-            self.count(at, pending);
+            self.count(pending);
         }
         Ok(())
     }
 
-    /// The mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
-    pub(super) fn settle_pending(&mut self, at: usize, mark: u64) {
-        let is_its_spool = |pending: &mut Pending| pending.spool == self.sources[at].mark.uuid;
-        if let Some(pending) = self.pending.take_if(is_its_spool)
+    /// A mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
+    pub(super) fn settle_pending(&mut self, spool: Uuid, mark: u64) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.spool == spool)
             && pending.record.next_seq == mark
         {
             tracing::info!(spool = %pending.spool, mark, "the batch whose answer was lost is in");
-            self.count(at, pending);
+            self.count(pending);
         }
     }
 
@@ -219,15 +269,22 @@ impl Loader {
     }
 
     /// Keeps the one hit that PostgreSQL refuses aside, and moves the mark over it.
-    async fn quarantine(&mut self, at: usize, piece: Piece<'_>, reason: &str) -> anyhow::Result<()> {
-        let source = &self.sources[at];
-        let Some(spool) = source.number else { anyhow::bail!("the spool has no number") };
-        let seq = piece.first_seq + piece.missing;
-        tracing::error!(spool = %source.spool.uuid, seq, reason, "PostgreSQL refuses a hit; it is kept aside");
+    pub(super) async fn quarantine(
+        &mut self,
+        origin: &mut Origin,
+        piece: Piece<'_>,
+        reason: &str,
+    ) -> anyhow::Result<()> {
+        let uuid = match origin.kind {
+            OriginKind::Spool(at) => self.sources[at].spool.uuid,
+            OriginKind::Orphans(_) => origin.mark,
+        };
+        let (spool, seq) = (origin.spool, piece.first_seq + piece.missing);
+        tracing::error!(spool = %uuid, seq, reason, "PostgreSQL refuses a hit; it is kept aside");
         let mut bytes = Vec::new();
         let start = frame::begin(&mut bytes);
         piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));
-        frame::finish(&mut bytes, start, source.spool.key, seq, piece.hits.len() as u32);
+        frame::finish(&mut bytes, start, FrameKey::of(uuid), seq, piece.hits.len() as u32);
         let record = BatchRecord {
             spool,
             first_seq: piece.first_seq,
@@ -241,19 +298,23 @@ impl Loader {
         let nothing = queries::copy(&session.client, spool, piece.first_seq, version, async { Ok(()) }, || None);
         let copied = patiently(&mut self.patience, nothing).await??;
         // Not before: from here on no erasure is noted that its eraser would have looked for in this file.
-        copy_aside(&quarantine(&self.options.spools), &format!("{}-{seq:020}.refused", source.spool.uuid), &bytes);
-        self.commit(at, record, Judged::default(), copied).await?;
+        copy_aside(&quarantine(&self.options.spools), &format!("{uuid}-{seq:020}.refused"), &bytes);
+        self.commit(origin, piece, record, Judged::default(), copied).await?;
         // It is no row, so it must not hold back one that will be.
         if let (Some(shared), Some(throttle), Some(hit)) =
             (&mut self.shared_throttle, &self.throttle, piece.hits.first())
             && let Some(token) = throttle.token(hit, self.known.user_agent(hit.user_agent).own)
         {
-            shared.release(self.sources[at].mark.uuid, Question { seq, token }).await;
+            let (mark, seq) = match &origin.kind {
+                OriginKind::Spool(_) => (origin.mark, seq),
+                OriginKind::Orphans(taken) => (taken.waiting.mark, taken.own_number(seq)),
+            };
+            shared.release(mark, Question { seq, token }).await;
         }
         Ok(())
     }
 
-    fn count(&mut self, at: usize, Pending { record, judged, .. }: Pending) {
+    fn count(&mut self, Pending { spool, is_of_orphans, record, judged }: Pending) {
         let metrics = &self.metrics;
         metrics.loaded.add(record.loaded);
         self.committed.notify_one();
@@ -271,11 +332,15 @@ impl Loader {
         metrics.throttled_elsewhere.add(judged.throttled_elsewhere);
         metrics.clamped.add(judged.clamped);
         metrics.user_agents_capped.add(judged.user_agents_capped);
-        metrics.spooled.add(-((record.next_seq - record.first_seq) as i64));
+        let passed = (record.next_seq - record.first_seq) as i64;
+        if is_of_orphans { &metrics.orphans } else { &metrics.spooled }.add(-passed);
+        metrics.orphans.add(record.orphans as i64);
         metrics.batch_rows.observe(record.loaded as f64);
-        self.sources[at].loaded(record.next_seq);
+        if let Some(source) = self.sources.iter_mut().find(|source| source.mark.uuid == spool) {
+            source.loaded(record.next_seq);
+        }
         if let Some(throttle) = &mut self.throttle {
-            throttle.spend(self.sources[at].mark.uuid, judged.tokens.into_tokens());
+            throttle.spend(spool, judged.tokens.into_tokens());
         }
     }
 }
@@ -283,7 +348,7 @@ impl Loader {
 /// Ranges of hits that lie within [`SPAN_MAX_US`] of each other, so that no batch spans days: who looks for a batch's hits
 /// later reads all that came in its time. At most [`SPANS_MAX`] of them; where times jump more often, the last one holds
 /// the rest. Each is cut again where it has more than `hits_max` hits.
-fn spans(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
+pub(super) fn spans(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
     let mut spans = Vec::new();
     let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);
     for (at, hit) in hits.iter().enumerate() {
@@ -306,7 +371,7 @@ fn spans(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
 
 /// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
 /// slow server never meets would try the same batch for ever.
-async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
+pub(super) async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
     let waited = *patience;
     tokio::time::timeout(waited, part).await.map_err(|_| {
         *patience = (waited * 2).min(PATIENCE.1);

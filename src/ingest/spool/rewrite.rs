@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use uuid::Uuid;
+
 use super::disk::Disk;
 use super::tombstone::{self, Erasing};
 use super::{Segment, Spool};
@@ -68,6 +70,26 @@ pub fn rewrite_quarantined(
     replace(disk, path, &bytes, |rename| rename().map(|()| true))
 }
 
+/// Erases from a file of hits that were set aside (`ingest/orphans.rs`), which is a segment in all but its place. Says whether it
+/// was written anew.
+///
+/// # Errors
+/// As the disk says; the file is as it was then.
+pub fn rewrite_orphans(
+    disk: &dyn Disk,
+    path: &Path,
+    mark: Uuid,
+    first_seq: u64,
+    namespace: Namespace,
+    who: &mut impl Erasing,
+) -> io::Result<bool> {
+    let Some(mut bytes) = read(path)? else { return Ok(false) };
+    if !tombstone::erase_segment(&mut bytes, mark, first_seq, namespace, who) {
+        return Ok(false);
+    }
+    replace(disk, path, &bytes, |rename| rename().map(|()| true))
+}
+
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -115,7 +137,6 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
-    use uuid::Uuid;
 
     use super::*;
     use crate::hit::Hit;
