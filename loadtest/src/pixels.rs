@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use pixeld::hit::USER_AGENT_BYTES_MAX;
 use pixeld::link::key::{Key, Namespace};
 use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
@@ -60,6 +61,8 @@ pub struct Pixels {
     front: String,
     /// Whether each request names a client of its own in X-Forwarded-For.
     forwarded: bool,
+    /// Bytes that each user agent has at least.
+    user_agent_bytes_min: usize,
     links: Option<(Links, Secrets)>,
 }
 
@@ -68,7 +71,7 @@ impl Pixels {
     #[must_use]
     pub fn of(image: Uuid) -> Pixels {
         let run = Uuid::new_v4().as_u128() as u64;
-        Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, links: None }
+        Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, user_agent_bytes_min: 0, links: None }
     }
 
     /// The same pixels behind links of these kinds.
@@ -81,6 +84,12 @@ impl Pixels {
     #[must_use]
     pub fn with_forwarded_addresses(self) -> Pixels {
         Pixels { forwarded: true, ..self }
+    }
+
+    /// The same pixels, asked for by user agents that are as long as can be kept: hits that fill a disk soon.
+    #[must_use]
+    pub fn with_long_user_agents(self) -> Pixels {
+        Pixels { user_agent_bytes_min: USER_AGENT_BYTES_MAX, ..self }
     }
 
     /// The messages of this load.
@@ -171,7 +180,9 @@ impl Pixels {
             out.extend_from_slice(self.path(number).as_bytes());
         }
         out.extend_from_slice(b" HTTP/1.1\r\nHost: pixels.example.com\r\nUser-Agent: ");
-        out.extend_from_slice(USER_AGENTS[(number % USER_AGENTS.len() as u64) as usize].as_bytes());
+        let user_agent = USER_AGENTS[(number % USER_AGENTS.len() as u64) as usize];
+        out.extend_from_slice(user_agent.as_bytes());
+        out.resize(out.len() + self.user_agent_bytes_min.saturating_sub(user_agent.len()), b'x');
         out.extend_from_slice(
             b"\r\nAccept: image/avif,image/webp,image/*,*/*;q=0.8\r\nAccept-Encoding: gzip, deflate, br\r\n",
         );

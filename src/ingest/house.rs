@@ -176,6 +176,7 @@ impl Keeper {
 
     /// Looks after all once. Returns how long to wait until the next time.
     fn keep(&mut self) -> Duration {
+        self.room.is_looked_at();
         let space = disk::space(&self.options.spools).ok();
         let free = space.map_or(u64::MAX, |space| space.free);
         let reserve = space.and_then(|space| self.reserve(space));
@@ -247,7 +248,8 @@ impl Keeper {
                 }
             }
         }
-        if !self.is_low(free.saturating_add(freed), reserve) && freed == 0 {
+        // What goes makes just the room that is wanted, so a disk is low again and again, and that is said once.
+        if !self.is_low(free.saturating_add(freed) / 2, reserve) {
             self.has_said.low = false;
         }
         self.loaded_since = still_kept;

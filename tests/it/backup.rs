@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
-use loadtest::redis::Redis;
 use loadtest::server::{Server, Settings, get};
 use uuid::Uuid;
 
 use crate::opt_out::wait_for_count;
 use crate::recount;
-use crate::support::{App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, beside, open_dir};
+use crate::support::{App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, beside, open_dir, wait_for_image};
 
 const DOCS: &str = include_str!("../../docs/backup.md");
 
@@ -51,7 +50,7 @@ pub fn fetch(server: &Server, path: &str, times: usize) {
     }
 }
 
-fn of(app: &App, recipient: Uuid) -> u64 {
+pub fn of(app: &App, recipient: Uuid) -> u64 {
     app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'"))
 }
 
@@ -61,7 +60,7 @@ fn kept_bytes(recipients: u64) -> u64 {
 }
 
 /// Every answer has its row once, sooner or later; and opens and counts follow.
-fn assert_up_to_date(app: &App, load: &EndedLoad, when: &str) {
+pub fn assert_up_to_date(app: &App, load: &EndedLoad, when: &str) {
     let mut comparison = load.reconcile(&app.url());
     let waited = wait_until(when, UP_TO_DATE, || {
         std::thread::sleep(Duration::from_millis(300));
@@ -232,11 +231,7 @@ fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_witho
         for _ in 0..count {
             let path = format!("/image/{image}_{}_{}.png", Uuid::new_v4(), Uuid::new_v4());
             // While the list of images is fetched, an id is looked up, and that is bounded.
-            wait_until("the image", REST, || {
-                get(server.public(), &format!("/image/{image}.png")).unwrap().header("content-type")
-                    == Some("image/png")
-            })
-            .unwrap();
+            wait_for_image(server, image);
             fetch(server, &path, 1);
         }
     };
@@ -323,89 +318,4 @@ fn an_opt_out_holds_after_a_new_password_for_the_database_although_it_is_down_by
     app.postgres.start_again().unwrap();
     let metrics = app.at_rest();
     assert_eq!((metrics.dropped("suppressed"), metrics.get("pixeld_hits_loaded_total")), (4.0, 2.0));
-}
-
-#[test]
-fn hits_that_a_restored_database_lacks_are_not_throttled_by_themselves() {
-    let _machine = alone();
-    let app = App::start_with(|settings| settings.with("PIXELD_THROTTLE", "1h"));
-    let (settings, backup) = (app.server.settings().clone(), app.dir.path().join("backup"));
-    let [message, before, after, without] = [(); 4].map(|()| Uuid::new_v4());
-    let load = app.load(16, Pace::Open(2000.0));
-    fetch(&app.server, &app.pixel(message, before), 2);
-    load.wait_for(3000);
-    wait_until("the first", REST, || of(&app, before) == 1).unwrap();
-    follow(&settings, &backup, &["dump"]);
-    // Near one that the dump has; near each other; and two that nobody throttles.
-    fetch(&app.server, &app.pixel(message, before), 2);
-    fetch(&app.server, &app.pixel(message, after), 3);
-    fetch(&app.server, &format!("/image/{}_{without}.png", app.image), 2);
-    load.wait_for(3000);
-    wait_until("the second", REST, || of(&app, after) == 1).unwrap();
-    follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    load.wait_for(3000);
-    let load = load.end();
-    assert_up_to_date(&app, &load, "put back while it served");
-    assert_eq!([before, after].map(|recipient| of(&app, recipient)), [1, 1]);
-    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{without}'")), 2);
-    // Once more, and it is all in the spool: what came back to life may be lost again.
-    app.query("DROP DATABASE pixeld_before");
-    follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    assert_up_to_date(&app, &load, "put back twice");
-    assert_eq!([before, after].map(|recipient| of(&app, recipient)), [1, 1]);
-    app.at_rest().check_identity().unwrap();
-}
-
-#[test]
-fn nodes_that_share_their_throttle_load_again_what_a_restored_database_lacks_also_after_a_kill() {
-    let _machine = beside();
-    let redis = Redis::start().unwrap();
-    let shared = |settings: Settings| settings.with("PIXELD_THROTTLE", "1h").with("REDIS_URL", redis.url());
-    let mut app = App::start_with(shared);
-    let (settings, backup) = (app.server.settings().clone(), app.dir.path().join("backup"));
-    // The dump knows no spool yet, so that the restored database gives their numbers again.
-    follow(&settings, &backup, &["dump"]);
-    let other = Settings::new(PIXELD, app.dir.path().join("other")).unwrap().with("DATABASE_URL", app.url());
-    let mut other = shared(other).start().unwrap();
-    let is_shared = |server: &Server| server.metrics().unwrap().get("pixeld_redis_up") == 1.0;
-    wait_until("Redis", REST, || is_shared(&app.server) && is_shared(&other)).unwrap();
-    let message = Uuid::new_v4();
-    let [on_one, on_other, on_both] =
-        [30, 20, 10].map(|count| (0..count).map(|_| Uuid::new_v4()).collect::<Vec<Uuid>>());
-    let fetch_each = |server: &Server, recipients: &[Uuid]| {
-        recipients.iter().for_each(|&recipient| fetch(server, &app.pixel(message, recipient), 1));
-        server.at_rest(REST).unwrap();
-    };
-    fetch_each(&app.server, &on_one);
-    fetch_each(&app.server, &on_both);
-    wait_until("the second node's list of images", REST, || {
-        get(other.public(), &format!("/image/{}.png", app.image)).unwrap().header("content-type") == Some("image/png")
-    })
-    .unwrap();
-    fetch_each(&other, &on_both);
-    fetch_each(&other, &on_other);
-    let counted = |app: &App| {
-        let count = "SELECT count(*) FROM hits WHERE recipient <> '00000000-0000-0000-0000-000000000000'";
-        (app.number(count), app.number("SELECT count(DISTINCT recipient) FROM hits") - 1)
-    };
-    assert_eq!(counted(&app), (60, 60));
-    let keys = redis.ask::<u64>("DBSIZE").unwrap();
-    assert_eq!(keys, 60, "Redis was asked about all of them");
-
-    app.server.kill().unwrap();
-    follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    // The other node is first, and gets the number that this one's spool had.
-    wait_until("the other's hits", UP_TO_DATE, || {
-        counted(&app).0 == 20 || other.metrics().unwrap().dropped("throttled") > 30.0
-    })
-    .unwrap_or_else(|error| panic!("{error}\n{:?}\n{}", counted(&app), other.log()));
-    app.restart();
-    wait_until("all hits", UP_TO_DATE, || counted(&app) == (60, 60))
-        .unwrap_or_else(|error| panic!("{error}\n{:?}\n{}{}", counted(&app), other.log(), app.server.log()));
-    assert_eq!(redis.ask::<u64>("DBSIZE").unwrap(), keys, "the same hits have the same names");
-    for server in [&app.server, &other] {
-        server.at_rest(REST).unwrap().check_identity().unwrap();
-    }
-    assert_eq!(counted(&app), (60, 60));
-    other.terminate().unwrap();
 }

@@ -16,7 +16,7 @@
 //! - `database`, `database_tls`: a PostgreSQL of somebody's own: its encoding, rights, TLS, poolers.
 //! - `retention`: what is beyond it goes, under load; `clocks`: nothing goes while they cannot be right.
 //! - `days`: five years of days, and days whose changes somebody publishes.
-//! - `backup`, `upgrade`: restoring by the commands of the docs; from every earlier schema to this one.
+//! - `backup`, `backup_throttle`, `upgrade`: restoring by the commands of the docs, also with the throttle on; from every earlier schema to this one.
 //! - `rollup`, `recount`: opens and counts are what the hits say, whatever happens.
 //! - `shared_throttle`, `shared_throttle_script`: two nodes and a real Redis, which stops, freezes and forgets.
 //! - `import_django`: moving over from the Django app, with the data of a real one (tests/fixtures/django-app).
@@ -34,6 +34,7 @@ mod admin_images;
 mod admin_messages;
 mod admin_person;
 mod backup;
+mod backup_throttle;
 mod bad_input;
 mod browser;
 mod clocks;

@@ -20,7 +20,7 @@ use pixeld::metrics::Metrics;
 use uuid::Uuid;
 
 use crate::proxy::Proxy;
-use crate::support::{App, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside};
+use crate::support::{App, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside, wait_for_image};
 
 /// How long a node may take to find Redis again: the longest pause, and an attempt that hangs.
 const BACK: Duration = PATIENCE;
@@ -92,14 +92,6 @@ impl Nodes {
     fn sum(&self, metric: &str) -> f64 {
         self.both().map(|server| server.metrics().unwrap().get(metric)).into_iter().sum()
     }
-}
-
-fn wait_for_image(server: &Server, image: Uuid) {
-    wait_until("the image", PATIENCE, || {
-        let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        exchange(server.public(), head.as_bytes()).unwrap().header("content-type") == Some("image/png")
-    })
-    .unwrap();
 }
 
 fn fetch(server: &Server, path: &str) {

@@ -71,15 +71,8 @@ impl App {
         app
     }
 
-    /// Waits until an image is served: the list comes from PostgreSQL after the first pixel could be answered.
     pub fn wait_for_image(&self, image: Uuid) {
-        let path = format!("/image/{image}.png");
-        loadtest::process::wait_until("the image", PATIENCE, || {
-            let head = format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            let answer = exchange(self.server.public(), head.as_bytes()).unwrap();
-            answer.status == 200 && answer.header("content-type") == Some("image/png")
-        })
-        .unwrap();
+        wait_for_image(&self.server, image);
     }
 
     pub fn url(&self) -> String {
@@ -126,6 +119,17 @@ impl App {
     }
 }
 
+/// Waits until an image is served, and not the one that stands in for it: the list comes from PostgreSQL after the first pixel could
+/// be answered.
+pub fn wait_for_image(server: &Server, image: Uuid) {
+    loadtest::process::wait_until("the image", PATIENCE, || {
+        let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = exchange(server.public(), head.as_bytes()).unwrap();
+        answer.status == 200 && answer.header("content-type") == Some("image/png")
+    })
+    .unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
+}
+
 /// The sample picture, added by the commands that people use before a first start.
 pub fn add_image(settings: &Settings) -> Uuid {
     settings.run(&["migrate"]).unwrap();
@@ -147,7 +151,19 @@ impl Load {
     }
 
     pub fn of(server: &Server, pixels: Pixels, connections: usize, pace: Pace, reuse: Reuse) -> Load {
-        let (ledger, control) = (Arc::new(Ledger::new(20_000_000)), Arc::new(Control::default()));
+        Load::of_at_most(20_000_000, server, pixels, connections, pace, reuse)
+    }
+
+    /// One that ends by itself after so many requests.
+    pub fn of_at_most(
+        requests_max: u64,
+        server: &Server,
+        pixels: Pixels,
+        connections: usize,
+        pace: Pace,
+        reuse: Reuse,
+    ) -> Load {
+        let (ledger, control) = (Arc::new(Ledger::new(requests_max as usize)), Arc::new(Control::default()));
         let plan = Plan {
             target: server.public(),
             pixels: pixels.clone(),
@@ -177,6 +193,11 @@ impl Load {
     /// Ends it.
     pub fn end(self) -> EndedLoad {
         self.control.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
+    /// Waits for the end of one that ends by itself.
+    pub fn finish(self) -> EndedLoad {
         let outcome = self.running.join().unwrap().unwrap();
         EndedLoad { pixels: self.pixels, ledger: self.ledger, outcome }
     }

@@ -2,7 +2,9 @@
 //!
 //! Guarantees: a write that goes beyond the bound is refused before it is tried; the same holds where room on the disk is set
 //! aside for a PostgreSQL that shares it, however seldom anybody looks at the disk, since each write is taken from what was left.
-//! Gives up: what others write to the disk between two looks; then the write fails, and whoever looks is woken.
+//! Whoever looks is woken after each segment's worth of bytes, so that a low disk is seen before it is full, however fast hits come.
+//! Gives up: what others write to the disk between two looks; then the write fails, and whoever looks is woken. A file that is
+//! removed takes its room until it was synced (a second), so a disk that fills within that time drops hits.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +30,8 @@ pub struct SpoolRoom {
     /// Bytes that may still be written before the disk is looked at again; no bound is `u64::MAX`.
     disk_left: AtomicU64,
     segment_bytes_max: AtomicU64,
+    /// Bytes written since the disk was looked at.
+    unseen: AtomicU64,
     housekeeper: OnceLock<Thread>,
 }
 
@@ -40,6 +44,7 @@ impl SpoolRoom {
             bytes_max,
             disk_left: AtomicU64::new(u64::MAX),
             segment_bytes_max: AtomicU64::new(SEGMENT_BYTES_MAX.min(bytes_max / SEGMENTS_MIN)),
+            unseen: AtomicU64::new(0),
             housekeeper: OnceLock::new(),
         }
     }
@@ -61,12 +66,16 @@ impl SpoolRoom {
         if self.disk_left.load(Ordering::Relaxed) < more { Err(DropReason::DiskFull) } else { Ok(()) }
     }
 
-    /// Takes bytes.
+    /// Takes bytes that were written.
     pub fn take(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let take = |left| (left != u64::MAX).then(|| u64::saturating_sub(left, bytes));
         // Refused where there is no bound, which is right.
         self.disk_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok();
+        let (before, segment) = (self.unseen.fetch_add(bytes, Ordering::Relaxed), self.segment_bytes_max());
+        if before < segment && before.saturating_add(bytes) >= segment {
+            self.ask_for_room();
+        }
     }
 
     /// Gives bytes back.
@@ -78,6 +87,11 @@ impl SpoolRoom {
     #[must_use]
     pub fn segment_bytes_max(&self) -> u64 {
         self.segment_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Somebody looks at the disk now.
+    pub fn is_looked_at(&self) {
+        self.unseen.store(0, Ordering::Relaxed);
     }
 
     /// Notes what a look at the disk found: bytes that spools could take in all, and how many may be written until the next look.
@@ -116,6 +130,32 @@ mod tests {
         room.disk_has(1000, None);
         room.take(60);
         assert_eq!((room.admit(10), room.bytes()), (Ok(()), 90));
+    }
+
+    #[test]
+    fn whoever_looks_at_the_disk_is_woken_once_a_segment() {
+        let (room, (tell, told)) = (std::sync::Arc::new(SpoolRoom::new(0, 8 << 20)), std::sync::mpsc::channel());
+        let segment = room.segment_bytes_max();
+        let housekeeper = std::thread::spawn({
+            let room = std::sync::Arc::clone(&room);
+            move || {
+                room.is_kept_by(std::thread::current());
+                tell.send(()).unwrap();
+                for _ in 0..2 {
+                    std::thread::park();
+                    room.is_looked_at();
+                    tell.send(()).unwrap();
+                }
+            }
+        });
+        told.recv().unwrap();
+        for _ in 0..2 {
+            room.take(segment - 1);
+            assert!(told.recv_timeout(std::time::Duration::from_millis(20)).is_err(), "there is time");
+            room.take(1);
+            told.recv().unwrap();
+        }
+        housekeeper.join().unwrap();
     }
 
     #[test]
