@@ -1,6 +1,7 @@
 //! A full disk, a full spool, damaged segments.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,15 +32,15 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
     });
     let load = app.load(32, Pace::Open(5000.0));
     load.wait_for(5000);
-    // Somebody else fills the disk up.
+    // Somebody else fills the disk up, also what pixeld makes room with.
     let filler = inside(&app).join("filler");
-    wait_until("a full disk", PATIENCE, || {
-        let mut bytes = fs::read(&filler).unwrap_or_default();
-        bytes.resize(bytes.len() + (1 << 20), 1);
-        fs::write(&filler, &bytes).is_err()
+    let mut file = fs::File::create(&filler).unwrap();
+    wait_until("drops", PATIENCE, || {
+        while file.write(&[1; 1 << 16]).is_ok_and(|written| written > 0) {}
+        app.server.metrics().unwrap().dropped("disk_full") > 10_000.0
     })
     .unwrap();
-    wait_until("drops", PATIENCE, || app.server.metrics().unwrap().dropped("disk_full") > 10_000.0).unwrap();
+    drop(file);
     let ready = get(app.server.settings().admin(), "/readyz").unwrap();
     let state = String::from_utf8_lossy(&ready.body);
     assert_eq!(ready.status, 503, "{state}");
