@@ -21,11 +21,13 @@ run: build
 	@scripts/install-postgresql.sh --unless-external
 	@scripts/run.sh
 
-# Most tests wait for programs that they started, so two a core; those that load the machine run alone.
+# The integration tests share the machine out among themselves (tests/it/support.rs), so all may wait for it at once.
 test:
 	@scripts/check-rust.sh
 	@scripts/install-test-tools.sh
-	cargo test --release --locked --workspace -- --test-threads=$$((2 * $$(nproc)))
+	cargo test --release --locked --workspace --lib --bins
+	cargo test --release --locked --workspace --doc
+	cargo test --release --locked --test it -- --test-threads=100
 
 lint:
 	@scripts/check-rust.sh

@@ -53,6 +53,13 @@ impl Started {
     }
 }
 
+/// Settings of a server that takes signals as a program does in a terminal, also where these tests run under `nohup` or in the
+/// background of a shell, which ignore some.
+fn in_a_terminal(mut settings: Settings) -> Settings {
+    settings.wrapper = ["env", "--default-signal=HUP,INT"].map(str::to_owned).to_vec();
+    settings
+}
+
 /// Waits until pixels are served, by a process that this test has started.
 fn wait_for_pixels(app: &App) {
     wait_until("the port", LONG, || TcpStream::connect(app.server.public()).is_ok()).unwrap();
@@ -79,7 +86,7 @@ fn a_terminal_that_is_closed_drains_and_a_second_hang_up_cuts_nothing_short() {
     let (status, _) = app.server.terminate().unwrap();
     assert!(status.success());
     // As a terminal that is gone: nobody reads what it says any more, and the kernel and the shell both hang up.
-    let settings = app.server.settings().clone();
+    let settings = in_a_terminal(app.server.settings().clone());
     let mut child = Started::of(settings.command(&["serve"]));
     wait_for_pixels(&app);
     let postgres = app.postgres.pid().unwrap();
@@ -129,7 +136,7 @@ fn a_signal_at_any_moment_of_a_start_ends_serve_cleanly_and_leaves_no_postgresql
     let _machine = beside();
     let dir = open_dir();
     let data = dir.path().join("data");
-    let settings = Settings::new(PIXELD, &data).unwrap();
+    let settings = in_a_terminal(Settings::new(PIXELD, &data).unwrap());
     settings.run(&["migrate"]).unwrap();
     let moments: [(&str, &dyn Fn(u32) -> bool); 4] = [
         // Before it reads or makes anything of ours.
@@ -167,7 +174,7 @@ fn a_command_that_is_stopped_leaves_no_postgresql_running() {
     for which in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let dir = open_dir();
         let data = dir.path().join("data");
-        let settings = Settings::new(PIXELD, &data).unwrap();
+        let settings = in_a_terminal(Settings::new(PIXELD, &data).unwrap());
         let mut child = Started::of(settings.command(&["migrate"]));
         wait_until("PostgreSQL", LONG, || postmaster(&data).is_some()).unwrap();
         let server = postmaster(&data).unwrap();

@@ -1,7 +1,7 @@
 //! A PostgreSQL and a pixeld of each test's own, and its load.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,18 +23,57 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long what was accepted may take to be loaded.
 pub const REST: Duration = PATIENCE;
 
-/// A load takes both cores of a small machine: while one runs, no other test does, else a time limit of theirs may break
-/// for no fault of the program.
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// Held by a test that has the machine to itself.
-pub fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+/// Who uses the machine. A load takes both cores of a small one: while one runs, no other test does, else a time limit of theirs
+/// may break for no fault of the program.
+struct Machine {
+    /// Tests that run beside each other.
+    beside: usize,
+    /// Tests that wait to.
+    waiting: usize,
+    /// Whether one has it to itself.
+    alone: bool,
 }
 
-/// Held by a test that others may run beside.
-pub fn beside() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+static MACHINE: Mutex<Machine> = Mutex::new(Machine { beside: 0, waiting: 0, alone: false });
+static CHANGED: Condvar = Condvar::new();
+
+/// A test's part of the machine.
+pub struct Part {
+    alone: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.alone {
+            machine.alone = false;
+        } else {
+            machine.beside -= 1;
+        }
+        CHANGED.notify_all();
+    }
+}
+
+/// Held by a test that has the machine to itself. It lets others go first, so that they do not end one by one beside idle
+/// cores before each of its kind.
+pub fn alone() -> Part {
+    let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_in_use = |machine: &mut Machine| machine.alone || machine.beside + machine.waiting > 0;
+    let mut machine = CHANGED.wait_while(machine, is_in_use).unwrap_or_else(PoisonError::into_inner);
+    machine.alone = true;
+    Part { alone: true }
+}
+
+/// Held by a test that others may run beside: two a core, since most of the time a test waits for programs that it started.
+pub fn beside() -> Part {
+    let width = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+    let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    machine.waiting += 1;
+    let is_full = |machine: &mut Machine| machine.alone || machine.beside >= width;
+    let mut machine = CHANGED.wait_while(machine, is_full).unwrap_or_else(PoisonError::into_inner);
+    machine.waiting -= 1;
+    machine.beside += 1;
+    Part { alone: false }
 }
 
 /// A directory that the user who runs PostgreSQL can enter when the tests run as root.
