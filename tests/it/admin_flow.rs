@@ -140,13 +140,13 @@ fn from_a_picture_to_who_opened_and_back() {
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 
-/// The one file that the browser stored, once it is whole.
+/// The one file that the browser stored, once it is whole: Chromium makes an empty one of its name first.
 fn downloaded(folder: &std::path::Path) -> String {
     let mut found = None;
     wait_until("the file", PATIENCE, || {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         found = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "csv"));
-        found.is_some()
+        found.as_ref().is_some_and(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0))
     })
     .unwrap();
     std::fs::read_to_string(found.unwrap()).unwrap()
