@@ -6,7 +6,7 @@ use loadtest::generator::{Pace, Reuse};
 use loadtest::ledger::Comparison;
 use loadtest::process::wait_until;
 
-use crate::support::{App, Load, PATIENCE, REST, alone};
+use crate::support::{App, Load, PATIENCE, REST, alone, beside};
 
 /// Kills the server at random moments of a full load, `rounds` times, and reconciles all of them at the end.
 fn kill_under_load(rounds: u32, durability: &str, reuse: Reuse) {
@@ -94,11 +94,11 @@ fn sigterm_under_load_exits_0_with_nothing_lost_and_nothing_left() {
 
 #[test]
 fn sigterm_without_a_database_exits_in_time_and_the_next_start_loads() {
-    let _machine = alone();
+    let _machine = beside();
     let mut app = App::start();
     app.postgres.stop().unwrap();
-    let load = app.load(32, Pace::Closed);
-    load.wait_for(10_000);
+    let load = app.load(32, Pace::Open(2000.0));
+    load.wait_for(4000);
     let (status, took) = app.server.terminate().unwrap();
     assert!(status.success() && took < PATIENCE, "{status} after {took:?}: {}", app.server.log());
     let load = load.end();

@@ -279,7 +279,7 @@ fn under_load_pixeld_nginx_and_the_client_count_the_same() {
 
 #[test]
 fn a_pixeld_that_hangs_breaks_no_email_and_fills_nginx_with_no_requests() {
-    let _machine = alone();
+    let _machine = beside();
     let site = Site::start();
     site.app.server.signal(Signal::SIGSTOP).unwrap();
     let began = Instant::now();

@@ -89,8 +89,8 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     let app = start();
     recount::prepare(&app.postgres);
     let pixels = mixed(&app);
-    let load = Load::of(&app.server, pixels.clone(), 16, Pace::Open(6000.0), Reuse::KeepAlive);
-    load.wait_for(60_000);
+    let load = Load::of(&app.server, pixels.clone(), 16, Pace::Open(4000.0), Reuse::KeepAlive);
+    load.wait_for(40_000);
     // What is known of each message changes, and with it what its hits are judged by.
     for message in pixels.messages() {
         app.server.settings().run(&["message", "set", &message.to_string(), "--sent-at", "now"]).unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use loadtest::generator::Pace;
 
 use crate::proxy::Proxy;
-use crate::support::{App, PATIENCE, Postgres, alone};
+use crate::support::{App, PATIENCE, Postgres, alone, beside};
 
 #[test]
 fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
@@ -103,19 +103,19 @@ fn commits_whose_answer_is_lost_are_neither_lost_nor_doubled() {
 
 #[test]
 fn a_frozen_postgresql_is_waited_for_and_nothing_is_lost() {
-    let _machine = alone();
+    let _machine = beside();
     let app = App::start();
-    let load = app.load(32, Pace::Open(5000.0));
-    load.wait_for(5000);
+    let load = app.load(32, Pace::Open(1000.0));
+    load.wait_for(1000);
     for seconds in [3, 14] {
         app.postgres.freeze();
         let frozen = Instant::now();
         // Longer than the loader's patience the second time: it gives its connection up, and the backend holds the mark.
         while frozen.elapsed() < Duration::from_secs(seconds) {
-            load.wait_for(2000);
+            load.wait_for(400);
         }
         app.postgres.thaw();
-        load.wait_for(10_000);
+        load.wait_for(2000);
     }
     let load = load.end();
     app.at_rest();
@@ -125,16 +125,16 @@ fn a_frozen_postgresql_is_waited_for_and_nothing_is_lost() {
 
 #[test]
 fn a_vanished_predecessor_that_holds_the_mark_is_ended() {
-    let _machine = alone();
+    let _machine = beside();
     let postgres = Postgres::start().unwrap();
     let proxy = Proxy::start(postgres.socket());
     let app = App::start_on(postgres, |_, settings| settings.with("DATABASE_URL", proxy.url()));
-    let load = app.load(16, Pace::Open(3000.0));
-    load.wait_for(3000);
+    let load = app.load(16, Pace::Open(1000.0));
+    load.wait_for(1000);
     // Connections go silent with nobody told, as when a cable is cut; in some of the rounds inside a transaction.
     for _ in 0..4 {
         proxy.freeze_open_connections();
-        load.wait_for(6000);
+        load.wait_for(2000);
     }
     let load = load.end();
     app.server.at_rest(Duration::from_secs(120)).unwrap();
