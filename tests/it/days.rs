@@ -39,8 +39,9 @@ const RARE_MESSAGE: Uuid = Uuid::from_u128(0x4a4f);
 /// Was fetched on the first and on the last day.
 const LONG_MESSAGE: Uuid = Uuid::from_u128(0x1009);
 
-/// PostgreSQL's own default; with pixeld's 40 connections that is room for some 4,000 locks, where three a day would be 5,400.
-const FEW_LOCKS: &str = "max_locks_per_transaction=64";
+/// Half of PostgreSQL's own default; with pixeld's 40 connections that is room for some 2,000 locks, where three a day would be
+/// 5,400. (By default it would be 4,000, and more where other parts of the shared memory leave some.)
+const FEW_LOCKS: &str = "max_locks_per_transaction=32";
 
 struct Books {
     postgres: Postgres,

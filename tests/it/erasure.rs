@@ -154,9 +154,9 @@ impl Holder {
     }
 }
 
-/// Encoded hits of two people, as a copy of damaged bytes could hold them.
-fn damaged(recipient: Uuid, key: &str) -> Vec<u8> {
-    let nobody = Hit {
+/// A person's encoded hit, as a copy of damaged bytes could hold it.
+fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
+    let hit = Hit {
         at_us: 1,
         sent_at_s: 0,
         image: Uuid::from_u128(1),
@@ -165,14 +165,12 @@ fn damaged(recipient: Uuid, key: &str) -> Vec<u8> {
         network: 0,
         prefetch: false,
         address: None,
-        keys: None,
+        keys: key.map(|key| Keys { message: b"may", recipient: key.as_bytes() }),
         user_agent: "damaged",
         is_erased: false,
     };
     let mut bytes = b"torn".to_vec();
-    nobody.encode(&mut bytes);
-    let keys = Some(Keys { message: b"may", recipient: key.as_bytes() });
-    Hit { recipient: Uuid::nil(), keys, ..nobody }.encode(&mut bytes);
+    hit.encode(&mut bytes);
     bytes.extend_from_slice(b"tail");
     bytes
 }
@@ -218,7 +216,9 @@ fn an_erased_recipient_is_nowhere_once_the_node_that_was_down_has_started() {
     app.postgres.start_again().unwrap();
     for folder in [app.server.data_dir(), &far.data_dir] {
         std::fs::create_dir_all(folder.join("quarantine")).unwrap();
-        std::fs::write(folder.join("quarantine/a.damaged"), damaged(id(1), JANE)).unwrap();
+        // One each: of damaged bytes all goes that can belong to a person, also what stands beside.
+        std::fs::write(folder.join("quarantine/a.damaged"), damaged(id(1), None)).unwrap();
+        std::fs::write(folder.join("quarantine/b.damaged"), damaged(Uuid::nil(), Some(JANE))).unwrap();
     }
     for person in &people {
         assert!(person.files_with(app.server.data_dir()).len() >= 2, "{}", person.name);
