@@ -9,7 +9,8 @@ use loadtest::generator::{Pace, Reuse};
 use loadtest::ledger::Comparison;
 use loadtest::pixels::Pixels;
 use loadtest::process::wait_until;
-use loadtest::server::{Metrics, Settings, get};
+use loadtest::server::{Metrics, Server, Settings, get};
+use uuid::Uuid;
 
 use crate::support::{App, EndedLoad, Load, PATIENCE, PIXELD, Postgres, add_image, alone, beside, open_dir};
 
@@ -190,21 +191,27 @@ fn a_disk_full_of_hits_that_are_loaded_takes_new_ones_also_after_a_kill_with_the
     small.assert_exact_but_for(dropped);
 }
 
+/// A server on a disk that it shares with its private PostgreSQL, and an image that it serves.
+fn start_with_private_postgresql(folder: &Path) -> (SmallDisk, Settings, Server, Uuid) {
+    let disk = SmallDisk::mount(folder, "400m");
+    let mut settings = Settings::new(PIXELD, &disk.folder).unwrap();
+    settings.wrapper = disk.wrapper();
+    let server = settings.clone().start().unwrap();
+    let image = add_image(&settings);
+    let path = format!("/image/{image}.png");
+    wait_until("the image", PATIENCE, || {
+        get(server.public(), &path)
+            .is_ok_and(|answer| answer.status == 200 && answer.header("content-type") == Some("image/png"))
+    })
+    .unwrap();
+    (disk, settings, server, image)
+}
+
 #[test]
 fn on_a_full_disk_the_private_postgresql_and_recording_come_back_by_themselves_also_over_a_restart() {
     let _machine = alone();
     let dir = open_dir();
-    let disk = SmallDisk::mount(&dir.path().join("data"), "400m");
-    let mut settings = Settings::new(PIXELD, &disk.folder).unwrap();
-    settings.wrapper = disk.wrapper();
-    let mut server = settings.clone().start().unwrap();
-    let image = add_image(&settings);
-    let is_known = |server: &loadtest::server::Server| {
-        let path = format!("/image/{image}.png");
-        get(server.public(), &path)
-            .is_ok_and(|answer| answer.status == 200 && answer.header("content-type") == Some("image/png"))
-    };
-    wait_until("the image", PATIENCE, || is_known(&server)).unwrap();
+    let (disk, settings, mut server, image) = start_with_private_postgresql(&dir.path().join("data"));
     let load = Load::begin(&server, image, 16, Pace::Closed, Reuse::KeepAlive);
     load.wait_for(5000);
     disk.fill();
@@ -219,7 +226,8 @@ fn on_a_full_disk_the_private_postgresql_and_recording_come_back_by_themselves_a
     disk.fill();
     // A start on the full disk serves.
     server = settings.clone().start().unwrap();
-    wait_until("the image", PATIENCE, || is_known(&server)).ok();
+    let path = format!("/image/{image}.png");
+    wait_until("a pixel", PATIENCE, || get(server.public(), &path).is_ok_and(|answer| answer.status == 200)).unwrap();
     let load = Load::begin(&server, image, 16, Pace::Closed, Reuse::KeepAlive);
     load.wait_for(2000);
     disk.empty();
@@ -235,13 +243,7 @@ fn on_a_full_disk_the_private_postgresql_and_recording_come_back_by_themselves_a
 fn a_backlog_leaves_the_private_postgresql_room_and_is_loaded_over_a_restart() {
     let _machine = alone();
     let dir = open_dir();
-    let disk = SmallDisk::mount(&dir.path().join("data"), "400m");
-    let mut settings = Settings::new(PIXELD, &disk.folder).unwrap();
-    settings.wrapper = disk.wrapper();
-    let mut server = settings.clone().start().unwrap();
-    let image = add_image(&settings);
-    wait_until("the image", PATIENCE, || get(server.public(), &format!("/image/{image}.png")).unwrap().status == 200)
-        .unwrap();
+    let (disk, settings, mut server, image) = start_with_private_postgresql(&dir.path().join("data"));
     // Somebody else takes all but some megabytes of what is not set aside.
     let filler = disk.inside().join("filler");
     let taken = disk.free() - (72 << 20);
