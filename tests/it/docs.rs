@@ -142,3 +142,30 @@ fn what_the_page_of_troubles_quotes_is_what_the_program_says() {
         assert!(sources.contains(part), "the program nowhere says: {part}");
     }
 }
+
+#[test]
+fn every_decision_is_in_its_list_and_has_all_of_its_parts() {
+    let folder = Path::new(ROOT).join("docs/decisions");
+    let list = fs::read_to_string(folder.join("README.md")).unwrap();
+    let listed: BTreeSet<String> = targets(&list).into_iter().collect();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(&folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        let text = fs::read_to_string(folder.join(&name)).unwrap();
+        let title = text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap();
+        assert!(list.contains(&format!("]({name}) {title}")), "docs/decisions/README.md lacks: {name} {title}");
+        for part in ["\nDate: 2", "Status: ", "**Context**: ", "**Decision**: ", "**What was rejected**: "] {
+            assert!(text.contains(part), "{name} lacks {part}");
+        }
+        for part in ["**What was measured**: ", "**Where in the code**: "] {
+            assert!(text.contains(part), "{name} lacks {part}");
+        }
+        let number: String = name.chars().take(4).collect();
+        assert!(found.insert(number), "{name}: its number is taken");
+        assert!(listed.contains(&name), "{name} is not in docs/decisions/README.md");
+    }
+    assert!(found.len() > 50, "{found:?}");
+}
