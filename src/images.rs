@@ -2,12 +2,13 @@
 //!
 //! Guarantees: an image's bytes and headers are made once, when it is cached, and are the stored ones byte for byte.
 //! [`cache`] is all that the edge sees; [`sync`] keeps it in step with PostgreSQL, [`known`] keeps the ids on disk,
-//! [`upload`] takes new ones, and [`ending`] finds where a picture ends.
+//! [`upload`] takes new ones.
 
 pub mod cache;
-mod ending;
 mod exif;
 pub mod known;
+#[cfg(test)]
+mod samples;
 pub mod sync;
 pub mod upload;
 

@@ -110,9 +110,7 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 /// Why the file was refused, or as PostgreSQL says.
 pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
-    let taken = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
-    let warnings = upload::warnings(taken.inspected.media_type, taken.bytes);
-    let cut = bytes.len() - taken.bytes.len();
+    let inspected = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
     let db = which::find(config)?;
     let name = file.file_stem().map(|stem| text::visible(&stem.to_string_lossy()).into_owned());
     let adding = async {
@@ -124,10 +122,7 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     let (added, named) = database::with_database(&db, database::NOT_KNOWN, adding).await?;
     println!("{added}");
     eprintln!("added to {named}");
-    if cut > 0 {
-        eprintln!("{cut} bytes after the picture's end were left out, as cameras put a preview or a film there");
-    }
-    for warning in warnings {
+    for warning in upload::warnings(inspected.media_type, &bytes) {
         eprintln!("{warning}");
     }
     Ok(())

@@ -67,7 +67,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::images::ending::tests::{jpeg, pictures, png, webp};
+    use crate::images::samples::{jpeg, pictures, png, webp};
 
     /// EXIF with an orientation, and a place if that is asked for.
     fn tiff(orientation: u8, has_place: bool) -> Vec<u8> {

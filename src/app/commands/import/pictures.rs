@@ -99,13 +99,13 @@ async fn take_one(
         Ok(bytes) => bytes,
         Err(problem) => return Ok(Err(problem)),
     };
-    if let Err(refusal) = upload::inspect_header(&bytes) {
+    if let Err(refusal) = upload::inspect(&bytes) {
         return Ok(Err(refusal.into()));
     }
     if args.dry_run {
         return Ok(Ok(Became::Added));
     }
-    match upload::take_over(client, COMMAND_LINE, &bytes, picture.uuid, &picture.title).await {
+    match upload::add(client, COMMAND_LINE, &bytes, Some(picture.uuid), Some(&picture.title)).await {
         Ok(_) => Ok(Ok(Became::Added)),
         Err(AddError::Exists(_)) => Ok(Ok(Became::Here)),
         Err(error) => Err(error.into()),
