@@ -162,6 +162,15 @@ fn the_dockerfiles_words_are_those_of_the_program_and_the_compose_file() {
 }
 
 #[test]
+fn the_image_is_built_by_the_compiler_that_is_tested_with() {
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let toolchain = read("rust-toolchain.toml");
+    let (_, rest) = toolchain.split_once("\nchannel = \"").unwrap();
+    let (version, _) = rest.split_once('"').unwrap();
+    assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-")), "{version}");
+}
+
+#[test]
 fn cargo_takes_the_manifests_with_empty_sources_as_the_dockerfile_makes_them() {
     let dir = open_dir();
     for file in ["Cargo.toml", "Cargo.lock", "build.rs", "loadtest/Cargo.toml", "scripts/empty-sources.sh"] {
