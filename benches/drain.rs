@@ -7,14 +7,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
 use pixeld::db::{Database, migrate};
 use pixeld::hit::{Hit, now_us};
-use pixeld::ingest::appender::Appender;
 use pixeld::ingest::loader::{Loader, LoaderOptions};
-use pixeld::ingest::orphans::Orphans;
-use pixeld::ingest::queue::Batch;
-use pixeld::ingest::spool::disk::RealDisk;
-use pixeld::ingest::spool::{Published, Spool, SpoolRoom};
 use pixeld::metrics::Metrics;
 use pixeld::shutdown;
+use pixeld::spool::appender::{Appender, Batch};
+use pixeld::spool::disk::RealDisk;
+use pixeld::spool::orphans::Orphans;
+use pixeld::spool::{Published, Spool, SpoolRoom};
 use uuid::Uuid;
 
 #[global_allocator]

@@ -14,7 +14,6 @@ use pixeld::hit::{Hit, now_us};
 use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
 use pixeld::ingest::copy::{self, Row};
 use pixeld::ingest::judge::{Bounds, Facts, ImageThen, Judging, UserAgent};
-use pixeld::ingest::spool::frame::{self, FrameKey};
 use pixeld::ingest::throttle::Throttle;
 use pixeld::link::key::{Key, Namespace};
 use pixeld::link::make::{self, Names};
@@ -23,8 +22,9 @@ use pixeld::link::token::SigningKeys;
 use pixeld::networks::{Network, Networks};
 use pixeld::opens::agent::Agent;
 use pixeld::opens::classify::{Evidence, classify};
-use pixeld::privacy::suppressed::Suppressed;
+use pixeld::opt_outs::suppressed::Suppressed;
 use pixeld::privacy::{PrivacyKey, Suppression};
+use pixeld::spool::frame::{self, FrameKey};
 use uuid::Uuid;
 
 #[global_allocator]

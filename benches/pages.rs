@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Server, Settings, exchange};
-use pixeld::db::{Database, hits, migrate};
+use pixeld::db::{Database, migrate};
+use pixeld::ingest::transaction;
 use time::OffsetDateTime;
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
@@ -132,7 +133,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
         migrate::run(&database).await.expect("migrations");
         let session = database.connect("bench").await.expect("a connection");
         for back in 0..=DAYS {
-            hits::make_partition(&session.client, today - time::Duration::days(i64::from(back)))
+            transaction::make_partition(&session.client, today - time::Duration::days(i64::from(back)))
                 .await
                 .expect("a partition");
         }

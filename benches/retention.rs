@@ -14,9 +14,9 @@ use loadtest::pixels::Pixels;
 use loadtest::postgres::{Postgres, open_dir};
 use loadtest::server::{Server, Settings};
 use pixeld::db::Database;
-use pixeld::db::change::Changes;
-use pixeld::db::retention::{Dropped, drop_day, overdue};
-use pixeld::opens::retention::LOCK_WAITS;
+use pixeld::rollup::change::Changes;
+use pixeld::rollup::retention::LOCK_WAITS;
+use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 
 /// Days of hits.
 const DAYS: u64 = 365;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
-use pixeld::db::rollup::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
-use pixeld::db::tally::{Lock, Tally};
-use pixeld::db::{Database, hits, migrate};
+use pixeld::db::{Database, migrate};
+use pixeld::ingest::transaction;
+use pixeld::rollup::tally::{Lock, Tally};
+use pixeld::rollup::turn::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
@@ -41,7 +42,7 @@ impl Bench {
         runtime.block_on(async {
             migrate::run(&database).await.expect("migrations");
             let session = database.connect("bench").await.expect("a connection");
-            hits::make_partition(&session.client, DAY).await.expect("a partition");
+            transaction::make_partition(&session.client, DAY).await.expect("a partition");
         });
         Bench { postgres, database, runtime, next_seq: 0 }
     }

@@ -9,32 +9,23 @@
 //! ([`pooler`]). For TLS see `db/tls.rs`.
 
 pub mod audit;
-pub mod change;
 mod connector;
 pub mod counts;
-pub mod deletions;
 pub mod embedded;
-pub mod erasures;
 mod error;
 pub mod export;
 pub mod fitness;
 pub mod guard;
-pub mod hits;
 pub mod images;
-pub mod imports;
 pub mod installation;
+pub mod locks;
 pub mod log;
 pub mod messages;
 pub mod migrate;
 pub mod opens;
-pub mod orphans;
 pub mod partitions;
 mod pooler;
-pub mod retention;
-pub mod rollup;
 pub mod sessions;
-pub mod suppressions;
-pub mod tally;
 mod target;
 mod tls;
 pub mod user_agents;

@@ -47,7 +47,7 @@ use crate::link::route::{self, Ids, Route};
 use crate::link::token::SigningKeys;
 use crate::metrics::{CoreCounts, DropReason, Metrics, Outcome};
 use crate::networks::{Network, Networks};
-use crate::privacy::suppressed::Suppressed;
+use crate::opt_outs::suppressed::Suppressed;
 use crate::unrecorded::{self, Note, Reason, Unrecorded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

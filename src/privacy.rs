@@ -4,10 +4,6 @@
 //! tells whoever reads it nothing without the installation's key. Gives up: going back from a hash to an id; who needs that
 //! hashes every id that is there.
 
-pub mod follow;
-pub mod kept;
-pub mod suppressed;
-
 use std::fmt;
 
 use sha2::{Digest, Sha256};

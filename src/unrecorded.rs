@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::privacy::suppressed::Suppressed;
+use crate::opt_outs::suppressed::Suppressed;
 
 /// Notes of a reason that are kept.
 pub const NOTES_MAX: usize = 30;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::jobs::Jobs;
-use crate::db::change::{Changes, Deleted, Target};
-use crate::db::{Database, DbError, QUERY_TIMEOUT, deletions, within};
+use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
+use crate::rollup::change::{Changes, Deleted, Target};
+use crate::rollup::deletions;
 
 /// How often the end is tried to be written down.
 const END_TRIES: u32 = 30;

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::jobs::Jobs;
 use super::refusal::Refusal;
-use crate::db::{Database, erasures};
+use crate::db::Database;
+use crate::erasure::request;
 use crate::privacy::RecipientHash;
 
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
@@ -47,7 +48,7 @@ impl Erasing {
         let noting = self.noting.try_acquire().map_err(|_| Refusal::Busy)?;
         // Of its own, so that it ends with all that it holds if nobody waits any more.
         let session = self.db.connect("pixeld erasure").await?;
-        let erasure = erasures::request(&session.client, actor, hash, with_opt_out).await?;
+        let erasure = request::request(&session.client, actor, hash, with_opt_out).await?;
         drop((session, noting));
         let Some(place) = self.jobs.place() else {
             tracing::info!(
@@ -58,7 +59,7 @@ impl Erasing {
         };
         let db = self.db.clone();
         self.jobs.start(place, erasure, async move {
-            match erasures::delete(&db, erasure, recipient).await {
+            match request::delete(&db, erasure, recipient).await {
                 Ok(()) => tracing::info!(erasure, "a recipient is erased from the database"),
                 Err(error) => {
                     tracing::warn!(

@@ -22,18 +22,18 @@ use super::{DataDir, bytes_of, database, eraser_options, health, house_options, 
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
+use crate::erasure::disk::Eraser;
 use crate::images::{self, ImageCache, upload};
-use crate::ingest::eraser::Eraser;
-use crate::ingest::house::House;
+use crate::ingest::housekeeper::House;
 use crate::ingest::loader::Loader;
-use crate::ingest::orphans::Orphans;
 use crate::ingest::source::MarkName;
-use crate::ingest::spool::disk::RealDisk;
-use crate::ingest::spool::{SpoolRoom, recovery};
 use crate::link::key::{KEY_BYTES_MAX, Key};
 use crate::metrics::{DropReason, Metrics};
-use crate::privacy::follow as opt_outs;
+use crate::opt_outs::follow as opt_outs;
 use crate::shutdown;
+use crate::spool::disk::RealDisk;
+use crate::spool::orphans::Orphans;
+use crate::spool::{SpoolRoom, recovery};
 use crate::text;
 
 pub use erase::erase;
@@ -287,7 +287,7 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser),
     db::within(
         db::QUERY_TIMEOUT,
         "retiring this node",
-        db::erasures::nodes::retire(&session.client, COMMAND_LINE, node),
+        crate::erasure::nodes::retire(&session.client, COMMAND_LINE, node),
     )
     .await?;
     println!("this node is retired: no hit is left in its data directory");

@@ -6,10 +6,8 @@ use std::time::Duration;
 use deadpool_postgres::{HookError, PoolError};
 use tokio_postgres::error::SqlState;
 
-use super::change::ChangeError;
 use super::embedded::EmbeddedError;
 use super::fitness::Unfit;
-use super::tally::TallyError;
 use super::tls;
 
 /// Why PostgreSQL could not be used.
@@ -150,10 +148,7 @@ pub fn refused_with(error: &anyhow::Error) -> Option<String> {
 #[must_use]
 pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
     let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
-        let of_tally = |error: &TallyError| matches!(error, TallyError::Db(error) if error.is_of_connection());
         cause.downcast_ref::<DbError>().is_some_and(DbError::is_of_connection)
-            || cause.downcast_ref::<TallyError>().is_some_and(of_tally)
-            || matches!(cause.downcast_ref::<ChangeError>(), Some(ChangeError::Tally(error)) if of_tally(error))
             || cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_lost)
     };
     (!error.chain().any(is_of_connection)).then(|| Arc::new(told(error).replace('\n', " ")))

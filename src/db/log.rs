@@ -13,7 +13,6 @@ use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use super::DbError;
-use super::change::Target;
 use super::partitions::{self, DAYS_AT_ONCE};
 
 /// Days that a look begins with.
@@ -181,44 +180,6 @@ async fn look_at(
     look.read_to = Some(last_seen.at);
     look.read += read;
     Ok(())
-}
-
-/// How many hits a deletion would find, as they are counted; of a time, `most` and one more at most.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Result<i64, DbError> {
-    let row = match target {
-        Target::Message(message) => {
-            let count = "SELECT coalesce((SELECT hits FROM messages WHERE id = $1), 0)";
-            client.query_one(count, &[&message]).await?
-        }
-        Target::Pair { message, recipient } => {
-            let count = "SELECT coalesce((SELECT hits FROM opens WHERE message = $1 AND recipient = $2), 0)";
-            client.query_one(count, &[&message, &recipient]).await?
-        }
-        Target::Recipient(recipient) => {
-            let opens = "SELECT hits FROM opens WHERE recipient = $1 LIMIT $2";
-            let count = format!("SELECT coalesce(sum(hits), 0)::bigint FROM ({opens}) AS o");
-            client.query_one(&count, &[&recipient, &(most + 1)]).await?
-        }
-        Target::Period { from, to } => {
-            let hits = "SELECT 1 FROM hits WHERE at >= $1 AND at < $2 AND at >= $4 AND at < $5 LIMIT $3";
-            let count = format!("SELECT count(*) FROM ({hits}) AS h");
-            let mut counted = 0;
-            for group in partitions::within_times(client, from, to).await?.chunks(DAYS_AT_ONCE) {
-                let Some((first, last)) = group.first().zip(group.last()) else { break };
-                let left = most + 1 - counted;
-                counted +=
-                    client.query_one(&count, &[&from, &to, &left, &first.from, &last.to]).await?.get::<_, i64>(0);
-                if counted > most {
-                    break;
-                }
-            }
-            return Ok(counted);
-        }
-    };
-    Ok(row.get(0))
 }
 
 /// The first and the last time to look at; nothing where no hit can be.

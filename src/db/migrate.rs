@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use super::error::with_causes;
-use super::{Database, DbError, QUERY_TIMEOUT, fitness, installation, within};
-
-/// The advisory lock's key: "pixeld" in ASCII, then 1.
-const LOCK_KEY: i64 = 0x0070_6978_656c_6401;
+use super::{Database, DbError, QUERY_TIMEOUT, fitness, installation, locks, within};
 
 /// How long to wait for another node's migrations.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(120);
@@ -105,8 +102,7 @@ pub async fn is_begun(client: &tokio_postgres::Client) -> Result<bool, tokio_pos
 async fn take_lock(client: &tokio_postgres::Client, wait_max: Duration) -> Result<(), DbError> {
     let give_up_at = tokio::time::Instant::now() + wait_max;
     loop {
-        let asking = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK_KEY]);
-        if within(QUERY_TIMEOUT, "pg_try_advisory_lock", asking).await?.get(0) {
+        if locks::try_lock(client, locks::MIGRATING).await? {
             return Ok(());
         }
         if tokio::time::Instant::now() >= give_up_at {

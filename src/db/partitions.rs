@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 
-use super::{DbError, QUERY_TIMEOUT, within};
+use super::{DbError, QUERY_TIMEOUT, locks, within};
 
 /// How long after its end a day is taken for closed, by the database's clock.
 pub const CLOSED_AFTER: Duration = Duration::from_secs(2 * 3600);
@@ -26,9 +26,6 @@ pub const DAYS_AT_ONCE: usize = 64;
 
 /// How long a day that lacks a replica identity is waited for, to give it one.
 const IDENTITY_WAIT: &str = "5s";
-
-/// Held while an index is made, so that one node at a time does it.
-const INDEX_LOCK: i64 = 0x7069_7865_6c64_0003;
 
 /// A partition of `hits`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,14 +176,12 @@ pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError
 /// # Errors
 /// As PostgreSQL says.
 pub async fn index_closed_days(client: &Client) -> Result<u64, DbError> {
-    let ours = client.query_one("SELECT pg_try_advisory_lock($1)", &[&INDEX_LOCK]);
-    if !within(QUERY_TIMEOUT, "pg_try_advisory_lock", ours).await?.get::<_, bool>(0) {
+    if !locks::try_lock(client, locks::INDEXING).await? {
         return Ok(0);
     }
     let made = index_under_lock(client).await;
     if made.is_ok() {
-        let unlock = client.execute("SELECT pg_advisory_unlock($1)", &[&INDEX_LOCK]);
-        within(QUERY_TIMEOUT, "pg_advisory_unlock", unlock).await?;
+        locks::unlock(client, locks::INDEXING).await?;
     }
     made
 }

@@ -11,8 +11,7 @@ use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
-use super::erasures::begin_alone;
-use super::{DbError, QUERY_TIMEOUT, partitions, within};
+use super::{DbError, QUERY_TIMEOUT, locks, partitions, within};
 
 /// How long after it was told that a user agent is used it is told again.
 pub const TOLD_AFTER: Duration = Duration::from_secs(12 * 3600);
@@ -28,9 +27,6 @@ const UNUSED_MARGIN: Duration = Duration::from_secs(2 * 86_400);
 
 /// Longest time to look for user agents in one partition.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// Held by the one that forgets doubted ones.
-const DOUBTED_LOCK: i64 = 0x7069_7865_6c64_0073;
 
 /// Which user agents are stored already; those are told to be in use.
 ///
@@ -127,8 +123,7 @@ pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
     if !within(QUERY_TIMEOUT, "looking for doubted user agents", any).await?.get::<_, bool>(0) {
         return Ok(0);
     }
-    let ours = client.query_one("SELECT pg_try_advisory_lock($1)", &[&DOUBTED_LOCK]);
-    if !within(QUERY_TIMEOUT, "pg_try_advisory_lock", ours).await?.get::<_, bool>(0) {
+    if !locks::try_lock(client, locks::FORGETTING).await? {
         return Ok(0);
     }
     let mut forgotten = 0;
@@ -139,15 +134,14 @@ pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
             break;
         }
     }
-    let unlock = client.execute("SELECT pg_advisory_unlock($1)", &[&DOUBTED_LOCK]);
-    within(QUERY_TIMEOUT, "pg_advisory_unlock", unlock).await?;
+    locks::unlock(client, locks::FORGETTING).await?;
     Ok(forgotten)
 }
 
 /// Looks for some of them. Returns how many, and how many went.
 async fn forget_some(client: &Client) -> Result<(usize, u64), DbError> {
     // From here on whoever brings hits has told anew which user agents it uses.
-    begin_alone(client).await?;
+    locks::begin_alone(client).await?;
     let select = "WITH moved AS (UPDATE erasure_state SET version = version + 1) \
                   SELECT id, clock_timestamp() FROM user_agents WHERE doubted_at IS NOT NULL AND id <> 0 ORDER BY id LIMIT $1";
     let rows = within(QUERY_TIMEOUT, "listing user agents", client.query(select, &[&FORGOTTEN_ROWS])).await?;
@@ -175,7 +169,7 @@ async fn forget_some(client: &Client) -> Result<(usize, u64), DbError> {
                   kept AS (UPDATE user_agents SET doubted_at = NULL \
                     WHERE id = ANY($2) AND NOT id = ANY($1) AND doubted_at <= $3) \
                   SELECT count(*) FROM gone";
-    begin_alone(client).await?;
+    locks::begin_alone(client).await?;
     let row =
         within(QUERY_TIMEOUT, "forgetting user agents", client.query_one(settle, &[&unused, &all, &since])).await?;
     within(QUERY_TIMEOUT, "COMMIT", client.batch_execute("COMMIT")).await?;

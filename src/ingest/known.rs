@@ -17,11 +17,12 @@ use uuid::Uuid;
 
 use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
-use crate::db::{hits as queries, messages, user_agents};
+use super::transaction as queries;
+use crate::db::{messages, user_agents};
 use crate::hit::Hit;
 use crate::images::ImageCache;
 use crate::opens::agent::Agent;
-use crate::privacy::suppressed::Suppressed;
+use crate::opt_outs::suppressed::Suppressed;
 
 /// User agents remembered at most (about 5 MB).
 const USER_AGENTS_MAX: usize = 20_000;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::hit::{ENCODED_BYTES_MAX, Hit};
 use crate::metrics::Metrics;
+use crate::spool::appender::Batch;
 
 /// Hits in memory on the way to the spool, over all cores; the bound of the queue (about 12 MB).
 pub const QUEUE_HITS_MAX: i64 = 65_536;
@@ -41,19 +42,6 @@ pub const RECEIPT_WAIT: Duration = Duration::from_secs(1);
 
 /// How soon a batch that found the channel full is offered again. Nothing else may ever come to this core to do it.
 const HAND_OVER_RETRY: Duration = Duration::from_millis(10);
-
-/// Hits of one core and one turn of its loop.
-#[derive(Debug)]
-pub struct Batch {
-    /// The core that made it.
-    pub core: usize,
-    /// Its number among that core's batches, from 1.
-    pub number: u64,
-    /// How many hits.
-    pub count: u32,
-    /// Their bytes.
-    pub bytes: Vec<u8>,
-}
 
 /// What the writer has acknowledged to one core. Its own cache lines, like all that two threads share here.
 #[derive(Debug, Default)]

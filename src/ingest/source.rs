@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::spool::reader::Reader;
-use super::spool::recovery::quarantine;
-use super::spool::{Loaded, Spool};
+use crate::spool::reader::Reader;
+use crate::spool::recovery::quarantine;
+use crate::spool::{Loaded, Spool};
 use crate::whole_file;
 
 /// Name of the file that notes how far a spool was loaded. A hint: the truth is the mark.
@@ -179,9 +179,9 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spool::fake_disk::FakeDisk;
-    use crate::ingest::spool::fixture::{Folders, batch, hit, read_from};
-    use crate::ingest::spool::recovery::list_spools;
+    use crate::spool::fake_disk::FakeDisk;
+    use crate::spool::fixture::{Folders, batch, hit, read_from};
+    use crate::spool::recovery::list_spools;
 
     /// Two segments of two hits each, all four written again after a failed sync, and one hit behind them.
     fn written_again() -> (Folders, Arc<Spool>) {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::queue::CoreReceipts;
-use super::spool::disk::DiskFile;
 use crate::config::Durability;
 use crate::metrics::Metrics;
+use crate::spool::disk::DiskFile;
 
 /// How often `written` syncs.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
 
-use super::appender::Appender;
-use super::queue::{Batch, Intake};
-use super::spool::disk::Disk;
-use super::spool::{Spool, SpoolRoom};
+use super::queue::Intake;
 use super::syncer::{Syncs, acknowledge};
 use crate::config::Durability;
 use crate::metrics::Metrics;
+use crate::spool::appender::{Appender, Batch};
+use crate::spool::disk::Disk;
+use crate::spool::{Spool, SpoolRoom};
 
 /// Hits below which a group was small.
 const SMALL_GROUP_HITS: u64 = 16;

@@ -393,7 +393,7 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
     // Who brings hits leaves no gap for it.
     let mut holder = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut input = holder.stdin.take().unwrap();
-    writeln!(input, "SELECT pg_advisory_lock_shared({});", pixeld::db::erasures::BRINGING_LOCK).unwrap();
+    writeln!(input, "SELECT pg_advisory_lock_shared({});", pixeld::db::locks::LOADING).unwrap();
     wait_until("the lock", DONE, || {
         app.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'") > 0
     })

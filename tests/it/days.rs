@@ -7,12 +7,12 @@ use std::io;
 use bytes::Bytes;
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
-use pixeld::db::change::{Changes, StoredHit, Target, Verdict};
 use pixeld::db::export::{Export, Takes};
 use pixeld::db::log::{self, Wanted};
-use pixeld::db::retention::{Dropped, drop_day, overdue};
 use pixeld::db::{Database, migrate};
 use pixeld::privacy::RecipientHash;
+use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
+use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -199,7 +199,7 @@ fn five_years_of_days_need_few_locks_and_time_follows_hits() {
     let (from, to) = (time::macros::datetime!(2019-01-01 0:00 UTC), time::macros::datetime!(2030-01-01 0:00 UTC));
     let counted = books.runtime.block_on(async {
         let session = books.database.connect("test").await.unwrap();
-        log::count_to_delete(&session.client, Target::Period { from, to }, 10_000).await.unwrap()
+        count_to_delete(&session.client, Target::Period { from, to }, 10_000).await.unwrap()
     });
     assert_eq!(counted as usize, all);
 

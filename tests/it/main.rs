@@ -84,6 +84,7 @@ mod systemd;
 mod telemetry;
 mod text;
 mod upgrade;
+mod walls;
 mod webdriver;
 mod which;
 mod zones;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
-use pixeld::db::change::Changes;
-use pixeld::db::retention::{Dropped, drop_day, overdue};
 use pixeld::db::{Database, migrate};
+use pixeld::rollup::change::Changes;
+use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 
 use crate::recount;
 use crate::support::{App, Postgres, REST, alone, beside};

@@ -12,11 +12,10 @@ use loadtest::process::wait_until;
 use loadtest::redis::Redis;
 use loadtest::server::{Server, Settings, exchange};
 use pixeld::hit::{Hit, now_us};
-use pixeld::ingest::appender::Appender;
-use pixeld::ingest::queue::Batch;
-use pixeld::ingest::spool::disk::RealDisk;
-use pixeld::ingest::spool::{Published, Spool, SpoolRoom};
 use pixeld::metrics::Metrics;
+use pixeld::spool::appender::{Appender, Batch};
+use pixeld::spool::disk::RealDisk;
+use pixeld::spool::{Published, Spool, SpoolRoom};
 use uuid::Uuid;
 
 use crate::proxy::Proxy;

@@ -3,8 +3,9 @@
 
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
-use pixeld::db::change::{Changes, Target, Verdict};
-use pixeld::db::{Database, hits, migrate};
+use pixeld::db::{Database, migrate};
+use pixeld::ingest::transaction;
+use pixeld::rollup::change::{Changes, Target, Verdict};
 use time::Date;
 use time::macros::{datetime, format_description};
 use tokio::runtime::Runtime;
@@ -37,7 +38,7 @@ fn load(postgres: &Postgres, runtime: &Runtime, spool: u32, image: Uuid, message
         let database = Database::external(&postgres.url()).unwrap();
         let session = database.connect("test").await.unwrap();
         for day in days {
-            hits::make_partition(
+            transaction::make_partition(
                 &session.client,
                 Date::parse(&day, format_description!("[year]-[month]-[day]")).unwrap(),
             )
@@ -187,7 +188,7 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
                 None => {
                     let mut changed = 0;
                     for day in changes.partitions(None).await.unwrap() {
-                        let judge = |hit: &pixeld::db::change::StoredHit<'_>| Verdict {
+                        let judge = |hit: &pixeld::rollup::change::StoredHit<'_>| Verdict {
                             class: (hit.judged.class + 1) % 7,
                             ..hit.judged
                         };

@@ -12,10 +12,9 @@ use crate::admin::asked::{Asked, Fields};
 use crate::admin::refusal::Refusal;
 use crate::admin::view::zone::exact;
 use crate::admin::view::{Column, Frame, Tone, Zone, counted, notice, number, table, time as time_of};
-use crate::db::change::{Deleted, Target};
-use crate::db::deletions::{self, Receipt};
-use crate::db::log;
 use crate::db::messages;
+use crate::rollup::change::{Deleted, Target, count_to_delete};
+use crate::rollup::deletions::{self, Receipt};
 
 /// Deletions that are listed.
 const RECEIPTS: i64 = 20;
@@ -205,7 +204,7 @@ fn subject(target: Target) -> String {
 }
 
 async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Target) -> Result<Markup, Refusal> {
-    let count = log::count_to_delete(client, target, ROWS_MAX).await?;
+    let count = count_to_delete(client, target, ROWS_MAX).await?;
     let count = if count > ROWS_MAX { format!("more than {} hits", number(ROWS_MAX)) } else { counted(count, "hit") };
     let name = match filter.message {
         Some(id) => messages::name_of(client, id).await?,

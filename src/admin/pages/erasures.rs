@@ -13,7 +13,7 @@ use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Column, Frame, Tone, Zone, address, command, counted, empty, notice, table, time as time_of};
-use crate::db::erasures::receipts::{self, NodeDone, NodeOutstanding, Receipt};
+use crate::erasure::receipts::{self, NodeDone, NodeOutstanding, Receipt};
 
 /// Receipts of a page.
 const PAGE: usize = 50;

@@ -16,12 +16,13 @@ use crate::admin::view::{
     Column, Frame, Tone, Zone, command, counted, empty, field, nothing, notice, number_cell, table, time as time_of,
 };
 use crate::db::images::{self, ImageRow};
-use crate::db::{installation, messages, suppressions};
+use crate::db::{installation, messages};
 use crate::link::key::Key;
 use crate::link::pasted::pasted;
 use crate::link::route::{Ids, Route, route};
 use crate::link::{forgive, named, opt_out, token};
 use crate::metrics::DropReason;
+use crate::opt_outs::suppressions;
 use crate::unrecorded::{NOTES_MAX, Note, Reason};
 
 /// Characters that are looked at: a link, and the tag around it.

@@ -22,7 +22,8 @@ use crate::admin::asked::Stranger;
 use crate::admin::refusal::Refusal;
 use crate::admin::{Admin, view};
 use crate::db::audit::OPT_OUT_PAGE;
-use crate::db::{QUERY_TIMEOUT, suppressions, within};
+use crate::db::{QUERY_TIMEOUT, within};
+use crate::opt_outs::suppressions;
 use crate::privacy::RecipientHash;
 
 /// What a reader is told to wait where the database is away.

@@ -14,10 +14,11 @@ use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Frame, Tone, Zone, nothing, notice, time as time_of};
-use crate::db::erasures::receipts::{self, Receipt};
 use crate::db::users::Role;
-use crate::db::{QUERY_TIMEOUT, suppressions, within};
+use crate::db::{QUERY_TIMEOUT, within};
+use crate::erasure::receipts::{self, Receipt};
 use crate::link::parse_uuid;
+use crate::opt_outs::suppressions;
 use crate::privacy::Suppression;
 
 /// How it stands with a recipient.

@@ -12,9 +12,9 @@ use crate::app::{DataDir, database, node_name, which};
 use crate::cli::EraseArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::erasures::receipts::{self, Receipt};
-use crate::db::erasures::{self, nodes};
 use crate::db::{Database, QUERY_TIMEOUT, installation, within};
+use crate::erasure::receipts::{self, Receipt};
+use crate::erasure::{nodes, request};
 
 /// Receipts that `--status` shows at most.
 const SHOWN_MAX: i64 = 50;
@@ -61,8 +61,8 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
     }
     let Some((recipient, hash)) = named else { anyhow::bail!("--recipient is missing") };
     register_this(config, client).await?;
-    let erasure = erasures::request(client, COMMAND_LINE, hash, false).await?;
-    erasures::delete(db, erasure, recipient).await?;
+    let erasure = request::request(client, COMMAND_LINE, hash, false).await?;
+    request::delete(db, erasure, recipient).await?;
     loop {
         let receipt = within(QUERY_TIMEOUT, "reading a receipt", receipts::find(client, erasure)).await?;
         let receipt = receipt.context("the erasure is not there any more")?;

@@ -8,6 +8,7 @@
 //! Gives up: a row whose picture has no usable file is a hit all the same; its links are answered 404 until there is one.
 
 mod load;
+mod marks;
 mod pictures;
 mod report;
 mod row;
@@ -24,7 +25,7 @@ use self::source::Source;
 use crate::app::{database, which};
 use crate::cli::ImportDjangoArgs;
 use crate::config::{Config, Secret, check_database_url};
-use crate::db::{Database, QUERY_TIMEOUT, imports, within};
+use crate::db::{Database, QUERY_TIMEOUT, locks, within};
 
 /// How long another import, or what is left of one that was killed, is waited for.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
@@ -85,7 +86,7 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     }
     let pictures = source.pictures().await?;
     let ids: Vec<_> = pictures.iter().map(|picture| picture.uuid).collect();
-    let found = within(QUERY_TIMEOUT, "looking for earlier imports", imports::find(client, &ids)).await?;
+    let found = within(QUERY_TIMEOUT, "looking for earlier imports", marks::find(client, &ids)).await?;
     anyhow::ensure!(
         found.len() <= 1,
         "the pictures of {} came from {} databases that were imported before; one was made of several, and which of its rows \
@@ -104,14 +105,14 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     let into = match (taken, args.dry_run) {
         (taken, true) => Into::Nothing(taken),
         (Some(taken), false) => {
-            let noting = imports::note_pictures(client, taken.spool, &ids);
+            let noting = marks::note_pictures(client, taken.spool, &ids);
             within(QUERY_TIMEOUT, "noting pictures", noting).await?;
             Into::Database(taken)
         }
         // Without pictures there are no rows either, and nothing to be known again by.
         (None, false) if ids.is_empty() => Into::Nothing(None),
         (None, false) => {
-            let beginning = imports::begin(client, "import django", &ids);
+            let beginning = marks::begin(client, "import django", &ids);
             Into::Database(within(QUERY_TIMEOUT, "beginning an import", beginning).await?)
         }
     };
@@ -150,7 +151,7 @@ fn check_media(media: &Path) -> anyhow::Result<()> {
 
 async fn take_lock(client: &tokio_postgres::Client) -> anyhow::Result<()> {
     let give_up_at = tokio::time::Instant::now() + LOCK_WAIT;
-    while !within(QUERY_TIMEOUT, "pg_try_advisory_lock", imports::lock(client)).await? {
+    while !locks::try_lock(client, locks::IMPORTING).await? {
         anyhow::ensure!(tokio::time::Instant::now() < give_up_at, "another import is at work; wait for its end");
         tokio::time::sleep(LOCK_POLL).await;
     }

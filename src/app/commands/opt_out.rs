@@ -7,7 +7,8 @@ use crate::app::{database, which};
 use crate::cli::OptOutArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::{QUERY_TIMEOUT, installation, suppressions, within};
+use crate::db::{QUERY_TIMEOUT, installation, within};
+use crate::opt_outs::suppressions;
 
 /// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that the audit has.
 ///

@@ -8,11 +8,11 @@ use time::OffsetDateTime;
 
 use crate::app::{database, which};
 use crate::config::Config;
-use crate::db::change::{Changes, StoredHit, Verdict};
 use crate::db::{self, Database};
 use crate::networks::Network;
 use crate::opens::agent::Agent;
 use crate::opens::classify::{Evidence, classify};
+use crate::rollup::change::{Changes, StoredHit, Verdict};
 
 /// User agents that are remembered at most.
 const AGENTS_MAX: usize = 100_000;
@@ -41,7 +41,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
     let loaded = {
         let session = db.connect("pixeld reclassify").await?;
         wait_for_loaders(&session.client).await?;
-        db::hits::loaded_since(&session.client, since).await?
+        crate::ingest::transaction::loaded_since(&session.client, since).await?
     };
     let bar = ProgressBar::new(loaded.max(1)).with_style(ProgressStyle::with_template(
         "{msg}  {wide_bar}  {human_pos} of about {human_len} hits  {eta} left",

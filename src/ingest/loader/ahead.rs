@@ -13,8 +13,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Loader, within};
-use crate::db::hits::{self as queries, HitIdentity};
 use crate::hit::Hit;
+use crate::ingest::transaction as queries;
+use crate::ingest::transaction::HitIdentity;
 
 /// What a mark ahead means.
 pub(super) enum Ahead {

@@ -9,14 +9,15 @@ use uuid::Uuid;
 use super::orphans::Taken;
 use super::{Clock, Loader, PATIENCE, within};
 use crate::clocks::Reading;
-use crate::db::hits::{self as queries, BatchError, BatchRecord, Copied};
 use crate::hit::Hit;
 use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questions};
 use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
-use crate::ingest::spool::frame::{self, FrameKey};
-use crate::ingest::spool::reader::Chunk;
-use crate::ingest::spool::recovery::{copy_aside, quarantine};
+use crate::ingest::transaction as queries;
+use crate::ingest::transaction::{BatchError, BatchRecord, Copied};
 use crate::metrics::DropReason;
+use crate::spool::frame::{self, FrameKey};
+use crate::spool::reader::Chunk;
+use crate::spool::recovery::{copy_aside, quarantine};
 
 /// The longest time that one batch's hits lie apart, in µs.
 const SPAN_MAX_US: i64 = 3_600_000_000;
@@ -387,7 +388,7 @@ fn said_by(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::spool::fixture::carrying;
+    use crate::spool::fixture::carrying;
 
     fn spans_of(hours: &[i64]) -> Vec<(usize, usize)> {
         let hit = |&hour: &i64| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") };

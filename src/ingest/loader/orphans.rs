@@ -1,6 +1,6 @@
 //! Hits whose image the database lost: set aside when a batch passes over them, and brought in once the image is there again.
 //!
-//! Guarantees: the mark passes over such a hit only after it is on disk in `ingest/orphans.rs`, and in the transaction that notes
+//! Guarantees: the mark passes over such a hit only after it is on disk in `spool/orphans.rs`, and in the transaction that notes
 //! in the table `orphans` that it waits; it is brought in the transaction that takes this note away. So it comes in once, whatever is killed,
 //! and to whatever earlier state a database is restored: that state says itself which hits it lacks. Brought in, hits have numbers
 //! under a mark of their own, in the order in which they come. Gives up: hits for which the bound or the disk has no room for longer than
@@ -17,15 +17,16 @@ use uuid::Uuid;
 
 use super::bring::{Brought, Origin, OriginKind, Piece, patiently, spans};
 use super::{Clock, Loader, within};
-use crate::db::hits::{self as queries, BatchError, BatchRecord};
-use crate::db::orphans as notes;
 use crate::hit::Hit;
 use crate::ingest::judge::Judged;
 use crate::ingest::known::Known;
-use crate::ingest::orphans::{Orphans, Waiting};
+use crate::ingest::orphan_notes as notes;
 use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
 use crate::ingest::source::MarkName;
+use crate::ingest::transaction as queries;
+use crate::ingest::transaction::{BatchError, BatchRecord};
 use crate::metrics::{DropReason, Metrics};
+use crate::spool::orphans::{Orphans, Waiting};
 
 /// How often it is looked for images that are there again.
 const LOOK: Duration = Duration::from_secs(1);

@@ -3,8 +3,8 @@ use std::cell::Cell;
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::*;
-use crate::ingest::spool::fixture::carrying;
 use crate::ingest::syncer::acknowledge;
+use crate::spool::fixture::carrying;
 
 /// An end of a queue that no writer empties, with its carrier running.
 struct Core {

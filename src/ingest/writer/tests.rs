@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::*;
 use crate::ingest::queue::{Outbox, Received, queue};
-use crate::ingest::spool::fake_disk::{FakeDisk, Faults};
-use crate::ingest::spool::fixture::{Folders, Told, carrying, hit, read_from};
 use crate::metrics::DropReason;
+use crate::spool::fake_disk::{FakeDisk, Faults};
+use crate::spool::fixture::{Folders, Told, carrying, hit, read_from};
 
 const FULL: Faults = Faults {
     room: Some(0),

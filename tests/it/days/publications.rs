@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use loadtest::process::wait_until;
-use pixeld::db::change::{ChangeError, Changes, Target};
-use pixeld::db::retention::{Dropped, drop_day};
-use pixeld::db::tally::TallyError;
-use pixeld::db::{Database, DbError, Session, hits, images, migrate, suppressions};
+use pixeld::db::{Database, DbError, Session, images, migrate};
+use pixeld::ingest::transaction;
+use pixeld::opt_outs::suppressions;
 use pixeld::privacy::RecipientHash;
+use pixeld::rollup::change::{ChangeError, Changes, Target};
+use pixeld::rollup::retention_day::{Dropped, drop_day};
+use pixeld::rollup::tally::TallyError;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -37,7 +39,7 @@ fn recipient(n: u128) -> Uuid {
 fn make_days(runtime: &Runtime, session: &Session) {
     runtime.block_on(async {
         let day = time::macros::date!(2026 - 03 - 01);
-        hits::make_partition(&session.client, day).await.unwrap();
+        transaction::make_partition(&session.client, day).await.unwrap();
         session.client.batch_execute(FORMER_DAY).await.unwrap();
     });
 }

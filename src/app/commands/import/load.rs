@@ -8,21 +8,21 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_postgres::Client;
 
+use super::marks::{self, ImportedBatch, Taken};
 use super::report::{Report, Shown};
 use super::row::{self, Reading, Refusal};
 use super::source::{LogRow, Picture, Source};
 use crate::cli::ImportDjangoArgs;
 use crate::config::Config;
-use crate::db::hits::{self, BatchError};
-use crate::db::imports::{self, ImportedBatch, Taken};
 use crate::db::{QUERY_TIMEOUT, installation, within};
+use crate::erasure::erased::Erased;
 use crate::hit::{Hit, safe_user_agent};
-use crate::ingest::erased::Erased;
 use crate::ingest::judge::{Bounds, Day, Judged, Judging};
 use crate::ingest::known::Known;
+use crate::ingest::transaction::{self, BatchError};
 use crate::networks::files::Lists;
-use crate::privacy::follow::Reader;
-use crate::privacy::suppressed::Suppressed;
+use crate::opt_outs::follow::Reader;
+use crate::opt_outs::suppressed::Suppressed;
 
 /// How long one transaction may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -75,7 +75,7 @@ impl<'a> Loading<'a> {
         into: Into,
     ) -> anyhow::Result<Loading<'a>> {
         let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
-        let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", imports::clock(client)).await?;
+        let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
         let mut lists = Lists::default();
         for refused in lists.read_changes(&config.networks_dir).1 {
             tracing::warn!("a list of networks is refused and left out: {refused}");
@@ -136,7 +136,7 @@ impl<'a> Loading<'a> {
         }
         shown.end();
         if let Into::Database(Taken { spool, .. }) | Into::Nothing(Some(Taken { spool, .. })) = self.into {
-            report.totals = within(QUERY_TIMEOUT, "adding batches up", imports::totals(self.client, spool)).await?;
+            report.totals = within(QUERY_TIMEOUT, "adding batches up", marks::totals(self.client, spool)).await?;
         }
         Ok(())
     }
@@ -237,21 +237,22 @@ impl<'a> Loading<'a> {
         let mut judging = Judging::new(hits, before.next_seq, before.spool, self.bounds, None, &self.known);
         let (version, opt_outs) = (self.erased.version(), self.opt_outs.catch_up(self.client));
         let (spool, first_seq) = (before.spool, before.next_seq);
-        let copied = hits::copy(self.client, spool, first_seq, version, opt_outs, || judging.next_rows()).await?;
+        let copied =
+            transaction::copy(self.client, spool, first_seq, version, opt_outs, || judging.next_rows()).await?;
         let judged = judging.finish();
         batch.loaded = judged.loaded;
         batch.expired = judged.expired;
         batch.suppressed = judged.suppressed;
         batch.erased = judged.erased;
         batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
-        imports::finish(self.client, before, after, &batch, copied).await?;
+        marks::finish(self.client, before, after, &batch, copied).await?;
         Ok(judged)
     }
 
     async fn make_partitions(&mut self, hits: &[Hit<'_>]) -> anyhow::Result<()> {
         for day in self.bounds.days(hits) {
             if !self.days.contains(&day) {
-                let making = hits::make_partition(self.client, day.date()?);
+                let making = transaction::make_partition(self.client, day.date()?);
                 within(BATCH_TIMEOUT, "making a partition", making).await?;
                 self.days.insert(day);
             }

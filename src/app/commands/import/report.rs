@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Completeness;
+use super::marks::Totals;
 use super::pictures::{Became, PictureProblem};
 use super::row::Refusal;
 use super::source::{LogRow, Picture};
-use crate::db::imports::Totals;
 use crate::images::upload;
 
 /// Rows that could not be taken of which each is named; the others are counted.

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use crate::db::imports::Taken;
+use super::marks::Taken;
 use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
 
 /// How long a page of rows, or a count of them, may take.

@@ -1,0 +1,27 @@
+//! An erasure: everything that pixeld holds about one recipient goes, on every node, and a receipt says when it was gone.
+//!
+//! All steps, in order:
+//! 1. **Asked for.** The page (`admin/erasing.rs`) or `pixeld erase` calls [`request::request`]. It locks out all loaders
+//!    ([`db::locks`](crate::db::locks)), opts the recipient out where that was asked for, and notes the erasure under a number, with the keyed
+//!    hash of the recipient and not the id.
+//! 2. **No older hit comes back.** Every loader reads [`erased`] before it loads a batch, in the same transaction as the mark. It leaves out
+//!    hits of the recipient from before the request.
+//! 3. **The database.** [`request::delete`] deletes hits, opens and counts through [`rollup::change`](crate::rollup::change), chunk by chunk. If it
+//!    is interrupted, [`leftovers`] of any node goes on with it, and also forgets user agents that only the recipient had.
+//! 4. **Each node's disk.** [`disk`], a thread of each node, writes every file of the spool and of the quarantine again without the
+//!    recipient ([`spool::rewrite`](crate::spool::rewrite) with [`spool::tombstone`](crate::spool::tombstone)), and reports to [`nodes`]
+//!    when the node is done. A node that was down does it at its next start, before it loads.
+//! 5. **The receipt is final** ([`receipts`]) once all nodes have reported.
+//! 6. **A disk or a database that goes back in time** (a backup) is erased from again: each node remembers the erasures that it has seen
+//!    ([`remembered`]) and asks for what the database has lost.
+//!
+//! Guarantees: after the final receipt no table, segment, quarantined file or log of any node that reported holds the recipient's hits.
+//! Gives up: backups are the operator's; a node whose disk is lost for good has to be taken out by hand.
+
+pub mod disk;
+pub mod erased;
+pub mod leftovers;
+pub mod nodes;
+pub mod receipts;
+pub mod remembered;
+pub mod request;

@@ -1,0 +1,415 @@
+//! The eraser: carries erasures out on this node's disk, and tells that it has.
+//!
+//! Guarantees: an erasure is acknowledged only when no file of the spools and the quarantine holds the recipient's id or key in a
+//! hit that was recorded before it was asked for: what was in memory at that moment is written, the open segment is ended and
+//! synced (so that no failed sync writes its hits again), and then every segment is looked through. It remembers erasures on
+//! disk first, and puts them back where a restored database lacks them. Beside that it finishes what others left in the database.
+//! It is a thread of its own at the loader's priority: to read 8 GiB of spool takes most of a minute.
+//! Gives up: hits that are recorded after it was asked are new facts, and stay.
+
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::erased::CLOCK_MARGIN_US;
+use super::nodes::{self, Erasure, OnDisk};
+use super::request;
+use super::{leftovers, remembered};
+use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
+use crate::hit::Hit;
+use crate::link::key::Namespace;
+use crate::metrics::Metrics;
+use crate::privacy::{PrivacyKey, RecipientHash};
+use crate::shutdown::Drain;
+use crate::spool::disk::Disk;
+use crate::spool::orphans::{ORPHANS, Orphans};
+use crate::spool::recovery::quarantine;
+use crate::spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
+use crate::spool::tombstone::Erasing;
+use crate::spool::{Segment, Spool};
+
+/// How often it looks for erasures.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// How often it tells that it is there, and compares what it remembers with what the database knows.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// The longest wait between two attempts after a failure.
+pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long the writer may take to write what is in memory, end its segment and have it synced; then all is tried again later.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+/// Between two looks at the writer.
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
+
+/// Where the eraser works, and as whom.
+#[derive(Debug)]
+pub struct EraserOptions {
+    /// The folder that holds all spools.
+    pub spools: PathBuf,
+    /// The file that remembers erasures.
+    pub kept: PathBuf,
+    /// The data directory's identity.
+    pub node: Uuid,
+    /// This machine's name.
+    pub name: String,
+    /// Spools that could not be read at the start: nobody knows whose hits they hold.
+    pub left_alone: usize,
+}
+
+/// Carries erasures out.
+pub struct Eraser {
+    options: EraserOptions,
+    db: Database,
+    metrics: Arc<Metrics>,
+    disk: Arc<dyn Disk>,
+    spools: Vec<Arc<Spool>>,
+    orphans: Arc<Orphans>,
+    connected: Option<Connected>,
+    is_told: bool,
+}
+
+/// A connection, and what was learnt with it.
+struct Connected {
+    session: Session,
+    key: PrivacyKey,
+    namespace: Namespace,
+    /// When it told last that it is there.
+    told: Option<Instant>,
+}
+
+impl Eraser {
+    /// An eraser of these spools, of all earlier starts and of this one, and of the hits that were set aside.
+    #[must_use]
+    pub fn new(
+        options: EraserOptions,
+        db: Database,
+        metrics: Arc<Metrics>,
+        disk: Arc<dyn Disk>,
+        spools: Vec<Arc<Spool>>,
+        orphans: Arc<Orphans>,
+    ) -> Eraser {
+        Eraser { options, db, metrics, disk, spools, orphans, connected: None, is_told: false }
+    }
+
+    /// Carries out what is asked for, once the database is `ready`, until `drain` is asked for.
+    pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
+        tokio::select! {
+            () = ready => {}
+            () = drain.asked() => return,
+        }
+        let (db, metrics) = (self.db.clone(), Arc::clone(&self.metrics));
+        tokio::join!(self.run_turns(drain.clone()), leftovers::run(&db, &metrics, drain));
+    }
+
+    async fn run_turns(&mut self, mut drain: Drain) {
+        let mut pause = Duration::ZERO;
+        while !drain.is_asked() {
+            let wait = match self.turn(&drain).await {
+                Ok(_) => {
+                    pause = Duration::ZERO;
+                    self.is_told = false;
+                    self.metrics.stuck.erasing.store(None);
+                    POLL
+                }
+                Err(error) => {
+                    self.connected = None;
+                    self.metrics.stuck.erasing.store(crate::db::problem(&error));
+                    if !self.is_told {
+                        tracing::warn!(
+                            error = crate::db::told(&error),
+                            "erasures cannot be carried out now; they will be"
+                        );
+                        self.is_told = true;
+                    }
+                    pause = (pause * 2).clamp(Duration::from_millis(250), RETRY_PAUSE_MAX);
+                    pause
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = drain.asked() => {}
+            }
+        }
+    }
+
+    /// Carries out all that is pending now.
+    ///
+    /// # Errors
+    /// As PostgreSQL or the disk says.
+    pub async fn carry_out_all(mut self, drain: &Drain) -> anyhow::Result<()> {
+        while self.turn(drain).await? > 0 {}
+        leftovers::finish(&self.db).await
+    }
+
+    /// Carries out what is pending, up to a bound. Returns how many erasures.
+    async fn turn(&mut self, drain: &Drain) -> anyhow::Result<usize> {
+        let mut connected = match self.connected.take() {
+            Some(connected) if !connected.session.client.is_closed() => connected,
+            _ => self.connect().await?,
+        };
+        let client = &connected.session.client;
+        if connected.told.is_none_or(|told| told.elapsed() > HEARTBEAT) {
+            let registering = nodes::register(client, self.options.node, &self.options.name);
+            within(QUERY_TIMEOUT, "registering this node", registering).await?;
+            // Before the disk is asked, so that one that refuses is seen by what stays pending.
+            self.pending(client).await?;
+            self.compare(&connected).await?;
+            connected.told = Some(Instant::now());
+        }
+        let client = &connected.session.client;
+        let pending = self.pending(client).await?;
+        if !pending.is_empty() {
+            let remembered: Vec<_> = pending.iter().map(|erasure| (erasure.recipient, erasure.requested_us)).collect();
+            remembered::remember(&self.options.kept, &connected.key, &remembered)?;
+            let ahead_us = ahead_us(&connected).await?;
+            let done = self.erase(&connected, &pending, ahead_us, drain).await?;
+            let acknowledging = nodes::acknowledge(client, self.options.node, &self.options.name, &done);
+            within(QUERY_TIMEOUT, "acknowledging erasures", acknowledging).await?;
+            let (segments, hits) = done.iter().fold((0, 0), |sum, (_, d)| (sum.0 + d.segments, sum.1 + d.hits));
+            tracing::info!(erasures = done.len(), segments, hits, "erasures are carried out on this node's disk");
+            self.metrics.erasures_pending.set(0);
+        }
+        self.connected = Some(connected);
+        Ok(pending.len())
+    }
+
+    async fn connect(&self) -> anyhow::Result<Connected> {
+        let session = self.db.connect("pixeld-eraser").await?;
+        let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(&session.client)).await?;
+        let namespace =
+            within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(&session.client)).await?;
+        Ok(Connected { session, key, namespace, told: None })
+    }
+
+    /// The erasures to be carried out, which the metrics then tell.
+    async fn pending(&self, client: &Client) -> anyhow::Result<Vec<Erasure>> {
+        let pending = within(QUERY_TIMEOUT, "looking for erasures", nodes::pending(client, self.options.node)).await?;
+        self.metrics.erasures_pending.set(pending.len() as i64);
+        Ok(pending)
+    }
+
+    /// Puts back what this node remembers and the database does not; and, once a connection, does again what the database knows and
+    /// this node does not remember.
+    async fn compare(&self, connected: &Connected) -> anyhow::Result<()> {
+        let remembered = remembered::read(&self.options.kept, &connected.key)?;
+        if connected.told.is_none() {
+            let times: HashMap<RecipientHash, i64> = remembered.iter().copied().collect();
+            let remembers = |hash, asked_us| times.get(&hash).is_some_and(|&latest_us| latest_us >= asked_us);
+            let most = remembered::ERASURES_MAX as i64;
+            let reopening = nodes::reopen(&connected.session.client, self.options.node, most, remembers);
+            within(QUERY_TIMEOUT, "comparing erasures", reopening).await?;
+        }
+        let put_back = request::put_back(&connected.session.client, &remembered).await?;
+        if put_back > 0 {
+            tracing::warn!(
+                erasures = put_back,
+                "the database lacks erasures that this node remembers, as after a restored backup; they are carried out again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Erases from all files. Returns what was erased for each.
+    async fn erase(
+        &mut self,
+        connected: &Connected,
+        pending: &[Erasure],
+        ahead_us: i64,
+        drain: &Drain,
+    ) -> anyhow::Result<Vec<(i64, OnDisk)>> {
+        // A spool that is loaded to its end and removed.
+        self.spools.retain(|spool| {
+            let published = spool.published();
+            !published.closed || !published.segments.is_empty()
+        });
+        for spool in &self.spools {
+            self.settle(spool).await?;
+        }
+        let mut who = Who::of(pending, connected.key.clone(), ahead_us);
+        for spool in &self.spools {
+            let ended = |segment: &&Segment| segment.ended;
+            let segments: Vec<Segment> = spool.published().segments.iter().filter(ended).copied().collect();
+            for segment in segments {
+                anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
+                if rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who)? {
+                    self.metrics.segments_rewritten.one();
+                }
+                who.end_segment();
+                // The connection's own task runs on this thread.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.erase_quarantined(connected.namespace, &mut who, drain)?;
+        self.orphans.erase(&*self.disk, connected.namespace, &mut who, Who::end_file)?;
+        // Only now, so that nothing else waits for it.
+        let left_alone = self.options.left_alone;
+        anyhow::ensure!(left_alone == 0, "{left_alone} spools could not be read at the start; the log names them");
+        Ok(pending.iter().map(|erasure| (erasure.id, who.done(erasure.id))).collect())
+    }
+
+    fn erase_quarantined(&self, namespace: Namespace, who: &mut Who, drain: &Drain) -> anyhow::Result<()> {
+        let entries = match fs::read_dir(quarantine(&self.options.spools)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
+            if path.extension().is_some_and(|end| end == NEW) {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            // They have a way of their own, by which the loader can go on with them meanwhile.
+            if path.extension().is_some_and(|end| end == ORPHANS) {
+                continue;
+            }
+            rewrite_quarantined(&*self.disk, &path, namespace, who)?;
+            who.end_file();
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was recorded before this call is in segments that are ended and synced.
+    async fn settle(&self, spool: &Spool) -> anyhow::Result<()> {
+        if spool.published().closed {
+            return Ok(());
+        }
+        let deadline = Instant::now() + SETTLE_MAX;
+        // In this order: what is written between the two is counted twice, and waited for.
+        let queued = self.metrics.queued.get().max(0) as u64;
+        let written = spool.published().next_seq + queued;
+        while spool.published().next_seq < written && self.metrics.queued.get() > 0 {
+            wait(deadline).await?;
+        }
+        spool.ask_seal();
+        let end = spool.published().next_seq;
+        let is_sealed = || spool.published().segments.iter().all(|s| s.ended || s.id.first_seq >= end);
+        // Before it is synced, its hits are in memory and might be written again.
+        while !is_sealed() || spool.synced_seq() < end {
+            wait(deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn wait(deadline: Instant) -> anyhow::Result<()> {
+    anyhow::ensure!(Instant::now() < deadline, "the disk does not take what is in memory");
+    tokio::time::sleep(SETTLE_LOOK).await;
+    Ok(())
+}
+
+/// How far this node's clock is ahead of the database's.
+async fn ahead_us(connected: &Connected) -> anyhow::Result<i64> {
+    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let row = within(QUERY_TIMEOUT, "asking for the time", connected.session.client.query_one(now, &[])).await?;
+    Ok(crate::hit::now_us() - row.get::<_, i64>(0))
+}
+
+/// Those who are erased, and what was found of each.
+struct Who {
+    key: PrivacyKey,
+    margin_us: i64,
+    /// Of each: when it was asked last, and the erasures.
+    asked: HashMap<RecipientHash, (i64, Vec<i64>)>,
+    latest_us: i64,
+    done: HashMap<i64, OnDisk>,
+    /// Found in the file at hand.
+    here: HashSet<RecipientHash>,
+}
+
+impl Who {
+    fn of(pending: &[Erasure], key: PrivacyKey, ahead_us: i64) -> Who {
+        let mut asked: HashMap<RecipientHash, (i64, Vec<i64>)> = HashMap::new();
+        for erasure in pending {
+            let (latest_us, ids) = asked.entry(erasure.recipient).or_insert((i64::MIN, Vec::new()));
+            *latest_us = (*latest_us).max(erasure.requested_us);
+            ids.push(erasure.id);
+        }
+        let latest_us = asked.values().map(|(latest_us, _)| *latest_us).max().unwrap_or(i64::MIN);
+        let margin_us = CLOCK_MARGIN_US.saturating_add(ahead_us.max(0));
+        Who { key, margin_us, asked, latest_us, done: HashMap::new(), here: HashSet::new() }
+    }
+
+    fn end_segment(&mut self) {
+        for hash in std::mem::take(&mut self.here) {
+            self.count(hash, |done| done.segments += 1);
+        }
+    }
+
+    fn end_file(&mut self) {
+        for hash in std::mem::take(&mut self.here) {
+            self.count(hash, |done| done.files += 1);
+        }
+    }
+
+    fn count(&mut self, hash: RecipientHash, count: impl Fn(&mut OnDisk)) {
+        let Some((_, ids)) = self.asked.get(&hash) else { return };
+        ids.iter().for_each(|id| count(self.done.entry(*id).or_default()));
+    }
+
+    fn done(&self, erasure: i64) -> OnDisk {
+        self.done.get(&erasure).copied().unwrap_or_default()
+    }
+}
+
+impl Erasing for Who {
+    fn takes(&mut self, hit: &Hit<'_>) -> bool {
+        if hit.at_us >= self.latest_us.saturating_add(self.margin_us) {
+            return false;
+        }
+        let hash = self.key.hash(hit.recipient);
+        let Some((asked_us, _)) = self.asked.get(&hash) else { return false };
+        if hit.at_us >= asked_us.saturating_add(self.margin_us) {
+            return false;
+        }
+        self.here.insert(hash);
+        self.count(hash, |done| done.hits += 1);
+        true
+    }
+
+    fn takes_id(&mut self, id: Uuid) -> bool {
+        let hash = self.key.hash(id);
+        let takes = self.asked.contains_key(&hash);
+        if takes {
+            self.here.insert(hash);
+        }
+        takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::fixture::carrying;
+
+    #[test]
+    fn hits_from_before_an_erasure_go_and_later_ones_stay() {
+        let key = PrivacyKey([3; 32]);
+        let recipient = Uuid::from_u128(7);
+        let erasure = |id, requested_us| Erasure { id, recipient: key.hash(recipient), requested_us };
+        let mut who = Who::of(&[erasure(1, 0), erasure(2, 1_000_000_000)], key.clone(), -5);
+        let at = |at_us| Hit { at_us, ..carrying(7, "") };
+        assert!(who.takes(&at(999_999_999)) && who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US - 1)));
+        assert!(!who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US)));
+        assert!(!who.takes(&Hit { recipient: Uuid::from_u128(8), ..at(0) }));
+        who.end_segment();
+        assert_eq!(who.done(1), OnDisk { segments: 1, hits: 2, files: 0 });
+        assert_eq!(who.done(2), who.done(1));
+        assert!(who.takes_id(recipient));
+        who.end_file();
+        assert_eq!((who.done(2).files, who.done(3)), (1, OnDisk::default()));
+
+        // A clock that is ahead makes earlier hits look later.
+        let mut who = Who::of(&[erasure(2, 1_000_000_000)], key.clone(), 5_000_000);
+        assert!(who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US + 4_999_999)));
+    }
+}

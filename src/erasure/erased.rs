@@ -1,0 +1,82 @@
+//! Which hits the loader must not bring, since their recipients asked to be forgotten.
+//!
+//! Guarantees: what was recorded before somebody asked to be forgotten is never brought after that: the list is compared within
+//! the batch's transaction, and erasures wait for that. Hits that were recorded later are new facts; who does not want them
+//! opts out. Recorded is by the node's clock and asked is by the database's, so that a minute ([`CLOCK_MARGIN_US`]) and whatever
+//! this node's clock is ahead are given on top: rather a new hit goes than an old one comes back.
+//! Gives up: a clock that was ahead when the hit was recorded and is right when it is loaded.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use super::request::{self, ErasureState};
+use crate::hit::Hit;
+use crate::privacy::{PrivacyKey, RecipientHash};
+
+/// How long after somebody asked their hits are still taken for earlier ones, in µs.
+pub const CLOCK_MARGIN_US: i64 = 60_000_000;
+
+/// What the loader knows of erasures.
+#[derive(Default)]
+pub struct Erased {
+    known: Option<(PrivacyKey, ErasureState)>,
+}
+
+impl Erased {
+    /// Forgets what is known: the version has moved.
+    pub fn forget(&mut self) {
+        self.known = None;
+    }
+
+    /// Asks where nothing is known. Says whether it did.
+    ///
+    /// # Errors
+    /// As PostgreSQL says.
+    pub async fn learn(&mut self, client: &Client) -> Result<bool, Error> {
+        if self.known.is_some() {
+            return Ok(false);
+        }
+        // The state first: an erasure that comes between the two moves the version.
+        let state = request::state(client).await?;
+        self.known = Some((crate::db::installation::privacy_key(client).await?, state));
+        Ok(true)
+    }
+
+    /// The version that batches are prepared by.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        self.known.as_ref().map_or(-1, |(_, state)| state.version)
+    }
+
+    /// Makes tombstones of hits that must not be brought. `ahead_us` is how far this node's clock is ahead of the database's.
+    /// Costs a comparison a hit unless some are older than the latest erasure.
+    ///
+    /// # Errors
+    /// As PostgreSQL says.
+    pub async fn mark(&self, client: &Client, hits: &mut [Hit<'_>], ahead_us: i64) -> Result<(), Error> {
+        let Some((key, ErasureState { latest_us: Some(latest_us), .. })) = &self.known else { return Ok(()) };
+        let margin_us = CLOCK_MARGIN_US.saturating_add(ahead_us.max(0));
+        let is_old = |hit: &Hit<'_>| hit.at_us < latest_us.saturating_add(margin_us) && !hit.recipient.is_nil();
+        let mut hashes: HashMap<Uuid, RecipientHash> = HashMap::new();
+        for hit in hits.iter().filter(|hit| is_old(hit)) {
+            hashes.entry(hit.recipient).or_insert_with(|| key.hash(hit.recipient));
+        }
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<RecipientHash> = hashes.values().copied().collect();
+        let erased: HashMap<RecipientHash, i64> = request::erased_among(client, &asked).await?.into_iter().collect();
+        if erased.is_empty() {
+            return Ok(());
+        }
+        for hit in hits.iter_mut() {
+            let asked_us = hashes.get(&hit.recipient).and_then(|hash| erased.get(hash));
+            if asked_us.is_some_and(|asked_us| hit.at_us < asked_us.saturating_add(margin_us)) {
+                hit.erase();
+            }
+        }
+        Ok(())
+    }
+}

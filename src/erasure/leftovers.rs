@@ -1,0 +1,67 @@
+//! What others left unfinished in the database: erasures that were interrupted or put back, and user agents that only erased hits
+//! had.
+//!
+//! Guarantees: beside the eraser's own work, which a search through all hits must not hold up. One at a time in all nodes.
+
+use std::time::Duration;
+
+use super::disk::RETRY_PAUSE_MAX;
+use super::request;
+use crate::db::{Database, QUERY_TIMEOUT, installation, user_agents, within};
+use crate::metrics::Metrics;
+use crate::shutdown::Drain;
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Finishes them until `drain` is asked for.
+pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
+    let mut is_told = false;
+    while !drain.is_asked() {
+        let finished = tokio::select! {
+            finished = finish(db) => finished,
+            // The search is given up with its connection, and whoever looks next begins it again.
+            () = drain.asked() => return,
+        };
+        let wait = match finished {
+            Ok(()) => {
+                is_told = false;
+                metrics.stuck.finishing.store(None);
+                PERIOD
+            }
+            Err(error) => {
+                metrics.stuck.finishing.store(crate::db::problem(&error));
+                if !is_told {
+                    tracing::warn!(
+                        error = crate::db::told(&error),
+                        "unfinished erasures cannot be finished now; they will be"
+                    );
+                    is_told = true;
+                }
+                RETRY_PAUSE_MAX
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = drain.asked() => return,
+        }
+    }
+}
+
+/// Finishes what there is now.
+///
+/// # Errors
+/// As PostgreSQL says; what is left is found again.
+pub(super) async fn finish(db: &Database) -> anyhow::Result<()> {
+    let session = db.connect("pixeld-leftovers").await?;
+    let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(&session.client)).await?;
+    let finished = request::finish_all(db, &key).await?;
+    if finished > 0 {
+        tracing::info!(erasures = finished, "interrupted erasures are finished in the database");
+    }
+    let forgotten = user_agents::forget_doubted(&session.client).await?;
+    if forgotten > 0 {
+        tracing::info!(user_agents = forgotten, "user agents that only erased hits had are forgotten");
+    }
+    Ok(())
+}

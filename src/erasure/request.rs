@@ -1,0 +1,224 @@
+//! Erasures: who asked to be forgotten, which nodes have carried it out, and what has to be finished.
+//!
+//! Guarantees: after [`request`] no transaction that brings hits can end without knowing of it, since each of them holds
+//! [`locks::LOADING`] shared and reads the version under it; ids of erasures become visible in their order. An erasure whose
+//! deletion was interrupted is found by [`finish_all`] and can be finished by whoever has the database alone, since
+//! recipients are found by their hash. Gives up: that search reads all hits.
+
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::db::locks::{self, DELETING};
+use crate::db::{Database, DbError, QUERY_TIMEOUT, partitions, within};
+use crate::opt_outs::suppressions;
+use crate::privacy::{PrivacyKey, RecipientHash};
+use crate::rollup::change::Changes;
+
+/// The pause between two tries for [`DELETING`].
+const DELETING_PAUSE: Duration = Duration::from_millis(250);
+
+/// Longest time to look through one partition for recipients or user agents.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Unfinished ones that are looked for in all hits at once.
+const UNFINISHED_MAX: i64 = 1000;
+
+/// How old one is before others than the command that asked for it finish it.
+const UNFINISHED_AFTER: Duration = Duration::from_secs(30);
+
+/// Erasures that are put back by one statement.
+const PUT_BACK_ROWS: usize = 5000;
+
+/// What loaders judge by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErasureState {
+    /// Moves with each erasure, and with each user agent that is forgotten.
+    pub version: i64,
+    /// When the latest erasure was asked for, in µs since 1970; none while there is none.
+    pub latest_us: Option<i64>,
+}
+
+/// The version and the latest erasure, now.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn state(client: &Client) -> Result<ErasureState, Error> {
+    let select = "SELECT version, (extract(epoch FROM latest_at) * 1000000)::bigint FROM erasure_state";
+    let row = client.query_one(select, &[]).await?;
+    Ok(ErasureState { version: row.get(0), latest_us: row.get(1) })
+}
+
+/// Which of these were erased, and when that was asked last, in µs since 1970.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<Vec<(RecipientHash, i64)>, Error> {
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
+    let select = "SELECT recipient_hash, (extract(epoch FROM max(requested_at)) * 1000000)::bigint FROM erasures \
+                  WHERE recipient_hash = ANY($1) GROUP BY recipient_hash";
+    Ok(client
+        .query(select, &[&hashes])
+        .await?
+        .iter()
+        .map(|row| (RecipientHash::of_column(row.get(0)), row.get(1)))
+        .collect())
+}
+
+/// Notes that somebody is to be forgotten, and who asked for it; and, `with_opt_out`, that they are not to be recorded from
+/// now on: both or nothing. Returns the erasure's number.
+///
+/// Give it a connection of its own: who gives up waiting must drop it, and the open transaction with it.
+///
+/// # Errors
+/// As PostgreSQL says, or where transactions that bring hits leave no gap for it.
+pub async fn request(
+    client: &Client,
+    actor: &str,
+    recipient: RecipientHash,
+    with_opt_out: bool,
+) -> Result<i64, DbError> {
+    locks::begin_alone(client).await?;
+    if with_opt_out {
+        // Loaders, too, take the lock of opt-outs behind this one. First, so that no moment lies between the two times.
+        within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, actor, recipient)).await?;
+    }
+    let insert = "WITH asked AS (INSERT INTO erasures (recipient_hash) VALUES ($1) RETURNING id, requested_at), \
+                  moved AS (UPDATE erasure_state SET version = version + 1, \
+                    latest_at = GREATEST(latest_at, (SELECT requested_at FROM asked))), \
+                  noted AS (INSERT INTO audit (actor, action, subject, detail) \
+                    SELECT $2, 'recipient erased', encode($1, 'hex'), jsonb_build_object('erasure', id) FROM asked) \
+                  SELECT id FROM asked";
+    let recipient = &recipient.0[..];
+    let row = within(QUERY_TIMEOUT, "noting an erasure", client.query_one(insert, &[&recipient, &actor])).await?;
+    within(QUERY_TIMEOUT, "COMMIT", client.batch_execute("COMMIT")).await?;
+    Ok(row.get(0))
+}
+
+/// Deletes the hits and opens of a recipient for an erasure, and notes that it is finished. Waits for whoever does the same.
+///
+/// # Errors
+/// As PostgreSQL says; the erasure is unfinished then, and others take it up.
+pub async fn delete(db: &Database, erasure: i64, recipient: Uuid) -> anyhow::Result<()> {
+    let session = db.connect("pixeld-erase").await?;
+    lock_deleting(&session.client, erasure).await?;
+    Changes::open(db).await?.erase(erasure, recipient).await?;
+    Ok(finish(&session.client, &[erasure]).await?)
+}
+
+/// One session's wait for another that deletes may last as long as that.
+async fn lock_deleting(client: &Client, erasure: i64) -> Result<(), DbError> {
+    loop {
+        if try_deleting(client, erasure).await? {
+            return Ok(());
+        }
+        tokio::time::sleep(DELETING_PAUSE).await;
+    }
+}
+
+async fn try_deleting(client: &Client, erasure: i64) -> Result<bool, DbError> {
+    // A number that wraps only makes two erasures wait for each other.
+    let number = erasure as i32;
+    let values: [&(dyn ToSql + Sync); 2] = [&DELETING, &number];
+    let lock = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &values);
+    Ok(within(QUERY_TIMEOUT, "pg_try_advisory_lock", lock).await?.get(0))
+}
+
+/// Notes that the rows of these erasures are gone; and of earlier ones of the same people, which were interrupted.
+async fn finish(client: &Client, erasures: &[i64]) -> Result<(), DbError> {
+    let update = "UPDATE erasures AS e SET deleted_at = clock_timestamp() \
+                  WHERE e.deleted_at IS NULL AND (e.id = ANY($1) OR EXISTS (SELECT 1 FROM erasures d \
+                    WHERE d.id = ANY($1) AND d.recipient_hash = e.recipient_hash AND d.id > e.id))";
+    within(QUERY_TIMEOUT, "finishing an erasure", client.execute(update, &[&erasures])).await?;
+    Ok(())
+}
+
+/// Finishes erasures that were interrupted or put back: finds their recipients by their hashes, in all hits and opens. Returns
+/// how many were finished. Leaves out what somebody else is at.
+///
+/// # Errors
+/// As PostgreSQL says; what is left is found again.
+pub async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize> {
+    let session = db.connect("pixeld-erase").await?;
+    let select = "SELECT id, recipient_hash FROM erasures WHERE deleted_at IS NULL \
+                  AND (put_back_at IS NOT NULL OR requested_at < clock_timestamp() - make_interval(secs => $2)) \
+                  ORDER BY id LIMIT $1";
+    let after_s = UNFINISHED_AFTER.as_secs_f64();
+    let values: [&(dyn ToSql + Sync); 2] = [&UNFINISHED_MAX, &after_s];
+    let listing = session.client.query(select, &values);
+    let mut ours = Vec::new();
+    for row in within(QUERY_TIMEOUT, "listing erasures", listing).await? {
+        let (erasure, hash): (i64, &[u8]) = (row.get(0), row.get(1));
+        if try_deleting(&session.client, erasure).await? {
+            ours.push((erasure, RecipientHash::of_column(hash)));
+        }
+    }
+    if ours.is_empty() {
+        return Ok(0);
+    }
+    let hashes: Vec<RecipientHash> = ours.iter().map(|(_, hash)| *hash).collect();
+    let mut changes = Changes::open(db).await?;
+    for recipient in find(&session.client, key, &hashes).await? {
+        let hash = key.hash(recipient);
+        if let Some((erasure, _)) = ours.iter().find(|(_, of)| *of == hash) {
+            changes.erase(*erasure, recipient).await?;
+        }
+    }
+    let ids: Vec<i64> = ours.iter().map(|(erasure, _)| *erasure).collect();
+    finish(&session.client, &ids).await?;
+    Ok(ids.len())
+}
+
+/// The recipients in hits and opens that have one of these hashes.
+async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Result<Vec<Uuid>, DbError> {
+    let (key, hashes): (&[u8], Vec<&[u8]>) = (&key.0, hashes.iter().map(|hash| &hash.0[..]).collect());
+    let mut found = std::collections::BTreeSet::new();
+    let days = partitions::since(client, None).await?;
+    client.batch_execute("SET statement_timeout = 0").await?;
+    for table in days.iter().map(|day| day.name.as_str()).chain(["opens"]) {
+        let find = format!(
+            "SELECT DISTINCT recipient FROM {table} WHERE substring(sha256($1::bytea || uuid_send(recipient)) FOR 16) = ANY($2)"
+        );
+        let rows = within(SCAN_TIMEOUT, "looking for recipients", client.query(&find, &[&key, &hashes])).await?;
+        found.extend(rows.iter().map(|row| row.get::<_, Uuid>(0)));
+    }
+    client.batch_execute("SET statement_timeout = '60s'").await?;
+    Ok(found.into_iter().collect())
+}
+
+/// Puts erasures back that this node remembers and the database does not: it was restored from an older backup. They are
+/// unfinished then. Returns how many there were.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn put_back(client: &Client, remembered: &[(RecipientHash, i64)]) -> Result<u64, DbError> {
+    let mut put_back = 0;
+    for part in remembered.chunks(PUT_BACK_ROWS) {
+        let hashes: Vec<&[u8]> = part.iter().map(|(hash, _)| &hash.0[..]).collect();
+        let times: Vec<i64> = part.iter().map(|(_, requested_us)| *requested_us).collect();
+        let lacking = "SELECT count(*) FROM unnest($1::bytea[], $2::bigint[]) AS k (hash, us) WHERE NOT EXISTS ( \
+               SELECT 1 FROM erasures e WHERE e.recipient_hash = k.hash \
+                 AND e.requested_at >= '1970-01-01 00:00:00+00'::timestamptz + k.us * interval '1 microsecond')";
+        let row = within(QUERY_TIMEOUT, "comparing erasures", client.query_one(lacking, &[&hashes, &times])).await?;
+        if row.get::<_, i64>(0) == 0 {
+            continue;
+        }
+        locks::begin_alone(client).await?;
+        let insert = "WITH lacking AS (SELECT k.hash, max('1970-01-01 00:00:00+00'::timestamptz + k.us * interval '1 microsecond') AS at \
+                        FROM unnest($1::bytea[], $2::bigint[]) AS k (hash, us) GROUP BY k.hash), \
+                      back AS (INSERT INTO erasures (recipient_hash, requested_at, put_back_at) \
+                        SELECT hash, at, clock_timestamp() FROM lacking WHERE NOT EXISTS (SELECT 1 FROM erasures e \
+                          WHERE e.recipient_hash = hash AND e.requested_at >= at) ORDER BY at RETURNING requested_at), \
+                      noted AS (INSERT INTO audit (actor, action, detail) \
+                        SELECT 'pixeld', 'erasures put back', jsonb_build_object('count', count(*)) FROM back) \
+                      UPDATE erasure_state SET version = version + 1, \
+                        latest_at = GREATEST(latest_at, (SELECT max(requested_at) FROM back)) \
+                      RETURNING (SELECT count(*) FROM back)";
+        let row = within(QUERY_TIMEOUT, "putting erasures back", client.query_one(insert, &[&hashes, &times])).await?;
+        within(QUERY_TIMEOUT, "COMMIT", client.batch_execute("COMMIT")).await?;
+        put_back += row.get::<_, i64>(0) as u64;
+    }
+    Ok(put_back)
+}

@@ -1,0 +1,447 @@
+//! Looks after the spools: removes what is loaded and need not be kept, makes room where the disk is low, sees what other people
+//! do to the files, and sets the levels that people watch.
+//!
+//! Guarantees: a segment is removed only when its hits are loaded. While there is room, PostgreSQL must say so on the loader's
+//! connection, and `PIXELD_SPOOL_KEEP` must be over (a database restored from a backup is brought up to date from what is kept).
+//! Where the spool's bound or the disk is nearly reached, new hits come first: kept segments go, the oldest first, even if only
+//! the hint says that they are loaded. Whoever writes the hint had the answer to its COMMIT, so what is given up is that a
+//! database restored from an older backup gets them again; a new hit that finds no room is lost for certain. Where the private
+//! PostgreSQL shares the disk, the spool stops while PostgreSQL still has room for its log and for what waits: without that it
+//! takes no commit, so nothing is loaded and no room ever comes back.
+//! Gives up: what other programs write to the disk in a second, and to delete what waits.
+//!
+//! It is a thread of its own, so that neither a database nor a Redis that hangs keeps room from being made.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::config::SpoolKeep;
+use crate::db::embedded::wal_bytes_max;
+use crate::metrics::Metrics;
+use crate::spool::disk::{self, DiskSpace};
+use crate::spool::kept::Kept;
+use crate::spool::segment::SegmentId;
+use crate::spool::{Spool, SpoolRoom};
+
+/// How often it looks.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How often it looks while room is short.
+const HOUSEKEEPING_SHORT: Duration = Duration::from_millis(100);
+
+/// Minutes of traffic that the estimate of the outage left looks back on.
+const RATE_MINUTES: f64 = 3.0;
+
+/// So many whole segments are to fit on the disk, else loaded ones go.
+const SEGMENTS_FREE: u64 = 2;
+
+/// What the housekeeper goes by.
+#[derive(Debug)]
+pub struct HouseOptions {
+    /// The folder that holds all spools.
+    pub spools: PathBuf,
+    /// How long loaded segments are kept.
+    pub keep: SpoolKeep,
+    /// Where the private PostgreSQL lies, if there is one.
+    pub postgres: Option<PathBuf>,
+}
+
+/// The running housekeeper; it ends when this is dropped, which does not wait for it: a disk that hangs must not hold the end up.
+#[derive(Debug)]
+pub struct House {
+    thread: Option<JoinHandle<()>>,
+    ends: Arc<AtomicBool>,
+}
+
+impl House {
+    /// Starts to look after `spools`.
+    ///
+    /// # Errors
+    /// As the operating system says when it refuses a thread.
+    pub fn start(
+        options: HouseOptions,
+        spools: Vec<Arc<Spool>>,
+        room: Arc<SpoolRoom>,
+        metrics: Arc<Metrics>,
+    ) -> std::io::Result<House> {
+        let ends = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&ends);
+        let thread = std::thread::Builder::new().name("house".into()).spawn(move || {
+            room.is_kept_by(std::thread::current());
+            let mut keeper = Keeper::new(options, spools, room, metrics);
+            while !ended.load(Ordering::Acquire) {
+                std::thread::park_timeout(keeper.keep());
+            }
+        })?;
+        Ok(House { thread: Some(thread), ends })
+    }
+
+    /// Ends it, and waits for that.
+    pub fn finish(mut self) {
+        let thread = self.thread.take();
+        self.ends.store(true, Ordering::Release);
+        let joined = thread.map(|thread| {
+            thread.thread().unpark();
+            thread.join()
+        });
+        if let Some(Err(_)) = joined {
+            tracing::error!("the housekeeper panicked");
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+        }
+    }
+}
+
+/// What is known of the spools.
+struct Keeper {
+    options: HouseOptions,
+    spools: Vec<Arc<Spool>>,
+    room: Arc<SpoolRoom>,
+    metrics: Arc<Metrics>,
+    /// Since when each loaded segment is seen as such by this process; a restart begins anew.
+    loaded_since: HashMap<(Uuid, SegmentId), Instant>,
+    /// Segments that somebody else deleted.
+    missing: HashSet<(Uuid, SegmentId)>,
+    appended: (Instant, u64),
+    bytes_a_minute: f64,
+    /// What was logged already, so that it is logged once.
+    has_said: Said,
+}
+
+#[derive(Default)]
+struct Said {
+    low: bool,
+    not_removed: bool,
+    problem: Option<String>,
+}
+
+/// What the spools take and what may still come, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Levels {
+    /// Loaded, and can go.
+    kept: u64,
+    /// Not loaded, or in a segment that cannot go yet.
+    waiting: u64,
+    /// Free on the disk.
+    free: u64,
+    /// Set aside for the private PostgreSQL, where it shares the disk.
+    reserve: Option<u64>,
+}
+
+impl Levels {
+    /// Bytes that could be spooled if all that is loaded went, as far as the disk is asked. What waits needs about as much again
+    /// in PostgreSQL before its segment can go.
+    fn disk_room(&self, free: u64) -> u64 {
+        match self.reserve {
+            None => free,
+            Some(reserve) => free.saturating_sub(reserve).saturating_sub(self.waiting) / 2,
+        }
+    }
+
+    /// What all spools together could take of the disk.
+    fn usable(&self) -> u64 {
+        (self.free.saturating_sub(self.reserve.unwrap_or(0))).saturating_add(self.kept).saturating_add(self.waiting)
+    }
+}
+
+impl Keeper {
+    fn new(options: HouseOptions, spools: Vec<Arc<Spool>>, room: Arc<SpoolRoom>, metrics: Arc<Metrics>) -> Keeper {
+        Keeper {
+            options,
+            spools,
+            room,
+            metrics,
+            loaded_since: HashMap::new(),
+            missing: HashSet::new(),
+            appended: (Instant::now(), 0),
+            bytes_a_minute: 0.0,
+            has_said: Said::default(),
+        }
+    }
+
+    /// Looks after all once. Returns how long to wait until the next time.
+    fn keep(&mut self) -> Duration {
+        self.room.is_looked_at();
+        let space = disk::space(&self.options.spools).ok();
+        let free = space.map_or(u64::MAX, |space| space.free);
+        let reserve = space.and_then(|space| self.reserve(space));
+        let (kept, freed) = self.remove_loaded(free, reserve);
+        let waiting = self.room.bytes().saturating_sub(kept);
+        let levels = Levels { kept, waiting, free: free.saturating_add(freed), reserve };
+        self.room.disk_has(levels.usable(), reserve.map(|_| levels.disk_room(levels.free)));
+        self.look_for_missing();
+        self.set_problem(space);
+        self.set_levels(levels);
+        self.spools.retain(|spool| !spool.is_gone());
+        if self.is_low(levels.free, reserve) { HOUSEKEEPING_SHORT } else { HOUSEKEEPING }
+    }
+
+    /// Bytes to be left to the private PostgreSQL; nothing where it does not share the disk.
+    fn reserve(&self, space: DiskSpace) -> Option<u64> {
+        let device = |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|found| found.dev());
+        let postgres = self.options.postgres.as_deref()?;
+        (device(postgres) == device(&self.options.spools)).then(|| wal_bytes_max(space.total))
+    }
+
+    /// Whether the disk has so little left that loaded segments go.
+    fn is_low(&self, free: u64, reserve: Option<u64>) -> bool {
+        let segments = SEGMENTS_FREE * self.room.segment_bytes_max();
+        free < reserve.unwrap_or(0).saturating_add(segments)
+    }
+
+    /// Removes what need not be kept, and what cannot be kept. Returns the bytes of loaded segments that stay, and of those that went.
+    fn remove_loaded(&mut self, free: u64, reserve: Option<u64>) -> (u64, u64) {
+        // Oldest first, with whether PostgreSQL says that they are loaded.
+        let kept: Vec<(Arc<Spool>, Kept, bool)> = self
+            .spools
+            .iter()
+            .flat_map(|spool| {
+                let is_sure = spool.published().loaded.is_sure;
+                spool.kept().into_iter().map(move |kept| (Arc::clone(spool), kept, is_sure))
+            })
+            .collect();
+        let mut kept_bytes: u64 = kept.iter().map(|(_, kept, _)| kept.bytes).sum();
+        // What waits must always find room beside what is only kept.
+        let kept_bytes_max = self.options.keep.bytes.min(self.room.bytes_max / 2);
+        let (mut still_kept, mut freed) = (HashMap::new(), 0);
+        for (spool, kept, is_sure) in kept {
+            let name = (spool.uuid, kept.id);
+            let since = self.loaded_since.get(&name).copied().unwrap_or_else(Instant::now);
+            let is_over = is_sure && (since.elapsed() >= self.options.keep.age || kept_bytes > kept_bytes_max);
+            let is_crowded = self.room.bytes() > self.room.bytes_max / 10 * 9;
+            let is_low = self.is_low(free.saturating_add(freed), reserve);
+            if is_low && !is_over {
+                self.say_low(free);
+            }
+            if !(is_over || is_crowded || is_low) {
+                still_kept.insert(name, since);
+                continue;
+            }
+            match spool.remove(kept) {
+                Ok(()) => {
+                    self.room.give_back(kept.bytes);
+                    self.missing.remove(&name);
+                    kept_bytes -= kept.bytes;
+                    freed += kept.bytes;
+                    self.has_said.not_removed = false;
+                }
+                Err(error) => {
+                    still_kept.insert(name, since);
+                    if !std::mem::replace(&mut self.has_said.not_removed, true) {
+                        tracing::warn!(%error, "a loaded segment could not be removed; it is tried again and again");
+                    }
+                }
+            }
+        }
+        // What goes makes just the room that is wanted, so a disk is low again and again, and that is said once.
+        if !self.is_low(free.saturating_add(freed) / 2, reserve) {
+            self.has_said.low = false;
+        }
+        self.loaded_since = still_kept;
+        (kept_bytes, freed)
+    }
+
+    fn say_low(&mut self, free: u64) {
+        if !std::mem::replace(&mut self.has_said.low, true) {
+            tracing::warn!(
+                free,
+                "the disk is low: loaded segments go before PIXELD_SPOOL_KEEP is over, \
+                 so a database that is restored from a backup would not get their hits again"
+            );
+        }
+    }
+
+    /// Sees which files somebody else deleted, and has the writer begin another where it was the one being written.
+    fn look_for_missing(&mut self) {
+        for spool in &self.spools {
+            // No file is removed by us meanwhile.
+            let _files = spool.files();
+            let segments = spool.published().segments.clone();
+            let is_missing = |path: &Path| {
+                fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+            };
+            let missing: Vec<_> = segments
+                .iter()
+                .filter(|segment| {
+                    !self.missing.contains(&(spool.uuid, segment.id)) && is_missing(&spool.path(segment.id))
+                })
+                .collect();
+            if missing.is_empty() {
+                continue;
+            }
+            tracing::error!(
+                folder = %spool.folder.display(),
+                segments = missing.len(),
+                "somebody deleted segments of the spool; what is still open of them is loaded, the rest is lost and counted"
+            );
+            self.metrics.segments_missing.add(missing.len() as u64);
+            if missing.iter().any(|segment| !segment.ended) {
+                spool.ask_seal();
+            }
+            self.missing.extend(missing.iter().map(|segment| (spool.uuid, segment.id)));
+        }
+    }
+
+    /// Says why no hit can be written, where that can be seen without a hit.
+    fn set_problem(&mut self, space: Option<DiskSpace>) {
+        let folder = &self.options.spools;
+        let problem = match disk::check_writable(folder) {
+            // The writer makes it again.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => Some(format!("{} cannot be written: {error}", folder.display())),
+            Ok(()) if space.is_some_and(|space| space.is_read_only) => {
+                Some(format!("{} cannot be written: its file system is read-only", folder.display()))
+            }
+            Ok(()) => None,
+        };
+        if problem != self.has_said.problem {
+            match &problem {
+                Some(problem) => {
+                    tracing::error!(problem, "hits are dropped until this is put right; pixels are served")
+                }
+                None => tracing::info!("the spool can be written again"),
+            }
+            self.metrics.spool_problem.store(problem.clone().map(Arc::new));
+            self.has_said.problem = problem;
+        }
+    }
+
+    fn set_levels(&mut self, levels: Levels) {
+        let bytes = self.room.bytes();
+        let disk_room = levels.disk_room(levels.free.saturating_add(levels.kept));
+        let room = self.room.bytes_max.saturating_sub(levels.waiting).min(disk_room);
+        self.metrics.spool_bytes.set(bytes as i64);
+        self.metrics.spool_room.set(room as i64);
+        let (since, before) = self.appended;
+        if since.elapsed() < HOUSEKEEPING {
+            return;
+        }
+        let minutes = since.elapsed().as_secs_f64() / 60.0;
+        let appended = self.metrics.spool_appended.get();
+        let rate = (appended - before) as f64 / minutes;
+        self.bytes_a_minute += (rate - self.bytes_a_minute) * (minutes / RATE_MINUTES).min(1.0);
+        self.appended = (Instant::now(), appended);
+        let left = if self.bytes_a_minute < 1.0 { -1 } else { (room as f64 / self.bytes_a_minute) as i64 };
+        self.metrics.outage_minutes.set(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::source::Source;
+    use crate::spool::appender::Appender;
+    use crate::spool::fake_disk::FakeDisk;
+    use crate::spool::fixture::{Folders, batch, hit};
+
+    struct World {
+        folders: Folders,
+        spool: Arc<Spool>,
+        source: Source,
+        appender: Appender,
+        keeper: Keeper,
+    }
+
+    /// Four ended segments of one hit each, and one that is open.
+    fn world(keep: SpoolKeep) -> World {
+        let folders = Folders::make();
+        let spool = folders.begin(7);
+        let room = Arc::new(SpoolRoom::new(0, 8 << 30));
+        let disk = Arc::new(FakeDisk::default());
+        let metrics = Metrics::new(1);
+        let mut appender = Appender::new(Arc::clone(&spool), Arc::clone(&room), disk, Arc::clone(&metrics));
+        for n in 0..5 {
+            appender.append(&[batch(&[hit(n, 100)])]).unwrap();
+            if n < 4 {
+                appender.end_segment();
+            }
+        }
+        let source = Source::recovered(Arc::clone(&spool), &folders.spools());
+        let options = HouseOptions { spools: folders.spools(), keep, postgres: None };
+        let keeper = Keeper::new(options, vec![Arc::clone(&spool)], room, metrics);
+        World { folders, spool, source, appender, keeper }
+    }
+
+    const HOUR: SpoolKeep = SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 };
+
+    fn segments(spool: &Spool) -> usize {
+        let listed = spool.published().segments.len();
+        let there = fs::read_dir(&spool.folder).unwrap().flatten().filter(|entry| entry.path().extension().is_some());
+        assert_eq!(there.count(), listed);
+        listed
+    }
+
+    #[test]
+    fn on_a_low_disk_loaded_segments_go_the_oldest_first_and_no_more_than_are_needed() {
+        let mut world = world(HOUR);
+        world.source.loaded(3);
+        world.source.mark_is_known(1);
+        let low = SEGMENTS_FREE * world.keeper.room.segment_bytes_max();
+        world.keeper.remove_loaded(low, None);
+        assert_eq!(segments(&world.spool), 5, "there is room");
+        let (_, freed) = world.keeper.remove_loaded(low - 1, None);
+        assert_eq!((segments(&world.spool), world.spool.published().segments[0].id.first_seq), (4, 1));
+        assert!(freed > 0);
+        world.keeper.remove_loaded(0, None);
+        assert_eq!(segments(&world.spool), 2, "all that are loaded go, and none that waits");
+        assert_eq!(world.keeper.room.bytes(), world.spool.published().segments.iter().map(|s| s.length).sum::<u64>());
+    }
+
+    #[test]
+    fn while_the_mark_is_unknown_the_hint_counts_on_a_low_disk_only() {
+        let mut world = world(SpoolKeep { age: Duration::ZERO, bytes: 0 });
+        world.source.loaded(3);
+        world.source.forget_mark();
+        world.keeper.remove_loaded(u64::MAX, None);
+        assert_eq!(segments(&world.spool), 5, "a restored database may ask for them");
+        world.keeper.remove_loaded(0, None);
+        assert_eq!(segments(&world.spool), 2);
+        world.source.loaded(4);
+        world.source.mark_is_known(1);
+        world.keeper.remove_loaded(u64::MAX, None);
+        assert_eq!(segments(&world.spool), 1, "PIXELD_SPOOL_KEEP is over");
+    }
+
+    #[test]
+    fn a_private_postgresql_keeps_room_for_its_log_and_for_what_waits() {
+        let levels = |free, waiting| Levels { kept: 5, waiting, free, reserve: Some(100) };
+        assert_eq!(levels(1100, 0).disk_room(1100), 500);
+        assert_eq!(levels(1100, 400).disk_room(1100), 300);
+        assert_eq!(levels(50, 0).disk_room(50), 0);
+        assert_eq!(Levels { reserve: None, ..levels(1100, 400) }.disk_room(1100), 1100);
+        assert_eq!(levels(1100, 400).usable(), 1405);
+    }
+
+    #[test]
+    fn a_segment_that_somebody_deletes_is_noticed_read_through_its_open_file_and_followed_by_another() {
+        let mut world = world(HOUR);
+        fs::remove_dir_all(world.folders.spools()).unwrap();
+        fs::create_dir_all(&world.spool.folder).unwrap();
+        world.keeper.keep();
+        world.keeper.keep();
+        assert_eq!(world.keeper.metrics.segments_missing.get(), 5, "each once");
+        world.appender.heed_seal();
+        world.appender.append(&[batch(&[hit(5, 100)])]).unwrap();
+        let mut told = crate::spool::fixture::Told::new();
+        crate::spool::fixture::read_on(&mut world.source.reader, 9, &mut told);
+        assert_eq!(told, (0..6).map(|n| Some(hit(n, 100))).collect::<Vec<_>>());
+        world.source.loaded(6);
+        world.keeper.remove_loaded(0, None);
+        assert_eq!(segments(&world.spool), 1, "those that are gone leave the list");
+    }
+}

@@ -1,0 +1,67 @@
+//! The table `orphans`: which hits wait on the disks of nodes because the database does not have their image.
+//!
+//! Guarantees: it changes in the transactions that pass over these hits and that bring them in, so that it says at any moment
+//! that a database is restored to which of them it lacks. Nodes that have copies of the same hits bring them in once.
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use super::transaction::BatchError;
+use crate::spool::orphans::Waiting;
+
+/// What waits of the spools whose marks have these UUIDs.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn waiting(client: &Client, marks: &[Uuid]) -> Result<Vec<Waiting>, Error> {
+    let select = "SELECT spool_uuid, spool, image, first_seq, orphans.next_seq FROM orphans JOIN spool_marks USING (spool) \
+                  WHERE spool_uuid = ANY($1) ORDER BY spool, first_seq, image";
+    let waiting = |row: &tokio_postgres::Row| Waiting {
+        mark: row.get(0),
+        spool: row.get(1),
+        image: row.get(2),
+        first_seq: row.get::<_, i64>(3) as u64,
+        next_seq: row.get::<_, i64>(4) as u64,
+    };
+    Ok(client.query(select, &[&marks]).await?.iter().map(waiting).collect())
+}
+
+/// In a batch's transaction: notes that hits wait. `open` is a note that reaches to where nothing else of the image was loaded
+/// since; it is made longer, if it is still there.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) -> Result<Waiting, Error> {
+    let next_seq = waiting.next_seq as i64;
+    if let Some(open) = open {
+        let lengthen =
+            "UPDATE orphans SET next_seq = $5 WHERE spool = $1 AND image = $2 AND first_seq = $3 AND next_seq = $4";
+        let (first, next) = (open.first_seq as i64, open.next_seq as i64);
+        if client.execute(lengthen, &[&open.spool, &open.image, &first, &next, &next_seq]).await? == 1 {
+            return Ok(Waiting { next_seq: waiting.next_seq, ..*open });
+        }
+    }
+    let insert = "INSERT INTO orphans (spool, image, first_seq, next_seq) VALUES ($1, $2, $3, $4)";
+    client.execute(insert, &[&waiting.spool, &waiting.image, &(waiting.first_seq as i64), &next_seq]).await?;
+    Ok(*waiting)
+}
+
+/// In the transaction that brings them in: notes that hits wait no more, all or those before `rest`.
+///
+/// # Errors
+/// [`BatchError::Count`] where somebody else has changed the note.
+pub async fn take(client: &Client, waiting: &Waiting, rest: Option<u64>) -> Result<(), BatchError> {
+    let (first, next) = (waiting.first_seq as i64, waiting.next_seq as i64);
+    let which = "WHERE spool = $1 AND image = $2 AND first_seq = $3 AND next_seq = $4";
+    let changed = match rest {
+        Some(rest) => {
+            let shorten = format!("UPDATE orphans SET first_seq = $5 {which}");
+            client.execute(&shorten, &[&waiting.spool, &waiting.image, &first, &next, &(rest as i64)]).await?
+        }
+        None => {
+            let delete = format!("DELETE FROM orphans {which}");
+            client.execute(&delete, &[&waiting.spool, &waiting.image, &first, &next]).await?
+        }
+    };
+    if changed == 1 { Ok(()) } else { Err(BatchError::Count { what: "notes of orphans", sent: 1, got: changed }) }
+}

@@ -1,0 +1,13 @@
+//! People who asked not to be recorded.
+//!
+//! In order: the opt-out page or an admin writes a row ([`suppressions`]); each node follows the table ([`follow`]) and has the list in memory
+//! ([`suppressed`]) and on disk ([`kept`]). The edge asks it before it encodes a hit. The loader asks again in the transaction of each batch,
+//! so that a hit which the edge let through is dropped there.
+//!
+//! Guarantees: an opt-out holds on every node within two seconds, and over restarts without the database. Gives up: the list names no
+//! one, so it cannot be read back.
+
+pub mod follow;
+pub mod kept;
+pub mod suppressed;
+pub mod suppressions;

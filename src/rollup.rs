@@ -1,0 +1,21 @@
+//! From hits to opens and counts: one node at a time keeps them in step, also when hits are judged again, deleted or dropped by age.
+//!
+//! In order:
+//! 1. A loader commits a batch, whose row in `batches` is not yet published.
+//! 2. [`task`] wakes and takes turns. Each [`turn`] is one transaction: it takes the lock, picks batches, adds their hits to opens and
+//!    counts through [`tally`], and gives the batches the number under which readers find them.
+//! 3. [`change`] is how loaded hits change: judged again, deleted, or dropped by age. Each of its chunks holds the same lock and rolls
+//!    up first what is pending, so a hit is never added after it was taken away.
+//! 4. [`retention`] is the task that drops whole days of hits; [`retention_day`] is the transaction that drops one.
+//! 5. [`deletions`] are the receipts.
+//!
+//! Guarantees: opens and counts are those of the published hits, after each commit; [`tally`]'s head defines every number. Gives up:
+//! counts follow hits by a moment.
+
+pub mod change;
+pub mod deletions;
+pub mod retention;
+pub mod retention_day;
+pub mod tally;
+pub mod task;
+pub mod turn;

@@ -1,0 +1,144 @@
+//! Hits beyond those at hand: of opens that must be computed again, and at the ends of messages that lost some.
+//!
+//! Guarantees: however many days an open or a message reaches over, the transaction holds locks on a bounded number of them; what is
+//! read elsewhere is read in a savepoint that gives its locks back, and written afterwards.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{ChangeError, Changes, not_pending};
+use crate::db::partitions::{self, DAYS_AT_ONCE};
+use crate::db::within;
+use crate::rollup::tally::{self, nil, slot};
+
+/// Most pairs times days of one look whose rows go through the program.
+const PAIR_DAYS_MAX: usize = 50_000;
+
+/// Hits of one day of pairs that are not wholly at hand.
+const OTHER_HITS: &str = concat!(
+    "SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class \
+     FROM touched AS t JOIN {day} AS h ON h.recipient = t.recipient AND h.message = t.message \
+     WHERE NOT t.whole AND t.was_first_at < {to} AND t.was_last_at >= {from} \
+       AND h.at BETWEEN t.was_first_at AND t.was_last_at AND ",
+    not_pending!(),
+);
+
+const PAIR_HITS: &str = "INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class) ";
+
+const UNNEST: &str = "SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[], $6::int[], $7::smallint[])";
+
+const FIND_EDGES: &str = concat!(
+    "INSERT INTO edges (message, first_at, last_at, first_hour, last_hour) \
+     WITH gone AS (SELECT message, min(at) AS first_at, max(at) AS last_at FROM work_hits WHERE message <> ",
+    nil!(),
+    " GROUP BY message) \
+     SELECT m.id, m.first_at, m.last_at, \
+       (SELECT min(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0), \
+       (SELECT max(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) \
+     FROM gone g JOIN messages m ON m.id = g.message WHERE g.first_at <= m.first_at OR g.last_at >= m.last_at",
+);
+
+/// The first hit of each first slot of a day, and the last hit of each last one. Most slots end before the hour is over; what is
+/// found behind them is neither the first hit nor looked for, since no later slot has one.
+const EDGE_HITS: &str = concat!(
+    "SELECT e.message, (SELECT min(h.at) FROM {day} h WHERE h.message = e.message AND h.at >= e.first_hour \
+         AND h.at < e.first_hour + interval '1 hour' AND ",
+    not_pending!(),
+    ") AS first_hit, NULL::timestamptz AS last_hit \
+     FROM edges e WHERE e.first_hour < {to} AND e.first_hour > {from} - interval '1 hour' \
+     UNION ALL SELECT e.message, NULL, (SELECT max(h.at) FROM {day} h WHERE h.message = e.message AND h.at >= e.last_hour \
+         AND h.at < e.last_hour + interval '1 hour' AND ",
+    not_pending!(),
+    ") FROM edges e WHERE e.last_hour < {to} AND e.last_hour > {from} - interval '1 hour'",
+);
+
+/// Where the hits of a first or last slot are beyond the retention, the time stays if it lies in that slot.
+const WRITE_EDGES: &str = concat!(
+    "UPDATE messages AS t SET \
+       first_at = COALESCE(x.first_hit, CASE WHEN ",
+    slot!("e.first_at"),
+    " = e.first_hour THEN e.first_at ELSE e.first_hour END), \
+       last_at = COALESCE(x.last_hit, CASE WHEN ",
+    slot!("e.last_at"),
+    " = e.last_hour THEN e.last_at ELSE e.last_hour END) \
+     FROM edges e LEFT JOIN unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS x (message, first_hit, last_hit) \
+       ON x.message = e.message WHERE t.id = e.message",
+);
+
+impl Changes {
+    /// Copies the hits of pairs that are not wholly at hand into `pair_hits`.
+    pub(super) async fn find_other_hits(&self) -> Result<(), ChangeError> {
+        let span = "SELECT min(was_first_at), max(was_last_at), count(*) FROM touched WHERE NOT whole";
+        let span = self.tally.row("looking at opens", span, &[]).await?;
+        let (Some(from), Some(to)) = (span.get(0), span.get(1)) else { return Ok(()) };
+        let pairs: i64 = span.get(2);
+        // So that the planner knows whether they are few or many.
+        self.tally.execute("ANALYZE", "ANALYZE touched", &[]).await?;
+        let days = partitions::within_times(self.tally.client(), from, to).await?;
+        if days.is_empty() {
+            return Ok(());
+        }
+        if days.len() <= DAYS_AT_ONCE {
+            let find = format!("{PAIR_HITS}{}", partitions::over(&days, OTHER_HITS));
+            self.tally.execute("looking for other hits", &find, &[]).await?;
+            return Ok(());
+        }
+        let at_once = (PAIR_DAYS_MAX / (pairs as usize).max(1)).clamp(1, DAYS_AT_ONCE);
+        for group in days.chunks(at_once) {
+            let find = partitions::over(group, OTHER_HITS);
+            let look = partitions::look(self.tally.client(), &find, &[]);
+            let rows = within(tally::STATEMENT_TIMEOUT, "looking for other hits", look).await?;
+            if !rows.is_empty() {
+                self.add_pair_hits(&rows).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_pair_hits(&self, rows: &[tokio_postgres::Row]) -> Result<(), ChangeError> {
+        let at: Vec<OffsetDateTime> = rows.iter().map(|row| row.get(0)).collect();
+        let seq: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
+        let ids = |column: usize| rows.iter().map(|row| row.get(column)).collect::<Vec<Uuid>>();
+        let spool: Vec<i32> = rows.iter().map(|row| row.get(5)).collect();
+        let class: Vec<i16> = rows.iter().map(|row| row.get(6)).collect();
+        let insert = format!("{PAIR_HITS}{UNNEST}");
+        let (messages, recipients, images) = (ids(2), ids(3), ids(4));
+        let added = self
+            .tally
+            .execute("gathering other hits", &insert, &[&at, &seq, &messages, &recipients, &images, &spool, &class])
+            .await?;
+        Ok(tally::same("other hits", rows.len() as u64, added)?)
+    }
+
+    /// Corrects the first and last time of messages that may have lost the hit that they came from: looked for in the first and last
+    /// slot that still has hits.
+    pub(super) async fn correct_edges(&self) -> Result<(), ChangeError> {
+        if self.tally.execute("looking for messages", FIND_EDGES, &[]).await? == 0 {
+            return Ok(());
+        }
+        let hours = "SELECT first_hour FROM edges WHERE first_hour IS NOT NULL \
+                     UNION SELECT last_hour FROM edges WHERE last_hour IS NOT NULL ORDER BY 1";
+        let hours = within(tally::STATEMENT_TIMEOUT, "looking at hours", self.tally.client().query(hours, &[])).await?;
+        let hours: Vec<OffsetDateTime> = hours.iter().map(|row| row.get(0)).collect();
+        let mut found: HashMap<Uuid, [Option<OffsetDateTime>; 2]> = HashMap::new();
+        if let (Some(first), Some(last)) = (hours.first(), hours.last()) {
+            let mut days = partitions::within_times(self.tally.client(), *first, *last + time::Duration::HOUR).await?;
+            days.retain(|day| day.has_a_slot_of(&hours));
+            for group in days.chunks(DAYS_AT_ONCE) {
+                let find = partitions::over(group, EDGE_HITS);
+                let look = partitions::look(self.tally.client(), &find, &[]);
+                for row in within(tally::STATEMENT_TIMEOUT, "looking for the first and last hit", look).await? {
+                    let [first, last] = found.entry(row.get(0)).or_default();
+                    *first = [*first, row.get(1)].into_iter().flatten().min();
+                    *last = [*last, row.get(2)].into_iter().flatten().max();
+                }
+            }
+        }
+        let (messages, times): (Vec<Uuid>, Vec<[Option<OffsetDateTime>; 2]>) = found.into_iter().unzip();
+        let (first, last): (Vec<_>, Vec<_>) = times.into_iter().map(|[first, last]| (first, last)).unzip();
+        self.tally.execute("writing the first and last hit", WRITE_EDGES, &[&messages, &first, &last]).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! Judging hits again.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{ChangeError, Changes, touch, with_open};
+use crate::db::partitions::{self, Partition};
+use crate::db::within;
+use crate::rollup::tally::{self, nil, same, slot};
+
+/// Where in a partition a chunk ends: at this hit, by (at, spool, seq).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its time.
+    pub at: OffsetDateTime,
+    /// Its spool.
+    pub spool: i32,
+    /// Its number in it.
+    pub seq: i64,
+}
+
+/// A hit, with what judging it needs.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredHit<'a> {
+    /// When it was made.
+    pub at: OffsetDateTime,
+    /// The id of its user agent.
+    pub user_agent_id: i64,
+    /// Its user agent; none where only its id is known.
+    pub user_agent: Option<&'a str>,
+    /// When the message was sent, as the link says or else the sender.
+    pub sent_at: Option<OffsetDateTime>,
+    /// The provider network of its address.
+    pub network: i16,
+    /// A request header said that nobody looked yet.
+    pub prefetch: bool,
+    /// Its message; nil where absent.
+    pub message: Uuid,
+    /// Its recipient; nil where absent.
+    pub recipient: Uuid,
+    /// Its image.
+    pub image: Uuid,
+    /// What it was judged to be.
+    pub judged: Verdict,
+}
+
+/// What a hit is judged to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The class's number.
+    pub class: i16,
+    /// The rule's number.
+    pub rule: i16,
+    /// The client's number.
+    pub client: i16,
+}
+
+/// What a chunk came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reclassified {
+    /// Where the next chunk begins; none where the partition is done.
+    pub next: Option<Cursor>,
+    /// Hits looked at.
+    pub seen: u64,
+    /// Hits judged otherwise than before.
+    pub changed: u64,
+}
+
+/// Up to the earliest hit that is pending: what came after the last look at batches is for the next chunk.
+const READ: &str = "INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n, tid, network, \
+       prefetch, user_agent, sent_at) \
+     SELECT at, seq, message, recipient, image, spool, class, rule, client, row_number() OVER (), tid, network, prefetch, \
+       user_agent, sent_at \
+     FROM (SELECT *, ctid AS tid FROM {day} \
+       WHERE at >= $1 AND ($2::int IS NULL OR (at, spool, seq) > ($1, $2, $3)) \
+         AND at < COALESCE((SELECT min(min_at) FROM batches WHERE published IS NULL AND loaded > 0), 'infinity') \
+       ORDER BY at, spool, seq LIMIT $4) AS h";
+
+const SHOW: &str = "SELECT w.at, w.user_agent, u.user_agent, COALESCE(w.sent_at, m.sent_at), w.network, w.prefetch, w.message, \
+       w.recipient, w.image, w.class, w.rule, w.client, w.n, w.spool, w.seq \
+     FROM work_hits w LEFT JOIN user_agents u ON u.id = w.user_agent LEFT JOIN messages m ON m.id = w.message \
+     ORDER BY w.n";
+
+const VERDICTS: &str = "INSERT INTO verdicts (n, class, rule, client, tid) SELECT v.n, v.class, v.rule, v.client, w.tid \
+     FROM unnest($1::int[], $2::smallint[], $3::smallint[], $4::smallint[]) AS v (n, class, rule, client) \
+     JOIN work_hits w ON w.n = v.n";
+
+const ADD_HITS: &str = concat!(
+    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
+     SELECT message, image, hour, class, rule, client, sum(hits) FROM ( \
+       SELECT w.message, w.image, ",
+    slot!("w.at"),
+    " AS hour, d.* FROM work_hits w JOIN verdicts v USING (n) CROSS JOIN LATERAL \
+         (VALUES (w.class, w.rule, w.client, -1), (v.class, v.rule, v.client, 1)) AS d (class, rule, client, hits) \
+     ) AS h GROUP BY message, image, hour, class, rule, client HAVING sum(hits) <> 0",
+);
+
+/// Pairs of which a hit has another class now. `whole`: all of its hits are in the chunk.
+const TOUCH: &str = concat!(
+    touch!(),
+    "o.hits = t.here FROM ( \
+       SELECT w.message, w.recipient, count(*) AS here FROM work_hits w LEFT JOIN verdicts v USING (n) \
+       WHERE w.message <> ",
+    nil!(),
+    " AND w.recipient <> ",
+    nil!(),
+    " GROUP BY w.message, w.recipient HAVING bool_or(v.class <> w.class) ORDER BY w.message, w.recipient) AS t",
+    with_open!(),
+    "WHERE o.first_at >= s.retained_from",
+);
+
+const AT_HAND: &str = "INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class) \
+     SELECT w.at, w.seq, w.message, w.recipient, w.image, w.spool, COALESCE(v.class, w.class) \
+     FROM work_hits w LEFT JOIN verdicts v USING (n) JOIN touched t ON t.message = w.message AND t.recipient = w.recipient \
+     WHERE t.whole";
+
+impl Changes {
+    /// Judges one chunk of a partition's hits again, those after `after`, and brings opens and counts in line with what has
+    /// changed. Hits that are loaded behind the cursor meanwhile are not seen; their loader judged them by the rules of now.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; go on with a new [`Changes`] and the same cursor.
+    pub async fn reclassify_chunk(
+        &mut self,
+        day: &Partition,
+        after: Option<Cursor>,
+        mut judge: impl FnMut(&StoredHit<'_>) -> Verdict,
+    ) -> Result<Reclassified, ChangeError> {
+        if after.is_none() {
+            partitions::identify(self.tally.client(), std::slice::from_ref(day)).await?;
+        }
+        self.begin().await?;
+        let read = READ.replace("{day}", &day.name);
+        let (at, spool, seq) = (after.map_or(day.from, |after| after.at), after.map(|a| a.spool), after.map(|a| a.seq));
+        let seen = self.tally.execute("reading hits", &read, &[&at, &spool, &seq, &self.rows_max]).await?;
+        let show = self.tally.client().query(SHOW, &[]);
+        let rows = within(tally::STATEMENT_TIMEOUT, "reading hits", show).await?;
+        same("hits read", seen, rows.len() as u64)?;
+        let (mut numbers, mut classes, mut rules, mut clients) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            let hit = stored(row);
+            let verdict = judge(&hit);
+            if verdict != hit.judged {
+                numbers.push(row.get::<_, i32>(12));
+                classes.push(verdict.class);
+                rules.push(verdict.rule);
+                clients.push(verdict.client);
+            }
+        }
+        let changed = numbers.len() as u64;
+        if changed > 0 {
+            self.tally.execute("writing verdicts", VERDICTS, &[&numbers, &classes, &rules, &clients]).await?;
+            self.write_verdicts(day, changed).await?;
+        }
+        let is_full = seen == self.rows_max as u64;
+        let has_more = is_full || self.has_pending(day).await?;
+        self.tally.commit().await?;
+        let last = rows.last().map(|row| Cursor { at: row.get(0), spool: row.get(13), seq: row.get(14) });
+        // With nothing read and something pending, the same place is tried again.
+        let start = || Cursor { at: day.from, spool: i32::MIN, seq: i64::MIN };
+        let next = has_more.then(|| last.or(after).unwrap_or_else(start));
+        Ok(Reclassified { next, seen, changed })
+    }
+
+    async fn write_verdicts(&self, day: &Partition, changed: u64) -> Result<(), ChangeError> {
+        self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
+        let touched = self.tally.execute("looking for opens", TOUCH, &[]).await?;
+        let write = format!(
+            "UPDATE {} AS h SET class = v.class, rule = v.rule, client = v.client \
+             FROM verdicts v WHERE h.ctid = v.tid",
+            day.name
+        );
+        self.tally.run("SET", "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off").await?;
+        let written = self.tally.execute("writing verdicts", &write, &[]).await?;
+        same("hits judged again", changed, written)?;
+        self.tally.run("SET", "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on").await?;
+        if touched > 0 {
+            self.tally.execute("gathering hits", AT_HAND, &[]).await?;
+        }
+        self.settle(touched).await
+    }
+
+    /// Whether a batch that is not rolled up has hits in the partition.
+    async fn has_pending(&self, day: &Partition) -> Result<bool, ChangeError> {
+        let select = "SELECT EXISTS (SELECT 1 FROM batches WHERE published IS NULL AND loaded > 0 \
+                      AND max_at >= $1 AND min_at < $2)";
+        Ok(self.tally.row("looking for batches", select, &[&day.from, &day.to]).await?.get(0))
+    }
+}
+
+fn stored(row: &tokio_postgres::Row) -> StoredHit<'_> {
+    StoredHit {
+        at: row.get(0),
+        user_agent_id: row.get(1),
+        user_agent: row.get(2),
+        sent_at: row.get(3),
+        network: row.get(4),
+        prefetch: row.get(5),
+        message: row.get(6),
+        recipient: row.get(7),
+        image: row.get(8),
+        judged: Verdict { class: row.get(9), rule: row.get(10), client: row.get(11) },
+    }
+}

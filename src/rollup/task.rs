@@ -1,0 +1,209 @@
+//! The task that keeps opens and counts in step with `hits`, and looks after closed days.
+//!
+//! Guarantees: whatever fails, it backs off, connects anew and goes on; what a batch adds is in opens and counts once, in the
+//! transaction that publishes it. One node at a time does it, whichever takes the lock; the others look again later. A trickle
+//! of batches costs one transaction each [`TURN_MIN`], a backlog one after the other. Gives up: order between nodes' batches;
+//! their numbers are given in the order in which they are seen.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::tally::{Lock, Tally, TallyError};
+use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome, Rolled};
+use crate::db::{Database, DbError, partitions};
+use crate::metrics::Metrics;
+use crate::shutdown::Drain;
+
+/// The least time from one transaction's start to the next's while there is no backlog.
+pub const TURN_MIN: Duration = Duration::from_secs(1);
+
+/// How often batches of other nodes are looked for.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// The longest wait between two attempts.
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often closed days are looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(600);
+
+/// Fewest hits of a transaction, where more take too long.
+const CHUNK_HITS_MIN: u64 = 1000;
+
+/// Keeps opens and counts in step.
+pub struct Rollup {
+    db: Database,
+    metrics: Arc<Metrics>,
+    committed: Arc<Notify>,
+    tally: Option<Tally>,
+    mismatches: Mismatches,
+    hits_max: u64,
+}
+
+/// What one turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// A transaction was committed.
+    Went(Rolled),
+    /// Another node has the lock, or a batch's hits are not all there yet.
+    Later,
+}
+
+impl Rollup {
+    /// A rollup that `committed` wakes when a batch was loaded.
+    #[must_use]
+    pub fn new(db: Database, metrics: Arc<Metrics>, committed: Arc<Notify>) -> Rollup {
+        let mismatches = Mismatches::new(MISMATCH_PATIENCE);
+        Rollup { db, metrics, committed, tally: None, mismatches, hits_max: CHUNK_HITS_MAX }
+    }
+
+    /// The same with another patience for batches whose hits are not all there.
+    #[must_use]
+    pub fn waiting_for_hits(mut self, patience: Duration) -> Rollup {
+        self.mismatches = Mismatches::new(patience);
+        self
+    }
+
+    /// Rolls up, once the database is `ready`, until `drain` is asked for; then once more what is pending, until its deadline.
+    pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
+        let mut late = drain.clone();
+        // What waits is not known before the first look.
+        self.stands_still();
+        tokio::select! {
+            () = ready => {}
+            () = drain.asked() => return,
+        }
+        let days = index_days(self.db.clone());
+        let rolling = self.keep_rolling(&mut drain);
+        tokio::select! {
+            () = rolling => {}
+            () = days => {}
+            () = late.deadline() => tracing::info!("the rollup was still at work at the drain's deadline; the next start goes on"),
+        }
+    }
+
+    /// Rolls up until the drain is asked for, and what is pending then.
+    async fn keep_rolling(&mut self, drain: &mut Drain) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let started = Instant::now();
+            let is_last = drain.is_asked();
+            let wait = match self.turn().await {
+                Ok(Turn::Went(rolled)) => {
+                    pause = Duration::ZERO;
+                    if rolled.more {
+                        continue;
+                    }
+                    TURN_MIN.saturating_sub(started.elapsed())
+                }
+                Ok(Turn::Later) => TURN_MIN,
+                Err(error) => {
+                    self.failed(&error, pause.is_zero());
+                    pause = (pause * 2).clamp(Duration::from_millis(100), RETRY_PAUSE_MAX);
+                    pause
+                }
+            };
+            if is_last {
+                // What could not be done now the next start does, or another node.
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = drain.asked() => continue,
+            }
+            if pause.is_zero() {
+                tokio::select! {
+                    () = self.committed.notified() => {}
+                    () = tokio::time::sleep(POLL.saturating_sub(started.elapsed())) => {}
+                    () = drain.asked() => {}
+                }
+            }
+        }
+    }
+
+    /// One transaction.
+    async fn turn(&mut self) -> Result<Turn, TallyError> {
+        let tally = match self.tally.take() {
+            Some(tally) if !tally.client().is_closed() => tally,
+            _ => Tally::open(&self.db, "pixeld-rollup").await?,
+        };
+        let started = Instant::now();
+        let turn = self.turn_with(&tally).await?;
+        if let Turn::Went(rolled) = turn
+            && rolled.batches > 0
+        {
+            self.metrics.rollup_hits.add(rolled.hits);
+            self.metrics.rollup_mismatches.add(rolled.mismatches);
+            self.metrics.rollup_seconds.observe(started.elapsed().as_secs_f64());
+            self.hits_max = (self.hits_max * 2).min(CHUNK_HITS_MAX);
+        }
+        let backlog = turn::backlog(&tally).await?;
+        let oldest_us = crate::hit::now_us() - (backlog.age_seconds * 1e6) as i64;
+        self.metrics.rollup_pending.set(backlog.batches);
+        self.metrics.stuck.rollup.store(None);
+        self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
+        // After an error it is not put back: what is left of its transaction is not known.
+        self.tally = Some(tally);
+        Ok(turn)
+    }
+
+    async fn turn_with(&mut self, tally: &Tally) -> Result<Turn, TallyError> {
+        let Some(mut state) = tally.begin(Lock::Try).await? else { return Ok(Turn::Later) };
+        match turn::roll_up(tally, &mut state, self.hits_max, &mut self.mismatches).await? {
+            Outcome::Rolled(rolled) if rolled.batches > 0 => {
+                tally.commit().await?;
+                Ok(Turn::Went(rolled))
+            }
+            Outcome::Rolled(rolled) => {
+                tally.rollback().await?;
+                Ok(Turn::Went(rolled))
+            }
+            Outcome::Mismatch => {
+                tally.rollback().await?;
+                Ok(Turn::Later)
+            }
+        }
+    }
+
+    /// From now on the lag grows, unless it does already, until a look at the backlog succeeds.
+    fn stands_still(&self) {
+        let oldest_us = &self.metrics.rollup_oldest_us;
+        // An error says that it grows already.
+        oldest_us.compare_exchange(0, crate::hit::now_us(), Ordering::Relaxed, Ordering::Relaxed).unwrap_or_default();
+    }
+
+    fn failed(&mut self, error: &TallyError, is_first: bool) {
+        self.metrics.rollup_retries.one();
+        self.stands_still();
+        let said = match error {
+            TallyError::Db(error) => error.for_log(),
+            TallyError::Count { .. } => error.to_string(),
+        };
+        let is_of_connection = matches!(error, TallyError::Db(error) if error.is_of_connection());
+        let why = (!is_of_connection).then(|| Arc::new(error.to_string().replace('\n', " ")));
+        self.metrics.stuck.rollup.store(why);
+        if is_first {
+            tracing::warn!(error = said, "opens and counts cannot be brought up to date now; they will be");
+        }
+        if matches!(error, TallyError::Db(DbError::Timeout { .. })) {
+            // A bound that a slow server never meets would try the same for ever.
+            self.hits_max = (self.hits_max / 2).max(CHUNK_HITS_MIN);
+        }
+    }
+}
+
+/// Looks after closed days for ever, on a connection of its own.
+async fn index_days(db: Database) {
+    loop {
+        let made = async {
+            let session = db.connect("pixeld-index").await?;
+            partitions::index_closed_days(&session.client).await
+        };
+        if let Err(error) = made.await {
+            tracing::warn!(error = error.for_log(), "a closed day has no index on recipient yet; tried again later");
+        }
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}

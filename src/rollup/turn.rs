@@ -1,0 +1,251 @@
+//! Brings loaded hits into opens and counts: one transaction for some batches, exactly their hits.
+//!
+//! Guarantees: a batch is rolled up once, in the transaction that gives it its `published` number; numbers have no gaps, and
+//! `events_before` is the sum of `next_seq - first_seq` over all batches published before. Rows are compared with
+//! `batches.loaded`, batch by batch: where a batch can be seen before its hits (a distributed PostgreSQL), it is left for later.
+//! Gives up: what a batch still lacks after [`MISMATCH_PATIENCE`] (somebody deleted rows by hand) is logged and counted, and
+//! what is there is rolled up; to wait for ever would stop all counts.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::tally::{self, State, Tally, TallyError, opens_of, same, slot};
+use crate::db::{DbError, QUERY_TIMEOUT, within};
+
+/// Hits that one transaction rolls up at most, unless a single batch has more.
+pub const CHUNK_HITS_MAX: u64 = 100_000;
+
+/// Batches that one transaction rolls up at most.
+pub const CHUNK_BATCHES_MAX: usize = 1000;
+
+/// How long the same mismatch is waited for.
+pub const MISMATCH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many µs the hits of one transaction lie apart at most, unless a single batch's do: each day between them is a partition
+/// to be looked through and locked, and an import brings years.
+const CHUNK_SPAN_US_MAX: i64 = 32 * 86_400_000_000;
+
+const PICK: &str = "SELECT id, next_seq - first_seq, loaded, (extract(epoch FROM min_at) * 1000000)::bigint, \
+     (extract(epoch FROM max_at) * 1000000)::bigint FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
+
+/// Each batch is one look through btree(at); `OFFSET 0` keeps the planner from reading whole days for many batches at once.
+const READ: &str = "INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n) \
+     SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class, h.rule, h.client, b.n \
+     FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM batches WHERE id = ANY($1)) AS b \
+     CROSS JOIN LATERAL (SELECT * FROM hits \
+       WHERE at BETWEEN b.min_at AND b.max_at AND spool = b.spool AND seq >= b.first_seq AND seq < b.next_seq \
+         AND at BETWEEN $2 AND $3 OFFSET 0) AS h";
+
+const ADD_HITS: &str = concat!(
+    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits, first_at, last_at) \
+     SELECT message, image, hour, class, rule, client, count(*), min(at), max(at) \
+     FROM (SELECT *, ",
+    slot!("at"),
+    " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
+);
+
+/// Opens of the hits at hand, put together with what is there. `LIMIT 1` makes it one look through the key for each pair, in
+/// the key's order.
+const ADD_PAIRS: &str = concat!(
+    "INSERT INTO pairs \
+     SELECT a.message, a.recipient, CASE WHEN earlier THEN a.image ELSE o.image END, LEAST(o.first_at, a.first_at), \
+       GREATEST(o.last_at, a.last_at), LEAST(o.confirmed_first_at, a.confirmed_first_at), \
+       COALESCE(o.hits, 0) + a.hits, COALESCE(o.confirmed_hits, 0) + a.confirmed_hits, \
+       CASE WHEN earlier THEN a.first_seq ELSE o.first_seq END, o.first_at, o.confirmed_first_at, \
+       CASE WHEN earlier THEN a.first_spool ELSE o.first_spool END, o.tid, \
+       class_of_rank(LEAST(COALESCE(class_rank(o.best), 6::smallint), a.rank)), \
+       CASE WHEN earlier THEN a.first_class ELSE o.first_class END, \
+       CASE WHEN o.confirmed_first_at < a.confirmed_first_at OR a.confirmed_first_at IS NULL THEN o.confirmed_first_class \
+            WHEN a.confirmed_first_at < o.confirmed_first_at OR o.confirmed_first_at IS NULL THEN a.confirmed_first_class \
+            ELSE LEAST(o.confirmed_first_class, a.confirmed_first_class) END, \
+       o.best, o.first_class, o.confirmed_first_class \
+     FROM (",
+    opens_of!("work_hits"),
+    ") AS a \
+     LEFT JOIN LATERAL (SELECT *, opens.ctid AS tid FROM opens \
+       WHERE opens.message = a.message AND opens.recipient = a.recipient LIMIT 1) AS o ON true \
+     CROSS JOIN LATERAL (SELECT o.first_at IS NULL \
+       OR (a.first_at, a.first_spool, a.first_seq) < (o.first_at, o.first_spool, o.first_seq) AS earlier) AS e",
+);
+
+const PUBLISH: &str = "UPDATE batches AS b SET published = p.published, events_before = p.events \
+     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS p (id, published, events) \
+     WHERE b.id = p.id AND b.published IS NULL";
+
+/// What one transaction came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rolled {
+    /// Batches published.
+    pub batches: u64,
+    /// Hits rolled up.
+    pub hits: u64,
+    /// Batches among them whose hits are not all there.
+    pub mismatches: u64,
+    /// Whether batches are left.
+    pub more: bool,
+}
+
+/// What came of [`roll_up`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went well; nothing is committed yet.
+    Rolled(Rolled),
+    /// A batch and its hits do not agree yet: undo, and come again later.
+    Mismatch,
+}
+
+/// Batches whose hits were not all there, and since when.
+#[derive(Debug)]
+pub struct Mismatches {
+    patience: Duration,
+    seen: HashMap<i64, (u64, Instant)>,
+}
+
+impl Mismatches {
+    /// None so far; the same one is waited for so long.
+    #[must_use]
+    pub fn new(patience: Duration) -> Mismatches {
+        Mismatches { patience, seen: HashMap::new() }
+    }
+
+    /// Whether a batch with so many rows has been waited for long enough.
+    fn is_old(&mut self, batch: i64, rows: u64) -> bool {
+        let now = Instant::now();
+        let (seen_rows, since) = self.seen.entry(batch).or_insert((rows, now));
+        if *seen_rows != rows {
+            (*seen_rows, *since) = (rows, now);
+        }
+        now - *since >= self.patience
+    }
+}
+
+struct Batch {
+    id: i64,
+    events: i64,
+    loaded: u64,
+}
+
+/// Rolls up pending batches, the oldest first, up to `hits_max` hits, in the transaction that holds the lock. `state` moves on.
+///
+/// # Errors
+/// As PostgreSQL says; drop the tally then.
+pub async fn roll_up(
+    tally: &Tally,
+    state: &mut State,
+    hits_max: u64,
+    mismatches: &mut Mismatches,
+) -> Result<Outcome, TallyError> {
+    let (batches, more) = pick(tally, hits_max).await?;
+    if batches.is_empty() {
+        return Ok(Outcome::Rolled(Rolled::default()));
+    }
+    let mut rolled = Rolled { batches: batches.len() as u64, more, ..Rolled::default() };
+    if batches.iter().any(|batch| batch.loaded > 0) {
+        rolled.hits = read(tally, &batches).await?;
+        let lacking = compare(tally, &batches).await?;
+        let old = lacking.iter().filter(|(batch, rows)| mismatches.is_old(batch.id, *rows)).count();
+        if old < lacking.len() {
+            return Ok(Outcome::Mismatch);
+        }
+        for (batch, rows) in &lacking {
+            tracing::error!(
+                batch = batch.id,
+                loaded = batch.loaded,
+                rows,
+                "a batch's hits are not all there; rolling up those that are"
+            );
+        }
+        rolled.mismatches = lacking.len() as u64;
+        tally.execute("adding hits up", ADD_HITS, &[]).await?;
+        let pairs = tally.execute("adding opens up", ADD_PAIRS, &[]).await?;
+        tally.apply(pairs).await?;
+    }
+    publish(tally, state, &batches).await?;
+    mismatches.seen.clear();
+    Ok(Outcome::Rolled(rolled))
+}
+
+async fn pick(tally: &Tally, hits_max: u64) -> Result<(Vec<Batch>, bool), TallyError> {
+    let limit = CHUNK_BATCHES_MAX as i64 + 1;
+    let rows = within(QUERY_TIMEOUT, "looking for batches", tally.client().query(PICK, &[&limit])).await?;
+    let mut hits = 0;
+    let (mut from, mut to) = (i64::MAX, i64::MIN);
+    let mut batches = Vec::new();
+    for row in &rows {
+        let loaded = row.get::<_, i32>(2) as u64;
+        // A batch without a row has no time.
+        let (earlier, later) =
+            (row.get::<_, Option<i64>>(3).unwrap_or(from), row.get::<_, Option<i64>>(4).unwrap_or(to));
+        (from, to) = (from.min(earlier), to.max(later));
+        let is_too_much = hits + loaded > hits_max
+            || batches.len() == CHUNK_BATCHES_MAX
+            || to.saturating_sub(from) > CHUNK_SPAN_US_MAX;
+        if !batches.is_empty() && is_too_much {
+            return Ok((batches, true));
+        }
+        hits += loaded;
+        batches.push(Batch { id: row.get(0), events: row.get(1), loaded });
+    }
+    Ok((batches, false))
+}
+
+/// Copies the batches' hits into `work_hits`; returns how many.
+async fn read(tally: &Tally, batches: &[Batch]) -> Result<u64, TallyError> {
+    let ids: Vec<i64> = batches.iter().map(|batch| batch.id).collect();
+    let span = "SELECT min(min_at), max(max_at) FROM batches WHERE id = ANY($1)";
+    let span = tally.row("looking at batches", span, &[&ids]).await?;
+    // Known when it is planned, so that the other days' partitions cost nothing.
+    let (from, to): (Option<OffsetDateTime>, Option<OffsetDateTime>) = (span.get(0), span.get(1));
+    tally.run("SET", "SET LOCAL enable_seqscan = off").await?;
+    let rows = tally.execute("reading hits of batches", READ, &[&ids, &from, &to]).await?;
+    tally.run("SET", "SET LOCAL enable_seqscan = on").await?;
+    Ok(rows)
+}
+
+/// The batches that have another number of hits than were loaded, and that number.
+async fn compare<'a>(tally: &Tally, batches: &'a [Batch]) -> Result<Vec<(&'a Batch, u64)>, TallyError> {
+    let count = tally.client().query("SELECT n, count(*) FROM work_hits GROUP BY n", &[]);
+    let rows = within(tally::STATEMENT_TIMEOUT, "counting hits of batches", count).await?;
+    let counts: HashMap<i32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let found = |(number, batch)| (batch, counts.get(&number).map_or(0, |&rows| rows as u64));
+    Ok((1..).zip(batches).map(found).filter(|(batch, rows)| *rows != batch.loaded).collect())
+}
+
+/// Gives the batches their numbers.
+async fn publish(tally: &Tally, state: &mut State, batches: &[Batch]) -> Result<(), TallyError> {
+    let (mut ids, mut numbers, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    for batch in batches {
+        state.published += 1;
+        ids.push(batch.id);
+        numbers.push(state.published);
+        events.push(state.events);
+        state.events += batch.events;
+    }
+    let written = tally.execute("publishing batches", PUBLISH, &[&ids, &numbers, &events]).await?;
+    same("batches published", ids.len() as u64, written)?;
+    let write = "UPDATE rollup_state SET published = $1, events = $2";
+    let written = tally.execute("writing rollup_state", write, &[&state.published, &state.events]).await?;
+    same("rollup_state", 1, written)
+}
+
+/// What waits to be rolled up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Backlog {
+    /// Batches that are pending; counted up to a hundred thousand.
+    pub batches: i64,
+    /// Seconds since the oldest of them was loaded.
+    pub age_seconds: f64,
+}
+
+/// Looks at what waits.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn backlog(tally: &Tally) -> Result<Backlog, DbError> {
+    let select = "SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp() - min(loaded_at)), 0)::float8 \
+                  FROM (SELECT loaded_at FROM batches WHERE published IS NULL ORDER BY id LIMIT 100000) AS b";
+    let row = within(QUERY_TIMEOUT, "looking at the backlog", tally.client().query_one(select, &[])).await?;
+    Ok(Backlog { batches: row.get(0), age_seconds: row.get(1) })
+}
