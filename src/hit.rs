@@ -155,7 +155,7 @@ impl<'a> Hit<'a> {
         let start = out.len();
         out.resize(start + LENGTH_BYTES + FIXED_BYTES, 0);
         out[start..start + LENGTH_BYTES].copy_from_slice(&(FIXED_BYTES as u16).to_le_bytes());
-        out[start + LENGTH_BYTES..start + LENGTH_BYTES + 8].copy_from_slice(&self.at_us.to_le_bytes());
+        out[start + LENGTH_BYTES..start + LENGTH_BYTES + 8].copy_from_slice(&hour_of(self.at_us).to_le_bytes());
         out[start + FLAGS_AT] = FLAG_ERASED;
     }
 
@@ -258,12 +258,16 @@ pub fn entomb(encoded: &mut [u8]) {
     let Some((at_us, rest)) = encoded.get_mut(LENGTH_BYTES..).and_then(|body| body.split_first_chunk_mut::<8>()) else {
         return;
     };
-    let hour_us = i64::from_le_bytes(*at_us).div_euclid(TOMBSTONE_TIME_US).saturating_mul(TOMBSTONE_TIME_US);
-    *at_us = hour_us.to_le_bytes();
+    *at_us = hour_of(i64::from_le_bytes(*at_us)).to_le_bytes();
     rest.fill(0);
     if let Some(flags) = encoded.get_mut(FLAGS_AT) {
         *flags = FLAG_ERASED;
     }
+}
+
+/// What a tombstone keeps of a time.
+fn hour_of(at_us: i64) -> i64 {
+    at_us.div_euclid(TOMBSTONE_TIME_US).saturating_mul(TOMBSTONE_TIME_US)
 }
 
 /// This machine's clock, in microseconds since 1970-01-01 UTC. It may jump; nothing here is ordered by it.
@@ -331,7 +335,7 @@ mod tests {
             prop_assert!(bytes.len() >= ENCODED_BYTES_MIN && bytes.len() <= ENCODED_BYTES_MAX);
             let length = bytes.len();
             bytes.extend_from_slice(&rest);
-            prop_assert_eq!(Hit::decode(&bytes), Ok((hit, &rest[..])));
+            prop_assert_eq!(Hit::decode(&bytes), Ok((hit.clone(), &rest[..])));
 
             entomb(&mut bytes[..length]);
             let (tombstone, behind) = Hit::decode(&bytes).unwrap();
@@ -341,6 +345,12 @@ mod tests {
             let mut again = Vec::new();
             tombstone.encode(&mut again);
             prop_assert_eq!(Hit::decode(&again), Ok((tombstone, &[][..])));
+
+            let mut erased = Hit { user_agent: "", ..hit };
+            erased.erase();
+            let mut written = Vec::new();
+            erased.encode(&mut written);
+            prop_assert_eq!(written, again, "an erased hit that is written keeps what one erased in its place keeps: the hour");
         }
 
         #[test]
