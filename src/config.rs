@@ -6,8 +6,8 @@
 //! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
 //! the start, and whether a host answers or a directory can be written is not asked here.
 //!
-//! One file a section: `listen`, `links`, `storage`, `redis`, `limits`, `networks`, `privacy`, `telemetry`, `former`. A setting is a `Setting` there, an
-//! entry in `SETTINGS`, a field of [`Config`], and a line in `.env.example`.
+//! Each section of settings has a file of its own in `config/`. A setting is a `Setting` there, an entry in `SETTINGS`, a field of [`Config`], and a
+//! line in `.env.example`.
 
 use std::ffi::OsString;
 use std::io;
@@ -200,14 +200,6 @@ impl Config {
             }
         }
         Config::read(Vars::of(environment, behind), wrong)
-    }
-
-    /// The settings that `lookup` gives. It is asked for known names only, so misspelt ones are not found.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every setting that is wrong.
-    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
-        Config::from_vars(names::all().filter_map(|name| Some((OsString::from(&name), lookup(&name)?))))
     }
 
     /// The settings among `vars`, pairs of variable and value. Variables of other programs are ignored, unknown ones

@@ -39,7 +39,7 @@ use self::limits::{Limits, Sketch};
 use self::respond::Answer;
 use crate::config::IpPrivacy;
 use crate::hit::{self, Hit, Keys, safe_user_agent};
-use crate::images::{Fetched, Image, ImageCache, Lookup, transparent_gif};
+use crate::images::{Fetched, ImageCache, Lookup, transparent_gif};
 use crate::ingest::queue::{Outbox, QueueFull, Received};
 use crate::link::key::{Key, Namespace};
 use crate::link::named as link_named;
@@ -327,6 +327,3 @@ fn found_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMap
         client_address::client_address(peer, std::iter::once(first), trusted)
     }
 }
-
-/// The image under its status, kept alive by the cache.
-pub type Served = Arc<Image>;

@@ -148,15 +148,9 @@ impl Networks {
 
     /// Ranges with a network.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn known_ranges(&self) -> usize {
         let known = |networks: &[Option<Network>]| networks.iter().flatten().count();
         known(&self.v4.networks) + known(&self.v6.networks)
-    }
-
-    /// Whether no address has one.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -264,7 +258,7 @@ mod tests {
             prefix("10.128.0.0/9", Network::Apple),
             prefix("0.0.0.0/0", Network::Hosting),
         ]);
-        assert_eq!(networks.len(), 3);
+        assert_eq!(networks.known_ranges(), 3);
         assert_eq!(networks.of("10.200.0.1".parse().unwrap()), Some(Network::Apple));
         assert_eq!(networks.of("255.255.255.255".parse().unwrap()), Some(Network::Hosting));
         assert_eq!(networks.of("::".parse().unwrap()), None);

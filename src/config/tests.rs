@@ -1,6 +1,6 @@
 //! The settings as a whole; the grammars of single values are tested beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
@@ -373,13 +373,6 @@ fn networks_lie_in_the_data_directory_unless_told_otherwise() {
     assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/var/lib/pixeld/networks"), false));
     let config = read(&[("PIXELD_NETWORKS_DIR", "/etc/networks"), ("PIXELD_NETWORKS_UPDATE", "daily")]).unwrap();
     assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/etc/networks"), true));
-}
-
-#[test]
-fn a_lookup_gives_the_same_as_the_variables() {
-    let vars = BTreeMap::from([("PIXELD_THREADS", "3"), ("DATABASE_URL", "host=db")]);
-    let config = Config::from_lookup(|name| vars.get(name).map(OsString::from)).unwrap();
-    assert_eq!((config.threads, config.database_url.unwrap().expose()), (3, "host=db"));
 }
 
 /// The settings of .env.example, as someone would have them who took off every `#`.

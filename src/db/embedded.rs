@@ -26,7 +26,6 @@ use tokio_postgres::NoTls;
 use tokio_postgres::error::SqlState;
 
 use cluster::{Cluster, Postmaster};
-pub use programs::OLDEST_MAJOR;
 
 /// How long a server may take until it answers; after a crash it replays up to 2 GB of its log first.
 pub const START_TIMEOUT: Duration = Duration::from_secs(120);

@@ -90,12 +90,6 @@ impl Doubts {
         self.rows
     }
 
-    /// Rows that name a recipient.
-    #[must_use]
-    pub fn named(&self) -> u64 {
-        self.named
-    }
-
     /// What looks wrong, as a question about a column; nothing where nothing does.
     #[must_use]
     pub fn words(&self, column: &str) -> Option<String> {

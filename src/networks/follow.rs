@@ -64,7 +64,7 @@ impl Follower {
 
     fn networks(&self) -> Networks {
         let networks = self.lists.networks();
-        self.metrics.network_ranges.set(networks.len() as i64);
+        self.metrics.network_ranges.set(networks.known_ranges() as i64);
         networks
     }
 
@@ -90,7 +90,7 @@ impl Follower {
             };
             self = follower;
             if let Some(networks) = networks {
-                tracing::info!(ranges = networks.len(), "lists of networks changed");
+                tracing::info!(ranges = networks.known_ranges(), "lists of networks changed");
                 put(networks);
             }
             tokio::time::sleep(LOOK).await;

@@ -111,12 +111,6 @@ impl Rule {
     pub const fn number(self) -> i16 {
         self as i16
     }
-
-    /// The rule of a number; nothing where there is none.
-    #[must_use]
-    pub fn of(number: i16) -> Option<Rule> {
-        Rule::ALL.iter().copied().find(|rule| rule.number() == number)
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +126,6 @@ mod tests {
         let sentences: HashSet<&str> = Rule::ALL.iter().map(|rule| rule.sentence()).collect();
         assert_eq!([numbers.len(), names.len(), sentences.len()], [Rule::ALL.len(); 3]);
         assert!(Rule::ALL.is_sorted_by_key(|rule| rule.number()));
-        assert_eq!((Rule::of(61), Rule::of(1)), (Some(Rule::Browser), None));
     }
 
     #[test]

@@ -59,13 +59,6 @@ impl Rollup {
         Rollup { db, metrics, committed, tally: None, mismatches, hits_max: CHUNK_HITS_MAX }
     }
 
-    /// The same with another patience for batches whose hits are not all there.
-    #[must_use]
-    pub fn waiting_for_hits(mut self, patience: Duration) -> Rollup {
-        self.mismatches = Mismatches::new(patience);
-        self
-    }
-
     /// Rolls up, once the database is `ready`, until `drain` is asked for; then once more what is pending, until its deadline.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         let mut late = drain.clone();

@@ -108,7 +108,7 @@ impl Reader {
     }
 
     /// Whether everything is told and nothing will come.
-    #[must_use]
+    #[cfg(test)]
     pub fn is_at_end(&self) -> bool {
         let published = self.spool.published();
         published.closed && self.next_seq >= published.next_seq

@@ -52,7 +52,7 @@ pub fn networks_status(config: &Config) -> anyhow::Result<()> {
         let age = SystemTime::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
         println!("{:<14}  {:>9}  {age:>10}", list.network.name(), list.ranges);
     }
-    println!("{} ranges with those that are built in", lists.networks().len());
+    println!("{} ranges with those that are built in", lists.networks().known_ranges());
     for error in &errors {
         eprintln!("refused: {error}");
     }
