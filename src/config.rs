@@ -255,7 +255,7 @@ impl Config {
             admin_listen,
             data_dir,
         };
-        names::refuse_unknown(&mut vars);
+        vars::refuse_unknown(&mut vars);
         vars.finish()?;
         Ok(config)
     }

@@ -25,3 +25,8 @@ pub mod nodes;
 pub mod receipts;
 pub mod remembered;
 pub mod request;
+
+use std::time::Duration;
+
+/// The longest wait between two attempts after a failure.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);

@@ -5,6 +5,7 @@ pub mod delete_hits;
 pub mod erasures;
 pub mod hits;
 pub mod image;
+mod image_parts;
 pub mod images;
 mod list_form;
 pub mod make_links;

@@ -1,10 +1,9 @@
 //! Which variables are ours, and what a misspelt one was meant to be.
 
 use super::SETTINGS;
-use super::vars::Vars;
 
 /// What every variable that is ours alone begins with.
-const PREFIX: &str = "PIXELD_";
+pub(super) const PREFIX: &str = "PIXELD_";
 
 /// Longest unknown name that a known one is looked for, in bytes.
 const GUESS_BYTES_MAX: usize = 64;
@@ -19,26 +18,8 @@ pub(super) fn is_known(name: &str) -> bool {
     all().any(|known| known == name)
 }
 
-/// Notes each variable that begins like ours and is none: most likely misspelt, it would silently do nothing.
-pub(super) fn refuse_unknown(vars: &mut Vars) {
-    let known: Vec<String> = all().collect();
-    let in_kubernetes = vars.all().any(|(name, _)| name == "KUBERNETES_SERVICE_HOST");
-    let is_known =
-        |name: &str, value: &str| known.iter().any(|known| known == name) || (in_kubernetes && is_link(name, value));
-    let ours = vars.all().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
-    let ours = ours.map(|(name, value)| (name.to_string_lossy(), value.to_string_lossy()));
-    let unknown: Vec<String> =
-        ours.filter(|(name, value)| !is_known(name, value)).map(|(name, _)| name.into_owned()).collect();
-    for name in unknown {
-        match nearest(&name, &known) {
-            Some(meant) => vars.refuse(&name, "is no setting", format!("{meant}, if that was meant")),
-            None => vars.refuse(&name, "is no setting", "the settings that .env.example lists"),
-        }
-    }
-}
-
 /// Whether Kubernetes made this variable: it tells each pod of every service so, and one may be called `pixeld`.
-fn is_link(name: &str, value: &str) -> bool {
+pub(super) fn is_link(name: &str, value: &str) -> bool {
     let port = |(_, rest): (&str, &str)| {
         let mut words = rest.split('_');
         words.next().is_some_and(|number| number.parse::<u16>().is_ok())
@@ -52,7 +33,7 @@ fn is_link(name: &str, value: &str) -> bool {
 }
 
 /// The known name that `name` is most like, if it is like one at all.
-fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let wanted = name.strip_prefix(PREFIX).filter(|wanted| wanted.len() <= GUESS_BYTES_MAX)?;
     let like = |known: &'a String| {
         let bare = known.strip_prefix(PREFIX).unwrap_or(known);

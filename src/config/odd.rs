@@ -58,15 +58,6 @@ pub(super) fn of_redis(text: &str, address: &redis::ConnectionAddr) -> bool {
     }
 }
 
-/// The path of a secret's file as errors show it: not where it may be the secret itself, set as the wrong one of two variables.
-pub(super) fn shown_path(path: &str) -> String {
-    if path.starts_with(['/', '.']) && !may_hold_password(path) {
-        super::value::quote(path)
-    } else {
-        "a file whose name may be the secret itself (not shown)".to_owned()
-    }
-}
-
 /// Whether a text may hold a password, though it stands where none belongs: such a one is not repeated in an error.
 #[must_use]
 pub fn may_hold_password(text: &str) -> bool {

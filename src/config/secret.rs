@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io::Read;
 
-use super::odd::shown_path;
+use super::value::shown_path;
 
 /// Longest content of a file that holds a secret, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;

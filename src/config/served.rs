@@ -5,10 +5,8 @@
 //! started, and stays when that has ended.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
-
-use super::layer::Layer;
 
 /// Its name in the data directory.
 pub(super) const NAME: &str = "serve.env";
@@ -38,9 +36,9 @@ pub struct Served {
 }
 
 impl Served {
-    /// What is said beside the settings.
-    pub(super) fn of(layer: &Layer) -> Served {
-        let text = |name| layer.get(name).and_then(|value| value.to_str()).unwrap_or_default();
+    /// What `serve.env` says beside the settings, each looked up by its name.
+    pub(super) fn of<'a>(setting: impl Fn(&str) -> Option<&'a OsStr>) -> Served {
+        let text = |name| setting(name).and_then(|value| value.to_str()).unwrap_or_default();
         let words = |name| text(name).split_whitespace().map(str::to_owned);
         let why = "stands in the environment of `pixeld serve` only";
         Served {

@@ -31,6 +31,15 @@ pub(super) fn quote(text: &str) -> String {
     }
 }
 
+/// The path of a secret's file as errors show it: not where it may be the secret itself, set as the wrong one of two variables.
+pub(super) fn shown_path(path: &str) -> String {
+    if path.starts_with(['/', '.']) && !odd::may_hold_password(path) {
+        quote(path)
+    } else {
+        "a file whose name may be the secret itself (not shown)".to_owned()
+    }
+}
+
 /// A whole number in `range`.
 pub(super) fn whole_number(text: &str, range: RangeInclusive<u64>) -> Parsed<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {

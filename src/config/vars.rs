@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use super::layer::{self, Layer, Origin};
+use super::names::{self, PREFIX};
 use super::served::{self, Served};
 use super::value::Parsed;
 use super::{ConfigError, Problem, SETTINGS, Secret};
@@ -150,7 +151,7 @@ impl Vars {
     /// What `serve` said for commands, with what of it cannot be had here.
     pub(super) fn served(&self) -> Option<Served> {
         let layer = self.layers.iter().find(|layer| layer.origin == Origin::Served)?;
-        let mut served = Served::of(layer);
+        let mut served = Served::of(|name| layer.get(name));
         served.missing.extend(self.missing.clone());
         // What stands in the environment or the settings file is no more missing.
         served.missing.retain(|name, _| {
@@ -215,5 +216,24 @@ impl Vars {
             self.refuse_in(Some(layer), name, "is not UTF-8".to_owned(), allowed.to_owned());
         }
         text
+    }
+}
+
+/// Notes each variable that begins like ours and is none: most likely misspelt, it would silently do nothing.
+pub(super) fn refuse_unknown(vars: &mut Vars) {
+    let known: Vec<String> = names::all().collect();
+    let in_kubernetes = vars.all().any(|(name, _)| name == "KUBERNETES_SERVICE_HOST");
+    let is_known = |name: &str, value: &str| {
+        known.iter().any(|known| known == name) || (in_kubernetes && names::is_link(name, value))
+    };
+    let ours = vars.all().filter(|(name, _)| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    let ours = ours.map(|(name, value)| (name.to_string_lossy(), value.to_string_lossy()));
+    let unknown: Vec<String> =
+        ours.filter(|(name, value)| !is_known(name, value)).map(|(name, _)| name.into_owned()).collect();
+    for name in unknown {
+        match names::nearest(&name, &known) {
+            Some(meant) => vars.refuse(&name, "is no setting", format!("{meant}, if that was meant")),
+            None => vars.refuse(&name, "is no setting", "the settings that .env.example lists"),
+        }
     }
 }

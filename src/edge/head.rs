@@ -2,6 +2,9 @@
 
 use hyper::header::HeaderMap;
 
+/// Bytes of a request's head, at most; also what a connection buffers.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+
 /// What we look at in a head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head<'a> {

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::LocalSet;
 
 use super::connections::{self, Connections, Place};
+use super::head::HEAD_BYTES_MAX;
 use super::mended::Mended;
 use super::stream::Stream;
 use super::{Core, Edge, answer};
@@ -31,9 +32,6 @@ use crate::shutdown::Drain;
 
 /// Connections that may wait to be accepted, a core.
 const BACKLOG: i32 = 4096;
-
-/// Bytes of a request's head, at most; also what a connection buffers.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// Connections accepted before others have their turn.
 const ACCEPTS_A_TURN: usize = 64;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::listener::HEAD_BYTES_MAX;
+use super::head::HEAD_BYTES_MAX;
 use super::request_line::{self, Line};
 use super::{Core, refused};
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::RETRY_PAUSE_MAX;
 use super::erased::CLOCK_MARGIN_US;
 use super::nodes::{self, Erasure, OnDisk};
 use super::request;
@@ -39,9 +40,6 @@ pub const POLL: Duration = Duration::from_secs(2);
 
 /// How often it tells that it is there, and compares what it remembers with what the database knows.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// The longest wait between two attempts after a failure.
-pub(super) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How long the writer may take to write what is in memory, end its segment and have it synced; then all is tried again later.
 const SETTLE_MAX: Duration = Duration::from_secs(30);

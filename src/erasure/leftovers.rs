@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::disk::RETRY_PAUSE_MAX;
+use super::RETRY_PAUSE_MAX;
 use super::request;
 use crate::db::{Database, QUERY_TIMEOUT, installation, user_agents, within};
 use crate::metrics::Metrics;

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::images::{DAYS, Sent, bytes, file_field, refused};
+use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
@@ -79,7 +79,7 @@ pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> 
 /// Where there is no such image, or it is deleted, or the form does not come whole, or as the database says.
 pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
     let id = id(asked)?;
-    let bytes = match Sent::read(&mut sent).await?.file {
+    let bytes = match PictureForm::read(&mut sent).await?.file {
         Ok(bytes) => bytes,
         Err(wrong) => return unchanged(admin, asked, id, &wrong).await,
     };
@@ -155,19 +155,6 @@ async fn image_page(
     Ok(answer::page(status, frame.page(content)))
 }
 
-/// What people call it.
-pub(super) fn title(image: &ImageRow) -> &str {
-    if image.title.is_empty() { "Untitled image" } else { &image.title }
-}
-
-/// The picture itself, no larger than it is. In a list its title stands beside it, so it is silent there.
-pub(super) fn picture_tag(image: &ImageRow, is_in_list: bool) -> Markup {
-    let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The picture", None) };
-    html! {
-        img src={ "/images/" (image.id) "/picture" } alt=(alt) width=(image.width) height=(image.height) loading=[loading];
-    }
-}
-
 fn deleted(image: &ImageRow, is_admin: bool) -> Markup {
     notice(
         Tone::Warning,
@@ -207,7 +194,7 @@ fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) ->
                     input #recipient name="recipient" value=(recipient) autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="recipient-hint";
                 }))
                 @if is_signed || !sent_at.is_empty() {
-                    (field("Sent at", "sent-at", Some("May be left out. It tells scanners, which come at once, from readers."), html! {
+                    (field("PictureForm at", "sent-at", Some("May be left out. It tells scanners, which come at once, from readers."), html! {
                         input #sent-at name="sent-at" type="datetime-local" value=(sent_at) aria-describedby="sent-at-hint";
                     }))
                 }

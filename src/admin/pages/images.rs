@@ -5,27 +5,20 @@ use maud::{Markup, html};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::image;
+use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
-use crate::admin::upload::{Part, Upload};
-use crate::admin::view::{Frame, Tone, counted, empty, field, nothing, notice, number};
+use crate::admin::upload::Upload;
+use crate::admin::view::{Frame, Tone, counted, empty, field, nothing, notice};
 use crate::db::counts;
 use crate::db::images::{self, ImageRow};
 use crate::db::users::Role;
-use crate::images::upload::{self, ACCEPTED, AddError, BYTES_MAX};
+use crate::images::upload;
 
 /// Images on a page.
 const IMAGES: usize = 60;
-
-/// Days whose hits are shown.
-pub(super) const DAYS: u16 = 30;
-
-/// Bytes of a file that is too large which are read all the same, so that the browser hears of it: one that is answered while it still
-/// sends shows an error of its own instead.
-const UNREAD_BYTES_MAX: usize = 64 << 20;
 
 /// `GET /images`.
 ///
@@ -40,7 +33,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// # Errors
 /// Where the form does not come whole, or as the database says.
 pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
-    let Sent { title, file } = Sent::read(&mut sent).await?;
+    let PictureForm { title, file } = PictureForm::read(&mut sent).await?;
     let title = title.trim();
     let refused = match (upload::wrong_title(title), file) {
         (Some(wrong), _) => wrong.to_owned(),
@@ -55,61 +48,6 @@ pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answe
     };
     let notice = notice(Tone::Bad, html! { p { "The image was not added: " (refused) "." } });
     images_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice, title).await
-}
-
-/// What the one who sent it is told; what is not their doing is an error.
-pub(super) fn refused(error: AddError) -> Result<String, Refusal> {
-    match error {
-        AddError::Refused(refusal) => Ok(refusal.to_string()),
-        AddError::Database(error) => Err(error.into()),
-        AddError::Exists(_) | AddError::Nil => Err(Refusal::Broken(error.into())),
-    }
-}
-
-/// What a form with a picture holds.
-pub(super) struct Sent {
-    /// The title, as it was typed.
-    pub title: String,
-    /// The picture's bytes, or why there are none.
-    pub file: Result<Vec<u8>, String>,
-}
-
-impl Sent {
-    pub async fn read(sent: &mut Upload) -> Result<Sent, Refusal> {
-        let mut title = String::new();
-        let mut file = Err("choose a file first".to_owned());
-        while let Some(part) = sent.next().await? {
-            match part.name() {
-                "title" => title = part.text().await?,
-                "file" if part.file_name().is_some() => {
-                    file = picture(part).await?.ok_or_else(|| upload::Refusal::TooLarge.to_string());
-                    if file.is_err() {
-                        break;
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(Sent { title, file })
-    }
-}
-
-/// A picture's bytes; nothing where they are too many.
-async fn picture(mut part: Part) -> Result<Option<Vec<u8>>, Refusal> {
-    let mut bytes = Vec::new();
-    let mut unread = 0;
-    while let Some(chunk) = part.chunk().await? {
-        if unread == 0 && bytes.len() + chunk.len() <= BYTES_MAX {
-            bytes.extend_from_slice(&chunk);
-            continue;
-        }
-        bytes = Vec::new();
-        unread += chunk.len();
-        if unread > UNREAD_BYTES_MAX {
-            break;
-        }
-    }
-    Ok((unread == 0).then_some(bytes))
 }
 
 async fn images_page(
@@ -161,18 +99,6 @@ fn add_form(title: &str) -> Markup {
     }
 }
 
-/// The field that takes a picture.
-pub(super) fn file_field() -> Markup {
-    field(
-        "Picture",
-        "file",
-        Some(ACCEPTED),
-        html! {
-            input #file name="file" type="file" accept="image/gif,image/png,image/jpeg,image/webp" required aria-describedby="file-hint";
-        },
-    )
-}
-
 fn filter(is_deleted: bool) -> Markup {
     html! {
         ul.filter aria-label="Which images" {
@@ -208,8 +134,8 @@ fn grid(listed: &[ImageRow], hits: &[i64]) -> Markup {
             @for (image, hits) in listed.iter().zip(hits) {
                 li {
                     a href={ "/images/" (image.id) } {
-                        span.ground { (image::picture_tag(image, true)) }
-                        span.title { (image::title(image)) }
+                        span.ground { (picture_tag(image, true)) }
+                        span.title { (title(image)) }
                     }
                     p.muted { (image.width) " × " (image.height) " px · " (bytes(image.length)) }
                     p.muted { (counted(*hits, "hit")) " in " (DAYS) " days" }
@@ -229,28 +155,6 @@ fn pager(listed: &[ImageRow], is_deleted: bool, is_later_page: bool, has_more: b
                     a rel="next" href={ (start) (joint) "before=" (last.id) } { "Older" }
                 }
             }
-        }
-    }
-}
-
-/// So many bytes, for people.
-pub(super) fn bytes(length: i32) -> String {
-    match length {
-        ..1024 => counted(i64::from(length), "byte"),
-        _ => format!("{} KiB", number(i64::from((length + 512) / 1024))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_said_in_round_numbers() {
-        for (length, said) in
-            [(1, "1 byte"), (43, "43 bytes"), (1023, "1,023 bytes"), (1536, "2 KiB"), (1 << 20, "1,024 KiB")]
-        {
-            assert_eq!(bytes(length), said);
         }
     }
 }

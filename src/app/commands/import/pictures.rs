@@ -11,48 +11,12 @@ use std::path::{Component, Path};
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::report::{Report, Shown};
+use super::report::{Became, PictureProblem, Report, Shown};
 use super::source::Picture;
 use crate::cli::ImportDjangoArgs;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::images;
-use crate::images::upload::{self, AddError, BYTES_MAX, Refusal};
-
-/// Why a picture could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum PictureProblem {
-    /// The name of its file is no UTF-8.
-    #[error("the name of its file has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
-    Unnamed,
-    /// The app has no file of it.
-    #[error("the app has no file of it")]
-    NoFile,
-    /// Its file is not below the media directory.
-    #[error("its file lies outside of the media directory")]
-    Outside,
-    /// Its file cannot be read.
-    #[error("its file is missing or cannot be read: {0}")]
-    Unreadable(std::io::Error),
-    /// It is no image, or too large.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The nil UUID means "none" in links.
-    #[error("the nil UUID cannot be an image's id")]
-    Nil,
-    /// Its id is another image's.
-    #[error("there is another image under its id here, which stays")]
-    Another,
-}
-
-/// What became of a picture.
-pub enum Became {
-    /// It is added, or would be.
-    Added,
-    /// It was here.
-    Here,
-    /// It was here and is deleted; that stays so.
-    Deleted,
-}
+use crate::images::upload::{self, AddError, BYTES_MAX};
 
 /// Takes all pictures.
 pub async fn take(

@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Completeness;
 use super::marks::Totals;
-use super::pictures::{Became, PictureProblem};
 use super::row::Refusal;
 use super::source::{LogRow, Picture};
 use crate::images::upload;
@@ -18,6 +17,42 @@ const ROWS_NAMED_MAX: usize = 20;
 
 /// Where no terminal shows a bar, a line is written so often.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why a picture could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureProblem {
+    /// The name of its file is no UTF-8.
+    #[error("the name of its file has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
+    Unnamed,
+    /// The app has no file of it.
+    #[error("the app has no file of it")]
+    NoFile,
+    /// Its file is not below the media directory.
+    #[error("its file lies outside of the media directory")]
+    Outside,
+    /// Its file cannot be read.
+    #[error("its file is missing or cannot be read: {0}")]
+    Unreadable(std::io::Error),
+    /// It is no image, or too large.
+    #[error(transparent)]
+    Refused(#[from] upload::Refusal),
+    /// The nil UUID means "none" in links.
+    #[error("the nil UUID cannot be an image's id")]
+    Nil,
+    /// Its id is another image's.
+    #[error("there is another image under its id here, which stays")]
+    Another,
+}
+
+/// What became of a picture.
+pub enum Became {
+    /// It is added, or would be.
+    Added,
+    /// It was here.
+    Here,
+    /// It was here and is deleted; that stays so.
+    Deleted,
+}
 
 /// What came of an import.
 #[derive(Debug, Default)]
