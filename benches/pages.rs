@@ -116,9 +116,10 @@ fn main() {
     assert!(slow.is_empty(), "slower than {PAGE_MS_MAX} ms: {}", slow.join(", "));
 }
 
-const HEAD: &str = "# How long pages take\n\nWritten by `UPDATE=1 cargo bench --bench pages`, which fills a PostgreSQL of its own \
-with its default settings, and asks for each page as a browser does, over HTTP on the same two-core machine. The goal: every page within 100 ms, and \
-none whose time grows with the number of hits. `000…000` is the message with half of all opens. The audit has 200,000 entries, 20,000 of them erasures.\n\n";
+const HEAD: &str = "# How long pages take\n\n\
+    `UPDATE=1 cargo bench --bench pages` writes this page. It fills a PostgreSQL of its own with its default settings, and fetches each page as a\n\
+    browser does, over HTTP on the same two-core machine. The goal: every page within 100 ms, and none whose time grows with the number of hits.\n\
+    `000…000` is the message with half of all opens. The audit has 200,000 entries, 20,000 of them erasures.\n\n";
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))

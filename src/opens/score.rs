@@ -83,12 +83,11 @@ fn page() -> String {
     let crawlers = crawlers(&mail);
     let mut page = String::from(
         "# How often the classes are right\n\n\
-         Written by the test `the_score_is_published_and_meets_its_goals`; after a change of the rules, `UPDATE_SCORE=1 cargo test \
-         --lib score` writes it again. Judged is the user agent alone: without a network (but Apple's, for its hidden agent) and \
-         without a time of sending, so that a hit is judged from more than stands here.\n\n\
-         The user agents of mail programs, proxies and scanners, each with its source, are in `src/opens/mail-user-agents.tsv`; \
-         those of crawlers are the instances of the npm package crawler-user-agents, but for those that the former documents as \
-         something else.\n\n\
+         The test `the_score_is_published_and_meets_its_goals` checks this page. After a change of the rules,\n\
+         `UPDATE_SCORE=1 cargo test --lib score` writes it again. It judges by the user agent alone, without a network (except Apple's, for its hidden\n\
+         agent) and without a time of sending; real hits are judged by more than that.\n\n\
+         `src/opens/mail-user-agents.tsv` has the user agents of mail programs, proxies and scanners, each with its source. Those of crawlers are the\n\
+         instances of the npm package crawler-user-agents, except those that the former file documents as something else.\n\n\
          | class | user agents | right | wrong | unknown |\n|---|---|---|---|---|\n",
     );
     let mut all_lines = String::new();
@@ -107,7 +106,7 @@ fn page() -> String {
         writeln!(page, "| {} | {} | {right} | {wrong} | {unknown} |", class.name(), of_class.len()).unwrap();
         all_lines.push_str(&lines);
     }
-    page.push_str("\n## Those that are not right\n\n| documented as | judged | what it is (crawlers: the pattern) | user agent |\n|---|---|---|---|\n");
+    page.push_str("\n## Those that are wrong or unknown\n\n| documented as | judged | what it is (crawlers: the pattern) | user agent |\n|---|---|---|---|\n");
     page.push_str(&all_lines);
     page
 }

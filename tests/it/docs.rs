@@ -169,3 +169,50 @@ fn every_decision_is_in_its_list_and_has_all_of_its_parts() {
     }
     assert!(found.len() > 50, "{found:?}");
 }
+
+/// Lines of prose that do not fit a screen. Tables, code, and lines that are one link or address cannot be broken.
+fn too_wide(page: &str) -> Vec<&str> {
+    let mut is_code = false;
+    let lines = page.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence && !line.starts_with("    ") && !line.starts_with('|')
+    });
+    lines.filter(|line| line.chars().count() > 150 && line.split_whitespace().count() > 3).collect()
+}
+
+#[test]
+fn no_line_of_a_page_is_wider_than_a_screen() {
+    let long = "word ".repeat(31);
+    assert_eq!(too_wide(&format!("{long}\n```\n{long}\n```\n| {long} |\n    {long}\nword\n")), [long]);
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        // A list of links is as wide as its links.
+        let wide: Vec<&str> = too_wide(&text).into_iter().filter(|line| !line.contains("](#")).collect();
+        assert!(wide.is_empty(), "{}: {wide:#?}", page.display());
+    }
+}
+
+/// Files and folders of the repository that a page names.
+fn named(page: &str) -> Vec<&str> {
+    let folders = ["src/", "tests/", "benches/", "scripts/", "nginx/", "systemd/", "migrations/"];
+    let quoted = page.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|text| folders.iter().any(|folder| text.starts_with(folder)))
+        .filter(|text| !text.contains(|c: char| c.is_whitespace() || "{*:".contains(c)))
+        .collect()
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    assert_eq!(named("`src/a.rs` and `src/{a,b}.rs`, `cargo src/x`, `tests/it/`"), ["src/a.rs", "tests/it/"]);
+    let mut found = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for name in named(&text) {
+            found += 1;
+            assert!(Path::new(ROOT).join(name).exists(), "{}: {name} is not there", page.display());
+        }
+    }
+    assert!(found > 100, "{found}");
+}

@@ -94,7 +94,8 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     writeln!(out, "# Measured against nginx\n")?;
     writeln!(
         out,
-        "Written by `loadtest compare` on {date}, pixeld {}; {}. Command: `cargo run --release -p loadtest -- compare --rounds {} --seconds {} --rows {}`.\n",
+        "`loadtest compare` wrote this page on {date}, with pixeld {}, on {}.\n\
+         Command: `cargo run --release -p loadtest -- compare --rounds {} --seconds {} --rows {}`.\n",
         revision(),
         machine::described(),
         options.rounds,
@@ -103,11 +104,11 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     )?;
     writeln!(
         out,
-        "The server has core {} for itself (one thread that serves; pixeld's writer, syncer and loader run there too), the client, which goes first there, and PostgreSQL \
-         have the others. Each request asks for a pixel of its own, with a mail client's user agent, from a client address of \
-         its own (X-Forwarded-For; one in five is IPv6). Throttle and address rate are on, as by default. All servers run in turn within a \
-         round; ratios are medians of the rounds' ratios. After each run every answer was reconciled with its row: nothing was lost \
-         or doubled, else there would be no results.\n",
+        "The server has core {} for itself (one thread that serves; pixeld's writer, syncer and loader run there too). The client, which\n\
+         has priority there, and PostgreSQL have the others. Each request fetches another pixel, with a mail client's user agent, from\n\
+         another client address (X-Forwarded-For; one in five is IPv6). Throttle and address rate are on, as by default. All servers run\n\
+         in turn within a round; ratios are medians of the rounds' ratios. After each run every answer was compared with its row: nothing\n\
+         was lost or doubled, else there would be no results.\n",
         machine::SERVER_CORE
     )?;
     writeln!(out, "## Goals\n\n| | goal | reached | |\n|---|---|---|---|")?;
@@ -119,7 +120,7 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     writeln!(out, "\n## At peak: a closed loop\n")?;
     writeln!(
         out,
-        "Medians of {} rounds of {} s; in brackets the least and the most.\n",
+        "Medians of {} rounds of {} s; in brackets the smallest and the largest.\n",
         options.rounds,
         options.duration.as_secs()
     )?;
@@ -150,7 +151,7 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     writeln!(out, "\n## Latency at set rates: an open loop\n\n![latency against rate](latency.svg)\n")?;
     writeln!(
         out,
-        "A latency counts from when its request was due. {:.0} requests/s are 80 % of pixeld's peak.\n",
+        "A latency counts from the time its request was due. {:.0} requests/s are 80 % of pixeld's peak.\n",
         results.rate_of_80_percent
     )?;
     writeln!(out, "| server | requests/s | p50, µs | p99, µs | p99.9, µs |\n|---|---|---|---|---|")?;
