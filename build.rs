@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[expect(clippy::disallowed_methods, reason = "the moment of the build")]
 fn main() {
     // The macro that builds the migrations in only sees those that it knows.
     println!("cargo:rerun-if-changed=migrations");

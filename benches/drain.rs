@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
+use pixeld::clock::now_us;
 use pixeld::db::{Database, migrate};
-use pixeld::hit::{Hit, now_us};
+use pixeld::hit::Hit;
 use pixeld::ingest::loader::{Loader, LoaderOptions};
 use pixeld::metrics::Metrics;
 use pixeld::shutdown;

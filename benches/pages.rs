@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Server, Settings, exchange};
+use pixeld::clock::now_utc;
 use pixeld::db::{Database, migrate};
 use pixeld::ingest::transaction;
-use time::OffsetDateTime;
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
 #[path = "../tests/it/recount.rs"]
@@ -63,7 +63,7 @@ fn main() {
     })
     .expect("indexes");
     run(&postgres, "VACUUM ANALYZE");
-    let day = OffsetDateTime::now_utc().date() - time::Duration::days(15);
+    let day = now_utc().date() - time::Duration::days(15);
     let pages = [
         "/".to_owned(),
         "/messages".to_owned(),
@@ -129,7 +129,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 fn fill(postgres: &Postgres, hits: u64, opens: u64) {
     let database = Database::external(&postgres.url()).expect("its URL");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let today = OffsetDateTime::now_utc().date();
+    let today = now_utc().date();
     runtime.block_on(async {
         migrate::run(&database).await.expect("migrations");
         let session = database.connect("bench").await.expect("a connection");

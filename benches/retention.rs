@@ -61,6 +61,7 @@ fn main() {
         duration: Duration::from_secs(3600),
     };
     let (ledger_too, control_too) = (Arc::clone(&ledger), Arc::clone(&control));
+    #[expect(clippy::disallowed_methods, reason = "it is joined below")]
     let load = std::thread::spawn(move || generator::run(&plan, &ledger_too, &control_too));
     std::thread::sleep(Duration::from_secs(5));
 

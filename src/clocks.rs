@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::hit::now_us;
+use crate::clock::now_us;
 use crate::metrics::Metrics;
 
 /// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; what retention counts are days.

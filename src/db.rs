@@ -112,7 +112,15 @@ pub struct Session {
 #[must_use = "the embedded PostgreSQL is stopped by Lease::release"]
 pub struct Lease(Option<EmbeddedLease>);
 
+/// A task that ends with its owner.
 struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    #[expect(clippy::disallowed_methods, reason = "a connection's driver: it ends with the session that owns it")]
+    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
+        AbortOnDrop(tokio::spawn(work))
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -314,8 +322,8 @@ impl Database {
             let failed =
                 |cause| DbError::Connect { to: shown(&self.0.target), grant: target::grant(&self.0.target), cause };
             let (client, connection) = self.0.connector.open(&target).await.map_err(failed)?;
-            let task = tokio::spawn(drive(connection, application_name.to_owned(), notices));
-            let session = Session { client, _connection: AbortOnDrop(task) };
+            let driven = AbortOnDrop::spawn(drive(connection, application_name.to_owned(), notices));
+            let session = Session { client, _connection: driven };
             if !self.0.pooling.keeps_session(&session.client).await.map_err(failed)? {
                 return Err(Unfit::Pooler { to: shown(&self.0.target) }.into());
             }

@@ -37,8 +37,9 @@ use self::connections::Connections;
 use self::head::Head;
 use self::limits::{Limits, Sketch};
 use self::respond::Answer;
+use crate::clock;
 use crate::config::IpPrivacy;
-use crate::hit::{self, Hit, Keys, safe_user_agent};
+use crate::hit::{Hit, Keys, safe_user_agent};
 use crate::images::{Fetched, ImageCache, Lookup, transparent_gif};
 use crate::ingest::queue::{Outbox, QueueFull, Received};
 use crate::link::key::{Key, Namespace};
@@ -141,7 +142,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         }
     };
     let link = Link { former_recipient: former_recipient(core, request.uri().path(), &ids), ..link };
-    let at_us = hit::now_us();
+    let at_us = clock::now_us();
     let (served, outcome) = match find_image(core, image).await {
         Fetched::Cached(found) => (found, Outcome::Image),
         Fetched::Deleted => (transparent_gif(), Outcome::Deleted),
@@ -204,7 +205,7 @@ fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) 
 }
 
 fn note_of(core: &Core, peer: IpAddr, headers: &HeaderMap, method: &str, path: &str, reason: Reason) {
-    let at_us = hit::now_us();
+    let at_us = clock::now_us();
     let named = || link_named::recipients(path, core.edge.namespace.load().as_deref().copied());
     core.edge.unrecorded.note(at_us, reason, path.as_bytes(), named, || {
         let head = Head::of(headers);

@@ -270,13 +270,6 @@ fn hour_of(at_us: i64) -> i64 {
     at_us.div_euclid(TOMBSTONE_TIME_US).saturating_mul(TOMBSTONE_TIME_US)
 }
 
-/// This machine's clock, in microseconds since 1970-01-01 UTC. It may jump; nothing here is ordered by it.
-#[must_use]
-pub fn now_us() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
 /// A user agent as it may be stored: lossy UTF-8 without NUL, at most [`USER_AGENT_BYTES_MAX`] bytes.
 #[must_use]
 pub fn safe_user_agent(raw: &[u8]) -> std::borrow::Cow<'_, str> {

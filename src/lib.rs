@@ -4,8 +4,10 @@
 //! what. Only [`app`] sees all.
 
 pub mod admin;
+#[expect(clippy::disallowed_methods, reason = "the wiring: it starts what runs as long as the process")]
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub mod clocks;
 pub mod config;
 pub mod db;

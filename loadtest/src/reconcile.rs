@@ -20,6 +20,7 @@ pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(database_url, NoTls).await.context("PostgreSQL")?;
+        #[expect(clippy::disallowed_methods, reason = "a connection's driver")]
         let connection = tokio::spawn(connection);
         let messages: Vec<String> = pixels.messages().iter().map(|message| format!("'{message}'")).collect();
         let query = format!(

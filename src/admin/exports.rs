@@ -12,7 +12,6 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::{Body, Frame};
-use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use uuid::Uuid;
 
@@ -51,12 +50,16 @@ impl Exports {
         let session = admin.db.connect("pixeld export").await?;
         let export = Export::begin(&session.client, actor, recipient, hash).await?;
         let (parts, sent) = mpsc::channel(PARTS_MAX);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an answer's body comes while it is sent; it ends with its reader"
+        )]
         tokio::spawn(async move {
             send(session, &export, Sending(parts)).await;
             drop(place);
         });
         // The name says when, and not of whom: files lie about.
-        let name = format!("recipient-{}.json", OffsetDateTime::now_utc().date());
+        let name = format!("recipient-{}.json", crate::clock::now_utc().date());
         Ok(answer::download("application/json", &name, body(sent)))
     }
 }

@@ -43,6 +43,7 @@ pub async fn run(admin: Arc<Admin>, listener: TcpListener) -> Infallible {
             }
         };
         let admin = Arc::clone(&admin);
+        #[expect(clippy::disallowed_methods, reason = "a task a connection, as many as there are places")]
         tokio::spawn(async move {
             if let Err(error) = serve(admin, stream, peer).await {
                 tracing::trace!(%error, "a connection to the private listener ended");

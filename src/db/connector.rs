@@ -64,6 +64,10 @@ impl Connect for Connector {
         let target = target.clone();
         Box::pin(async move {
             let (client, connection) = self.open(&target).await?;
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a connection's driver: the pool ends it with the connection"
+            )]
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(reason = super::reason(&error), "a connection of the pool was lost");

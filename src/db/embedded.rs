@@ -286,10 +286,10 @@ fn target(cluster: &Cluster, database: &str) -> tokio_postgres::Config {
 async fn probe(cluster: &Arc<Cluster>) -> Result<Probe, EmbeddedError> {
     let asking = async {
         let (client, connection) = target(cluster, "postgres").connect(NoTls).await?;
-        let connection = super::AbortOnDrop(tokio::spawn(async move {
+        let connection = super::AbortOnDrop::spawn(async move {
             // Its error comes to the query below as well.
             connection.await.ok();
-        }));
+        });
         let row = client.query_one("SHOW data_directory", &[]).await?;
         drop(connection);
         Ok::<String, tokio_postgres::Error>(row.get(0))
@@ -327,9 +327,9 @@ async fn is_listening(cluster: &Cluster) -> bool {
 async fn create_database(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
     let creating = async {
         let (client, connection) = target(cluster, "postgres").connect(NoTls).await?;
-        let _connection = super::AbortOnDrop(tokio::spawn(async move {
+        let _connection = super::AbortOnDrop::spawn(async move {
             connection.await.ok();
-        }));
+        });
         let there = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE]).await?;
         if there.is_none() {
             client.batch_execute(&format!("CREATE DATABASE {DATABASE} TEMPLATE template0")).await?;

@@ -69,10 +69,10 @@ impl Pooling {
         let mut target = self.target.clone();
         target.application_name("pixeld-check");
         let (second, connection) = self.connector.open(&target).await?;
-        let _connection = AbortOnDrop(tokio::spawn(async move {
+        let _connection = AbortOnDrop::spawn(async move {
             // Its error comes to the query as well.
             connection.await.ok();
-        }));
+        });
         for _ in 0..ROUNDS {
             let same = process(&second).await? == first;
             if same || process(client).await? != first || process(client).await? != first {

@@ -4,7 +4,6 @@
 //! who opted out. The status stays hyper's. Gives up: the hit; what cannot be read is not guessed.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -52,7 +51,7 @@ fn with_picture(status: StatusCode, is_head: bool) -> Vec<u8> {
     for (name, value) in &gif.headers {
         answer.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = httpdate::fmt_http_date(crate::clock::now());
     answer.extend_from_slice(format!("connection: close\r\ndate: {date}\r\n\r\n").as_bytes());
     if !is_head {
         answer.extend_from_slice(&gif.bytes);

@@ -309,7 +309,7 @@ async fn wait(deadline: Instant) -> anyhow::Result<()> {
 async fn ahead_us(connected: &Connected) -> anyhow::Result<i64> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = within(QUERY_TIMEOUT, "asking for the time", connected.session.client.query_one(now, &[])).await?;
-    Ok(crate::hit::now_us() - row.get::<_, i64>(0))
+    Ok(crate::clock::now_us() - row.get::<_, i64>(0))
 }
 
 /// Those who are erased, and what was found of each.

@@ -339,6 +339,7 @@ impl ImageCache {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests start what is on the other side")]
 mod tests {
     use bytes::Bytes;
 

@@ -103,7 +103,7 @@ pub async fn run(
 
 /// A change that seems to come from the future (a clock was set) must not hide those that come before it.
 fn version_till_now(state: &ImageState) -> i64 {
-    state.version.min(crate::hit::now_us())
+    state.version.min(crate::clock::now_us())
 }
 
 /// Loads one image into the cache.

@@ -145,7 +145,7 @@ impl Loader {
         metrics.recovered.set(backlog as i64);
         metrics.spooled.add(backlog as i64);
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
-        let clock = Clock { database_us: crate::hit::now_us(), read: Instant::now() };
+        let clock = Clock { database_us: crate::clock::now_us(), read: Instant::now() };
         let aside = Aside::new(orphans, options.keep);
         let loader = Loader {
             options,

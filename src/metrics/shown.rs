@@ -58,7 +58,7 @@ impl Collector for Shown {
         counter(e, "spool_damages", "Damaged places found in segments", m.damages.get())?;
         counter(e, "spool_segments_missing", "Segments that somebody else deleted", m.segments_missing.get())?;
         gauge(e, "spools_unreadable", "Spools of which something cannot be read; their hits wait", m.unreadable())?;
-        let lag = ConstGauge::new(m.load_lag_seconds(crate::hit::now_us()));
+        let lag = ConstGauge::new(m.load_lag_seconds(crate::clock::now_us()));
         let help = "Age of the oldest hit that is not in PostgreSQL";
         lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;
         counter(e, "load_retries", "Batches that failed and were tried again", m.load_retries.get())?;
@@ -85,7 +85,7 @@ impl Collector for Shown {
         counter(e, "rollup_retries", "Rollups that failed and were tried again", m.rollup_retries.get())?;
         counter(e, "rollup_mismatches", "Batches rolled up without all of their hits", m.rollup_mismatches.get())?;
         gauge(e, "rollup_pending_batches", "Loaded batches that are not rolled up yet", m.rollup_pending.get())?;
-        let lag = ConstGauge::new(m.rollup_lag_seconds(crate::hit::now_us()));
+        let lag = ConstGauge::new(m.rollup_lag_seconds(crate::clock::now_us()));
         let help = "Age of the oldest loaded batch that is not rolled up";
         lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)?;
         gauge(e, "erasures_pending", "Erasures not yet carried out on this node's disk", m.erasures_pending.get())?;

@@ -103,7 +103,7 @@ impl Follower {
             let age = status
                 .iter()
                 .find(|known| known.network == list.network)
-                .map(|known| SystemTime::now().duration_since(known.written).unwrap_or_default());
+                .map(|known| crate::clock::now().duration_since(known.written).unwrap_or_default());
             if age.is_none_or(|age| age > UPDATE_AGE) {
                 match update::update(&self.folder, list) {
                     Ok(ranges) => tracing::info!(network = list.network.name(), ranges, "list of networks fetched"),
@@ -117,6 +117,7 @@ impl Follower {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests start what is on the other side")]
 mod tests {
     use std::fs::{self, File};
     use std::io::{Read, Write};
@@ -153,7 +154,7 @@ mod tests {
         let file = folder.path().join("apple.txt");
         for (age_hours, expected) in [(None, 1), (Some(23), 1), (Some(25), 2)] {
             if let Some(hours) = age_hours {
-                let then = SystemTime::now() - Duration::from_secs(hours * 3600);
+                let then = crate::clock::now() - Duration::from_secs(hours * 3600);
                 File::options().write(true).open(&file).unwrap().set_modified(then).unwrap();
             }
             follower.read_changes();
@@ -163,7 +164,7 @@ mod tests {
         assert!(fs::read_to_string(&file).unwrap().contains("192.0.2.0/24"));
         assert!(follower.read_changes());
         assert_eq!(follower.networks().of("192.0.2.1".parse().unwrap()), Some(Network::Apple));
-        let now_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+        let now_s = crate::clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
         assert!((now_s - 60..=now_s).contains(&follower.metrics.networks_oldest_s.get()));
         assert_eq!(follower.metrics.networks_missing.get(), 3);
     }

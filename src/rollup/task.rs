@@ -133,7 +133,7 @@ impl Rollup {
             self.hits_max = (self.hits_max * 2).min(CHUNK_HITS_MAX);
         }
         let backlog = turn::backlog(&tally).await?;
-        let oldest_us = crate::hit::now_us() - (backlog.age_seconds * 1e6) as i64;
+        let oldest_us = crate::clock::now_us() - (backlog.age_seconds * 1e6) as i64;
         self.metrics.rollup_pending.set(backlog.batches);
         self.metrics.stuck.rollup.store(None);
         self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl Rollup {
     fn stands_still(&self) {
         let oldest_us = &self.metrics.rollup_oldest_us;
         // An error says that it grows already.
-        oldest_us.compare_exchange(0, crate::hit::now_us(), Ordering::Relaxed, Ordering::Relaxed).unwrap_or_default();
+        oldest_us.compare_exchange(0, crate::clock::now_us(), Ordering::Relaxed, Ordering::Relaxed).unwrap_or_default();
     }
 
     fn failed(&mut self, error: &TallyError, is_first: bool) {

@@ -116,6 +116,7 @@ impl SpoolRoom {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests start what is on the other side")]
 mod tests {
     use super::*;
 

@@ -7,6 +7,10 @@
 //! Each module below holds the tests of one concern, which its first lines name. `support` starts a PostgreSQL and a pixeld of each test's own;
 //! `proxy`, `edge_nginx`, `webdriver` and `recount` are tools that several modules share.
 #![allow(clippy::unwrap_used, missing_docs)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the bans of clippy.toml are for the program; tests start what is on the other side"
+)]
 
 mod admin;
 mod admin_browser;

@@ -87,6 +87,7 @@ fn goals(results: &Results) -> Vec<Goal> {
     ]
 }
 
+#[expect(clippy::disallowed_methods, reason = "the date of the report")]
 fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
     let now = time::OffsetDateTime::now_utc();
     let date = now.format(time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC"))?;

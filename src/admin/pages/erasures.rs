@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 
 use super::person;
 use crate::admin::Admin;
@@ -240,7 +239,7 @@ fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
 
 /// As docs/privacy.md has it.
 fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Markup {
-    let silent_since = OffsetDateTime::now_utc() - SILENT_AFTER;
+    let silent_since = crate::clock::now_utc() - SILENT_AFTER;
     html! {
         section.panel {
             h2 { "What to do about an outstanding node" }

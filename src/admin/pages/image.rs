@@ -126,7 +126,7 @@ async fn image_page(
     notice: Markup,
 ) -> Result<Answer, Refusal> {
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let days = asked.zone.days_till(OffsetDateTime::now_utc(), DAYS);
+    let days = asked.zone.days_till(crate::clock::now_utc(), DAYS);
     let client = admin.client().await?;
     let image = images::find(&client, id).await?.ok_or(Refusal::NotFound)?;
     let by_day = counts::image_hits_between(&client, id, &days).await?;

@@ -2,7 +2,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
@@ -60,7 +59,7 @@ async fn images_page(
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     let is_deleted = asked.query.get("show") == "deleted";
     let before = asked.query.get("before").parse::<Uuid>().ok();
-    let since = asked.zone.days_till(OffsetDateTime::now_utc(), DAYS)[0];
+    let since = asked.zone.days_till(crate::clock::now_utc(), DAYS)[0];
     let client = admin.client().await?;
     let mut listed = images::newest(&client, is_deleted, before, IMAGES as i64 + 1).await?;
     let has_more = listed.len() > IMAGES;

@@ -1,7 +1,5 @@
 //! `pixeld networks`: the lists of providers' networks.
 
-use std::time::SystemTime;
-
 use crate::app::which;
 use crate::cli::NetworksUpdateArgs;
 use crate::config::Config;
@@ -49,7 +47,7 @@ pub fn networks_status(config: &Config) -> anyhow::Result<()> {
     let (_, errors) = lists.read_changes(&config.networks_dir);
     println!("{:<14}  {:>9}  {:>10}", "network", "ranges", "age, hours");
     for list in lists.status() {
-        let age = SystemTime::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
+        let age = crate::clock::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
         println!("{:<14}  {:>9}  {age:>10}", list.network.name(), list.ranges);
     }
     println!("{} ranges with those that are built in", lists.networks().known_ranges());

@@ -148,6 +148,7 @@ pub(super) fn run(mut command: Command, limit: Duration) -> std::io::Result<Ende
         [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
     for mut pipe in pipes.into_iter().flatten() {
         let sender = sender.clone();
+        #[expect(clippy::disallowed_methods, reason = "it ends with the program whose output it reads")]
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
             // What could not be read is missing from an error's text, no more.

@@ -103,6 +103,6 @@ impl Loader {
 /// Whether a row is this hit. Times that cannot be true are moved when a hit is loaded.
 fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
     let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
-    let was_moved = own.at_us < crate::BUILT_US || own.at_us > crate::hit::now_us();
+    let was_moved = own.at_us < crate::BUILT_US || own.at_us > crate::clock::now_us();
     ids(own) == ids(row) && (own.at_us == row.at_us || was_moved)
 }

@@ -138,7 +138,7 @@ impl Loader {
         if within(self.patience, self.erased.learn(&session.client)).await? {
             self.known.forget_user_agents();
         }
-        let ahead_us = crate::hit::now_us() - self.clock.now_us();
+        let ahead_us = crate::clock::now_us() - self.clock.now_us();
         // Before anything else of them is learnt, so that nothing of an erased hit reaches a table.
         within(self.patience, self.erased.mark(&session.client, hits, ahead_us)).await?;
         within(self.patience, self.known.learn(&session.client, hits)).await?;

@@ -67,6 +67,7 @@ impl Keeper {
         metrics.redis_up.set(0);
         let (is_answering, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
         let state = Arc::new(State { current: watch::Sender::new(None), is_answering, is_told, metrics });
+        #[expect(clippy::disallowed_methods, reason = "it ends with the Keeper that owns it")]
         let task = tokio::spawn(keep(client, script, Arc::clone(&state)));
         Ok(Keeper { state, task })
     }
