@@ -152,6 +152,42 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What runs as long as `pixeld serve` does. What happens when one ends is in `app::supervise`.
+    Task {
+        /// A core of the public listener.
+        EdgeCore = "edge_core",
+        /// Hits from memory to the spool.
+        Writer = "writer",
+        /// Hits from the spool to PostgreSQL.
+        Loader = "loader",
+        /// Erasures on this node's disk.
+        Eraser = "eraser",
+        /// Room on the disk, and loaded segments.
+        Housekeeper = "housekeeper",
+        /// The connection to PostgreSQL, and the private one's process.
+        Database = "database",
+        /// Which images there are, and their bytes.
+        Images = "images",
+        /// Opens and counts.
+        Rollup = "rollup",
+        /// What is older than `PIXELD_RETENTION_DAYS`.
+        Retention = "retention",
+        /// Who opted out.
+        OptOuts = "opt_outs",
+        /// The namespace of keys.
+        Namespace = "namespace",
+        /// Lists of networks.
+        Networks = "networks",
+        /// The private listener.
+        Admin = "admin",
+        /// Levels, and addresses that became quiet.
+        Cleaning = "cleaning",
+        /// What systemd is told.
+        Systemd = "systemd",
+    }
+}
+
 /// What one core of the edge counts. Its own cache lines: two cores that count into one line wait for each other.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -285,6 +321,8 @@ pub struct Metrics {
     pub clock_ahead_s: Level,
     /// 1 while the clocks cannot be believed, so that nothing is deleted for its age.
     pub clocks_disbelieved: Level,
+    /// Tasks that ended although nobody asked for it, in the order of [`Task::ALL`].
+    pub tasks_ended: [Count; Task::ALL.len()],
     /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
     pub database_problem: ArcSwapOption<String>,
     /// Why tasks that nobody waits for do not get on, each in a sentence. Not in `/metrics` either: their own numbers are.
@@ -362,6 +400,7 @@ impl Metrics {
             load_refused: ArcSwapOption::empty(),
             clock_ahead_s: Level::default(),
             clocks_disbelieved: Level::default(),
+            tasks_ended: Default::default(),
             database_problem: ArcSwapOption::empty(),
             stuck: Stuck::default(),
             tables_are_current: AtomicBool::new(false),

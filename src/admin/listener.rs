@@ -30,7 +30,7 @@ const AGE_MAX: Duration = Duration::from_secs(600);
 const LAST_WAIT: Duration = Duration::from_secs(UPLOAD_WAIT.as_secs() + 120);
 
 /// Serves until it is dropped.
-pub async fn run(admin: Arc<Admin>, listener: TcpListener) -> Infallible {
+pub async fn run(admin: Arc<Admin>, listener: &TcpListener) -> Infallible {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { std::future::pending().await };

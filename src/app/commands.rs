@@ -18,7 +18,9 @@ use std::time::Duration;
 use anyhow::Context;
 use uuid::Uuid;
 
-use super::{DataDir, bytes_of, database, eraser_options, health, house_options, loader_options, which};
+use super::options::{eraser_options, house_options, loader_options};
+use super::recording::bytes_of;
+use super::{DataDir, database, health, which};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
@@ -237,7 +239,9 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
         let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None, orphans)
             .knowing(images)
             .heeding(opt_outs::recall(&data.opt_outs()));
-        let house = House::start(keep, all_spools, room, Arc::clone(&metrics))?;
+        let house = House::start(keep, all_spools, room, Arc::clone(&metrics), |keep| {
+            std::thread::Builder::new().name("house".into()).spawn(keep)
+        })?;
         let draining = async {
             let (trigger, drain) = shutdown::drain();
             trigger.ask(SPOOL_DRAIN_WAIT);

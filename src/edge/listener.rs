@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{JoinHandle, Thread};
+use std::thread::Thread;
 use std::time::Duration;
 
 use hyper::body::Body;
@@ -78,41 +78,41 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Starts one core: a thread with its runtime. It ends when the drain is done or its deadline has passed.
+/// Runs one core on the calling thread. It ends when the drain is done or its deadline has passed.
 ///
 /// # Errors
-/// As the operating system says when it refuses the thread.
-pub fn start_core(
+/// As the operating system says when it refuses the runtime; where a part of the core ended before that.
+pub fn run_core(
     number: usize,
     edge: Arc<Edge>,
     listener: std::net::TcpListener,
     queue: Queue,
     writer: Thread,
     drain: Drain,
-) -> io::Result<JoinHandle<io::Result<()>>> {
-    std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
-            #[expect(
-                deprecated,
-                reason = "for types that lie about whose descriptor they have; std's listener owns its own"
-            )]
-            let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
-            let outbox = Outbox::new(number, queue, writer);
-            let core = Rc::new(Core::new(number, edge, outbox));
-            run(core, listener, drain).await;
-            Ok(())
-        })
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async move {
+        #[expect(
+            deprecated,
+            reason = "for types that lie about whose descriptor they have; std's listener owns its own"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+        let outbox = Outbox::new(number, queue, writer);
+        let core = Rc::new(Core::new(number, edge, outbox));
+        run(core, listener, drain).await
     })
 }
 
-async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) {
-    let carrier = tokio::task::spawn_local(Rc::clone(&core.outbox).carry());
-    let sweep = tokio::task::spawn_local(sweep(Rc::clone(&core)));
+async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) -> io::Result<()> {
+    let mut carrier = tokio::task::spawn_local(Rc::clone(&core.outbox).carry());
+    let mut sweep = tokio::task::spawn_local(sweep(Rc::clone(&core)));
     tokio::select! {
         () = accept(&core, &listener) => {}
         () = drain.asked() => {}
+        // A core that answers and records nothing, or cuts nobody, is worse than none.
+        _ = &mut carrier => return Err(io::Error::other("the carrier of hits ended")),
+        _ = &mut sweep => return Err(io::Error::other("the sweep of connections ended")),
     }
     // What the kernel has already shaken hands with would be reset with the listener.
     tokio::select! {
@@ -132,6 +132,7 @@ async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) {
     }
     carrier.abort();
     sweep.abort();
+    Ok(())
 }
 
 async fn sweep(core: Rc<Core>) {

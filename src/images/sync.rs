@@ -70,7 +70,7 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
 /// Runs for ever: first serves nothing but "not now" until `ready`, then keeps in step.
 pub async fn run(
     cache: Arc<ImageCache>,
-    mut wanted: mpsc::Receiver<Wanted>,
+    wanted: &mut mpsc::Receiver<Wanted>,
     db: Database,
     known_path: PathBuf,
     ready: impl Future<Output = ()>,

@@ -62,7 +62,7 @@ pub struct House {
 }
 
 impl House {
-    /// Starts to look after `spools`.
+    /// Starts to look after `spools`, on a thread that `spawn` makes.
     ///
     /// # Errors
     /// As the operating system says when it refuses a thread.
@@ -71,16 +71,17 @@ impl House {
         spools: Vec<Arc<Spool>>,
         room: Arc<SpoolRoom>,
         metrics: Arc<Metrics>,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>,
     ) -> std::io::Result<House> {
         let ends = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ends);
-        let thread = std::thread::Builder::new().name("house".into()).spawn(move || {
+        let thread = spawn(Box::new(move || {
             room.is_kept_by(std::thread::current());
             let mut keeper = Keeper::new(options, spools, room, metrics);
             while !ended.load(Ordering::Acquire) {
                 std::thread::park_timeout(keeper.keep());
             }
-        })?;
+        }))?;
         Ok(House { thread: Some(thread), ends })
     }
 

@@ -87,6 +87,11 @@ impl Syncs {
         self.changed.notify_one();
     }
 
+    /// Whether the syncer has ended. The writer, who asks, has not.
+    pub fn has_ended(&self) -> bool {
+        self.lock().closed
+    }
+
     /// How far syncs are.
     pub fn report(&self) -> SyncReport {
         let state = self.lock();

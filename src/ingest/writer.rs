@@ -62,12 +62,18 @@ pub struct Target {
 }
 
 impl Writer {
-    /// Starts the writer and its syncer. It ends when all sending halves of the queue are gone and all is synced.
+    /// Starts the writer, on a thread that `spawn` makes, and its syncer. It ends when all sending halves of the queue are gone
+    /// and all is synced, and panics when its syncer did.
     ///
     /// # Errors
     /// As the operating system says when it refuses a thread.
-    pub fn start(target: Target, intake: Intake, metrics: Arc<Metrics>) -> std::io::Result<Writer> {
-        let join = std::thread::Builder::new().name("writer".into()).spawn(move || {
+    pub fn start(
+        target: Target,
+        intake: Intake,
+        metrics: Arc<Metrics>,
+        spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>,
+    ) -> std::io::Result<Writer> {
+        let join = spawn(Box::new(move || {
             let syncs = Syncs::default();
             let writer = std::thread::current();
             std::thread::scope(|scope| {
@@ -75,14 +81,8 @@ impl Writer {
                 let _closing = syncs.closing();
                 Loop::new(&target, &intake, &metrics, &syncs).run();
             });
-        })?;
+        }))?;
         Ok(Writer { thread: join.thread().clone(), join })
-    }
-
-    /// Whether the thread has ended.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.join.is_finished()
     }
 
     /// Waits until everything is written and synced. All sending halves of the queue must be gone.
@@ -114,6 +114,10 @@ impl<'a> Loop<'a> {
         let mut group = Vec::new();
         loop {
             let open = self.gather(&mut group);
+            if self.syncs.has_ended() {
+                // Nothing would be synced any more. The scope that waits for both threads passes its panic on.
+                return;
+            }
             self.heed_syncs();
             self.appender.heed_seal();
             if !group.is_empty() {

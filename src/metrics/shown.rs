@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{DropReason, Metrics, Outcome};
+use super::{DropReason, Metrics, Outcome, Task};
 
 /// The metrics as a collector.
 #[derive(Debug)]
@@ -98,7 +98,9 @@ impl Collector for Shown {
         gauge(e, "clock_ahead_seconds", "This machine's clock, ahead of the database's", m.clock_ahead_s.get())?;
         gauge(e, "clocks_disbelieved", "1 while nothing is deleted for its age, since the clocks cannot be right", {
             m.clocks_disbelieved.get()
-        })
+        })?;
+        let ended = Task::ALL.iter().map(|&task| (task.label(), m.tasks_ended[task as usize].get()));
+        counters(e, "tasks_ended", "Tasks that ended although nobody asked for it", "task", ended)
     }
 }
 

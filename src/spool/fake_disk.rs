@@ -29,6 +29,8 @@ pub struct Faults {
     pub remove: bool,
     /// Syncing a file fails.
     pub sync: bool,
+    /// Every sync panics.
+    pub sync_panics: bool,
     /// After so many more steps of any kind each one fails, as if the process had been killed.
     pub steps: Option<u64>,
 }
@@ -191,6 +193,7 @@ impl DiskFile for FakeFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
+        assert!(!state.faults.sync_panics, "the disk panics");
         state.faults.step()?;
         let fails = std::mem::take(&mut state.fail_next_sync) | state.faults.sync;
         let lengths = state.files.entry(self.path.clone()).or_default();

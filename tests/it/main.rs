@@ -66,6 +66,7 @@ mod shared_throttle;
 mod shared_throttle_script;
 mod signals;
 mod small_disk;
+mod supervise;
 mod support;
 mod systemd;
 mod telemetry;

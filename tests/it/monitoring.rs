@@ -40,7 +40,7 @@ fn shown() -> &'static Shown {
         let kinds = types.map(|(name, kind)| {
             (if kind == "counter" { format!("{name}_total") } else { name.to_owned() }, kind.to_owned())
         });
-        let labels = ["reason", "outcome"].map(|label| {
+        let labels = ["reason", "outcome", "task"].map(|label| {
             let find = Regex::new(&format!("{label}=\"([a-z_]+)\"")).unwrap();
             (label, find.captures_iter(&text).map(|found| found[1].to_owned()).collect())
         });
@@ -78,7 +78,7 @@ fn assert_known(text: &str) {
         let kind = shown().kinds.get(name).or(shown().kinds.get(base).filter(|kind| *kind == "histogram"));
         assert!(kind.is_some(), "no metric is named {name}");
     }
-    let labels = Regex::new("(reason|outcome)(?:=|=~|!=)\\\\?\"([a-z_|]+)\\\\?\"").unwrap();
+    let labels = Regex::new("(reason|outcome|task)(?:=|=~|!=)\\\\?\"([a-z_|]+)\\\\?\"").unwrap();
     for found in labels.captures_iter(text) {
         for value in found[2].split('|') {
             assert!(shown().labels[&found[1]].contains(value), "no {} is {value}", &found[1]);

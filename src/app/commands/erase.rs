@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::typed_recipient;
-use crate::app::{DataDir, database, node_name, which};
+use crate::app::options::node_name;
+use crate::app::{DataDir, database, which};
 use crate::cli::EraseArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;

@@ -12,6 +12,7 @@ const FULL: Faults = Faults {
     room: Some(0),
     write_error_after: None,
     write_panics: false,
+    sync_panics: false,
     create: false,
     truncate: false,
     remove: false,
@@ -37,7 +38,9 @@ impl Running {
         let room = Arc::new(SpoolRoom::new(0, 1 << 30));
         let target = Target { spool: Arc::clone(&spool), room, disk: Arc::new(disk.clone()), durability };
         let (queue, intake) = queue(1, &metrics);
-        let writer = Writer::start(target, intake, Arc::clone(&metrics)).unwrap();
+        let writer =
+            Writer::start(target, intake, Arc::clone(&metrics), |body| std::thread::Builder::new().spawn(body))
+                .unwrap();
         let outbox = Outbox::new(0, queue, writer.thread.clone());
         let carrier = tokio::task::spawn_local(Rc::clone(&outbox).carry());
         Running { folders, disk, spool, metrics, outbox, carrier, writer }
@@ -46,6 +49,15 @@ impl Running {
     /// Records hit number `n` and waits for its receipt.
     async fn record(&self, n: u64) -> Received {
         self.outbox.record(&carrying(n, "xxx")).unwrap().await
+    }
+
+    /// Waits for the end of a writer that panics.
+    async fn writer_ends(&self) {
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !self.writer.join.is_finished() {
+            assert!(std::time::Instant::now() < end, "the writer's end is not seen");
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     /// Hits that were told to be dropped because of the disk.
@@ -236,12 +248,20 @@ fn a_writer_that_panics_is_seen_to_have_ended() {
         running.disk.set(Faults { write_panics: true, ..Faults::default() });
         assert_eq!(running.record(1).await, Received::Unwritten);
         // The last receipt comes while the thread unwinds. Its end is seen, so that the program can end and be started again.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !running.writer.is_finished() {
-            assert!(std::time::Instant::now() < end, "the writer's end is not seen");
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+        running.writer_ends().await;
         assert_eq!(running.record(2).await, Received::Unwritten);
+        running.end().await;
+    });
+}
+
+#[test]
+fn a_writer_whose_syncer_panics_ends_too() {
+    run(async {
+        let running = Running::start(Durability::Synced);
+        running.disk.set(Faults { sync_panics: true, ..Faults::default() });
+        assert_eq!(running.record(0).await, Received::Unwritten);
+        // Nothing would be synced or acknowledged any more.
+        running.writer_ends().await;
         running.end().await;
     });
 }

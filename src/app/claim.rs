@@ -1,0 +1,57 @@
+//! What a `pixeld serve` takes for itself before anything runs: its data directory, its ports, and which database is its own.
+//! Nothing is left behind where one of them cannot be had.
+
+use anyhow::Context;
+
+use super::{DataDir, open_files};
+use crate::config::Config;
+use crate::db::Database;
+use crate::edge::listener;
+
+/// What was taken.
+pub(super) struct Claimed {
+    pub(super) connections_max: usize,
+    /// Locked as long as this is there.
+    pub(super) data: DataDir,
+    /// One a core.
+    pub(super) public: Vec<std::net::TcpListener>,
+    pub(super) private: std::net::TcpListener,
+    pub(super) db: Database,
+}
+
+impl Claimed {
+    /// Takes all of it.
+    ///
+    /// # Errors
+    /// Which of them cannot be had, and why.
+    pub(super) fn claim(config: &Config) -> anyhow::Result<Claimed> {
+        let connections_max = open_files::allow(config.connections_max);
+        let data = DataDir::lock(&config.data_dir)?;
+        let public = listener::bind(config.listen, config.threads).with_context(|| {
+            format!("cannot listen on PIXELD_LISTEN={}; set it to another port if that one is taken", config.listen)
+        })?;
+        let private = std::net::TcpListener::bind(config.admin_listen).with_context(|| {
+            format!(
+                "cannot listen on PIXELD_ADMIN_LISTEN={}; set it to another port if that one is taken",
+                config.admin_listen
+            )
+        })?;
+        private.set_nonblocking(true)?;
+        let db = Database::new(config)?;
+        leave_for_commands(config, &db);
+        Ok(Claimed { connections_max, data, public, private, db })
+    }
+}
+
+/// So that commands work on the same database and make links of the same form. Pixels are served without it, too.
+fn leave_for_commands(config: &Config, db: &Database) {
+    if let Err(error) = config.leave_for_commands(&db.place()) {
+        tracing::warn!(%error, "commands of this data directory cannot be left the settings; they need them in their environment");
+    }
+    for name in &config.overridden {
+        tracing::warn!(
+            file = %config.settings_file().display(),
+            "{name} differs in the environment and in the settings file; the environment counts here, and commands called without it have the file's"
+        );
+    }
+}

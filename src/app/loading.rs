@@ -1,0 +1,86 @@
+//! From a hit on disk to a row in PostgreSQL: the loader, the housekeeper, and the eraser. Threads of their own, which wait for the
+//! database and hold up no pixel.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{Notify, watch};
+
+use super::claim::Claimed;
+use super::database;
+use super::options::{eraser_options, house_options, loader_options};
+use super::recording::Spools;
+use super::supervise::Supervisor;
+use crate::clocks::Clocks;
+use crate::config::Config;
+use crate::edge::Edge;
+use crate::erasure::disk::{Eraser, EraserOptions};
+use crate::ingest::housekeeper::House;
+use crate::ingest::loader::Loader;
+use crate::metrics::Task;
+use crate::shutdown::{self, DrainTrigger};
+use crate::spool::disk::RealDisk;
+
+/// The threads, and what they tell others.
+pub(super) struct Loading {
+    pub(super) loader: JoinHandle<u64>,
+    pub(super) loader_trigger: DrainTrigger,
+    pub(super) eraser_trigger: DrainTrigger,
+    /// Ends when it is dropped.
+    pub(super) house: House,
+    /// Told when a batch was committed.
+    pub(super) committed: Arc<Notify>,
+    pub(super) clocks: Arc<Clocks>,
+}
+
+impl Loading {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// As the operating system says when it refuses a thread.
+    pub(super) fn start(
+        config: &Config,
+        supervisor: &Supervisor,
+        claimed: &Claimed,
+        spools: Spools,
+        edge: &Edge,
+        erasing: EraserOptions,
+        database_ready: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Loading> {
+        let (db, metrics) = (&claimed.db, &edge.metrics);
+        let (folder, all_spools) = (claimed.data.spools(), spools.all());
+        let (committed, clocks) = (Arc::new(Notify::new()), Arc::<Clocks>::default());
+        let disk = Arc::new(RealDisk);
+        let orphans = Arc::clone(&spools.orphans);
+        let eraser = Eraser::new(erasing, db.clone(), Arc::clone(metrics), disk, all_spools.clone(), orphans);
+        let Spools { recovered, spool, room, orphans, .. } = spools;
+        let options = loader_options(config, &folder);
+        let loader = Loader::new(options, db.clone(), Arc::clone(metrics), recovered, Some(spool), orphans);
+        // After the loader has read the hints: on a full disk they say what may go.
+        let keep = house_options(config, db, &folder);
+        let house = House::start(keep, all_spools, room, Arc::clone(metrics), |keep| {
+            supervisor.thread(Task::Housekeeper, "house", keep)
+        })?;
+        let loader = loader
+            .knowing(Arc::clone(&edge.images))
+            .with_clocks(Arc::clone(&clocks))
+            .telling(Arc::clone(&committed))
+            .heeding(Arc::clone(&edge.suppressed));
+        let (loader_trigger, loader_drain) = shutdown::drain();
+        let until_ready = database::until(database_ready.clone());
+        let loader = supervisor.thread_behind(Task::Loader, loader.run(until_ready, loader_drain))?;
+        let (eraser_trigger, eraser_drain) = shutdown::drain();
+        let until_ready = database::until(database_ready.clone());
+        // Its thread is not waited for: whatever it is at is whole at every moment, and goes on after the next start.
+        drop(supervisor.thread_behind(Task::Eraser, eraser.run(until_ready, eraser_drain))?);
+        Ok(Loading { loader, loader_trigger, eraser_trigger, house, committed, clocks })
+    }
+}
+
+/// What the eraser goes by; asked before anything runs, since it gives this node its number.
+///
+/// # Errors
+/// As the operating system says.
+pub(super) fn erasing(claimed: &Claimed, spools: &Spools) -> anyhow::Result<EraserOptions> {
+    eraser_options(&claimed.data, spools.left_alone)
+}

@@ -1,0 +1,81 @@
+//! What of the settings each part gets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{DataDir, program};
+use crate::admin::{AdminOptions, Links};
+use crate::config::Config;
+use crate::db::Database;
+use crate::edge::client_address;
+use crate::erasure::disk::EraserOptions;
+use crate::ingest::housekeeper::HouseOptions;
+use crate::ingest::loader::LoaderOptions;
+use crate::metrics::Metrics;
+use crate::unrecorded::Unrecorded;
+
+/// Of the private listener.
+pub fn admin_options(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    db: &Database,
+    unrecorded: Arc<Unrecorded>,
+) -> AdminOptions {
+    let trusted = config.trusted_proxies.clone();
+    AdminOptions {
+        metrics: Arc::clone(metrics),
+        db: db.clone(),
+        listen: config.admin_listen,
+        base_url: config.admin_base_url.clone(),
+        settings: config.shown(),
+        links: Links { base_url: config.base_url.clone(), signing_keys: config.signing_keys.clone() },
+        require_signed: config.require_signed,
+        hits_throttle: config.throttle,
+        unrecorded,
+        data_dir: config.data_dir.clone(),
+        program: program::typed(config),
+        client_address: Box::new(move |peer, headers| {
+            let forwarded: Vec<&[u8]> =
+                headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
+            client_address::client_address(peer, forwarded.into_iter(), &trusted).address
+        }),
+    }
+}
+
+/// Of the loader.
+pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
+    LoaderOptions {
+        spools: spools.to_owned(),
+        throttle: config.throttle,
+        redis: config.redis_url.clone(),
+        retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
+        keep: config.spool_keep.age,
+        node: node_name(),
+    }
+}
+
+/// Of the housekeeper.
+pub fn house_options(config: &Config, db: &Database, spools: &Path) -> HouseOptions {
+    let postgres = db.embedded_place().map(Path::to_owned);
+    HouseOptions { spools: spools.to_owned(), keep: config.spool_keep, postgres }
+}
+
+/// Of the eraser.
+///
+/// # Errors
+/// Where this node's number cannot be read or kept.
+pub fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<EraserOptions> {
+    Ok(EraserOptions {
+        spools: data.spools(),
+        kept: data.erasures(),
+        node: data.node()?,
+        name: node_name(),
+        left_alone,
+    })
+}
+
+/// This machine's name, as the mark tells it.
+pub fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,167 @@
+//! From a request to a hit on disk: the spools of earlier starts, the writer, the edge. Once they run, pixels are answered.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::claim::Claimed;
+use super::supervise::Supervisor;
+use super::{DataDir, namespace};
+use crate::config::Config;
+use crate::edge::limits::Limits;
+use crate::edge::{Edge, listener};
+use crate::images::cache::Wanted;
+use crate::images::{self, ImageCache};
+use crate::ingest::queue::{Queue, queue};
+use crate::ingest::writer::{Target, Writer};
+use crate::metrics::{Metrics, Task};
+use crate::networks::follow::Follower;
+use crate::networks::{Networks, update};
+use crate::opt_outs::follow as opt_outs;
+use crate::shutdown::{self, DrainTrigger};
+use crate::spool::disk::RealDisk;
+use crate::spool::orphans::Orphans;
+use crate::spool::{Published, Spool, SpoolRoom, recovery};
+use crate::unrecorded::Unrecorded;
+
+/// Bytes of images that are cached.
+const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
+
+/// What earlier starts left on disk, and the spool of this one.
+pub(super) struct Spools {
+    pub(super) recovered: Vec<Arc<Spool>>,
+    /// Of this start.
+    pub(super) spool: Arc<Spool>,
+    /// Spools that cannot be read now.
+    pub(super) left_alone: usize,
+    pub(super) room: Arc<SpoolRoom>,
+    pub(super) orphans: Arc<Orphans>,
+}
+
+impl Spools {
+    /// Looks at what is there, and moves damage aside.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub(super) fn recover(config: &Config, data: &DataDir, metrics: &Metrics) -> anyhow::Result<Spools> {
+        let spools = data.spools();
+        let found = recovery::recover(&spools)?;
+        metrics.spools_left_alone.set(found.left_alone.len() as i64);
+        metrics.damages.add(found.moved_aside);
+        let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
+        let room = Arc::new(SpoolRoom::new(bytes_of(&found.spools) + orphans.bytes(), config.spool_bytes_max));
+        orphans.share(&room);
+        let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
+        Ok(Spools { recovered: found.spools, spool, left_alone: found.left_alone.len(), room, orphans })
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Spool>> {
+        self.recovered.iter().cloned().chain([Arc::clone(&self.spool)]).collect()
+    }
+}
+
+/// Bytes that spools have on disk.
+pub(super) fn bytes_of(spools: &[Arc<Spool>]) -> u64 {
+    spools.iter().flat_map(|spool| spool.published().segments.clone()).map(|segment| segment.length).sum()
+}
+
+/// What of the edge others keep in step.
+pub(super) struct EdgeParts {
+    pub(super) edge: Arc<Edge>,
+    /// What the image cache asks for.
+    pub(super) wanted: mpsc::Receiver<Wanted>,
+    pub(super) networks: Follower,
+}
+
+impl EdgeParts {
+    /// An edge that knows what is on disk: images, opt-outs, networks, the namespace.
+    pub(super) fn recall(config: &Config, claimed: &Claimed, metrics: &Arc<Metrics>) -> EdgeParts {
+        let data = &claimed.data;
+        let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX);
+        images::sync::recall(&images, &data.known_images());
+        let (follower, networks) = follower(config, metrics);
+        let suppressed = opt_outs::recall(&data.opt_outs());
+        let edge = Arc::new(Edge {
+            images,
+            limits: Limits::new(config.address_rate, config.threads),
+            metrics: Arc::clone(metrics),
+            trusted_proxies: config.trusted_proxies.clone(),
+            ip_privacy: config.ip_privacy,
+            connections_max: claimed.connections_max,
+            networks: ArcSwap::from_pointee(networks),
+            namespace: ArcSwapOption::from(namespace::read(&data.namespace(), &claimed.db).map(Arc::new)),
+            suppressed: Arc::clone(&suppressed),
+            signing_keys: config.signing_keys.clone(),
+            require_signed: config.require_signed,
+            unrecorded: Arc::new(Unrecorded::new(suppressed)),
+        });
+        EdgeParts { edge, wanted, networks: follower }
+    }
+}
+
+/// Reads the lists of networks.
+pub(super) fn follower(config: &Config, metrics: &Arc<Metrics>) -> (Follower, Networks) {
+    let daily = if config.networks_daily { update::published() } else { Vec::new() };
+    Follower::new(config.networks_dir.clone(), daily, Arc::clone(metrics))
+}
+
+/// The threads that answer and write.
+pub(super) struct Recording {
+    pub(super) cores: Vec<JoinHandle<std::io::Result<()>>>,
+    pub(super) edge_trigger: DrainTrigger,
+    pub(super) writer: Writer,
+}
+
+impl Recording {
+    /// Starts them. Pixels are served when it returns.
+    ///
+    /// # Errors
+    /// As the operating system says when it refuses a thread.
+    pub(super) fn start(
+        config: &Config,
+        supervisor: &Supervisor,
+        spools: &Spools,
+        edge: &Arc<Edge>,
+        public: Vec<std::net::TcpListener>,
+    ) -> anyhow::Result<Recording> {
+        let metrics = &edge.metrics;
+        let (queue, intake) = queue(config.threads, metrics);
+        let target = Target {
+            spool: Arc::clone(&spools.spool),
+            room: Arc::clone(&spools.room),
+            disk: Arc::new(RealDisk),
+            durability: config.durability,
+        };
+        let writer = Writer::start(target, intake, Arc::clone(metrics), |write| {
+            supervisor.thread(Task::Writer, "writer", write)
+        })?;
+        let (edge_trigger, cores) = start_cores(supervisor, edge, public, &queue, &writer)?;
+        // The writer ends when the last core's is gone, too.
+        drop(queue);
+        Ok(Recording { cores, edge_trigger, writer })
+    }
+}
+
+type Cores = Vec<JoinHandle<std::io::Result<()>>>;
+
+fn start_cores(
+    supervisor: &Supervisor,
+    edge: &Arc<Edge>,
+    public: Vec<std::net::TcpListener>,
+    queue: &Queue,
+    writer: &Writer,
+) -> std::io::Result<(DrainTrigger, Cores)> {
+    let (trigger, drain) = shutdown::drain();
+    let start = |(number, socket)| {
+        let (edge, queue, thread, drain) = (Arc::clone(edge), queue.clone(), writer.thread.clone(), drain.clone());
+        supervisor.thread(Task::EdgeCore, &format!("edge-{number}"), move || {
+            listener::run_core(number, edge, socket, queue, thread, drain)
+        })
+    };
+    let cores = public.into_iter().enumerate().map(start).collect::<std::io::Result<Vec<_>>>()?;
+    Ok((trigger, cores))
+}

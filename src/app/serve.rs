@@ -1,0 +1,96 @@
+//! `pixeld serve`, phase by phase; [`crate::app`] tells their order.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+use super::claim::Claimed;
+use super::drain::drain;
+use super::following::{Common, Following};
+use super::loading::{self, Loading};
+use super::recording::{EdgeParts, Recording, Spools};
+use super::sample;
+use super::supervise::Supervisor;
+use crate::config::Config;
+use crate::metrics::{Metrics, Task};
+use crate::shutdown;
+
+/// `pixeld serve`: runs until SIGTERM, SIGINT or SIGHUP, then drains. With `sample`, adds a sample image if there is none and
+/// prints what to try.
+///
+/// # Errors
+/// Why it could not start; nothing is left running then. Or which task ended that it cannot do without; it has drained then.
+pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+    serve_ending(config, sample, None)
+}
+
+/// The same with one task that panics once, for the tests of what is done about that. The program has no way to ask for it.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>) -> anyhow::Result<()> {
+    // First of all: what is started below must be stopped by whoever stops this, however early.
+    let _hold = shutdown::hold().context("signals cannot be taken")?;
+    if let Some(note) = &config.former_names {
+        tracing::warn!("{note}");
+    }
+    let mut claimed = Claimed::claim(config)?;
+    let metrics = Metrics::new(config.threads);
+    let supervisor = Supervisor::new(Arc::clone(&metrics), ends_on_purpose);
+    let spools = Spools::recover(config, &claimed.data, &metrics)?;
+    let erasing = loading::erasing(&claimed, &spools)?;
+    if let Some(signal) = shutdown::came() {
+        tracing::info!(signal, "stopped before anything was started");
+        return Ok(());
+    }
+    let parts = EdgeParts::recall(config, &claimed, &metrics);
+    let public = std::mem::take(&mut claimed.public);
+    let recording = Recording::start(config, &supervisor, &spools, &parts.edge, public)?;
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, data = %config.data_dir.display(), "pixels are served");
+    let (ready, database_ready) = watch::channel(false);
+    let loading = Loading::start(config, &supervisor, &claimed, spools, &parts.edge, erasing, &database_ready)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let Claimed { data, private, db, .. } = claimed;
+    let outcome = runtime.block_on(async {
+        let common = Common {
+            config,
+            supervisor: &supervisor,
+            data: &data,
+            db: &db,
+            metrics: &metrics,
+            database_ready: &database_ready,
+        };
+        let mut following = Following::start(&common, parts, &loading, private, ready)?;
+        if sample {
+            // Once, and whether it ends well matters to nobody who serves.
+            tokio::spawn(sample::show(db.clone(), config.clone(), database_ready.clone()));
+        }
+        let outcome = run_until_signal(config, &supervisor, &mut following).await;
+        drain(config, recording, loading, following).await?;
+        outcome
+    });
+    // A name that is being resolved, or a program that is waited for, must not hold the end up.
+    runtime.shutdown_background();
+    drop(data);
+    outcome
+}
+
+/// Runs until a signal comes.
+///
+/// # Errors
+/// Which task ended that pixeld cannot go on without.
+async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &mut Following) -> anyhow::Result<()> {
+    let outcome = tokio::select! {
+        signal = shutdown::signal() => Ok(signal),
+        task = supervisor.lost() => Err(task),
+    };
+    supervisor.begin_drain();
+    match outcome {
+        Ok(signal) => {
+            tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
+            Ok(())
+        }
+        Err(task) => Err(following.why(task).await),
+    }
+}
