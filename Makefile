@@ -21,7 +21,7 @@ run: build
 	@scripts/install-postgresql.sh --unless-external
 	@scripts/run.sh
 
-# The integration tests share the machine out among themselves (tests/it/support.rs), so all may wait for it at once.
+# The integration tests share the machine out among themselves (tests/it/kit/support.rs), so all may wait for it at once.
 test:
 	@scripts/check-rust.sh
 	@scripts/install-test-tools.sh

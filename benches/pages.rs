@@ -17,7 +17,7 @@ use pixeld::db::{Database, migrate};
 use pixeld::ingest::transaction;
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
-#[path = "../tests/it/recount.rs"]
+#[path = "../tests/it/opens/recount.rs"]
 mod recount;
 
 const PASSWORD: &str = "correct horse battery";

@@ -4,8 +4,7 @@
 //! All loads come from this machine's loopback, so every server here runs with `PIXELD_ADDRESS_RATE=off` and
 //! `PIXELD_THROTTLE=off` unless a test says otherwise; the defaults would hold one address back, as they should.
 //!
-//! Each module below holds the tests of one concern, which its first lines name. `support` starts a PostgreSQL and a pixeld of each test's own;
-//! `proxy`, `edge_nginx`, `webdriver` and `recount` are tools that several modules share.
+//! Each folder's head says what it tries.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![expect(
     clippy::disallowed_methods,
@@ -13,66 +12,11 @@
 )]
 
 mod admin;
-mod admin_browser;
-mod admin_csv;
-mod admin_flow;
-mod admin_hits;
-mod admin_images;
-mod admin_messages;
-mod admin_person;
-mod backup;
-mod backup_throttle;
-mod bad_input;
-mod browser;
-mod clocks;
-mod commands;
-mod compose;
-mod compose_run;
-mod contract;
-mod crash;
 mod database;
-mod database_tls;
-mod days;
-mod disk;
-mod docs;
-mod edge_nginx;
-mod embedded;
-mod embedding;
-mod erasure;
-mod first_steps;
-mod forgiven;
-mod images;
-mod import_django;
-mod installation;
-mod keys;
-mod limits;
-mod links;
-mod lost_images;
-mod monitoring;
-mod networks;
-mod nginx;
-mod nginx_tls;
+mod edge;
+mod faults;
+mod kit;
 mod opens;
-mod opt_out;
-mod opt_out_page;
-mod outage;
-mod proxy;
-mod put_back;
-mod recount;
-mod retention;
-mod rollup;
-mod secrets;
-mod shared_throttle;
-mod shared_throttle_script;
-mod signals;
-mod small_disk;
-mod supervise;
-mod support;
-mod systemd;
-mod telemetry;
-mod text;
-mod upgrade;
-mod walls;
-mod webdriver;
-mod which;
-mod zones;
+mod privacy;
+mod ship;
+mod throttle;

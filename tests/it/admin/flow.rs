@@ -1,0 +1,153 @@
+//! What people do with the admin page from the first picture to the last click, in a real Chromium.
+
+use std::time::Instant;
+
+use loadtest::process::wait_until;
+use loadtest::server::get;
+
+use crate::admin::browser::take;
+use crate::admin::routes::{PASSWORD, add_user};
+use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::webdriver::Browser;
+
+/// Opens a page again until it says so: what was fetched just now is loaded and counted within seconds.
+fn until(browser: &Browser, url: &str, words: &str) {
+    let began = Instant::now();
+    loop {
+        browser.open(url);
+        if browser.text().contains(words) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{words:?} is not on {url}: {}", browser.text());
+    }
+}
+
+#[test]
+fn from_a_picture_to_who_opened_and_back() {
+    let _machine = beside();
+    let app = App::start();
+    let base = format!("http://{}", app.server.settings().admin());
+    add_user(&app, "ann@example.com", "admin");
+    let browser = Browser::start();
+    browser.open(&base);
+    browser.write("#name", "ann@example.com");
+    browser.write("#password", PASSWORD);
+    browser.click("main button");
+    browser.wait_for("No email was opened yet");
+
+    // A picture, and a link of it.
+    browser.click("nav a[href='/images']");
+    browser.wait_for("Add an image");
+    let logo = app.dir.path().join("logo.png");
+    std::fs::write(&logo, include_bytes!("../../../src/app/sample.png")).unwrap();
+    browser.write("#title", "Our logo");
+    browser.choose("#file", &logo);
+    browser.click("form.panel button");
+    browser.wait_for("The image is added");
+    let image = browser.path();
+    browser.write("#message", "may-news");
+    browser.write("#recipient", "4711");
+    browser.click("form.panel button");
+    browser.wait_for("A look at it from your browser");
+    let shown = browser.evaluate("document.querySelector('pre.command').innerText");
+    let link = shown.as_str().unwrap().trim().to_owned();
+    assert!(link.contains("/t/") && link.contains("/may-news/4711.png"), "{link}");
+    take(&browser, "flow-1-image");
+
+    // The open, on the overview, the message's page and the recipient's.
+    app.wait_for_image(image.rsplit('/').next().unwrap().parse().unwrap());
+    browser.open(&link);
+    until(&browser, &base, "1 confirmed open");
+    browser.click("nav a[href='/messages']");
+    browser.wait_for("First and last hit");
+    take(&browser, "flow-2-messages");
+    browser.click("main table a");
+    browser.wait_for("Who opened?");
+    let message = browser.path();
+    browser.click("details.panel summary");
+    browser.write("form.edit input[name=name]", "News of May");
+    browser.write("form.edit input[name=sent_count]", "4");
+    browser.click("form.edit button");
+    browser.wait_for("News of May");
+    assert!(browser.text().contains("25.0%"), "one of four opened it: {}", browser.text());
+    take(&browser, "flow-3-message");
+    browser.click("main a[href^='/recipients/']");
+    browser.wait_for("News of May");
+    take(&browser, "flow-4-recipient");
+
+    // Who opened? A list goes there and comes back.
+    let downloads = app.dir.path().join("downloads");
+    std::fs::create_dir(&downloads).unwrap();
+    browser.download_to(&downloads);
+    let list = app.dir.path().join("list.csv");
+    std::fs::write(&list, "name,id\nJane,4711\n=HYPERLINK(\"x\"),4712\n").unwrap();
+    browser.open(&format!("{base}{message}/who-opened"));
+    take(&browser, "flow-5-who-opened");
+    browser.write("#column", "id");
+    browser.choose("#file", &list);
+    browser.click("form.panel button");
+    let back = downloaded(&downloads);
+    let rows: Vec<&str> = back.lines().collect();
+    assert_eq!(rows[0], "name,id,pixeld_opened,pixeld_first_at,pixeld_class");
+    assert!(rows[1].starts_with("Jane,4711,opened,20") && rows[1].ends_with(",human"), "{back}");
+    assert!(rows[2].contains("'=HYPERLINK") && rows[2].contains(",4712,not opened,"), "{back}");
+    browser.open(&format!("{base}{message}/links"));
+    take(&browser, "flow-6-links");
+
+    // The log, what made no hit, and what a link would record.
+    browser.open(&format!("{base}/hits"));
+    browser.wait_for("1 hit shown");
+    take(&browser, "flow-7-hits");
+    get(app.server.public(), &link[link.find("/t/").unwrap()..].replace("4711", "*%7CUNIQID%7C*")).unwrap();
+    browser.open(&format!("{base}/not-recorded"));
+    browser.wait_for("UNIQID");
+    take(&browser, "flow-8-not-recorded");
+
+    // What was recorded is deleted, with a receipt.
+    browser.open(&format!("{base}/hits?message=may-news"));
+    browser.click("main a[href^='/hits/delete']");
+    browser.wait_for("This would go");
+    take(&browser, "flow-9-delete-hits");
+    browser.click("form[action='/hits/delete'] button");
+    browser.wait_for("Began");
+    let receipt = format!("{base}{}", browser.path());
+    until(&browser, &receipt, "It is finished.");
+    take(&browser, "flow-10-receipt");
+    assert_eq!(app.query("SELECT count(*) FROM hits"), ["0"]);
+    assert_eq!(app.query("SELECT count(*) FROM opens"), ["0"]);
+
+    // The picture is deleted: old mails get the transparent GIF.
+    browser.open(&format!("{base}{image}"));
+    browser.click("details.panel summary");
+    browser.click("form[action$='/delete'] button");
+    browser.wait_for("This image is deleted");
+    take(&browser, "flow-11-image-deleted");
+    let path = &link[link.find("/t/").unwrap()..];
+    wait_until("the deletion", PATIENCE, || {
+        get(app.server.public(), path).unwrap().header("content-type") == Some("image/gif")
+    })
+    .unwrap();
+    browser.open(&format!("{base}/images"));
+    take(&browser, "flow-12-images");
+
+    browser.click("form.account button");
+    browser.wait_for("You are signed out");
+    browser.open(&format!("{base}{message}"));
+    assert_eq!(browser.path(), "/sign-in");
+    // Chromium shows a picture on its own with styles of its own, which the picture's policy refuses.
+    let complaints = browser.complaints().into_iter().filter(|complaint| !complaint.starts_with(&link));
+    let complaints: Vec<String> = complaints.collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+}
+
+/// The one file that the browser stored, once it is whole: Chromium makes an empty one of its name first.
+fn downloaded(folder: &std::path::Path) -> String {
+    let mut found = None;
+    wait_until("the file", PATIENCE, || {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        found = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "csv"));
+        found.as_ref().is_some_and(|file| std::fs::metadata(file).is_ok_and(|file| file.len() > 0))
+    })
+    .unwrap();
+    std::fs::read_to_string(found.unwrap()).unwrap()
+}

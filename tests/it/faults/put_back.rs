@@ -1,0 +1,96 @@
+//! Machines that are put back while they run: the database knows the numbers of a live spool, but of other hits.
+
+use loadtest::process::wait_until;
+use loadtest::server::{Settings, get};
+use uuid::Uuid;
+
+use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, beside};
+
+/// The role that the node under test comes as, so that it alone can be kept away.
+const NODE: &str = "node";
+
+fn fetch_each(app: &App, message: Uuid, count: usize) -> Vec<Uuid> {
+    let recipients: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
+    for &recipient in &recipients {
+        assert_eq!(get(app.server.public(), &app.pixel(message, recipient)).unwrap().status, 200);
+    }
+    recipients
+}
+
+fn keep_away(app: &App) {
+    app.query("ALTER ROLE node NOLOGIN");
+    app.query("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE usename = 'node'");
+}
+
+/// Rows of each of these recipients.
+fn rows(app: &App, recipients: &[Uuid]) -> Vec<u64> {
+    let of = |recipient| app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'"));
+    recipients.iter().map(of).collect()
+}
+
+#[test]
+fn a_mark_ahead_of_the_live_spool_skips_no_hit_and_none_comes_twice_also_after_a_kill() {
+    let _machine = beside();
+    // Hits of the other history beyond those that both have, against the 15 that are this one's own: fewer, and many more.
+    for other_hits in [5_u64, 5_000] {
+        let postgres = Postgres::start().unwrap();
+        postgres.query(&format!("CREATE ROLE {NODE} SUPERUSER LOGIN")).unwrap();
+        let as_node = |postgres: &Postgres| postgres.url().replace("postgresql://pixeld@", "postgresql://node@");
+        let mut app = App::start_on(postgres, |postgres, settings| settings.with("DATABASE_URL", as_node(postgres)));
+        let message = Uuid::new_v4();
+        let mut recipients = fetch_each(&app, message, 10);
+        app.at_rest();
+        let before = app.number("SELECT max(next_seq) FROM spool_marks");
+        keep_away(&app);
+        // Both histories have these; the other one has loaded them, and goes on with hits of its own.
+        recipients.extend(fetch_each(&app, message, 5));
+        let copy = Settings::new(PIXELD, app.dir.path().join("copy")).unwrap().with("DATABASE_URL", app.url());
+        std::fs::create_dir_all(&copy.data_dir).unwrap();
+        let copying = std::process::Command::new("cp")
+            .arg("-r")
+            .args([app.server.data_dir().join("spool"), copy.data_dir.join("spool")])
+            .status();
+        assert!(copying.unwrap().success());
+        let said = copy.run(&["spool", "drain"]).unwrap();
+        let mark = app.number("SELECT max(next_seq) FROM spool_marks");
+        assert_eq!(mark, before + 5, "{said}");
+        app.query(&format!(
+            "WITH other AS (INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch) \
+             SELECT now(), seq, 0, '{message}', gen_random_uuid(), '{image}', (SELECT spool FROM spool_marks), 6, 0, 0, false \
+             FROM generate_series({mark}, {mark} + {other_hits} - 1) seq RETURNING spool, at), \
+             batch AS (INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
+             SELECT min(spool), {mark}, {mark} + {other_hits}, count(*), min(at), max(at) FROM other RETURNING next_seq) \
+             UPDATE spool_marks SET next_seq = batch.next_seq FROM batch",
+            image = app.image
+        ));
+        let own = fetch_each(&app, message, 15);
+        recipients.extend(&own);
+        assert_eq!(rows(&app, &own), [0; 15]);
+
+        app.query("ALTER ROLE node LOGIN");
+        wait_until("every answered hit", PATIENCE, || rows(&app, &recipients) == [1; 30])
+            .unwrap_or_else(|error| panic!("{error}\n{:?}\n{}", rows(&app, &recipients), app.server.log()));
+        let metrics = app.at_rest();
+        assert_eq!(metrics.get("pixeld_spool_forks_total"), 1.0);
+        metrics.check_identity().unwrap();
+        let log = app.server.log();
+        assert!(
+            log.contains("ERROR") && log.contains("the database has other hits under this spool's numbers"),
+            "{log}"
+        );
+
+        // The mark's new name is remembered.
+        recipients.extend(fetch_each(&app, message, 5));
+        app.server.kill().unwrap();
+        app.restart();
+        recipients.extend(fetch_each(&app, message, 5));
+        wait_until("the rest", PATIENCE, || rows(&app, &recipients) == [1; 40]).unwrap();
+        let metrics = app.server.at_rest(REST).unwrap();
+        assert_eq!(metrics.get("pixeld_spool_forks_total"), 0.0);
+        metrics.check_identity().unwrap();
+        assert_eq!(rows(&app, &recipients), [1; 40]);
+        let status = app.server.settings().run(&["spool", "status"]).unwrap();
+        let waiting: Vec<&str> = status.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
+        assert!(!waiting.is_empty() && waiting.iter().all(|waiting| *waiting == "0"), "{status}");
+    }
+}

@@ -1,0 +1,273 @@
+//! Days and hours of people's own zones: what the admin page shows there is what PostgreSQL counts from the hits by its own rules of zones; and
+//! counts by quarter of an hour stay right on both sides of the time from which there are any.
+
+use loadtest::postgres::Postgres;
+use loadtest::process::wait_until;
+use pixeld::db::{Database, migrate};
+use pixeld::ingest::transaction;
+use pixeld::rollup::change::{Changes, Target, Verdict};
+use time::Date;
+use time::macros::{datetime, format_description};
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use crate::admin::routes::{Visitor, add_user, form, text};
+use crate::kit::support::{App, PATIENCE, beside};
+use crate::opens::recount::{self, assert_same};
+
+/// Half hours and quarters off, half an hour of summer time, half an hour off and behind, and whole hours.
+const ZONES: [&str; 5] = ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Europe/Berlin"];
+
+/// Messages: opened over twelve days, over a hundred hours, and in the night in which clocks are put back in Berlin.
+const DAYS: Uuid = Uuid::from_u128(0xda15);
+const HOURS: Uuid = Uuid::from_u128(0x4013);
+const NIGHT: Uuid = Uuid::from_u128(0x0c7);
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Loads a hit every five minutes, each of another recipient and of any class, as a batch of its own spool.
+fn load(postgres: &Postgres, runtime: &Runtime, spool: u32, image: Uuid, message: Uuid, first: &str, hits: u32) {
+    let days = format!(
+        "SELECT generate_series(d, d + {hits} * interval '5 minutes' + interval '1 day', '1 day')::date::text \
+         FROM date_trunc('day', {first} AT TIME ZONE 'UTC') AS d"
+    );
+    let days = postgres.query(&days).unwrap();
+    runtime.block_on(async {
+        let database = Database::external(&postgres.url()).unwrap();
+        let session = database.connect("test").await.unwrap();
+        for day in days {
+            transaction::make_partition(
+                &session.client,
+                Date::parse(&day, format_description!("[year]-[month]-[day]")).unwrap(),
+            )
+            .await
+            .unwrap();
+        }
+    });
+    postgres
+        .query(&format!(
+            "WITH added AS (INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client) \
+               SELECT {first} + n * interval '5 minutes', n, 0, '{message}', \
+                 ('{spool:08x}-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, '{image}', {spool}, n % 7, 0, 0, false, 0 \
+               FROM generate_series(0, {hits} - 1) AS n RETURNING at) \
+             INSERT INTO batches (spool, first_seq, next_seq, loaded, throttled, min_at, max_at) \
+             SELECT {spool}, 0, {hits}, {hits}, 0, min(at), max(at) FROM added"
+        ))
+        .unwrap();
+}
+
+/// What a chart's bars say, those without anything left out.
+fn bars(page: &str) -> Vec<String> {
+    let titles = page.split("<title>").skip(1).filter_map(|rest| rest.split_once("</title>")).map(|(title, _)| title);
+    let is_some =
+        |title: &&str| title.rsplit_once(": ").is_some_and(|(_, said)| said.split(", ").any(|n| !n.starts_with("0 ")));
+    titles.filter(is_some).map(ToOwned::to_owned).collect()
+}
+
+/// The numbers of a card of the overview: confirmed, possible, machine, hits.
+fn card(page: &str, label: &str) -> Vec<u64> {
+    let card = page.split_once(&format!("<h2>{label}</h2>")).unwrap().1.split_once("</section>").unwrap().0;
+    let numbers = card.replace(',', "");
+    numbers.split(['<', '>', ' ']).filter_map(|part| part.parse().ok()).collect()
+}
+
+/// SQL of three counts by what is known, with the words of a chart's bar between them.
+const CERTAINTIES: &str = "count(*) FILTER (WHERE class IN (1, 2)) || ' confirmed, ' || count(*) FILTER (WHERE class IN (0, 3)) \
+     || ' possible, ' || count(*) FILTER (WHERE class > 3) || ' machine '";
+
+#[test]
+fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
+    let _machine = beside();
+    let app = App::start();
+    let runtime = runtime();
+    let load =
+        |spool, image, message, first: &str, hits| load(&app.postgres, &runtime, spool, image, message, first, hits);
+    // Up to now, none of a message: ten minutes past midnight among them, in every zone.
+    let lately = "date_bin('5 minutes', now() - interval '40 days', '2000-01-01 00:00:00+00')";
+    load(9000, app.image, Uuid::nil(), lately, 40 * 288);
+    load(9001, Uuid::from_u128(1), DAYS, "'2025-05-04 07:00:00+00'::timestamptz", 12 * 288);
+    load(9002, Uuid::from_u128(1), HOURS, "'2025-05-04 07:20:00+00'::timestamptz", 1200);
+    load(9003, Uuid::from_u128(1), NIGHT, "'2025-10-25 22:00:00+00'::timestamptz", 60);
+    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL");
+    wait_until("the rollup", PATIENCE, || pending() == 0).unwrap();
+    add_user(&app, "ben", "viewer");
+    let ben = Visitor::signed_in(&app, "ben");
+    for zone in ZONES {
+        assert_eq!(ben.post("/settings/zone", &form(&[("zone", zone)])).status, 303);
+        let today = || app.query(&format!("SELECT (now() AT TIME ZONE '{zone}')::date::text"));
+        // Once more where a day ends meanwhile.
+        let (overview, image, day) = loop {
+            let before = today();
+            let pages = ["/".to_owned(), format!("/images/{}", app.image)].map(|path| text(&ben.get(&path)));
+            if before == today() {
+                let [overview, image] = pages;
+                break (overview, image, before[0].clone());
+            }
+        };
+        let midnight = |back: u32| format!("(('{day}'::date - {back})::timestamp AT TIME ZONE '{zone}')");
+        for (label, back) in [("Today", 0), ("Last 7 days", 6), ("Last 30 days", 29)] {
+            let hits = app.number(&format!("SELECT count(*) FROM hits WHERE at >= {}", midnight(back)));
+            // These hits open nothing.
+            assert_eq!(card(&overview, label), [0, 0, 0, hits], "{label} in {zone}");
+        }
+        let by_day = |of: &str, what: &str| {
+            app.query(&format!(
+                "SELECT to_char(day, 'FMDD Mon YYYY') || ': ' || {what} FROM ( \
+                   SELECT (at AT TIME ZONE '{zone}')::date AS day, class FROM hits WHERE {of}) AS h GROUP BY day ORDER BY day"
+            ))
+        };
+        let lately = format!("at >= {}", midnight(29));
+        assert_eq!(bars(&overview), by_day(&lately, &format!("{CERTAINTIES} || 'hits'")), "hits by day in {zone}");
+        assert_eq!(bars(&image), by_day(&lately, "count(*) || ' hits'"), "hits of an image by day in {zone}");
+        let message = text(&ben.get(&format!("/messages/{DAYS}")));
+        let expected = by_day(&format!("message = '{DAYS}'"), &format!("{CERTAINTIES} || 'opens'"));
+        assert_eq!(bars(&message), expected, "opens by day in {zone}");
+        assert!(expected.len() >= 12 && message.contains("Opens by day"), "{expected:?}");
+        let message = text(&ben.get(&format!("/messages/{HOURS}")));
+        let expected = app.query(&format!(
+            "SELECT to_char(hour, 'FMDD Mon YYYY, HH24:MI') || ': ' || {CERTAINTIES} || 'opens' FROM ( \
+               SELECT date_trunc('hour', at AT TIME ZONE '{zone}') AS hour, class FROM hits WHERE message = '{HOURS}') AS h \
+             GROUP BY hour ORDER BY hour"
+        ));
+        assert_eq!(bars(&message), expected, "opens by hour in {zone}");
+        assert!(expected.len() >= 100 && message.contains("Opens by hour"), "{expected:?}");
+    }
+    // The last of them is Berlin.
+    let night = text(&ben.get(&format!("/messages/{NIGHT}")));
+    let names: Vec<String> = bars(&night).iter().map(|bar| bar.split_once(": ").unwrap().0.to_owned()).collect();
+    let shown = ["00:00", "01:00", "02:00 UTC+2", "02:00 UTC+1", "03:00"].map(|hour| format!("26 Oct 2025, {hour}"));
+    assert_eq!(names, shown);
+    let hits = text(&ben.get(&format!("/hits?message={NIGHT}&from=2025-10-26T02:00&to=2025-10-26T03:00")));
+    for minute in (0..60).step_by(5) {
+        for offset in [1, 2] {
+            assert_eq!(
+                hits.matches(&format!(">26 Oct 2025, 02:{minute:02} UTC+{offset}</time>")).count(),
+                1 + usize::from(minute == 0 && offset == 2),
+                "{hits}"
+            );
+        }
+    }
+    assert!(!hits.contains(", 01:55") && !hits.contains(", 03:00</time>"), "{hits}");
+}
+
+#[test]
+fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what_the_hits_say() {
+    let _machine = beside();
+    let postgres = Postgres::start().unwrap();
+    let database = Database::external(&postgres.url()).unwrap();
+    let runtime = runtime();
+    runtime.block_on(migrate::run(&database)).unwrap();
+    assert_eq!(
+        postgres.query("SELECT extract(epoch FROM quarters_from)::bigint FROM counting").unwrap(),
+        ["0"],
+        "a new database"
+    );
+    postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
+    recount::prepare(&postgres);
+    let messages = [0xa1, 0xa2, 0xa3].map(Uuid::from_u128);
+    for (spool, message) in (1..).zip(messages) {
+        load(
+            &postgres,
+            &runtime,
+            spool,
+            Uuid::from_u128(u128::from(spool)),
+            message,
+            "'2026-03-01 20:02:00+00'::timestamptz",
+            96,
+        );
+    }
+    // Few recipients, whose opens reach over that time.
+    postgres.query("UPDATE hits SET recipient = ('bbbbbbbb-0000-0000-0000-00000000000' || seq % 8)::uuid").unwrap();
+    let change = |what: &str, target: Option<Target>| {
+        let gone = runtime.block_on(async {
+            let mut changes = Changes::open(&database).await.unwrap();
+            match target {
+                Some(target) => changes.delete_hits(target).await.unwrap().hits,
+                None => {
+                    let mut changed = 0;
+                    for day in changes.partitions(None).await.unwrap() {
+                        let judge = |hit: &pixeld::rollup::change::StoredHit<'_>| Verdict {
+                            class: (hit.judged.class + 1) % 7,
+                            ..hit.judged
+                        };
+                        changed += changes.reclassify_chunk(&day, None, judge).await.unwrap().changed;
+                    }
+                    changed
+                }
+            }
+        });
+        assert_same(&postgres, what);
+        gone
+    };
+    assert_eq!(change("judged again", None), 3 * 96);
+    let slots = |of: &str| {
+        postgres
+            .query(&format!("SELECT DISTINCT extract(minute FROM hour)::int FROM site_hours WHERE {of} ORDER BY 1"))
+            .unwrap()
+    };
+    assert_eq!(slots("hour < '2026-03-02 00:00:00+00'"), ["0"]);
+    assert_eq!(slots("hour >= '2026-03-02 00:00:00+00'"), ["0", "15", "30", "45"]);
+    let recipient = |n: u128| Uuid::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n);
+    let pair = Target::Pair { message: messages[0], recipient: recipient(1) };
+    assert_eq!(change("a pair deleted", Some(pair)), 12);
+    let time = Target::Period { from: datetime!(2026-03-01 23:20 UTC), to: datetime!(2026-03-02 00:40 UTC) };
+    assert_eq!(change("a time deleted", Some(time)), 16 * 3 - 2);
+    let time = Target::Period { from: datetime!(2026-03-02 03:52 UTC), to: datetime!(2026-03-03 00:00 UTC) };
+    assert!(change("the last slot deleted", Some(time)) > 0);
+    assert!(change("a recipient deleted", Some(Target::Recipient(recipient(2)))) > 0);
+    assert_eq!(change("judged once more", None), postgres.number("SELECT count(*) FROM hits").unwrap() as u64);
+    for message in messages {
+        assert!(change("a message deleted", Some(Target::Message(message))) > 0);
+    }
+    for table in ["hits", "opens", "message_hours", "site_hours", "image_hours"] {
+        assert_eq!(postgres.number(&format!("SELECT count(*) FROM {table}")).unwrap(), 0.0, "{table}");
+    }
+}
+
+#[test]
+fn what_a_former_node_counts_by_hour_all_the_same_leaves_every_whole_hour_right() {
+    let _machine = beside();
+    let postgres = Postgres::start().unwrap();
+    let database = Database::external(&postgres.url()).unwrap();
+    let runtime = runtime();
+    runtime.block_on(migrate::run(&database)).unwrap();
+    let delete = |target| {
+        runtime.block_on(async { Changes::open(&database).await.unwrap().delete_hits(target).await.unwrap().hits })
+    };
+    let message = Uuid::from_u128(0xa1);
+    let count_from =
+        |from: &str| drop(postgres.query(&format!("UPDATE counting SET quarters_from = '{from}'")).unwrap());
+    let mut wrong = Vec::new();
+    // A former node, a new one, the former one again; each deletes what the one before has counted.
+    for (spool, from) in [(1, "2100-01-01 00:00:00+00"), (2, "1970-01-01 00:00:00+00"), (3, "2100-01-01 00:00:00+00")] {
+        count_from(from);
+        let first = format!("'2026-03-01 20:0{spool}:00+00'::timestamptz");
+        load(&postgres, &runtime, spool, Uuid::from_u128(7), message, &first, 96);
+        let from = datetime!(2026-03-01 20:00 UTC) + time::Duration::minutes(i64::from(spool) * 50);
+        let deleted = delete(Target::Period { from, to: from + time::Duration::minutes(40) });
+        assert!(deleted > 0);
+        for (table, key, class) in
+            [("message_hours", "message", ", class"), ("site_hours", "1", ", class"), ("image_hours", "image", "")]
+        {
+            let differences = format!(
+                "SELECT '{table} ' || h FROM ( \
+                   SELECT date_trunc('hour', hour, 'UTC') AS h, {key} AS k, sum(hits) AS s{class} FROM {table} \
+                   GROUP BY 1, 2{class} HAVING sum(hits) <> 0) AS counted \
+                 FULL JOIN (SELECT date_trunc('hour', at, 'UTC') AS h, {key} AS k, count(*) AS s{class} FROM hits \
+                   GROUP BY 1, 2{class}) AS stored USING (h, k{class}) WHERE counted.s IS DISTINCT FROM stored.s"
+            );
+            wrong.extend(postgres.query(&differences).unwrap());
+        }
+        let ends = "SELECT count(*) FROM messages WHERE (first_at, last_at) = (SELECT min(at), max(at) FROM hits)";
+        assert_eq!(postgres.number(ends).unwrap(), 1.0);
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    count_from("1970-01-01 00:00:00+00");
+    assert!(delete(Target::Message(message)) > 0);
+    assert_eq!(postgres.number("SELECT count(*) FROM hits").unwrap(), 0.0);
+    let left = "SELECT count(*) FROM (SELECT FROM site_hours GROUP BY date_trunc('hour', hour, 'UTC'), class \
+                HAVING sum(hits) <> 0 OR sum(first_opens) <> 0 OR sum(first_confirmed_opens) <> 0) AS h";
+    assert_eq!(postgres.number(left).unwrap(), 0.0);
+}

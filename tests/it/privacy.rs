@@ -1,0 +1,7 @@
+//! People who asked not to be recorded, or to be erased; old hits; secrets.
+
+pub mod erasure;
+pub mod opt_out;
+pub mod opt_out_page;
+pub mod retention;
+pub mod secrets;

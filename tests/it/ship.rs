@@ -1,0 +1,16 @@
+//! How it is shipped and owned: documents, commands, nginx, compose, systemd, monitoring, moving over, the walls of the house.
+
+pub mod commands;
+pub mod compose;
+pub mod compose_run;
+pub mod docs;
+pub mod edge_nginx;
+pub mod embedding;
+pub mod first_steps;
+pub mod import_django;
+pub mod monitoring;
+pub mod nginx;
+pub mod nginx_tls;
+pub mod systemd;
+pub mod telemetry;
+pub mod walls;
