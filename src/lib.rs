@@ -16,6 +16,7 @@ pub mod erasure;
 pub mod hit;
 pub mod images;
 pub mod ingest;
+pub mod kept_list;
 pub mod link;
 pub mod lists;
 pub mod metrics;

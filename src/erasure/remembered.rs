@@ -1,13 +1,10 @@
 //! The erasures that a node remembers on disk, so that they are not lost with a database that is restored from a backup.
 //!
-//! ```text
-//! magic 8 "PXERASE\x01" | installation 8 | count × (recipient's hash 16, asked i64 LE µs since 1970) | crc32c u32 LE of all before
-//! ```
-//!
-//! `installation` is a digest of the key that the hashes were made with: those of another installation say nothing. (It is not
-//! the database's URL, which changes when a backup is restored elsewhere.) Written to a file beside it and renamed, so that
-//! it is whole or not there. At most [`ERASURES_MAX`]; beyond it the oldest go, which is logged. A damaged file counts as none, and
-//! is kept beside the new one under another name.
+//! A [`kept_list`] named "PXERASE", version 1, without a count. Its head is the installation (8 bytes): a digest of the key that the
+//! hashes were made with, since those of another installation say nothing. (It is not the database's URL, which changes when a
+//! backup is restored elsewhere.) A row is a recipient's hash (16 bytes) and when the erasure was asked for (i64 LE, µs since
+//! 1970). At most [`ERASURES_MAX`]; beyond it the oldest go, which is logged. A damaged file counts as none, and is kept beside
+//! the new one under another name.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,32 +13,41 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::kept_list::{self, Format, ReadError, Row};
 use crate::privacy::{PrivacyKey, RecipientHash};
-use crate::whole_file;
 
 /// Erasures that are remembered at most (12 MB).
 pub const ERASURES_MAX: usize = 500_000;
 
-const MAGIC: &[u8; 8] = b"PXERASE\x01";
-const ENTRY_BYTES: usize = 16 + 8;
+const FORMAT: Format<8, 24> = Format { magic: b"PXERASE\x01", is_counted: false };
 
 /// A recipient's hash, and when the erasure was asked for, in µs since 1970.
 pub type Entry = (RecipientHash, i64);
+
+impl Row<24> for Entry {
+    fn encode(&self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let fields = self.0.0.iter().copied().chain(self.1.to_le_bytes());
+        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; 24]) -> Option<Entry> {
+        let (hash, asked_us) = bytes.split_first_chunk::<16>()?;
+        Some((RecipientHash(*hash), i64::from_le_bytes(*asked_us.first_chunk()?)))
+    }
+}
 
 /// What is remembered of the installation that has this key.
 ///
 /// # Errors
 /// As the disk says.
 pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    match decode(&bytes) {
-        Some((installation, entries)) if installation == digest(key) => Ok(entries),
-        Some(_) => Ok(Vec::new()),
-        None => {
+    match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
+        Ok(Some((installation, entries))) if installation == digest(key) => Ok(entries),
+        Ok(_) => Ok(Vec::new()),
+        Err(ReadError::Io(error)) => Err(error),
+        Err(ReadError::Damaged) => {
             tracing::error!(path = %path.display(), "the list of erasures is damaged; the database's is used alone");
             fs::rename(path, path.with_extension("damaged"))?;
             Ok(Vec::new())
@@ -73,7 +79,7 @@ pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()>
     if entries == before {
         return Ok(());
     }
-    whole_file::replace(path, &encode(key, &entries))
+    FORMAT.write(path, &digest(key), &entries)
 }
 
 fn digest(key: &PrivacyKey) -> [u8; 8] {
@@ -83,36 +89,10 @@ fn digest(key: &PrivacyKey) -> [u8; 8] {
     first
 }
 
-fn encode(key: &PrivacyKey, entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(20 + entries.len() * ENTRY_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&digest(key));
-    for (hash, asked_us) in entries {
-        bytes.extend_from_slice(&hash.0);
-        bytes.extend_from_slice(&asked_us.to_le_bytes());
-    }
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<([u8; 8], Vec<Entry>)> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    let (installation, entries) = body.strip_prefix(MAGIC)?.split_first_chunk::<8>()?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || entries.len() % ENTRY_BYTES != 0 {
-        return None;
-    }
-    let entry = |entry: &[u8]| {
-        let (hash, asked_us) = entry.split_first_chunk::<16>()?;
-        Some((RecipientHash(*hash), i64::from_le_bytes(asked_us.try_into().ok()?)))
-    };
-    Some((*installation, entries.chunks_exact(ENTRY_BYTES).map(entry).collect::<Option<_>>()?))
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::kept_list::from_hex;
 
     const KEY: PrivacyKey = PrivacyKey([1; 32]);
 
@@ -120,24 +100,18 @@ mod tests {
         (RecipientHash([n; 16]), asked_us)
     }
 
-    proptest! {
-        #[test]
-        fn every_list_reads_back_and_every_damage_is_found(
-            entries: Vec<([u8; 16], i64)>, at: prop::sample::Index, bit in 0u8..8,
-        ) {
-            let entries: Vec<Entry> = entries.into_iter().map(|(hash, at)| (RecipientHash(hash), at)).collect();
-            let mut bytes = encode(&KEY, &entries);
-            prop_assert_eq!(decode(&bytes), Some((digest(&KEY), entries)));
-            let at = at.index(bytes.len());
-            prop_assert_eq!(decode(&bytes[..at]), None);
-            bytes[at] ^= 1 << bit;
-            prop_assert_eq!(decode(&bytes), None);
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            prop_assert_eq!(decode(&bytes), None);
-        }
+    #[test]
+    fn a_list_that_an_earlier_version_wrote_is_read_and_written_the_same() {
+        let bytes = from_hex(
+            "5058455241534501 2ec1aa2a7478cd56 01010101010101010101010101010101 0a00000000000000
+             02020202020202020202020202020202 00401e18240a0600 aca97eb9",
+        );
+        let entries = [entry(1, 10), entry(2, 1_700_000_000_000_000)];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("erasures");
+        remember(&path, &KEY, &entries).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(read(&path, &KEY).unwrap(), entries);
     }
 
     #[test]

@@ -1,13 +1,8 @@
 //! The ids of all images on disk, so that a node that starts while the database is down knows which exist.
 //!
-//! ```text
-//! magic 7 "PXKNOWN" | version u8 | count u32 LE | count × (id 16, state u8) | crc32c u32 LE of all before it
-//! ```
-//!
-//! The state is 0: there, 1: deleted, 2: lost, which means that this node knew the image and the database does not have it any more.
-//! (A program from before that took 2 for 0.)
-//!
-//! Written to a file beside it and renamed, so that it is whole or not there. Damaged bytes count as no list at all.
+//! A [`kept_list`] named "PXKNOWN", version 1, counted. A row is an id (16 bytes) and a state (1 byte): 0 there, 1 deleted, 2 lost,
+//! which means that this node knew the image and the database does not have it any more. (Earlier versions read 2 as 0.)
+//! Damaged bytes count as no list at all.
 
 use std::fs;
 use std::io;
@@ -15,11 +10,9 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::whole_file;
+use crate::kept_list::{self, Format, ReadError, Row};
 
-const MAGIC: &[u8; 8] = b"PXKNOWN\x01";
-const ENTRY_BYTES: usize = 17;
-const FRAME_BYTES: usize = 8 + 4 + 4;
+const FORMAT: Format<0, 17> = Format { magic: b"PXKNOWN\x01", is_counted: true };
 
 /// What a node knows of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,21 +26,27 @@ pub enum Knowledge {
     Lost,
 }
 
-impl Knowledge {
-    fn byte(self) -> u8 {
-        match self {
+impl Row<17> for (Uuid, Knowledge) {
+    fn encode(&self) -> [u8; 17] {
+        let mut bytes = [0; 17];
+        let [id @ .., state] = &mut bytes;
+        *id = self.0.into_bytes();
+        *state = match self.1 {
             Knowledge::There => 0,
             Knowledge::Deleted => 1,
             Knowledge::Lost => 2,
-        }
+        };
+        bytes
     }
 
-    fn of_byte(byte: u8) -> Knowledge {
-        match byte {
+    fn decode(bytes: &[u8; 17]) -> Option<(Uuid, Knowledge)> {
+        let [id @ .., state] = *bytes;
+        let knowledge = match state {
             1 => Knowledge::Deleted,
             2 => Knowledge::Lost,
             _ => Knowledge::There,
-        }
+        };
+        Some((Uuid::from_bytes(id), knowledge))
     }
 }
 
@@ -57,90 +56,45 @@ impl Knowledge {
 /// As the disk says; the old list stays then.
 pub fn write(path: &Path, ids: &[(Uuid, Knowledge)]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    whole_file::replace(path, &encode(ids))
+    FORMAT.write(path, &[], ids)
 }
 
-/// Reads the list; nothing where there is none, or it is damaged.
+/// Reads the list; nothing if there is none, or it is damaged.
 #[must_use]
 pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
+    match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
+        Ok(list) => list.map(|([], ids)| ids),
+        Err(ReadError::Io(error)) => {
             tracing::warn!(%error, path = %path.display(), "the list of images cannot be read");
-            return None;
+            None
         }
-    };
-    let ids = decode(&bytes);
-    if ids.is_none() {
-        tracing::warn!(path = %path.display(), "the list of images is damaged; it is fetched anew");
+        Err(ReadError::Damaged) => {
+            tracing::warn!(path = %path.display(), "the list of images is damaged; it is fetched anew");
+            None
+        }
     }
-    ids
-}
-
-fn encode(ids: &[(Uuid, Knowledge)]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(FRAME_BYTES + ids.len() * ENTRY_BYTES);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&(ids.len() as u32).to_le_bytes());
-    for (id, knowledge) in ids {
-        bytes.extend_from_slice(id.as_bytes());
-        bytes.push(knowledge.byte());
-    }
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
-}
-
-fn decode(bytes: &[u8]) -> Option<Vec<(Uuid, Knowledge)>> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    let (count, entries) = body.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
-    let is_whole = entries.len() == u32::from_le_bytes(*count) as usize * ENTRY_BYTES;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) || !is_whole {
-        return None;
-    }
-    entries
-        .chunks_exact(ENTRY_BYTES)
-        .map(|entry| {
-            let (id, state) = entry.split_first_chunk::<16>()?;
-            Some((Uuid::from_bytes(*id), Knowledge::of_byte(*state.first()?)))
-        })
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn every_list_reads_back_and_every_damage_is_found(ids: Vec<(u128, u8)>, at: prop::sample::Index, bit in 0u8..8) {
-            let ids: Vec<(Uuid, Knowledge)> =
-                ids.into_iter().map(|(id, state)| (Uuid::from_u128(id), Knowledge::of_byte(state))).collect();
-            let mut bytes = encode(&ids);
-            prop_assert_eq!(decode(&bytes), Some(ids));
-            let at = at.index(bytes.len());
-            prop_assert_eq!(decode(&bytes[..at]), None);
-            bytes[at] ^= 1 << bit;
-            prop_assert_eq!(decode(&bytes), None);
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            prop_assert_eq!(decode(&bytes), None);
-        }
-    }
+    use crate::kept_list::from_hex;
 
     #[test]
-    fn a_list_is_replaced_whole() {
+    fn a_list_that_an_earlier_version_wrote_is_read_and_written_the_same() {
+        let bytes = from_hex(
+            "50584b4e4f574e01 03000000 0102030405060708090a0b0c0d0e0f0000 0102030405060708090a0b0c0d0e0f0101
+             0102030405060708090a0b0c0d0e0f0202 a8bd86cc",
+        );
+        let id = |n: u8| Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f00 + u128::from(n));
+        let ids = [(id(0), Knowledge::There), (id(1), Knowledge::Deleted), (id(2), Knowledge::Lost)];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("images").join("known.bin");
         assert_eq!(read(&path), None);
-        for count in [3, 1] {
-            let ids: Vec<(Uuid, Knowledge)> =
-                (0..count).map(|n| (Uuid::from_u128(n), Knowledge::of_byte(n as u8))).collect();
-            write(&path, &ids).unwrap();
-            assert_eq!(read(&path), Some(ids));
-        }
+        write(&path, &ids).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(read(&path).unwrap(), ids);
+        fs::write(&path, "damaged").unwrap();
+        assert_eq!(read(&path), None);
     }
 }

@@ -1,158 +1,127 @@
 //! Who opted out and when, on disk: so that a node that starts while the database is down knows it, and so that it is not
 //! lost with a database that is restored from a backup.
 //!
-//! ```text
-//! magic 7 "PXOPTED" | version u8 = 2 | key 32 | count u32 LE
-//! | count × (hash 16, since i64 LE, until i64 LE, change i64 LE) | crc32c u32 LE of all before it
-//! ```
+//! A [`kept_list`] named "PXOPTED", version 2, counted. Its head is the key that the hashes were made with (32 bytes). A row is a
+//! recipient's hash (16 bytes), and since when, until when and by which change it is opted out (i64 LE each). Times are in µs since
+//! 1970; `until` is the end of time while the opt-out lasts. Version 1 is read too: 16 bytes that told of the database's URL stood
+//! before the key, and a row was only the hash of somebody who was out.
 //!
-//! Times are in µs since 1970; `until` is the end of time while the opt-out lasts. Version 1, which is read too, had 16
-//! bytes that told of the database's URL before the key, and the hashes of those who were out, without times.
-//!
-//! Written to a file beside it and renamed, so that it is whole or not there; damaged bytes count as no list at all. For
-//! its owner only: with the key that it holds, whoever has a recipient's id could look whether that one is in it. The key
-//! also tells installations apart: once the database's is known, what was kept under another one goes. Until then the
-//! list holds, wherever the database lies by now: a new password or a move must not make anybody forget an opt-out.
+//! Damaged bytes count as no list at all. For its owner only: anyone who has the key and a recipient's id could look whether that
+//! recipient is in it. The key also tells installations apart: once the database's is known, what was kept under another one
+//! goes. Until then the list holds, wherever the database lies by now: a new password or a move must not lose an opt-out.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::kept_list::{self, Format, ReadError, Row};
 use crate::privacy::{PrivacyKey, RecipientHash, Suppression};
-use crate::whole_file;
 
-const MAGIC: &[u8; 8] = b"PXOPTED\x02";
-const MAGIC_V1: &[u8; 8] = b"PXOPTED\x01";
-const ROW_BYTES: usize = 16 + 3 * 8;
+const FORMAT: Format<32, 40> = Format { magic: b"PXOPTED\x02", is_counted: true };
+const FORMAT_V1: Format<48, 16> = Format { magic: b"PXOPTED\x01", is_counted: true };
+
+impl Row<40> for Suppression {
+    fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        let numbers = [self.since_us, self.until_us.unwrap_or(i64::MAX), self.change].map(i64::to_le_bytes);
+        let fields = self.hash.0.iter().chain(numbers.as_flattened());
+        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = *from);
+        bytes
+    }
+
+    fn decode(bytes: &[u8; 40]) -> Option<Suppression> {
+        let (hash, numbers) = bytes.split_first_chunk::<16>()?;
+        let [since_us, until_us, change] = *numbers.as_chunks::<8>().0 else { return None };
+        let until_us = i64::from_le_bytes(until_us);
+        Some(Suppression {
+            hash: RecipientHash(*hash),
+            since_us: i64::from_le_bytes(since_us),
+            until_us: (until_us < i64::MAX).then_some(until_us),
+            change: i64::from_le_bytes(change),
+        })
+    }
+}
+
+impl Row<16> for RecipientHash {
+    fn encode(&self) -> [u8; 16] {
+        self.0
+    }
+
+    fn decode(bytes: &[u8; 16]) -> Option<RecipientHash> {
+        Some(RecipientHash(*bytes))
+    }
+}
 
 /// Writes the list.
 ///
 /// # Errors
 /// As the disk says; the old list stays then.
 pub fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<()> {
-    whole_file::replace(path, &encode(key, rows))
+    FORMAT.write(path, &key.0, rows)
 }
 
-/// Reads the list; nothing where there is none, or it is damaged.
+/// Reads the list; nothing if there is none, or it is damaged.
 #[must_use]
 pub fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => {
+    match kept_list::read(path, decode) {
+        Ok(list) => list,
+        Err(ReadError::Io(error)) => {
             tracing::warn!(%error, path = %path.display(), "the list of opt-outs cannot be read");
-            return None;
+            None
         }
-    };
-    let kept = decode(&bytes);
-    if kept.is_none() {
-        tracing::warn!(path = %path.display(), "the list of opt-outs is damaged; until it is fetched anew, the loader alone holds opted-out recipients back");
-    }
-    kept
-}
-
-fn encode(key: &PrivacyKey, rows: &[Suppression]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(8 + 32 + 4 + rows.len() * ROW_BYTES + 4);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&key.0);
-    bytes.extend_from_slice(&(rows.len() as u32).to_le_bytes());
-    for row in rows {
-        bytes.extend_from_slice(&row.hash.0);
-        for number in [row.since_us, row.until_us.unwrap_or(i64::MAX), row.change] {
-            bytes.extend_from_slice(&number.to_le_bytes());
+        Err(ReadError::Damaged) => {
+            tracing::warn!(path = %path.display(), "the list of opt-outs is damaged; until it is fetched anew, the loader alone holds opted-out recipients back");
+            None
         }
     }
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
 }
 
 fn decode(bytes: &[u8]) -> Option<(PrivacyKey, Vec<Suppression>)> {
-    let (body, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
-        return None;
+    if let Some((key, rows)) = FORMAT.decode(bytes) {
+        return Some((PrivacyKey(key), rows));
     }
-    let (rest, is_v1) = match body.strip_prefix(MAGIC) {
-        Some(rest) => (rest, false),
-        None => (body.strip_prefix(MAGIC_V1)?.get(16..)?, true),
-    };
-    let (key, rest) = rest.split_first_chunk::<32>()?;
-    let (count, rows) = rest.split_first_chunk::<4>()?;
-    let (rows, behind): (Vec<Suppression>, _) = if is_v1 {
-        let (hashes, behind) = rows.as_chunks::<16>();
-        (hashes.iter().map(|hash| Suppression::out_since_ever(RecipientHash(*hash))).collect(), behind)
-    } else {
-        let (rows, behind) = rows.as_chunks::<ROW_BYTES>();
-        (rows.iter().map(row_in).collect::<Option<_>>()?, behind)
-    };
-    let is_whole = behind.is_empty() && rows.len() == u32::from_le_bytes(*count) as usize;
-    is_whole.then_some((PrivacyKey(*key), rows))
-}
-
-fn row_in(bytes: &[u8; ROW_BYTES]) -> Option<Suppression> {
-    let (hash, numbers) = bytes.split_first_chunk::<16>()?;
-    let mut numbers = numbers.as_chunks::<8>().0.iter().map(|number| i64::from_le_bytes(*number));
-    let (since_us, until_us, change) = (numbers.next()?, numbers.next()?, numbers.next()?);
-    Some(Suppression {
-        hash: RecipientHash(*hash),
-        since_us,
-        until_us: (until_us < i64::MAX).then_some(until_us),
-        change,
-    })
+    let (head, hashes) = FORMAT_V1.decode(bytes)?;
+    let rows = hashes.into_iter().map(Suppression::out_since_ever).collect();
+    Some((PrivacyKey(*head.last_chunk()?), rows))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kept_list::from_hex;
 
     const KEY: PrivacyKey = PrivacyKey([3; 32]);
 
     fn row(n: u8, until_us: Option<i64>) -> Suppression {
-        Suppression { hash: RecipientHash([n; 16]), since_us: i64::from(n), until_us, change: i64::from(n) }
+        Suppression { hash: RecipientHash([n; 16]), since_us: i64::from(n), until_us, change: i64::from(n) + 64 }
     }
 
     proptest! {
         #[test]
-        fn every_list_reads_back_and_every_damage_is_found(
-            key: [u8; 32], rows: Vec<([u8; 16], i64, Option<u32>, i64)>, at: prop::sample::Index, bit in 0u8..8,
-        ) {
-            let rows: Vec<Suppression> = rows.into_iter().map(|(hash, since_us, until, change)| {
-                Suppression { hash: RecipientHash(hash), since_us, until_us: until.map(i64::from), change }
-            }).collect();
-            let mut bytes = encode(&PrivacyKey(key), &rows);
-            prop_assert_eq!(decode(&bytes), Some((PrivacyKey(key), rows)));
-            let at = at.index(bytes.len());
-            prop_assert_eq!(decode(&bytes[..at]), None);
-            bytes[at] ^= 1 << bit;
-            prop_assert_eq!(decode(&bytes), None);
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            prop_assert_eq!(decode(&bytes), None);
-            for magic in [MAGIC, MAGIC_V1] {
-                let mut bytes = [&magic[..], &bytes].concat();
-                prop_assert_eq!(decode(&bytes), None);
-                bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-                decode(&bytes);
-            }
+        fn every_row_reads_back(hash: [u8; 16], since_us: i64, until: Option<u32>, change: i64) {
+            let row = Suppression { hash: RecipientHash(hash), since_us, until_us: until.map(i64::from), change };
+            prop_assert_eq!(Suppression::decode(&row.encode()), Some(row));
         }
     }
 
     #[test]
-    fn a_list_is_replaced_whole_and_for_its_owner_only() {
+    fn a_list_that_an_earlier_version_wrote_is_read_and_written_the_same() {
+        let bytes = from_hex(
+            "50584f5054454402 0303030303030303030303030303030303030303030303030303030303030303 02000000
+             01010101010101010101010101010101 0100000000000000 ffffffffffffff7f 4100000000000000
+             02020202020202020202020202020202 0200000000000000 0900000000000000 4200000000000000 be162b39",
+        );
+        let rows = [row(1, None), row(2, Some(9))];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("opt-outs");
         assert_eq!(read(&path), None);
-        fs::write(path.with_extension("new"), "half").unwrap();
-        for count in [3, 1, 0] {
-            let rows: Vec<Suppression> = (0..count).map(|n| row(n, (n == 1).then_some(9))).collect();
-            write(&path, &KEY, &rows).unwrap();
-            assert_eq!(read(&path), Some((KEY, rows)));
-        }
+        write(&path, &KEY, &rows).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(read(&path), Some((KEY, rows.to_vec())));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&path, "damaged").unwrap();
         assert_eq!(read(&path), None);
@@ -160,8 +129,11 @@ mod tests {
 
     #[test]
     fn a_list_of_version_1_holds_without_its_times() {
-        let mut bytes = [&MAGIC_V1[..], b"0123456789abcdef", &KEY.0, &2u32.to_le_bytes(), &[1; 16], &[2; 16]].concat();
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        let bytes = from_hex(
+            "50584f5054454401 30313233343536373839616263646566
+             0303030303030303030303030303030303030303030303030303030303030303 02000000
+             01010101010101010101010101010101 02020202020202020202020202020202 228972cb",
+        );
         let out = [1, 2].map(|n| Suppression::out_since_ever(RecipientHash([n; 16])));
         assert_eq!(decode(&bytes), Some((KEY, out.to_vec())));
         assert_eq!(decode(&bytes[..bytes.len() - 1]), None);
