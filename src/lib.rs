@@ -6,6 +6,7 @@
 pub mod admin;
 #[expect(clippy::disallowed_methods, reason = "the wiring: it starts what runs as long as the process")]
 pub mod app;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod clocks;

@@ -22,6 +22,7 @@ use super::erased::CLOCK_MARGIN_US;
 use super::nodes::{self, Erasure, OnDisk};
 use super::request;
 use super::{leftovers, remembered};
+use crate::backoff::Backoff;
 use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
 use crate::hit::Hit;
 use crate::link::key::Namespace;
@@ -71,7 +72,6 @@ pub struct Eraser {
     spools: Vec<Arc<Spool>>,
     orphans: Arc<Orphans>,
     connected: Option<Connected>,
-    is_told: bool,
 }
 
 /// A connection, and what was learnt with it.
@@ -94,7 +94,7 @@ impl Eraser {
         spools: Vec<Arc<Spool>>,
         orphans: Arc<Orphans>,
     ) -> Eraser {
-        Eraser { options, db, metrics, disk, spools, orphans, connected: None, is_told: false }
+        Eraser { options, db, metrics, disk, spools, orphans, connected: None }
     }
 
     /// Carries out what is asked for, once the database is `ready`, until `drain` is asked for.
@@ -108,27 +108,24 @@ impl Eraser {
     }
 
     async fn run_turns(&mut self, mut drain: Drain) {
-        let mut pause = Duration::ZERO;
+        let mut backoff = Backoff::new(Duration::from_millis(250), RETRY_PAUSE_MAX);
         while !drain.is_asked() {
             let wait = match self.turn(&drain).await {
                 Ok(_) => {
-                    pause = Duration::ZERO;
-                    self.is_told = false;
+                    backoff.succeed();
                     self.metrics.stuck.erasing.store(None);
                     POLL
                 }
                 Err(error) => {
                     self.connected = None;
                     self.metrics.stuck.erasing.store(crate::db::problem(&error));
-                    if !self.is_told {
+                    if !backoff.is_failing() {
                         tracing::warn!(
                             error = crate::db::told(&error),
                             "erasures cannot be carried out now; they will be"
                         );
-                        self.is_told = true;
                     }
-                    pause = (pause * 2).clamp(Duration::from_millis(250), RETRY_PAUSE_MAX);
-                    pause
+                    backoff.fail()
                 }
             };
             tokio::select! {

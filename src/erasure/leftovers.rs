@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::RETRY_PAUSE_MAX;
 use super::request;
+use crate::backoff::Backoff;
 use crate::db::{Database, QUERY_TIMEOUT, installation, user_agents, within};
 use crate::metrics::Metrics;
 use crate::shutdown::Drain;
@@ -16,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 /// Finishes them until `drain` is asked for.
 pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
-    let mut is_told = false;
+    let mut backoff = Backoff::new(RETRY_PAUSE_MAX, RETRY_PAUSE_MAX);
     while !drain.is_asked() {
         let finished = tokio::select! {
             finished = finish(db) => finished,
@@ -25,20 +26,19 @@ pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
         };
         let wait = match finished {
             Ok(()) => {
-                is_told = false;
+                backoff.succeed();
                 metrics.stuck.finishing.store(None);
                 PERIOD
             }
             Err(error) => {
                 metrics.stuck.finishing.store(crate::db::problem(&error));
-                if !is_told {
+                if !backoff.is_failing() {
                     tracing::warn!(
                         error = crate::db::told(&error),
                         "unfinished erasures cannot be finished now; they will be"
                     );
-                    is_told = true;
                 }
-                RETRY_PAUSE_MAX
+                backoff.fail()
             }
         };
         tokio::select! {

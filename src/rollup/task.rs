@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::tally::{Lock, Tally, TallyError};
 use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome, Rolled};
+use crate::backoff::Backoff;
 use crate::db::{Database, DbError, partitions};
 use crate::metrics::Metrics;
 use crate::shutdown::Drain;
@@ -79,13 +80,13 @@ impl Rollup {
 
     /// Rolls up until the drain is asked for, and what is pending then.
     async fn keep_rolling(&mut self, drain: &mut Drain) {
-        let mut pause = Duration::ZERO;
+        let mut backoff = Backoff::new(Duration::from_millis(100), RETRY_PAUSE_MAX);
         loop {
             let started = Instant::now();
             let is_last = drain.is_asked();
             let wait = match self.turn().await {
                 Ok(Turn::Went(rolled)) => {
-                    pause = Duration::ZERO;
+                    backoff.succeed();
                     if rolled.more {
                         continue;
                     }
@@ -93,9 +94,8 @@ impl Rollup {
                 }
                 Ok(Turn::Later) => TURN_MIN,
                 Err(error) => {
-                    self.failed(&error, pause.is_zero());
-                    pause = (pause * 2).clamp(Duration::from_millis(100), RETRY_PAUSE_MAX);
-                    pause
+                    self.failed(&error, !backoff.is_failing());
+                    backoff.fail()
                 }
             };
             if is_last {
@@ -106,7 +106,7 @@ impl Rollup {
                 () = tokio::time::sleep(wait) => {}
                 () = drain.asked() => continue,
             }
-            if pause.is_zero() {
+            if !backoff.is_failing() {
                 tokio::select! {
                     () = self.committed.notified() => {}
                     () = tokio::time::sleep(POLL.saturating_sub(started.elapsed())) => {}

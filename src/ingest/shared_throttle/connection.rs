@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::PAUSE_MAX;
+use crate::backoff::Backoff;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 
@@ -125,7 +126,7 @@ impl State {
 }
 
 async fn keep(client: Client, script: &'static str, state: Arc<State>) {
-    let mut pause = Duration::ZERO;
+    let mut backoff = Backoff::new(PAUSE_LEAST, PAUSE_MAX);
     for number in 0.. {
         match tokio::time::timeout(CONNECT_WAIT, connect(&client, script)).await {
             Ok(Ok((connection, script))) => {
@@ -141,8 +142,11 @@ async fn keep(client: Client, script: &'static str, state: Arc<State>) {
         }
         // A connection alone proves nothing: one that never answers a question in time is not made anew without a pause.
         let answered = state.is_answering.swap(false, Ordering::Relaxed);
-        pause = if answered { Duration::ZERO } else { (pause * 2).clamp(PAUSE_LEAST, PAUSE_MAX) };
-        tokio::time::sleep(pause).await;
+        if answered {
+            backoff.succeed();
+        } else {
+            tokio::time::sleep(backoff.fail()).await;
+        }
     }
 }
 

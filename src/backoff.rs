@@ -1,0 +1,56 @@
+//! Pauses between attempts that fail: each twice the one before, up to a longest one.
+//!
+//! Guarantees: [`Backoff::is_failing`] tells the first failure from those after it, so that an outage is logged once. Pure: the caller
+//! waits. Gives up: chance. The nodes that a database left at once also come back at once; each has one connection to open, or few.
+
+use std::time::Duration;
+
+/// The pauses of one kind of attempt.
+#[derive(Debug)]
+pub struct Backoff {
+    shortest: Duration,
+    longest: Duration,
+    last: Duration,
+}
+
+impl Backoff {
+    /// No attempt has failed yet.
+    #[must_use]
+    pub const fn new(shortest: Duration, longest: Duration) -> Backoff {
+        Backoff { shortest, longest, last: Duration::ZERO }
+    }
+
+    /// Whether the last attempt failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        !self.last.is_zero()
+    }
+
+    /// An attempt failed: the pause before the next one.
+    pub fn fail(&mut self) -> Duration {
+        self.last = (self.last * 2).clamp(self.shortest, self.longest);
+        self.last
+    }
+
+    /// An attempt succeeded.
+    pub fn succeed(&mut self) {
+        self.last = Duration::ZERO;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_until_an_attempt_succeeds() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(100), ms(500));
+        for pauses in 0..2 {
+            assert!(!backoff.is_failing(), "{pauses}");
+            assert_eq!([1, 2, 3, 4, 5].map(|_| backoff.fail()), [100, 200, 400, 500, 500].map(ms));
+            assert!(backoff.is_failing());
+            backoff.succeed();
+        }
+    }
+}
