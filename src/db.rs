@@ -15,6 +15,7 @@ pub mod embedded;
 mod error;
 pub mod export;
 pub mod fitness;
+pub mod follow;
 pub mod guard;
 pub mod images;
 pub mod installation;

@@ -1,8 +1,7 @@
 //! Keeps the image cache in step with PostgreSQL, and loads what it wants.
 //!
-//! Guarantees: a change shows within about a second: by its notice, or by the heartbeat, which asks each second what
-//! changed and so notices a half-open connection too; rows that vanished are noticed by a full list a minute. While the
-//! database is down, what is cached is served as it was. Gives up: a change whose transaction was open for longer than
+//! Guarantees: a change shows within about a second ([`crate::db::follow`]); rows that vanished are noticed by the full list. While
+//! the database is down, what is cached is served as it was. Gives up: a change whose transaction was open for longer than
 //! [`OVERLAP_US`] and whose notice was lost shows with the next full list.
 
 use std::collections::HashSet;
@@ -10,37 +9,25 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::cache::{Fetched, ImageCache, Wanted};
 use super::known::Knowledge;
 use super::{Image, known};
+use crate::db::follow::{Table, follow};
 use crate::db::images::{self as queries, ImageState};
-use crate::db::{Database, DbError, Session};
-
-/// How often it is asked what changed.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// How long the answer may take before the connection counts as lost.
-const HEARTBEAT_WAIT: Duration = Duration::from_secs(2);
-
-/// How often all images are listed.
-const FULL_LIST: Duration = Duration::from_secs(60);
+use crate::db::{Database, DbError};
 
 /// How far back each heartbeat looks behind the latest change seen: transactions commit later than they begin.
 const OVERLAP_US: i64 = 5_000_000;
 
 /// Loads that run at once.
 const LOADS_MAX: usize = 4;
-
-/// Wait before a lost connection is opened again: at first, and at most.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// What the sync works on.
 #[derive(Clone)]
@@ -49,6 +36,13 @@ struct Sync {
     db: Database,
     known_path: PathBuf,
     keeping: Arc<Keeping>,
+}
+
+/// The table of images, as far as it was read.
+struct Images {
+    sync: Sync,
+    /// The latest version seen.
+    latest: i64,
 }
 
 /// Fills the cache with the ids that are on disk. Call once, before the first request.
@@ -77,7 +71,7 @@ pub async fn run(
 ) {
     let sync = Sync { cache, db, known_path, keeping: Arc::default() };
     ready.await;
-    let mut pause = RECONNECT.0;
+    let mut images = Images { sync: sync.clone(), latest: 0 };
     let loads = async {
         let mut running = JoinSet::new();
         while let Some(want) = wanted.recv().await {
@@ -87,18 +81,7 @@ pub async fn run(
             running.spawn(load(sync.clone(), want));
         }
     };
-    let follow = async {
-        loop {
-            let started = Instant::now();
-            if let Err(error) = sync.follow().await {
-                sync.cache.note_database(true);
-                tracing::warn!(error = error.for_log(), "changes of images cannot be followed now");
-            }
-            pause = if started.elapsed() > RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
-            tokio::time::sleep(pause).await;
-        }
-    };
-    tokio::join!(loads, follow);
+    tokio::join!(loads, follow(&sync.db, &mut images));
 }
 
 /// A change that seems to come from the future (a clock was set) must not hide those that come before it.
@@ -131,63 +114,56 @@ async fn load(sync: Sync, want: Wanted) {
     want.answer(fetched);
 }
 
-impl Sync {
-    /// Follows changes on one connection until it is lost.
-    async fn follow(&self) -> Result<(), DbError> {
-        // Listened to before it is listed: what changes in between is told twice rather than never.
-        let (session, mut notices) = self.db.listen("pixeld-images", queries::CHANNEL).await?;
-        let mut latest = self.list(&session).await?;
-        self.cache.note_database(false);
-        let mut listed = Instant::now();
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                notice = notices.recv() => {
-                    let Some(payload) = notice else { return Ok(()) };
-                    if let Ok(id) = Uuid::try_parse(&payload) {
-                        match queries::state_of(&session.client, id).await? {
-                            Some(state) => self.keep(self.note(&state)),
-                            None => self.keep(self.cache.note_missing(id)),
-                        }
-                    }
-                }
-                _ = heartbeat.tick() => {
-                    if listed.elapsed() > FULL_LIST {
-                        latest = self.list(&session).await?;
-                        listed = Instant::now();
-                        continue;
-                    }
-                    let changed = queries::states_since(&session.client, latest.saturating_sub(OVERLAP_US));
-                    let limit = HEARTBEAT_WAIT;
-                    let changed = tokio::time::timeout(limit, changed).await;
-                    let changed = changed.map_err(|_| DbError::Timeout { what: "the heartbeat of images", limit })??;
-                    let news = changed.iter().filter(|state| self.note(state)).count();
-                    latest = changed.iter().map(version_till_now).fold(latest, i64::max);
-                    self.keep(news > 0);
-                }
-            }
-        }
-    }
+impl Table for Images {
+    const APPLICATION_NAME: &'static str = "pixeld-images";
+    const CHANNEL: &'static str = queries::CHANNEL;
+    const HEARTBEAT: &'static str = "the heartbeat of images";
 
-    /// Lists all images; returns the latest version among them.
-    async fn list(&self, session: &Session) -> Result<i64, DbError> {
-        let states = queries::all_states(&session.client).await?;
-        let mut news = !self.cache.has_list();
+    async fn list(&mut self, client: &Client) -> Result<(), DbError> {
+        let states = queries::all_states(client).await?;
+        let cache = &self.sync.cache;
+        let mut news = !cache.has_list();
         let listed: HashSet<Uuid> = states.iter().map(|state| state.id).collect();
-        for (id, _) in self.cache.ids() {
+        for (id, _) in cache.ids() {
             if !listed.contains(&id) {
-                news |= self.cache.note_missing(id);
+                news |= cache.note_missing(id);
             }
         }
         for state in &states {
-            news |= self.note(state);
+            news |= self.sync.note(state);
         }
-        self.cache.note_list();
-        self.keep(news);
-        Ok(states.iter().map(version_till_now).max().unwrap_or(0))
+        cache.note_list();
+        self.sync.keep(news);
+        cache.note_database(false);
+        self.latest = states.iter().map(version_till_now).max().unwrap_or(0);
+        Ok(())
     }
 
+    async fn look(&mut self, client: &Client) -> Result<(), DbError> {
+        let changed = queries::states_since(client, self.latest.saturating_sub(OVERLAP_US)).await?;
+        let news = changed.iter().filter(|state| self.sync.note(state)).count();
+        self.latest = changed.iter().map(version_till_now).fold(self.latest, i64::max);
+        self.sync.keep(news > 0);
+        Ok(())
+    }
+
+    async fn heed(&mut self, client: &Client, notices: &[String]) -> Result<(), DbError> {
+        for id in notices.iter().filter_map(|notice| Uuid::try_parse(notice).ok()) {
+            match queries::state_of(client, id).await? {
+                Some(state) => self.sync.keep(self.sync.note(&state)),
+                None => self.sync.keep(self.sync.cache.note_missing(id)),
+            }
+        }
+        Ok(())
+    }
+
+    fn lost(&mut self, error: &DbError) {
+        self.sync.cache.note_database(true);
+        tracing::warn!(error = error.for_log(), "changes of images cannot be followed now");
+    }
+}
+
+impl Sync {
     fn note(&self, state: &ImageState) -> bool {
         if state.is_deleted {
             self.cache.note_deleted(state.id, state.version)

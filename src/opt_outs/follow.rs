@@ -1,8 +1,7 @@
 //! Keeps what this node knows of opt-outs in step with PostgreSQL, and on disk.
 //!
-//! Guarantees: an opt-out holds here within about a second: by its notice, or by the heartbeat, which asks each second
-//! what changed and so notices a half-open connection too; rows that somebody wrote by hand under an old number are
-//! noticed by a full list a minute. While the database is down, what was known last holds, also after a restart. What a
+//! Guarantees: an opt-out holds here within about a second ([`crate::db::follow`]); rows that somebody wrote by hand under an
+//! old number are noticed by the full list. While the database is down, what was known last holds, also after a restart. What a
 //! database that was restored from a backup lacks is put back before a hit is loaded: of each recipient the later change
 //! holds. Gives up: the moment until an opt-out is known, which is the loader's to cover: it asks once more in the
 //! transaction that brings hits; and telling a row that somebody deleted by hand from one that a backup lacks.
@@ -11,30 +10,17 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_postgres::{Client, Error};
 
 use super::kept;
 use super::suppressed::Suppressed;
 use super::suppressions;
+use crate::db::follow::{Table, follow, look_in_time};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, installation, within};
-
-/// How often it is asked what changed.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-
-/// How long the answer may take before the connection counts as lost.
-const HEARTBEAT_WAIT: Duration = Duration::from_secs(2);
-
-/// How often all rows are listed.
-const FULL_LIST: Duration = Duration::from_secs(60);
 
 /// How often it is listed at once where rows had to be put back, or others changed some meanwhile.
 const LISTS_MAX: u32 = 3;
-
-/// Wait before a lost connection is opened again: at first, and at most.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Somebody who keeps a [`Suppressed`] in step: up to which change they have read.
 #[derive(Debug, Default)]
@@ -120,18 +106,7 @@ pub fn recall(path: &Path) -> Arc<Suppressed> {
 /// Runs for ever: once the database is `ready`, keeps in step, and on disk at `path`.
 pub async fn run(suppressed: Arc<Suppressed>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
     ready.await;
-    let reader = Reader::new(Arc::clone(&suppressed));
-    let follow = async {
-        let mut pause = RECONNECT.0;
-        loop {
-            let started = Instant::now();
-            if let Err(error) = follow(&reader, &db).await {
-                tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; what was known last holds");
-            }
-            pause = if started.elapsed() > RECONNECT.1 { RECONNECT.0 } else { (pause * 2).min(RECONNECT.1) };
-            tokio::time::sleep(pause).await;
-        }
-    };
+    let mut reader = Reader::new(Arc::clone(&suppressed));
     // Beside it, since a disk that stalls must not hold up what the edge is told.
     let keep = async {
         loop {
@@ -139,34 +114,29 @@ pub async fn run(suppressed: Arc<Suppressed>, db: Database, path: PathBuf, ready
             keep(Arc::clone(&suppressed), path.clone()).await;
         }
     };
-    tokio::join!(follow, keep);
+    tokio::join!(follow(&db, &mut reader), keep);
 }
 
-/// Follows on one connection until it is lost.
-async fn follow(reader: &Reader, db: &Database) -> Result<(), DbError> {
-    // Listened to before it is listed: what changes in between is told twice rather than never.
-    let (session, mut notices) = db.listen("pixeld-opt-outs", suppressions::CHANNEL).await?;
-    within(QUERY_TIMEOUT, "listing opt-outs", reader.list(&session.client)).await?;
-    let mut listed = Instant::now();
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            notice = notices.recv() => {
-                if notice.is_none() {
-                    return Ok(());
-                }
-                // One look covers all that was told until now.
-                while notices.try_recv().is_ok() {}
-            }
-            _ = heartbeat.tick() => {}
-        }
-        if listed.elapsed() > FULL_LIST {
-            within(QUERY_TIMEOUT, "listing opt-outs", reader.list(&session.client)).await?;
-            listed = Instant::now();
-        } else {
-            within(HEARTBEAT_WAIT, "the heartbeat of opt-outs", reader.keep_up(&session.client)).await?;
-        }
+impl Table for Reader {
+    const APPLICATION_NAME: &'static str = "pixeld-opt-outs";
+    const CHANNEL: &'static str = suppressions::CHANNEL;
+    const HEARTBEAT: &'static str = "the heartbeat of opt-outs";
+
+    async fn list(&mut self, client: &Client) -> Result<(), DbError> {
+        within(QUERY_TIMEOUT, "listing opt-outs", Reader::list(self, client)).await
+    }
+
+    async fn look(&mut self, client: &Client) -> Result<(), DbError> {
+        Ok(self.keep_up(client).await?)
+    }
+
+    async fn heed(&mut self, client: &Client, _: &[String]) -> Result<(), DbError> {
+        // One look covers all that was announced until now.
+        look_in_time(self, client).await
+    }
+
+    fn lost(&mut self, error: &DbError) {
+        tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; what was known last holds");
     }
 }
 
