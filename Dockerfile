@@ -6,19 +6,17 @@ FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /src
 ENV CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 
-# The dependencies, which take most of the time, in a layer of their own that lasts until Cargo.lock changes: they are
-# built with empty sources. A layer, and not a cache mount, since layers also go to and come from a registry
-# (--cache-to, --cache-from), so that a builder that is new each time (CI) has them, too.
+# The dependencies, which take most of the time, are a layer of their own that lasts until Cargo.lock changes: they are
+# built with empty sources. It is a layer and not a cache mount, since layers also go to and come from a registry
+# (--cache-to, --cache-from), so a builder that is new each time (CI) has them, too.
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
 COPY scripts/empty-sources.sh scripts/empty-sources.sh
 RUN sh scripts/empty-sources.sh && cargo build --profile shipped --locked --package pixeld
 
-# Then pixeld itself. What was built of the empty sources is newer than these files, so that cargo would keep it: hence
-# clean.
+# Then pixeld itself. The result of the empty sources is newer than these files, so cargo would keep it: hence clean.
 COPY . .
-# Seconds since 1970 of the build, for one that is to come out the same again; its day is the earliest that a hit can
-# have.
+# Time of the build in seconds since 1970, for reproducible builds; its day is the earliest that a hit can have.
 ARG SOURCE_DATE_EPOCH
 RUN cargo clean --profile shipped --locked --package pixeld \
     && cargo build --profile shipped --locked --package pixeld \
@@ -37,20 +35,20 @@ LABEL org.opencontainers.image.title="pixeld" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /src/target/shipped/pixeld /usr/local/bin/pixeld
-# A volume that is mounted here begins with its owner.
+# A new volume that is mounted here gets this folder's owner.
 COPY --from=build --chown=65532:65532 /data /var/lib/pixeld
 
-# There is no PostgreSQL in here to run: without DATABASE_URL (or DATABASE_URL_FILE) every command ends with status 64
-# and says so.
+# This image has no PostgreSQL to run: without DATABASE_URL (or DATABASE_URL_FILE) every command ends with status 64 and
+# says so.
 ENV PIXELD_REQUIRE_DATABASE_URL=true \
     PIXELD_DATA_DIR=/var/lib/pixeld
-# A folder that belongs to nobody's home.
+# A folder that is nobody's home.
 WORKDIR /var/lib/pixeld
 VOLUME /var/lib/pixeld
 USER 65532:65532
 # Pixels, for the world; and the admin page, which listens on 127.0.0.1 only, unless PIXELD_ADMIN_LISTEN says otherwise.
 EXPOSE 8080 8081
-# Drains: what was accepted is finished within PIXELD_DRAIN_SECONDS (10). Give it more: docker stop --time 20.
+# Drains: accepted work is finished within PIXELD_DRAIN_SECONDS (10). Give it more time: docker stop --time 20.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["pixeld", "healthcheck"]
 ENTRYPOINT ["pixeld"]

@@ -1,4 +1,4 @@
-# The commands of the README. What they do stands in scripts/, where a shell can check it.
+# The commands of the README. Their scripts are in scripts/, where a shell can check them.
 
 .PHONY: help run build test lint bench load compare nginx-cost instructions
 
