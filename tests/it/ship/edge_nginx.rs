@@ -203,7 +203,7 @@ impl Nginx {
     /// A command of curl, with the certificate known and the names leading here.
     pub fn curl(&self, arguments: &[&str]) -> Output {
         let (certificate, mut command) = (self.certificate(), Command::new("curl"));
-        command.args(["--silent", "--show-error", "--max-time", "20", "--path-as-is", "--cacert"]).arg(certificate);
+        command.args(["--silent", "--show-error", "--max-time", "120", "--path-as-is", "--cacert"]).arg(certificate);
         for name in [PUBLIC, ADMIN, "old-name.example.com"] {
             for port in [self.http, self.https] {
                 command.args(["--resolve", &format!("{name}:{port}:127.0.0.1")]);
