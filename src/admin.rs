@@ -47,6 +47,7 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
@@ -210,6 +211,11 @@ impl Admin {
         let forgiven = forgive::opt_out_path(parts.uri.path());
         let path = forgiven.as_deref().unwrap_or(parts.uri.path());
         let found = route::find(&parts.method, path);
+        let span = found.span();
+        self.answer_found(peer, &parts, body, path, found).instrument(span).await
+    }
+
+    async fn answer_found(&self, peer: IpAddr, parts: &Parts, body: Incoming, path: &str, found: Found) -> Answer {
         if let Found::Route(route, _) = &found
             && let Handler::Open(handler) = route.handler
         {
@@ -217,11 +223,11 @@ impl Admin {
         }
         // Whatever is below this path is shown to everybody, refusals too: theirs would tell how to reach the pages of the others.
         if path.starts_with(opt_out::PATH) {
-            return self.answer_stranger(peer, &parts, body, found).await;
+            return self.answer_stranger(peer, parts, body, found).await;
         }
         let mut user = None;
         let is_upload = matches!(&found, Found::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
-        let answered = self.page(peer, &parts, body, found, &mut user);
+        let answered = self.page(peer, parts, body, found, &mut user);
         let wait = if is_upload { UPLOAD_WAIT } else { REQUEST_WAIT };
         let answered = tokio::time::timeout(wait, answered).await.unwrap_or(Err(Refusal::TookTooLong));
         answered.unwrap_or_else(|refusal| {

@@ -32,12 +32,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tracing::Span;
 use uuid::Uuid;
 
 use disk::DiskFile;
 use frame::FrameKey;
 pub use room::SpoolRoom;
 use segment::SegmentId;
+
+/// The span of all work on one spool, so that each line of the log says which. It has the level of errors: lines have it at every `PIXELD_LOG`.
+#[must_use]
+pub fn span(spool: Uuid) -> Span {
+    tracing::error_span!("spool", uuid = %spool)
+}
 
 /// Segments of this process whose files stay open until they are removed, the newest ones.
 const OPEN_FILES_MAX: usize = 16;

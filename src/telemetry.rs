@@ -1,7 +1,8 @@
 //! Logs to standard error, and errors to Sentry where a DSN is set.
 //!
 //! Guarantees: what goes to Sentry holds no address, user, request, host name or environment; at `info` and above our own
-//! messages name no recipient, address or token. Gives up: a DSN that cannot be reached costs nothing but the report.
+//! messages name no recipient, address or token. A line says which spool, batch, request of a page or turn of the rollup it is about: their spans
+//! have the level of errors, so that lines have them at every `PIXELD_LOG`. The edge has no spans: they would cost each pixel. Gives up: a DSN that cannot be reached costs nothing but the report.
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;

@@ -13,6 +13,7 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::{Body, Frame};
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Admin;
@@ -50,14 +51,15 @@ impl Exports {
         let session = admin.db.connect("pixeld export").await?;
         let export = Export::begin(&session.client, actor, recipient, hash).await?;
         let (parts, sent) = mpsc::channel(PARTS_MAX);
+        let sending = async move {
+            send(session, &export, Sending(parts)).await;
+            drop(place);
+        };
         #[expect(
             clippy::disallowed_methods,
             reason = "an answer's body comes while it is sent; it ends with its reader"
         )]
-        tokio::spawn(async move {
-            send(session, &export, Sending(parts)).await;
-            drop(place);
-        });
+        tokio::spawn(sending.in_current_span());
         // The name says when, and not of whom: files lie about.
         let name = format!("recipient-{}.json", crate::clock::now_utc().date());
         Ok(answer::download("application/json", &name, body(sent)))

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use futures_util::future::BoxFuture;
 use hyper::Method;
 use percent_encoding::percent_decode_str;
+use tracing::Span;
 
 use super::answer::Answer;
 use super::asked::{Asked, Stranger};
@@ -147,6 +148,18 @@ pub(super) enum Found {
     OtherMethod(&'static str),
     /// No path of ours.
     Nothing,
+}
+
+impl Found {
+    /// The span in which the request is logged. It has the pattern and never the path: paths name recipients and hold tokens.
+    pub(super) fn span(&self) -> Span {
+        match self {
+            Found::Route(route, _) => {
+                tracing::error_span!("request", method = route.method, path = route.pattern)
+            }
+            Found::OtherMethod(_) | Found::Nothing => tracing::error_span!("request"),
+        }
+    }
 }
 
 /// Finds the route of a request.

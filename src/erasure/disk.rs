@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::RETRY_PAUSE_MAX;
@@ -226,7 +227,7 @@ impl Eraser {
             !published.closed || !published.segments.is_empty()
         });
         for spool in &self.spools {
-            self.settle(spool).await?;
+            self.settle(spool).instrument(crate::spool::span(spool.uuid)).await?;
         }
         let mut who = Who::of(pending, connected.key.clone(), ahead_us);
         for spool in &self.spools {
@@ -234,7 +235,8 @@ impl Eraser {
             let segments: Vec<Segment> = spool.published().segments.iter().filter(ended).copied().collect();
             for segment in segments {
                 anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
-                if rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who)? {
+                let rewriting = || rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who);
+                if crate::spool::span(spool.uuid).in_scope(rewriting)? {
                     self.metrics.segments_rewritten.one();
                 }
                 who.end_segment();

@@ -244,7 +244,7 @@ impl Keeper {
                 Err(error) => {
                     still_kept.insert(name, since);
                     if !std::mem::replace(&mut self.has_said.not_removed, true) {
-                        tracing::warn!(%error, "a loaded segment could not be removed; it is tried again and again");
+                        tracing::warn!(%error, spool = %spool.uuid, "a loaded segment could not be removed; it is tried again and again");
                     }
                 }
             }

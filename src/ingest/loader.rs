@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use self::ahead::Ahead;
@@ -305,21 +306,24 @@ impl Loader {
         }
         for at in 0..self.sources.len() {
             let spool = &self.sources[at].spool;
+            let span = crate::spool::span(spool.uuid);
             let is_held = self.held.get(&self.sources[at].mark.uuid).is_some_and(|until| Instant::now() < *until);
             // Nobody loads behind a mark that somebody else holds; the other spools go on meanwhile.
             let is_empty = spool.published().next_seq == 0;
-            if self.sources[at].number.is_none() && (is_held || is_empty || !self.claim(at).await?) {
+            if self.sources[at].number.is_none()
+                && (is_held || is_empty || !self.claim(at).instrument(span.clone()).await?)
+            {
                 continue;
             }
             if self.sources[at].is_done() {
                 continue;
             }
-            let chunk = self.sources[at].reader.read(BATCH_ROWS_MAX);
+            let chunk = span.in_scope(|| self.sources[at].reader.read(BATCH_ROWS_MAX));
             self.metrics.damages.add(self.sources[at].reader.take_damages());
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    self.sources[at].is_unreadable(&error);
+                    span.in_scope(|| self.sources[at].is_unreadable(&error));
                     continue;
                 }
             };
@@ -327,7 +331,7 @@ impl Loader {
             if chunk.is_empty() {
                 continue;
             }
-            let loaded = self.load(at, &chunk).await;
+            let loaded = self.load(at, &chunk).instrument(span).await;
             if loaded.is_err() {
                 // What was committed of it is known once the mark is read again.
                 self.sources[at].forget_mark();

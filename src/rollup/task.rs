@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tracing::Instrument;
 
 use super::tally::{Lock, Tally, TallyError};
 use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome, Rolled};
@@ -84,7 +85,8 @@ impl Rollup {
         loop {
             let started = Instant::now();
             let is_last = drain.is_asked();
-            let wait = match self.turn().await {
+            let span = tracing::error_span!("rollup", hits_max = self.hits_max);
+            let wait = match self.turn().instrument(span.clone()).await {
                 Ok(Turn::Went(rolled)) => {
                     backoff.succeed();
                     if rolled.more {
@@ -94,7 +96,7 @@ impl Rollup {
                 }
                 Ok(Turn::Later) => TURN_MIN,
                 Err(error) => {
-                    self.failed(&error, !backoff.is_failing());
+                    span.in_scope(|| self.failed(&error, !backoff.is_failing()));
                     backoff.fail()
                 }
             };

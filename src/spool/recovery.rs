@@ -49,12 +49,13 @@ pub fn recover(spools: &Path) -> io::Result<Recovered> {
         }
     };
     for uuid in folders {
+        let _spool = super::span(uuid).entered();
         match recover_spool(spools, uuid, &mut recovered.moved_aside) {
             Ok(None) => {}
             Ok(Some(spool)) => found.push((begun(&spool.folder), spool)),
             Err(error) if error.kind() == io::ErrorKind::Unsupported => return Err(error),
             Err(error) => {
-                tracing::error!(%error, spool = %uuid, "a spool of an earlier start cannot be read; it waits for the next start");
+                tracing::error!(%error, "a spool of an earlier start cannot be read; it waits for the next start");
                 recovered.left_alone.push(error);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use super::orphans::Taken;
@@ -36,6 +37,11 @@ pub(super) struct Piece<'a> {
 impl Piece<'_> {
     pub(super) fn next_seq(&self) -> u64 {
         self.first_seq + self.missing + self.hits.len() as u64
+    }
+
+    /// The span in which its way into PostgreSQL is logged, within its spool's.
+    pub(super) fn span(&self) -> Span {
+        tracing::error_span!("batch", first_seq = self.first_seq, hits = self.hits.len())
     }
 }
 
@@ -103,13 +109,13 @@ impl Loader {
         ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let piece = Piece { first_seq, missing, hits: &hits[from..to] };
-            match self.bring(&mut origin, piece).await? {
+            match self.bring(&mut origin, piece).instrument(piece.span()).await? {
                 Brought::Committed => {
                     first_seq = piece.next_seq();
                     missing = 0;
                 }
                 Brought::Refused(reason) if to - from <= 1 => {
-                    self.quarantine(&mut origin, piece, &reason).await?;
+                    self.quarantine(&mut origin, piece, &reason).instrument(piece.span()).await?;
                     first_seq = piece.next_seq();
                     missing = 0;
                 }
@@ -281,7 +287,7 @@ impl Loader {
             OriginKind::Orphans(_) => origin.mark,
         };
         let (spool, seq) = (origin.spool, piece.first_seq + piece.missing);
-        tracing::error!(spool = %uuid, seq, reason, "PostgreSQL refuses a hit; it is kept aside");
+        tracing::error!(seq, reason, "PostgreSQL refuses a hit; it is kept aside");
         let mut bytes = Vec::new();
         let start = frame::begin(&mut bytes);
         piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));

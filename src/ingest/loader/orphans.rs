@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::bring::{Brought, Origin, OriginKind, Piece, patiently, spans};
@@ -214,7 +215,7 @@ impl Loader {
         let orphans = Arc::clone(&self.aside.orphans);
         let is_back = |waiting: &&Waiting| there.contains(&waiting.image) && orphans.count(&[**waiting]) > 0;
         let Some(waiting) = all.iter().find(is_back).copied() else { return Ok(false) };
-        let is_brought = self.bring_waiting(waiting).await?;
+        let is_brought = self.bring_waiting(waiting).instrument(crate::spool::span(waiting.mark)).await?;
         if is_brought {
             self.aside.looked = None;
         }
@@ -245,9 +246,11 @@ impl Loader {
         ranges.reverse();
         while let Some((from, to)) = ranges.pop() {
             let piece = Piece { first_seq: first_seq + from as u64, missing: 0, hits: &hits[from..to] };
-            match self.bring(&mut origin, piece).await? {
+            match self.bring(&mut origin, piece).instrument(piece.span()).await? {
                 Brought::Committed => {}
-                Brought::Refused(reason) if to - from <= 1 => self.quarantine(&mut origin, piece, &reason).await?,
+                Brought::Refused(reason) if to - from <= 1 => {
+                    self.quarantine(&mut origin, piece, &reason).instrument(piece.span()).await?
+                }
                 Brought::Refused(_) => {
                     let middle = from + (to - from) / 2;
                     ranges.extend([(middle, to), (from, middle)]);

@@ -1,12 +1,14 @@
-//! What leaves the machine: errors to Sentry, and nothing personal in them.
+//! What is logged and what leaves the machine: lines that say what they are about, errors to Sentry, and nothing personal in either.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use loadtest::process::wait_until;
 use uuid::Uuid;
 
+use crate::admin::routes::{Visitor, add_user};
 use crate::kit::support::{App, PATIENCE, beside};
 
 /// Takes reports as Sentry does, and hands over their bytes.
@@ -58,6 +60,41 @@ fn an_error_is_reported_to_sentry_without_anything_personal() {
     }
     let named = format!("\"server_name\":\"{}\"", host.trim());
     assert!(!report.contains(&named), "{report}");
+}
+
+#[test]
+fn a_line_says_which_spool_batch_request_or_turn_it_is_about_and_names_nobody() {
+    let _machine = beside();
+    // Also where no line is wanted but of what went wrong.
+    let app = App::start_with(|settings| settings.with("PIXELD_LOG", "warn"));
+    let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
+    app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (recipient <> '{recipient}')"));
+    assert_eq!(app.get(&app.pixel(message, recipient)).status, 200);
+    assert_eq!(app.at_rest().dropped("quarantined"), 1.0);
+    let spool = &app.query("SELECT spool_uuid::text FROM spool_marks")[0];
+    let line = |words: &str| {
+        let found = || app.server.log().lines().find(|line| line.contains(words)).map(str::to_owned);
+        wait_until("a line of the log", PATIENCE, || found().is_some()).unwrap();
+        found().unwrap()
+    };
+    let refused = line("PostgreSQL refuses a hit");
+    assert!(refused.contains(&format!(" spool{{uuid={spool}}}:batch{{first_seq=0 hits=1}}: ")), "{refused}");
+    assert_eq!(refused.matches(spool.as_str()).count(), 1, "said once: {refused}");
+
+    // What a page and the rollup read is gone.
+    add_user(&app, "ann", "admin");
+    let ann = Visitor::signed_in(&app, "ann");
+    app.query("ALTER TABLE opens RENAME TO gone");
+    assert_eq!(ann.get(&format!("/recipients/{recipient}")).status, 500);
+    let page = line("a page could not be shown");
+    assert!(page.contains(" request{method=\"GET\" path=\"/recipients/{recipient}\"}: "), "{page}");
+    assert_eq!(app.get(&app.pixel(message, Uuid::new_v4())).status, 200);
+    let rollup = line("opens and counts cannot be brought up to date now");
+    assert!(rollup.contains(" rollup{hits_max="), "{rollup}");
+    let log = app.server.log();
+    for personal in [&message.to_string(), &recipient.to_string(), &ann.cookie] {
+        assert!(!log.contains(personal), "{personal} is in {log}");
+    }
 }
 
 #[test]
