@@ -12,8 +12,8 @@
 //! middle; the next start does ([`crate::spool::recovery`]). A restart waits 1 s, then twice as long each time, up
 //! to a minute. Gives up: to tell a task that hangs, which its own numbers do.
 //!
-//! [`if_it_ends`] is that table. A task can only be started through a [`Supervisor`], under its name in [`Task`]; tests/it's
-//! `supervise` ends each of [`Task::ALL`] in a real `serve`, so that none is named and not started.
+//! [`if_it_ends`] is that table. A task can only be started through a [`Supervisor`], under its name in [`Task`]; and
+//! `tests/it/faults/supervise.rs` ends each of [`Task::ALL`] in a real `serve`, so that none is named and not started.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -8,3 +8,4 @@ pub mod outage;
 pub mod put_back;
 pub mod signals;
 pub mod small_disk;
+pub mod supervise;

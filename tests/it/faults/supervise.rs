@@ -10,7 +10,7 @@ use pixeld::config::{Config, Reader};
 use pixeld::metrics::Task;
 use pixeld::{app, telemetry};
 
-use crate::support::{PATIENCE, PIXELD, Postgres, add_image, beside, open_dir, wait_for_image};
+use crate::kit::support::{PATIENCE, PIXELD, Postgres, add_image, beside, open_dir, wait_for_image};
 
 /// Which task the program ends.
 const ENDS: &str = "ENDS_TASK";
@@ -32,8 +32,9 @@ fn start(settings: Settings, task: Task) -> Server {
     let program = std::env::current_exe().unwrap();
     let mut settings = settings.with(ENDS, task.label());
     // In place of pixeld and its command.
+    let (_, module) = module_path!().split_once("::").unwrap();
     let script = format!(
-        "exec '{}' --exact supervise::serves_and_ends_a_task_on_purpose --ignored --nocapture",
+        "exec '{}' --exact {module}::serves_and_ends_a_task_on_purpose --ignored --nocapture",
         program.to_str().unwrap()
     );
     settings.wrapper = ["sh", "-c", &script, "sh"].map(str::to_owned).into();
