@@ -11,6 +11,7 @@
 pub mod audit;
 mod connector;
 pub mod counts;
+mod driver;
 pub mod embedded;
 mod error;
 pub mod export;
@@ -33,22 +34,20 @@ pub mod user_agents;
 pub mod users;
 pub mod words;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 
 use crate::config::{CertificateCheck, Config, DatabaseUrl};
 use connector::Connector;
+use driver::{AbortOnDrop, drive};
 use embedded::{Embedded, EmbeddedLease};
-use error::reason;
 pub use error::{DbError, problem, refused_with, told};
 use fitness::Unfit;
 use guard::Guard;
@@ -112,22 +111,6 @@ pub struct Session {
 /// Keeps an embedded PostgreSQL running until [`Lease::release`]; nothing for an external one.
 #[must_use = "the embedded PostgreSQL is stopped by Lease::release"]
 pub struct Lease(Option<EmbeddedLease>);
-
-/// A task that ends with its owner.
-struct AbortOnDrop(JoinHandle<()>);
-
-impl AbortOnDrop {
-    #[expect(clippy::disallowed_methods, reason = "a connection's driver: it ends with the session that owns it")]
-    fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortOnDrop {
-        AbortOnDrop(tokio::spawn(work))
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 impl Database {
     /// Settles where PostgreSQL is, without asking it: `DATABASE_URL`, or else the directory of the embedded one.
@@ -369,35 +352,6 @@ where
     match tokio::time::timeout(limit, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(DbError::Timeout { what, limit }),
-    }
-}
-
-/// Runs a connection to its end. Dropping `notices` at that end is what tells the receiver.
-async fn drive<T>(
-    mut connection: Connection<Socket, T>,
-    application_name: String,
-    notices: Option<mpsc::Sender<String>>,
-) where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    loop {
-        match poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(notification))) => {
-                if let Some(notices) = &notices
-                    && notices.try_send(notification.payload().to_owned()).is_err()
-                {
-                    tracing::debug!(application_name, "a notice was dropped: its receiver is full or gone");
-                }
-            }
-            Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!(application_name, %notice, "PostgreSQL says"),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                // Statements under way only learn that the connection closed; why is known here alone.
-                tracing::info!(application_name, reason = reason(&error), "connection to PostgreSQL lost");
-                return;
-            }
-            None => return,
-        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::AbortOnDrop;
 use super::connector::Connector;
+use super::driver::AbortOnDrop;
 
 /// How long the second connection and its answers may take.
 const SECOND_WAIT: Duration = Duration::from_secs(3);

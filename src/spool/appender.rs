@@ -2,16 +2,18 @@
 //!
 //! Guarantees: after `Ok` every hit of the group has a number and is in a file, whole; after `Err` none of them is, no
 //! number was used, and the file ends where it ended before (or is cut back to there before a number is used again). What was
-//! not synced yet is kept in memory (at most [`UNSYNCED_BYTES_MAX`]) and written again, into a segment of its own, when a sync
+//! not synced yet is kept in memory (at most 64 MiB) and written again, into a segment of its own, when a sync
 //! fails: a failed fdatasync may have thrown the pages away, and asking the same file again would be told that all is well.
 //! Gives up: beyond that bound, what a failed sync took can only be read from the page cache.
 
-use std::collections::VecDeque;
+mod unsynced;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, DiskFile};
+use self::unsynced::Unsynced;
+use super::disk::{Disk, DiskFile, write_all};
 use super::frame::{self, FRAME_PAYLOAD_BYTES_MAX};
 use super::segment::{self, SEGMENT_HEADER_BYTES, SegmentId};
 use super::{Segment, Spool, SpoolRoom};
@@ -19,9 +21,6 @@ use crate::metrics::{DropReason, Metrics};
 
 /// Time after which a segment ends even if it is small, so that what is loaded can be removed.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(600);
-
-/// Bytes of frames kept in memory until a sync has made them safe.
-const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 
 /// How long hits are dropped without asking the disk again after it refused a write.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -66,16 +65,6 @@ struct Current {
 struct Torn {
     file: Arc<dyn DiskFile>,
     length: u64,
-}
-
-/// Frames that no sync has covered yet, in order, one behind the other.
-#[derive(Default)]
-struct Unsynced {
-    bytes: Vec<u8>,
-    /// Of each frame: its length in bytes and the number behind its last hit.
-    frames: VecDeque<(usize, u64)>,
-    /// Frames were let go, since there were too many.
-    incomplete: bool,
 }
 
 impl Appender {
@@ -379,39 +368,6 @@ impl Appender {
         self.end_segment();
         self.spool.publish(|published| published.closed = true);
     }
-}
-
-impl Unsynced {
-    /// Lets the oldest frames go where there are too many bytes.
-    fn bound(&mut self) {
-        if self.bytes.len() <= UNSYNCED_BYTES_MAX {
-            return;
-        }
-        let mut bytes = 0;
-        // Half of them at once, so that what stays is not moved for every group while the disk stalls.
-        while self.bytes.len() - bytes > UNSYNCED_BYTES_MAX / 2 {
-            let Some((length, _)) = self.frames.pop_front() else { break };
-            bytes += length;
-            self.incomplete = true;
-        }
-        self.bytes.drain(..bytes);
-    }
-}
-
-/// Writes all of `bytes`, also where the disk takes them in parts.
-pub(super) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match file.write_at(bytes, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                bytes = &bytes[written..];
-                offset += written as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Whether the disk has no room, for us or at all.

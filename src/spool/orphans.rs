@@ -11,6 +11,8 @@
 //! of consecutive numbers of the spool whose mark has that UUID, in the order in which they were set aside, which is not always that
 //! of the numbers.
 
+mod file;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
@@ -22,13 +24,14 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use self::file::{each_hit, frames, parse};
 use super::SpoolRoom;
 use super::disk::{Disk, sync_parent};
-use super::frame::{self, FRAME_PAYLOAD_BYTES_MAX, FrameKey};
+use super::frame::FrameKey;
 use super::rewrite::rewrite_orphans;
 use super::segment::{self, SEGMENT_HEADER_BYTES};
 use super::tombstone::Erasing;
-use crate::hit::{self, Hit};
+use crate::hit::Hit;
 use crate::link::key::Namespace;
 
 /// What the name of such a file ends in.
@@ -390,54 +393,6 @@ impl State {
 /// Hits of a file that were not erased.
 fn left(hits: &BTreeMap<u64, Entry>, at: usize) -> u64 {
     hits.values().filter(|entry| entry.file == at && !entry.image.is_nil()).count() as u64
-}
-
-/// Frames of runs of consecutive numbers.
-fn frames(key: FrameKey, hits: &[(u64, &Hit<'_>)]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = hits;
-    while let Some(&(first_seq, _)) = rest.first() {
-        let start = frame::begin(&mut bytes);
-        let (mut count, payload) = (0, bytes.len());
-        while let Some((seq, hit)) = rest.get(count)
-            && *seq == first_seq + count as u64
-            && bytes.len() - payload + hit::ENCODED_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX
-        {
-            hit.encode(&mut bytes);
-            count += 1;
-        }
-        frame::finish(&mut bytes, start, key, first_seq, count as u32);
-        rest = &rest[count..];
-    }
-    bytes
-}
-
-/// Shows each hit of a file with its number and its bytes; what is damaged is passed over. Returns where the last whole frame ends.
-fn each_hit(mark: Uuid, bytes: &[u8], mut each: impl FnMut(u64, &Hit<'_>, &[u8])) -> usize {
-    let key = FrameKey::of(mark);
-    let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
-    let mut end = offset;
-    loop {
-        while let Ok(frame) = frame::decode(key, &bytes[offset..]) {
-            let mut rest = frame.payload;
-            for seq in frame.first_seq.. {
-                let Ok((hit, behind)) = Hit::decode(rest) else { break };
-                each(seq, &hit, &rest[..rest.len() - behind.len()]);
-                rest = behind;
-            }
-            offset += frame.bytes();
-            end = offset;
-        }
-        let Some(found) = bytes.get(offset + 1..).and_then(|rest| frame::find(key, rest, 0)) else { return end };
-        offset += 1 + found;
-    }
-}
-
-/// The mark's UUID and the first number that a file's name tells.
-fn parse(path: &Path) -> Option<(Uuid, u64)> {
-    let stem = path.file_name()?.to_str()?.strip_suffix(ORPHANS)?.strip_suffix('.')?;
-    let (mark, first_seq) = stem.rsplit_once('-')?;
-    Some((Uuid::try_parse(mark).ok()?, first_seq.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -7,46 +7,22 @@
 //!
 //! The page cache makes reading what was just written cheap, so there is no second path in memory.
 
+mod chunk;
+
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use self::chunk::Chunk;
+use self::chunk::Taken;
 use super::disk::DiskFile;
 use super::frame::{self, FRAME_HEADER_BYTES, FRAME_PAYLOAD_BYTES_MAX, FrameError};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, header_is_right, refuse_newer};
 use super::{Segment, Spool};
-use crate::hit::Hit;
 
 /// Bytes read at a time; a whole frame always fits.
 const READ_BYTES: usize = FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
-
-/// A run of consecutive numbers, all told.
-#[derive(Debug, Default)]
-pub struct Chunk {
-    /// The first number that it tells of.
-    pub first_seq: u64,
-    /// So many numbers from the first on have no hit: their bytes are damaged.
-    pub missing: u64,
-    /// How many hits follow.
-    pub count: u64,
-    /// The hits' bytes.
-    pub bytes: Vec<u8>,
-}
-
-impl Chunk {
-    /// The number behind the last that it tells of.
-    #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        self.first_seq + self.missing + self.count
-    }
-
-    /// Whether it tells of nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.missing + self.count == 0
-    }
-}
 
 /// Reads one spool.
 pub struct Reader {
@@ -356,51 +332,6 @@ enum Stop {
     ChunkDone,
     Damage,
     WrittenAgain,
-}
-
-/// What became of a frame.
-enum Taken {
-    All,
-    /// The frame begins behind the next number, and the chunk holds hits already: it must be a chunk's start.
-    GapAhead,
-    /// The checksum is right and the hits are not: no writer of ours made it.
-    Unreadable,
-}
-
-impl Chunk {
-    fn take_frame(&mut self, frame: &frame::Frame<'_>) -> Taken {
-        let next = self.next_seq();
-        if frame.next_seq() <= next {
-            return Taken::All;
-        }
-        if frame.first_seq > next {
-            if self.count > 0 {
-                return Taken::GapAhead;
-            }
-            self.missing += frame.first_seq - next;
-        }
-        let skip = self.next_seq() - frame.first_seq;
-        let mut rest = frame.payload;
-        for n in 0..u64::from(frame.count) {
-            if n == skip {
-                let payload = rest;
-                // All are looked at before any is taken, so that a chunk never holds half a frame.
-                for _ in n..u64::from(frame.count) {
-                    let Ok((_, behind)) = Hit::decode(rest) else { return Taken::Unreadable };
-                    rest = behind;
-                }
-                if !rest.is_empty() {
-                    return Taken::Unreadable;
-                }
-                self.bytes.extend_from_slice(payload);
-                self.count += u64::from(frame.count) - skip;
-                return Taken::All;
-            }
-            let Ok((_, behind)) = Hit::decode(rest) else { return Taken::Unreadable };
-            rest = behind;
-        }
-        Taken::All
-    }
 }
 
 fn read_full(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -10,8 +10,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::appender::write_all;
-use super::disk::Disk;
+use super::disk::{Disk, write_all};
 use super::tombstone::{self, Erasing};
 use super::{Segment, Spool};
 use crate::link::key::Namespace;
