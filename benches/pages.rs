@@ -13,8 +13,7 @@ use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Server, Settings, exchange};
 use pixeld::clock::now_utc;
-use pixeld::db::{Database, migrate};
-use pixeld::ingest::transaction;
+use pixeld::db::{Database, migrate, partitions};
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
 #[path = "../tests/it/opens/recount.rs"]
@@ -134,7 +133,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
         migrate::run(&database).await.expect("migrations");
         let session = database.connect("bench").await.expect("a connection");
         for back in 0..=DAYS {
-            transaction::make_partition(&session.client, today - time::Duration::days(i64::from(back)))
+            partitions::make(&session.client, today - time::Duration::days(i64::from(back)))
                 .await
                 .expect("a partition");
         }

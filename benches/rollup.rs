@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
-use pixeld::db::{Database, migrate};
-use pixeld::ingest::transaction;
+use pixeld::db::{Database, migrate, partitions};
 use pixeld::rollup::tally::{Lock, Tally};
 use pixeld::rollup::turn::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
 use tokio::runtime::Runtime;
@@ -42,7 +41,7 @@ impl Bench {
         runtime.block_on(async {
             migrate::run(&database).await.expect("migrations");
             let session = database.connect("bench").await.expect("a connection");
-            transaction::make_partition(&session.client, DAY).await.expect("a partition");
+            partitions::make(&session.client, DAY).await.expect("a partition");
         });
         Bench { postgres, database, runtime, next_seq: 0 }
     }

@@ -1,17 +1,20 @@
 //! From a hit in memory to a row in PostgreSQL, once.
 //!
-//! [`queue`] → [`writer`] (beside [`syncer`]) → [`spool`](crate::spool) → [`loader`] → PostgreSQL ([`transaction`]). A stage lets go
+//! [`queue`] → [`writer`] (beside [`syncer`]) → [`spool`](crate::spool) → [`loader`] → PostgreSQL ([`batch`]). A stage lets go
 //! of a hit only when the next one holds it.
 
+pub mod batch;
 pub mod copy;
 pub mod housekeeper;
 pub mod judge;
 pub mod known;
 pub mod loader;
+pub mod memory;
 pub mod orphan_notes;
 pub mod queue;
 pub mod shared_throttle;
 pub mod source;
+pub mod spans;
 pub mod syncer;
 pub mod throttle;
 pub mod transaction;

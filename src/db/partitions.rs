@@ -10,10 +10,12 @@
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use time::macros::format_description;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 
-use super::{DbError, QUERY_TIMEOUT, locks, within};
+use super::locks::{self, PARTITIONING};
+use super::{DbError, QUERY_TIMEOUT, within};
 
 /// How long after its end a day is taken for closed, by the database's clock.
 pub const CLOSED_AFTER: Duration = Duration::from_secs(2 * 3600);
@@ -89,6 +91,39 @@ pub async fn within_times(
 async fn partitions(listing: impl Future<Output = Result<Vec<Row>, Error>>) -> Result<Vec<Partition>, DbError> {
     let rows = within(QUERY_TIMEOUT, "listing partitions", listing).await?;
     Ok(rows.iter().map(|row| Partition { name: row.get(0), from: row.get(1), to: row.get(2) }).collect())
+}
+
+/// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
+///
+/// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes. The replica identity lets rows be
+/// deleted where somebody publishes changes of all tables; without a publication it costs nothing.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
+    let written = |date: time::Date| date.format(format_description!("[year]-[month]-[day]")).unwrap_or_default();
+    let name = format!("hits_{}", written(day).replace('-', ""));
+    let (from, to) = (written(day), written(day.next_day().unwrap_or(day)));
+    let attached = "SELECT 1 FROM pg_inherits WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass($1)";
+    if client.query_opt(attached, &[&name]).await?.is_some() {
+        return Ok(());
+    }
+    let make = format!(
+        "BEGIN; SELECT pg_advisory_xact_lock({PARTITIONING}); \
+         DO $make$ BEGIN \
+           IF NOT EXISTS (SELECT 1 FROM pg_inherits \
+                          WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass('{name}')) THEN \
+             CREATE TABLE IF NOT EXISTS {name} (LIKE hits INCLUDING ALL); \
+             ALTER TABLE {name} REPLICA IDENTITY FULL; \
+             ALTER TABLE hits ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00'); \
+           END IF; \
+         END $make$; COMMIT"
+    );
+    let outcome = client.batch_execute(&make).await;
+    if outcome.is_err() {
+        client.batch_execute("ROLLBACK").await?;
+    }
+    outcome
 }
 
 /// One statement over several days: `select` for each of them, in which `{day}` is its name, `{n}` its place in `days`, and `{from}` and

@@ -124,12 +124,11 @@ impl Day {
         Day(self.0 + 1)
     }
 
-    /// Its date.
-    ///
-    /// # Errors
-    /// Beyond the year 9999.
-    pub fn date(self) -> Result<time::Date, time::error::ComponentRange> {
-        Ok(time::OffsetDateTime::from_unix_timestamp(self.0.saturating_mul(86_400))?.date())
+    /// Its date; beyond the year 9999 its last day.
+    #[must_use]
+    pub fn date(self) -> time::Date {
+        let midnight = time::OffsetDateTime::from_unix_timestamp(self.0.saturating_mul(86_400));
+        midnight.map_or(time::Date::MAX, time::OffsetDateTime::date)
     }
 }
 

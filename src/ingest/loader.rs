@@ -10,10 +10,13 @@
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
 mod ahead;
-mod bring;
+mod aside;
+mod claim;
+mod connected;
+mod load;
+mod origin;
 mod orphans;
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,27 +24,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tracing::Instrument;
-use uuid::Uuid;
 
-use self::ahead::Ahead;
-use self::bring::Pending;
-use self::orphans::Aside;
+use self::aside::Aside;
+use self::connected::{Connected, PATIENCE};
+use self::load::Pending;
 use super::housekeeper::HOUSEKEEPING;
-use super::judge::Day;
 use super::known::Known;
+use super::memory::Memory;
 use super::shared_throttle::SharedThrottle;
 use super::source::Source;
-use super::throttle::{Throttle, ThrottleKey};
-use super::transaction as queries;
 use crate::clocks::Clocks;
 use crate::config::Secret;
-use crate::db::{Database, Session, installation, refused_with};
-use crate::erasure::erased::Erased;
+use crate::db::{Database, refused_with};
 use crate::hit::Hit;
 use crate::images::ImageCache;
 use crate::link::key::Namespace;
 use crate::metrics::Metrics;
-use crate::opt_outs::follow::Reader;
 use crate::opt_outs::suppressed::Suppressed;
 use crate::shutdown::Drain;
 use crate::spool::Spool;
@@ -55,15 +53,6 @@ pub const FLUSH_DELAY: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
-const LOADER_SETTINGS: &str = "SET lock_timeout = '4s'";
-
-/// How long a spool whose mark somebody else holds is left alone.
-const HELD_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a batch may take before its connection is given up; doubled after each time-out, up to the second.
-const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
 /// What the loader works with.
 #[derive(Debug)]
@@ -88,37 +77,16 @@ pub struct Loader {
     db: Database,
     metrics: Arc<Metrics>,
     sources: Vec<Source>,
-    known: Known,
-    erased: Erased,
-    throttle: Option<Throttle>,
+    memory: Memory,
     shared_throttle: Option<SharedThrottle>,
-    /// What keys are made ids under; learnt with the first connection, and so before the first hit is loaded.
+    /// What keys are made ids under, as the first connection said.
     namespace: Option<Namespace>,
-    /// Keeps step with who opted out.
-    opt_outs: Reader,
-    partitions: HashSet<Day>,
-    pending: Option<Pending>,
     aside: Aside,
-    session: Option<Session>,
-    /// Spools whose mark another connection holds, and when to ask again.
-    held: HashMap<Uuid, Instant>,
-    clock: Clock,
-    clocks: Arc<Clocks>,
+    pending: Option<Pending>,
+    connected: Option<Connected>,
     patience: Duration,
+    clocks: Arc<Clocks>,
     committed: Arc<Notify>,
-}
-
-/// The database's clock, read now and then and carried on by ours, which cannot jump.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    database_us: i64,
-    read: Instant,
-}
-
-impl Clock {
-    fn now_us(self) -> i64 {
-        self.database_us + i64::try_from(self.read.elapsed().as_micros()).unwrap_or(i64::MAX)
-    }
 }
 
 /// What one turn of the loader came to.
@@ -146,30 +114,21 @@ impl Loader {
         metrics.recovered.set(backlog as i64);
         metrics.spooled.add(backlog as i64);
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
-        let clock = Clock { database_us: crate::clock::now_us(), read: Instant::now() };
-        let aside = Aside::new(orphans, options.keep);
-        let loader = Loader {
+        Loader {
+            aside: Aside::new(orphans, options.keep),
             options,
             db,
             metrics,
             sources,
-            known: Known::default(),
-            opt_outs: Reader::default(),
-            erased: Erased::default(),
-            throttle: None,
+            memory: Memory::new(Known::default(), Arc::default()),
             shared_throttle: None,
             namespace: None,
-            partitions: HashSet::new(),
             pending: None,
-            aside,
-            session: None,
-            held: HashMap::new(),
-            clock,
-            clocks: Arc::default(),
+            connected: None,
             patience: PATIENCE.0,
+            clocks: Arc::default(),
             committed: Arc::default(),
-        };
-        loader.heeding(Arc::default())
+        }
     }
 
     /// The same loader, which tells `committed` of each batch that has hits in PostgreSQL.
@@ -182,15 +141,14 @@ impl Loader {
     /// The same loader, which tells `suppressed` what it learns of opt-outs, and so makes use of what others learn.
     #[must_use]
     pub fn heeding(mut self, suppressed: Arc<Suppressed>) -> Loader {
-        self.known.heed(&suppressed);
-        self.opt_outs = Reader::new(suppressed);
+        self.memory.use_opt_outs(suppressed);
         self
     }
 
     /// The same loader, which keeps hits of images that this node knows and the database does not have.
     #[must_use]
     pub fn knowing(mut self, images: Arc<ImageCache>) -> Loader {
-        self.known.compare_images(images);
+        self.memory.known.compare_images(images);
         self
     }
 
@@ -257,7 +215,6 @@ impl Loader {
                     self.metrics.load_retries.one();
                     self.metrics.database_up.set(0);
                     self.metrics.load_refused.store(refused_with(&error).map(Arc::new));
-                    self.session = None;
                     self.note_oldest();
                     if pause.is_zero() {
                         tracing::warn!(
@@ -296,45 +253,54 @@ impl Loader {
         self.sources.iter().map(|s| s.spool.published().next_seq.saturating_sub(s.loaded_seq)).sum()
     }
 
-    /// Loads one chunk of the oldest spool that has one.
+    /// Loads one chunk, on the connection that there is. After an error there is none.
     async fn turn(&mut self) -> anyhow::Result<Turn> {
-        self.connect().await?;
-        // Also of those that are read to their end, so that no file stays open that was written anew.
+        let mut connected = self.take_connection().await?;
+        let turn = self.load_next(&mut connected).await?;
+        self.connected = Some(connected);
+        Ok(turn)
+    }
+
+    /// Loads hits that were set aside and whose image is there again, or one chunk of the oldest spool that has one.
+    async fn load_next(&mut self, connected: &mut Connected) -> anyhow::Result<Turn> {
+        // Also of those that are read to their end, so that no file stays open that was rewritten.
         self.sources.iter_mut().for_each(|source| source.reader.refresh());
-        if self.bring_back().await? {
+        if self.load_orphans(connected).await? {
             return Ok(Turn::Went);
         }
-        for at in 0..self.sources.len() {
-            let spool = &self.sources[at].spool;
-            let span = crate::spool::span(spool.uuid);
-            let is_held = self.held.get(&self.sources[at].mark.uuid).is_some_and(|until| Instant::now() < *until);
-            // Nobody loads behind a mark that somebody else holds; the other spools go on meanwhile.
-            let is_empty = spool.published().next_seq == 0;
-            if self.sources[at].number.is_none()
-                && (is_held || is_empty || !self.claim(at).instrument(span.clone()).await?)
-            {
+        for place in 0..self.sources.len() {
+            let source = &self.sources[place];
+            let span = crate::spool::span(source.spool.uuid);
+            let number = match source.number {
+                Some(number) => number,
+                // Nobody loads behind a mark that another connection holds; the other spools go on meanwhile.
+                None if source.is_held() || source.spool.published().next_seq == 0 => continue,
+                None => match self.claim(connected, place).instrument(span.clone()).await? {
+                    Some(number) => number,
+                    None => continue,
+                },
+            };
+            let source = &mut self.sources[place];
+            if source.is_done() {
                 continue;
             }
-            if self.sources[at].is_done() {
-                continue;
-            }
-            let chunk = span.in_scope(|| self.sources[at].reader.read(BATCH_ROWS_MAX));
-            self.metrics.damages.add(self.sources[at].reader.take_damages());
+            let chunk = span.in_scope(|| source.reader.read(BATCH_ROWS_MAX));
+            self.metrics.damages.add(source.reader.take_damages());
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    span.in_scope(|| self.sources[at].is_unreadable(&error));
+                    span.in_scope(|| source.is_unreadable(&error));
                     continue;
                 }
             };
-            self.sources[at].unreadable_since = None;
+            source.unreadable_since = None;
             if chunk.is_empty() {
                 continue;
             }
-            let loaded = self.load(at, &chunk).instrument(span).await;
+            let loaded = self.load_chunk(connected, place, number, &chunk).instrument(span).await;
             if loaded.is_err() {
                 // What was committed of it is known once the mark is read again.
-                self.sources[at].forget_mark();
+                self.sources[place].forget_mark();
             }
             loaded?;
             return Ok(Turn::Went);
@@ -355,123 +321,5 @@ impl Loader {
         if let Ok((hit, _)) = Hit::decode(&chunk.bytes) {
             self.metrics.oldest_at_us.store(hit.at_us, Ordering::Relaxed);
         }
-    }
-
-    async fn connect(&mut self) -> anyhow::Result<()> {
-        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
-            self.session = None;
-        }
-        if self.session.is_none() {
-            let session = self.db.connect("pixeld-loader").await?;
-            within(self.patience, session.client.batch_execute(LOADER_SETTINGS)).await?;
-            if self.throttle.is_none()
-                && let Some(window) = self.options.throttle
-            {
-                let key: ThrottleKey = within(self.patience, installation::throttle_key(&session.client)).await?;
-                self.throttle = Some(Throttle::new(window, key));
-            }
-            if self.namespace.is_none() {
-                self.namespace = Some(within(self.patience, installation::namespace(&session.client)).await?);
-            }
-            within(self.patience, self.opt_outs.list(&session.client)).await?;
-            // Of all spools, before the first hit is judged: one of them may be loaded again before another's mark is read.
-            let spools = self.throttle.as_ref().map(Throttle::spools).unwrap_or_default();
-            for (spool, mark) in within(self.patience, queries::marks(&session.client, &spools)).await? {
-                self.forget_lost(spool, mark);
-            }
-            self.session = Some(session);
-            self.metrics.database_up.set(1);
-            // It may be another database, restored from a backup.
-            self.erased.forget();
-            self.known.forget_images();
-            self.aside.forget();
-            // A mark is read anew on every connection: it may have been left unclear by the last one.
-            self.sources.iter_mut().for_each(Source::forget_mark);
-        }
-        Ok(())
-    }
-
-    /// Reads a source's mark and puts its reader there. Says whether that could be done: another connection may hold it.
-    async fn claim(&mut self, at: usize) -> anyhow::Result<bool> {
-        let Some(session) = &self.session else { anyhow::bail!("the connection is gone") };
-        let source = &self.sources[at];
-        let claimed = within(self.patience, async {
-            anyhow::Ok(queries::claim_mark(&session.client, source.mark, &self.options.node).await)
-        });
-        let mark = match claimed.await? {
-            Ok(mark) => mark,
-            Err(error) if queries::is_held(&error) => {
-                let ended = within(self.patience, queries::end_predecessor(&session.client, source.mark.uuid)).await?;
-                tracing::warn!(spool = %source.mark.uuid, ended, "another connection holds the mark");
-                self.held.insert(source.mark.uuid, Instant::now() + HELD_PAUSE);
-                return Ok(false);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.clock = Clock { database_us: mark.now_us, read: Instant::now() };
-        self.settle_pending(self.sources[at].mark.uuid, mark.next_seq);
-        let loaded_seq = self.sources[at].loaded_seq;
-        if mark.next_seq > loaded_seq
-            && let Ahead::OtherHits(from) = self.look_ahead(at, mark.spool, mark.next_seq).await?
-        {
-            self.fork(at, from)?;
-            return Ok(false);
-        }
-        if mark.next_seq != loaded_seq {
-            self.mark_is_elsewhere(at, mark.next_seq);
-        }
-        let source = &mut self.sources[at];
-        source.reader.seek(source.loaded_seq);
-        // Not before: from here on what is loaded may be removed.
-        source.mark_is_known(mark.spool);
-        Ok(true)
-    }
-
-    /// PostgreSQL says that a source is loaded to another number than we thought: it is right.
-    fn mark_is_elsewhere(&mut self, at: usize, mark: u64) {
-        let source = &self.sources[at];
-        let (spool, thought) = (source.mark.uuid, source.loaded_seq);
-        if mark < thought {
-            tracing::warn!(%spool, thought, mark, "the database was put back: what it lacks is loaded again");
-        } else {
-            tracing::info!(%spool, thought, mark, "the mark is ahead: these hits were loaded from a copy");
-        }
-        self.passed_over(at, mark);
-        self.forget_lost(spool, mark);
-    }
-
-    /// Goes on at `mark`, which somebody else brought a source's hits to.
-    fn passed_over(&mut self, at: usize, mark: u64) {
-        let source = &mut self.sources[at];
-        let published = source.spool.published().next_seq;
-        let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
-        // Not by this process: neither loaded nor dropped by it, so it was no backlog of its own.
-        self.metrics.recovered.add(-moved);
-        self.metrics.spooled.add(-moved);
-        source.loaded(mark);
-        source.reader.seek(mark);
-    }
-
-    fn session(&self) -> anyhow::Result<&Session> {
-        self.session.as_ref().ok_or_else(|| anyhow::anyhow!("the connection is gone"))
-    }
-
-    /// The database has a spool up to `mark`: what was recorded of it beyond that must not hold its own hits back.
-    fn forget_lost(&mut self, spool: Uuid, mark: u64) {
-        let forgotten = self.throttle.as_mut().map_or(0, |throttle| throttle.forget_from(spool, mark));
-        if forgotten > 0 {
-            tracing::info!(%spool, mark, forgotten, "the throttle forgets hits that the database lost");
-        }
-    }
-}
-
-/// A bound on every exchange with PostgreSQL: COPY ignores statement_timeout, and a frozen server answers nothing at all.
-async fn within<T, E: Into<anyhow::Error>>(
-    patience: Duration,
-    exchange: impl Future<Output = Result<T, E>>,
-) -> anyhow::Result<T> {
-    match tokio::time::timeout(patience, exchange).await {
-        Ok(outcome) => outcome.map_err(Into::into),
-        Err(_) => anyhow::bail!("PostgreSQL did not answer within {patience:?}"),
     }
 }

@@ -6,7 +6,7 @@
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use super::transaction::BatchError;
+use super::batch::BatchError;
 use crate::spool::orphans::Waiting;
 
 /// What waits of the spools whose marks have these UUIDs.

@@ -80,6 +80,8 @@ pub struct Source {
     pub counted: u64,
     /// Since when a segment of it cannot be read.
     pub unreadable_since: Option<Instant>,
+    /// Another connection holds its mark, which is asked for again from then on.
+    pub held_until: Option<Instant>,
 }
 
 impl Source {
@@ -93,7 +95,17 @@ impl Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), loaded_seq);
         spool.published().loaded = Loaded { seq: loaded_seq, is_sure: false };
         let counted = next_seq - loaded_seq;
-        Source { spool, reader, mark, is_live: false, number: None, loaded_seq, counted, unreadable_since: None }
+        Source {
+            spool,
+            reader,
+            mark,
+            is_live: false,
+            number: None,
+            loaded_seq,
+            counted,
+            unreadable_since: None,
+            held_until: None,
+        }
     }
 
     /// The spool of this start.
@@ -101,7 +113,17 @@ impl Source {
     pub fn live(spool: Arc<Spool>, spools: &Path) -> Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), 0);
         let mark = MarkName { uuid: spool.uuid, first_seq: 0 };
-        Source { spool, reader, mark, is_live: true, number: None, loaded_seq: 0, counted: 0, unreadable_since: None }
+        Source {
+            spool,
+            reader,
+            mark,
+            is_live: true,
+            number: None,
+            loaded_seq: 0,
+            counted: 0,
+            unreadable_since: None,
+            held_until: None,
+        }
     }
 
     /// Gives the numbers from `first_seq` on a mark under a fresh UUID, which is returned. It is on disk then.
@@ -113,6 +135,7 @@ impl Source {
         let text = format!("{} {first_seq}\n", mark.uuid);
         whole_file::replace(&self.spool.folder.join(MARK_NAME), text.as_bytes())?;
         self.mark = mark;
+        self.held_until = None;
         self.forget_mark();
         Ok(mark.uuid)
     }
@@ -122,6 +145,12 @@ impl Source {
     pub fn is_done(&self) -> bool {
         let published = self.spool.published();
         published.closed && self.loaded_seq >= published.next_seq
+    }
+
+    /// Whether its mark is not to be asked for yet.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether something is published and not loaded.

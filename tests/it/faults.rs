@@ -1,5 +1,6 @@
 //! What is left after the worst moments.
 
+pub mod batch;
 pub mod clocks;
 pub mod crash;
 pub mod disk;

@@ -12,10 +12,13 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::{Loader, within};
+use super::Loader;
+use super::connected::Connected;
+use crate::db::within;
 use crate::hit::Hit;
 use crate::ingest::transaction as queries;
 use crate::ingest::transaction::HitIdentity;
+use crate::link::key::Namespace;
 
 /// What a mark ahead means.
 pub(super) enum Ahead {
@@ -27,18 +30,26 @@ pub(super) enum Ahead {
 
 impl Loader {
     /// Compares our hits from what we have loaded up to `mark` with the rows that the database has under `number`.
-    pub(super) async fn look_ahead(&mut self, at: usize, number: i32, mark: u64) -> anyhow::Result<Ahead> {
-        let source = &self.sources[at];
+    pub(super) async fn look_ahead(
+        &mut self,
+        connected: &Connected,
+        place: usize,
+        number: i32,
+        mark: u64,
+    ) -> anyhow::Result<Ahead> {
+        let client = connected.client();
+        let source = &self.sources[place];
         let (loaded_seq, is_live) = (source.loaded_seq, source.is_live);
         let end = source.spool.published().next_seq;
-        let session = self.session()?;
-        let batches =
-            within(self.patience, queries::batches_between(&session.client, number, loaded_seq, mark.min(end))).await?;
+        let listing = queries::batches_between(client, number, loaded_seq, mark.min(end));
+        let batches = within(self.patience, "listing batches", listing).await?;
         let (mut last_same, mut are_others) = (None, false);
         // From the end on: the last row that is ours says of all before it that they are.
         for batch in batches {
-            let ours = self.own_hits(at, batch.first_seq.max(loaded_seq), batch.next_seq.min(mark).min(end))?;
-            let rows = within(self.patience, queries::hits_of_batch(&self.session()?.client, number, &batch)).await?;
+            let (from, to) = (batch.first_seq.max(loaded_seq), batch.next_seq.min(mark).min(end));
+            let ours = self.own_hits(connected.namespace, place, from, to)?;
+            let reading = queries::hits_of_batch(client, number, &batch);
+            let rows = within(self.patience, "reading a batch", reading).await?;
             for (seq, row) in rows {
                 match ours.get(&seq) {
                     Some(own) if is_same(own, &row) => last_same = last_same.max(Some(seq)),
@@ -56,8 +67,8 @@ impl Loader {
     }
 
     /// Gives a spool's hits from `from` on a mark of their own.
-    pub(super) fn fork(&mut self, at: usize, from: u64) -> anyhow::Result<()> {
-        let source = &mut self.sources[at];
+    pub(super) fn fork(&mut self, place: usize, from: u64) -> anyhow::Result<()> {
+        let source = &mut self.sources[place];
         let (spool, hits) = (source.mark.uuid, source.spool.published().next_seq.saturating_sub(from));
         let fresh = source.begin_mark(from)?;
         tracing::error!(
@@ -66,14 +77,19 @@ impl Loader {
              of another that runs; its hits go on under a fresh mark, and none is skipped"
         );
         self.metrics.spool_forks.one();
-        self.passed_over(at, from);
+        self.pass_over(place, from);
         Ok(())
     }
 
     /// Our hits with numbers from `from` up to `to`.
-    fn own_hits(&mut self, at: usize, from: u64, to: u64) -> anyhow::Result<HashMap<u64, HitIdentity>> {
-        let Some(namespace) = self.namespace else { anyhow::bail!("the namespace of keys is not known") };
-        let reader = &mut self.sources[at].reader;
+    fn own_hits(
+        &mut self,
+        namespace: Namespace,
+        place: usize,
+        from: u64,
+        to: u64,
+    ) -> anyhow::Result<HashMap<u64, HitIdentity>> {
+        let reader = &mut self.sources[place].reader;
         let mut hits = HashMap::new();
         reader.seek(from);
         loop {

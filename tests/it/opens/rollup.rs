@@ -10,7 +10,6 @@ use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use nix::sys::signal::Signal;
 use pixeld::db::{Database, migrate, partitions};
-use pixeld::ingest::transaction;
 use pixeld::metrics::Metrics;
 use pixeld::rollup::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
 use pixeld::rollup::tally::{Lock, Tally};
@@ -76,7 +75,7 @@ impl Books {
             migrate::run(&database).await.unwrap();
             let session = database.connect("test").await.unwrap();
             for day in DAYS {
-                transaction::make_partition(&session.client, day).await.unwrap();
+                partitions::make(&session.client, day).await.unwrap();
             }
         });
         // Hits lie on both sides of the time from which they are counted by quarter of an hour.
@@ -539,7 +538,7 @@ fn a_closed_day_gets_its_index_and_an_unfinished_one_is_replaced() {
     books.runtime.block_on(async {
         let session = books.database.connect("test").await.unwrap();
         let tomorrow = time::OffsetDateTime::from_unix_timestamp(tomorrow).unwrap().date();
-        transaction::make_partition(&session.client, tomorrow).await.unwrap();
+        partitions::make(&session.client, tomorrow).await.unwrap();
         let other = books.database.connect("test").await.unwrap();
         let (one, two) =
             tokio::join!(partitions::index_closed_days(&session.client), partitions::index_closed_days(&other.client));

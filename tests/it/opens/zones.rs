@@ -3,8 +3,7 @@
 
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
-use pixeld::db::{Database, migrate};
-use pixeld::ingest::transaction;
+use pixeld::db::{Database, migrate, partitions};
 use pixeld::rollup::change::{Changes, Target, Verdict};
 use time::Date;
 use time::macros::{datetime, format_description};
@@ -38,12 +37,9 @@ fn load(postgres: &Postgres, runtime: &Runtime, spool: u32, image: Uuid, message
         let database = Database::external(&postgres.url()).unwrap();
         let session = database.connect("test").await.unwrap();
         for day in days {
-            transaction::make_partition(
-                &session.client,
-                Date::parse(&day, format_description!("[year]-[month]-[day]")).unwrap(),
-            )
-            .await
-            .unwrap();
+            partitions::make(&session.client, Date::parse(&day, format_description!("[year]-[month]-[day]")).unwrap())
+                .await
+                .unwrap();
         }
     });
     postgres

@@ -1,28 +1,29 @@
-//! Brings log rows into `hits`, batch by batch, in the order of their ids.
+//! Loads log rows into `hits`, batch by batch, in the order of their ids, by the pipeline that the loader uses ([`crate::ingest::batch`]).
+//!
+//! Guarantees: each row is taken once: how far the source is read moves with the rows. Gives up: order by time; rows that appear under
+//! an id far below the last one ([`LATE_IDS_MAX`]).
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio_postgres::Client;
 
-use super::marks::{self, ImportedBatch, Taken};
+use super::marks::{self, Taken};
 use super::report::{Report, Shown};
 use super::row::{self, Reading, Refusal};
 use super::source::{LogRow, Picture, Source};
 use crate::cli::ImportDjangoArgs;
 use crate::config::Config;
 use crate::db::{QUERY_TIMEOUT, installation, within};
-use crate::erasure::erased::Erased;
 use crate::hit::{Hit, safe_user_agent};
-use crate::ingest::judge::{Bounds, Day, Judged, Judging};
+use crate::ingest::batch::{BatchError, BatchRecord};
+use crate::ingest::judge::{Bounds, Judged, Judging};
 use crate::ingest::known::Known;
-use crate::ingest::transaction::{self, BatchError};
+use crate::ingest::memory::Memory;
+use crate::ingest::spans::spans;
 use crate::networks::files::Lists;
-use crate::opt_outs::follow::Reader;
-use crate::opt_outs::suppressed::Suppressed;
 
 /// How long one transaction may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -50,17 +51,23 @@ pub enum Into {
     Nothing(Option<Taken>),
 }
 
+/// Rows of a batch that are no hits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Refused {
+    /// Of a picture that the source does not have.
+    unknown_image: u64,
+    /// That cannot be read.
+    quarantined: u64,
+}
+
 /// An import of rows.
 pub struct Loading<'a> {
     client: &'a Client,
     source: &'a Source,
     reading: Reading,
     bounds: Bounds,
-    known: Known,
-    erased: Erased,
-    opt_outs: Reader,
+    memory: Memory,
     into: Into,
-    days: HashSet<Day>,
     batch_rows: usize,
 }
 
@@ -93,23 +100,9 @@ impl<'a> Loading<'a> {
         // Seen from the latest time that a row can have, so that no time is moved.
         let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
         let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
-        let mut known = Known::of_import();
-        let suppressed = Arc::new(Suppressed::default());
-        known.heed(&suppressed);
-        let opt_outs = Reader::new(suppressed);
-        within(QUERY_TIMEOUT, "reading who opted out", opt_outs.list(client)).await?;
-        Ok(Loading {
-            client,
-            source,
-            reading,
-            bounds,
-            known,
-            erased: Erased::default(),
-            opt_outs,
-            into,
-            days: HashSet::new(),
-            batch_rows: args.batch_rows,
-        })
+        let memory = Memory::new(Known::of_import(), Arc::default());
+        within(QUERY_TIMEOUT, "reading who opted out", memory.opt_outs.list(client)).await?;
+        Ok(Loading { client, source, reading, bounds, memory, into, batch_rows: args.batch_rows })
     }
 
     /// Takes all rows that are not taken yet.
@@ -147,14 +140,14 @@ impl<'a> Loading<'a> {
         for row in &mut rows {
             row.user_agent = safe_user_agent(row.user_agent.as_bytes()).into_owned();
         }
-        for range in spans(&rows) {
+        for range in spans(rows.iter().map(|row| row.at_us), SPAN_MAX_US, SPANS_MAX) {
             self.take_batch(&rows[range], report).await?;
         }
         Ok(())
     }
 
     async fn take_batch(&mut self, rows: &[LogRow], report: &mut Report) -> anyhow::Result<()> {
-        let mut batch = ImportedBatch::default();
+        let mut refused = Refused::default();
         let mut hits: Vec<Hit<'_>> = Vec::with_capacity(rows.len());
         for row in rows {
             match self.reading.hit(row) {
@@ -162,22 +155,22 @@ impl<'a> Loading<'a> {
                 Err(refusal) => {
                     report.rows.refuse(row, refusal);
                     match refusal {
-                        Refusal::Picture => batch.unknown_image += 1,
-                        _ => batch.quarantined += 1,
+                        Refusal::Picture => refused.unknown_image += 1,
+                        _ => refused.quarantined += 1,
                     }
                 }
             }
         }
-        self.leave_erased_out(&mut hits).await?;
+        self.memory.leave_erased_out(self.client, &mut hits, 0, BATCH_TIMEOUT).await?;
         let judged = match &self.into {
             Into::Database(before) => {
                 let after = behind(before, rows);
-                let judged = self.bring(before.clone(), &after, batch, &mut hits).await?;
+                let judged = self.load(before.clone(), &after, refused, &mut hits).await?;
                 self.into = Into::Database(after);
                 judged
             }
             Into::Nothing(_) => {
-                let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &self.known);
+                let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &self.memory.known);
                 while judging.next_rows().is_some() {}
                 judging.finish()
             }
@@ -190,33 +183,24 @@ impl<'a> Loading<'a> {
         Ok(())
     }
 
-    /// Makes tombstones of hits of people who asked to be forgotten.
-    async fn leave_erased_out(&mut self, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
-        if within(QUERY_TIMEOUT, "looking at erasures", self.erased.learn(self.client)).await? {
-            self.known.forget_user_agents();
-        }
-        Ok(within(BATCH_TIMEOUT, "looking at erasures", self.erased.mark(self.client, hits, 0)).await?)
-    }
-
-    /// Brings a batch in one transaction, again where a day's partition was taken away meanwhile or an erasure came.
-    async fn bring(
+    /// Loads a batch in one transaction, again where a day's partition was taken away meanwhile or an erasure came.
+    async fn load(
         &mut self,
         before: Taken,
         after: &Taken,
-        batch: ImportedBatch,
+        refused: Refused,
         hits: &mut [Hit<'_>],
     ) -> anyhow::Result<Judged> {
         for is_last in [false, false, true] {
-            within(BATCH_TIMEOUT, "looking at user agents", self.known.learn(self.client, hits)).await?;
-            self.make_partitions(hits).await?;
-            let bringing = self.bring_once(&before, after, batch, hits);
-            let brought = tokio::time::timeout(BATCH_TIMEOUT, bringing);
-            match brought.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
+            self.memory.learn(self.client, hits, BATCH_TIMEOUT).await?;
+            self.memory.partitions.make(self.client, self.bounds.days(hits), BATCH_TIMEOUT).await?;
+            let loading = tokio::time::timeout(BATCH_TIMEOUT, self.load_once(&before, after, refused, hits));
+            match loading.await.with_context(|| format!("a batch took longer than {BATCH_TIMEOUT:?}"))? {
                 Ok(judged) => return Ok(judged),
-                Err(BatchError::Partition(_)) if !is_last => self.days.clear(),
+                Err(BatchError::Partition(_)) if !is_last => self.memory.partitions.forget(),
                 Err(BatchError::Erasures) if !is_last => {
-                    self.erased.forget();
-                    self.leave_erased_out(hits).await?;
+                    self.memory.erased.forget();
+                    self.memory.leave_erased_out(self.client, hits, 0, BATCH_TIMEOUT).await?;
                 }
                 Err(BatchError::MarkMoved(_)) => break,
                 Err(error) => {
@@ -227,58 +211,23 @@ impl<'a> Loading<'a> {
         anyhow::bail!("another import took rows at the same time; run this one again")
     }
 
-    async fn bring_once(
+    async fn load_once(
         &self,
         before: &Taken,
         after: &Taken,
-        mut batch: ImportedBatch,
+        refused: Refused,
         hits: &[Hit<'_>],
     ) -> Result<Judged, BatchError> {
-        let mut judging = Judging::new(hits, before.next_seq, before.spool, self.bounds, None, &self.known);
-        let (version, opt_outs) = (self.erased.version(), self.opt_outs.catch_up(self.client));
         let (spool, first_seq) = (before.spool, before.next_seq);
-        let copied =
-            transaction::copy(self.client, spool, first_seq, version, opt_outs, || judging.next_rows()).await?;
-        let judged = judging.finish();
-        batch.loaded = judged.loaded;
-        batch.expired = judged.expired;
-        batch.suppressed = judged.suppressed;
-        batch.erased = judged.erased;
-        batch.at_us = (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us));
-        marks::finish(self.client, before, after, &batch, copied).await?;
+        let judging = Judging::new(hits, first_seq, spool, self.bounds, None, &self.memory.known);
+        let (copied, judged) = self.memory.copy(self.client, spool, first_seq, judging).await?;
+        marks::move_on(copied.client(), after).await?;
+        let record = copied.record(after.next_seq, &judged);
+        let unknown_image = record.unknown_image + refused.unknown_image;
+        let record = BatchRecord { unknown_image, quarantined: refused.quarantined, is_imported: true, ..record };
+        copied.commit(&record).await?;
         Ok(judged)
     }
-
-    async fn make_partitions(&mut self, hits: &[Hit<'_>]) -> anyhow::Result<()> {
-        for day in self.bounds.days(hits) {
-            if !self.days.contains(&day) {
-                let making = transaction::make_partition(self.client, day.date()?);
-                within(BATCH_TIMEOUT, "making a partition", making).await?;
-                self.days.insert(day);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Ranges of rows that lie within [`SPAN_MAX_US`] of each other.
-fn spans(rows: &[LogRow]) -> Vec<Range<usize>> {
-    let mut spans = Vec::new();
-    let (mut from, mut earliest, mut latest) = (0, i64::MAX, i64::MIN);
-    for (at, row) in rows.iter().enumerate() {
-        let Some(at_us) = row.at_us else { continue };
-        let (wider, later) = (earliest.min(at_us), latest.max(at_us));
-        if at > from && later.saturating_sub(wider) > SPAN_MAX_US && spans.len() + 1 < SPANS_MAX {
-            spans.push(from..at);
-            (from, earliest, latest) = (at, at_us, at_us);
-        } else {
-            (earliest, latest) = (wider, later);
-        }
-    }
-    if from < rows.len() {
-        spans.push(from..rows.len());
-    }
-    spans
 }
 
 /// How far the source is taken once these rows are, which come in the order of their ids: all behind the last one, or all
@@ -302,6 +251,8 @@ fn behind(before: &Taken, rows: &[LogRow]) -> Taken {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     fn rows(ids: &[i64]) -> Vec<LogRow> {
@@ -328,7 +279,7 @@ mod tests {
         let ends = |spans: Vec<Range<usize>>| spans.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>();
         let spans_of = |hours: &[i64]| {
             let row = |&hour: &i64| LogRow { at_us: (hour >= 0).then_some(hour * DAY_US / 24), ..LogRow::default() };
-            spans(&hours.iter().map(row).collect::<Vec<_>>())
+            spans(hours.iter().map(row).map(|row| row.at_us), SPAN_MAX_US, SPANS_MAX)
         };
         assert!(spans_of(&[]).is_empty());
         assert_eq!(ends(spans_of(&[-1, -1])), [(0, 2)]);

@@ -1,14 +1,14 @@
-//! Hits that come from another program: how far each source is taken, and the one transaction that brings a batch of it.
+//! Hits that come from another program: how far each source is taken.
 //!
-//! Guarantees: hits, mark, batch and how far the source is read move in one transaction, as with a spool on disk; what was
-//! brought is marked (`batches.imported`), so that it is counted and is no event. One import at a time. Gives up: nothing
-//! here retries.
+//! Guarantees: how far a source is read moves in the transaction that loads its rows ([`crate::ingest::batch`]). One import at a time. Gives up:
+//! nothing here retries.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::ingest::transaction::{BatchError, Copied, timestamp};
+use crate::ingest::batch::BatchError;
+use crate::ingest::transaction::timestamp;
 
 /// How far a source is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,25 +23,6 @@ pub struct Taken {
     pub last_us: Option<i64>,
     /// Lower ids that had no row yet, in their order.
     pub late_ids: Vec<i64>,
-}
-
-/// What a transaction writes about a batch of an import.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ImportedBatch {
-    /// Rows copied.
-    pub loaded: u64,
-    /// Rows of people who asked not to be recorded.
-    pub suppressed: u64,
-    /// Rows of people who asked to be forgotten.
-    pub erased: u64,
-    /// Rows that are older than hits are kept.
-    pub expired: u64,
-    /// Rows of a picture that the source does not have.
-    pub unknown_image: u64,
-    /// Rows that cannot be read.
-    pub quarantined: u64,
-    /// The earliest and the latest row copied, in µs since 1970.
-    pub at_us: Option<(i64, i64)>,
 }
 
 /// What became of all rows of a source so far.
@@ -96,56 +77,15 @@ pub async fn note_pictures(client: &Client, spool: i32, pictures: &[Uuid]) -> Re
     Ok(())
 }
 
-/// Ends the transaction that [`crate::ingest::transaction::copy`] began at `before`: moves the mark and the source on to `after`, records the
-/// batch, commits.
+/// In the transaction that loads a batch: moves the source on to `after`.
 ///
 /// # Errors
-/// [`BatchError`], and the connection must not be used again; whether it was committed, the mark says.
-pub async fn finish(
-    client: &Client,
-    before: &Taken,
-    after: &Taken,
-    batch: &ImportedBatch,
-    copied: Copied,
-) -> Result<(), BatchError> {
-    if copied.rows != batch.loaded {
-        return Err(BatchError::Count { what: "rows copied", sent: batch.loaded, got: copied.rows });
-    }
-    let finish = "WITH mark AS (UPDATE spool_marks SET next_seq = $3, updated_at = clock_timestamp() \
-                                WHERE spool = $1 AND next_seq = $2 RETURNING spool), \
-                       source AS (UPDATE imports i SET last_id = $11, last_at = $12, late_ids = $13 \
-                                  FROM mark WHERE i.spool = mark.spool RETURNING i.spool) \
-                  INSERT INTO batches (spool, first_seq, next_seq, loaded, suppressed, expired, unknown_image, quarantined, \
-                                       min_at, max_at, loaded_at, imported, erased) \
-                  SELECT spool, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp(), true, $14 FROM source";
-    let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
+/// [`BatchError::Count`] where the source is not there any more; the batch must not be committed then.
+pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
+    let update = "UPDATE imports SET last_id = $2, last_at = $3, late_ids = $4 WHERE spool = $1";
     let last_at: Option<OffsetDateTime> = after.last_us.map(timestamp);
-    let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
-    let written = client
-        .execute(
-            finish,
-            &[
-                &before.spool,
-                &(before.next_seq as i64),
-                &(after.next_seq as i64),
-                &count(batch.loaded),
-                &count(batch.suppressed),
-                &count(batch.expired),
-                &count(batch.unknown_image),
-                &count(batch.quarantined),
-                &min_at,
-                &max_at,
-                &after.last_id,
-                &last_at,
-                &after.late_ids,
-                &count(batch.erased),
-            ],
-        )
-        .await?;
-    if written != 1 {
-        return Err(BatchError::Count { what: "marks moved", sent: 1, got: written });
-    }
-    Ok(client.batch_execute("COMMIT").await?)
+    let moved = client.execute(update, &[&after.spool, &after.last_id, &last_at, &after.late_ids]).await?;
+    if moved == 1 { Ok(()) } else { Err(BatchError::Count { what: "sources moved", sent: 1, got: moved }) }
 }
 
 /// What became of all rows of a source so far.

@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use loadtest::process::wait_until;
-use pixeld::db::{Database, DbError, Session, images, migrate};
-use pixeld::ingest::transaction;
+use pixeld::db::{Database, DbError, Session, images, migrate, partitions};
 use pixeld::opt_outs::suppressions;
 use pixeld::privacy::RecipientHash;
 use pixeld::rollup::change::{ChangeError, Changes, Target};
@@ -39,7 +38,7 @@ fn recipient(n: u128) -> Uuid {
 fn make_days(runtime: &Runtime, session: &Session) {
     runtime.block_on(async {
         let day = time::macros::date!(2026 - 03 - 01);
-        transaction::make_partition(&session.client, day).await.unwrap();
+        partitions::make(&session.client, day).await.unwrap();
         session.client.batch_execute(FORMER_DAY).await.unwrap();
     });
 }

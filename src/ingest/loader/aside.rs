@@ -1,0 +1,140 @@
+//! Hits whose image the database lost: set aside when a batch passes over them.
+//!
+//! Guarantees: the mark passes over such a hit only after it is on disk in `spool/orphans.rs`, and in the transaction that notes
+//! in the table `orphans` that it waits. `loader/orphans.rs` loads it once the image is there again. Gives up: hits for which the bound or the
+//! disk has no room for longer than [`NO_ROOM_MAX`]; they are dropped as `unknown_image`, which is logged.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::connected::patiently;
+use super::origin::Piece;
+use crate::hit::Hit;
+use crate::ingest::batch::BatchRecord;
+use crate::ingest::judge::Judged;
+use crate::ingest::known::Known;
+use crate::ingest::orphan_notes as notes;
+use crate::metrics::Metrics;
+use crate::spool::orphans::{Orphans, Waiting};
+
+/// How long hits that cannot be set aside hold up the others.
+const NO_ROOM_MAX: Duration = Duration::from_secs(30);
+
+/// What the loader knows of hits that are set aside.
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) orphans: Arc<Orphans>,
+    /// How long they are kept after they were loaded.
+    pub(super) keep: Duration,
+    /// When it was last looked for images that are there again.
+    pub(super) looked: Option<Instant>,
+    /// Notes that this connection wrote and that can be made longer, by the spool's number and the image.
+    open: HashMap<(i32, Uuid), Waiting>,
+    no_room_since: Option<Instant>,
+    has_said_no_room: bool,
+    /// Images, and marks of spools, that the log has named.
+    pub(super) named: HashSet<Uuid>,
+}
+
+impl Aside {
+    /// Sets hits aside here, and keeps them this long after they were loaded.
+    pub(super) fn new(orphans: Arc<Orphans>, keep: Duration) -> Aside {
+        Aside {
+            orphans,
+            keep,
+            looked: None,
+            open: HashMap::new(),
+            no_room_since: None,
+            has_said_no_room: false,
+            named: HashSet::new(),
+        }
+    }
+
+    /// Reads what earlier starts left, and counts it until the database is asked.
+    pub(super) fn begin(&self, metrics: &Metrics) {
+        self.orphans.read_all();
+        let count = self.orphans.count_all() as i64;
+        metrics.orphans.add(count);
+        metrics.recovered.add(count);
+    }
+
+    /// This is another connection, and may be another database.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+        self.looked = None;
+    }
+
+    /// What was learnt of images may say that hits of one are loaded from here on: its notes end before them.
+    pub(super) fn close_notes(&mut self, known: &Known) {
+        self.open.retain(|(_, image), _| !known.has_image(*image));
+    }
+
+    /// Whether hits that could not be set aside are to be dropped; else the batch is tried again.
+    fn gives_up(&mut self, error: &io::Error) -> bool {
+        let since = *self.no_room_since.get_or_insert_with(Instant::now);
+        let gives_up = error.kind() == io::ErrorKind::QuotaExceeded || since.elapsed() >= NO_ROOM_MAX;
+        if gives_up && !std::mem::replace(&mut self.has_said_no_room, true) {
+            tracing::error!(
+                %error,
+                "hits whose image the database does not have cannot be set aside and are dropped (unknown_image)"
+            );
+        }
+        gives_up
+    }
+
+    fn name(&mut self, images: impl Iterator<Item = Uuid>) {
+        for image in images {
+            if self.named.len() < 1000 && self.named.insert(image) {
+                tracing::error!(
+                    %image,
+                    "the database does not have an image that this node has served; its hits are set aside in the folder quarantine \
+                     and come in once it is there again: pixeld image add FILE --id {image}"
+                );
+            }
+        }
+    }
+
+    /// Within the transaction of a batch: sets the hits aside whose image the database lost, and notes that they wait.
+    pub(super) async fn set_aside(
+        &mut self,
+        client: &Client,
+        mark: Uuid,
+        piece: Piece<'_>,
+        judged: &Judged,
+        record: &mut BatchRecord,
+        patience: &mut Duration,
+    ) -> anyhow::Result<()> {
+        let first_seq = piece.first_hit();
+        let numbered = |&place: &usize| Some((first_seq + place as u64, piece.hits.get(place)?));
+        let hits: Vec<(u64, &Hit<'_>)> = judged.orphans.iter().filter_map(numbered).collect();
+        if hits.is_empty() {
+            return Ok(());
+        }
+        let count = hits.len() as u64;
+        if let Err(error) = self.orphans.add(mark, &hits) {
+            anyhow::ensure!(self.gives_up(&error), "hits cannot be set aside: {error}");
+            record.unknown_image += count;
+            return Ok(());
+        }
+        (self.no_room_since, self.has_said_no_room) = (None, false);
+        record.orphans = count;
+        let mut firsts: BTreeMap<Uuid, u64> = BTreeMap::new();
+        for (seq, hit) in hits {
+            firsts.entry(hit.image).or_insert(seq);
+        }
+        self.name(firsts.keys().copied());
+        for (image, first_seq) in firsts {
+            // To the batch's end: it loads no hit of this image.
+            let waiting = Waiting { mark, spool: record.spool, image, first_seq, next_seq: record.next_seq };
+            let open = self.open.get(&(record.spool, image));
+            let noted = patiently(patience, notes::note(client, &waiting, open)).await??;
+            self.open.insert((record.spool, image), noted);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! A spool's mark is claimed before its first batch, and after every connection and every error: what it says is true.
+//!
+//! Guarantees: a batch whose COMMIT got no answer is counted if the mark says that it is in. What the database lacks is loaded
+//! again, and throttles nothing. Gives up: a spool whose mark another connection holds, for [`HELD_PAUSE`].
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::Loader;
+use super::ahead::Ahead;
+use super::connected::{Clock, Connected};
+use crate::db::within;
+use crate::ingest::source::MarkName;
+use crate::ingest::transaction as queries;
+use crate::ingest::transaction::Mark;
+
+/// How long a spool whose mark another connection holds is left alone.
+const HELD_PAUSE: Duration = Duration::from_secs(1);
+
+/// What came of asking for a mark.
+pub(super) enum Claimed {
+    Mark(Mark),
+    /// Another connection holds it. It was `ended`, if it is one that loads.
+    Held {
+        ended: bool,
+    },
+}
+
+impl Loader {
+    /// Reads a source's mark and puts its reader there. Returns the spool's number; nothing where that could not be done now.
+    pub(super) async fn claim(&mut self, connected: &mut Connected, place: usize) -> anyhow::Result<Option<i32>> {
+        let name = self.sources[place].mark;
+        let mark = match self.claim_mark(connected, name).await? {
+            Claimed::Mark(mark) => mark,
+            Claimed::Held { ended } => {
+                tracing::warn!(spool = %name.uuid, ended, "another connection holds the mark");
+                self.sources[place].held_until = Some(Instant::now() + HELD_PAUSE);
+                return Ok(None);
+            }
+        };
+        let loaded_seq = self.sources[place].loaded_seq;
+        if mark.next_seq > loaded_seq
+            && let Ahead::OtherHits(from) = self.look_ahead(connected, place, mark.spool, mark.next_seq).await?
+        {
+            self.fork(place, from)?;
+            return Ok(None);
+        }
+        if mark.next_seq != loaded_seq {
+            self.mark_is_elsewhere(place, mark.next_seq);
+        }
+        let source = &mut self.sources[place];
+        source.reader.seek(source.loaded_seq);
+        // Not before: from here on what is loaded may be removed.
+        source.mark_is_known(mark.spool);
+        Ok(Some(mark.spool))
+    }
+
+    /// Claims a mark, and counts the batch of it whose answer was lost. Ends the connection that holds it.
+    pub(super) async fn claim_mark(&mut self, connected: &mut Connected, name: MarkName) -> anyhow::Result<Claimed> {
+        let claiming = queries::claim_mark(connected.client(), name, &self.options.node);
+        let mark = match within(self.patience, "claiming a mark", claiming).await {
+            Ok(mark) => mark,
+            Err(error) if error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let ending = queries::end_predecessor(connected.client(), name.uuid);
+                let ended = within(self.patience, "ending the connection that holds a mark", ending).await?;
+                return Ok(Claimed::Held { ended });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        connected.clock = Clock::at(mark.now_us);
+        self.settle_pending(name.uuid, mark.next_seq);
+        Ok(Claimed::Mark(mark))
+    }
+
+    /// PostgreSQL says that a source is loaded to another number than we thought: it is right.
+    fn mark_is_elsewhere(&mut self, place: usize, mark: u64) {
+        let source = &self.sources[place];
+        let (spool, thought) = (source.mark.uuid, source.loaded_seq);
+        if mark < thought {
+            tracing::warn!(%spool, thought, mark, "the database was put back: what it lacks is loaded again");
+        } else {
+            tracing::info!(%spool, thought, mark, "the mark is ahead: these hits were loaded from a copy");
+        }
+        self.pass_over(place, mark);
+        self.forget_lost(spool, mark);
+    }
+
+    /// Goes on at `mark`, to which another process loaded a source's hits.
+    pub(super) fn pass_over(&mut self, place: usize, mark: u64) {
+        let source = &mut self.sources[place];
+        let published = source.spool.published().next_seq;
+        let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
+        // Not by this process: neither loaded nor dropped by it, so it was no backlog of its own.
+        self.metrics.recovered.add(-moved);
+        self.metrics.spooled.add(-moved);
+        source.loaded(mark);
+        source.reader.seek(mark);
+    }
+
+    /// The database has a spool up to `mark`: what was recorded of it beyond that must not hold its own hits back.
+    pub(super) fn forget_lost(&mut self, spool: Uuid, mark: u64) {
+        let forgotten = self.memory.throttle.as_mut().map_or(0, |throttle| throttle.forget_from(spool, mark));
+        if forgotten > 0 {
+            tracing::info!(%spool, mark, forgotten, "the throttle forgets hits that the database lost");
+        }
+    }
+}

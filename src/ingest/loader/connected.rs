@@ -1,0 +1,103 @@
+//! What exists only with a connection: the session, the database's clock, and the namespace of keys. And how long anything asked over it may
+//! take.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::Loader;
+use crate::db::{Session, installation, within};
+use crate::ingest::source::Source;
+use crate::ingest::throttle::{Throttle, ThrottleKey};
+use crate::ingest::transaction as queries;
+use crate::link::key::Namespace;
+
+/// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
+const LOADER_SETTINGS: &str = "SET lock_timeout = '4s'";
+
+/// How long a batch may take before its connection is given up; doubled after each time-out, up to the second.
+pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
+
+/// A connection, and what was learnt with it.
+pub(super) struct Connected {
+    session: Session,
+    /// Set by each mark that is claimed, and so before the first hit is judged.
+    pub(super) clock: Clock,
+    /// What keys are made ids under.
+    pub(super) namespace: Namespace,
+}
+
+impl Connected {
+    pub(super) fn client(&self) -> &Client {
+        &self.session.client
+    }
+}
+
+/// The database's clock, read now and then and carried on by ours, which cannot jump.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    database_us: i64,
+    read: Instant,
+}
+
+impl Clock {
+    /// The database's clock says this now.
+    pub(super) fn at(database_us: i64) -> Clock {
+        Clock { database_us, read: Instant::now() }
+    }
+
+    pub(super) fn now_us(self) -> i64 {
+        self.database_us + i64::try_from(self.read.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Loader {
+    /// Takes the connection, or makes one.
+    pub(super) async fn take_connection(&mut self) -> anyhow::Result<Connected> {
+        match self.connected.take() {
+            Some(connected) if !connected.client().is_closed() => Ok(connected),
+            _ => self.connect().await,
+        }
+    }
+
+    async fn connect(&mut self) -> anyhow::Result<Connected> {
+        let session = self.db.connect("pixeld-loader").await?;
+        let client = &session.client;
+        within(self.patience, "setting the loader's session up", client.batch_execute(LOADER_SETTINGS)).await?;
+        if self.memory.throttle.is_none()
+            && let Some(window) = self.options.throttle
+        {
+            let reading = installation::throttle_key(client);
+            let key: ThrottleKey = within(self.patience, "reading the throttle's key", reading).await?;
+            self.memory.throttle = Some(Throttle::new(window, key));
+        }
+        let namespace = match self.namespace {
+            Some(namespace) => namespace,
+            None => within(self.patience, "reading the namespace", installation::namespace(client)).await?,
+        };
+        self.namespace = Some(namespace);
+        within(self.patience, "listing opt-outs", self.memory.opt_outs.list(client)).await?;
+        // Of all spools, before the first hit is judged: one of them may be loaded again before another's mark is read.
+        let spools = self.memory.throttle.as_ref().map(Throttle::spools).unwrap_or_default();
+        for (spool, mark) in within(self.patience, "reading marks", queries::marks(client, &spools)).await? {
+            self.forget_lost(spool, mark);
+        }
+        self.metrics.database_up.set(1);
+        // It may be another database, restored from a backup.
+        self.memory.forget_database();
+        self.aside.forget();
+        // A mark is read again on every connection: it may have been left unclear by the last one.
+        self.sources.iter_mut().for_each(Source::forget_mark);
+        Ok(Connected { session, clock: Clock::at(crate::clock::now_us()), namespace })
+    }
+}
+
+/// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
+/// slow server never meets would try the same batch for ever. COPY ignores statement_timeout, and a frozen server answers nothing at all.
+pub(super) async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
+    let waited = *patience;
+    tokio::time::timeout(waited, part).await.map_err(|_| {
+        *patience = (waited * 2).min(PATIENCE.1);
+        anyhow::anyhow!("a part of a batch took longer than {waited:?}")
+    })
+}
