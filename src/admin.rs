@@ -21,6 +21,7 @@ pub mod csv;
 pub mod deletions;
 pub mod erasing;
 pub mod exports;
+pub mod gate;
 pub mod guard;
 pub mod health;
 pub mod jobs;
@@ -46,7 +47,6 @@ use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument;
 
 use crate::db::sessions::{self, SignedIn};
@@ -60,6 +60,7 @@ use asked::{Asked, Fields, Stranger};
 use deletions::Deletions;
 use erasing::Erasing;
 use exports::Exports;
+use gate::{Gate, Place};
 use guard::{Site, Sites};
 use opt_outs::OptOuts;
 use password::Passwords;
@@ -135,17 +136,17 @@ pub struct Admin {
     deletions: Deletions,
     erasing: Erasing,
     exports: Exports,
-    clients: Arc<Semaphore>,
+    clients: Gate,
     passwords: Passwords,
     throttle: SignInThrottle,
     opt_outs: OptOuts,
-    lists: csv::Places,
+    lists: Gate,
 }
 
 /// A connection to the database that a page has for a while.
 pub(crate) struct Client {
     client: deadpool_postgres::Object,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Deref for Client {
@@ -190,11 +191,11 @@ impl Admin {
             data_dir,
             program,
             client_address,
-            clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
+            clients: Gate::new(CLIENTS_MAX),
             passwords: Passwords::default(),
             throttle: SignInThrottle::default(),
             opt_outs: OptOuts::default(),
-            lists: csv::Places::default(),
+            lists: Gate::new(csv::LISTS_MAX),
         }
     }
 
@@ -324,7 +325,7 @@ impl Admin {
 
     /// A connection to the database.
     pub(crate) async fn client(&self) -> Result<Client, Refusal> {
-        let place = Arc::clone(&self.clients).acquire_owned().await.map_err(|_| Refusal::Busy)?;
+        let place = self.clients.wait().await.ok_or(Refusal::Busy)?;
         let client = self.db.pool().get().await.map_err(DbError::from)?;
         Ok(Client { client, _place: place })
     }

@@ -12,16 +12,15 @@ pub mod answer_file;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use maud::{Markup, html};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Admin;
 use super::answer::{self, Answer};
 use super::asked::Fields;
+use super::gate::Place;
 use super::refusal::Refusal;
 use super::upload::{Part, Upload};
 use super::view::{Tone, notice};
@@ -45,28 +44,6 @@ pub const FILE: &str = "file";
 
 /// The media type of the answer.
 const MEDIA_TYPE: &str = "text/csv; charset=utf-8";
-
-/// Who may send a list now.
-pub struct Places(Arc<Semaphore>);
-
-/// A list's place, until its answer is sent.
-pub struct Place(#[expect(dead_code, reason = "it is held, not looked at")] OwnedSemaphorePermit);
-
-impl Default for Places {
-    fn default() -> Self {
-        Places(Arc::new(Semaphore::new(LISTS_MAX)))
-    }
-}
-
-impl Places {
-    /// A place.
-    ///
-    /// # Errors
-    /// Where all are taken.
-    pub fn take(&self) -> Result<Place, Refusal> {
-        Arc::clone(&self.0).try_acquire_owned().map(Place).map_err(|_| Refusal::Busy)
-    }
-}
 
 /// The columns that an answer has more than the list.
 pub trait Columns: Send {

@@ -4,9 +4,9 @@
 //! [`ERASURES_MAX`] are deleted from the database here at a time. Those beyond that, those that fail and those that the drain
 //! interrupts are taken up by a node within a minute (the eraser), so nobody has to begin one again. No log line names whom one is of.
 
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::gate::Gate;
 use super::jobs::Jobs;
 use super::refusal::Refusal;
 use crate::db::Database;
@@ -23,14 +23,14 @@ pub const NOTED_MAX: usize = 2;
 pub struct Erasing {
     db: Database,
     jobs: Jobs,
-    noting: Semaphore,
+    noting: Gate,
 }
 
 impl Erasing {
     /// None runs yet.
     #[must_use]
     pub fn new(db: Database) -> Erasing {
-        Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Semaphore::new(NOTED_MAX) }
+        Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Gate::new(NOTED_MAX) }
     }
 
     /// Notes that a recipient is to be forgotten, and, `with_opt_out`, not to be recorded from now on; then begins to delete. Returns the
@@ -45,7 +45,7 @@ impl Erasing {
         hash: RecipientHash,
         with_opt_out: bool,
     ) -> Result<i64, Refusal> {
-        let noting = self.noting.try_acquire().map_err(|_| Refusal::Busy)?;
+        let noting = self.noting.enter().ok_or(Refusal::Busy)?;
         // Of its own, so that it ends with all that it holds if nobody waits any more.
         let session = self.db.connect("pixeld erasure").await?;
         let erasure = request::request(&session.client, actor, hash, with_opt_out).await?;

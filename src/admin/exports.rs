@@ -5,19 +5,19 @@
 //! error once the answer has begun. It ends without its last chunk then: no whole answer.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::{Body, Frame};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::Admin;
 use super::answer::{self, Answer};
+use super::gate::Gate;
 use super::refusal::Refusal;
 use crate::db::Session;
 use crate::db::export::{Export, Takes};
@@ -32,11 +32,11 @@ pub const TAKE_WAIT: Duration = Duration::from_secs(25);
 const PARTS_MAX: usize = 4;
 
 /// Who may have one now.
-pub struct Exports(Arc<Semaphore>);
+pub struct Exports(Gate);
 
 impl Default for Exports {
     fn default() -> Self {
-        Exports(Arc::new(Semaphore::new(EXPORTS_MAX)))
+        Exports(Gate::new(EXPORTS_MAX))
     }
 }
 
@@ -46,7 +46,7 @@ impl Exports {
     /// # Errors
     /// As the database says, or where too many do this at once.
     pub async fn begin(&self, admin: &Admin, actor: &str, recipient: Uuid) -> Result<Answer, Refusal> {
-        let place = Arc::clone(&self.0).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let place = self.0.enter().ok_or(Refusal::Busy)?;
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
         let session = admin.db.connect("pixeld export").await?;
         let export = Export::begin(&session.client, actor, recipient, hash).await?;

@@ -3,31 +3,29 @@
 //! Guarantees: at most so many jobs of a kind at a time; at the drain all of them end at once, between two steps or with one rolled back,
 //! and none begins after it; nobody waits for them. Gives up: going on after a restart. Each kind says what becomes of its work then.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
+
+use super::gate::{Gate, Place};
 
 /// Jobs of one kind, of this process.
 pub struct Jobs {
-    places: Arc<Semaphore>,
+    gate: Gate,
     running: Mutex<Vec<(i64, AbortHandle)>>,
 }
-
-/// A job's place. It is taken before the job is written down, so that none waits that is.
-pub struct Place(OwnedSemaphorePermit);
 
 impl Jobs {
     /// None runs yet; `most` may at a time.
     #[must_use]
     pub fn new(most: usize) -> Jobs {
-        Jobs { places: Arc::new(Semaphore::new(most)), running: Mutex::default() }
+        Jobs { gate: Gate::new(most), running: Mutex::default() }
     }
 
-    /// A place; nothing where all are taken, or this process ends.
+    /// A place, to be taken before the job is written down, so that none waits that is; nothing if all are taken, or this process ends.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
-        Arc::clone(&self.places).try_acquire_owned().ok().map(Place)
+        self.gate.enter()
     }
 
     /// Begins a job of this number.
@@ -38,12 +36,12 @@ impl Jobs {
         )]
         let task = tokio::spawn(async move {
             work.await;
-            drop(place.0);
+            drop(place);
         });
         let task = task.abort_handle();
         let mut running = self.lock();
-        // The drain may have come in between; it closed the places.
-        if self.places.is_closed() {
+        // The drain may have come in between; it closed the gate.
+        if self.gate.is_closed() {
             task.abort();
         }
         running.retain(|(_, task)| !task.is_finished());
@@ -58,7 +56,7 @@ impl Jobs {
 
     /// Ends what runs, and lets none begin. Returns the numbers of those that were interrupted.
     pub fn end(&self) -> Vec<i64> {
-        self.places.close();
+        self.gate.close();
         let mut running = self.lock();
         running.retain(|(_, task)| !task.is_finished());
         running

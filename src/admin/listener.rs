@@ -13,8 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use super::gate::Gate;
 use super::{Admin, UPLOAD_WAIT};
 
 /// Connections at most.
@@ -31,9 +31,9 @@ const LAST_WAIT: Duration = Duration::from_secs(UPLOAD_WAIT.as_secs() + 120);
 
 /// Serves until it is dropped.
 pub async fn run(admin: Arc<Admin>, listener: &TcpListener) -> Infallible {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let gate = Gate::new(CONNECTIONS_MAX);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { std::future::pending().await };
+        let Some(place) = gate.wait().await else { std::future::pending().await };
         let (stream, peer) = match listener.accept().await {
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {

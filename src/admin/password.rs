@@ -4,13 +4,12 @@
 //! not gigabytes; a name that nobody has costs the time of one that somebody has. Gives up: whoever cannot be served within
 //! [`WAIT_MAX`] is asked to try again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
-use tokio::sync::Semaphore;
 
+use super::gate::Gate;
 use crate::text;
 
 /// Fewest characters of a password. Length is what counts; which kinds of characters is the user's business.
@@ -83,11 +82,11 @@ pub enum PasswordError {
 
 /// Where passwords are hashed while pixeld serves.
 #[derive(Debug, Clone)]
-pub struct Passwords(Arc<Semaphore>);
+pub struct Passwords(Gate);
 
 impl Default for Passwords {
     fn default() -> Self {
-        Passwords(Arc::new(Semaphore::new(AT_ONCE_MAX)))
+        Passwords(Gate::new(AT_ONCE_MAX))
     }
 }
 
@@ -112,8 +111,8 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T, PasswordError> {
-        let place = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.0).acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(PasswordError::Busy) };
+        let place = tokio::time::timeout(WAIT_MAX, self.0.wait()).await;
+        let Ok(Some(place)) = place else { return Err(PasswordError::Busy) };
         let done = tokio::task::spawn_blocking(move || {
             // It goes with the work: whoever asked may be gone, and the memory is in use all the same.
             let _place = place;
@@ -129,6 +128,7 @@ impl Passwords {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::gate::Place;
 
     #[test]
     fn a_hash_says_how_it_was_made_and_the_decoy_was_made_alike() {
@@ -163,13 +163,14 @@ mod tests {
         let hash = passwords.hash("correct horse battery".to_owned()).await.unwrap();
         assert!(passwords.is_right("correct horse battery".to_owned(), Some(hash)).await.unwrap());
         assert!(!passwords.is_right("correct horse battery".to_owned(), None).await.unwrap());
-        assert_eq!(passwords.0.available_permits(), AT_ONCE_MAX);
+        let all: Vec<Place> = std::iter::from_fn(|| passwords.0.enter()).collect();
+        assert_eq!(all.len(), AT_ONCE_MAX);
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_would_wait_too_long_is_told_so() {
         let passwords = Passwords::default();
-        let _all = Arc::clone(&passwords.0).acquire_many_owned(AT_ONCE_MAX as u32).await.unwrap();
+        let _all: Vec<Place> = std::iter::from_fn(|| passwords.0.enter()).collect();
         let error = passwords.is_right(String::new(), None).await.unwrap_err();
         assert!(matches!(error, PasswordError::Busy));
     }

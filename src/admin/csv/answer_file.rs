@@ -15,7 +15,7 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::{Body, Frame};
 
-use super::Place;
+use crate::admin::gate::Place;
 use crate::admin::refusal::Refusal;
 
 /// Bytes of an answer at most.

@@ -53,7 +53,7 @@ pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
     let message = message(asked)?;
     let file = csv::fields(upload, fields).await?;
-    let place = admin.lists.take()?;
+    let place = admin.lists.enter().ok_or(Refusal::Busy)?;
     let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.links)?;
     let client = admin.client().await?;
     let image = image(images::find(&client, image_id(fields)?).await?)?;

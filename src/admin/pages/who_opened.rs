@@ -58,7 +58,7 @@ pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
     let message = message(asked)?;
     let file = csv::fields(upload, fields).await?;
-    let place = admin.lists.take()?;
+    let place = admin.lists.enter().ok_or(Refusal::Busy)?;
     let client = admin.client().await?;
     let namespace = installation::namespace(&client).await?;
     let privacy_key = installation::privacy_key(&client).await?;
