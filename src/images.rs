@@ -19,8 +19,8 @@ use hyper::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
     X_CONTENT_TYPE_OPTIONS,
 };
-use sha2::{Digest, Sha256};
 
+use crate::digest::{self, Hex};
 pub use cache::{Fetched, ImageCache, Lookup};
 
 /// A transparent GIF of one pixel: 43 bytes.
@@ -45,10 +45,9 @@ impl Image {
     /// An image with its headers. A media type that no header can hold becomes `application/octet-stream`.
     #[must_use]
     pub fn new(bytes: Bytes, media_type: &str) -> Image {
-        let digest = Sha256::digest(&bytes);
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest::prefix::<16>(&[&bytes]);
         let unreadable = |_| HeaderValue::from_static("\"0\"");
-        let etag = HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or_else(unreadable);
+        let etag = HeaderValue::try_from(format!("\"{}\"", Hex(&digest))).unwrap_or_else(unreadable);
         let mut not_modified_headers = HeaderMap::with_capacity(8);
         not_modified_headers.insert(ETAG, etag.clone());
         // Each open must reach us, so nobody in between may keep it, and the reader asks again each time.

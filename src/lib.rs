@@ -12,6 +12,7 @@ pub mod clock;
 pub mod clocks;
 pub mod config;
 pub mod db;
+pub mod digest;
 pub mod edge;
 pub mod erasure;
 pub mod hit;

@@ -6,8 +6,9 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::digest::{self, Hex};
 
 /// The installation's key for these hashes: 32 random bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl RecipientHash {
 
 impl fmt::Display for RecipientHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -71,10 +72,7 @@ impl PrivacyKey {
     /// The hash of a recipient's id.
     #[must_use]
     pub fn hash(&self, recipient: Uuid) -> RecipientHash {
-        let digest = Sha256::new().chain_update(self.0).chain_update(recipient.as_bytes()).finalize();
-        let mut hash = [0; 16];
-        hash.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        RecipientHash(hash)
+        RecipientHash(digest::prefix(&[&self.0, recipient.as_bytes()]))
     }
 }
 

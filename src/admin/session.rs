@@ -7,10 +7,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::header::{COOKIE, HeaderMap, HeaderValue};
-use sha2::{Digest, Sha256};
 
 use super::guard::Way;
 use crate::db::sessions::TokenDigest;
+use crate::digest;
 
 /// How long a browser keeps the cookie, in s: no session lasts longer.
 const AGE_MAX: u32 = 7 * 86_400;
@@ -45,7 +45,7 @@ impl Token {
     /// What the database keeps of it.
     #[must_use]
     pub fn digest(&self) -> TokenDigest {
-        Sha256::digest(self.0).into()
+        digest::prefix(&[&self.0])
     }
 
     /// The header that hands it to the browser.

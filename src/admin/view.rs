@@ -9,21 +9,19 @@ pub mod zone;
 use std::sync::LazyLock;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use crate::db::sessions::SignedIn;
+use crate::digest::{self, Hex};
 use crate::opens::class::{Certainty, Class};
 pub use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");
 
 /// The stylesheet's path: it changes with the content, so that browsers may keep it for good.
-static STYLE_PATH: LazyLock<String> = LazyLock::new(|| {
-    let hash: String = Sha256::digest(STYLE).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("/style/{hash}.css")
-});
+static STYLE_PATH: LazyLock<String> =
+    LazyLock::new(|| format!("/style/{}.css", Hex(&digest::prefix::<8>(&[STYLE.as_bytes()]))));
 
 /// An envelope with a dot, as the icon of the page.
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E\

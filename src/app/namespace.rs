@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::db::{Database, DbError, installation};
+use crate::digest::{self, Hex};
 use crate::edge::Edge;
 use crate::link::key::Namespace;
 use crate::whole_file;
@@ -24,17 +23,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
     let (namespace, target) = text.trim().split_once(' ')?;
-    (target.as_bytes() == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
+    (target == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
 }
 
 /// Tells databases apart: 16 hexadecimal digits.
-fn digest(db: &Database) -> [u8; 16] {
-    let digest = Sha256::digest(db.place().as_bytes());
-    let digits =
-        digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| b"0123456789abcdef"[usize::from(digit)]);
-    let mut text = [0; 16];
-    text.iter_mut().zip(digits).for_each(|(to, from)| *to = from);
-    text
+fn digest(db: &Database) -> String {
+    Hex(&digest::prefix::<8>(&[db.place().as_bytes()])).to_string()
 }
 
 /// Asks the database once it is `ready`, tells the edge, and keeps the answer.
@@ -66,6 +60,6 @@ async fn ask(db: &Database) -> Result<Namespace, DbError> {
     Ok(installation::namespace(&session.client).await?)
 }
 
-fn write(path: &Path, namespace: Namespace, target: &[u8; 16]) -> io::Result<()> {
-    whole_file::replace(path, format!("{} {}\n", namespace.0, target.escape_ascii()).as_bytes())
+fn write(path: &Path, namespace: Namespace, target: &str) -> io::Result<()> {
+    whole_file::replace(path, format!("{} {target}\n", namespace.0).as_bytes())
 }

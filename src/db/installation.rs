@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
+use crate::digest;
 use crate::link::key::{Key, KeyError, Namespace};
 use crate::privacy::PrivacyKey;
 
@@ -18,10 +18,7 @@ pub struct InstallationId(pub [u8; 16]);
 
 impl InstallationId {
     fn of(secret: &[u8]) -> InstallationId {
-        let digest = Sha256::new_with_prefix(b"pixeld installation\0").chain_update(secret).finalize();
-        let mut id = [0; 16];
-        id.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-        InstallationId(id)
+        InstallationId(digest::prefix(&[b"pixeld installation\0", secret]))
     }
 
     /// All of it, in 32 hexadecimal digits.

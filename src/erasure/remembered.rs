@@ -11,8 +11,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use crate::digest;
 use crate::kept_list::{self, Format, ReadError, Row};
 use crate::privacy::{PrivacyKey, RecipientHash};
 
@@ -83,10 +82,7 @@ pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()>
 }
 
 fn digest(key: &PrivacyKey) -> [u8; 8] {
-    let digest = Sha256::new().chain_update(b"erasures of ").chain_update(key.0).finalize();
-    let mut first = [0; 8];
-    first.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    first
+    digest::prefix(&[b"erasures of ", &key.0])
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 //! Gives up: it decodes nothing, so a picture that is damaged inside is as damaged for the reader. It does not look for what else the file could be to a
 //! program that somebody opens it with after downloading it: only signed-in admins add images.
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -14,6 +13,7 @@ use super::exif;
 use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
+use crate::digest;
 use crate::text;
 
 /// The most bytes that an image has.
@@ -111,7 +111,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     if !allowed.contains(&size.width) || !allowed.contains(&size.height) {
         return Err(Refusal::Pixels(size.width, size.height));
     }
-    let sha256 = Sha256::digest(bytes).into();
+    let sha256 = digest::prefix(&[bytes]);
     let (width, height) = match exif::read(media_type, bytes).is_turned {
         true => (size.height, size.width),
         false => (size.width, size.height),

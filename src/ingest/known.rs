@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
-use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
@@ -19,6 +18,7 @@ use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
 use super::transaction as queries;
 use crate::db::{messages, user_agents};
+use crate::digest;
 use crate::hit::Hit;
 use crate::images::ImageCache;
 use crate::opens::agent::Agent;
@@ -256,8 +256,5 @@ impl Facts for Known {
 /// A user agent's id: the first 8 bytes of its SHA-256.
 #[must_use]
 pub fn id_of(user_agent: &str) -> i64 {
-    let digest = Sha256::digest(user_agent.as_bytes());
-    let mut first = [0; 8];
-    first.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    i64::from_be_bytes(first)
+    i64::from_be_bytes(digest::prefix(&[user_agent.as_bytes()]))
 }

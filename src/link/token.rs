@@ -19,6 +19,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::digest::Hex;
+
 /// Characters of a token.
 pub const TOKEN_CHARS: usize = 94;
 
@@ -117,8 +119,7 @@ impl SigningKeys {
     pub fn digests(&self) -> Vec<String> {
         let digest = |key: &SigningKey| {
             let mac = key.keyed.clone().chain_update(b"which key").finalize().into_bytes();
-            let hex: String = mac.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            format!("{}:{hex}", key.id)
+            format!("{}:{}", key.id, Hex(&mac[..8]))
         };
         self.0.iter().map(digest).collect()
     }

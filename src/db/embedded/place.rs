@@ -16,10 +16,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::EmbeddedError;
 use super::programs::RunAs;
+use crate::digest::{self, Hex};
 
 /// PostgreSQL's port; on a Unix socket only a part of its name.
 pub(super) const PORT: u16 = 5432;
@@ -201,8 +200,7 @@ fn is_empty_dir(path: &Path) -> bool {
 
 /// 16 hex digits that stand for a path.
 fn short_hash(path: &Path) -> String {
-    let digest = Sha256::digest(path.as_os_str().as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    Hex(&digest::prefix::<8>(&[path.as_os_str().as_bytes()])).to_string()
 }
 
 /// A path as a value in a URL's query.

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path};
 
-use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
 use super::report::{Became, PictureProblem, Report, Shown};
@@ -16,6 +15,7 @@ use super::source::Picture;
 use crate::cli::ImportDjangoArgs;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::images;
+use crate::digest;
 use crate::images::upload::{self, AddError, BYTES_MAX};
 
 /// Takes all pictures.
@@ -51,7 +51,7 @@ async fn take_one(
         false => read(&args.media, &picture.file),
     };
     if let Some((digest, is_deleted)) = images::digest_of(client, picture.uuid).await? {
-        let differs = |bytes: &Vec<u8>| digest[..] != Sha256::digest(bytes)[..];
+        let differs = |bytes: &Vec<u8>| digest[..] != digest::prefix::<32>(&[bytes]);
         return Ok(match bytes {
             _ if is_deleted => Ok(Became::Deleted),
             Ok(bytes) if differs(&bytes) => Err(PictureProblem::Another),
