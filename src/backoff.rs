@@ -32,6 +32,15 @@ impl Backoff {
         self.last
     }
 
+    /// What should have gone on ended after it ran for `ran`: the pause before it is begun again. It succeeded if it ran for longer
+    /// than the longest pause.
+    pub fn end(&mut self, ran: Duration) -> Duration {
+        if ran > self.longest {
+            self.succeed();
+        }
+        self.fail()
+    }
+
     /// An attempt succeeded.
     pub fn succeed(&mut self) {
         self.last = Duration::ZERO;
@@ -52,5 +61,15 @@ mod tests {
             assert!(backoff.is_failing());
             backoff.succeed();
         }
+    }
+
+    #[test]
+    fn pauses_begin_again_after_a_run_that_outlasts_the_longest() {
+        let seconds = Duration::from_secs;
+        let mut backoff = Backoff::new(seconds(1), seconds(60));
+        let ends = [1; 9].map(|ran| backoff.end(seconds(ran)).as_secs());
+        assert_eq!(ends, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(backoff.end(seconds(60)), seconds(60));
+        assert_eq!(backoff.end(seconds(61)), seconds(1));
     }
 }

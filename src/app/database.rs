@@ -12,6 +12,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use super::which;
+use crate::backoff::Backoff;
 use crate::db::embedded::EmbeddedError;
 use crate::db::{Database, DbError, Lease, QUERY_TIMEOUT, fitness, installation, migrate, within};
 use crate::metrics::Metrics;
@@ -55,7 +56,7 @@ pub async fn keep(
 
 /// Nothing where `close` was asked for before it could be started.
 async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
-    let mut told = false;
+    let mut backoff = Backoff::new(RETRY, RETRY);
     loop {
         if close.is_asked() {
             return Ok(None);
@@ -68,14 +69,13 @@ async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
                 ),
             ) => return Err(error),
             Err(error) => {
-                if !told {
+                if !backoff.is_failing() {
                     tracing::error!(
                         error = error.for_log(),
                         "PostgreSQL cannot be started yet; hits wait in the spool"
                     );
-                    told = true;
                 }
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(backoff.fail()).await;
             }
         }
     }

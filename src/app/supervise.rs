@@ -26,6 +26,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::metrics::{Metrics, Task};
 
 /// The wait before a first restart, and the longest one.
@@ -98,11 +99,6 @@ fn next(task: Task, ending: &Ending, is_drained: bool) -> Next {
         (IfItEnds::RestartUnlessDone, Ending::Returned) => Next::Nothing,
         (IfItEnds::Restart | IfItEnds::RestartUnlessDone, _) => Next::Restart,
     }
-}
-
-/// The wait before the next restart of a task that ran for `ran` after it had waited for `before`.
-fn pause_after(before: Duration, ran: Duration) -> Duration {
-    if before.is_zero() || ran > PAUSE.1 { PAUSE.0 } else { (before * 2).min(PAUSE.1) }
 }
 
 /// Starts tasks, and knows when one ends.
@@ -216,14 +212,14 @@ impl Supervisor {
     ) -> tokio::task::JoinHandle<()> {
         let supervisor = self.clone();
         tokio::spawn(async move {
-            let mut pause = Duration::ZERO;
+            let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
             loop {
                 let began = Instant::now();
                 let outcome = supervisor.run(task, async { work().await }).await;
                 if supervisor.ended(task, &outcome) != Next::Restart {
                     return;
                 }
-                pause = pause_after(pause, began.elapsed());
+                let pause = backoff.end(began.elapsed());
                 let mut drain = supervisor.0.is_drained.subscribe();
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}

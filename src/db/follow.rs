@@ -55,10 +55,7 @@ pub async fn follow(db: &Database, table: &mut impl Table) {
         if let Err(error) = follow_once(db, table).await {
             table.lost(&error);
         }
-        if started.elapsed() > RECONNECT.1 {
-            backoff.succeed();
-        }
-        tokio::time::sleep(backoff.fail()).await;
+        tokio::time::sleep(backoff.end(started.elapsed())).await;
     }
 }
 

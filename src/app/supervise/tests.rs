@@ -34,20 +34,6 @@ fn what_follows_an_end_is_what_the_table_says() {
     }
 }
 
-#[test]
-fn restarts_wait_longer_and_longer_up_to_a_minute_and_begin_again_after_one_that_held() {
-    let seconds = Duration::from_secs;
-    let mut pause = Duration::ZERO;
-    let pauses: Vec<u64> = (0..9)
-        .map(|_| {
-            pause = pause_after(pause, seconds(1));
-            pause.as_secs()
-        })
-        .collect();
-    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-    assert_eq!(pause_after(seconds(60), seconds(61)), seconds(1));
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_task_that_panics_or_returns_is_counted_and_runs_again_until_the_drain() {
     let (metrics, supervisor) = supervisor();
