@@ -2,8 +2,8 @@
 //!
 //! Guarantees: ready is said only after the public listener answered; with `WatchdogSec=`, a sign of life is sent only
 //! while it answers, so that systemd starts anew a pixeld that runs and serves nobody. Gives up: what cannot be told is
-//! logged and not told again; outside systemd (no `NOTIFY_SOCKET`) nothing is said. It is one datagram a message, for
-//! which no crate is needed.
+//! logged and not told again; outside systemd (no `NOTIFY_SOCKET`) nothing is said. It is one datagram a message. The crate
+//! sd-notify (0.5, of January 2025) knows no abstract socket, and waits for ever while systemd's queue is full.
 
 use std::env;
 use std::ffi::OsStr;
