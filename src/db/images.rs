@@ -1,8 +1,8 @@
 //! Queries about images. Whoever changes one tells all nodes ([`CHANNEL`]) and writes it to `audit` in the same statement.
 
 use time::OffsetDateTime;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{Database, DbError, QUERY_TIMEOUT, within};
@@ -266,4 +266,13 @@ pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> R
                   SELECT $1, 'image titled', id::text, jsonb_build_object('title', title) FROM titled";
     let values: [&(dyn ToSql + Sync); 3] = [&actor, &id, &title];
     Ok(within(QUERY_TIMEOUT, "titling an image", client.execute(update, &values)).await? > 0)
+}
+
+/// Which of `ids` are images, and when each was deleted, in µs since 1970; none where it was not.
+///
+/// # Errors
+/// As PostgreSQL says.
+pub async fn existing(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<i64>)>, Error> {
+    let select = "SELECT id, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM images WHERE id = ANY($1)";
+    Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

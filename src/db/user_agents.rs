@@ -140,7 +140,7 @@ pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
 
 /// Looks for some of them. Returns how many, and how many went.
 async fn forget_some(client: &Client) -> Result<(usize, u64), DbError> {
-    // From here on whoever brings hits has told anew which user agents it uses.
+    // From here on a loader of hits has said again which user agents it uses.
     locks::begin_alone(client).await?;
     let select = "WITH moved AS (UPDATE erasure_state SET version = version + 1) \
                   SELECT id, clock_timestamp() FROM user_agents WHERE doubted_at IS NOT NULL AND id <> 0 ORDER BY id LIMIT $1";

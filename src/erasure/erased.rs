@@ -1,6 +1,6 @@
-//! Which hits the loader must not bring, since their recipients asked to be forgotten.
+//! Which hits the loader must not load, since their recipients asked to be forgotten.
 //!
-//! Guarantees: what was recorded before somebody asked to be forgotten is never brought after that: the list is compared within
+//! Guarantees: what was recorded before somebody asked to be forgotten is never loaded after that: the list is compared within
 //! the batch's transaction, and erasures wait for that. Hits that were recorded later are new facts; who does not want them
 //! opts out. Recorded is by the node's clock and asked is by the database's, so that a minute ([`CLOCK_MARGIN_US`]) and whatever
 //! this node's clock is ahead are given on top: rather a new hit goes than an old one comes back.
@@ -50,7 +50,7 @@ impl Erased {
         self.known.as_ref().map_or(-1, |(_, state)| state.version)
     }
 
-    /// Makes tombstones of hits that must not be brought. `ahead_us` is how far this node's clock is ahead of the database's.
+    /// Makes tombstones of hits that must not be loaded. `ahead_us` is how far this node's clock is ahead of the database's.
     /// Costs a comparison a hit unless some are older than the latest erasure.
     ///
     /// # Errors

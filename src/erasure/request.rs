@@ -1,6 +1,6 @@
 //! Erasures: who asked to be forgotten, which nodes have carried it out, and what has to be finished.
 //!
-//! Guarantees: after [`request`] no transaction that brings hits can end without knowing of it, since each of them holds
+//! Guarantees: after [`request`] no transaction that loads hits can end without knowing of it, since each of them holds
 //! [`locks::LOADING`] shared and reads the version under it; ids of erasures become visible in their order. An erasure whose
 //! deletion was interrupted is found by [`finish_all`] and can be finished by whoever has the database alone, since
 //! recipients are found by their hash. Gives up: that search reads all hits.
@@ -73,7 +73,7 @@ pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<V
 /// Give it a connection of its own: who gives up waiting must drop it, and the open transaction with it.
 ///
 /// # Errors
-/// As PostgreSQL says, or where transactions that bring hits leave no gap for it.
+/// As PostgreSQL says, or where transactions that load hits leave no gap for it.
 pub async fn request(
     client: &Client,
     actor: &str,

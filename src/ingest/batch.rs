@@ -15,8 +15,8 @@
 //! 2. Rows, mark and record are one transaction: PostgreSQL keeps all of them or none.
 //! 3. Of two transactions with the same numbers, the second waits for the mark's row, finds it moved, and is refused
 //!    ([`BatchError::MarkMoved`]). So no hit is in twice.
-//! 4. The mark moves from the batch's first number only to the number behind its last, and only if PostgreSQL counts as many rows as
-//!    were judged to be some. So no hit is passed over.
+//! 4. The mark moves from the batch's first number to the number behind its last, and only if PostgreSQL copied as many rows as were judged.
+//!    The record accounts for each number between (a CHECK of `batches`). So no hit is passed over in silence.
 //! 5. COMMIT is sent only after the statement that moves the mark has moved exactly one. In an aborted transaction that statement fails. So
 //!    a `commit()` that returns Ok for one (rust-postgres #1334) cannot deceive.
 //! 6. After any other error nobody guesses: the connection goes, and whoever claims the mark on the next one waits for this
@@ -25,13 +25,13 @@
 //! Gives up: nothing here retries. The loader and the import know what an error means to them.
 
 use futures_util::SinkExt;
+use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
 use super::copy::COPY_HITS;
 use super::judge::{Facts, Judged, Judging};
-use super::transaction::timestamp;
 use crate::db::locks::LOADING;
 use crate::opt_outs::follow::Reader;
 
@@ -311,4 +311,9 @@ fn of_copy(error: Error) -> BatchError {
     } else {
         BatchError::Unclear(error)
     }
+}
+
+/// A time that is counted in µs since 1970.
+pub fn timestamp(at_us: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

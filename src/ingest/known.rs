@@ -16,8 +16,7 @@ use uuid::Uuid;
 
 use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
-use super::transaction as queries;
-use crate::db::{messages, user_agents};
+use crate::db::{images, messages, user_agents};
 use crate::digest;
 use crate::hit::Hit;
 use crate::images::ImageCache;
@@ -165,7 +164,7 @@ impl Known {
             new.extend(hits.iter().filter(|hit| !hit.is_erased).map(|hit| hit.image));
         }
         let new: Vec<Uuid> = new.into_iter().collect();
-        let existing = queries::existing_images(client, &new).await?;
+        let existing = images::existing(client, &new).await?;
         self.images.extend(existing.into_iter().map(|(image, deleted_us)| (image, deleted_us.unwrap_or(i64::MAX))));
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! The loader: spools → PostgreSQL, exactly once.
 //!
-//! Guarantees: a hit is in `hits` once, whatever is killed when: rows and the mark move in one transaction, and the mark is
-//! read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
+//! A turn needs a connection (`loader/connected.rs`), a mark (`claim.rs`, `ahead.rs`) and a chunk of its spool, which it loads in as few batches
+//! as it can (`load.rs`). `origin.rs` says where a batch's hits come from, `aside.rs` and `orphans.rs` what becomes of those whose image is gone.
+//!
+//! Guarantees: a hit is in `hits` once, whatever is killed when ([`super::batch`] has the proof): after any error the connection goes, and the
+//! mark is read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
 //! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
 //! moment of their opt-out on: who opted out is asked in the transaction itself. Put back to an earlier state (a restored backup, a
 //! failover), a database gets what it lacks, and what it lost throttles nothing. A mark that is ahead passes over no hit but those
-//! that are loaded (`loader/ahead.rs`). Hits of an image that the database lost are set aside until it is there again
-//! (`loader/orphans.rs`). Gives up: order between spools;
+//! that are loaded. Hits of an image that the database lost are set aside until it is there again. Gives up: order between spools;
 //! older ones go first, and one that cannot be read any further does not stop the others.
 
 mod ahead;
@@ -45,7 +47,7 @@ use crate::shutdown::Drain;
 use crate::spool::Spool;
 use crate::spool::orphans::Orphans;
 
-/// Rows that one batch brings at most, give or take a frame.
+/// Maximum of rows in one batch, give or take a frame.
 pub const BATCH_ROWS_MAX: u64 = 50_000;
 
 /// The least time from one batch's start to the next's, so that a trickle of hits is not a stream of commits.
@@ -92,7 +94,7 @@ pub struct Loader {
 /// What one turn of the loader came to.
 enum Turn {
     /// A batch was committed, or a mark was found elsewhere: go on at once.
-    Went,
+    Progressed,
     /// Nothing is there to load.
     Idle,
 }
@@ -195,7 +197,7 @@ impl Loader {
                 self.metrics.load_refused.store(None);
             }
             match turn {
-                Ok(Turn::Went) => {
+                Ok(Turn::Progressed) => {
                     pause = Duration::ZERO;
                     if self.behind() < BATCH_ROWS_MAX && !drain.is_asked() {
                         tokio::time::sleep(FLUSH_DELAY.saturating_sub(started.elapsed())).await;
@@ -266,7 +268,7 @@ impl Loader {
         // Also of those that are read to their end, so that no file stays open that was rewritten.
         self.sources.iter_mut().for_each(|source| source.reader.refresh());
         if self.load_orphans(connected).await? {
-            return Ok(Turn::Went);
+            return Ok(Turn::Progressed);
         }
         for place in 0..self.sources.len() {
             let source = &self.sources[place];
@@ -303,7 +305,7 @@ impl Loader {
                 self.sources[place].forget_mark();
             }
             loaded?;
-            return Ok(Turn::Went);
+            return Ok(Turn::Progressed);
         }
         let unreadable = self.sources.iter().filter(|source| source.unreadable_since.is_some()).count();
         self.metrics.spools_unreadable.set(unreadable as i64);

@@ -1,7 +1,7 @@
 //! The table `orphans`: which hits wait on the disks of nodes because the database does not have their image.
 //!
-//! Guarantees: it changes in the transactions that pass over these hits and that bring them in, so that it says at any moment
-//! that a database is restored to which of them it lacks. Nodes that have copies of the same hits bring them in once.
+//! Guarantees: it changes in the transactions that pass over these hits and that load them, so that it says at any moment
+//! that a database is restored to which of them it lacks. Nodes that have copies of the same hits load them once.
 
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -46,7 +46,7 @@ pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) ->
     Ok(*waiting)
 }
 
-/// In the transaction that brings them in: notes that hits wait no more, all or those before `rest`.
+/// In the transaction that loads them: notes that hits wait no more, all or those before `rest`.
 ///
 /// # Errors
 /// [`BatchError::Count`] where somebody else has changed the note.

@@ -7,8 +7,8 @@
 //! never both win. Keys are the installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
 //!
 //! Guarantees: two hits are compared by their own times in both directions, whenever and in whatever order they are
-//! loaded. A hit that asks again finds its own name and is let through again, so that a batch that is brought again
-//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing, and neither does one that is brought again because the database was put back to a backup or failed over.
+//! loaded. A hit that asks again finds its own name and is let through again, so that a batch that is tried again
+//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing, and neither does one that is loaded again because the database was put back to a backup or failed over.
 //! A hit that PostgreSQL refuses gives its
 //! place back. A batch waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has
 //! answered a connection again; then the node's own throttle decides alone, counted (`throttle_alone`). Connections
@@ -211,7 +211,7 @@ fn key(question: &Question) -> String {
     format!("{KEY_PREFIX}{:016x}", question.token.fingerprint())
 }
 
-/// A hit's name in Redis: the same whenever it is brought again, into whatever state of the database. Half of the UUID is
+/// A hit's name in Redis: the same whenever it is loaded again, into whatever state of the database. Half of the UUID is
 /// enough: two spools that agree in it are not to be expected, and an entry is a third shorter.
 fn name(spool: Uuid, question: &Question) -> String {
     format!("{:016x}:{}", spool.as_u64_pair().0, question.seq)

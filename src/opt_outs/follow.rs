@@ -4,7 +4,7 @@
 //! old number are noticed by the full list. While the database is down, what was known last holds, also after a restart. What a
 //! database that was restored from a backup lacks is put back before a hit is loaded: of each recipient the later change
 //! holds. Gives up: the moment until an opt-out is known, which is the loader's to cover: it asks once more in the
-//! transaction that brings hits; and telling a row that somebody deleted by hand from one that a backup lacks.
+//! transaction that loads hits; and telling a row that somebody deleted by hand from one that a backup lacks.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

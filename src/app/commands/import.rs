@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use self::load::{Into, Loading};
+use self::load::{Destination, Loading};
 use self::report::{Report, Shown};
 use self::source::Source;
 use crate::app::{database, which};
@@ -103,17 +103,17 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     pictures::take(client, &pictures, args, &mut report, &mut shown).await?;
 
     let into = match (taken, args.dry_run) {
-        (taken, true) => Into::Nothing(taken),
+        (taken, true) => Destination::Nothing(taken),
         (Some(taken), false) => {
             let noting = marks::note_pictures(client, taken.spool, &ids);
             within(QUERY_TIMEOUT, "noting pictures", noting).await?;
-            Into::Database(taken)
+            Destination::Database(taken)
         }
         // Without pictures there are no rows either, and nothing to be known again by.
-        (None, false) if ids.is_empty() => Into::Nothing(None),
+        (None, false) if ids.is_empty() => Destination::Nothing(None),
         (None, false) => {
             let beginning = marks::begin(client, "import django", &ids);
-            Into::Database(within(QUERY_TIMEOUT, "beginning an import", beginning).await?)
+            Destination::Database(within(QUERY_TIMEOUT, "beginning an import", beginning).await?)
         }
     };
     Loading::new(config, args, client, source, &pictures, into).await?.run(&mut report, &mut shown).await?;

@@ -41,7 +41,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
     let loaded = {
         let session = db.connect("pixeld reclassify").await?;
         wait_for_loaders(&session.client).await?;
-        crate::ingest::transaction::loaded_since(&session.client, since).await?
+        crate::ingest::marks::loaded_since(&session.client, since).await?
     };
     let bar = ProgressBar::new(loaded.max(1)).with_style(ProgressStyle::with_template(
         "{msg}  {wide_bar}  {human_pos} of about {human_len} hits  {eta} left",

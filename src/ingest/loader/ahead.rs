@@ -16,8 +16,7 @@ use super::Loader;
 use super::connected::Connected;
 use crate::db::within;
 use crate::hit::Hit;
-use crate::ingest::transaction as queries;
-use crate::ingest::transaction::HitIdentity;
+use crate::ingest::marks::{self, HitIdentity};
 use crate::link::key::Namespace;
 
 /// What a mark ahead means.
@@ -41,14 +40,14 @@ impl Loader {
         let source = &self.sources[place];
         let (loaded_seq, is_live) = (source.loaded_seq, source.is_live);
         let end = source.spool.published().next_seq;
-        let listing = queries::batches_between(client, number, loaded_seq, mark.min(end));
+        let listing = marks::batches_between(client, number, loaded_seq, mark.min(end));
         let batches = within(self.patience, "listing batches", listing).await?;
         let (mut last_same, mut are_others) = (None, false);
         // From the end on: the last row that is ours says of all before it that they are.
         for batch in batches {
             let (from, to) = (batch.first_seq.max(loaded_seq), batch.next_seq.min(mark).min(end));
             let ours = self.own_hits(connected.namespace, place, from, to)?;
-            let reading = queries::hits_of_batch(client, number, &batch);
+            let reading = marks::hits_of_batch(client, number, &batch);
             let rows = within(self.patience, "reading a batch", reading).await?;
             for (seq, row) in rows {
                 match ours.get(&seq) {

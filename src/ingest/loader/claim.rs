@@ -12,9 +12,8 @@ use super::Loader;
 use super::ahead::Ahead;
 use super::connected::{Clock, Connected};
 use crate::db::within;
+use crate::ingest::marks::{self, Mark};
 use crate::ingest::source::MarkName;
-use crate::ingest::transaction as queries;
-use crate::ingest::transaction::Mark;
 
 /// How long a spool whose mark another connection holds is left alone.
 const HELD_PAUSE: Duration = Duration::from_secs(1);
@@ -59,11 +58,11 @@ impl Loader {
 
     /// Claims a mark, and counts the batch of it whose answer was lost. Ends the connection that holds it.
     pub(super) async fn claim_mark(&mut self, connected: &mut Connected, name: MarkName) -> anyhow::Result<Claimed> {
-        let claiming = queries::claim_mark(connected.client(), name, &self.options.node);
+        let claiming = marks::claim(connected.client(), name, &self.options.node);
         let mark = match within(self.patience, "claiming a mark", claiming).await {
             Ok(mark) => mark,
             Err(error) if error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                let ending = queries::end_predecessor(connected.client(), name.uuid);
+                let ending = marks::end_predecessor(connected.client(), name.uuid);
                 let ended = within(self.patience, "ending the connection that holds a mark", ending).await?;
                 return Ok(Claimed::Held { ended });
             }

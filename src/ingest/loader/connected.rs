@@ -7,9 +7,9 @@ use tokio_postgres::Client;
 
 use super::Loader;
 use crate::db::{Session, installation, within};
+use crate::ingest::marks;
 use crate::ingest::source::Source;
 use crate::ingest::throttle::{Throttle, ThrottleKey};
-use crate::ingest::transaction as queries;
 use crate::link::key::Namespace;
 
 /// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
@@ -79,7 +79,7 @@ impl Loader {
         within(self.patience, "listing opt-outs", self.memory.opt_outs.list(client)).await?;
         // Of all spools, before the first hit is judged: one of them may be loaded again before another's mark is read.
         let spools = self.memory.throttle.as_ref().map(Throttle::spools).unwrap_or_default();
-        for (spool, mark) in within(self.patience, "reading marks", queries::marks(client, &spools)).await? {
+        for (spool, mark) in within(self.patience, "reading marks", marks::loaded_to(client, &spools)).await? {
             self.forget_lost(spool, mark);
         }
         self.metrics.database_up.set(1);

@@ -89,8 +89,8 @@ impl Taken {
     /// In the transaction that loads them: takes the note away of those that get numbers before `seq`.
     pub(super) async fn take_to(&mut self, client: &Client, seq: u64) -> Result<(), BatchError> {
         let next = self.numbers.get((seq - self.first_seq) as usize).copied();
-        let behind_all = || self.numbers.last().map(|last| last + 1).filter(|_| !self.is_all);
-        let rest = next.or_else(behind_all);
+        let after_all = || self.numbers.last().map(|last| last + 1).filter(|_| !self.is_all);
+        let rest = next.or_else(after_all);
         notes::take(client, &self.waiting, rest).await?;
         self.waiting.first_seq = rest.unwrap_or(self.waiting.next_seq);
         Ok(())

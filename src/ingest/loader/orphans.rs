@@ -18,11 +18,10 @@ use super::claim::Claimed;
 use super::connected::Connected;
 use super::load::Loaded;
 use super::origin::{Origin, OriginKind, Piece, Taken};
-use crate::db::within;
+use crate::db::{images, within};
 use crate::hit::Hit;
-use crate::ingest::orphan_notes as notes;
 use crate::ingest::source::MarkName;
-use crate::ingest::transaction as queries;
+use crate::ingest::{marks, orphan_notes as notes};
 use crate::metrics::DropReason;
 use crate::spool::orphans::Waiting;
 
@@ -56,7 +55,7 @@ impl Loader {
         if images.is_empty() {
             return Ok(false);
         }
-        let asking = queries::existing_images(connected.client(), &images);
+        let asking = images::existing(connected.client(), &images);
         let existing = within(self.patience, "looking for images", asking).await?;
         let there: HashSet<Uuid> = existing.into_iter().map(|(image, _)| image).collect();
         let orphans = Arc::clone(&self.aside.orphans);
@@ -117,7 +116,7 @@ impl Loader {
         let ends = orphans.ends();
         let marks: Vec<Uuid> = ends.keys().copied().collect();
         let waiting = within(self.patience, "looking for hits that wait", notes::waiting(client, &marks)).await?;
-        let loaded = within(self.patience, "reading marks", queries::marks(client, &marks)).await?;
+        let loaded = within(self.patience, "reading marks", marks::loaded_to(client, &marks)).await?;
         let loaded: HashMap<Uuid, u64> = loaded.into_iter().collect();
         // Asked for before the count: what is erased in between is counted the next time.
         let erased = orphans.take_erased() as i64;

@@ -44,7 +44,7 @@ const FUTURE_MAX_US: i64 = 366 * DAY_US;
 const LATE_IDS_MAX: i64 = 10_000;
 
 /// Where rows go.
-pub enum Into {
+pub enum Destination {
     /// Into the database, from there on.
     Database(Taken),
     /// Nowhere: it is only told what would be taken.
@@ -67,7 +67,7 @@ pub struct Loading<'a> {
     reading: Reading,
     bounds: Bounds,
     memory: Memory,
-    into: Into,
+    into: Destination,
     batch_rows: usize,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Loading<'a> {
         client: &'a Client,
         source: &'a Source,
         pictures: &[Picture],
-        into: Into,
+        into: Destination,
     ) -> anyhow::Result<Loading<'a>> {
         let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
         let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
@@ -108,8 +108,8 @@ impl<'a> Loading<'a> {
     /// Takes all rows that are not taken yet.
     pub async fn run(mut self, report: &mut Report, shown: &mut Shown) -> anyhow::Result<()> {
         let (mut last_id, late_ids) = match &self.into {
-            Into::Database(taken) | Into::Nothing(Some(taken)) => (taken.last_id, taken.late_ids.clone()),
-            Into::Nothing(None) => (None, Vec::new()),
+            Destination::Database(taken) | Destination::Nothing(Some(taken)) => (taken.last_id, taken.late_ids.clone()),
+            Destination::Nothing(None) => (None, Vec::new()),
         };
         let mut done = 0;
         shown.begin("log rows", self.source.count_behind(last_id.unwrap_or(i64::MIN)).await?);
@@ -128,7 +128,8 @@ impl<'a> Loading<'a> {
             shown.at(done);
         }
         shown.end();
-        if let Into::Database(Taken { spool, .. }) | Into::Nothing(Some(Taken { spool, .. })) = self.into {
+        if let Destination::Database(Taken { spool, .. }) | Destination::Nothing(Some(Taken { spool, .. })) = self.into
+        {
             report.totals = within(QUERY_TIMEOUT, "adding batches up", marks::totals(self.client, spool)).await?;
         }
         Ok(())
@@ -163,13 +164,13 @@ impl<'a> Loading<'a> {
         }
         self.memory.leave_erased_out(self.client, &mut hits, 0, BATCH_TIMEOUT).await?;
         let judged = match &self.into {
-            Into::Database(before) => {
+            Destination::Database(before) => {
                 let after = behind(before, rows);
                 let judged = self.load(before.clone(), &after, refused, &mut hits).await?;
-                self.into = Into::Database(after);
+                self.into = Destination::Database(after);
                 judged
             }
-            Into::Nothing(_) => {
+            Destination::Nothing(_) => {
                 let mut judging = Judging::new(&hits, 0, 0, self.bounds, None, &self.memory.known);
                 while judging.next_rows().is_some() {}
                 judging.finish()

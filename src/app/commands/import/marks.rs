@@ -7,8 +7,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::ingest::batch::BatchError;
-use crate::ingest::transaction::timestamp;
+use crate::ingest::batch::{BatchError, timestamp};
 
 /// How far a source is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! Queries of the loader around its batches: marks, and batches that are in.
+//! How far each spool is loaded, as PostgreSQL knows it: its mark, and the batches that are in.
 //!
-//! Nothing here retries; the loader knows what an error means. The transaction that loads a batch is in [`super::batch`].
+//! Nothing here retries. A mark moves only in the transaction that loads a batch ([`super::batch`]).
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
@@ -23,7 +23,7 @@ pub struct Mark {
 ///
 /// # Errors
 /// `55P03` where another connection holds the mark for longer than the session's lock_timeout.
-pub async fn claim_mark(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
+pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
     let MarkName { uuid: spool, first_seq } = name;
     // Looked for first: an INSERT that conflicts would burn a number each time.
     if client.query_opt("SELECT 1 FROM spool_marks WHERE spool_uuid = $1", &[&spool]).await?.is_none() {
@@ -43,7 +43,7 @@ pub async fn claim_mark(client: &Client, name: MarkName, node: &str) -> Result<M
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn marks(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+pub async fn loaded_to(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
     let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
     let rows = client.query(select, &[&spools]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
@@ -116,15 +116,6 @@ pub async fn end_predecessor(client: &Client, spool: Uuid) -> Result<bool, Error
     Ok(!client.query(end, &[&spool]).await?.is_empty())
 }
 
-/// Which of `ids` are images, and when each was deleted, in µs since 1970; none where it was not.
-///
-/// # Errors
-/// As PostgreSQL says.
-pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<i64>)>, Error> {
-    let select = "SELECT id, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM images WHERE id = ANY($1)";
-    Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
 /// How many hits were loaded in batches that reach beyond a time, or at all.
 ///
 /// # Errors
@@ -132,9 +123,4 @@ pub async fn existing_images(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid,
 pub async fn loaded_since(client: &Client, since: Option<OffsetDateTime>) -> Result<u64, Error> {
     let sum = "SELECT coalesce(sum(loaded), 0)::bigint FROM batches WHERE $1::timestamptz IS NULL OR max_at >= $1";
     Ok(client.query_one(sum, &[&since]).await?.get::<_, i64>(0) as u64)
-}
-
-/// A time that is counted in µs since 1970.
-pub fn timestamp(at_us: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
