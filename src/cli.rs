@@ -26,10 +26,10 @@ pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
 /// What is said below the list of commands.
 const AFTER_HELP: &str = "\
-Settings come from environment variables, and from the file pixeld.env in PIXELD_DATA_DIR; .env.example lists every one with its
-default and unit. Commands find the running pixeld by PIXELD_DATA_DIR (default ./data) or DATABASE_URL; what it was started with
-they take from there. Only serve and migrate make a database; the others end with status 64 where there is none.
-Wrong settings end any command with exit status 64 and a list of all that is wrong.
+Settings come from environment variables and from the file pixeld.env in PIXELD_DATA_DIR; .env.example lists all settings with
+default and unit. Commands find the running pixeld by PIXELD_DATA_DIR (default ./data) or DATABASE_URL, and use the settings that it
+started with. Only serve and migrate create a database; without one, the other commands end with status 64.
+If settings are wrong, every command lists all errors and ends with exit status 64.
 
 Examples:
   pixeld                               serve pixels on 0.0.0.0:8080, with a private PostgreSQL in ./data
@@ -95,11 +95,11 @@ Examples, in a shell and in a Dockerfile:
   pixeld healthcheck && echo well
   HEALTHCHECK CMD [\"pixeld\", \"healthcheck\"]";
 
-/// Tells senders of email which messages were opened.
+/// Show senders of email which messages were opened.
 #[derive(Debug, Parser)]
 #[command(name = "pixeld", version, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// What to do; `serve` if nothing is said.
+    /// The command; default: serve.
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -117,70 +117,70 @@ impl Cli {
 pub enum Command {
     /// Serve pixels and record their fetches, until SIGTERM or Ctrl-C (the default command).
     ///
-    /// On SIGTERM, Ctrl-C or SIGHUP (the terminal was closed) accepted work is finished for up to PIXELD_DRAIN_SECONDS (default 10 s); a second signal
-    /// ends it at once, and what is spooled is loaded at the next start. Without DATABASE_URL a private PostgreSQL in
-    /// PIXELD_DATA_DIR (default ./data) is started, and stopped at the end.
+    /// On SIGTERM, Ctrl-C or SIGHUP (the terminal was closed) pixeld finishes accepted work for up to PIXELD_DRAIN_SECONDS (default 10 s). A second signal
+    /// stops it at once; the next start loads the hits that are left in the spool. Without DATABASE_URL, pixeld starts a private PostgreSQL in
+    /// PIXELD_DATA_DIR (default ./data) and stops it at the end.
     #[command(after_help = SERVE_AFTER_HELP)]
     Serve(ServeArgs),
-    /// Bring the database's tables to this version, and exit.
+    /// Update the database's tables to this version, and exit.
     ///
-    /// `serve` does so by itself. Any number of nodes may do it at once; one does it, the others wait.
-    /// A node belongs to the installation that it reached first. On another or an empty database this ends with exit status 64.
+    /// `serve` does this automatically. Several nodes may run it at once: one updates the tables, the others wait.
+    /// A node belongs to the installation that it connected to first. On another or an empty database the command fails with exit status 64.
     #[command(after_help = MIGRATE_AFTER_HELP)]
     Migrate(MigrateArgs),
-    /// Print the database's URL, for psql; with the password, where DATABASE_URL has one.
+    /// Print the database's URL, for psql; it includes the password if DATABASE_URL has one.
     #[command(name = "database-url", after_help = DATABASE_URL_AFTER_HELP)]
     DatabaseUrl,
     /// Add images, or list them.
     #[command(subcommand, after_help = IMAGE_AFTER_HELP)]
     Image(ImageCommand),
-    /// Print a link for an email, and the <img> tag that shows it.
+    /// Print a link for an email, and the <img> tag that shows the image.
     ///
-    /// Signed where PIXELD_SIGNING_KEYS is set, with the first of its keys. Else with the ids as they are, or, where one is no
-    /// UUID, with the keys as they are. With --csv, of a whole list.
+    /// If PIXELD_SIGNING_KEYS is set, its first key signs the link. Otherwise the link holds the ids, or your keys if they are not UUIDs.
+    /// With --csv, print the links of a whole list.
     #[command(after_help = LINK_AFTER_HELP)]
     Link(LinkArgs),
-    /// No longer record what a recipient opens, at once and on every node; or, with --undo, record it again.
+    /// Stop recording what a recipient opens, at once and on every node; with --undo, record it again.
     ///
-    /// Images are served all the same, and what was recorded before is kept. Prints a receipt.
+    /// Images are still served, and hits that were recorded before are kept. Prints a receipt.
     #[command(name = "opt-out", after_help = OPT_OUT_AFTER_HELP)]
     OptOut(OptOutArgs),
-    /// Print what keys that are no UUIDs are made ids under (as UUIDs of version 5), or the id of each KEY.
+    /// Print the namespace that turns keys into ids (UUIDs of version 5), or the id of each KEY.
     #[command(after_help = NAMESPACE_AFTER_HELP)]
     Namespace(NamespaceArgs),
-    /// Tell of a message what only its sender knows, or list the messages with their opens.
+    /// Set a message's name, send time and number of recipients, or list messages with their opens.
     #[command(subcommand, after_help = MESSAGE_AFTER_HELP)]
     Message(MessageCommand),
-    /// Add, list or remove those who may sign in to the admin page.
+    /// Add, list or remove users of the admin page.
     #[command(subcommand, after_help = user::USER_AFTER_HELP)]
     User(UserCommand),
-    /// Fetch the lists of providers' networks, or show those there are.
+    /// Download the providers' address lists, or show their state.
     #[command(subcommand, after_help = NETWORKS_AFTER_HELP)]
     Networks(NetworksCommand),
-    /// Judge the stored hits again with the rules of this version, and bring opens and counts in line.
+    /// Judge the stored hits again with the rules of this version, and update opens and counts.
     ///
-    /// After an upgrade, or after the time of sending of a message was told. Pixels may be served and hits loaded meanwhile;
-    /// run it when all nodes have this version. A day at a time, in chunks of 50,000 hits, each whole in itself: it may be
-    /// stopped at any time and run again. A hit keeps the network that its address lay in when it came.
+    /// Run it after an upgrade, when all nodes have this version, or after you set a message's send time. pixeld may serve pixels and load hits
+    /// meanwhile. The command works day by day, in complete chunks of 50,000 hits, so you can stop it at any time and run it again. A hit keeps
+    /// the network that its address belonged to when it came.
     #[command(after_help = RECLASSIFY_AFTER_HELP)]
     Reclassify(ReclassifyArgs),
-    /// Forget a recipient: delete their hits and opens, here and on every node's disk, and show the receipt.
+    /// Erase a recipient: delete their hits and opens from the database and from every node's disk, and show the receipt.
     ///
-    /// What was recorded before is deleted, and does not come back from any node's disk, nor from a backup that is restored later.
-    /// What is recorded afterwards is new: who does not want that either is opted out first. The receipt is final when every
-    /// node that may hold hits has carried it out; a node that is down does so when it starts.
+    /// Erased hits do not come back, neither from a node's disk nor from a backup that is restored later.
+    /// pixeld records later opens again; to prevent that, opt the recipient out first. The receipt is final when every
+    /// node that may hold hits has carried out the erasure. A node that is down does so when it starts.
     #[command(after_help = privacy::ERASE_AFTER_HELP)]
     Erase(EraseArgs),
-    /// Print all that is held on a recipient, as JSON.
+    /// Print all data about a recipient, as JSON.
     #[command(after_help = privacy::EXPORT_AFTER_HELP)]
     Export(ExportArgs),
-    /// Look at the hits on disk that are not in the database yet, or load them.
+    /// Show the hits on disk that are not in the database yet, or load them.
     #[command(subcommand, after_help = SPOOL_AFTER_HELP)]
     Spool(SpoolCommand),
-    /// Move over from another program: bring its images and its log.
+    /// Import the images and the log of another program.
     #[command(subcommand, after_help = import::IMPORT_AFTER_HELP)]
     Import(ImportCommand),
-    /// Ask the `pixeld serve` with the same settings whether it can serve pixels; exit status 0 if so, else 1.
+    /// Check whether the `pixeld serve` with the same settings can serve pixels; exit status 0 if it can, otherwise 1.
     #[command(after_help = HEALTHCHECK_AFTER_HELP)]
     Healthcheck,
 }
@@ -188,10 +188,10 @@ pub enum Command {
 /// What `pixeld migrate` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct MigrateArgs {
-    /// Take this database for this node's installation from now on, also where the node belongs to another. Restart `serve` after it.
+    /// Use this database from now on, even if this node belongs to another installation. Restart `serve` afterwards.
     ///
-    /// Hits that wait on this node are loaded into it. Lists of opt-outs and erasures of the former installation mean nobody
-    /// in it, and begin from its own.
+    /// pixeld loads the hits that wait on this node into it. The former installation's opt-outs and erasures do not apply to it;
+    /// the node uses the lists of the new one.
     #[arg(long)]
     pub new_installation: bool,
 }
@@ -199,7 +199,7 @@ pub struct MigrateArgs {
 /// What `pixeld serve` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ServeArgs {
-    /// Add a sample image if there is none, and print what to try.
+    /// Add a sample image if there are no images, and print what to try.
     #[arg(long)]
     pub sample: bool,
 }

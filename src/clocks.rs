@@ -47,7 +47,7 @@ impl Reading {
 pub enum Disbelief {
     /// The two do not agree.
     #[error(
-        "this machine's clock is {0} s ahead of the database's (behind it where that is negative), more than a day; nothing is \
+        "this machine's clock is {0} s ahead of the database's (negative: behind it), more than a day; nothing is \
          deleted or expired for its age until they agree"
     )]
     Apart(i64),

@@ -310,7 +310,7 @@ fn client_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMa
         static WARNED: Once = Once::new();
         WARNED.call_once(|| {
             tracing::warn!(
-                "X-Forwarded-For from a peer that is not in PIXELD_TRUSTED_PROXIES is not believed; if that peer is your \
+                "pixeld ignores X-Forwarded-For from a peer that is not in PIXELD_TRUSTED_PROXIES; if that peer is your \
                  proxy, all readers now have its address"
             );
         });

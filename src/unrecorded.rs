@@ -84,58 +84,59 @@ impl Reason {
     pub fn sentences(self) -> [&'static str; 2] {
         match self {
             Reason::Malformed => [
-                "The message or recipient in the link can be no id.",
-                "Put UUIDs there, or use a /t/ link, which takes keys of your own.",
+                "The message or recipient in the link is not a valid id.",
+                "Use UUIDs, or a /t/ link, which takes your own keys.",
             ],
             Reason::Unmerged => [
-                "A merge tag was left in the link, or a word for no value, like null.",
-                "Check how your mail program spells its tags, and whether everybody has a value; a test mail often leaves tags as they are.",
+                "The link still has a merge tag in it, or a word like null.",
+                "Check how your mail program spells its merge tags, and whether every recipient has a value. Test emails often leave tags as they are.",
             ],
             Reason::Unsigned => [
                 "The link is not signed.",
-                "Make signed links, or set PIXELD_REQUIRE_SIGNED=false to record this one, too.",
+                "Make signed links, or set PIXELD_REQUIRE_SIGNED=false to record unsigned links, too.",
             ],
             Reason::Forged => [
-                "The link's signature is not one of ours.",
-                "Check that the link was copied whole, and that PIXELD_SIGNING_KEYS still has the key that signed it.",
+                "The link's signature is wrong.",
+                "Check that you copied the whole link, and that PIXELD_SIGNING_KEYS still has the key that signed it.",
             ],
-            Reason::NoImageId => [
-                "No image's id stands in the link where it has to.",
-                "Copy the link again from the page of the image; it ends like .png or .gif.",
-            ],
+            Reason::NoImageId => {
+                ["The link has no image id.", "Copy the link again from the image's page. It ends like .png or .gif."]
+            }
             Reason::UnknownImage => {
-                ["There is no image with this id.", "Upload it here, or use the id of one that is there."]
+                ["There is no image with this id.", "Upload the image here, or use the id of an existing image."]
             }
             Reason::DeletedImage => {
-                ["The image was deleted.", "Use another image; old mails get a transparent one in its place."]
+                ["The image was deleted.", "Use another image. Old messages show a transparent image instead."]
             }
             Reason::WrongPath => [
-                "There is nothing under this path.",
-                "A pixel's path begins with /image/, /t/ or /o/; check what your proxy passes on.",
+                "This path does not exist.",
+                "A pixel's path begins with /image/, /t/ or /o/. Check what your proxy passes on.",
             ],
-            Reason::Head => {
-                ["It only asked for the headers (HEAD).", "Nothing: link checkers do that, and nobody saw the picture."]
-            }
+            Reason::Head => [
+                "The request asked only for the headers (HEAD).",
+                "Nothing: link checkers do that, and nobody saw the image.",
+            ],
             Reason::Method => {
-                ["It was neither GET nor HEAD.", "Nothing, as long as no mail client of yours does that."]
+                ["The request was neither GET nor HEAD.", "Nothing, unless one of your mail programs does that."]
             }
-            Reason::Body => {
-                ["It had a body, which no mail client sends.", "Nothing, as long as no proxy of yours does that."]
-            }
+            Reason::Body => [
+                "The request had a body, which no mail program sends.",
+                "Nothing, unless one of your proxies does that.",
+            ],
             Reason::Unreadable => [
                 "The request is not valid HTTP, but its path could be read.",
-                "Check the link for line breaks, and what a proxy of yours adds to headers.",
+                "Check the link for line breaks, and which headers your proxy adds.",
             ],
             Reason::TooLarge => [
                 "The request's head was longer than 16 KiB.",
                 "Check how long the link is, and whether your site sets many cookies for this name.",
             ],
             Reason::AddressRate => [
-                "Too many came from this address.",
-                "If they were real, raise PIXELD_ADDRESS_RATE or name your proxy in PIXELD_TRUSTED_PROXIES.",
+                "Too many requests came from this address.",
+                "If these were real readers, raise PIXELD_ADDRESS_RATE or name your proxy in PIXELD_TRUSTED_PROXIES.",
             ],
             Reason::QueueFull => {
-                ["The queue was full.", "The disk or the machine is too slow for so many; look at its load."]
+                ["The queue was full.", "The disk or the machine is too slow for this many requests. Look at its load."]
             }
         }
     }

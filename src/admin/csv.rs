@@ -136,7 +136,7 @@ pub async fn answered<C: Columns>(
     drop(part);
     while let Some(part) = upload.next().await? {
         if !part.text().await?.is_empty() {
-            return Err(Refusal::Upload("A form's fields come before its file.".to_owned()));
+            return Err(Refusal::Upload("The fields of this form must come before its file.".to_owned()));
         }
     }
     let (file, name) = job.end().await?;
@@ -144,7 +144,7 @@ pub async fn answered<C: Columns>(
 }
 
 async fn chunk(part: &mut Part) -> Result<Option<Bytes>, Refusal> {
-    let stopped = || Refusal::Upload("The file stopped coming, and was given up. Try again.".to_owned());
+    let stopped = || Refusal::Upload("The upload stopped before its end. Try again.".to_owned());
     tokio::time::timeout(CHUNK_WAIT, part.chunk()).await.map_err(|_| stopped())?
 }
 

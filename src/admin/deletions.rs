@@ -65,7 +65,7 @@ impl Deletions {
     ) -> Result<Option<i64>, DbError> {
         let Some(place) = self.jobs.place() else { return Ok(None) };
         let beginning = deletions::begin(client, actor, subject);
-        let job = within(QUERY_TIMEOUT, "writing a deletion down", beginning).await?;
+        let job = within(QUERY_TIMEOUT, "recording a deletion", beginning).await?;
         let progress = Arc::<Progress>::default();
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&progress);
         let db = self.db.clone();
@@ -83,7 +83,7 @@ impl Deletions {
     /// Ends what runs, and lets none begin.
     pub fn end(&self) {
         for job in self.jobs.end() {
-            tracing::warn!(job, "a deletion is interrupted; begin it again after the start");
+            tracing::warn!(job, "a deletion was interrupted; start it again after pixeld has started");
         }
     }
 }
@@ -104,7 +104,7 @@ async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
             tracing::error!(
                 job,
                 error,
-                "a deletion failed; what was deleted until then is gone, and it can be begun again"
+                "a deletion failed; the hits deleted until then are gone, and you can start it again"
             );
             Some(why)
         }
@@ -112,7 +112,9 @@ async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
     for _ in 0..END_TRIES {
         match write_end(db, job, progress.told(), why.as_deref()).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(job, error = error.for_log(), "the receipt of a deletion is not written yet"),
+            Err(error) => {
+                tracing::warn!(job, error = error.for_log(), "the receipt of a deletion could not be written yet")
+            }
         }
         tokio::time::sleep(END_PAUSE).await;
     }

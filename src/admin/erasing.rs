@@ -53,19 +53,19 @@ impl Erasing {
         let Some(place) = self.jobs.place() else {
             tracing::info!(
                 erasure,
-                "an erasure is noted; a node carries it out in the database, since others are at it here"
+                "an erasure is recorded; a node carries it out in the database because other erasures are running here"
             );
             return Ok(erasure);
         };
         let db = self.db.clone();
         self.jobs.start(place, erasure, async move {
             match request::delete(&db, erasure, recipient).await {
-                Ok(()) => tracing::info!(erasure, "a recipient is erased from the database"),
+                Ok(()) => tracing::info!(erasure, "a recipient was erased from the database"),
                 Err(error) => {
                     tracing::warn!(
                         erasure,
                         error = crate::db::told(&error),
-                        "an erasure stopped in the database; a node takes it up within a minute"
+                        "an erasure stopped in the database; a node continues it within a minute"
                     );
                 }
             }
@@ -78,7 +78,7 @@ impl Erasing {
         for erasure in self.jobs.end() {
             tracing::warn!(
                 erasure,
-                "an erasure is interrupted in the database; a node takes it up, this one after its next start"
+                "an erasure was interrupted in the database; another node continues it, or this one after its next start"
             );
         }
     }

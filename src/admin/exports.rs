@@ -69,7 +69,7 @@ impl Exports {
 /// Takes the session whole: its connection ends with it.
 async fn send(session: Session, export: &Export, mut out: Sending) {
     if let Err(error) = export.write(&session.client, &mut out).await {
-        tracing::warn!(error = crate::db::told(&error), "an export was not sent to its end");
+        tracing::warn!(error = crate::db::told(&error), "an export was not sent completely");
         // Where nobody takes it any more there is nobody to tell.
         drop(out.send(Err(io::Error::other("the export broke off"))).await);
     }
@@ -80,8 +80,8 @@ struct Sending(mpsc::Sender<io::Result<Bytes>>);
 impl Sending {
     async fn send(&self, part: io::Result<Bytes>) -> io::Result<()> {
         let taken = tokio::time::timeout(TAKE_WAIT, self.0.send(part)).await;
-        let taken = taken.map_err(|_| io::Error::other("nothing of it was taken for too long"))?;
-        taken.map_err(|_| io::Error::other("it is not waited for any more"))
+        let taken = taken.map_err(|_| io::Error::other("the browser read nothing for too long"))?;
+        taken.map_err(|_| io::Error::other("the export is no longer waiting for its reader"))
     }
 }
 

@@ -35,96 +35,92 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     let waiting = metrics.waiting().max(0);
     let lag = metrics.load_lag_seconds(now_us);
     if let Some(problem) = metrics.database_problem.load_full() {
-        let wrong = format!("PostgreSQL cannot be used: {problem}. Hits wait on disk: {}.", number(waiting));
-        let todo = "Put that right; pixeld tries again each second, and nothing is lost while the disk has room.";
+        let wrong = format!("PostgreSQL cannot be used: {problem}. Hits waiting on disk: {}.", number(waiting));
+        let todo = "Fix this. pixeld tries again every second, and no hit is lost while the disk has room.";
         note(Weight::Trouble, wrong, todo);
     } else if let Some(code) = metrics.load_refused.load_full() {
         let waiting = number(waiting);
-        let wrong = format!("PostgreSQL refuses what the loader asks (SQLSTATE {code}); hits wait on disk: {waiting}.");
-        let todo = "Look in the log at what it refuses; nothing is lost while the disk has room.";
+        let wrong =
+            format!("PostgreSQL refuses a statement of the loader (SQLSTATE {code}). Hits waiting on disk: {waiting}.");
+        let todo = "The log says which statement. No hit is lost while the disk has room.";
         note(Weight::Trouble, wrong, todo);
     } else if metrics.database_up.get() == 0 {
-        let wrong = format!("The loader has no connection to PostgreSQL; hits wait on disk: {}.", number(waiting));
-        note(
-            Weight::Warning,
-            wrong,
-            "Start PostgreSQL again or look at the log; nothing is lost while the disk has room.",
-        );
+        let wrong = format!("The loader has no connection to PostgreSQL. Hits waiting on disk: {}.", number(waiting));
+        note(Weight::Warning, wrong, "Start PostgreSQL or look at the log. No hit is lost while the disk has room.");
     } else if lag > LAG_SECONDS_MAX {
-        let wrong = format!("Hits reach PostgreSQL {lag:.0} s late; {} wait on disk.", number(waiting));
-        note(Weight::Warning, wrong, "Give PostgreSQL time to catch up, or look in the log at what it refuses.");
+        let wrong = format!("Hits reach PostgreSQL {lag:.0} s late. Hits waiting on disk: {}.", number(waiting));
+        note(Weight::Warning, wrong, "Give PostgreSQL time to catch up. If it does not, look in the log.");
     }
     let behind = metrics.rollup_lag_seconds(now_us);
     if behind > ROLLUP_LAG_SECONDS_MAX {
         let why = metrics.stuck.rollup.load_full().map_or(String::new(), |why| format!(": {why}"));
-        let wrong = format!("Opens and counts are {behind:.0} s behind the hits{why}.");
-        let todo = "Look in the log at why; a long deletion or pixeld reclassify holds them up, too. They catch up by themselves.";
+        let wrong = format!("Opens and counts are {behind:.0} s late{why}.");
+        let todo =
+            "The log says why. A long deletion or pixeld reclassify also delays them. They catch up automatically.";
         note(Weight::Warning, wrong, todo);
     }
     let stuck = [
         (&metrics.stuck.erasing, "Erasures cannot be carried out on this node's disk"),
         (&metrics.stuck.finishing, "Erasures cannot be finished in the database"),
-        (&metrics.stuck.retention, "What is beyond PIXELD_RETENTION_DAYS cannot be deleted"),
+        (&metrics.stuck.retention, "Hits older than PIXELD_RETENTION_DAYS cannot be deleted"),
     ];
     for (why, what) in stuck {
         if let Some(why) = why.load_full() {
-            let todo =
-                "Put that right; it is tried again within a minute by itself, and what should go stays until then.";
+            let todo = "Fix this. pixeld tries again within a minute; the data stay until then.";
             note(Weight::Warning, format!("{what}: {why}."), todo);
         }
     }
     if metrics.redis_up.get() == 0 {
         let wrong =
-            "Redis does not answer; each node throttles alone, so a repeated fetch may be recorded once on each.";
-        let todo = "Start Redis again or correct REDIS_URL; the log says why. Nothing is lost, and it is tried again by itself.";
+            "Redis is not answering. Each node throttles alone, so a repeated fetch may be recorded once on each node.";
+        let todo = "Start Redis or correct REDIS_URL; the log says why. Nothing is lost, and pixeld tries again automatically.";
         note(Weight::Warning, wrong.to_owned(), todo);
     }
     let minutes = metrics.outage_minutes.get();
     if let Some(problem) = metrics.spool_problem.load_full() {
-        let todo = "Put that right: pixels are served meanwhile, and recording resumes by itself.";
+        let todo = "Fix this. Pixels are still served, and recording resumes automatically.";
         note(Weight::Trouble, format!("New hits are dropped: {problem}."), todo);
     } else if metrics.spool_room.get() <= 0 && metrics.spool_bytes.get() > 0 {
-        let todo = "Free disk space, raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back, which empties the spool.";
-        note(Weight::Trouble, "The disk has no room for more hits; new ones are dropped.".to_owned(), todo);
+        let todo = "Free disk space, raise PIXELD_SPOOL_BYTES_MAX, or start PostgreSQL, which empties the spool.";
+        note(Weight::Trouble, "The disk has no room for more hits, so new hits are dropped.".to_owned(), todo);
     } else if (0..60).contains(&minutes) && lag > LAG_SECONDS_MAX {
         let wrong = format!("At this rate the spool is full in {minutes} minutes.");
-        note(Weight::Trouble, wrong, "Bring PostgreSQL back, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
+        note(Weight::Trouble, wrong, "Start PostgreSQL, free disk space or raise PIXELD_SPOOL_BYTES_MAX.");
     }
     let missing = metrics.segments_missing.get() as i64;
     if missing > 0 {
-        let wrong = format!("Somebody deleted {} of the spool while pixeld ran.", counted(missing, "file"));
-        let todo = "Leave the folder spool to pixeld, which removes what is loaded. It records into a new folder; \
-                    what was lost is counted as damaged.";
+        let wrong =
+            format!("Another program or person deleted {} of the spool while pixeld ran.", counted(missing, "file"));
+        let todo = "Do not change the folder spool: pixeld itself removes loaded files. It now records into a new folder \
+                    and counts the lost hits as damaged.";
         note(Weight::Trouble, wrong, todo);
     }
     let unreadable = metrics.unreadable();
     if unreadable > 0 {
         let wrong = format!("{} cannot be read from the disk; the hits there wait.", counted(unreadable, "spool"));
-        let todo = "Look in the log, which names the file and the error. Mend it, then start pixeld again.";
+        let todo = "The log names the file and the error. Repair the file, then restart pixeld.";
         note(Weight::Trouble, wrong, todo);
     }
     let aside = metrics.orphans.get();
     if aside > 0 {
         let wrong = format!("{} wait on disk for images that the database does not have.", counted(aside, "hit"));
-        let todo = "Add these images again under their ids, which the log names: pixeld image add FILE --id ID. \
-                    Their hits come in by themselves then; none is lost.";
+        let todo = "The log names the images. Add each again under its id: pixeld image add FILE --id ID. \
+                    pixeld then loads the hits; none is lost.";
         note(Weight::Warning, wrong, todo);
     }
     for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
             let [_, todo] = drop_sentences(reason);
-            note(weight, format!("{} {what} since the start.", counted(dropped as i64, "hit")), todo);
+            note(weight, format!("{} not recorded since the start: {what}.", counted(dropped as i64, "hit")), todo);
         }
     }
     let forwarded: u64 = metrics.cores.iter().map(|core| core.forwarded_untrusted.get()).sum();
     if forwarded > 0 {
-        let wrong = format!(
-            "{} came with X-Forwarded-For from a peer that is not trusted.",
-            counted(forwarded as i64, "request")
-        );
-        let todo = "If a proxy of yours stands before pixeld, add its address to PIXELD_TRUSTED_PROXIES; \
-                    without it all readers seem to have the proxy's address.";
+        let wrong =
+            format!("{} had X-Forwarded-For from a peer that is not trusted.", counted(forwarded as i64, "request"));
+        let todo = "If you run a proxy in front of pixeld, add its address to PIXELD_TRUSTED_PROXIES. \
+                    Without it all readers seem to have the proxy's address.";
         note(Weight::Warning, wrong, todo);
     }
     if metrics.clocks_disbelieved.get() > 0 {
@@ -136,28 +132,31 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         } else {
             "The clocks jumped by more than a day while pixeld ran.".to_owned()
         };
-        let todo = "Set the clocks right (NTP); if they are right now, restart pixeld. Nothing is deleted for its age meanwhile.";
+        let todo = "Set the clocks (NTP). If they are right now, restart pixeld. Until then pixeld deletes nothing because of its age.";
         note(Weight::Trouble, wrong, todo);
     }
     if metrics.sync_failures.get() > 0 {
         let wrong =
             format!("{} to the disk failed since the start.", counted(metrics.sync_failures.get() as i64, "sync"));
-        note(Weight::Trouble, wrong, "Check the disk: its hits were written again elsewhere, and it may be failing.");
+        note(
+            Weight::Trouble,
+            wrong,
+            "Check the disk, which may be failing. pixeld rewrote the affected hits to another file.",
+        );
     }
     if metrics.networks_refused.get() > 0 {
-        let wrong = "A list of providers' networks could not be read.".to_owned();
+        let wrong = "An address list could not be read.".to_owned();
         note(Weight::Warning, wrong, "Run pixeld networks status, which names the file and the line.");
     }
     let (missing, oldest_s) = (metrics.networks_missing.get(), metrics.networks_oldest_s.get());
     let days = (now_us / 1_000_000 - oldest_s) / 86_400;
     if oldest_s > 0 && days > LIST_DAYS_MAX {
-        let todo =
-            "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily and look in the log at why that fails.";
-        note(Weight::Warning, format!("A list of providers' networks is {days} days old."), todo);
+        let todo = "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily. If that is set, the log says why it fails.";
+        note(Weight::Warning, format!("A published address list is {days} days old."), todo);
     } else if missing > 0 {
-        let todo = "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily: then Apple's and Google's fetches are told apart more surely.";
-        let are = if missing == 1 { "is" } else { "are" };
-        let wrong = format!("{} of providers' networks {are} not fetched yet.", counted(missing, "list"));
+        let todo = "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily, to recognise Apple and Google more reliably.";
+        let have = if missing == 1 { "has" } else { "have" };
+        let wrong = format!("{} {have} not been downloaded.", counted(missing, "published address list"));
         note(Weight::Hint, wrong, todo);
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
@@ -173,15 +172,15 @@ const LIST_DAYS_MAX: i64 = 30;
 /// Drops that lose hits, and what happened to those hits; the others are what a person or a setting asked for. The last two are
 /// warnings: any stranger's made-up id can cause the one on a node that is new, and an old log that is imported the other.
 const LOSSES: [(DropReason, Weight, &str); 9] = [
-    (DropReason::QueueFull, Weight::Trouble, "found the queue full"),
-    (DropReason::SpoolFull, Weight::Trouble, "found the spool full"),
-    (DropReason::DiskFull, Weight::Trouble, "found the disk full"),
-    (DropReason::DiskError, Weight::Trouble, "could not be written"),
-    (DropReason::Damaged, Weight::Trouble, "damaged on disk"),
-    (DropReason::Quarantined, Weight::Trouble, "refused by PostgreSQL"),
-    (DropReason::AddressRate, Weight::Trouble, "came too fast from one address"),
-    (DropReason::UnknownImage, Weight::Warning, "dropped because the database does not have their image,"),
-    (DropReason::Expired, Weight::Warning, "dropped because they were older than PIXELD_RETENTION_DAYS,"),
+    (DropReason::QueueFull, Weight::Trouble, "the queue was full"),
+    (DropReason::SpoolFull, Weight::Trouble, "the spool was full"),
+    (DropReason::DiskFull, Weight::Trouble, "the disk was full"),
+    (DropReason::DiskError, Weight::Trouble, "the disk refused them"),
+    (DropReason::Damaged, Weight::Trouble, "they were damaged on disk"),
+    (DropReason::Quarantined, Weight::Trouble, "PostgreSQL refused them"),
+    (DropReason::AddressRate, Weight::Trouble, "too many came from one address"),
+    (DropReason::UnknownImage, Weight::Warning, "the database does not have their image"),
+    (DropReason::Expired, Weight::Warning, "they were older than PIXELD_RETENTION_DAYS"),
 ];
 
 /// Why hits were dropped, and what to do, each in a sentence.
@@ -190,37 +189,34 @@ pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
     match reason {
         DropReason::AddressRate => Reason::AddressRate.sentences(),
         DropReason::QueueFull => Reason::QueueFull.sentences(),
-        DropReason::SpoolFull => {
-            ["The spool was full.", "Raise PIXELD_SPOOL_BYTES_MAX, or bring PostgreSQL back sooner."]
-        }
+        DropReason::SpoolFull => ["The spool was full.", "Raise PIXELD_SPOOL_BYTES_MAX, or restart PostgreSQL sooner."],
         DropReason::DiskFull => ["The disk was full.", "Free disk space where PIXELD_DATA_DIR is."],
         DropReason::DiskError => ["The disk refused them.", "Check the disk; the log has its errors."],
-        DropReason::Suppressed => {
-            ["The recipient opted out.", "Nothing: that is what they asked for; not even this list has their requests."]
-        }
+        DropReason::Suppressed => [
+            "The recipient opted out.",
+            "Nothing: the recipient asked for this. Not even this list shows their requests.",
+        ],
         DropReason::Throttled => [
-            "The same reader fetched the same pixel again within PIXELD_THROTTLE.",
-            "Nothing: the first fetch is recorded. To see each one, for example while testing, set PIXELD_THROTTLE=off.",
+            "The same reader fetched the same pixel again within the time of PIXELD_THROTTLE.",
+            "Nothing: the first fetch is recorded. To record every fetch, for example in a test, set PIXELD_THROTTLE=off.",
         ],
         DropReason::UnknownImage => [
-            "Their image is not in the database, and never was as far as this node knows; or there was no room to set them aside.",
+            "The database does not have their image and, as far as this node knows, never had it; or there was no room to set the hits aside.",
             "Compare the image's id in your links with the page Images. If images are missing there, \
                  check that DATABASE_URL names the right database. If the log says that hits cannot be set aside, make room.",
         ],
         DropReason::Expired => [
             "They were older than PIXELD_RETENTION_DAYS when they were loaded.",
-            "Raise it, bring PostgreSQL back sooner after an outage, and check this machine's clock. \
+            "Raise PIXELD_RETENTION_DAYS, restart PostgreSQL sooner after an outage, and check this machine's clock. \
              After an import of old hits there is nothing to do.",
         ],
         DropReason::Quarantined => {
-            ["PostgreSQL refused them.", "Look in the log at why; their bytes are kept in the folder quarantine."]
+            ["PostgreSQL refused them.", "The log says why. The hits are kept in the folder quarantine."]
         }
         DropReason::Damaged => {
-            ["They were damaged on disk.", "Check the disk; their bytes are kept in the folder quarantine."]
+            ["They were damaged on disk.", "Check the disk. The hits are kept in the folder quarantine."]
         }
-        DropReason::Erased => {
-            ["The recipient was erased after they were recorded.", "Nothing: that is what an erasure is for."]
-        }
+        DropReason::Erased => ["The recipient was erased after they were recorded.", "Nothing: an erasure does that."],
     }
 }
 
@@ -280,7 +276,10 @@ mod tests {
         metrics.load_refused.store(Some(std::sync::Arc::new("42P01".to_owned())));
         let found = findings(&metrics, 0);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].wrong, "PostgreSQL refuses what the loader asks (SQLSTATE 42P01); hits wait on disk: 0.");
+        assert_eq!(
+            found[0].wrong,
+            "PostgreSQL refuses a statement of the loader (SQLSTATE 42P01). Hits waiting on disk: 0."
+        );
     }
 
     #[test]
@@ -290,10 +289,10 @@ mod tests {
         let weighed =
             || findings(&metrics, now_us).into_iter().map(|found| (found.weight, found.wrong)).collect::<Vec<_>>();
         metrics.networks_missing.set(4);
-        assert_eq!(weighed(), [(Weight::Hint, "4 lists of providers' networks are not fetched yet.".to_owned())]);
+        assert_eq!(weighed(), [(Weight::Hint, "4 published address lists have not been downloaded.".to_owned())]);
         metrics.networks_missing.set(1);
         metrics.networks_oldest_s.set((1_000 - 31) * 86_400);
-        assert_eq!(weighed(), [(Weight::Warning, "A list of providers' networks is 31 days old.".to_owned())]);
+        assert_eq!(weighed(), [(Weight::Warning, "A published address list is 31 days old.".to_owned())]);
         metrics.networks_missing.set(0);
         metrics.networks_oldest_s.set((1_000 - 30) * 86_400);
         assert_eq!(weighed(), []);
@@ -315,12 +314,12 @@ mod tests {
         assert_eq!(
             wrong,
             [
-                "The disk has no room for more hits; new ones are dropped.",
-                "3 hits found the spool full since the start.",
-                "The loader has no connection to PostgreSQL; hits wait on disk: 12.",
-                "Redis does not answer; each node throttles alone, so a repeated fetch may be recorded once on each.",
-                "1 request came with X-Forwarded-For from a peer that is not trusted.",
-                "A list of providers' networks could not be read.",
+                "The disk has no room for more hits, so new hits are dropped.",
+                "3 hits not recorded since the start: the spool was full.",
+                "The loader has no connection to PostgreSQL. Hits waiting on disk: 12.",
+                "Redis is not answering. Each node throttles alone, so a repeated fetch may be recorded once on each node.",
+                "1 request had X-Forwarded-For from a peer that is not trusted.",
+                "An address list could not be read.",
             ]
         );
         assert!(found.iter().all(|finding| finding.todo.len() > 20));
@@ -339,7 +338,7 @@ mod tests {
             wrong,
             [
                 "New hits are dropped: /data/spool cannot be written: read-only.",
-                "Somebody deleted 2 files of the spool while pixeld ran.",
+                "Another program or person deleted 2 files of the spool while pixeld ran.",
                 "1 spool cannot be read from the disk; the hits there wait.",
             ]
         );
@@ -351,7 +350,7 @@ mod tests {
         metrics.rollup_oldest_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(findings(&metrics, 121_000_000), []);
         let found = findings(&metrics, 131_000_000);
-        assert_eq!(found[0].wrong, "Opens and counts are 130 s behind the hits.");
+        assert_eq!(found[0].wrong, "Opens and counts are 130 s late.");
     }
 
     #[test]
@@ -368,7 +367,7 @@ mod tests {
         }
         metrics.rollup_oldest_us.store(1, std::sync::atomic::Ordering::Relaxed);
         let found = findings(&metrics, 200_000_000);
-        assert_eq!(found[0].wrong, "Opens and counts are 200 s behind the hits: ERROR: must be owner of table hits.");
+        assert_eq!(found[0].wrong, "Opens and counts are 200 s late: ERROR: must be owner of table hits.");
     }
 
     #[test]
@@ -378,6 +377,6 @@ mod tests {
         metrics.oldest_at_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(findings(&metrics, 60_000_000), []);
         let found = findings(&metrics, 91_000_000);
-        assert_eq!(found[0].wrong, "Hits reach PostgreSQL 90 s late; 5 wait on disk.");
+        assert_eq!(found[0].wrong, "Hits reach PostgreSQL 90 s late. Hits waiting on disk: 5.");
     }
 }

@@ -37,7 +37,7 @@ pub async fn run(admin: Arc<Admin>, listener: &TcpListener) -> Infallible {
         let (stream, peer) = match listener.accept().await {
             Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
-                tracing::warn!(%error, "no connection to the private listener can be accepted now");
+                tracing::warn!(%error, "the private listener cannot accept connections now");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -35,15 +35,13 @@ const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cGl4ZWxkJ3MgZGVjb3kgIQ$LU6uX
 #[must_use]
 pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     if password.chars().count() < CHARACTERS_MIN {
-        return Some(
-            "a password has at least 12 characters; three or four words that do not belong together are a good one",
-        );
+        return Some("use at least 12 characters; three or four unrelated words make a good password");
     }
     if password.len() > BYTES_MAX {
-        return Some("a password has at most 1024 bytes");
+        return Some("use at most 1024 bytes");
     }
     if text::fold(password).contains(&text::fold(name)) && name.chars().count() > 3 {
-        return Some("a password does not hold the user's name");
+        return Some("the password must not contain the user's name");
     }
     None
 }

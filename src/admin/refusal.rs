@@ -12,44 +12,44 @@ use crate::lists::Problem;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// No such page, or nothing of that name.
-    #[error("There is no such page.")]
+    #[error("This page does not exist.")]
     NotFound,
     /// The path is known, with other methods.
-    #[error("This page cannot be asked like that ({0} only).")]
+    #[error("This address accepts only {0} requests.")]
     Method(&'static str),
     /// The user is a viewer.
     #[error("Only an admin may do this. You are signed in as a viewer.")]
     ViewerOnly,
     /// The request names a host that is not ours.
-    #[error("This page does not answer under this name.")]
+    #[error("pixeld does not answer under this name.")]
     WrongHost,
     /// A request that changes something did not come from our own page.
-    #[error("This was not sent from a page of pixeld, so nothing was changed. Open the page again and try once more.")]
+    #[error("This form was not sent from a page of pixeld, so nothing changed. Reload the page and try again.")]
     NotOwnPage,
     /// A form of more than [`super::asked::FORM_BYTES_MAX`].
-    #[error("What was sent is too large: a form has at most 64 KiB.")]
+    #[error("The form is too large. Maximum: 64 KiB.")]
     FormTooLarge,
     /// No form at all.
-    #[error("What was sent is no form that this page knows.")]
+    #[error("This page could not read the form. Reload it and try again.")]
     NoForm,
     /// A file, or what stands beside it, is not as the page needs it.
     #[error("{0}")]
     Upload(String),
     /// Too much at once.
-    #[error("Too many people do this at once. Wait a few seconds and try again.")]
+    #[error("Too many people are doing this at once. Wait a few seconds and try again.")]
     Busy,
     /// The disk.
     #[error(
-        "The disk that pixeld keeps its data on has too little room left for this answer: some is kept free for hits. Nothing was stored."
+        "The disk with pixeld's data has too little room left for this answer, because some room is kept free for hits. Nothing was stored."
     )]
     NoRoom,
     /// It took too long.
     #[error(
-        "This took too long and was given up. Try again; if it happens often, the log and the health line tell more."
+        "This took too long, so pixeld stopped it. Try again. If it happens often, see the log and the first line of the overview."
     )]
     TookTooLong,
     /// The database.
-    #[error("The database does not answer now. Pixels are served all the same, and their hits wait on disk.")]
+    #[error("The database is not answering. Pixels are still served, and their hits wait on disk.")]
     Database(DbError),
     /// The database answers, and refused what the page asked.
     #[error("{}", refused(error, reference))]
@@ -60,7 +60,7 @@ pub enum Refusal {
         reference: String,
     },
     /// A mistake of ours, or of the system.
-    #[error("Something went wrong here. The log says what.")]
+    #[error("Something went wrong. See the log.")]
     Broken(#[from] anyhow::Error),
 }
 
@@ -87,13 +87,13 @@ const REFERENCE_CHARS: usize = 8;
 fn refused(error: &DbError, reference: &str) -> String {
     let code = error.sql_state().map_or(String::new(), |code| format!(" (SQLSTATE {})", code.code()));
     let what = match error.sql_state().map(SqlState::code) {
-        Some("25006") => "The database is read-only now, so nothing can be changed",
+        Some("25006") => "The database is read-only, so nothing can be changed",
         Some("53100") => "The database's disk is full",
-        Some("55P03") => "Somebody else holds what this needs. Try again",
-        Some("57014") => "The database took too long for this and gave up. Try again",
-        _ => "The database answers, and refused what this page asked",
+        Some("55P03") => "Something else is using these data. Try again",
+        Some("57014") => "The database took too long and stopped. Try again",
+        _ => "The database refused this page's request",
     };
-    format!("{what}{code}. The log says more, under the reference {reference}.")
+    format!("{what}{code}. For details, look in the log for the reference {reference}.")
 }
 
 impl From<Problem> for Refusal {
@@ -133,7 +133,7 @@ impl Refusal {
     pub fn log(&self) {
         match self {
             Refusal::Database(error) => {
-                tracing::warn!(error = error.for_log(), "a page could not be shown: the database");
+                tracing::warn!(error = error.for_log(), "a page could not be shown: the database is not answering");
             }
             Refusal::Statement { error, reference } => {
                 let error = error.for_log_of_statement();

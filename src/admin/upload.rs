@@ -99,7 +99,7 @@ impl Part {
 }
 
 fn too_large(most: u64) -> Refusal {
-    Refusal::Upload(format!("What was sent is too large: at most {} MiB are taken.", most >> 20))
+    Refusal::Upload(format!("The upload is too large. Maximum: {} MiB.", most >> 20))
 }
 
 fn refused(error: multer::Error) -> Refusal {
@@ -110,7 +110,7 @@ fn refused(error: multer::Error) -> Refusal {
         multer::Error::StreamReadFailed(_)
         | multer::Error::IncompleteStream
         | multer::Error::IncompleteFieldData { .. } => {
-            Refusal::Upload("The file did not come whole: the connection broke off. Try again.".to_owned())
+            Refusal::Upload("The file did not arrive completely: the connection was lost. Try again.".to_owned())
         }
         _ => Refusal::NoForm,
     }

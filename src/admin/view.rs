@@ -36,7 +36,7 @@ const NAVIGATION: [(&str, &str); 7] = [
     ("/recipients", "Recipients"),
     ("/images", "Images"),
     ("/hits", "Hits"),
-    ("/not-recorded", "Not recorded"),
+    ("/not-recorded", "Link check"),
     ("/settings", "Settings"),
 ];
 
@@ -284,13 +284,33 @@ pub fn class_words(class: Class) -> Markup {
         Certainty::Possible => "mark possible",
         Certainty::Machine => "mark machine",
     };
-    html! { span class=(mark) { (class.name().replace('_', " ")) } }
+    html! { span class=(mark) { (words_of(class)) } }
+}
+
+/// A class as readers of the page call it; docs/classes.md has both names.
+#[must_use]
+pub const fn words_of(class: Class) -> &'static str {
+    match class {
+        Class::Unknown => "not known",
+        Class::Human => "person",
+        Class::Proxied => "webmail (Gmail, Yahoo …)",
+        Class::PrivacyPrefetch => "Apple privacy loading",
+        Class::Prefetch => "prefetch",
+        Class::Scanner => "security scanner",
+        Class::Bot => "bot",
+    }
 }
 
 /// So many of something.
 #[must_use]
 pub fn counted(n: i64, one: &str) -> String {
     format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
+}
+
+/// A number of fetches.
+#[must_use]
+pub fn fetches(n: i64) -> String {
+    format!("{} {}", number(n), if n == 1 { "fetch" } else { "fetches" })
 }
 
 /// A time for people, with all of it on hover.

@@ -46,12 +46,12 @@ impl Claimed {
 /// So that commands work on the same database and make links of the same form. Pixels are served without it, too.
 fn leave_for_commands(config: &Config, db: &Database) {
     if let Err(error) = config.leave_for_commands(&db.place()) {
-        tracing::warn!(%error, "commands of this data directory cannot be left the settings; they need them in their environment");
+        tracing::warn!(%error, "the settings could not be saved for commands of this data directory; set them in the commands' environment");
     }
     for name in &config.overridden {
         tracing::warn!(
             file = %config.settings_file().display(),
-            "{name} differs in the environment and in the settings file; the environment counts here, and commands called without it have the file's"
+            "{name} differs between the environment and the settings file; pixeld uses the environment here, but commands without it use the file"
         );
     }
 }

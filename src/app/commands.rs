@@ -68,7 +68,7 @@ pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<
         }
         which::named(&db, &db.connect("pixeld migrate").await?.client).await
     };
-    let named = database::with_lease(&db, "what was migrated so far is whole", migrating).await?;
+    let named = database::with_lease(&db, "finished migrations are kept", migrating).await?;
     println!("the database is up to date ({named})");
     Ok(())
 }
@@ -92,11 +92,7 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
     let mut text = argument.to_owned();
     if argument == "-" {
         text.clear();
-        std::io::stdin()
-            .lock()
-            .take(TYPED_BYTES_MAX)
-            .read_to_string(&mut text)
-            .context("the recipient cannot be read")?;
+        std::io::stdin().lock().take(TYPED_BYTES_MAX).read_to_string(&mut text).context("cannot read the recipient")?;
         anyhow::ensure!((text.len() as u64) < TYPED_BYTES_MAX, "the recipient on standard input is too long");
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
     }
@@ -176,7 +172,7 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let marks = match marks(&db).await {
         Ok(marks) => Some(marks),
         Err(error) => {
-            eprintln!("the database cannot be asked how far these are loaded: {}", db::told(&error));
+            eprintln!("cannot ask the database how many of these hits are loaded: {}", db::told(&error));
             None
         }
     };
@@ -251,7 +247,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
                 let aside = metrics.orphans.get();
                 anyhow::ensure!(
                     !retire || aside == 0,
-                    "{aside} hits are set aside because the database does not have their images, which the log names; add these \
+                    "{aside} hits are set aside because the database does not have their images; the log names the images. Add them \
                      again under their ids, or remove {}/*.orphans to give these hits up",
                     recovery::quarantine(&data.spools()).display()
                 );
@@ -259,7 +255,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
             }
             Ok((left, which::named(&db, &db.connect("pixeld spool drain").await?.client).await?))
         };
-        let broken_off = "what is not loaded waits in the spool, and erasures may not all be carried out; run it again";
+        let broken_off = "hits that are not loaded wait in the spool, and some erasures may not be carried out; run it again";
         database::with_database(&db, broken_off, draining).await
     })?;
     let dropped: u64 = DropReason::ALL.iter().map(|&reason| metrics.dropped(reason)).sum();

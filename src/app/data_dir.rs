@@ -37,13 +37,13 @@ impl DataDir {
             }
             // Best effort on file systems that cannot: what is synced inside needs its folder after a power cut.
             if let Err(error) = sync_parent(folder) {
-                tracing::debug!(%error, "a folder's name could not be made durable");
+                tracing::debug!(%error, "a folder's name could not be synced to disk");
             }
         }
         let name = path.join("pixeld.lock");
         let opened = match File::options().read(true).write(true).create(true).truncate(false).open(&name) {
             Err(error) if is_read_only(&error) && name.exists() => {
-                tracing::error!(path = %path.display(), "the data directory is read-only; pixels are served, hits are dropped");
+                tracing::error!(path = %path.display(), "the data directory is read-only; pixels are served, but hits are dropped");
                 File::open(&name)
             }
             opened => opened,
@@ -80,10 +80,9 @@ impl DataDir {
     pub fn node(&self) -> anyhow::Result<Uuid> {
         let path = self.path.join("node");
         match fs::read_to_string(&path) {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .with_context(|| format!("{} holds no identity of a node; remove it to get another", path.display())),
+            Ok(text) => text.trim().parse().with_context(|| {
+                format!("{} does not hold the identity of a node; remove it to get a new one", path.display())
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let fresh = path.with_extension(Uuid::new_v4().to_string());
                 let made = Uuid::new_v4();
@@ -147,6 +146,6 @@ mod tests {
         assert_eq!((data.node().unwrap(), fs::read_dir(folder.path()).unwrap().count()), (node, 1));
         fs::write(folder.path().join("node"), "x").unwrap();
         let error = data.node().unwrap_err().to_string();
-        assert!(error.contains("remove it to get another"), "{error}");
+        assert!(error.contains("remove it to get a new one"), "{error}");
     }
 }

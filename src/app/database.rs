@@ -112,7 +112,7 @@ async fn migrate_and_learn(db: &Database) -> Result<(), DbError> {
     let session = db.connect("pixeld-check").await?;
     let found = within(QUERY_TIMEOUT, "looking at the installation", installation::id(&session.client)).await?;
     if let Err(error) = db.guard().learn(found) {
-        tracing::warn!(%error, installation = %found, "which installation this node belongs to could not be kept on disk");
+        tracing::warn!(%error, installation = %found, "the node's installation could not be saved to disk");
     }
     Ok(())
 }
@@ -129,9 +129,7 @@ async fn note_fitness(db: &Database, metrics: &Metrics) {
             // Restored from the backup of an older version, say.
             migrate::run(db).await?;
             if !migrate::is_current(&session.client).await? {
-                return Err(DbError::Migration(
-                    "tables are missing that this version made; restore a backup".to_owned(),
-                ));
+                return Err(DbError::Migration("some tables of this version are missing; restore a backup".to_owned()));
             }
             metrics.tables_are_current.store(true, Ordering::Relaxed);
         }
@@ -147,7 +145,7 @@ async fn note_fitness(db: &Database, metrics: &Metrics) {
     if before.as_deref() != problem.as_ref() {
         match &problem {
             Some(problem) => {
-                tracing::error!(error = problem, "the database cannot be used any more; hits wait in the spool")
+                tracing::error!(error = problem, "the database can no longer be used; hits wait in the spool")
             }
             None => tracing::info!("the database can be used again"),
         }
@@ -163,10 +161,10 @@ pub async fn until(mut ready: watch::Receiver<bool>) {
 }
 
 /// What is broken off when a command that only looks is stopped.
-pub const NOTHING_CHANGED: &str = "nothing was changed";
+pub const NOTHING_CHANGED: &str = "nothing changed";
 
 /// What is broken off when a command is stopped whose one statement may be through.
-pub const NOT_KNOWN: &str = "whether it was done before that is not known; run it again";
+pub const NOT_KNOWN: &str = "it is not known whether it was done before that; run it again";
 
 /// For commands: as [`with_lease`], with the tables brought to this version first. A database without any is refused.
 ///
@@ -195,7 +193,7 @@ pub async fn with_lease<T>(
     broken_off: &str,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    let _hold = shutdown::hold().context("signals cannot be taken")?;
+    let _hold = shutdown::hold().context("cannot receive signals")?;
     // To its end, also after a signal: given up half way, it would leave a server running.
     let lease = db.start().await?;
     let outcome = tokio::select! {

@@ -71,13 +71,13 @@ async fn drain_hits(
     });
     match tokio::time::timeout_at(deadline - DRAIN_RESERVE.min(config.drain), written).await {
         Ok(written) => written?,
-        Err(_) => tracing::error!("the disk does not take what was accepted; it is not waited for any longer"),
+        Err(_) => tracing::error!("the disk does not accept the last hits; pixeld no longer waits for it"),
     }
     let rest = (deadline - Instant::now()).saturating_sub(DRAIN_RESERVE).max(Duration::from_millis(100));
     loader_trigger.ask(rest);
     let loaded = tokio::task::spawn_blocking(move || loader.join());
     let Ok(loaded) = tokio::time::timeout(rest + DRAIN_RESERVE / 3, loaded).await else {
-        tracing::warn!("the loader does not end; the next start loads what is left");
+        tracing::warn!("the loader does not end; the next start loads the hits that are left");
         return Ok(house);
     };
     match loaded? {

@@ -37,7 +37,7 @@ pub async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Futu
     let namespace = loop {
         match ask(&db).await {
             Ok(namespace) => break namespace,
-            Err(error) => tracing::debug!(error = error.for_log(), "the namespace of keys cannot be read now"),
+            Err(error) => tracing::debug!(error = error.for_log(), "cannot read the namespace of keys now"),
         }
         tokio::time::sleep(RETRY).await;
     };
@@ -45,13 +45,13 @@ pub async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Futu
     match before.as_deref() {
         Some(before) if *before == namespace => return,
         Some(_) => tracing::warn!(
-            "the namespace of the database has changed: hits of keyed links that came since the start have ids of the former"
+            "the database's namespace changed: hits of links with keys that came since the start have ids of the old namespace"
         ),
         None => {}
     }
     let kept = tokio::task::spawn_blocking(move || write(&path, namespace, &digest(&db))).await;
     if let Ok(Err(error)) = kept {
-        tracing::warn!(%error, "the namespace of keys could not be kept on disk");
+        tracing::warn!(%error, "the namespace of keys could not be saved to disk");
     }
 }
 

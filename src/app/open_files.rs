@@ -11,7 +11,7 @@ pub fn allow(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {
-        tracing::warn!(%error, "more open files were not allowed");
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
     let Some(files) = getrlimit(Resource::Nofile).current else { return connections };
     let room = usize::try_from(files.saturating_sub(RESERVE).max(files / 2)).unwrap_or(usize::MAX);
@@ -20,7 +20,7 @@ pub fn allow(connections: usize) -> usize {
             files,
             allowed = room,
             asked = connections,
-            "too few open files are allowed for PIXELD_CONNECTIONS_MAX"
+            "the limit of open files is too low for PIXELD_CONNECTIONS_MAX"
         );
     }
     connections.min(room)

@@ -20,7 +20,7 @@ pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     database::until(ready).await;
     match image(&db).await {
         Ok(image) => print!("{}", words(&config, &db, image)),
-        Err(error) => tracing::warn!(error = crate::db::told(&error), "no sample image could be added"),
+        Err(error) => tracing::warn!(error = crate::db::told(&error), "the sample image could not be added"),
     }
 }
 
@@ -52,12 +52,12 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let (admin, add_user) = (&config.admin_base_url, format!("{program} user add ann"));
     let link = format!("{program} link --image {image} --message may-news --recipient 4711");
     format!(
-        "\npixeld is running. In a second terminal, in any directory, make a user of the admin page (it asks for a password that you choose):\n\n  \
+        "\npixeld is running. In a second terminal, in any directory, add a user for the admin page (choose a password when asked):\n\n  \
          {add_user}\n\nThen open {admin} in your browser and sign in. Open this pixel of a made-up message and recipient in \
-         another tab, as a mail program would:\n\n  {url}\n\nand look at the page again: within two seconds it has a confirmed open.\n\n\
+         another tab, as a mail program would:\n\n  {url}\n\nand reload the page: within two seconds it shows a confirmed open.\n\n\
          The same from a shell (curl is counted as a machine), and the row in PostgreSQL:\n\n  \
          curl -o /tmp/pixel.png {url}\n  psql {database} -c \"{row}\"\n\n\
-         A link and tag for an email of yours:\n\n  {link}\n\n\
+         A link and tag for your own email:\n\n  {link}\n\n\
          Numbers: {admin}/metrics. Ctrl-C drains and stops everything that was started.\n\n"
     )
 }

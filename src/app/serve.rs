@@ -31,7 +31,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 /// As [`serve`].
 pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>) -> anyhow::Result<()> {
     // First of all: what is started below must be stopped by whoever stops this, however early.
-    let _hold = shutdown::hold().context("signals cannot be taken")?;
+    let _hold = shutdown::hold().context("cannot receive signals")?;
     if let Some(note) = &config.former_names {
         tracing::warn!("{note}");
     }
@@ -41,7 +41,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
     let spools = Spools::recover(config, &claimed.data, &metrics)?;
     let erasing = loading::erasing(&claimed, &spools)?;
     if let Some(signal) = shutdown::came() {
-        tracing::info!(signal, "stopped before anything was started");
+        tracing::info!(signal, "stopped before anything started");
         return Ok(());
     }
     let parts = EdgeParts::recall(config, &claimed, &metrics);
@@ -88,7 +88,7 @@ async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &
     supervisor.begin_drain();
     match outcome {
         Ok(signal) => {
-            tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal ends it at once");
+            tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal stops pixeld at once");
             Ok(())
         }
         Err(task) => Err(following.why(task).await),

@@ -50,7 +50,7 @@ impl Notifier {
         match Notifier::new(&name, watchdog) {
             Ok(notifier) => Some(notifier),
             Err(error) => {
-                tracing::warn!(%error, "NOTIFY_SOCKET is set and cannot be used; systemd is told nothing");
+                tracing::warn!(%error, "NOTIFY_SOCKET is set but cannot be used; systemd gets no reports");
                 None
             }
         }
@@ -78,7 +78,10 @@ impl Notifier {
             match health::ask(listen).await {
                 Ok(()) => self.tell("WATCHDOG=1"),
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "pixels are not served; the watchdog is not told")
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "pixels are not served; nothing is reported to the watchdog"
+                    )
                 }
             }
             tokio::time::sleep(watchdog / SIGNS).await;
@@ -93,7 +96,7 @@ impl Notifier {
 
     fn tell(&self, message: &str) {
         if let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.to) {
-            tracing::warn!(%error, message, "systemd cannot be told");
+            tracing::warn!(%error, message, "cannot report to systemd");
         }
     }
 }

@@ -47,7 +47,7 @@ pub fn find(config: &Config) -> anyhow::Result<Database> {
             Ok(_) => format!("there is no database of pixeld in {data_dir}"),
         };
         return Err(refusal(format!(
-            "{found}, so nothing was done. Which pixeld is meant? Set PIXELD_DATA_DIR to its data directory, or DATABASE_URL to its \
+            "{found}, so nothing was done. Which pixeld do you mean? Set PIXELD_DATA_DIR to its data directory, or DATABASE_URL to its \
              database (`pixeld serve` starts a new one)"
         )));
     }
@@ -73,7 +73,7 @@ pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
         }
         if config.require_database_url {
             return Err(refusal(
-                "DATABASE_URL is not set, and PIXELD_REQUIRE_DATABASE_URL is true: no PostgreSQL is run here"
+                "DATABASE_URL is not set, and PIXELD_REQUIRE_DATABASE_URL is true: pixeld runs no PostgreSQL here"
                     .to_owned(),
             ));
         }
@@ -85,7 +85,7 @@ pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
 fn check_readable(data_dir: &Path) -> anyhow::Result<()> {
     match std::fs::metadata(data_dir.join(".")) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(refusal(format!(
-            "{} is not yours to enter ({error}): run this as the user who runs pixeld, or as root, or set DATABASE_URL and another \
+            "you may not enter {} ({error}): run this as the user who runs pixeld, or as root, or set DATABASE_URL and another \
              PIXELD_DATA_DIR",
             data_dir.display()
         ))),
@@ -109,7 +109,7 @@ pub fn check_networks(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(refusal(format!(
-        "there is no directory {}, so nothing was done. Which pixeld is meant? Set PIXELD_DATA_DIR to its data directory, or \
+        "there is no directory {}, so nothing was done. Which pixeld do you mean? Set PIXELD_DATA_DIR to its data directory, or \
          PIXELD_NETWORKS_DIR to its directory of lists",
         config.data_dir.display()
     )))
@@ -132,8 +132,8 @@ pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
         tokio::time::sleep(POLL).await;
     }
     Err(refusal(format!(
-        "there is no pixeld in {}, so nothing was done. If it is the right one, `pixeld migrate` makes the tables there, and `pixeld \
-         serve` does by itself",
+        "there is no pixeld in {}, so nothing was done. If it is the right one, `pixeld migrate` creates the tables there, and `pixeld \
+         serve` does so automatically",
         db.whereabouts()
     )))
 }

@@ -9,13 +9,13 @@ Example:
   pixeld spool status";
 
 const SPOOL_DRAIN_AFTER_HELP: &str = "\
-Example, to retire a node after its `pixeld serve` was stopped:
+Example, to retire a node after you stopped its `pixeld serve`:
   PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain --retire";
 
 /// What `pixeld reclassify` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ReclassifyArgs {
-    /// Leave out days (UTC) before this time: 2026-05-04T09:00:00Z, or s since 1970; default: all are judged.
+    /// Start with the day (UTC) of this time: 2026-05-04T09:00:00Z, or s since 1970; default: all hits.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<u32>,
 }
@@ -26,7 +26,7 @@ pub enum SpoolCommand {
     /// Show each spool in PIXELD_DATA_DIR: how many hits and bytes wait to be loaded.
     #[command(after_help = SPOOL_STATUS_AFTER_HELP)]
     Status,
-    /// Load everything that waits into the database, and exit. Not while `pixeld serve` runs on the same directory.
+    /// Load all waiting hits into the database, and exit. `pixeld serve` must not run on the same directory.
     #[command(after_help = SPOOL_DRAIN_AFTER_HELP)]
     Drain(SpoolDrainArgs),
 }
@@ -34,7 +34,7 @@ pub enum SpoolCommand {
 /// What `pixeld spool drain` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct SpoolDrainArgs {
-    /// Then remove all hits and quarantined bytes from PIXELD_DATA_DIR, loaded ones too, and take this node off the list of those
+    /// Then remove all hits and quarantined bytes from PIXELD_DATA_DIR, loaded hits too, and remove this node from the nodes
     /// that must carry out erasures.
     #[arg(long)]
     pub retire: bool,

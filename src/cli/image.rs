@@ -19,9 +19,9 @@ Example:
 /// What can be done with images.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ImageCommand {
-    /// Add an image: GIF, PNG, JPEG or WebP, told by its bytes, not its name; at most 1 MiB and 4096 x 4096 pixels.
+    /// Add an image: GIF, PNG, JPEG or WebP, recognised by its content; maximum 1 MiB and 4096 x 4096 pixels.
     ///
-    /// It is stored byte for byte and served within about a second by every node. Prints its id.
+    /// pixeld stores it unchanged, and every node serves it within about a second. Prints the image's id.
     #[command(after_help = IMAGE_ADD_AFTER_HELP)]
     Add(ImageAddArgs),
     /// List the images: id, media type, width and height in pixels, bytes, title.
@@ -32,13 +32,13 @@ pub enum ImageCommand {
 /// What `pixeld image add` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ImageAddArgs {
-    /// The image's file.
+    /// The file with the image.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The id that links name it by; default: a new random one.
+    /// The image's id in links; default: a new random one.
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     pub id: Option<Uuid>,
-    /// What people call it; default: the file's name.
+    /// The image's title; default: the file's name.
     #[arg(long, value_name = "TITLE", value_parser = parse_title)]
     pub title: Option<String>,
 }

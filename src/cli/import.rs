@@ -9,12 +9,12 @@ Example:
   DJANGO_DATABASE_URL=postgresql://app:secret@db.example.com/app pixeld import django --media /srv/app/media";
 
 const IMPORT_DJANGO_AFTER_HELP: &str = "\
-The Django app's database is named by DJANGO_DATABASE_URL, by DJANGO_DATABASE_URL_FILE or --database-url-file (a file that
-holds the URL), or by --database-url. An argument can be read by everybody on the machine while the command runs, and stays in
-the shell's history: with a password in the URL take one of the others.
+Name the Django app's database in DJANGO_DATABASE_URL, in DJANGO_DATABASE_URL_FILE or --database-url-file (a file that
+holds the URL), or in --database-url. Everybody on the machine can read an argument while the command runs, and it stays in
+the shell's history: if the URL has a password, use one of the others.
 
-Exit status: 0 all is taken; 3 something could not be taken, and the report says what and why; 1 it could not go on, and the
-same command goes on later; 64 wrong settings.
+Exit status: 0 everything was imported; 3 something could not be imported, and the report says what and why; 1 the import
+stopped, and the same command continues it; 64 wrong settings.
 
 Examples:
   pixeld import django --database-url-file /run/secrets/django-database-url --media /srv/app/media --dry-run
@@ -26,11 +26,11 @@ const BATCH_ROWS: usize = 10_000;
 /// What can be imported.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ImportCommand {
-    /// Bring the Django app's pictures, under their ids, and its log rows, as hits, from its own PostgreSQL.
+    /// Import the Django app's images, under their ids, and its log rows, as hits, from the app's own PostgreSQL.
     ///
-    /// Its database is only read, in one snapshot. What was taken is remembered: it may be stopped at any time and run again, and
-    /// takes what is new since, each row once. Pixels may be served meanwhile. PIXELD_IP_PRIVACY and PIXELD_RETENTION_DAYS
-    /// hold for it too.
+    /// The command only reads that database, in one snapshot. It remembers what it imported, so you can stop it at any time and run it again:
+    /// it then imports only new rows, each once. pixeld may serve pixels meanwhile. PIXELD_IP_PRIVACY and PIXELD_RETENTION_DAYS
+    /// apply to imported rows, too.
     #[command(after_help = IMPORT_DJANGO_AFTER_HELP)]
     Django(ImportDjangoArgs),
 }
@@ -47,17 +47,17 @@ pub struct ImportDjangoArgs {
     /// The Django app's directory of uploaded files (MEDIA_ROOT).
     #[arg(long, value_name = "DIR")]
     pub media: PathBuf,
-    /// Say what would be taken, and take nothing.
+    /// Show what would be imported, and import nothing.
     #[arg(long)]
     pub dry_run: bool,
-    /// Rows of one transaction at most.
+    /// Maximum number of rows in one transaction.
     #[arg(long, value_name = "COUNT", hide = true, default_value_t = BATCH_ROWS, value_parser = parse_batch_rows)]
     pub batch_rows: usize,
 }
 
 fn parse_batch_rows(text: &str) -> Result<usize, String> {
     let rows = text.parse().ok().filter(|rows| (1..=50_000).contains(rows));
-    rows.ok_or("a number from 1 to 50000 is needed".to_owned())
+    rows.ok_or("use a number from 1 to 50000".to_owned())
 }
 
 #[cfg(test)]

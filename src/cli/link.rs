@@ -18,29 +18,29 @@ Example:
 /// What `pixeld link` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LinkArgs {
-    /// The image.
+    /// The image's id.
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     pub image: Uuid,
-    /// The message: a UUID, or a key of your own, 1 to 128 bytes; default: the link names none.
+    /// The message: a UUID or your own key, 1 to 128 bytes; default: the link names no message.
     #[arg(long, value_name = "UUID|KEY")]
     pub message: Option<String>,
-    /// The recipient: a UUID, or a key of your own, 1 to 128 bytes; default: the link names none.
+    /// The recipient: a UUID or your own key, 1 to 128 bytes; default: the link names no recipient.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: Option<String>,
-    /// A CSV of recipients (- is standard input), printed with a link and a tag for each row; default: one link is printed.
+    /// A CSV list of recipients (- is standard input); prints it with a link and a tag in each row; default: print one link.
     ///
     /// Its header names the columns: the recipient (`recipient` or `id`, or --column); `message`, if it differs from row to row; consents
-    /// (`consent`, `opt-in`, `agreed`, `gdpr`, `einwilligung` and the like, or --consent-column), where "no" or nothing makes
-    /// a link without the recipient. All other columns stay as they are. Nothing is printed before the whole list was found right.
+    /// (`consent`, `opt-in`, `agreed`, `gdpr`, `einwilligung` and the like, or --consent-column). If it says "no" or nothing, the
+    /// link does not name the recipient. All other columns stay unchanged. Nothing is printed until the whole list has been checked.
     #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
     pub csv: Option<PathBuf>,
     /// How the CSV is read.
     #[command(flatten)]
     pub list: ListArgs,
-    /// Add the link for the email's footer, with which the recipient opts out of being recorded.
+    /// Add a link for the email's footer that opens the page where the recipient opts out.
     #[arg(long)]
     pub opt_out: bool,
-    /// When the message is sent: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it;
+    /// The message's send time: now, 2026-05-04T09:00:00Z, or s since 1970; only a signed link holds it;
     /// default: unknown.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,
@@ -52,7 +52,7 @@ pub struct ListArgs {
     /// The column of the CSV that holds the recipients; default: recipient or id.
     #[arg(long, value_name = "NAME", requires = "csv", default_value = "", hide_default_value = true)]
     pub column: String,
-    /// The column of the CSV that holds the consents; default: the one whose name tells it, if there is one.
+    /// The column of the CSV that holds the consents; default: a column with a name like consent, if there is one.
     #[arg(
         long,
         value_name = "NAME",
@@ -62,10 +62,10 @@ pub struct ListArgs {
         hide_default_value = true
     )]
     pub consent_column: String,
-    /// Everybody in the CSV has agreed: no column of consents is used.
+    /// Everybody in the CSV has agreed: use no consent column.
     #[arg(long, requires = "csv")]
     pub all_consent: bool,
-    /// Take the CSV although its column of recipients looks wrong.
+    /// Accept the CSV although its recipient column looks wrong.
     #[arg(long, requires = "csv")]
     pub sure: bool,
 }
@@ -73,7 +73,7 @@ pub struct ListArgs {
 /// What `pixeld namespace` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct NamespaceArgs {
-    /// Keys whose ids are printed, one a line; default: the namespace is printed.
+    /// Print the id of each of these keys, one a line; default: print the namespace.
     #[arg(value_name = "KEY")]
     pub keys: Vec<String>,
 }
@@ -81,13 +81,13 @@ pub struct NamespaceArgs {
 /// What can be done with messages.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum MessageCommand {
-    /// Tell of a message its name, when it was sent, and to how many. What is left out stays as it is.
+    /// Set a message's name, send time and number of recipients. Values that you leave out stay unchanged.
     ///
-    /// The time of sending is evidence of what fetched a pixel (`pixeld reclassify` applies it to older hits), and the number
-    /// makes a rate of the opens.
+    /// The send time helps to tell scanners from readers (`pixeld reclassify` applies it to older hits), and the number of recipients
+    /// is needed for the open rate.
     #[command(after_help = MESSAGE_SET_AFTER_HELP)]
     Set(MessageSetArgs),
-    /// List the 50 messages with the latest hits: id, confirmed, possible and machine opens, hits, sent count, name.
+    /// List the 50 most recently opened messages: id, confirmed, possible and machine opens, hits, number of recipients, name.
     #[command(after_help = MESSAGE_LIST_AFTER_HELP)]
     List,
 }
@@ -96,16 +96,16 @@ pub enum MessageCommand {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("told").required(true).multiple(true).args(["name", "sent_at", "sent_count"]))]
 pub struct MessageSetArgs {
-    /// The message: a UUID, or the key that its links have.
+    /// The message: its UUID, or its key in the links.
     #[arg(value_name = "UUID|KEY")]
     pub message: String,
-    /// What people call it; default: as it was.
+    /// The message's name; default: unchanged.
     #[arg(long, value_name = "NAME", value_parser = parse_title)]
     pub name: Option<String>,
-    /// When it was sent: now, 2026-05-04T09:00:00Z, or s since 1970; default: as it was.
+    /// The send time: now, 2026-05-04T09:00:00Z, or s since 1970; default: unchanged.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub sent_at: Option<u32>,
-    /// To how many recipients it was sent, 0 or more; default: as it was.
+    /// The number of recipients, 0 or more; default: unchanged.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(0..))]
     pub sent_count: Option<i64>,
 }

@@ -14,13 +14,13 @@ Example:
 /// What can be done with the lists of networks.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum NetworksCommand {
-    /// Fetch the lists that providers publish (Apple, Google, Google Cloud, Amazon) into PIXELD_NETWORKS_DIR.
+    /// Download the address lists that Apple, Google, Google Cloud and Amazon publish into PIXELD_NETWORKS_DIR.
     ///
-    /// Each within 60 s and at most 64 MiB. A list that cannot be fetched, or that holds anything wrong, leaves the old one as
-    /// it is; the exit status is 1 then. A running `pixeld serve` reads the new ones within 10 s.
+    /// Each download may take 60 s and 64 MiB. If a list cannot be downloaded, or has an error in it, the old list stays and the
+    /// exit status is 1. A running `pixeld serve` reads new lists within 10 s.
     #[command(after_help = NETWORKS_UPDATE_AFTER_HELP)]
     Update(NetworksUpdateArgs),
-    /// Show each list in PIXELD_NETWORKS_DIR: ranges and age; exit status 1 where one is refused.
+    /// Show each list in PIXELD_NETWORKS_DIR: ranges and age; exit status 1 if a list is refused.
     #[command(after_help = NETWORKS_STATUS_AFTER_HELP)]
     Status,
 }
@@ -28,16 +28,16 @@ pub enum NetworksCommand {
 /// What `pixeld networks update` takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct NetworksUpdateArgs {
-    /// Where Apple's list of relay addresses is fetched from instead (CSV); default: from Apple.
+    /// The URL of Apple's list of relay addresses (CSV); default: Apple's own.
     #[arg(long, value_name = "URL")]
     pub apple_url: Option<String>,
-    /// Where Google's list is fetched from instead (goog.json); default: from Google.
+    /// The URL of Google's list (goog.json); default: Google's own.
     #[arg(long, value_name = "URL")]
     pub google_url: Option<String>,
-    /// Where Google Cloud's list is fetched from instead (cloud.json); default: from Google.
+    /// The URL of Google Cloud's list (cloud.json); default: Google's own.
     #[arg(long, value_name = "URL")]
     pub google_cloud_url: Option<String>,
-    /// Where Amazon's list is fetched from instead (ip-ranges.json); default: from Amazon.
+    /// The URL of Amazon's list (ip-ranges.json); default: Amazon's own.
     #[arg(long, value_name = "URL")]
     pub amazon_url: Option<String>,
 }

@@ -19,14 +19,14 @@ Examples:
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["recipient", "status"]))]
 pub struct EraseArgs {
-    /// The recipient: a UUID, or the key that the links have; - reads it from standard input, so that it stands neither in the
-    /// shell's history nor in the list of processes. With --status: whose receipts are shown; default: the latest 50 of all.
+    /// The recipient: a UUID, or the key in the links; - reads it from standard input, which keeps it out of the
+    /// shell's history and the list of processes. With --status: show only this recipient's receipts; default: the latest 50 receipts.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: Option<String>,
-    /// Wait until every node has carried it out.
+    /// Wait until every node has carried out the erasure.
     #[arg(long, requires = "recipient", conflicts_with = "status")]
     pub wait: bool,
-    /// Erase nothing; show the receipts of the latest 50 erasures, or of all of one recipient.
+    /// Erase nothing; show the receipts of the latest 50 erasures, or all receipts of one recipient.
     #[arg(long)]
     pub status: bool,
 }
@@ -34,7 +34,7 @@ pub struct EraseArgs {
 /// What `pixeld export` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ExportArgs {
-    /// The recipient: a UUID, or the key that the links have; - reads it from standard input.
+    /// The recipient: a UUID, or the key in the links; - reads it from standard input.
     #[arg(long, value_name = "UUID|KEY")]
     pub recipient: String,
 }

@@ -30,18 +30,18 @@ Example:
 /// What can be done with users.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum UserCommand {
-    /// Add a user; asks for the password twice, without showing it.
+    /// Add a user. The command asks for the password twice and does not show it.
     ///
-    /// A password has at least 12 characters and at most 1024 bytes, and does not hold the name.
+    /// A password must have at least 12 characters and at most 1024 bytes, and must not contain the name.
     #[command(after_help = USER_ADD_AFTER_HELP)]
     Add(UserAddArgs),
-    /// List the users: role, since when, name.
+    /// List the users: role, date added, name.
     #[command(after_help = USER_LIST_AFTER_HELP)]
     List,
     /// Remove a user, and sign them out everywhere.
     #[command(after_help = USER_REMOVE_AFTER_HELP)]
     Remove(UserNameArgs),
-    /// Give a user another password, and sign them out everywhere.
+    /// Set a new password for a user, and sign them out everywhere.
     #[command(after_help = USER_PASSWORD_AFTER_HELP)]
     Password(UserPasswordArgs),
 }
@@ -49,10 +49,10 @@ pub enum UserCommand {
 /// What `pixeld user add` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct UserAddArgs {
-    /// The name that they sign in with, an email address for example; capitals make no difference.
+    /// The name for signing in, for example an email address; upper and lower case are the same.
     #[arg(value_name = "NAME", value_parser = parse_user)]
     pub name: String,
-    /// What they may do: an admin changes things, a viewer sees them.
+    /// The role: admins can change, delete and add users, viewers only see.
     #[arg(long, value_name = "admin|viewer", default_value = "admin", value_parser = parse_role)]
     pub role: Role,
     /// Read the password from the first line of standard input instead of asking.
@@ -84,7 +84,7 @@ fn parse_user(text: &str) -> Result<String, String> {
 }
 
 fn parse_role(text: &str) -> Result<Role, String> {
-    Role::of(text).ok_or("a role is needed: admin or viewer".to_owned())
+    Role::of(text).ok_or("use admin or viewer".to_owned())
 }
 
 #[cfg(test)]

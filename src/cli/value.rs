@@ -9,9 +9,9 @@ use crate::images::upload;
 /// An image's id; never nil, which means absent in a link.
 pub(super) fn parse_id(text: &str) -> Result<Uuid, String> {
     match Uuid::try_parse(text) {
-        Ok(id) if id.is_nil() => Err("the nil UUID means \"none\" and cannot be an image's id".to_owned()),
+        Ok(id) if id.is_nil() => Err("the nil UUID means \"none\", so it cannot be the id of an image".to_owned()),
         Ok(id) => Ok(id),
-        Err(_) => Err("a UUID is needed, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),
+        Err(_) => Err("use a UUID, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),
     }
 }
 
@@ -23,10 +23,10 @@ pub(super) fn parse_time(text: &str) -> Result<u32, String> {
         seconds
     } else {
         OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| "a time is needed: now, 2026-05-04T09:00:00Z, or seconds since 1970".to_owned())?
+            .map_err(|_| "use a time: now, 2026-05-04T09:00:00Z, or seconds since 1970".to_owned())?
             .unix_timestamp()
     };
-    u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("a time from 1970 to 2106 is needed".to_owned())
+    u32::try_from(seconds).ok().filter(|&seconds| seconds > 0).ok_or("use a time from 1970 to 2106".to_owned())
 }
 
 /// A title or a message's name.

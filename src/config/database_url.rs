@@ -74,7 +74,7 @@ const OTHERS: [(&[&str], &str); 8] = [
     ),
     (
         &["charset", "encoding", "client_encoding", "characterencoding", "useunicode"],
-        "leave it out; pixeld always speaks UTF8",
+        "leave it out; pixeld always uses UTF8",
     ),
     (
         &["ssl", "usessl", "sslaccept", "sslfactory", "ssl_mode", "requiressl", "tls"],
@@ -119,20 +119,17 @@ const OTHERS: [(&[&str], &str); 8] = [
 /// What stands before the URL of another kind, and what to write.
 const OTHER_FORMS: [(&[&str], &str); 6] = [
     (&["jdbc:"], "is a JDBC URL; begin with postgresql:// and put user and password before the host"),
-    (
-        &["postgresql+", "postgres+"],
-        "names a driver of another language; leave out the + and what stands between it and ://",
-    ),
+    (&["postgresql+", "postgres+"], "names a driver of another language; leave out the part from + to ://"),
     (
         &["mysql:", "mariadb:", "sqlite:", "mssql:", "sqlserver:", "mongodb:", "oracle:", "cockroachdb:"],
-        "is of another database; pixeld needs PostgreSQL",
+        "is the URL of another kind of database; pixeld needs PostgreSQL",
     ),
     (
         &["pgsql:", "ecto:", "postgis:", "psql:", "pg:", "prisma:", "prisma+postgres:"],
-        "begins with another program's word; begin with postgresql://",
+        "begins with a word for another program; begin with postgresql://",
     ),
     (&["psql ", "database_url=", "export "], "begins with a piece of a command; begin with postgresql://"),
-    (&["\"", "'", "`"], "stands in quotes; leave them out"),
+    (&["\"", "'", "`"], "has quotes around it; leave them out"),
 ];
 
 impl DatabaseUrl {
@@ -155,15 +152,15 @@ impl DatabaseUrl {
             }
             None => words.take_from_pairs(text)?,
         };
-        let unreadable = || "is no PostgreSQL connection string (its value is not shown)".to_owned();
+        let unreadable = || "is not a PostgreSQL connection string (its value is not shown)".to_owned();
         let mut target: tokio_postgres::Config = plain.parse().map_err(|_| unreadable())?;
         if target.get_hosts().is_empty() && target.get_hostaddrs().is_empty() {
-            return Err("names no host, as in postgresql://user:password@host:5432/database (its value is not shown)"
+            return Err("names no host; write postgresql://user:password@host:5432/database (its value is not shown)"
                 .to_owned());
         }
         if let Some(part) = odd::of_database(text, &target) {
             return Err(format!(
-                "has something in its {part} that none has: in a password, write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 \
+                "has a character in its {part} that is not allowed: in a password, write @ as %40, / as %2F, : as %3A, ? as %3F, # as %23 \
                  (its value is not shown)"
             ));
         }
@@ -192,7 +189,7 @@ impl Words {
                     // The known name and not the one that was typed, which nothing is known of.
                     if let Some(known) = names.iter().find(|known| **known == lower) {
                         return Err(format!(
-                            "has the option {known}, which is not one of pixeld's: {what} (its value is not shown)"
+                            "has the option {known}, which pixeld does not support: {what} (its value is not shown)"
                         ));
                     }
                 }
@@ -229,7 +226,7 @@ impl Words {
         let mut others = String::new();
         let mut rest = text.trim_start();
         while !rest.is_empty() {
-            let unreadable = || "is no PostgreSQL connection string (its value is not shown)".to_owned();
+            let unreadable = || "is not a PostgreSQL connection string (its value is not shown)".to_owned();
             let (name, behind) = rest.split_once('=').ok_or_else(unreadable)?;
             let length = value_length(behind.trim_start()).ok_or_else(unreadable)?;
             let (value, behind) = behind.trim_start().split_at(length);
@@ -257,7 +254,7 @@ impl Words {
             ("verify-full", Some(path)) => (SslMode::Require, file(path, true)),
             _ => {
                 return Err(
-                    "has an sslmode that is none of disable, allow, prefer, require, verify-ca and verify-full (its value \
+                    "has a wrong sslmode; use disable, allow, prefer, require, verify-ca or verify-full (its value \
                      is not shown)"
                         .to_owned(),
                 );
@@ -326,16 +323,16 @@ mod tests {
     #[test]
     fn a_bad_connection_string_is_refused_without_a_piece_of_it() {
         for (text, wrong) in [
-            ("hunter2", "no PostgreSQL connection string"),
-            ("mysql://user:hunter2@db/pixeld", "of another database"),
+            ("hunter2", "not a PostgreSQL connection string"),
+            ("mysql://user:hunter2@db/pixeld", "another kind of database"),
             ("postgresql://user:p@hunter2:hunter2@db/pixeld", "write it as %40"),
             ("postgresql://user:p@hunter2/hunter2@db/pixeld", "write it as %40"),
-            ("postgresql://user:hunter2@db:hunter2/pixeld", "no PostgreSQL connection string"),
-            ("postgresql://user:hunter2@db/pixeld?hunter2=1", "no PostgreSQL connection string"),
-            ("postgresql://user:hunter2@db/pixeld?sslmode=hunter2", "none of disable, allow, prefer"),
+            ("postgresql://user:hunter2@db:hunter2/pixeld", "not a PostgreSQL connection string"),
+            ("postgresql://user:hunter2@db/pixeld?hunter2=1", "not a PostgreSQL connection string"),
+            ("postgresql://user:hunter2@db/pixeld?sslmode=hunter2", "use disable, allow, prefer"),
             ("postgresql://user:hunter2@db/pixeld?sslmode=require&sslcert=/hunter2.pem", "the option sslcert"),
             ("host=db password=hunter2 passfile=hunter2", "the option passfile"),
-            ("host=db password='hunter2", "no PostgreSQL connection string"),
+            ("host=db password='hunter2", "not a PostgreSQL connection string"),
             ("postgresql://user:hunter2@/pixeld", "names no host"),
             ("password=hunter2", "names no host"),
         ] {
@@ -350,15 +347,15 @@ mod tests {
         for (text, said) in [
             (
                 "postgresql://u:hunter2@db/x?schema=hunter2",
-                "the option schema, which is not one of pixeld's: leave it out",
+                "the option schema, which pixeld does not support: leave it out",
             ),
             (
                 "postgresql://u:hunter2@db/x?sslmode=require&pgbouncer=true",
-                "the option pgbouncer, which is not one of pixeld's: leave it out; a pooler must be in session mode",
+                "the option pgbouncer, which pixeld does not support: leave it out; a pooler must be in session mode",
             ),
             ("postgresql://u:hunter2@db/x?connection_limit=1", "the option connection_limit"),
             ("postgresql://u:hunter2@db/x?charset=utf8", "the option charset"),
-            ("postgresql://u:hunter2@db/x?client_encoding=utf8", "always speaks UTF8"),
+            ("postgresql://u:hunter2@db/x?client_encoding=utf8", "always uses UTF8"),
             ("postgresql://u:hunter2@db/x?ssl=true", "write sslmode="),
             ("postgresql://u:hunter2@db/x?useSSL=true", "the option usessl"),
             ("postgresql://u:hunter2@db/x?sslkey=/hunter2", "client certificates"),
@@ -366,13 +363,13 @@ mod tests {
             ("postgresql://u:hunter2@db/x?pool_timeout=5", "fixed number of connections"),
             ("postgresql://u:hunter2@db/x?%73chema=public", "the option schema"),
             ("jdbc:postgresql://db/x?user=u&password=hunter2", "is a JDBC URL"),
-            ("postgresql+asyncpg://u:hunter2@db/x", "leave out the +"),
-            ("postgres+psycopg2://u:hunter2@db/x", "leave out the +"),
+            ("postgresql+asyncpg://u:hunter2@db/x", "leave out the part from +"),
+            ("postgres+psycopg2://u:hunter2@db/x", "leave out the part from +"),
             ("pgsql://u:hunter2@db/x", "begin with postgresql://"),
             ("ecto://u:hunter2@db/x", "begin with postgresql://"),
             ("POSTGRESQL://u:hunter2@db/x", "capitals"),
             ("psql 'postgresql://u:hunter2@db/x'", "piece of a command"),
-            ("\"postgresql://u:hunter2@db/x\"", "stands in quotes"),
+            ("\"postgresql://u:hunter2@db/x\"", "has quotes around it"),
         ] {
             let error = DatabaseUrl::parse(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");

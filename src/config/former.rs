@@ -24,13 +24,13 @@ const TELLING: [(&[&str], &str); 3] = [
         "now DATABASE_URL=postgresql://user:password@host:port/name, a database of pixeld's own \
          (DJANGO_DATABASE_URL, of the same form, is the Django app's, for `pixeld import django`)",
     ),
-    (&["LOCATION"], "now REDIS_URL, and not needed: pixeld keeps images in its own memory"),
+    (&["LOCATION"], "now REDIS_URL, but not needed: pixeld keeps images in its own memory"),
     (&["DSN"], "now SENTRY_DSN"),
 ];
 
 /// Names that any program may have: told of beside those that tell.
 const OTHERS: [(&[&str], &str); 4] = [
-    (&["ALLOWED_HOSTS"], "not needed: pixels are served under every name"),
+    (&["ALLOWED_HOSTS"], "not needed: pixeld serves pixels under every name"),
     (&["CSRF_TRUSTED_ORIGINS"], "now PIXELD_ADMIN_BASE_URL"),
     (&["DEBUG"], "now PIXELD_LOG=debug"),
     (&["SECRET_KEY"], "not needed"),

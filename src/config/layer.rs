@@ -77,7 +77,7 @@ impl Layer {
             } else if let Some(reason) = refused(&name, &value, is_trusted) {
                 wrong.push((name, reason));
             } else if layer.values.insert(name.clone().into(), value.into()).is_some() {
-                wrong.push((name, "stands there twice".to_owned()));
+                wrong.push((name, "appears twice".to_owned()));
             }
         }
         if origin == Origin::Served {
@@ -103,10 +103,10 @@ fn open(path: &Path) -> io::Result<Option<(String, bool)>> {
     let us = nix::unistd::geteuid().as_raw();
     let is_ours = metadata.uid() == us || metadata.uid() == 0;
     if !is_ours && metadata.uid() != folder.uid() {
-        return Err(io::Error::other("it belongs to neither you, root nor the owner of the data directory"));
+        return Err(io::Error::other("it must belong to you, root or the owner of the data directory"));
     }
     if metadata.mode() & 0o002 != 0 {
-        return Err(io::Error::other("everybody may write it: chmod 600 it"));
+        return Err(io::Error::other("everybody may write to it: run chmod 600 on it"));
     }
     let mut text = String::new();
     let read = (&file).take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
@@ -155,19 +155,20 @@ fn unquoted(value: &str) -> &str {
 /// Why this setting cannot stand in a file.
 fn refused(name: &str, value: &str, is_trusted: bool) -> Option<String> {
     if name == "PIXELD_DATA_DIR" {
-        return Some("says where this file lies, so it cannot stand in it".to_owned());
+        return Some("says where this file is, so it cannot be in it".to_owned());
     }
     if !names::is_known(name) {
         return Some("is not a setting".to_owned());
     }
     if name == "PG_BIN" && !is_trusted {
         return Some(
-            "names programs that would run as you, in a file of another user; set it in the environment".to_owned(),
+            "names programs that would run as you, but the file belongs to another user; set it in the environment"
+                .to_owned(),
         );
     }
     let is_path = PATHS.contains(&name) || name.ends_with("_FILE");
     (is_path && !value.is_empty() && !value.starts_with('/'))
-        .then(|| "has to be an absolute path there, since commands are called from anywhere".to_owned())
+        .then(|| "must be an absolute path there, because commands run in any directory".to_owned())
 }
 
 #[cfg(test)]

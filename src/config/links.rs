@@ -6,7 +6,7 @@ use crate::link::token::SigningKeys;
 
 pub(super) const SIGNING_KEYS: Setting = Setting::secret(
     "PIXELD_SIGNING_KEYS",
-    "id:base64, with commas between, the newest first: an id from 0 to 255, a key of at least 16 bytes, like 1:$(openssl rand -base64 32)",
+    "id:base64, separated by commas, newest first: an id from 0 to 255, a key of at least 16 bytes, like 1:$(openssl rand -base64 32)",
 );
 pub(super) const REQUIRE_SIGNED: Setting = Setting::new("PIXELD_REQUIRE_SIGNED", "`true` or `false`");
 
@@ -21,7 +21,7 @@ pub(super) fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
     if require && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) && !vars.is_after_serve() {
         vars.refuse(
             REQUIRE_SIGNED.name,
-            "is true without PIXELD_SIGNING_KEYS: nothing could be recorded",
+            "is true without PIXELD_SIGNING_KEYS, so nothing could be recorded",
             "`false`, or set the keys",
         );
     }

@@ -23,7 +23,7 @@ pub(super) const ADMIN_BASE_URL: Setting = Setting::new(
 );
 pub(super) const TRUSTED_PROXIES: Setting = Setting::new(
     "PIXELD_TRUSTED_PROXIES",
-    "up to 1024 addresses or CIDRs with commas between, like 10.0.0.0/8, 2001:db8::/32, 192.0.2.7",
+    "up to 1024 addresses or CIDRs, separated by commas, like 10.0.0.0/8, 2001:db8::/32, 192.0.2.7",
 );
 
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
@@ -40,7 +40,7 @@ pub(super) fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
     let listen = vars.read(&LISTEN, LISTEN_DEFAULT, parse_listen);
     let admin_listen = vars.read(&ADMIN_LISTEN, ADMIN_LISTEN_DEFAULT, parse_listen);
     if overlap(listen, admin_listen) && !vars.is_refused(&LISTEN) && !vars.is_refused(&ADMIN_LISTEN) {
-        let wrong = format!("is {admin_listen}, where PIXELD_LISTEN ({listen}) listens already");
+        let wrong = format!("is {admin_listen}, but PIXELD_LISTEN ({listen}) already listens there");
         vars.refuse(ADMIN_LISTEN.name, wrong, ADMIN_LISTEN.allowed);
     }
     (listen, admin_listen)
@@ -60,9 +60,7 @@ pub(super) fn admin_base_url(vars: &mut Vars, listen: SocketAddr) -> String {
 fn parse_admin_base_url(text: &str) -> Parsed<String> {
     let url = parse_base_url(text)?;
     match url.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) {
-        true => {
-            Err(format!("is {}, which has a path; the admin page needs a host, or a port, of its own", quote(text)))
-        }
+        true => Err(format!("is {}, which has a path; the admin page needs its own host or port", quote(text))),
         false => Ok(url),
     }
 }
@@ -73,9 +71,9 @@ pub(super) fn trusted_proxies(vars: &mut Vars) -> Vec<IpNet> {
 
 fn parse_listen(text: &str) -> Parsed<SocketAddr> {
     let address: SocketAddr =
-        text.parse().map_err(|_| format!("is {}, which is no IP address with a port", quote(text)))?;
+        text.parse().map_err(|_| format!("is {}, which is not an IP address with a port", quote(text)))?;
     // Links and health checks have to know it.
-    if address.port() == 0 { Err(format!("is {}, but port 0 is none", quote(text))) } else { Ok(address) }
+    if address.port() == 0 { Err(format!("is {}, but the port cannot be 0", quote(text))) } else { Ok(address) }
 }
 
 /// Whether two listeners want the same port of the same address. `[::]` is all addresses of both kinds.
@@ -113,7 +111,7 @@ fn parse_base_url(text: &str) -> Parsed<String> {
     if let Some(odd) = text.chars().find(|&c| !allowed(c)) {
         return Err(is(&format!("has a {odd:?} (percent-encode it; a host in other letters is written as xn--…)")));
     }
-    let uri: Uri = text.parse().map_err(|_| is("is no URL"))?;
+    let uri: Uri = text.parse().map_err(|_| is("is not a URL"))?;
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme));
     let (Some(scheme), Some(authority)) = (scheme, uri.authority()) else {
         return Err(is("does not begin with http:// or https://"));
@@ -154,11 +152,11 @@ fn parse_networks(text: &str) -> Parsed<Vec<IpNet>> {
 /// A network, or an address as a network of its own. IPv4-mapped IPv6 becomes IPv4, as clients' addresses do.
 fn parse_network(text: &str) -> Parsed<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network = network.map_err(|_| format!("has {}, which is no address or CIDR", quote(text)))?;
+    let network = network.map_err(|_| format!("has {}, which is not an address or CIDR", quote(text)))?;
     match (network.addr().to_canonical(), network) {
         (IpAddr::V4(address), IpNet::V6(mapped)) => {
             let length = mapped.prefix_len().checked_sub(96).and_then(|length| Ipv4Net::new(address, length).ok());
-            let network = length.ok_or_else(|| format!("has {}, which is more than all of IPv4", quote(text)))?;
+            let network = length.ok_or_else(|| format!("has {}, which covers more than all of IPv4", quote(text)))?;
             Ok(IpNet::V4(network.trunc()))
         }
         _ => Ok(network.trunc()),
@@ -177,9 +175,9 @@ mod tests {
             assert_eq!(parse_listen(text).unwrap().to_string(), text);
         }
         for text in ["", "8080", ":8080", "localhost:8080", "0.0.0.0", "1.2.3.4:65536", "::1:80", "http://1.2.3.4:80"] {
-            assert!(parse_listen(text).unwrap_err().contains("no IP address with a port"), "{text}");
+            assert!(parse_listen(text).unwrap_err().contains("not an IP address with a port"), "{text}");
         }
-        assert!(parse_listen("0.0.0.0:0").unwrap_err().contains("port 0"));
+        assert!(parse_listen("0.0.0.0:0").unwrap_err().contains("port cannot be 0"));
     }
 
     #[test]
@@ -232,12 +230,12 @@ mod tests {
     #[test]
     fn what_links_cannot_begin_with_is_refused() {
         for (text, wrong) in [
-            ("", "no URL"),
+            ("", "not a URL"),
             ("pixels.example.com", "does not begin with http"),
             ("/pixels", "does not begin with http"),
             ("ftp://example.com", "does not begin with http"),
-            ("https://", "no URL"),
-            ("https:///path", "no URL"),
+            ("https://", "not a URL"),
+            ("https:///path", "not a URL"),
             ("https://example.com?a=b", "query"),
             ("https://example.com/#top", "fragment"),
             ("https://example.com:0", "no valid port"),
@@ -247,7 +245,7 @@ mod tests {
             ("https://bücher.example", "has a 'ü'"),
             ("https://example.com/\"><script>", "has a '\"'"),
             ("https://example..com", "no valid host"),
-            ("https://[::1", "no URL"),
+            ("https://[::1", "not a URL"),
             ("https://[1.2.3.4]", "no"),
         ] {
             let error = parse_base_url(text).unwrap_err();
@@ -292,7 +290,7 @@ mod tests {
         for text in
             ["10.0.0.0/33", "10.0.0", "localhost", "10.0.0.0/8 10.1.0.0/16", "10.0.0.0/8;", "::/129", "1.2.3.4:80"]
         {
-            assert!(parse_networks(text).unwrap_err().contains("no address or CIDR"), "{text}");
+            assert!(parse_networks(text).unwrap_err().contains("not an address or CIDR"), "{text}");
         }
         assert!(parse_networks("::ffff:10.0.0.0/95").unwrap_err().contains("more than all of IPv4"));
         assert!(parse_networks(&"10.0.0.1,".repeat(1025)).unwrap_err().contains("1025 entries"));

@@ -26,10 +26,10 @@ pub(super) fn shown(url: &Secret) -> String {
 
 /// The client's own error is not repeated: it may quote a piece of a password.
 fn parse(text: &str) -> Parsed<ConnectionInfo> {
-    let wrong = || "is no URL of a Redis (its value is not shown)".to_owned();
+    let wrong = || "is not the URL of a Redis (its value is not shown)".to_owned();
     let target = text.into_connection_info().map_err(|_| wrong())?;
     if odd::of_redis(text, target.addr()) {
-        return Err("has something in its host or path that none has: in a password, write @ as %40, / as %2F, # as %23 (its value \
+        return Err("has a character in its host or path that is not allowed: in a password, write @ as %40, / as %2F, # as %23 (its value \
                     is not shown)"
             .to_owned());
     }

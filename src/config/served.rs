@@ -40,7 +40,7 @@ impl Served {
     pub(super) fn of<'a>(setting: impl Fn(&str) -> Option<&'a OsStr>) -> Served {
         let text = |name| setting(name).and_then(|value| value.to_str()).unwrap_or_default();
         let words = |name| text(name).split_whitespace().map(str::to_owned);
-        let why = "stands in the environment of `pixeld serve` only";
+        let why = "is set only in the environment of `pixeld serve`";
         Served {
             database: text(DATABASE).to_owned(),
             signing_keys: words(SIGNING_KEYS).collect(),

@@ -19,10 +19,8 @@ pub(super) const PG_BIN: Setting =
 pub(super) const DURABILITY: Setting = Setting::new("PIXELD_DURABILITY", "`written` or `synced`");
 pub(super) const SPOOL_BYTES_MAX: Setting =
     Setting::new("PIXELD_SPOOL_BYTES_MAX", "a size from 64 MiB to 1024 TiB, like 8GiB, 512MiB or plain bytes");
-pub(super) const SPOOL_KEEP: Setting = Setting::new(
-    "PIXELD_SPOOL_KEEP",
-    "a duration of at most 30d, a slash, and a size of at most 1024 TiB, like 1h/1GiB",
-);
+pub(super) const SPOOL_KEEP: Setting =
+    Setting::new("PIXELD_SPOOL_KEEP", "a duration up to 30d, a slash and a size up to 1024 TiB, like 1h/1GiB");
 
 const DATA_DIR_DEFAULT: &str = "./data";
 const SPOOL_BYTES_MAX_DEFAULT: u64 = 8 << 30;
@@ -68,7 +66,7 @@ pub(super) fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
     if is_required && url.is_none() && !vars.is_refused(&DATABASE_URL) && !vars.is_after_serve() {
         vars.refuse(
             DATABASE_URL.name,
-            "is not set, and PIXELD_REQUIRE_DATABASE_URL is true (containers and the systemd unit set it): no PostgreSQL is run here",
+            "is not set, and PIXELD_REQUIRE_DATABASE_URL is true (containers and the systemd unit set it): pixeld runs no PostgreSQL here",
             format!("{}; or DATABASE_URL_FILE, the path of a file with that", DATABASE_URL.allowed),
         );
     }
@@ -96,7 +94,7 @@ pub(super) fn spool_keep(vars: &mut Vars) -> SpoolKeep {
 /// A path that stays the same when the working directory changes.
 pub(super) fn absolute(text: &str) -> Parsed<PathBuf> {
     if text.contains("://") {
-        return Err("is a URL and not a path (its value is not shown)".to_owned());
+        return Err("is a URL, not a path (its value is not shown)".to_owned());
     }
     std::path::absolute(text).map_err(|error| format!("is {}, which cannot be made absolute: {error}", quote(text)))
 }

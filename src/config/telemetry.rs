@@ -9,7 +9,7 @@ use super::vars::{Setting, Vars};
 
 pub(super) const LOG: Setting = Setting::new(
     "PIXELD_LOG",
-    "error, warn, info, debug, trace or off, or such for a part, like info,pixeld::ingest=debug",
+    "error, warn, info, debug, trace or off, also for a single part, like info,pixeld::ingest=debug",
 );
 pub(super) const SENTRY_DSN: Setting = Setting::secret("SENTRY_DSN", "a DSN, like https://key@o1.ingest.sentry.io/2");
 
@@ -24,7 +24,7 @@ pub(super) fn log(vars: &mut Vars) -> String {
 pub(super) fn sentry_dsn(vars: &mut Vars) -> Option<Secret> {
     vars.secret(&SENTRY_DSN, |text| match text.parse::<Dsn>() {
         Ok(_) => Ok(()),
-        Err(_) => Err("is no Sentry DSN (its value is not shown)".to_owned()),
+        Err(_) => Err("is not a Sentry DSN (its value is not shown)".to_owned()),
     })
 }
 
@@ -34,9 +34,9 @@ fn parse_log(text: &str) -> Parsed<String> {
     let mut words =
         text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[', '{', ']', '}']));
     if let Some(word) = words.find(|word| !is_level(word)) {
-        return Err(format!("has {}, which is no level", quote(word)));
+        return Err(format!("has {}, which is not a level", quote(word)));
     }
-    EnvFilter::try_new(text).map_err(|error| format!("is {}, which is no filter: {error}", quote(text)))?;
+    EnvFilter::try_new(text).map_err(|error| format!("is {}, which is not a filter: {error}", quote(text)))?;
     Ok(text.to_owned())
 }
 
@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_refused() {
-        for (text, wrong) in [("inof", "\"inof\", which is no level"), ("info,pixeld", "\"pixeld\", which is no level")]
+        for (text, wrong) in
+            [("inof", "\"inof\", which is not a level"), ("info,pixeld", "\"pixeld\", which is not a level")]
         {
             assert!(parse_log(text).unwrap_err().contains(wrong), "{text}");
         }

@@ -185,7 +185,10 @@ fn all_problems_are_told_at_once_in_the_tables_order() {
     let place = |name: &&str| SETTINGS.iter().position(|setting| setting.name == *name).unwrap_or(usize::MAX);
     assert!(names.is_sorted_by_key(place), "{names:?}");
     let text = error.to_string();
-    assert!(text.starts_with("6 settings are wrong:\n  PIXELD_LISTEN is \"8080\", which is no IP address"), "{text}");
+    assert!(
+        text.starts_with("6 settings are wrong:\n  PIXELD_LISTEN is \"8080\", which is not an IP address"),
+        "{text}"
+    );
     assert_eq!(text.lines().count(), 7, "{text}");
 }
 
@@ -194,7 +197,7 @@ fn a_problem_names_the_variable_what_was_wrong_and_what_is_allowed() {
     let error = read(&[("PIXELD_THREADS", "0")]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a setting is wrong:\n  PIXELD_THREADS is \"0\", which is too little; allowed: a whole number from 1 to 1024, \
+        "a setting is wrong:\n  PIXELD_THREADS is \"0\", which is too small; allowed: a whole number from 1 to 1024, \
          or unset for one a core"
     );
 }
@@ -234,7 +237,7 @@ fn variables_of_other_programs_are_ignored_whatever_they_hold() {
 #[test]
 fn a_misspelt_variable_is_refused_with_a_guess_and_without_its_value() {
     let problem = problem(&[("PIXELD_DATABASE_URL", "postgresql://user:hunter2@db/pixeld")]);
-    assert_eq!((problem.variable.as_str(), problem.wrong.as_str()), ("PIXELD_DATABASE_URL", "is no setting"));
+    assert_eq!((problem.variable.as_str(), problem.wrong.as_str()), ("PIXELD_DATABASE_URL", "is not a setting"));
     assert!(problem.allowed.starts_with("DATABASE_URL"), "{problem}");
     assert!(!problem.to_string().contains("hunter2"), "{problem}");
     let unreadable = (OsString::from_vec(b"PIXELD_\xff".to_vec()), OsString::new());

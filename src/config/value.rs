@@ -43,7 +43,7 @@ pub(super) fn shown_path(path: &str) -> String {
 /// A whole number in `range`.
 pub(super) fn whole_number(text: &str, range: RangeInclusive<u64>) -> Parsed<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(format!("is {}, which is no whole number", quote(text)));
+        return Err(format!("is {}, which is not a whole number", quote(text)));
     }
     within(text, text.parse().ok(), &range)
 }
@@ -62,7 +62,7 @@ pub(super) fn size(text: &str, range: RangeInclusive<u64>) -> Parsed<u64> {
 /// One of `words`.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
     let found = words.iter().find(|(word, _)| *word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| format!("is {}, which is none of them", quote(text)))
+    found.map(|(_, value)| *value).ok_or_else(|| format!("is {}, which is not allowed", quote(text)))
 }
 
 /// `off`, or what `parse` reads.
@@ -77,16 +77,16 @@ fn with_unit(text: &str, units: &[(&str, u64)], what: &str) -> Parsed<Option<u64
     let unit = units.iter().find(|(name, _)| *name == unit).filter(|_| end > 0);
     let (_, unit) = unit.ok_or_else(|| {
         let names: Vec<_> = units.iter().map(|(name, _)| *name).filter(|name| !name.is_empty()).collect();
-        format!("is {}, which is no {what} (a whole number and one of {})", quote(text), names.join(", "))
+        format!("is {}, which is not a {what} (a whole number and one of {})", quote(text), names.join(", "))
     })?;
     Ok(number.parse::<u64>().ok().and_then(|number| number.checked_mul(*unit)))
 }
 
 fn within<T: PartialOrd>(text: &str, value: Option<T>, range: &RangeInclusive<T>) -> Parsed<T> {
     match value {
-        Some(value) if value < *range.start() => Err(format!("is {}, which is too little", quote(text))),
+        Some(value) if value < *range.start() => Err(format!("is {}, which is too small", quote(text))),
         Some(value) if value <= *range.end() => Ok(value),
-        _ => Err(format!("is {}, which is too much", quote(text))),
+        _ => Err(format!("is {}, which is too large", quote(text))),
     }
 }
 
@@ -112,10 +112,10 @@ mod tests {
         assert_eq!(any_duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
         assert_eq!(any_duration("1 h"), Ok(Duration::from_secs(3600)));
         for text in ["", "1", "h", "1.5h", "-1s", "+1s", "1H", "1h30m", "1hour", "1\u{a0}h", "\u{661}h"] {
-            assert!(any_duration(text).unwrap_err().contains("is no duration"), "{text}");
+            assert!(any_duration(text).unwrap_err().contains("is not a duration"), "{text}");
         }
-        assert!(any_duration("99999999999999999999h").unwrap_err().contains("too much"));
-        assert!(any_duration("18446744073709551615d").unwrap_err().contains("too much"));
+        assert!(any_duration("99999999999999999999h").unwrap_err().contains("too large"));
+        assert!(any_duration("18446744073709551615d").unwrap_err().contains("too large"));
     }
 
     #[test]
@@ -127,19 +127,19 @@ mod tests {
             assert_eq!(any_size(text), Ok(bytes), "{text}");
         }
         for text in ["", "GiB", "8GB", "8G", "8gib", "1.5GiB", "-1", "8 GiB 2", "8GiB/s"] {
-            assert!(any_size(text).unwrap_err().contains("is no size"), "{text}");
+            assert!(any_size(text).unwrap_err().contains("is not a size"), "{text}");
         }
-        assert!(any_size("18446744073709551615TiB").unwrap_err().contains("too much"));
+        assert!(any_size("18446744073709551615TiB").unwrap_err().contains("too large"));
     }
 
     #[test]
     fn both_ends_of_a_range_are_in_it() {
         assert_eq!((whole_number("1", 1..=3), whole_number("3", 1..=3)), (Ok(1), Ok(3)));
-        assert!(whole_number("0", 1..=3).unwrap_err().contains("too little"));
-        assert!(whole_number("4", 1..=3).unwrap_err().contains("too much"));
-        assert!(whole_number("99999999999999999999", 1..=3).unwrap_err().contains("too much"));
+        assert!(whole_number("0", 1..=3).unwrap_err().contains("too small"));
+        assert!(whole_number("4", 1..=3).unwrap_err().contains("too large"));
+        assert!(whole_number("99999999999999999999", 1..=3).unwrap_err().contains("too large"));
         for text in ["", "+1", "-1", "1.0", "0x1", "one", "1 2"] {
-            assert!(whole_number(text, 0..=9).unwrap_err().contains("no whole number"), "{text}");
+            assert!(whole_number(text, 0..=9).unwrap_err().contains("not a whole number"), "{text}");
         }
     }
 

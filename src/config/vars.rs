@@ -120,7 +120,7 @@ impl Vars {
         let (variable, text) = match (direct, path) {
             (Some(_), Some(_)) => {
                 let wrong = format!("and {file_name} are both set");
-                self.refuse_in(Some(layer), setting.name, wrong, "one of the two".to_owned());
+                self.refuse_in(Some(layer), setting.name, wrong, "only one of the two".to_owned());
                 return None;
             }
             (Some(text), None) => (setting.name.to_owned(), text),
@@ -128,7 +128,7 @@ impl Vars {
                 Ok(secret) => (file_name, secret.expose().to_owned()),
                 // Whoever needs it says so: most commands need few.
                 Err(wrong) if self.is_served(layer) => {
-                    let wrong = format!("is known to `pixeld serve` by {file_name}, which {wrong}");
+                    let wrong = format!("comes from {file_name} of `pixeld serve`, which {wrong}");
                     self.missing.insert(setting.name.to_owned(), wrong);
                     return None;
                 }
@@ -232,8 +232,8 @@ pub(super) fn refuse_unknown(vars: &mut Vars) {
         ours.filter(|(name, value)| !is_known(name, value)).map(|(name, _)| name.into_owned()).collect();
     for name in unknown {
         match names::nearest(&name, &known) {
-            Some(meant) => vars.refuse(&name, "is no setting", format!("{meant}, if that was meant")),
-            None => vars.refuse(&name, "is no setting", "the settings that .env.example lists"),
+            Some(meant) => vars.refuse(&name, "is not a setting", format!("{meant}, if you meant that")),
+            None => vars.refuse(&name, "is not a setting", "the settings that .env.example lists"),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Connector {
                 let opened = plain.connect(self.tls.clone()).await.map_err(|_| error)?;
                 if !self.told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        "PostgreSQL is reached without TLS, since the handshake fails and sslmode=prefer allows that; \
+                        "the connection to PostgreSQL has no TLS because the handshake failed and sslmode=prefer allows that; \
                          sslmode=require says why it fails"
                     );
                 }

@@ -173,7 +173,7 @@ impl Embedded {
             return Ok(());
         }
         let _gate = self.0.gate(GATE_WAIT_MAX).await?;
-        tracing::warn!("the embedded PostgreSQL does not listen any more; starting it again");
+        tracing::warn!("the embedded PostgreSQL no longer listens; starting it again");
         bring_up(&self.0).await
     }
 }
@@ -241,7 +241,7 @@ async fn bring_up(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
                 Postmaster::Ours if silent_since.elapsed() > SILENCE_MAX => {
                     tracing::warn!(
                         said,
-                        "a PostgreSQL left over from before does not answer on our socket; stopping it"
+                        "a PostgreSQL from an earlier start does not answer on our socket; stopping it"
                     );
                     blocking(cluster, Cluster::stop).await?;
                     said
@@ -298,7 +298,7 @@ async fn probe(cluster: &Arc<Cluster>) -> Result<Probe, EmbeddedError> {
         Ok(Ok(data_directory)) if Path::new(&data_directory) == cluster.place.cluster => return Ok(Probe::Up),
         Ok(Ok(data_directory)) => {
             return Err(EmbeddedError::Server(format!(
-                "the PostgreSQL that answers in {} is not ours: its data lies in {data_directory}",
+                "the PostgreSQL that answers in {} is not ours: its data are in {data_directory}",
                 cluster.place.socket_dir.display()
             )));
         }

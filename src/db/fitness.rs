@@ -28,7 +28,7 @@ pub enum Unfit {
     },
     /// Each transaction would be another session.
     #[error(
-        "at {to} answers a pooler in transaction mode, and pixeld needs its sessions for itself (settings, LISTEN, advisory \
+        "a pooler in transaction mode answers at {to}, but pixeld needs its own sessions (settings, LISTEN, advisory \
          locks): use session mode (PgBouncer: pool_mode=session), or name PostgreSQL itself in DATABASE_URL"
     )]
     Pooler {
@@ -43,7 +43,7 @@ pub enum Unfit {
     },
     /// Its hits, opt-outs and ids are others.
     #[error(
-        "the database is the installation {found}, and this node belongs to {known}, so nothing is loaded into it: name the \
+        "the database is the installation {found}, but this node belongs to {known}, so pixeld loads nothing into it: name the \
          right database in DATABASE_URL, or take this one for good with pixeld migrate --new-installation and a restart"
     )]
     OtherInstallation {
@@ -54,7 +54,7 @@ pub enum Unfit {
     },
     /// It is new, or its tables were dropped.
     #[error(
-        "the database has no tables of pixeld, and this node belongs to the installation {known}, so none are made: restore \
+        "the database has no tables of pixeld, but this node belongs to the installation {known}, so pixeld makes none: restore \
          its backup, name the right database in DATABASE_URL, or begin a new installation with pixeld migrate \
          --new-installation and a restart"
     )]

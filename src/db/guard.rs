@@ -37,7 +37,7 @@ impl Guard {
             Ok(text) => {
                 let known = InstallationId::parse(text.trim());
                 if known.is_none() {
-                    tracing::error!(path = %path.display(), "this file names no installation; the next database that is reached counts");
+                    tracing::error!(path = %path.display(), "this file does not name an installation; the node joins the next database that it connects to");
                 }
                 known
             }

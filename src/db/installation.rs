@@ -69,10 +69,10 @@ pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error>
 #[derive(Debug, thiserror::Error)]
 pub enum RecipientError {
     /// No UUID and no key.
-    #[error("this cannot be a recipient: {0}")]
+    #[error("this is not a valid recipient: {0}")]
     NoKey(#[from] KeyError),
     /// The nil UUID.
-    #[error("this cannot be a recipient: the nil UUID means that there is none")]
+    #[error("this is not a valid recipient: the nil UUID stands for none")]
     Nil,
     /// It cannot be said now.
     #[error(transparent)]

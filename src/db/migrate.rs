@@ -66,7 +66,7 @@ async fn migrate(database: &Database, is_accepting: bool) -> Result<(), DbError>
     if is_accepting {
         let found = within(QUERY_TIMEOUT, "looking at the installation", installation::id(&session.client)).await?;
         let kept = database.guard().accept(found);
-        kept.map_err(|error| DbError::Migration(format!("which installation it is cannot be kept on disk: {error}")))?;
+        kept.map_err(|error| DbError::Migration(format!("the installation's id cannot be saved to disk: {error}")))?;
     }
     // The session ends here, and its lock with it.
     Ok(())

@@ -200,7 +200,7 @@ pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError
             within(QUERY_TIMEOUT, "ROLLBACK", client.batch_execute("ROLLBACK")).await?;
             return Err(error.of_identity(table));
         }
-        tracing::info!(table, "a table of hits has a replica identity now, since a publication has its changes");
+        tracing::info!(table, "a table of hits now has a replica identity because a publication includes it");
     }
     Ok(())
 }
@@ -242,13 +242,13 @@ async fn index_under_lock(client: &Client) -> Result<u64, DbError> {
         let leftovers = within(QUERY_TIMEOUT, "looking for indexes", client.query(leftovers, &[&day.name])).await?;
         for leftover in &leftovers {
             let name: &str = leftover.get(0);
-            tracing::info!(name, "an index that was not finished is removed");
+            tracing::info!(name, "an unfinished index was removed");
             let remove = format!("DROP INDEX CONCURRENTLY IF EXISTS {name}");
             within(INDEX_TIMEOUT, "removing an index", client.batch_execute(&remove)).await?;
         }
         let make = format!("CREATE INDEX CONCURRENTLY ON {} (recipient)", day.name);
         within(INDEX_TIMEOUT, "making an index", client.batch_execute(&make)).await?;
-        tracing::info!(day = day.name, "a closed day has its index on recipient");
+        tracing::info!(day = day.name, "a closed day now has its index on recipient");
     }
     Ok(days.len() as u64)
 }

@@ -97,13 +97,13 @@ pub(super) fn is_of_tls(error: &tokio_postgres::Error) -> bool {
 /// What to do about a handshake that failed; nothing where that is not why.
 pub(super) fn way_out(error: &tokio_postgres::Error) -> Option<&'static str> {
     if super::error::reason(error).contains("server does not support TLS") {
-        return Some("turn ssl on there, or use sslmode=disable on a network that nobody else reads");
+        return Some("turn ssl on there, or use sslmode=disable on a network that nobody else can read");
     }
     let io = error.source()?.downcast_ref::<std::io::Error>()?;
     Some(match io.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(wrong) => match wrong {
             CertificateError::UnknownIssuer => {
-                "its certificate is of an authority that is not known here: name that authority's certificate in the URL \
+                "its certificate comes from an unknown authority: name that authority's certificate in the URL \
                  (sslrootcert=/path/to/ca.crt) or in SSL_CERT_FILE, or use sslmode=prefer, which encrypts and checks nothing"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {

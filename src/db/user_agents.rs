@@ -79,7 +79,7 @@ pub async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u6
                 // Without the text, which the server's message may quote.
                 let (sqlstate, id) =
                     (error.code().map_or("", |code| code.code()), part.first().map_or(0, |&(id, _)| id));
-                tracing::warn!(sqlstate, id, "PostgreSQL refuses a user agent; its hits are stored without it");
+                tracing::warn!(sqlstate, id, "PostgreSQL refuses a user agent; pixeld stores its hits without it");
                 refused.insert(id);
             }
             Err(_) => parts.extend(part.chunks(part.len().div_ceil(2)).map(<[_]>::to_vec)),

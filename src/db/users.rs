@@ -79,10 +79,10 @@ pub struct Account {
 #[must_use]
 pub fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.trim() != name {
-        return Some("a name has at least one character, and no blank at its ends");
+        return Some("the name must not be empty or begin or end with a space");
     }
     if name.chars().count() > 64 || text::has_hidden(name) {
-        return Some("a name has at most 64 characters, and no control characters or others that are not seen");
+        return Some("the name may have up to 64 characters, and no control or invisible characters");
     }
     None
 }

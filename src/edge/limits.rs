@@ -97,7 +97,7 @@ impl Limits {
         if crowded && !self.crowded.swap(crowded, Ordering::Relaxed) {
             tracing::warn!(
                 known = addresses.len(),
-                "too many client addresses at once; the address rate is off until they are fewer"
+                "too many client addresses at once; the address rate is off until there are fewer"
             );
         }
         self.crowded.store(crowded, Ordering::Relaxed);

@@ -128,7 +128,7 @@ async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) -> io::Result
     };
     tokio::select! {
         () = drained => {}
-        () = drain.deadline() => tracing::warn!(connections = core.connections.count(), "connections are cut at the drain's deadline"),
+        () = drain.deadline() => tracing::warn!(connections = core.connections.count(), "open connections were cut at the drain's deadline"),
     }
     carrier.abort();
     sweep.abort();
@@ -176,7 +176,7 @@ async fn accept(core: &Rc<Core>, listener: &Listener) {
             Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted now");
+                tracing::warn!(%error, "connections cannot be accepted now");
                 core.connections.make_room(core.counts());
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;

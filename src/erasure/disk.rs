@@ -123,7 +123,7 @@ impl Eraser {
                     if !backoff.is_failing() {
                         tracing::warn!(
                             error = crate::db::told(&error),
-                            "erasures cannot be carried out now; they will be"
+                            "erasures cannot be carried out now; pixeld tries again"
                         );
                     }
                     backoff.fail()
@@ -170,7 +170,7 @@ impl Eraser {
             let acknowledging = nodes::acknowledge(client, self.options.node, &self.options.name, &done);
             within(QUERY_TIMEOUT, "acknowledging erasures", acknowledging).await?;
             let (segments, hits) = done.iter().fold((0, 0), |sum, (_, d)| (sum.0 + d.segments, sum.1 + d.hits));
-            tracing::info!(erasures = done.len(), segments, hits, "erasures are carried out on this node's disk");
+            tracing::info!(erasures = done.len(), segments, hits, "erasures were carried out on this node's disk");
             self.metrics.erasures_pending.set(0);
         }
         self.connected = Some(connected);
@@ -207,7 +207,7 @@ impl Eraser {
         if put_back > 0 {
             tracing::warn!(
                 erasures = put_back,
-                "the database lacks erasures that this node remembers, as after a restored backup; they are carried out again"
+                "the database lacks erasures that this node remembers, probably after a restored backup; pixeld carries them out again"
             );
         }
         Ok(())
@@ -234,7 +234,7 @@ impl Eraser {
             let ended = |segment: &&Segment| segment.ended;
             let segments: Vec<Segment> = spool.published().segments.iter().filter(ended).copied().collect();
             for segment in segments {
-                anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
+                anyhow::ensure!(!drain.is_asked(), "this node stops; the rest is done after the next start");
                 let rewriting = || rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who);
                 if crate::spool::span(spool.uuid).in_scope(rewriting)? {
                     self.metrics.segments_rewritten.one();
@@ -260,7 +260,7 @@ impl Eraser {
         };
         for entry in entries {
             let path = entry?.path();
-            anyhow::ensure!(!drain.is_asked(), "this node ends; what is left is done after the next start");
+            anyhow::ensure!(!drain.is_asked(), "this node stops; the rest is done after the next start");
             if path.extension().is_some_and(|end| end == NEW) {
                 fs::remove_file(&path)?;
                 continue;
@@ -299,7 +299,7 @@ impl Eraser {
 }
 
 async fn wait(deadline: Instant) -> anyhow::Result<()> {
-    anyhow::ensure!(Instant::now() < deadline, "the disk does not take what is in memory");
+    anyhow::ensure!(Instant::now() < deadline, "the disk does not accept the hits in memory");
     tokio::time::sleep(SETTLE_LOOK).await;
     Ok(())
 }

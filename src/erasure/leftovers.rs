@@ -35,7 +35,7 @@ pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
                 if !backoff.is_failing() {
                     tracing::warn!(
                         error = crate::db::told(&error),
-                        "unfinished erasures cannot be finished now; they will be"
+                        "unfinished erasures cannot be finished now; pixeld tries again"
                     );
                 }
                 backoff.fail()
@@ -57,11 +57,11 @@ pub(super) async fn finish(db: &Database) -> anyhow::Result<()> {
     let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(&session.client)).await?;
     let finished = request::finish_all(db, &key).await?;
     if finished > 0 {
-        tracing::info!(erasures = finished, "interrupted erasures are finished in the database");
+        tracing::info!(erasures = finished, "interrupted erasures were finished in the database");
     }
     let forgotten = user_agents::forget_doubted(&session.client).await?;
     if forgotten > 0 {
-        tracing::info!(user_agents = forgotten, "user agents that only erased hits had are forgotten");
+        tracing::info!(user_agents = forgotten, "user agents of erased hits were deleted");
     }
     Ok(())
 }

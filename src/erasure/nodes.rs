@@ -92,7 +92,7 @@ pub async fn reopen(
     let Some::<i64>(first) = forgotten else { return Ok(()) };
     tracing::warn!(
         erasure = first,
-        "this node's disk does not remember erasures; all since this one are carried out again"
+        "this node's disk has no list of erasures; pixeld carries out all erasures since this one again"
     );
     client.execute("UPDATE nodes SET erased_to = $2::bigint - 1 WHERE node = $1", &[&node, &first]).await.map(|_| ())
 }

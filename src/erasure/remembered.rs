@@ -47,7 +47,7 @@ pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
         Ok(_) => Ok(Vec::new()),
         Err(ReadError::Io(error)) => Err(error),
         Err(ReadError::Damaged) => {
-            tracing::error!(path = %path.display(), "the list of erasures is damaged; the database's is used alone");
+            tracing::error!(path = %path.display(), "the list of erasures is damaged; pixeld uses only the database's list");
             fs::rename(path, path.with_extension("damaged"))?;
             Ok(Vec::new())
         }
@@ -69,10 +69,7 @@ pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()>
     entries.sort_unstable_by_key(|(hash, asked_us)| (*asked_us, *hash));
     if entries.len() > ERASURES_MAX {
         let gone = entries.len() - ERASURES_MAX;
-        tracing::warn!(
-            gone,
-            "the oldest erasures are not remembered on this node any more; the database still has them"
-        );
+        tracing::warn!(gone, "this node no longer remembers the oldest erasures; the database still has them");
         entries.drain(..gone);
     }
     if entries == before {

@@ -69,7 +69,7 @@ pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
             None
         }
         Err(ReadError::Damaged) => {
-            tracing::warn!(path = %path.display(), "the list of images is damaged; it is fetched anew");
+            tracing::warn!(path = %path.display(), "the list of images is damaged; pixeld fetches it again");
             None
         }
     }

@@ -107,7 +107,7 @@ async fn load(sync: Sync, want: Wanted) {
             Fetched::Unknown
         }
         Err(error) => {
-            tracing::warn!(error = error.for_log(), "an image cannot be loaded now");
+            tracing::warn!(error = error.for_log(), "an image cannot be loaded now; pixeld tries again");
             Fetched::TimedOut
         }
     };
@@ -159,7 +159,7 @@ impl Table for Images {
 
     fn lost(&mut self, error: &DbError) {
         self.sync.cache.note_database(true);
-        tracing::warn!(error = error.for_log(), "changes of images cannot be followed now");
+        tracing::warn!(error = error.for_log(), "changes of images cannot be followed now; pixeld tries again");
     }
 }
 
@@ -184,7 +184,7 @@ impl Sync {
             let _turn = sync.keeping.turn.lock().unwrap_or_else(PoisonError::into_inner);
             sync.keeping.is_waiting.store(false, Ordering::Release);
             if let Err(error) = known::write(&sync.known_path, &sync.cache.ids()) {
-                tracing::warn!(%error, "the list of images could not be kept on disk");
+                tracing::warn!(%error, "the list of images could not be saved to disk");
             }
         });
     }

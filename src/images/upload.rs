@@ -29,11 +29,11 @@ pub const TITLE_CHARS_MAX: usize = 200;
 pub const ACCEPTED: &str = "GIF, PNG, JPEG or WebP, up to 1 MiB and 4096 × 4096 pixels. No SVG.";
 
 /// What a picture is warned of that says where it was taken.
-const PLACE: &str = "The picture says where it was taken (GPS in its EXIF), and everybody who gets it can read that. Save it without location data, \
-                     and upload that one.";
+const PLACE: &str = "This image says where it was taken (GPS data in its EXIF), and everybody who gets it can read that. Save it without location data \
+                     and upload it again.";
 
 /// What a WebP is warned of.
-const OUTLOOK: &str = "Outlook for Windows does not show WebP. Its readers see no picture, though the open is recorded if it is fetched; use PNG, JPEG or GIF.";
+const OUTLOOK: &str = "Outlook for Windows does not show WebP. Its readers see no image, but the open is recorded if Outlook fetches it. Use PNG, JPEG or GIF.";
 
 /// Bytes that are looked at for the word that tells an SVG.
 const SVG_BYTES_MAX: usize = 1024;
@@ -42,19 +42,19 @@ const SVG_BYTES_MAX: usize = 1024;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// There are none.
-    #[error("the file is empty; a GIF, PNG, JPEG or WebP is needed")]
+    #[error("the file is empty; use GIF, PNG, JPEG or WebP")]
     Empty,
     /// Too many.
     #[error("the file is larger than {BYTES_MAX} bytes (1 MiB)")]
     TooLarge,
     /// No picture, or one of another kind.
-    #[error("the bytes are {0}; a GIF, PNG, JPEG or WebP is needed (the file's name does not matter)")]
+    #[error("the file is {0}; use GIF, PNG, JPEG or WebP (the file's name does not matter)")]
     Kind(String),
     /// The size cannot be read.
-    #[error("the {0}'s width and height cannot be read; the file is damaged or cut short")]
+    #[error("this {0}'s width and height cannot be read; the file is damaged or incomplete")]
     Header(&'static str),
     /// Too many pixels, or none.
-    #[error("the picture has {0} x {1} pixels; 1 to {PIXELS_MAX} each way are allowed")]
+    #[error("the image has {0} x {1} pixels; width and height may be 1 to {PIXELS_MAX}")]
     Pixels(usize, usize),
 }
 
@@ -68,7 +68,7 @@ pub enum AddError {
     #[error("an image with the id {0} exists already")]
     Exists(Uuid),
     /// The nil UUID means "absent" in links.
-    #[error("the nil UUID cannot be an image's id")]
+    #[error("the nil UUID cannot be the id of an image")]
     Nil,
     /// The database could not be asked.
     #[error(transparent)]
@@ -129,9 +129,7 @@ fn is_svg(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn wrong_title(title: &str) -> Option<&'static str> {
     let is_wrong = title.chars().count() > TITLE_CHARS_MAX || text::has_controls(title);
-    is_wrong.then_some(
-        "a title has at most 200 characters, and no line breaks or other characters that control or turn a text",
-    )
+    is_wrong.then_some("a title may have at most 200 characters, and no line breaks or other control characters")
 }
 
 /// Adds an image under `id`, or a new one, and tells all nodes.

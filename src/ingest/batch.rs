@@ -42,7 +42,7 @@ pub enum BatchError {
     #[error("the mark is at {0}")]
     MarkMoved(u64),
     /// Erasures came, or user agents went, since the batch was prepared; nothing was written.
-    #[error("erasures came meanwhile")]
+    #[error("erasures were requested meanwhile")]
     Erasures,
     /// PostgreSQL refused the data itself; the same rows will be refused again.
     #[error("PostgreSQL refuses the data: {0}")]

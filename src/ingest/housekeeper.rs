@@ -244,7 +244,7 @@ impl Keeper {
                 Err(error) => {
                     still_kept.insert(name, since);
                     if !std::mem::replace(&mut self.has_said.not_removed, true) {
-                        tracing::warn!(%error, spool = %spool.uuid, "a loaded segment could not be removed; it is tried again and again");
+                        tracing::warn!(%error, spool = %spool.uuid, "a loaded segment could not be removed; pixeld keeps trying");
                     }
                 }
             }
@@ -261,7 +261,7 @@ impl Keeper {
         if !std::mem::replace(&mut self.has_said.low, true) {
             tracing::warn!(
                 free,
-                "the disk is low: loaded segments go before PIXELD_SPOOL_KEEP is over, \
+                "the disk is low: loaded segments are removed before PIXELD_SPOOL_KEEP is over, \
                  so a database that is restored from a backup would not get their hits again"
             );
         }
@@ -288,7 +288,7 @@ impl Keeper {
             tracing::error!(
                 folder = %spool.folder.display(),
                 segments = missing.len(),
-                "somebody deleted segments of the spool; what is still open of them is loaded, the rest is lost and counted"
+                "somebody deleted segments of the spool; pixeld loads those that are still open, the rest is lost and counted"
             );
             self.metrics.segments_missing.add(missing.len() as u64);
             if missing.iter().any(|segment| !segment.ended) {
@@ -313,7 +313,7 @@ impl Keeper {
         if problem != self.has_said.problem {
             match &problem {
                 Some(problem) => {
-                    tracing::error!(problem, "hits are dropped until this is put right; pixels are served")
+                    tracing::error!(problem, "hits are dropped until this is fixed; pixels are served")
                 }
                 None => tracing::info!("the spool can be written again"),
             }

@@ -164,7 +164,7 @@ impl SharedThrottle {
                 Some(answer)
             }
             (asked, Ok(_)) => {
-                self.keeper.failed(&asked, "an odd answer");
+                self.keeper.failed(&asked, "an unexpected answer");
                 None
             }
             (asked, Err(error)) => {

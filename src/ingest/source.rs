@@ -46,7 +46,7 @@ impl MarkName {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return own,
             Err(error) => {
-                tracing::error!(%error, %spool, "the name of a spool's mark cannot be read; its own is used");
+                tracing::error!(%error, %spool, "the name of a spool's mark cannot be read; pixeld uses the spool's own name");
                 return own;
             }
         };
@@ -55,7 +55,7 @@ impl MarkName {
             Some(MarkName { uuid: uuid.parse().ok()?, first_seq: first_seq.parse().ok()? })
         };
         parse(&text).unwrap_or_else(|| {
-            tracing::error!(%spool, "the name of a spool's mark cannot be read; its own is used");
+            tracing::error!(%spool, "the name of a spool's mark cannot be read; pixeld uses the spool's own name");
             own
         })
     }
@@ -175,13 +175,13 @@ impl Source {
     /// Not where only a person can mend it, and with it all that waits: no right to read it, or a newer pixeld wrote it.
     pub fn is_unreadable(&mut self, error: &io::Error) {
         let Some(since) = self.unreadable_since else {
-            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; it is tried again");
+            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; pixeld tries again");
             self.unreadable_since = Some(Instant::now());
             return;
         };
         let waits_for_somebody = matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
         if since.elapsed() >= UNREADABLE_MAX && !waits_for_somebody {
-            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; what follows it is loaded");
+            tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; pixeld loads the segments after it");
             self.reader.pass_over_failed();
             self.unreadable_since = None;
         }
@@ -192,7 +192,7 @@ impl Source {
         self.loaded_seq = seq;
         self.spool.published().loaded.seq = seq;
         if let Err(error) = self.write_hint(seq) {
-            tracing::debug!(%error, "the hint of how far a spool is loaded could not be written");
+            tracing::debug!(%error, "the hint how far a spool is loaded could not be written");
         }
     }
 

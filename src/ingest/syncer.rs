@@ -154,7 +154,7 @@ impl Syncs {
                     self.changed.notify_one();
                 }
                 Some(error) => {
-                    tracing::error!(%error, "a segment could not be synced; its hits are written again elsewhere");
+                    tracing::error!(%error, "a segment could not be synced; pixeld rewrites its hits to another one");
                     metrics.sync_failures.one();
                     let mut state = self.lock();
                     state.failed = true;

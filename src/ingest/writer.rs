@@ -195,7 +195,7 @@ impl<'a> Loop<'a> {
         }
         match self.appender.rewrite_unsynced() {
             Ok(file) => self.syncs.rewritten(file, self.appender.next_seq()),
-            Err(error) => tracing::error!(%error, "unsynced hits could not be written again yet"),
+            Err(error) => tracing::error!(%error, "unsynced hits could not be rewritten yet"),
         }
         // Also after a rewrite: where every sync fails, each would be followed by the next at once and fill the spool.
         self.rewrite_at = Some(Instant::now() + REWRITE_PAUSE);

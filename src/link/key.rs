@@ -52,7 +52,7 @@ pub enum Key<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The sender's program did not replace its merge tag.
-    #[error("it is a merge tag that was not replaced, or a word for no value")]
+    #[error("it is a merge tag that was not replaced, or a word like null")]
     Unmerged,
     /// Nothing is left of it without blanks and invisible characters.
     #[error("it is empty; a key has 1 to {KEY_BYTES_MAX} bytes")]

@@ -38,10 +38,10 @@ pub enum LinkError {
         error: super::key::KeyError,
     },
     /// A message key that browsers fold away.
-    #[error("the message key {0:?} cannot stand in a link: browsers take it for a step in the path")]
+    #[error("the message key {0:?} cannot be in a link: browsers treat it as a step in the path")]
     Dots(String),
     /// There is a time of sending and no key to sign it with.
-    #[error("only a signed link holds when its message was sent: set PIXELD_SIGNING_KEYS, or leave the time out")]
+    #[error("only a signed link holds a send time: set PIXELD_SIGNING_KEYS, or leave out the send time")]
     Unsigned,
 }
 

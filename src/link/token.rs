@@ -55,7 +55,7 @@ pub struct Token {
 
 /// A text is no token of ours: forged, altered, spelt otherwise, or under a key that we do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no token that was signed with a key of this installation")]
+#[error("the token was not signed with a key of this installation")]
 pub struct Forged;
 
 /// The keys that tokens are signed with, the newest first: it signs, all of them verify.
@@ -94,9 +94,7 @@ impl SigningKeys {
                 .ok_or(format!("has a key in its entry {place} that is not base64"))?;
             if bytes.len() < KEY_BYTES_MIN {
                 let have = bytes.len();
-                return Err(format!(
-                    "has a key of {have} bytes in its entry {place}; at least {KEY_BYTES_MIN} are needed"
-                ));
+                return Err(format!("has a key of {have} bytes in its entry {place}; the minimum is {KEY_BYTES_MIN}"));
             }
             if keys.iter().any(|key: &SigningKey| key.id == id) {
                 return Err(format!("has the id {id} twice"));

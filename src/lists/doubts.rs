@@ -105,15 +105,15 @@ impl Doubts {
         } else if different == 1 {
             format!("All {named} rows name the same recipient, {example:?}")
         } else if is_most(self.dates) {
-            format!("Most recipients look like dates, as {example:?}")
+            format!("Most recipients look like dates, such as {example:?}")
         } else if is_most(self.phrases) {
-            format!("Most recipients look like names or texts, as {example:?}")
+            format!("Most recipients look like names or texts, such as {example:?}")
         } else if is_most(self.shown) {
-            format!("Most recipients look like numbers that a program changed to show them, as {example:?}")
+            format!("Most recipients look like numbers that a program reformatted, such as {example:?}")
         } else if is_most(self.wrapped) {
-            format!("Most recipients have something around them, or are two, as {example:?}")
+            format!("Most cells hold more than one plain recipient, such as {example:?}")
         } else if *named >= MANY_ROWS && different < DIFFERENT_MAX as u64 && different * 10 < *named {
-            format!("{named} rows name only {different} different recipients, as {example:?}")
+            format!("{named} rows name only {different} different recipients, such as {example:?}")
         } else {
             return None;
         };
@@ -131,7 +131,7 @@ fn odd(text: &str) -> Option<&'static str> {
     };
     match () {
         () if !text.chars().any(char::is_alphanumeric) => {
-            Some("a line or a sign, since it has neither a letter nor a digit")
+            Some("a line or a sign, because it has no letter and no digit")
         }
         () if is_rounded(text) => Some("a number that a spreadsheet rounded: several recipients may have become one"),
         () if is_nobody() || is_error() => Some("a word for no value, a total or the name of a column"),
@@ -215,14 +215,17 @@ mod tests {
             (&["7", "7", "7"][..], "All 3 rows name the same recipient, \"7\""),
             (&["", "", "7"], "2 of 3 rows name no recipient"),
             (&["2026-05-04", "4.5.2026", "1/2/26 10:00"], "look like dates"),
-            (&["4711.0", "4712.0", "4713.0"], "look like numbers that a program changed to show them, as \"4711.0\""),
+            (&["4711.0", "4712.0", "4713.0"], "look like numbers that a program reformatted, such as \"4711.0\""),
             (&["4711,00", "4712,00", "4713,00"], "look like numbers"),
             (&["4,711", "17,394,001", "12"], "look like numbers"),
             (&["4.711", "4'712", "4\u{202f}713"], "look like numbers"),
-            (&["<a@example.com>", "<b@example.com>", "c"], "have something around them"),
-            (&["'4711'", "\u{201e}4712\u{201c}", "\u{201c}4713\u{201d}"], "have something around them"),
-            (&["mailto:a@example.com", "MAILTO:b@example.com", "c"], "have something around them"),
-            (&["a@example.com,b@example.com", "c@example.com;d@example.com", "e"], "or are two"),
+            (&["<a@example.com>", "<b@example.com>", "c"], "hold more than one plain recipient"),
+            (&["'4711'", "\u{201e}4712\u{201c}", "\u{201c}4713\u{201d}"], "hold more than one plain recipient"),
+            (&["mailto:a@example.com", "MAILTO:b@example.com", "c"], "hold more than one plain recipient"),
+            (
+                &["a@example.com,b@example.com", "c@example.com;d@example.com", "e"],
+                "hold more than one plain recipient",
+            ),
             (&["4711", "4.71E+12"], "Row 3: the recipient \"4.71E+12\" looks like a number that a spreadsheet rounded"),
             (&["4,71E+12"], "Row 2: the recipient \"4,71E+12\" looks like a number that a spreadsheet rounded"),
             (&["----+-----", "1", "2"], "Row 2: the recipient \"----+-----\" looks like a line"),
@@ -234,7 +237,7 @@ mod tests {
             (&["1", "#NV"], "looks like a word for no value"),
             (&["1", "#BEZUG!"], "looks like a word for no value"),
             (&["id", "1"], "or the name of a column"),
-            (&["Jane Doe", "Max Mustermann", "x"], "look like names or texts, as \"Jane Doe\""),
+            (&["Jane Doe", "Max Mustermann", "x"], "look like names or texts, such as \"Jane Doe\""),
         ] {
             let words = words(recipients).unwrap();
             assert!(words.contains(expected) && words.ends_with("Is \"c\" the right column?"), "{words}");
@@ -242,7 +245,7 @@ mod tests {
         let cities = (0..200).map(|n| ["Bonn", "Kiel", "Ulm"][n % 3]);
         assert_eq!(
             words(cities).unwrap(),
-            "200 rows name only 3 different recipients, as \"Bonn\". Is \"c\" the right column?"
+            "200 rows name only 3 different recipients, such as \"Bonn\". Is \"c\" the right column?"
         );
     }
 

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(header("Mail,Recipient,id").unwrap().recipients(" "), Ok(1));
         assert_eq!(
             header("Mail,Name").unwrap().recipients("").unwrap_err().to_string(),
-            "Name the column that holds the recipient: none is called recipient or id. The file has \"Mail\", \"Name\"."
+            "No column is called recipient or id. Name the column with the recipients. The file has \"Mail\", \"Name\"."
         );
         assert_eq!(header("id,name,id").unwrap().recipients(""), Err(Problem::TwoColumns("id".to_owned())));
         let problem = found.column("mail").unwrap_err().to_string();

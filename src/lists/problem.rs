@@ -36,7 +36,7 @@ pub enum Problem {
     },
     /// A program has replaced a letter before.
     #[error(
-        "Row {row}: the recipient {cell:?} has lost a letter, as when a list is saved in the wrong encoding. Export the list again."
+        "Row {row}: the recipient {cell:?} has lost a letter, probably because the list was saved in the wrong encoding. Export the list again."
     )]
     LostLetter {
         /// Which row.
@@ -45,22 +45,20 @@ pub enum Problem {
         cell: String,
     },
     /// Excel's first line names a delimiter that is not read.
-    #[error("The first line says that {0:?} stands between the cells. Use a comma, a semicolon, a tab or |.")]
+    #[error("The first line names {0:?} as the separator. Use a comma, a semicolon, a tab or |.")]
     Delimiter(String),
     /// Two delimiters stand equally often in the header.
     #[error(
-        "The header has as many {0:?} as {1:?}, so what stands between its cells is not certain. Put a line before it: sep={0} or sep={1}"
+        "The header has equally many {0:?} and {1:?}, so the separator is not certain. Add a line before it: sep={0} or sep={1}"
     )]
     Delimiters(char, char),
     /// A row is too long.
     #[error(
-        "Row {0} is too long: a row has at most 64 KiB and {CELLS_MAX} cells. A quotation mark in it may not be closed."
+        "Row {0} is too long. Maximum: 64 KiB and {CELLS_MAX} cells. Perhaps a quotation mark in it is not closed."
     )]
     RowTooLong(u64),
     /// The list ends within quotation marks.
-    #[error(
-        "Row {0} begins a cell with a quotation mark that is never closed, so the rows after it cannot be told apart."
-    )]
+    #[error("Row {0} begins a cell with a quotation mark that is never closed, so the following rows cannot be read.")]
     Unclosed(u64),
     /// Something stands after a closing quotation mark.
     #[error(
@@ -69,12 +67,12 @@ pub enum Problem {
     AfterQuote(u64),
     /// A quotation mark comes after a blank.
     #[error(
-        "Row {0} has a blank between the delimiter and a quotation mark, so it is not certain where the cell ends. Remove the blank."
+        "Row {0} has a space between the separator and a quotation mark, so it is not certain where the cell ends. Remove the space."
     )]
     BlankBeforeQuote(u64),
     /// A row has cells that no column has.
     #[error(
-        "Row {row} has {cells} cells, the header has {columns}. Is a comma or another delimiter in a cell without quotation marks?"
+        "Row {row} has {cells} cells, the header has {columns}. Does a cell contain a comma or another separator without quotation marks?"
     )]
     TooWide {
         /// Which row.
@@ -85,15 +83,13 @@ pub enum Problem {
         columns: usize,
     },
     /// A row has the names of the columns again.
-    #[error("Row {0} is the header again, as when lists are put behind each other. Remove this row.")]
+    #[error("Row {0} is the header again. Were lists joined? Remove this row.")]
     HeaderAgain(u64),
     /// A row is one cell, since something else stands between its parts than in the header.
-    #[error(
-        "Row {0} is a single cell: other characters stand between its parts than between the columns of the header."
-    )]
+    #[error("Row {0} is a single cell: it uses another separator than the header.")]
     OtherDelimiter(u64),
     /// A row ends before a column that is needed.
-    #[error("Row {row} has {cells} cells and ends before the column {column:?}. Fill the row up.")]
+    #[error("Row {row} has {cells} cells and ends before the column {column:?}. Add the missing cells.")]
     TooShort {
         /// Which row.
         row: u64,
@@ -104,7 +100,7 @@ pub enum Problem {
     },
     /// A recipient's cell has a line break.
     #[error(
-        "Row {0}: the recipient has a line break in it. A quotation mark in this row or before it may not be closed."
+        "Row {0}: the recipient contains a line break. Perhaps a quotation mark in this row or an earlier one is not closed."
     )]
     Broken(u64),
     /// A recipient that no link can name.
@@ -131,21 +127,21 @@ pub enum Problem {
         word: String,
     },
     /// No column was named, and none has a name that says that it holds recipients.
-    #[error("Name the column that holds the recipient: none is called recipient or id. The file has {known}.")]
+    #[error("No column is called recipient or id. Name the column with the recipients. The file has {known}.")]
     WhichRecipients {
         /// The columns that are there.
         known: String,
     },
     /// Several may hold consents.
-    #[error("Name the column of consents: {0} may be it. Or say that everybody has agreed.")]
+    #[error("Name the consent column: perhaps {0}. Or confirm that everybody has agreed.")]
     WhichConsents(String),
     /// A column may say who has opted out, which is the other way round.
     #[error(
-        "The column {0:?} may say who must not be recorded. Name a column of consents, or say that everybody has agreed."
+        "The column {0:?} may say who must not be recorded. Name a consent column, or confirm that everybody has agreed."
     )]
     OptOuts(String),
     /// A column of consents, and everybody.
-    #[error("Either name a column of consents, or say that everybody has agreed: not both.")]
+    #[error("Either name a consent column or confirm that everybody has agreed, not both.")]
     Both,
     /// A column that was asked for is not there.
     #[error("There is no column {asked:?}. The file has {known}.")]
@@ -156,9 +152,9 @@ pub enum Problem {
         known: String,
     },
     /// Two columns have the name.
-    #[error("Two columns are called {0:?}. Give them different names, so that the right one is used.")]
+    #[error("Two columns are called {0:?}. Give them different names.")]
     TwoColumns(String),
     /// A column has a name of ours.
-    #[error("The list has a column {0:?} already, as from an earlier run. Rename or remove it.")]
+    #[error("The list already has a column {0:?}, probably from an earlier run. Rename or remove it.")]
     Taken(String),
 }

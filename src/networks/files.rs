@@ -42,7 +42,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// Its name is of no network.
-    #[error("{}: no such network; allowed are {}", path.display(), names())]
+    #[error("{}: this network does not exist; allowed: {}", path.display(), names())]
     Name {
         /// The file.
         path: PathBuf,
@@ -110,7 +110,7 @@ impl Lists {
             let seen = fs::metadata(&path).and_then(|meta| {
                 // A pipe would be waited for for ever.
                 if !meta.is_file() {
-                    return Err(io::Error::other("it is no file"));
+                    return Err(io::Error::other("it is not a file"));
                 }
                 Ok((meta.modified()?, meta.len()))
             });
@@ -217,7 +217,7 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse().map_err(|_| {
             let shown: String = text.chars().take(60).collect();
-            format!("{shown:?} is no prefix like 192.0.2.0/24 or 2001:db8::/32")
+            format!("{shown:?} is not a prefix like 192.0.2.0/24 or 2001:db8::/32")
         })?,
     };
     let (widest, length) = match prefix {
@@ -225,7 +225,7 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
         IpNet::V6(prefix) => (WIDEST.1, prefix.prefix_len()),
     };
     if length < widest {
-        return Err(format!("{prefix} is too wide; at least /{widest} is needed"));
+        return Err(format!("{prefix} is too wide; use /{widest} or narrower"));
     }
     Ok(prefix.trunc())
 }
@@ -239,7 +239,7 @@ fn content(line: &str) -> Option<&str> {
 /// A line of the built-in list: a network's name and a prefix.
 fn entry(line: &str) -> Result<(IpNet, Network), String> {
     let (name, rest) = line.split_once(char::is_whitespace).ok_or(format!("{line:?} has no prefix"))?;
-    let network = Network::of_name(name).ok_or(format!("{name:?} is no network"))?;
+    let network = Network::of_name(name).ok_or(format!("{name:?} is not a network"))?;
     Ok((prefix(rest.trim())?, network))
 }
 
@@ -276,7 +276,7 @@ mod tests {
         let prefixes = parse("192.0.2.0/25 # half\n192.0.2.128/25\n 2001:db8::1\r\n").unwrap();
         assert_eq!(prefixes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.0/24", "2001:db8::1/128"]);
         for (text, line, said) in [
-            ("192.0.2.0/24\n192.0.2.0/33\n", 2, "no prefix like"),
+            ("192.0.2.0/24\n192.0.2.0/33\n", 2, "not a prefix like"),
             ("0.0.0.0/0\n", 1, "too wide"),
             ("2000::/3\n", 1, "too wide"),
             ("\n\nnonsense\n", 3, "nonsense"),
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(of(&lists, "198.51.100.1"), Some(Network::Scanners));
         fs::write(folder.path().join("unheard_of.txt"), "192.0.2.0/24\n").unwrap();
         let (_, errors) = lists.read_changes(folder.path());
-        assert!(errors[0].to_string().contains("allowed are google.txt"), "{errors:?}");
+        assert!(errors[0].to_string().contains("allowed: google.txt"), "{errors:?}");
         fs::remove_file(&file).unwrap();
         assert!(lists.read_changes(folder.path()).0);
         assert_eq!(of(&lists, "198.51.100.1"), None);

@@ -44,7 +44,7 @@ impl Follower {
         let (changed, errors) = self.lists.read_changes(&self.folder);
         for error in errors {
             self.metrics.networks_refused.one();
-            tracing::warn!("a list of networks is refused, the one before stays: {error}");
+            tracing::warn!("a list of networks is refused; the old list stays: {error}");
         }
         self.note_age();
         changed
@@ -85,7 +85,7 @@ impl Follower {
                 (self, networks)
             });
             let Ok((follower, networks)) = turn.await else {
-                tracing::error!("lists of networks are not followed any longer");
+                tracing::error!("lists of networks are no longer followed");
                 return;
             };
             self = follower;
@@ -106,9 +106,11 @@ impl Follower {
                 .map(|known| crate::clock::now().duration_since(known.written).unwrap_or_default());
             if age.is_none_or(|age| age > UPDATE_AGE) {
                 match update::update(&self.folder, list) {
-                    Ok(ranges) => tracing::info!(network = list.network.name(), ranges, "list of networks fetched"),
+                    Ok(ranges) => {
+                        tracing::info!(network = list.network.name(), ranges, "a list of networks was downloaded")
+                    }
                     Err(error) => {
-                        tracing::warn!("a list of networks cannot be fetched now, the one before stays: {error:#}");
+                        tracing::warn!("a list of networks cannot be downloaded now; the old list stays: {error:#}");
                     }
                 }
             }

@@ -58,7 +58,7 @@ pub fn published() -> Vec<Published> {
 /// Why the old list stays.
 pub fn update(folder: &Path, list: &Published) -> anyhow::Result<usize> {
     if list.network == Network::Google && !folder.join("google_cloud.txt").exists() {
-        anyhow::bail!("{}: without the list of Google Cloud, its customers would pass for Google", list.url);
+        anyhow::bail!("{}: without the list of Google Cloud, its customers would look like Google", list.url);
     }
     let text = fetch(&list.url)?;
     let prefixes = read(&text, list.format).map_err(|error| anyhow::anyhow!("{}: {error}", list.url))?;
@@ -76,7 +76,7 @@ fn fetch(url: &str) -> anyhow::Result<String> {
         .into();
     let said = |error: ureq::Error| match error.to_string() {
         text if text.contains("UnknownIssuer") => anyhow::anyhow!(
-            "{url}: {text}: the certificate is of an authority that is not known here (a proxy's?); name that authority's \
+            "{url}: {text}: the certificate comes from an unknown authority (a proxy's?); name that authority's \
              certificate in SSL_CERT_FILE"
         ),
         text => anyhow::anyhow!("{url}: {text}"),
@@ -96,7 +96,7 @@ fn roots() -> anyhow::Result<RootCerts> {
     let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
     anyhow::ensure!(
         !is_named,
-        "SSL_CERT_FILE or SSL_CERT_DIR is set, and no certificate can be read there: {}",
+        "SSL_CERT_FILE or SSL_CERT_DIR is set, but no certificate can be read there: {}",
         reasons.join("; ")
     );
     Ok(RootCerts::WebPki)
@@ -117,17 +117,17 @@ fn read(text: &str, format: Format) -> Result<Vec<IpNet>, String> {
         }
     }
     if prefixes.is_empty() {
-        return Err("no prefix is in it".to_owned());
+        return Err("it holds no prefix".to_owned());
     }
     Ok(IpNet::aggregate(&prefixes))
 }
 
 /// Collects the prefixes of JSON lists; each entry must have exactly one of the list's fields.
 fn collect(text: &str, lists: &[(&str, &[&str])], prefixes: &mut Vec<IpNet>) -> Result<(), String> {
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("no JSON: {error}"))?;
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
     for (list, fields) in lists {
         let entries =
-            json.get(list).and_then(|entries| entries.as_array()).ok_or(format!("no list {list:?} is in it"))?;
+            json.get(list).and_then(|entries| entries.as_array()).ok_or(format!("it has no list {list:?}"))?;
         for (number, entry) in (1..).zip(entries) {
             let text = fields.iter().find_map(|&field| entry.get(field)?.as_str());
             let text = text.ok_or(format!("entry {number} of {list:?} has none of {}", fields.join(", ")))?;
@@ -182,7 +182,7 @@ mod tests {
             (Format::Csv, "192.0.2.0/24,GB\n<html>\n", "line 2"),
             (Format::Csv, "", "no prefix"),
             (Format::Csv, "0.0.0.0/0,US\n", "too wide"),
-            (Format::GoogleJson, "<html>", "no JSON"),
+            (Format::GoogleJson, "<html>", "not JSON"),
             (Format::GoogleJson, "{}", "\"prefixes\""),
             (Format::GoogleJson, r#"{"prefixes": []}"#, "no prefix"),
             (Format::GoogleJson, r#"{"prefixes": [{"ipv4Prefix": "192.0.2.0/24"}, {"ip": "x"}]}"#, "entry 2"),

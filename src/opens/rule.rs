@@ -60,31 +60,31 @@ macro_rules! rules {
 
 rules! {
     NotJudged = 0 "not_judged" Unknown []
-        "Recorded by a version that did not judge; `pixeld reclassify` does.",
+        "Recorded by a version that did not judge; pixeld reclassify does.",
     GmailProxy = 10 "gmail_proxy" Proxied [UserAgent, Network]
-        "Gmail's image proxy, from Google's network: somebody opened the mail in Gmail.",
+        "Gmail's image proxy, from Google's network: somebody opened the message in Gmail.",
     GmailProxyElsewhere = 11 "gmail_proxy_elsewhere" Proxied [UserAgent, Network]
-        "It names itself Gmail's image proxy; its address is not among those that we know as Google's.",
+        "It calls itself Gmail's image proxy, but its address is not on Google's list.",
     MailProxy = 12 "mail_proxy" Proxied [UserAgent]
-        "A mailbox provider's image proxy, for a person who opened the mail there.",
+        "A mailbox provider's image proxy, for a person who opened the message there.",
     MailProxyUnsure = 13 "mail_proxy_unsure" Unknown [UserAgent]
-        "A mailbox provider's image fetcher, of which it is not known whether it waits for a reader.",
+        "A mailbox provider's image fetcher; it is not known whether it waits for a reader.",
     ApplePrivacy = 20 "apple_privacy" PrivacyPrefetch [UserAgent, Network]
-        "Apple Mail Privacy Protection fetched it, whether or not anyone looked.",
+        "Apple Mail Privacy Protection loaded it, whether or not anyone looked.",
     BareMozilla = 21 "bare_mozilla" Unknown [UserAgent, Network]
-        "Nothing but `Mozilla/5.0`, as Apple's privacy relay says, from an address that is not known as Apple's.",
+        "Looks like Apple's privacy relay, but comes from an address that is not on Apple's list.",
     GmailPrefetch = 30 "gmail_prefetch" Prefetch [UserAgent]
-        "Gmail fetched it ahead of anyone looking.",
+        "Gmail loaded it before anyone looked.",
     PrefetchHeader = 31 "prefetch_header" Prefetch [Headers]
-        "A header of the request says that it was fetched ahead of anyone looking.",
+        "A header of the request says that it was loaded before anyone looked.",
     PrefetchProxy = 32 "prefetch_proxy" Prefetch [UserAgent]
-        "A proxy that fetches ahead of anyone looking.",
+        "A proxy that loads images before anyone looks.",
     ScannerAgent = 40 "scanner_agent" Scanner [UserAgent]
         "A security gateway's scanner, by its user agent.",
     ScannerNetwork = 41 "scanner_network" Scanner [Network]
         "It came from a security gateway's network.",
     ScannerEarly = 42 "scanner_early" Scanner [UserAgent, Network, SinceSent]
-        "A browser in a data centre or Microsoft's mail network, within a minute of sending: a gateway that looks at the mail as it arrives.",
+        "A browser in a data centre or Microsoft's mail network, within a minute of sending: a gateway that scans messages as they arrive.",
     Bot = 50 "bot" Bot [UserAgent]
         "A crawler, monitor or script, by its user agent.",
     MailClient = 60 "mail_client" Human [UserAgent]
@@ -94,15 +94,15 @@ rules! {
     BrowserInDataCentre = 62 "browser_in_data_centre" Unknown [UserAgent, Network]
         "A browser in a data centre: a reader behind a VPN, or a machine that looks like one.",
     BrowserAtOnce = 63 "browser_at_once" Unknown [UserAgent, SinceSent]
-        "A browser within seconds of sending, sooner than people read: perhaps a scanner that hides itself.",
+        "A browser within seconds of sending, faster than people read: perhaps a scanner in disguise.",
     BrowserAtMicrosoft = 64 "browser_at_microsoft" Unknown [UserAgent, Network]
         "A browser's user agent from Microsoft's mail network: Outlook's image proxy for a reader, or Safe Links.",
     MailClientEarly = 65 "mail_client_early" Unknown [UserAgent, Network, SinceSent]
-        "A mail program's user agent from a data centre or Microsoft's mail network, within a minute of sending: a reader, or a gateway that hides itself.",
+        "A mail program's user agent from a data centre or Microsoft's mail network, within a minute of sending: a reader, or a gateway in disguise.",
     NoUserAgent = 70 "no_user_agent" Unknown []
         "It did not say what it is.",
     NothingKnown = 71 "nothing_known" Unknown [UserAgent]
-        "Its user agent is none that we know.",
+        "Its user agent is not known.",
 }
 
 impl Rule {

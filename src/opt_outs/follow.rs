@@ -61,7 +61,7 @@ impl Reader {
             if put_back > 0 {
                 tracing::warn!(
                     opt_outs = put_back,
-                    "the database lacked changes of opt-outs that this node remembers, as after a restored backup; they are put back"
+                    "the database lacked opt-out changes that this node remembers, probably after a restored backup; pixeld restores them"
                 );
             }
         }
@@ -136,7 +136,7 @@ impl Table for Reader {
     }
 
     fn lost(&mut self, error: &DbError) {
-        tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; what was known last holds");
+        tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; the last known list applies");
     }
 }
 
@@ -144,6 +144,6 @@ async fn keep(suppressed: Arc<Suppressed>, path: PathBuf) {
     let Some(key) = suppressed.key() else { return };
     let kept = tokio::task::spawn_blocking(move || kept::write(&path, &key, &suppressed.rows()));
     if let Ok(Err(error)) = kept.await {
-        tracing::warn!(%error, "the list of opt-outs could not be kept on disk");
+        tracing::warn!(%error, "the list of opt-outs could not be saved to disk");
     }
 }

@@ -69,7 +69,7 @@ pub fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
             None
         }
         Err(ReadError::Damaged) => {
-            tracing::warn!(path = %path.display(), "the list of opt-outs is damaged; until it is fetched anew, the loader alone holds opted-out recipients back");
+            tracing::warn!(path = %path.display(), "the list of opt-outs is damaged; until pixeld has fetched it again, only the loader filters recipients who opted out");
             None
         }
     }

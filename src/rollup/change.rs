@@ -87,13 +87,13 @@ pub enum ChangeError {
     #[error("{0}")]
     Tally(#[from] TallyError),
     /// Somebody else keeps the lock.
-    #[error("opens and counts were locked by somebody else for too long")]
+    #[error("another transaction locked opens and counts for too long")]
     Locked,
     /// A loaded batch and its hits do not agree, so that counts cannot be brought up to date.
-    #[error("a batch's hits are not all there yet")]
+    #[error("some hits of a batch are not there yet")]
     Mismatch,
     /// The nil UUID is nobody.
-    #[error("the nil UUID names no message and no recipient")]
+    #[error("the nil UUID stands for no message and no recipient")]
     Nil,
 }
 

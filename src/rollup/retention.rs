@@ -62,7 +62,7 @@ impl Retention {
                     }
                     Err(error) => {
                         self.metrics.stuck.retention.store(crate::db::problem(&error));
-                        tracing::warn!(error = crate::db::told(&error), "what is beyond the retention cannot be deleted now; it will be");
+                        tracing::warn!(error = crate::db::told(&error), "hits beyond the retention cannot be deleted now; pixeld tries again");
                         RETRY
                     }
                 },
@@ -106,14 +106,14 @@ impl Retention {
             let opens = Changes::open(&self.db).await?.forget_opens().await?;
             self.has_looked = true;
             if opens > 0 {
-                tracing::info!(opens, "opens beyond the retention are deleted");
+                tracing::info!(opens, "opens beyond the retention were deleted");
             }
         }
         let retained_from = client.query_one("SELECT retained_from FROM rollup_state", &[]);
         let retained_from = within(tally::STATEMENT_TIMEOUT, "reading rollup_state", retained_from).await?.get(0);
         let forgotten = user_agents::forget_unused(client, retained_from).await?;
         if forgotten > 0 {
-            tracing::info!(user_agents = forgotten, "user agents that nobody uses any more are forgotten");
+            tracing::info!(user_agents = forgotten, "unused user agents were deleted");
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Retention {
             match retention_day::drop_day(client, day, wait).await? {
                 Dropped::Gone { waited, held } => {
                     let (waited_ms, held_ms) = (waited.as_millis() as u64, held.as_millis() as u64);
-                    tracing::info!(day = day.name, waited_ms, held_ms, "a day beyond the retention is deleted");
+                    tracing::info!(day = day.name, waited_ms, held_ms, "a day beyond the retention was deleted");
                     return Ok(true);
                 }
                 // A node whose retention is longer brought something meanwhile.
@@ -132,7 +132,7 @@ impl Retention {
                 Dropped::Busy => tokio::time::sleep(BUSY_PAUSE).await,
             }
         }
-        tracing::info!(day = day.name, "a day beyond the retention is in use; it is tried again later");
+        tracing::info!(day = day.name, "a day beyond the retention is in use; pixeld tries again later");
         Ok(false)
     }
 }

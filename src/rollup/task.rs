@@ -75,7 +75,7 @@ impl Rollup {
         tokio::select! {
             () = rolling => {}
             () = days => {}
-            () = late.deadline() => tracing::info!("the rollup was still at work at the drain's deadline; the next start goes on"),
+            () = late.deadline() => tracing::info!("the rollup was still running at the drain's deadline; the next start continues it"),
         }
     }
 
@@ -180,7 +180,7 @@ impl Rollup {
         let why = (!is_of_connection).then(|| Arc::new(error.to_string().replace('\n', " ")));
         self.metrics.stuck.rollup.store(why);
         if is_first {
-            tracing::warn!(error = said, "opens and counts cannot be brought up to date now; they will be");
+            tracing::warn!(error = said, "opens and counts cannot be updated now; pixeld tries again");
         }
         if matches!(error, TallyError::Db(DbError::Timeout { .. })) {
             // A bound that a slow server never meets would try the same for ever.
@@ -197,7 +197,10 @@ async fn index_days(db: Database) {
             partitions::index_closed_days(&session.client).await
         };
         if let Err(error) = made.await {
-            tracing::warn!(error = error.for_log(), "a closed day has no index on recipient yet; tried again later");
+            tracing::warn!(
+                error = error.for_log(),
+                "a closed day has no index on recipient yet; pixeld tries again later"
+            );
         }
         tokio::time::sleep(HOUSEKEEPING).await;
     }

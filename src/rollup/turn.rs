@@ -154,7 +154,7 @@ pub async fn roll_up(
                 batch = batch.id,
                 loaded = batch.loaded,
                 rows,
-                "a batch's hits are not all there; rolling up those that are"
+                "some hits of a batch are missing; rolling up the others"
             );
         }
         rolled.mismatches = lacking.len() as u64;

@@ -115,7 +115,7 @@ impl Signals {
             if first.borrow().is_none() {
                 first.send_replace(Some(name));
             } else if kind != SignalKind::hangup() {
-                tracing::warn!("a second signal: what is in the spool is loaded at the next start");
+                tracing::warn!("a second signal: the next start loads the hits in the spool");
                 process::exit(EXIT_AT_ONCE);
             }
         }

@@ -187,7 +187,7 @@ impl Appender {
             return Err(DropReason::DiskError);
         }
         if self.dropping.is_none() {
-            tracing::error!(%error, "a segment refused a write; its successor is tried");
+            tracing::error!(%error, "a segment refused a write; pixeld tries the next one");
         }
         self.end_segment();
         self.write_group(start, next_seq).map_err(|error| {
@@ -204,9 +204,9 @@ impl Appender {
         }
         match reason {
             DropReason::DiskError => {
-                tracing::error!(what, %error, "the spool cannot be written; hits are dropped until it can")
+                tracing::error!(what, %error, "the spool cannot be written; hits are dropped until this is fixed")
             }
-            _ => tracing::warn!(what, "the spool has no room; hits are dropped until it has"),
+            _ => tracing::warn!(what, "the spool is full; hits are dropped until there is room"),
         }
     }
 
@@ -231,7 +231,7 @@ impl Appender {
             // A torn write is cut off. Where even that fails, readers stop before it, but whole frames of it would be found
             // after a restart: nothing is written under their numbers until they are gone.
             if let Err(error) = current.file.truncate(current.length) {
-                tracing::error!(%error, "a torn write could not be cut back; hits are dropped until it can");
+                tracing::error!(%error, "a torn write could not be cut back; hits are dropped until this is fixed");
                 self.torn = Some(Torn { file: Arc::clone(&current.file), length: current.length });
                 self.end_segment();
             } else if current.length == SEGMENT_HEADER_BYTES as u64 {
@@ -341,9 +341,7 @@ impl Appender {
     pub fn rewrite_unsynced(&mut self) -> io::Result<Option<Arc<dyn DiskFile>>> {
         self.end_segment();
         if self.unsynced.incomplete {
-            tracing::error!(
-                "a sync failed after more was written than is kept in memory; a power cut now could lose hits"
-            );
+            tracing::error!("a sync failed after more was written than memory holds; a power cut now could lose hits");
         }
         if self.unsynced.frames.is_empty() {
             return Ok(None);

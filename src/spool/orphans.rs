@@ -297,7 +297,7 @@ impl Orphans {
             }
             match fs::remove_file(&file.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, path = %file.path.display(), "a file of hits that are loaded could not be removed");
+                    tracing::warn!(%error, path = %file.path.display(), "a file with loaded hits could not be removed");
                 }
                 _ => state.forget_file(at),
             }
@@ -330,7 +330,7 @@ impl State {
             entries.insert(seq, Entry { image: if hit.is_erased { Uuid::nil() } else { hit.image }, file: at });
         });
         if (end as u64) < file.bytes {
-            tracing::warn!(path = %file.path.display(), from = end, "a torn tail is cut off");
+            tracing::warn!(path = %file.path.display(), from = end, "a torn tail was cut off");
             File::options().write(true).open(&file.path)?.set_len(end as u64)?;
             if let Some(room) = &self.room {
                 room.give_back(file.bytes - end as u64);
@@ -345,7 +345,7 @@ impl State {
         let header = SEGMENT_HEADER_BYTES as u64;
         let full = |kind: io::ErrorKind, why: &str| Err(io::Error::new(kind, why.to_owned()));
         if self.bytes() + header + more > self.bytes_max {
-            return full(io::ErrorKind::QuotaExceeded, "those that are set aside take as much room as they may");
+            return full(io::ErrorKind::QuotaExceeded, "hits that are set aside already use all their room");
         }
         if self.room.as_ref().is_some_and(|room| room.admit(header + more).is_err()) {
             return full(io::ErrorKind::StorageFull, "the spool has no room");

@@ -236,7 +236,7 @@ impl Reader {
         refuse_newer(&header[..read])?;
         if !header_is_right(&header[..read], self.spool.uuid, segment.id.first_seq) {
             // Frames carry the spool's key themselves, so a lost header loses nothing else.
-            tracing::error!(segment = %path.display(), "the segment's header is damaged; its frames are read");
+            tracing::error!(segment = %path.display(), "a segment's header is damaged; pixeld still reads its frames");
             self.damages += 1;
             offset = 0;
         }
@@ -312,7 +312,7 @@ impl Reader {
         let name = format!("{}-{}-{from}.damaged", self.spool.uuid, segment.id.file_name());
         tracing::error!(
             segment = %self.spool.path(segment.id).display(), from, bytes = damage.len(), copy = name,
-            "damaged bytes in the spool are copied aside; reading goes on behind them"
+            "damaged bytes in the spool are copied to the folder quarantine; pixeld reads on after them"
         );
         self.damages += 1;
         super::recovery::copy_aside(&self.quarantine, &name, damage);

@@ -77,7 +77,7 @@ fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
         let uuid = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
         match uuid.filter(|_| entry.path().is_dir()) {
             Some(uuid) => found.push(uuid),
-            None => tracing::warn!(path = %entry.path().display(), "this is no spool; it is left alone"),
+            None => tracing::warn!(path = %entry.path().display(), "this is not a spool; pixeld leaves it alone"),
         }
     }
     Ok(found)
@@ -192,7 +192,7 @@ fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, erro
     fs::rename(&from, &to)?;
     tracing::error!(
         %error, segment = %from.display(), moved_to = %to.display(),
-        "a segment cannot be read and is moved aside; how many hits it holds is not known"
+        "a segment cannot be read and was moved to the folder quarantine; the number of its hits is not known"
     );
     Ok(())
 }
@@ -210,10 +210,10 @@ fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) ->
         copy_aside(quarantine, &format!("{spool}-{name}-{kept}.damaged"), &bytes[kept..]);
     }
     if end.is_none() {
-        tracing::info!(segment = %path.display(), "a segment without a whole frame is removed");
+        tracing::info!(segment = %path.display(), "a segment without a complete frame was removed");
         fs::remove_file(&path)?;
     } else if length < segment.length {
-        tracing::warn!(segment = %path.display(), from = length, bytes = segment.length - length, "a torn tail is cut off");
+        tracing::warn!(segment = %path.display(), from = length, bytes = segment.length - length, "a torn tail was cut off");
         let file = File::options().write(true).open(&path)?;
         file.set_len(length)?;
         file.sync_all()?;
@@ -274,6 +274,6 @@ pub fn copy_aside(quarantine: &Path, name: &str, bytes: &[u8]) {
         options.write(true).create(true).truncate(true).mode(0o600).open(quarantine.join(name))?.write_all(bytes)
     })();
     if let Err(error) = outcome {
-        tracing::error!(%error, name, "bytes that cannot be loaded could not be copied aside");
+        tracing::error!(%error, name, "bytes that cannot be loaded could not be copied to the folder quarantine");
     }
 }

@@ -126,7 +126,7 @@ fn replace(
         && fresh.exists()
         && let Err(error) = disk.remove(fresh)
     {
-        tracing::warn!(%error, "a file that was to take another's place could not be removed");
+        tracing::warn!(%error, "a file that was to replace another could not be removed");
     }
     written
 }

@@ -71,7 +71,7 @@ impl AnswerFile {
         if self.written > ANSWER_BYTES_MAX {
             let most = ANSWER_BYTES_MAX >> 30;
             return Err(Refusal::Upload(format!(
-                "The answer would be larger than {most} GiB. Send the file in parts, or with fewer columns."
+                "The result would be larger than {most} GiB. Upload the list in parts, or with fewer columns."
             )));
         }
         self.block = away(move || {

@@ -25,12 +25,12 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     listed.truncate(PAGE);
     let content = html! {
         p {
-            "Who opted out, erased or exported a recipient, deleted hits, or changed users, messages or images, on this page, by a command, or with the link "
-            "in an email’s footer. It is kept for ever, and has recipients as hashes only."
+            "Every opt-out, erasure, export and deletion, and every change to users, messages and images: made on this page, by a command, or with the "
+            "link in an email’s footer. The audit is kept for ever and names recipients only by their hashes."
         }
-        @if listed.is_empty() { p { "No more." } } @else { (entry_table("The audit, newest first", &listed, asked.zone)) }
+        @if listed.is_empty() { p { "End of list." } } @else { (entry_table("The audit, newest first", &listed, asked.zone)) }
         @if is_more || before.is_some() {
-            div.pager role="navigation" aria-label="More of the audit" {
+            div.pager role="navigation" aria-label="More entries" {
                 @if before.is_some() { a href="/audit" { "Newest" } }
                 @if let (true, Some(last)) = (is_more, listed.last()) {
                     a rel="next" href=(address("/audit", &[("before", &last.id.to_string())])) { "Older" }

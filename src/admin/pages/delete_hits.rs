@@ -46,10 +46,9 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (status, wrong) = match wanted(&client, &asked.form, zone).await? {
         Ok((_, target)) => match admin.deletions.begin(&client, asked.actor(), target, &subject(target)).await? {
             Some(job) => return Ok(answer::go_to(&format!("/jobs/{job}"))),
-            None => (
-                StatusCode::CONFLICT,
-                "Another deletion is running. Wait until it has ended, and try again.".to_owned(),
-            ),
+            None => {
+                (StatusCode::CONFLICT, "Another deletion is running. Wait until it ends, then try again.".to_owned())
+            }
         },
         Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, wrong),
     };
@@ -77,7 +76,7 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         dl.facts {
             dt { "What" } dd { "All hits of " (found.subject) }
             dt { "Who" } dd { (found.actor) }
-            dt { "Began" } dd { (time_of(found.began_at, asked.zone)) }
+            dt { "Started" } dd { (time_of(found.began_at, asked.zone)) }
             @if let Some(end) = &found.end { dt { "Ended" } dd { (time_of(end.at, asked.zone)) } }
             dt { "Deleted" } dd { (state.deleted_words()) }
         }
@@ -127,25 +126,25 @@ impl State {
             State::Running(_) => notice(
                 Tone::Warning,
                 html! {
-                    p { strong { "It is running. " } a href={ "/jobs/" (job) } { "Look again" } " to see how far it is; you may leave this page." }
+                    p { strong { "The deletion is running. " } a href={ "/jobs/" (job) } { "Refresh" } " to see its progress. You can leave this page." }
                 },
             ),
             State::Done(_) => notice(
                 Tone::Good,
-                html! { p { strong { "It is finished. " } "Opens and counts are what the remaining hits say." } },
+                html! { p { strong { "The deletion is finished. " } "Opens and counts match the remaining hits." } },
             ),
             State::Failed(_) => notice(
                 Tone::Bad,
                 html! {
                     @if let Some(why) = why { p { (why) } }
-                    p { strong { "It failed before it was done. " } @if why.is_none() { "The log says why. " } "What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
+                    p { strong { "The deletion failed before it was done. " } @if why.is_none() { "The log says why. " } "The hits deleted until then are gone, and all counts are right. Start the same deletion again to finish." }
                 },
             ),
             State::Interrupted => notice(
                 Tone::Bad,
                 html! {
-                    p { strong { "It was interrupted, " } "since pixeld was stopped or started again before it was done, unless another pixeld on this database is still at it. "
-                        "What was deleted until then is gone, and all counts are right; begin the same deletion again to do the rest." }
+                    p { strong { "The deletion was interrupted " } "when pixeld stopped, unless another pixeld on this database is still running it. "
+                        "The hits deleted until then are gone, and all counts are right. Start the same deletion again to finish." }
                 },
             ),
         }
@@ -174,22 +173,22 @@ fn target_of(filter: &Filter, now: OffsetDateTime) -> Result<Target, &'static st
     let is_nil = [filter.message, filter.recipient].into_iter().flatten().any(|id| id.is_nil());
     match *filter {
         Filter { image: Some(_), .. } => Err("Hits are deleted by message, recipient or time, not by image."),
-        _ if is_nil => Err("The nil UUID means that there is none; such hits can be deleted by time."),
+        _ if is_nil => Err("The nil UUID stands for “none”. Delete such hits by time."),
         Filter { message, recipient, from: None, to: None, .. } => match (message, recipient) {
             (Some(message), Some(recipient)) => Ok(Target::Pair { message, recipient }),
             (Some(message), None) => Ok(Target::Message(message)),
             (None, Some(recipient)) => Ok(Target::Recipient(recipient)),
             (None, None) => Err(
-                "Look for the hits of a message, a recipient or a time first; the page Hits then offers to delete them.",
+                "Filter the page Hits by a message, a recipient or a time first. It then offers to delete what it shows.",
             ),
         },
         Filter { message: None, recipient: None, from: Some(from), to: Some(to), .. } => {
             // What is not over yet would never be empty.
             let to = to.min(now);
-            if from < to { Ok(Target::Period { from, to }) } else { Err("This time has not come yet.") }
+            if from < to { Ok(Target::Period { from, to }) } else { Err("This time is in the future.") }
         }
-        Filter { message: None, recipient: None, .. } => Err("A time to delete needs both its beginning and its end."),
-        _ => Err("Delete either by message and recipient, or by time; not by both at once."),
+        Filter { message: None, recipient: None, .. } => Err("To delete hits by time, enter both From and Until."),
+        _ => Err("Delete hits either by message and recipient or by time, not by both at once."),
     }
 }
 
@@ -219,32 +218,32 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
     ];
     Ok(html! {
         section.panel {
-            h2 { "This would go" }
+            h2 { "Delete these hits?" }
             p {
-                "All hits "
+                "You are about to delete " strong { (count) } " "
                 @match target {
                     Target::Recipient(recipient) => { "of the recipient " span.id { (recipient) } },
                     Target::Message(message) => { "of the message " (name) " " span.id { (message) } },
                     Target::Pair { message, recipient } => {
                         "of the recipient " span.id { (recipient) } " in the message " (name) " " span.id { (message) }
                     },
-                    Target::Period { from, to } => { "from " (time_of(from, asked.zone)) " to before " (time_of(to, asked.zone)) },
+                    Target::Period { from, to } => { "from " (time_of(from, asked.zone)) " until " (time_of(to, asked.zone)) },
                 }
-                ": " strong { (count) } " as counted now, and what is loaded of them meanwhile; with them the opens that they made. "
-                "They cannot be brought back."
+                " and the opens counted from them. Such hits that arrive during the deletion are deleted, too. "
+                strong { "This cannot be undone." }
             }
             @if matches!(target, Target::Recipient(_)) {
-                p.muted { "Hits of this recipient that name no message are not counted here, and go as well." }
+                p.muted { "Hits of this recipient that name no message are deleted, too, but not included in this number." }
             }
             @if matches!(target, Target::Period { .. }) {
-                p.muted { "Opens that began before the time that hits are kept for stay as they are." }
+                p.muted { "Opens that are older than the hits that are still kept do not change." }
             }
             form method="post" action="/hits/delete" {
                 @for (name, value) in &hidden {
                     @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
                 }
-                button.danger type="submit" { "Delete them" }
-                " " a href={ "/hits?" (query_of(&asked.query, &[])) } { "Leave them" }
+                button.danger type="submit" { "Delete these hits" }
+                " " a href={ "/hits?" (query_of(&asked.query, &[])) } { "Cancel" }
             }
         }
     })
@@ -253,7 +252,7 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
 fn receipt_table(admin: &Admin, receipts: &[Receipt], zone: Zone) -> Markup {
     let columns = [
         Column::words("Deletion"),
-        Column::words("Began"),
+        Column::words("Started"),
         Column::words("Who"),
         Column::words("All hits of"),
         Column::words("State"),
@@ -272,7 +271,7 @@ fn receipt_table(admin: &Admin, receipts: &[Receipt], zone: Zone) -> Markup {
     });
     html! {
         h2 { "Deletions" }
-        @if receipts.is_empty() { p { "None was made yet." } } @else { (table("The last deletions, newest first", &columns, rows)) }
+        @if receipts.is_empty() { p { "No deletions yet." } } @else { (table("Latest deletions, newest first", &columns, rows)) }
     }
 }
 

@@ -34,12 +34,12 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     drop(client);
     let content = html! {
         @if listed.is_empty() && before.is_none() {
-            (empty("Nobody was erased yet", html! {
-                p { "A recipient is erased on their page (" a href="/recipients" { "Recipients" } "), or by a command, which reads who it is from standard input:" }
+            (empty("No erasures yet", html! {
+                p { "To erase a recipient, open their page (" a href="/recipients" { "Recipients" } ") or use this command, which reads their id from standard input:" }
                 (command(&admin.command("erase --recipient -")))
             }))
         } @else {
-            p { "An erasure is " strong { "final" } " once the database and every node have carried it out. The receipts name nobody; a recipient’s own page leads to theirs." }
+            p { "An erasure is " strong { "final" } " once the database and every node have carried it out. Receipts name nobody; a recipient’s page links to theirs." }
             (receipt_table(&listed, &actors, asked.zone))
         }
         @if is_more || before.is_some() {
@@ -61,7 +61,7 @@ fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
 fn receipt_table(listed: &[Receipt], actors: &HashMap<i64, String>, zone: Zone) -> Markup {
     let columns = [
         Column::words("Receipt"),
-        Column::words("Asked for"),
+        Column::words("Requested"),
         Column::words("By"),
         Column::words("State"),
         Column::words("Database"),
@@ -85,7 +85,7 @@ fn receipt_table(listed: &[Receipt], actors: &HashMap<i64, String>, zone: Zone) 
 fn asked_by(receipt: &Receipt, actors: &HashMap<i64, String>) -> Markup {
     match actors.get(&receipt.id) {
         Some(actor) => html! { (actor) },
-        None if receipt.put_back_at.is_some() => html! { span.muted { "put back by a node" } },
+        None if receipt.put_back_at.is_some() => html! { span.muted { "restored by a node" } },
         None => html! { span.muted { "not known" } },
     }
 }
@@ -93,8 +93,8 @@ fn asked_by(receipt: &Receipt, actors: &HashMap<i64, String>) -> Markup {
 fn state(receipt: &Receipt) -> &'static str {
     match (receipt.deleted_at, receipt.outstanding.is_empty()) {
         (Some(_), true) => "final",
-        (Some(_), false) => "waits for nodes",
-        (None, _) => "is deleted now",
+        (Some(_), false) => "waiting for nodes",
+        (None, _) => "being deleted",
     }
 }
 
@@ -125,18 +125,18 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
     refusal.log();
     let why = match refusal {
-        Refusal::Statement { reference, .. } => format!("The database refused this (the log has it under {reference})"),
-        _ => "The database does not answer now".to_owned(),
+        Refusal::Statement { reference, .. } => format!("The database refused this (reference {reference} in the log)"),
+        _ => "The database is not answering".to_owned(),
     };
     let content = html! {
         (notice(Tone::Bad, html! {
             p {
                 strong { (why) ", so nobody was erased" }
-                " or opted out. Try again when that is put right; nothing is lost by asking twice."
+                " or opted out. Try again when this is fixed; asking twice does no harm."
             }
         }))
         p.muted {
-            "If the answer alone was lost, the erasure stands first among the " a href="/erasures" { "erasures" } " all the same, and is carried out."
+            "If only the answer was lost, the erasure is first in the list of " a href="/erasures" { "erasures" } " and will be carried out."
         }
     };
     answer::page(refusal.status(), frame(asked, "Not erased").page(content))
@@ -156,10 +156,10 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (summary(&receipt))
         dl.facts {
             dt { "Recipient’s hash" } dd { span.id { (receipt.recipient) } }
-            dt { "Asked for" } dd { (time_of(receipt.requested_at, asked.zone)) }
+            dt { "Requested" } dd { (time_of(receipt.requested_at, asked.zone)) }
             dt { "By" } dd { (asked_by(&receipt, &actors)) }
             @if let Some(at) = receipt.put_back_at {
-                dt { "Put back" } dd { (time_of(at, asked.zone)) ", by a node that remembered it when the database, restored from a backup, did not" }
+                dt { "Restored" } dd { (time_of(at, asked.zone)) ", by a node that remembered it after the database was restored from an older backup" }
             }
             dt { "Database" }
             dd {
@@ -169,7 +169,7 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         }
         h2 { "Nodes" }
         @if receipt.done.is_empty() && receipt.outstanding.is_empty() {
-            p { "No node was there when it was asked for, so none has anything of it on its disk." }
+            p { "No node existed when this was requested, so no node has any of these hits on its disk." }
         } @else {
             (node_table(&receipt, asked.zone))
         }
@@ -180,18 +180,18 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 fn summary(receipt: &Receipt) -> Markup {
-    let again = html! { a href={ "/erasures/" (receipt.id) } { "Look again" } };
+    let again = html! { a href={ "/erasures/" (receipt.id) } { "Refresh" } };
     match (receipt.deleted_at, receipt.outstanding.len()) {
         (Some(_), 0) => notice(
             Tone::Good,
-            html! { p { strong { "This receipt is final. " } "The database and every node have carried the erasure out." } },
+            html! { p { strong { "This receipt is final. " } "The database and every node have carried out the erasure." } },
         ),
         (Some(_), outstanding) => notice(
             Tone::Warning,
             html! {
                 p {
-                    strong { "Not final yet: " } "the database is done, and " (counted(outstanding as i64, "node"))
-                    " still to come. A node that runs needs some seconds. " (again) "; you may leave this page."
+                    strong { "Not final yet: " } "the database is done; " (counted(outstanding as i64, "node"))
+                    " still to come. A running node needs a few seconds. " (again) " to see its progress. You can leave this page."
                 }
             },
         ),
@@ -200,7 +200,7 @@ fn summary(receipt: &Receipt) -> Markup {
             html! {
                 p {
                     strong { "Not final yet: " } "hits and opens are being deleted from the database. " (again)
-                    "; you may leave this page. If it is interrupted, a node takes it up within a minute."
+                    " to see the progress. You can leave this page. If the deletion is interrupted, a node continues it within a minute."
                 }
             },
         ),
@@ -217,8 +217,8 @@ fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
     let outstanding = receipt.outstanding.iter().map(|NodeOutstanding { node, name, seen_at }| {
         html! {
             th scope="row" { (name) }
-            td { strong { "outstanding" } ", last heard of " (time_of(*seen_at, zone)) }
-            td { span.muted { "not looked at yet" } }
+            td { strong { "outstanding" } ", last seen " (time_of(*seen_at, zone)) }
+            td { span.muted { "not searched yet" } }
             td { span.id { (node) } }
         }
     });
@@ -242,17 +242,17 @@ fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Mar
     let silent_since = crate::clock::now_utc() - SILENT_AFTER;
     html! {
         section.panel {
-            h2 { "What to do about an outstanding node" }
+            h2 { "If a node stays outstanding" }
             p {
-                "A node is a data directory. One that runs carries an erasure out within seconds; one that is down does so when it has started again, and loads none of "
-                "the erased hits before. If its disk has no room to write a segment anew, it tries again, and its log says so."
+                "A node is one data directory. A running node carries out an erasure within seconds. A node that is down does so when it starts, before it loads "
+                "any of the erased hits. If its disk has no room to rewrite a segment, it tries again and logs that."
             }
-            p { "One that will not come back leaves the list with this command on its data directory, which loads what is left and then removes every hit from it:" }
+            p { "If a node will not come back, retire it with this command on its data directory. It loads the hits that are left and then removes every hit from the disk:" }
             (command(&admin.command("spool drain --retire")))
-            p { "Where the directory is lost, delete its row in the database. If it comes back after all, it registers anew and carries out every erasure there is." }
+            p { "If the directory is lost, delete the node's row in the database. If the directory turns up again, its node registers again and carries out every erasure." }
             // A row of a node that is there must not go: it would acknowledge nothing.
             @for NodeOutstanding { node, name, seen_at } in outstanding.iter().filter(|node| node.seen_at < silent_since) {
-                p.hint { (name) ", last heard of " (time_of(*seen_at, zone)) ":" }
+                p.hint { (name) ", last seen " (time_of(*seen_at, zone)) ":" }
                 (command(&format!("DELETE FROM nodes WHERE node = '{node}';")))
             }
         }

@@ -10,11 +10,14 @@ use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::{Asked, Fields};
 use crate::admin::refusal::Refusal;
-use crate::admin::view::{Column, Frame, Tone, Zone, counted, empty, field, notice, number, table, time as time_of};
+use crate::admin::view::{
+    Column, Frame, Tone, Zone, class_words, counted, empty, field, notice, number, table, time as time_of,
+};
 use crate::db::installation;
 use crate::db::log::{self, Hit, Look, Place, Wanted};
 use crate::db::users::Role;
 use crate::link::key::{Key, KeyError, Namespace};
+use crate::opens::class::Class;
 
 /// Rows that one look reads.
 pub const ROWS_MAX: i64 = 20_000;
@@ -50,25 +53,28 @@ impl Filter {
             _ if fields.get(name).trim().is_empty() => Ok(None),
             (Ok(Key::Id(id)), _) => Ok(Some(id)),
             (Ok(key), Some(namespace)) => Ok(Some(namespace.id_of(&key))),
-            (Ok(_), None) | (Err(KeyError::Length), _) => Err(format!("The {what} is no id, and too long for a key.")),
+            (Ok(_), None) | (Err(KeyError::Length), _) => {
+                Err(format!("The {what} is not an id, and it is too long for a key."))
+            }
             (Err(error @ (KeyError::Empty | KeyError::Encoded)), _) => {
                 Err(format!("The {what} is not an id or a key: {error}."))
             }
             (Err(KeyError::Unmerged), _) => Err(format!(
-                "The {what} is a merge tag that was not replaced, or a word for no value; nothing is recorded of those."
+                "The {what} is a merge tag that was not replaced, or a word like null. Such fetches are not recorded."
             )),
         };
         let image = match fields.get("image").trim() {
             "" => None,
-            text => {
-                Some(crate::link::parse_uuid(text.as_bytes()).ok_or("The image is no id; the page Images has them.")?)
-            }
+            text => Some(
+                crate::link::parse_uuid(text.as_bytes())
+                    .ok_or("The image is not an id. Copy it from the page Images.")?,
+            ),
         };
         let time = |name: &str| match fields.get(name).trim() {
             "" => Ok(None),
             text => {
                 let at = if name == "to" { zone.typed_end(text) } else { zone.typed(text) };
-                at.map(Some).ok_or(format!("The time {text} is not like 2026-05-04T14:30."))
+                at.map(Some).ok_or(format!("The time {text} cannot be read. Write it like 2026-05-04T14:30."))
             }
         };
         let filter = Filter {
@@ -79,7 +85,7 @@ impl Filter {
             to: time("to")?,
         };
         match (filter.from, filter.to) {
-            (Some(from), Some(to)) if from >= to => Err("The time window ends before it begins.".to_owned()),
+            (Some(from), Some(to)) if from >= to => Err("From must be before Until.".to_owned()),
             _ => Ok(filter),
         }
     }
@@ -139,22 +145,22 @@ fn form(asked: &Asked) -> Markup {
     html! {
         form.panel method="get" action="/hits" {
             div.row {
-                (field("Message", "message", Some("Its id, or your own key."), html! {
+                (field("Message", "message", Some("Id or key of the message."), html! {
                     input #message name="message" value=(typed("message")) maxlength="128" autocomplete="off" spellcheck="false"
                         aria-describedby="message-hint";
                 }))
-                (field("Recipient", "recipient", Some("Their id, or your own key."), html! {
+                (field("Recipient", "recipient", Some("Id or key of the recipient."), html! {
                     input #recipient name="recipient" value=(typed("recipient")) maxlength="128" autocomplete="off" spellcheck="false"
                         aria-describedby="recipient-hint";
                 }))
-                (field("Image", "image", Some("Its id."), html! {
+                (field("Image", "image", Some("Id of the image."), html! {
                     input #image name="image" value=(typed("image")) maxlength="36" autocomplete="off" spellcheck="false"
                         aria-describedby="image-hint";
                 }))
                 (field("From", "from", None, html! { input #from name="from" type="datetime-local" value=(typed("from")); }))
-                (field("Before", "to", None, html! { input #to name="to" type="datetime-local" value=(typed("to")); }))
+                (field("Until", "to", None, html! { input #to name="to" type="datetime-local" value=(typed("to")); }))
             }
-            button type="submit" { "Look" }
+            button type="submit" { "Filter" }
             " " a href="/hits" { "All hits" }
         }
     }
@@ -170,14 +176,14 @@ fn listed(asked: &Asked, filter: &Filter, look: &Look, is_later: bool) -> Markup
         }
         p {
             @if let Some(read_to) = look.read_to {
-                @if look.hits.is_empty() { (counted(look.read, "hit")) " were looked at, back to " }
+                @if look.hits.is_empty() { (counted(look.read, "hit")) " searched, back to " }
                 @else { (counted(look.hits.len() as i64, "hit")) " shown, back to " }
                 (time_of(read_to, asked.zone)) ". "
             }
             @if let Some(next) = look.next {
-                a href={ "/hits?" (query_of(&asked.query, &[("behind", &spelled(next))])) } { "Go on with older hits" }
+                a href={ "/hits?" (query_of(&asked.query, &[("behind", &spelled(next))])) } { "Show older hits" }
             } @else if look.read_to.is_some() {
-                "There are no older ones" @if !filter.is_empty() { " of what you asked for" } "."
+                "End of list" @if !filter.is_empty() { ": no older hits match" } "."
             }
         }
         @if is_later { p { a href={ "/hits?" (query_of(&asked.query, &[])) } { "Back to the newest" } } }
@@ -193,24 +199,24 @@ fn none_found(filter: &Filter, look: &Look, zone: Zone, is_later: bool) -> Marku
             Tone::Warning,
             html! {
                 p {
-                    "None of the " (number(look.read)) " hits that were looked at is one of these; the oldest of them is of "
-                    (time_of(read_to, zone)) ". A look ends after so many, to stay quick."
+                    "No match in the " (number(look.read)) " hits searched, back to "
+                    (time_of(read_to, zone)) ". A search stops after " (number(ROWS_MAX)) " hits to stay fast."
                 }
             },
         );
     }
     if filter.is_empty() && !is_later {
         return empty(
-            "No hit was recorded yet",
+            "No hits yet",
             html! {
-                p { "Open a pixel's link in a browser, and look here again after a second. If it does not show up, " a href="/not-recorded" { "Not recorded" } " says why." }
+                p { "Open a pixel's link in a browser and reload this page. If no hit shows up, see " a href="/not-recorded" { "Link check" } "." }
             },
         );
     }
     empty(
-        "No such hits",
+        "No hits found",
         html! {
-            p { "Check the id or key, or take a wider window of time. A fetch that made no hit stands, with its reason, under " a href="/not-recorded" { "Not recorded" } "." }
+            p { "Check the id or key, or choose a longer time. Requests that were not counted are listed with their reason under " a href="/not-recorded" { "Link check" } "." }
         },
     )
 }
@@ -221,8 +227,8 @@ fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
         Column::words("Image"),
         Column::words("Message"),
         Column::words("Recipient"),
-        Column::words("What fetched it"),
-        Column::words("Mail client"),
+        Column::words("Opened by"),
+        Column::words("Mail program"),
         Column::words("Network"),
         Column::words("Address"),
         Column::words("User agent"),
@@ -234,7 +240,7 @@ fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
             td { (linked("/messages/", hit.message.0, &hit.message.1)) }
             td { (linked("/recipients/", hit.recipient, "")) }
             td {
-                (hit.class)
+                (opened_by(&hit.class))
                 div.muted title=(hit.rule.0) { (if hit.rule.1.is_empty() { &hit.rule.0 } else { &hit.rule.1 }) }
             }
             td { (hit.client) }
@@ -244,6 +250,14 @@ fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
         }
     });
     table("Hits, newest first", &columns, rows)
+}
+
+/// A class in the words of the page; one that this version does not know keeps its name.
+fn opened_by(name: &str) -> Markup {
+    match Class::ALL.into_iter().find(|class| class.name() == name) {
+        Some(class) => class_words(class),
+        None => html! { (name) },
+    }
 }
 
 /// An id as a link to its page, under its name where it has one.
@@ -291,9 +305,9 @@ mod tests {
         assert_eq!(typed("message=May").unwrap().message, Some(Uuid::new_v5(&Uuid::from_u128(1), b"May")));
         for (text, part) in [
             ("message=*|ID|*", "merge tag"),
-            ("image=logo", "no id"),
+            ("image=logo", "not an id"),
             ("from=yesterday", "2026-05-04T14:30"),
-            ("from=2026-05-04T14:30&to=2026-05-04T14:30", "ends before"),
+            ("from=2026-05-04T14:30&to=2026-05-04T14:30", "before Until"),
         ] {
             assert!(typed(text).unwrap_err().contains(part), "{text}");
         }

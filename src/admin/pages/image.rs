@@ -27,12 +27,12 @@ use crate::link::make::{self, Names};
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
         "added" => {
-            notice(Tone::Good, html! { p { "The image is added and served within a second. Its link is below." } })
+            notice(Tone::Good, html! { p { "The image was added and is served within a second. Its link is below." } })
         }
-        "titled" => notice(Tone::Good, html! { p { "The title is changed." } }),
+        "titled" => notice(Tone::Good, html! { p { "The title was changed." } }),
         "replaced" => notice(
             Tone::Good,
-            html! { p { "The picture is replaced. All links stay as they are, and show the new one within a second." } },
+            html! { p { "The image file was replaced. All links stay the same and show the new file within a second." } },
         ),
         "restored" => notice(Tone::Good, html! { p { "The image is served again." } }),
         _ => nothing(),
@@ -159,9 +159,9 @@ fn deleted(image: &ImageRow, is_admin: bool) -> Markup {
     notice(
         Tone::Warning,
         html! {
-            p { strong { "This image is deleted." } " Mails that show it get a transparent GIF of one pixel; their opens are not recorded." }
+            p { strong { "This image is deleted." } " Messages that use it show a transparent GIF of one pixel, and their opens are not recorded." }
             @if is_admin {
-                form method="post" action={ "/images/" (image.id) "/restore" } { button.quiet type="submit" { "Restore it" } }
+                form method="post" action={ "/images/" (image.id) "/restore" } { button.quiet type="submit" { "Restore the image" } }
             }
         },
     )
@@ -176,25 +176,25 @@ fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) ->
             Ok(url) => {
                 p.muted {
                     @if message.is_empty() && recipient.is_empty() {
-                        "It names no message and no recipient yet, so it tells only that somebody opened something."
-                    } @else { "Click it to select all of it. A look at it from your browser is recorded, too." }
+                        "This link only counts fetches. Add a message and a recipient to see who opened what."
+                    } @else { "Click the link to select it. If you open it in your browser, that is recorded, too." }
                 }
                 (command(&url))
                 (command(&make::img_tag(&url, image.width, image.height)))
             }
-            Err(wrong) => (notice(Tone::Bad, html! { p { "No link can be made of this: " (wrong) "." } }))
+            Err(wrong) => (notice(Tone::Bad, html! { p { "The link cannot be made: " (wrong) "." } }))
         }
         form.panel method="get" action={ "/images/" (image.id) "#link" } {
             h3 { "For a message and a recipient" }
             div.row {
-                (field("Message", "message", Some("Your own key or UUID, like may-news."), html! {
+                (field("Message", "message", Some("Your key or UUID, such as may-news."), html! {
                     input #message name="message" value=(message) autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="message-hint";
                 }))
-                (field("Recipient", "recipient", Some("Your own key or UUID, like 4711; better no email address."), html! {
+                (field("Recipient", "recipient", Some("Your key or UUID, such as 4711. Avoid email addresses."), html! {
                     input #recipient name="recipient" value=(recipient) autocomplete="off" autocapitalize="none" spellcheck="false" aria-describedby="recipient-hint";
                 }))
                 @if is_signed || !sent_at.is_empty() {
-                    (field("PictureForm at", "sent-at", Some("May be left out. It tells scanners, which come at once, from readers."), html! {
+                    (field("Sent at", "sent-at", Some("Optional. It helps to tell scanners, which fetch at once, from readers."), html! {
                         input #sent-at name="sent-at" type="datetime-local" value=(sent_at) aria-describedby="sent-at-hint";
                     }))
                 }
@@ -219,10 +219,9 @@ fn url(
     let sent_at_s = match sent_at {
         "" => 0,
         typed => {
-            let at =
-                asked.zone.typed(typed).ok_or("the time of sending cannot be read; it looks like 2026-05-04T09:00")?;
+            let at = asked.zone.typed(typed).ok_or("the send time cannot be read; write it like 2026-05-04T09:00")?;
             let seconds = u32::try_from(at.unix_timestamp()).ok().filter(|&seconds| seconds > 0);
-            seconds.ok_or("the time of sending lies before 1970 or after 2106")?
+            seconds.ok_or("the send time must be from 1970 to 2106")?
         }
     };
     let names = Names {
@@ -247,33 +246,33 @@ fn day_chart(asked: &Asked, days: &[OffsetDateTime], by_day: &[i64]) -> Markup {
         })
         .collect();
     html! {
-        h2 { "Hits by day" }
-        (plain("Hits of the last 30 days, whatever fetched it", "hits", &bars))
+        h2 { "Fetches by day" }
+        (plain("Fetches in the last 30 days, machines included", "fetches", &bars))
     }
 }
 
 fn changes(image: &ImageRow) -> Markup {
     let path = format!("/images/{}", image.id);
     html! {
-        h2 { "Change it" }
+        h2 { "Change the image" }
         form.panel method="post" action={ (path) "/title" } {
-            (field("Title", "title", Some("For you; readers never see it."), html! {
+            (field("Title", "title", Some("Only you see it; readers never do."), html! {
                 input #title name="title" value=(image.title) maxlength=(upload::TITLE_CHARS_MAX) autocomplete="off" aria-describedby="title-hint";
             }))
             button type="submit" { "Save the title" }
         }
         @if image.deleted_at.is_none() {
             form.panel method="post" action={ (path) "/replace" } enctype="multipart/form-data" {
-                h3 { "Replace the picture" }
-                p.muted { "The links stay as they are: mails that are sent already show the new picture." }
+                h3 { "Replace the image file" }
+                p.muted { "Links stay the same: messages that are already sent show the new file." }
                 (file_field())
-                button type="submit" { "Replace the picture" }
+                button type="submit" { "Replace the file" }
             }
             details.panel {
                 summary { "Delete the image…" }
                 p {
-                    "Mails that show it get a transparent GIF of one pixel from then on, and their opens are not recorded any more. "
-                    "What is recorded already stays, and the image can be restored."
+                    "Messages that use it then show a transparent GIF of one pixel, and their opens are no longer recorded. "
+                    "Opens that are already recorded stay, and you can restore the image."
                 }
                 form method="post" action={ (path) "/delete" } { button.danger type="submit" { "Delete the image" } }
             }

@@ -73,7 +73,7 @@ pub(super) fn refused(error: AddError) -> Result<String, Refusal> {
 /// The field that takes a picture.
 pub(super) fn file_field() -> Markup {
     field(
-        "Picture",
+        "Image file",
         "file",
         Some(ACCEPTED),
         html! {
@@ -97,7 +97,7 @@ pub(super) fn title(image: &ImageRow) -> &str {
 
 /// The picture itself, no larger than it is. In a list its title stands beside it, so it is silent there.
 pub(super) fn picture_tag(image: &ImageRow, is_in_list: bool) -> Markup {
-    let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The picture", None) };
+    let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The image", None) };
     html! {
         img src={ "/images/" (image.id) "/picture" } alt=(alt) width=(image.width) height=(image.height) loading=[loading];
     }

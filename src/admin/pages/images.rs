@@ -10,7 +10,7 @@ use crate::admin::answer::{self, Answer};
 use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
-use crate::admin::view::{Frame, Tone, counted, empty, field, nothing, notice};
+use crate::admin::view::{Frame, Tone, empty, fetches, field, nothing, notice};
 use crate::db::counts;
 use crate::db::images::{self, ImageRow};
 use crate::db::users::Role;
@@ -88,7 +88,7 @@ fn add_form(title: &str) -> Markup {
             h2 { "Add an image" }
             div.row {
                 // The title comes first, so that it is known whatever becomes of the file.
-                (field("Title", "title", Some("For you; readers never see it."), html! {
+                (field("Title", "title", Some("Only you see it; readers never do."), html! {
                     input #title name="title" value=(title) maxlength=(upload::TITLE_CHARS_MAX) autocomplete="off" aria-describedby="title-hint";
                 }))
                 (file_field())
@@ -109,19 +109,19 @@ fn filter(is_deleted: bool) -> Markup {
 
 fn none(admin: &Admin, is_admin: bool, is_deleted: bool, is_later_page: bool) -> Markup {
     if is_later_page {
-        return html! { p.muted { "No more images." } };
+        return html! { p.muted { "End of list." } };
     }
     if is_deleted {
-        return empty("No image is deleted", html! { p { "Deleted images are kept here and can be restored." } });
+        return empty("No deleted images", html! { p { "Deleted images are kept here and can be restored." } });
     }
     empty(
-        "There is no image yet",
+        "No images yet",
         html! {
             @if is_admin {
-                p { "Add one above: a logo that your mails show anyway is best. Or from the command line:" }
+                p { "Add one above: best a logo that your messages show anyway. Or use the command line:" }
                 (crate::admin::view::command(&admin.command("image add logo.png")))
             } @else {
-                p { "Ask an admin to add one. Each image then has its links here, which tell who opened a mail." }
+                p { "Ask an admin to add one. You then make links to it here, which show who opened a message." }
             }
         },
     )
@@ -137,7 +137,7 @@ fn grid(listed: &[ImageRow], hits: &[i64]) -> Markup {
                         span.title { (title(image)) }
                     }
                     p.muted { (image.width) " × " (image.height) " px · " (bytes(image.length)) }
-                    p.muted { (counted(*hits, "hit")) " in " (DAYS) " days" }
+                    p.muted { (fetches(*hits)) " in " (DAYS) " days" }
                 }
             }
         }

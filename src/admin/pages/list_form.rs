@@ -47,7 +47,7 @@ pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Mark
 pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
     html! {
         p {
-            "Of the message "
+            "For the message "
             a href={ "/messages/" (message) } {
                 @if name.is_empty() { span.id { (message) } } @else { (name) }
             }
@@ -58,9 +58,9 @@ pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
 
 /// The field for the column of recipients.
 pub(super) fn recipient_field(fields: &Fields) -> Markup {
-    let hint = "The column with their UUIDs or keys, as in the links. Left empty: recipient or id, if there is one.";
+    let hint = "The column with their ids or keys, as in the links. If you leave this empty, the column recipient or id is used.";
     field(
-        "Column of recipients",
+        "Recipient column",
         "column",
         Some(hint),
         html! {
@@ -88,20 +88,20 @@ pub(super) fn about_lists() -> Markup {
         h2 { "About lists" }
         ul {
             li {
-                "Any columns in any order; commas, semicolons, tabs or | between them, or what a first line " code { "sep=;" }
-                " says; UTF-8, or UTF-16 with its mark; a row has at most 64 KiB."
+                "Columns may come in any order, separated by commas, semicolons, tabs or |, or by the character that a first line like " code { "sep=;" }
+                " names. The text is UTF-8, or UTF-16 with a byte order mark. A row may have up to 64 KiB."
             }
             li {
-                "What can be read in two ways is refused, with its row: an unclosed quotation mark, a row with more cells than the header, "
-                "a letter that is not UTF-8, a consent that is neither yes nor no."
+                "A list is refused, with the number of the row, if it could be read in two ways: an unclosed quotation mark, more cells than the header, "
+                "a letter that is not UTF-8, or a consent that is neither yes nor no."
             }
             li {
                 "A cell that begins with " code { "=" } ", " code { "+" } ", " code { "-" } ", " code { "@" }
-                ", a tab or a line break comes back with an apostrophe before it, since spreadsheets would run it as a formula: "
-                code { "-5" } " as " code { "'-5" } ". The same holds within a cell, after a delimiter or a line break. In the column of recipients that "
-                "apostrophe is overlooked, so that a list which came back may be sent again."
+                ", a tab or a line break comes back with an apostrophe before it, because spreadsheets would run it as a formula: "
+                code { "-5" } " becomes " code { "'-5" } ". The same is done within a cell, after a delimiter or a line break. In the recipient column "
+                "this apostrophe is ignored, so you can upload a list that you downloaded here."
             }
-            li { "Blanks around a recipient do not count. Empty lines are left out." }
+            li { "Spaces around a recipient are ignored, and so are empty lines." }
         }
     }
 }
@@ -109,20 +109,20 @@ pub(super) fn about_lists() -> Markup {
 /// The fields for the column of consents.
 pub(super) fn consent_fields(fields: &Fields) -> Markup {
     let hint = format!(
-        "A recipient whose cell is empty or says {} is not named in the link; {} are a yes. Left empty: a column called consent, opt-in, \
-         agreed, gdpr, einwilligung or the like is used, if there is one; else all are named.",
+        "Recipients whose cell is empty or says {} are not named in their link and not measured; {} mean yes. If you leave this empty, a column \
+         called consent, opt-in, agreed, gdpr, einwilligung or similar is used; without one, everybody is named.",
         consent::NO.join(", "),
         consent::YES.join(", ")
     );
     html! {
-        (field("Column of consents", "consent", Some(&hint), html! {
+        (field("Consent column", "consent", Some(&hint), html! {
             input #consent name="consent" value=(fields.get("consent")) maxlength="200" autocomplete="off" autocapitalize="none"
                 spellcheck="false" aria-describedby="consent-hint";
         }))
         div.field {
             label.check {
                 input type="checkbox" name="all-consent" value="yes" checked[!fields.get("all-consent").is_empty()];
-                " Everybody on this list has agreed: no column of consents is used"
+                " Everybody on this list has agreed: use no consent column"
             }
         }
     }
@@ -134,7 +134,7 @@ pub(super) fn sure_field() -> Markup {
         div.field {
             label.check {
                 input type="checkbox" name=(SURE) value="yes";
-                " The column of recipients is right, also if it looks wrong"
+                " The recipient column is right, even if it looks wrong"
             }
         }
     }

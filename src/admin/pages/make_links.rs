@@ -79,14 +79,14 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
 fn image_id(fields: &Fields) -> Result<Uuid, Refusal> {
     let text = [fields.get("image-id").trim(), fields.get("image")].into_iter().find(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refusal::Upload("Choose an image.".to_owned()))?;
-    parse_uuid(text.as_bytes()).ok_or_else(|| Refusal::Upload(format!("{text:?} is no image's id.")))
+    parse_uuid(text.as_bytes()).ok_or_else(|| Refusal::Upload(format!("{text:?} is not the id of an image.")))
 }
 
 fn image(found: Option<ImageRow>) -> Result<ImageRow, Refusal> {
     match found {
-        None => Err(Refusal::Upload("There is no such image.".to_owned())),
+        None => Err(Refusal::Upload("There is no image with this id.".to_owned())),
         Some(image) if image.deleted_at.is_some() => {
-            Err(Refusal::Upload("This image is deleted; its links would show nothing.".to_owned()))
+            Err(Refusal::Upload("This image is deleted, so its links would show nothing.".to_owned()))
         }
         Some(image) => Ok(image),
     }
@@ -99,12 +99,12 @@ fn sent_at(typed: &str, zone: Zone, links: &Links) -> Result<u32, Refusal> {
     }
     if links.signing_keys.is_empty() {
         return Err(Refusal::Upload(
-            "Only signed links hold a time of sending, and PIXELD_SIGNING_KEYS is not set. Leave the time out."
+            "Only signed links hold a send time, and PIXELD_SIGNING_KEYS is not set. Leave the send time empty."
                 .to_owned(),
         ));
     }
     let at = zone.typed(typed).and_then(|at| u32::try_from(at.unix_timestamp()).ok()).filter(|at| *at != 0);
-    at.ok_or_else(|| Refusal::Upload("The time of sending is no date and time from 1970 to 2106.".to_owned()))
+    at.ok_or_else(|| Refusal::Upload("The send time must be a date and time from 1970 to 2106.".to_owned()))
 }
 
 struct MakeLinks<'a> {
@@ -190,11 +190,11 @@ async fn form_page(
         (notice)
         (of_message(message, &name))
         p {
-            "Send the list of its recipients, and the same rows come back with a link each, ready for a mail merge. "
-            "Nothing of the list is stored."
+            "Upload your recipient list. You get it back with one link per row, ready for a mail merge. "
+            "The list is not stored."
         }
         @if offered.is_empty() {
-            (empty("No image yet", html! { p { "A link shows an image: upload one first." } }))
+            (empty("No images yet", html! { p { "A link shows an image: upload one first." } }))
         } @else {
             form.panel method="post" action={ "/messages/" (message) "/links" } enctype="multipart/form-data" {
                 div.row { (image_fields(fields, &offered)) }
@@ -204,24 +204,24 @@ async fn form_page(
                     (file_field())
                 }
                 @if status != StatusCode::OK { (sure_field()) }
-                button type="submit" { "Get the list with links" }
+                button type="submit" { "Download the list with links" }
             }
         }
-        h2 { "What the columns say" }
+        h2 { "What the new columns mean" }
         ul {
-            li { code { "pixeld_link" } ": the link. " code { "pixeld_img" } ": the tag that shows it, with its size." }
+            li { code { "pixeld_link" } ": the link. " code { "pixeld_img" } ": the HTML tag that shows the image, with its size." }
             li {
-                code { "pixeld_recipient_in_link" } ": " code { "yes" } ", or " code { "no" } " if the row does not consent or names no "
-                "recipient. Its link is then the same as all others of this kind: fetches are counted for the message, and for nobody."
+                code { "pixeld_recipient_in_link" } ": " code { "yes" } ", or " code { "no" } " if the row has no consent or no recipient. "
+                "Its link then identifies nobody: fetches are counted for the message only."
             }
-            li { code { "pixeld_note" } ": why it says no." }
-            li { "The file's name tells how many rows it has, and how many of their links name a recipient." }
+            li { code { "pixeld_note" } ": the reason for a no." }
+            li { "The file's name says how many rows it has and how many links name a recipient." }
         }
         p {
             @if admin.links.signing_keys.is_empty() {
-                "Links are not signed, since " code { "PIXELD_SIGNING_KEYS" } " is not set: whoever has one can make up others."
+                "Links are not signed because " code { "PIXELD_SIGNING_KEYS" } " is not set: anyone who has one link can forge others."
             } @else {
-                "Links are signed: nobody can make up others, or change them."
+                "Links are signed: nobody can forge or change them."
             }
         }
         (about_lists())
@@ -232,7 +232,7 @@ async fn form_page(
 fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
     let chosen = fields.get("image");
     html! {
-        (field("Image", "image", Some("The newest first, 200 at most."), html! {
+        (field("Image", "image", Some("The newest 200 images."), html! {
             select #image name="image" aria-describedby="image-hint" {
                 @for image in offered {
                     @let id = image.id.to_string();
@@ -243,7 +243,7 @@ fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
                 }
             }
         }))
-        (field("Or by its id", "image-id", Some("An older one. Left empty: the one that is chosen."), html! {
+        (field("Or image id", "image-id", Some("For an older image. It is used instead of the one that you chose."), html! {
             input #image-id name="image-id" value=(fields.get("image-id")) maxlength="36" autocomplete="off" autocapitalize="none"
                 spellcheck="false" aria-describedby="image-id-hint";
         }))
@@ -251,9 +251,10 @@ fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {
 }
 
 fn sent_at_field(fields: &Fields, zone: Zone) -> Markup {
-    let hint = format!("In {}. It tells scanners, which fetch at once, from readers. May be left empty.", zone.name());
+    let hint =
+        format!("Optional. Time zone: {}. It helps to tell scanners, which fetch at once, from readers.", zone.name());
     field(
-        "Time of sending",
+        "Send time",
         "sent-at",
         Some(&hint),
         html! {

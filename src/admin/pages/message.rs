@@ -17,8 +17,8 @@ use crate::admin::guard::safe_next;
 use crate::admin::refusal::Refusal;
 use crate::admin::route::is_page;
 use crate::admin::view::{
-    Column, Frame, Tone, Zone, address, class_words, command, counted, empty, nothing, notice, number, number_cell,
-    percent, table, time, time_or,
+    Column, Frame, Tone, Zone, address, class_words, command, counted, empty, fetches, nothing, notice, number,
+    number_cell, percent, table, time, time_or,
 };
 use crate::db::counts;
 use crate::db::messages::{self, Change, Facet, FacetKind, Message};
@@ -57,10 +57,10 @@ const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
 /// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
-        "added" => notice(Tone::Good, html! { p { "The message is added." } }),
+        "added" => notice(Tone::Good, html! { p { "The message was added." } }),
         "known" => notice(
             Tone::Warning,
-            html! { p { "This message was known already, so nothing was changed. Edit it here." } },
+            html! { p { "This message already existed, so nothing changed. You can edit it here." } },
         ),
         _ => nothing(),
     };
@@ -84,7 +84,7 @@ pub async fn change(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             Ok(answer::go_to(&back(asked, &message)))
         }
         Err(wrong) => {
-            let notice = notice(Tone::Bad, html! { p { "Nothing was changed: " (wrong) "." } });
+            let notice = notice(Tone::Bad, html! { p { "Nothing changed: " (wrong) "." } });
             let values = Values::typed(&asked.form);
             message_page(admin, &client, asked, &message, values, StatusCode::UNPROCESSABLE_ENTITY, notice).await
         }
@@ -106,8 +106,8 @@ async fn asked_for(client: &tokio_postgres::Client, asked: &Asked) -> Result<Opt
 
 fn unknown(asked: &Asked) -> Answer {
     let content = html! {
-        p { "No message with this id is known. A message shows up here with the first hit of a link that names it." }
-        p { a href="/messages" { "Search the messages" } ", also by the key in your links; an admin can add one there before it is sent." }
+        p { "There is no message with this id. A message appears when a link that names it is fetched for the first time." }
+        p { a href="/messages" { "Search the messages" } " by name, id or key. An admin can add a message there before it is sent." }
     };
     let frame = Frame { title: "No such message", path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
     answer::page(StatusCode::NOT_FOUND, frame.page(content))
@@ -142,13 +142,13 @@ async fn message_page(
         (cards(message))
         @if is_admin {
             details.panel open[status != StatusCode::OK] {
-                summary { "Edit name, time of sending and number of recipients" }
+                summary { "Edit name, send time and number of recipients" }
                 (message_form::edit(message, &values, next, asked))
             }
         }
         @if message.hits == 0 {
-            (empty("No hit yet", html! {
-                p { "Its links look like " code { "/image/{image}_" (id) "_{recipient}.png" } "; " code { "pixeld link" } " makes them:" }
+            (empty("No opens yet", html! {
+                p { "The message's links look like " code { "/image/{image}_" (id) "_{recipient}.png" } "; " code { "pixeld link" } " makes them:" }
                 (command(&admin.command(&format!("link --image ID --message {id} --recipient 4711"))))
             }))
         } @else {
@@ -158,8 +158,8 @@ async fn message_page(
         }
         h2 #who-opened { "Who opened?" }
         ul {
-            li { a href={ (path) "/who-opened" } { "Upload your list of recipients and get it back with who opened" } }
-            li { a href={ (path) "/links" } { "Make the links for a list of recipients" } }
+            li { a href={ (path) "/who-opened" } { "Upload your recipient list to see who opened" } }
+            li { a href={ (path) "/links" } { "Make the links for a recipient list" } }
         }
         h2 #recipients { "Recipients" }
         (recipients)
@@ -176,11 +176,11 @@ fn about(message: &Message, zone: Zone) -> Markup {
             @match (message.sent_at, message.sent_count) {
                 (Some(at), Some(count)) => { "Sent " (time(at, zone)) " to " (counted(count, "recipient")) ". " }
                 (Some(at), None) => { "Sent " (time(at, zone)) ". " }
-                (None, Some(count)) => { "Sent to " (counted(count, "recipient")) "; when is not told. " }
-                (None, None) => "When it was sent is not told. ",
+                (None, Some(count)) => { "Sent to " (counted(count, "recipient")) ". No send time set. " }
+                (None, None) => "No send time set. ",
             }
             @if message.hits > 0 {
-                (counted(message.hits, "hit")) ", first " (time_or(message.first_at, zone, "unknown")) ", last "
+                (fetches(message.hits)) ", first " (time_or(message.first_at, zone, "unknown")) ", last "
                 (time_or(message.last_at, zone, "unknown")) ". "
                 a href=(address("/hits", &[("message", &message.id.to_string())])) { "Show the hits" }
             }
@@ -206,36 +206,36 @@ async fn crowd(client: &tokio_postgres::Client, message: &Message) -> Result<Mar
         Tone::Warning,
         html! {
             p {
-                strong { "Nearly all hits name one recipient. " }
-                (number(found.hits)) " of " (counted(message.hits, "hit")) " name "
+                strong { "Nearly all fetches name one recipient. " }
+                (number(found.hits)) " of " (fetches(message.hits)) " name "
                 a href={ "/recipients/" (found.recipient) } { (found.recipient) } ", from "
                 @if found.addresses > 0 { "at least " (number(found.addresses)) " addresses" } @else { "at least " (number(found.user_agents)) " mail programs" }
-                ". The recipient's tag in the links was probably filled with the same value for everybody, or one email went to many (Cc, Bcc, a mailing list)."
+                ". Probably the merge tag for the recipient was filled with the same value for everybody, or one email went to many people (Cc, Bcc, a mailing list)."
             }
-            p { "Look at the link in the source of an email that was sent, and paste it into " a href="/not-recorded" { "Not recorded" } "." }
+            p { "Copy the link from the source of an email that was sent and paste it into " a href="/not-recorded" { "Link check" } "." }
         },
     ))
 }
 
 fn cards(message: &Message) -> Markup {
     let of_all =
-        |n: i64| message.sent_count.and_then(|all| percent(n, all)).map(|rate| format!("{rate} of recipients"));
+        |n: i64| message.sent_count.and_then(|all| percent(n, all)).map(|rate| format!("{rate} of recipients. "));
     html! {
         div.cards {
             section.card {
                 h2 { span.mark.confirmed { "Confirmed" } }
                 p.main { (number(message.confirmed)) }
-                p.muted { "Somebody looked." }
+                p.muted { (of_all(message.confirmed).unwrap_or_default()) "A person's mail program showed it." }
             }
             section.card {
                 h2 { span.mark.possible { "Possible" } }
                 p.main { (number(message.possible)) }
-                p.muted { "Nobody can tell. " (of_all(message.possible).unwrap_or_default()) }
+                p.muted { (of_all(message.possible).unwrap_or_default()) "A reader, or Apple's automatic loading." }
             }
             section.card {
                 h2 { span.mark.machine { "Machines" } }
                 p.main { (number(message.machine)) }
-                p.muted { "Only machines looked. " (of_all(message.machine).unwrap_or_default()) }
+                p.muted { (of_all(message.machine).unwrap_or_default()) "So far only scanners or bots." }
             }
             section.card {
                 h2 { "Open rate" }
@@ -243,9 +243,9 @@ fn cards(message: &Message) -> Markup {
                 p.muted {
                     @match message.sent_count {
                         Some(count) => {
-                            "Confirmed, of " (counted(count, "recipient")) ". Those who opted out, or whose links name nobody, are among them and are not measured."
+                            "Confirmed, of " (counted(count, "recipient")) ". This number includes people who opted out or whose link names nobody, and who are not measured."
                         }
-                        None => "Known once it is told to how many recipients it was sent.",
+                        None => "Enter the number of recipients to see the rate.",
                     }
                 }
             }
@@ -272,18 +272,18 @@ fn what_fetched(rules: &[Facet]) -> Markup {
         }
     });
     html! {
-        h2 { "What fetched it" }
-        (table("Hits by class", &[Column::words("Class"), Column::numbers("Hits")], class_rows))
+        h2 { "Opened by" }
+        (table("Fetches by kind of reader", &[Column::words("Opened by"), Column::numbers("Fetches")], class_rows))
         h3 { "Why we think so" }
-        (table("Hits by rule", &[Column::words("Rule"), Column::words("Class"), Column::numbers("Hits")], rule_rows))
+        (table("Fetches by reason", &[Column::words("Reason"), Column::words("Opened by"), Column::numbers("Fetches")], rule_rows))
     }
 }
 
 fn mail_clients(clients: &[Facet]) -> Markup {
     let rows = clients.iter().map(|client| html! { th scope="row" { (client.name) } (number_cell(client.hits)) });
     html! {
-        h2 { "Mail clients" }
-        (table("Hits by mail client", &[Column::words("Mail client"), Column::numbers("Hits")], rows))
+        h2 { "Mail programs" }
+        (table("Fetches by mail program", &[Column::words("Mail program"), Column::numbers("Fetches")], rows))
     }
 }
 
@@ -303,7 +303,7 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
             (search)
             @match &found {
                 Some(open) => (recipient_table(std::slice::from_ref(open), asked.zone)),
-                None => p role="status" { "No hit of this recipient is known: " strong { (typed) } "." },
+                None => p role="status" { "No opens recorded for " strong { (typed) } "." },
             }
             p { a href={ (path) "#recipients" } { "Show all recipients" } }
         });
@@ -325,10 +325,10 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
         @if !listed.is_empty() {
             (recipient_table(&listed, asked.zone))
         } @else if reached.is_none() {
-            p role="status" { @if after.is_nil() { "None." } @else { "No more." } }
+            p role="status" { @if after.is_nil() { "No recipients." } @else { "End of list." } }
         }
         @if let (false, Some(reached)) = (is_more, reached.filter(|_| certainty.is_some())) {
-            p role="status" { "Looked at " (number(SCAN_MAX)) " recipients, and there are more. " a href=(further(reached)) { "Go on" } }
+            p role="status" { "Searched " (number(SCAN_MAX)) " recipients; there are more. " a href=(further(reached)) { "Search further" } }
         }
         div.pager role="navigation" aria-label="More recipients" {
             @if !after.is_nil() { a href={ (address(&path, &[("only", filter)])) "#recipients" } { "First page" } }
@@ -340,11 +340,11 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
 fn search_form(path: &str, typed: &str) -> Markup {
     html! {
         form.search role="search" method="get" action={ (path) "#recipients" } {
-            label for="recipient" { "Find one recipient, by id or key" }
+            label for="recipient" { "Search for a recipient by id or key" }
             div.line {
                 input #recipient name="recipient" type="search" value=(typed) maxlength="128" autocomplete="off" autocapitalize="none"
                     spellcheck="false";
-                button type="submit" { "Find" }
+                button type="submit" { "Search" }
             }
         }
     }
@@ -352,7 +352,7 @@ fn search_form(path: &str, typed: &str) -> Markup {
 
 fn filters(path: &str, filter: &str) -> Markup {
     html! {
-        div.pager role="navigation" aria-label="Which recipients" {
+        div.pager role="navigation" aria-label="Filter recipients" {
             @for (word, label, _) in FILTERS {
                 a href={ (address(path, &[("only", word)])) "#recipients" } aria-current=[(word == filter).then_some("true")] { (label) }
             }
@@ -361,7 +361,7 @@ fn filters(path: &str, filter: &str) -> Markup {
 }
 
 fn recipient_table(listed: &[Open], zone: Zone) -> Markup {
-    let caption = "Recipients and what fetched the message for them";
+    let caption = "Recipients and who or what opened the message";
     open_table(caption, "Recipient", listed, zone, |open| {
         html! { a href={ "/recipients/" (open.id) } { span.id { (open.id) } } }
     })
@@ -378,10 +378,10 @@ pub(super) fn open_table(
     let columns = [
         Column::words(first),
         Column::words("Opened by"),
-        Column::words("First hit"),
+        Column::words("First fetch"),
         Column::words("Confirmed"),
-        Column::words("Last hit"),
-        Column::numbers("Hits"),
+        Column::words("Last fetch"),
+        Column::numbers("Fetches"),
     ];
     let rows = listed.iter().map(|open| {
         html! {

@@ -61,14 +61,14 @@ pub fn chart(times: &Times, opened: &[[i64; 3]], zone: Zone) -> Markup {
         })
         .collect();
     let caption = match times {
-        Times { by_hour: true, .. } => "Recipients who opened it, by hour of their first hit",
-        Times { is_cut: false, .. } => "Recipients who opened it, by day of their first hit",
-        Times { is_cut: true, .. } => "Recipients who opened it, by day of their first hit; the first 180 days",
+        Times { by_hour: true, .. } => "Recipients who opened it, by hour of their first open",
+        Times { is_cut: false, .. } => "Recipients who opened it, by day of their first open",
+        Times { is_cut: true, .. } => "Recipients who opened it, by day of their first open; first 180 days",
     };
     html! {
         h2 { @if times.by_hour { "Opens by hour" } @else { "Opens by day" } }
         (stacked(caption, "opens", &bars))
-        p.muted { "Whoever was fetched by a machine first and looked later is in both numbers, each when it happened." }
+        p.muted { "Somebody who was scanned first and read later appears twice here: under Machines and under Confirmed." }
     }
 }
 

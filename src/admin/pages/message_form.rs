@@ -52,7 +52,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
     };
     let name = told("name", known.as_ref().map(|known| &*known.name));
     if name.as_ref().is_some_and(|name| name.chars().count() > NAME_CHARS_MAX || text::has_controls(name)) {
-        return Err("a name has at most 200 characters, and no control characters");
+        return Err("a name may have up to 200 characters and no control characters");
     }
     let sent_at_s = match told("sent_at", known.as_ref().map(|known| &*known.sent_at)).as_deref() {
         None => Edit::Keep,
@@ -60,9 +60,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
         Some(typed) => {
             let at = zone.typed(typed).filter(|at| *at > datetime!(1970-01-01 0:00 UTC));
             let seconds = at.and_then(|at| u32::try_from(at.unix_timestamp()).ok());
-            Edit::Set(
-                seconds.ok_or("the time of sending is a date with a time, like 2026-05-04T09:30, from 1970 to 2105")?,
-            )
+            Edit::Set(seconds.ok_or("the send time must be a date and time from 1970 to 2105, like 2026-05-04T09:30")?)
         }
     };
     let sent_count = match told("sent_count", known.as_ref().map(|known| &*known.sent_count)).as_deref() {
@@ -72,7 +70,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
             let digits: String = typed.chars().filter(|c| !matches!(c, ',' | ' ')).collect();
             let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit());
             let count = digits.parse().ok().filter(|count| is_plain && *count <= SENT_COUNT_MAX);
-            Edit::Set(count.ok_or("the number of recipients is a whole number from 0 to 100,000,000,000")?)
+            Edit::Set(count.ok_or("the number of recipients must be a whole number from 0 to 100,000,000,000")?)
         }
     };
     Ok(Change { name, sent_at_s, sent_count })
@@ -81,7 +79,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
 /// The three fields; `place` tells those of several forms on a page apart.
 pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
     let [name, sent_at, sent_count] = ["name", "sent_at", "sent_count"].map(|field| format!("{field}-{place}"));
-    let times = format!("As clocks show it in {}.", zone.name());
+    let times = format!("Time zone: {}", zone.name());
     html! {
         div.row {
             (field("Name", &name, None, html! {
@@ -90,7 +88,7 @@ pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
             (field("Sent at", &sent_at, Some(&times), html! {
                 input id=(sent_at) name="sent_at" type="datetime-local" value=(values.sent_at) aria-describedby={ (sent_at) "-hint" };
             }))
-            (field("Sent to so many recipients", &sent_count, Some("For the open rate."), html! {
+            (field("Number of recipients", &sent_count, Some("Used for the open rate."), html! {
                 input id=(sent_count) name="sent_count" inputmode="numeric" value=(values.sent_count) autocomplete="off"
                     aria-describedby={ (sent_count) "-hint" };
             }))

@@ -55,7 +55,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 pub async fn add(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let typed = asked.form.get("message").trim();
     let key = match Key::typed(typed) {
-        Ok(Key::Id(id)) if id.is_nil() => Err("the nil UUID means that there is none".to_owned()),
+        Ok(Key::Id(id)) if id.is_nil() => Err("the nil UUID stands for “none”, so no message can have it".to_owned()),
         key => key.map_err(|error| error.to_string()),
     };
     let told = key.and_then(|key| {
@@ -95,9 +95,9 @@ async fn list_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Mar
         (search_form(&words))
         @if !words.is_empty() { (outcome(&listed, &words, is_first)) }
         @if listed.messages.is_empty() && words.is_empty() {
-            (empty("No message yet", html! {
-                p { "A message shows up with the first hit of a link that names it, like " code { "/image/{image}_{message}_{recipient}.png" } "." }
-                @if is_admin { p { "You can also add it here before it is sent, to give it a name." } }
+            (empty("No messages yet", html! {
+                p { "A message appears when a link that names it is fetched for the first time, like " code { "/image/{image}_{message}_{recipient}.png" } "." }
+                @if is_admin { p { "You can also add a message here before it is sent, to give it a name." } }
             }))
         } @else if !listed.messages.is_empty() {
             (message_table(&listed.messages, asked, is_admin, &words))
@@ -189,12 +189,12 @@ fn outcome(listed: &Listed, words: &str, is_first: bool) -> Markup {
     let beyond = listed.reached.map(|place| address("/messages", &[("q", words), ("before", &shown(place))]));
     html! {
         @if listed.messages.is_empty() {
-            p role="status" { "No message " @if is_first { "is called, or has the id or key, " } @else { "here is called " } strong { (words) } "." }
+            p role="status" { @if is_first { "No message found for " } @else { "No more messages found for " } strong { (words) } "." }
         }
         @if let Some(beyond) = beyond {
             p.muted {
-                "The search for a name looked at " (number(SEARCH_MAX)) " messages" @if is_first { ", those with the latest hits" } ". "
-                a href=(beyond) { "Look further back" }
+                "Searched " @if is_first { "the " (number(SEARCH_MAX)) " most recently opened messages. " } @else { (number(SEARCH_MAX)) " more messages. " }
+                a href=(beyond) { "Search further back" }
             }
         }
         p { a href="/messages" { "Show all messages" } }
@@ -211,7 +211,7 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
         Column::numbers("Machines"),
         Column::numbers("Open rate"),
         Column::words("Sent"),
-        Column::words("First and last hit"),
+        Column::words("First and last fetch"),
     ];
     let rows = listed.iter().map(|message| {
         html! {
@@ -229,14 +229,14 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
             (number_cell(message.possible))
             (number_cell(message.machine))
             td.number { (rate(message)) }
-            td { (time_or(message.sent_at, asked.zone, "not told")) }
+            td { (time_or(message.sent_at, asked.zone, "not set")) }
             td {
                 (time_or(message.first_at, asked.zone, "none"))
                 @if message.first_at.is_some() { br; (time_or(message.last_at, asked.zone, "none")) }
             }
         }
     });
-    table("Messages, those with the latest hits first", &columns, rows)
+    table("Messages, most recently opened first", &columns, rows)
 }
 
 /// What people call a message.
@@ -288,7 +288,7 @@ fn add_form(asked: &Asked) -> Markup {
         details.panel open[asked.form.given("message").is_some()] {
             summary { "Add a message" }
             form method="post" action="/messages" {
-                (field("Id or key", "message", Some("The UUID or the key that the message has in your links."), html! {
+                (field("Id or key", "message", Some("The id or key that the message has in your links."), html! {
                     input #message name="message" value=(typed) maxlength="128" required autocomplete="off" autocapitalize="none"
                         spellcheck="false" aria-describedby="message-hint";
                 }))

@@ -38,39 +38,39 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notes = admin.unrecorded.latest();
     let unlisted = admin.unrecorded.unlisted();
     let content = html! {
-        h2 #link-heading { "Paste a link: what would it record?" }
+        h2 #link-heading { "Check a link" }
         form.panel method="get" action="/not-recorded" aria-labelledby="link-heading" {
-            (field("Link", "link", Some("The whole link, its path, or its <img> tag, also out of the source of an email, with =3D and broken lines. Nothing is recorded by asking here."), html! {
+            (field("Link", "link", Some("Paste the whole link, its path or its <img> tag. Text from the source of an email, with =3D and broken lines, works too. Checking records nothing."), html! {
                 textarea #link name="link" rows="3" maxlength=(LINK_CHARS_MAX) autocomplete="off" spellcheck="false" required
                     aria-describedby="link-hint" { (link) }
             }))
-            button type="submit" { "Tell me" }
+            button type="submit" { "Check the link" }
         }
         (said)
-        h2 { "The last requests that made no hit" }
+        h2 { "Recent requests that were not counted" }
         @if notes.is_empty() {
-            (empty("All requests so far made hits", html! {
-                p { "Or none came at all. To test, ask for a pixel from where your readers are, and look whether it shows up here or under " a href="/hits" { "Hits" } ":" }
+            (empty("All requests so far were counted", html! {
+                p { "Or no request arrived. To test, open a pixel from outside your network and see whether it shows up here or under " a href="/hits" { "Hits" } ":" }
                 (command(&format!("curl -i {}/image/test.gif", admin.links.base_url)))
-                p { "That one names no image, so it must appear here. If it does not, the request does not reach pixeld: look at DNS, the firewall and the proxy before it." }
+                p { "This link names no image, so the request must appear here. If it does not, it does not reach pixeld: check DNS, the firewall and the proxy." }
             }))
         } @else {
             (note_table(&notes, asked.zone))
             p.muted {
-                "The last " (NOTES_MAX) " of each reason since pixeld was started, in memory only; none of people who opted out"
-                @if unlisted > 0 { "; " (counted(unlisted as i64, "more request")) " came too fast to be listed" } "."
+                "The last " (NOTES_MAX) " for each reason since pixeld started, kept in memory only. Requests of people who opted out are not listed."
+                @if unlisted > 0 { " " (counted(unlisted as i64, "more request")) " came too fast to be listed." }
             }
         }
         (drops(admin))
     };
-    let frame = Frame { title: "Not recorded", path: "/not-recorded", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Link check", path: "/not-recorded", user: asked.user.as_ref(), zone: asked.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }
 
 fn note_table(notes: &[Note], zone: Zone) -> Markup {
     let columns = [
         Column::words("Time"),
-        Column::words("Why, and what to do"),
+        Column::words("Reason, and what to do"),
         Column::words("Request"),
         Column::words("Address"),
         Column::words("User agent"),
@@ -86,7 +86,7 @@ fn note_table(notes: &[Note], zone: Zone) -> Markup {
             td { (note.user_agent) }
         }
     });
-    table("The last requests that made no hit, newest first", &columns, rows)
+    table("Recent requests that were not counted, newest first", &columns, rows)
 }
 
 /// What became of accepted hits that are in no table, by reason; nothing where all are.
@@ -96,15 +96,15 @@ fn drops(admin: &Admin) -> Markup {
         .map(|&reason| (admin.metrics.dropped(reason) as i64, drop_sentences(reason)))
         .filter(|&(count, _)| count > 0)
         .collect();
-    let columns = [Column::numbers("Hits"), Column::words("Why"), Column::words("What to do")];
+    let columns = [Column::numbers("Hits"), Column::words("Reason"), Column::words("What to do")];
     let rows = dropped.iter().map(|(count, [why, todo])| html! { (number_cell(*count)) td { (why) } td { (todo) } });
     html! {
-        h2 { "Accepted, and dropped later" }
+        h2 { "Received, but not counted" }
         @if dropped.is_empty() {
-            p { "None since pixeld was started." }
+            p { "None since pixeld started." }
         } @else {
-            p.muted { "Counted since pixeld was started; they are not listed one by one." }
-            (table("Hits that were dropped after they were accepted", &columns, rows))
+            p.muted { "Totals since pixeld started; single hits are not listed." }
+            (table("Hits that were received, but not counted", &columns, rows))
         }
     }
 }
@@ -133,7 +133,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         return Ok(notice(
             Tone::Warning,
             html! {
-                p { strong { "This link records nothing. " } "It leads to the page on which a recipient opts out, and is not a pixel." }
+                p { strong { "This link records nothing. " } "It opens the page where a recipient opts out; it is not a pixel." }
             },
         ));
     }
@@ -195,16 +195,16 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
             Some(reason) => { @let [why, todo] = reason.sentences();
                 (notice(Tone::Bad, html! { p { strong { "This link records nothing. " } (why) " " (todo) } })) }
             None if is_out => { (notice(Tone::Warning, html! { p { strong { "This link records nothing. " } "Its recipient opted out." } })) }
-            None => { (notice(Tone::Good, html! { p { strong { "This link records a hit. " } (how_often(admin, &said)) } })) }
+            None => { (notice(Tone::Good, html! { p { strong { "This link works. " } (how_often(admin, &said)) } })) }
         }
         @if let Some(host) = &pasted.other_host {
             (notice(Tone::Warning, html! {
-                p { "It goes to " code { (host) } ", and PIXELD_BASE_URL is " code { (base_url) } ". If that host is not this pixeld's, or a proxy's before it, nothing arrives here." }
+                p { "It goes to " code { (host) } ", but PIXELD_BASE_URL is " code { (base_url) } ". Unless that host leads to this pixeld, nothing arrives here." }
             }))
         }
         @if pasted.lacks_base_path {
             (notice(Tone::Warning, html! {
-                p { "It does not begin with PIXELD_BASE_URL, " code { (base_url) } ". If the proxy passes on only what does, nothing arrives here." }
+                p { "It does not begin with PIXELD_BASE_URL, " code { (base_url) } ". If the proxy passes on only links that do, nothing arrives here." }
             }))
         }
         (facts(&said, image.as_ref(), &message_name, zone))
@@ -217,13 +217,13 @@ fn how_often(admin: &Admin, said: &Said) -> Markup {
     html! {
         @match (is_named(said.message), is_named(said.recipient)) {
             (true, true) => "It counts as an open of this message by this recipient. ",
-            (true, false) => "It names no recipient: it counts for the message, and as nobody's open. ",
-            (false, true) => "It names no message, so it counts as no open. ",
-            (false, false) => "It names neither message nor recipient, so it counts for the image alone. ",
+            (true, false) => "It names no recipient, so it counts for the message, but as nobody's open. ",
+            (false, true) => "It names no message, so it does not count as an open. ",
+            (false, false) => "It names neither a message nor a recipient, so it counts only for the image. ",
         }
         @match admin.hits_throttle.filter(|_| is_named(said.recipient)) {
-            Some(time) => { "The same reader's fetches are recorded once in " (in_words(time)) " (PIXELD_THROTTLE)." }
-            None => "Each fetch is recorded.",
+            Some(time) => { "Fetches by the same reader count at most once in " (in_words(time)) " (PIXELD_THROTTLE)." }
+            None => "Each fetch counts.",
         }
     }
 }
@@ -255,8 +255,8 @@ fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) 
             dd { a href={ "/images/" (image_id) } { (title.map_or_else(|| image_id.to_string(), ToOwned::to_owned)) } }
             dt { "Message" } dd { (link_to("/messages/", said.message, message_name)) (as_read(&said.message_key)) }
             dt { "Recipient" } dd { (link_to("/recipients/", said.recipient, "")) (as_read(&said.recipient_key)) }
-            dt { "Time of sending" }
-            dd { @if said.sent_at_s == 0 { "the link does not say" } @else if let Ok(at) = sent_at { (time_of(at, zone)) } }
+            dt { "Send time" }
+            dd { @if said.sent_at_s == 0 { "not in the link" } @else if let Ok(at) = sent_at { (time_of(at, zone)) } }
             dt { "Signature" }
             dd { @match said.signed_by { Some(id) => { "by key " (id) }, None => { "none" } } }
         }
@@ -269,7 +269,7 @@ fn as_read(key: &Option<String>) -> Markup {
 
 fn link_to(front: &str, id: Option<Uuid>, name: &str) -> Markup {
     match id {
-        None => html! { span.muted { "cannot be read" } },
+        None => html! { span.muted { "not readable" } },
         Some(id) if id.is_nil() => html! { span.muted { "none" } },
         Some(id) => html! { a href={ (front) (id) } { @if name.is_empty() { (id) } @else { (name) } } },
     }

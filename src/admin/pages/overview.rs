@@ -12,7 +12,7 @@ use crate::admin::health::{Finding, Weight, findings};
 use crate::admin::refusal::Refusal;
 use crate::admin::view::chart::{Bar, stacked};
 use crate::admin::view::{
-    Column, Frame, Tone, Zone, command, counted, empty, notice, number, number_cell, table, time_or,
+    Column, Frame, Tone, Zone, command, counted, empty, fetches, notice, number, number_cell, table, time_or,
 };
 use crate::db::counts::{self, Opens};
 use crate::db::messages::{self, Message};
@@ -45,8 +45,8 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             (day_chart(&days, &by_day, asked.zone))
             (busiest(&listed, asked.zone))
         } @else if is_loaded {
-            (empty("Hits are in the database, and not counted yet", html! {
-                p { "They are counted within seconds as a rule. If this stays, look in the log for the rollup." }
+            (empty("Opens are not counted yet", html! {
+                p { "Hits are in the database; pixeld usually counts them within seconds. If this message stays, look in the log for the rollup." }
             }))
         } @else {
             (first_steps(admin))
@@ -60,11 +60,12 @@ fn health(admin: &Admin) -> Markup {
     let found = findings(&admin.metrics, crate::clock::now_us());
     let waiting = admin.metrics.waiting().max(0);
     if found.iter().all(|finding| finding.weight == Weight::Hint) {
-        let waiting = if waiting == 0 { "none waits".to_owned() } else { format!("{} on the way", number(waiting)) };
+        let waiting =
+            if waiting == 0 { "nothing is waiting".to_owned() } else { format!("{} on the way", fetches(waiting)) };
         return notice(
             Tone::Good,
             html! {
-                p { strong { "All is well." } " Hits reach the database as they come (" (waiting) ")." }
+                p { strong { "All is well." } " Opens are counted within seconds; " (waiting) "." }
                 @for Finding { wrong, todo, .. } in &found { p.muted { (wrong) " " (todo) } }
             },
         );
@@ -93,14 +94,14 @@ fn cards([today, week, month]: [Opens; 3]) -> Markup {
                     dl {
                         dt { span.mark.possible { "possible" } } dd { (number(opens.possible)) }
                         dt { span.mark.machine { "machines" } } dd { (number(opens.machine)) }
-                        dt { "hits in all" } dd { (number(opens.hits)) }
+                        dt { "fetches in all" } dd { (number(opens.hits)) }
                     }
                 }
             }
         }
         p.muted {
-            "Confirmed: a person’s mail client, or their mail provider’s proxy on their behalf. Possible: Apple’s privacy protection or something "
-            "unknown, where nobody can tell. Machines: scanners, crawlers and prefetches. Each recipient of a message counts once, when it happened first."
+            "Confirmed: a person’s mail program or webmail showed the message. Possible: a reader, or Apple’s automatic loading; nobody can tell. "
+            "Machines: scanners, crawlers and prefetches. Each recipient counts once per message, on the day of their first open."
         }
     }
 }
@@ -116,8 +117,8 @@ fn day_chart(days: &[OffsetDateTime], by_day: &[[i64; 3]], zone: Zone) -> Markup
         })
         .collect();
     html! {
-        h2 { "Hits by day" }
-        (stacked("Hits of the last 30 days by what fetched them", "hits", &bars))
+        h2 { "Fetches by day" }
+        (stacked("Fetches in the last 30 days", "fetches", &bars))
     }
 }
 
@@ -128,7 +129,7 @@ fn busiest(listed: &[Message], zone: Zone) -> Markup {
         Column::numbers("Possible"),
         Column::numbers("Machines"),
         Column::words("Sent"),
-        Column::words("Last hit"),
+        Column::words("Last fetch"),
     ];
     let rows = listed.iter().map(|message| {
         html! {
@@ -139,16 +140,16 @@ fn busiest(listed: &[Message], zone: Zone) -> Markup {
             (number_cell(message.confirmed))
             (number_cell(message.possible))
             (number_cell(message.machine))
-            td { (time_or(message.sent_at, zone, "not told")) }
+            td { (time_or(message.sent_at, zone, "not set")) }
             td { (time_or(message.last_at, zone, "none")) }
         }
     });
     html! {
-        h2 { "Messages with the latest hits" }
+        h2 { "Recently opened messages" }
         @if listed.is_empty() {
-            p.muted { "No hit named a message yet. Links that name one look like " code { "/image/{image}_{message}_{recipient}.png" } "." }
+            p.muted { "No link with a message was opened yet. Such links look like " code { "/image/{image}_{message}_{recipient}.png" } "." }
         } @else {
-            (table("Messages with the latest hits", &columns, rows))
+            (table("Recently opened messages", &columns, rows))
             p { a href="/messages" { "All messages" } }
         }
     }
@@ -156,12 +157,12 @@ fn busiest(listed: &[Message], zone: Zone) -> Markup {
 
 fn first_steps(admin: &Admin) -> Markup {
     html! {
-        (empty("No email was opened yet", html! {
+        (empty("No opens yet", html! {
             p { "Three steps to the first open:" }
             ol {
-                li { "Add a picture, or list those that are there:" (command(&admin.command("image add logo.png"))) (command(&admin.command("image list"))) }
-                li { "Make a link for one message and one recipient of yours:" (command(&admin.command("link --image ID --message may-news --recipient 4711"))) }
-                li { "Open the link in a browser, or put its " code { "<img>" } " tag into an email and read that. It shows up here within seconds." }
+                li { "Add an image, or list the images that are there:" (command(&admin.command("image add logo.png"))) (command(&admin.command("image list"))) }
+                li { "Make a link for a message and a recipient:" (command(&admin.command("link --image ID --message may-news --recipient 4711"))) }
+                li { "Open the link in a browser, or put its " code { "<img>" } " tag into an email and read that email. The open shows up here within seconds." }
             }
         }))
     }

@@ -45,9 +45,9 @@ impl Standing {
     fn recorded(&self, zone: Zone) -> Markup {
         let at = |us: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).map(|at| time_of(at, zone));
         match self.opt_out.map(|row| (at(row.since_us), row.until_us.map(at))) {
-            Some((Ok(since), None)) => html! { strong { "Not recorded" } ": opted out since " (since) },
-            Some((_, Some(Ok(until)))) => html! { "Are recorded, again since " (until) },
-            _ => html! { "Are recorded" },
+            Some((Ok(since), None)) => html! { strong { "Off" } ": opted out since " (since) },
+            Some((_, Some(Ok(until)))) => html! { "On again since " (until) },
+            _ => html! { "On" },
         }
     }
 
@@ -74,21 +74,21 @@ impl Standing {
         };
         html! {
             section.panel aria-labelledby="may-ask" {
-                h2 #may-ask { "What this person may ask for" }
+                h2 #may-ask { "Privacy requests" }
                 dl.facts {
-                    dt { "Opens" } dd { (self.recorded(asked.zone)) }
+                    dt { "Tracking" } dd { (self.recorded(asked.zone)) }
                     dt { "Erased" } dd { (self.erased(asked.zone, is_admin)) }
                 }
                 @if is_admin {
                     div.buttons {
-                        @if self.is_out() { (button("/recipients/record-again", Some("quiet"), "Record again")) }
+                        @if self.is_out() { (button("/recipients/record-again", Some("quiet"), "Undo the opt-out")) }
                         @else { (button("/recipients/opt-out", Some("quiet"), "Opt out")) }
-                        (button("/recipients/export", Some("quiet"), "Download all that is held"))
+                        (button("/recipients/export", Some("quiet"), "Download all data"))
                         (button("/recipients/erase", Some("quiet"), "Erase …"))
                     }
                     p.hint {
-                        @if self.is_out() { "“Record again” takes the opt-out back: only if this person asks for it. " }
-                        "Each of these is written to the " a href="/audit" { "audit" } ", under your name and without theirs."
+                        @if self.is_out() { "Undo the opt-out only if this person asks for it. " }
+                        "Each action is logged in the " a href="/audit" { "audit" } " under your name; the recipient is not named."
                     }
                 }
             }
@@ -112,13 +112,13 @@ pub(super) fn done(asked: &Asked) -> Markup {
     match asked.query.get("done") {
         "opted-out" => notice(
             Tone::Good,
-            html! { p { strong { "Opted out. " } "Every node knows within about two seconds. Images are served as before, and nothing of that is kept." } },
+            html! { p { strong { "Opted out. " } "All nodes stop recording this recipient within about two seconds. They still get all images." } },
         ),
         "recorded-again" => notice(
             Tone::Good,
-            html! { p { strong { "Recorded again, " } "from now on; what was opened meanwhile stays unknown." } },
+            html! { p { strong { "The opt-out is undone. " } "Opens are recorded from now on. Opens since the opt-out stay unknown." } },
         ),
-        "unchanged" => notice(Tone::Warning, html! { p { "Nothing was changed: it was so already." } }),
+        "unchanged" => notice(Tone::Warning, html! { p { "Nothing changed: that was already the case." } }),
         _ => nothing(),
     }
 }
@@ -173,24 +173,24 @@ pub async fn ask_to_erase(admin: &Admin, asked: &Asked) -> Result<Answer, Refusa
     let standing = Standing::look(admin, &*admin.client().await?, recipient).await?;
     let content = html! {
         section.panel {
-            p { "The recipient " span.id { (recipient) } " is forgotten:" }
+            p { "This removes everything that pixeld holds about " span.id { (recipient) } ":" }
             ul {
-                li { "All their hits and opens are deleted from the database, and the counts of messages and images go down by them." }
-                li { "Every node removes them from its own disk; one that is down now does so when it starts, and loads none of them before." }
-                li { "A receipt says what was deleted where and when. It does not say of whom; keep no note of that yourself." }
-                li { "Nothing brings them back. What pixeld cannot reach is yours to clean: backups, your proxy’s logs, your mail system, what you exported." }
+                li { "Their hits and opens are deleted from the database. The counts of messages and images go down." }
+                li { "Every node removes them from its disk. A node that is down does so when it starts, before it loads any of them." }
+                li { "A receipt records what was deleted, where and when. It does not name the recipient. Do not note the name yourself." }
+                li { "This cannot be undone. Clean up yourself what pixeld cannot reach: backups, your proxy’s logs, your mail system, your exports." }
             }
             form method="post" action="/erasures" {
                 (named(recipient))
                 @if standing.is_out() {
-                    p { "They are opted out, so nothing that they open later is recorded." }
+                    p { "This recipient opted out, so later opens are not recorded." }
                 } @else {
-                    label.check { input type="checkbox" name="opt-out" value="yes" checked; " Opt them out as well" }
-                    p.hint { "Otherwise they are recorded anew as soon as they open an email again, also an old one." }
+                    label.check { input type="checkbox" name="opt-out" value="yes" checked; " Opt this recipient out, too" }
+                    p.hint { "Otherwise pixeld records them again as soon as they open any email, even an old one." }
                 }
                 div.buttons {
                     button.danger type="submit" { "Erase this recipient" }
-                    a href={ "/recipients/" (recipient) } { "Leave it" }
+                    a href={ "/recipients/" (recipient) } { "Cancel" }
                 }
             }
         }

@@ -37,7 +37,7 @@ pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         Ok(id) => Ok(answer::go_to(&format!("/recipients/{id}"))),
         Err(RecipientError::Database(error)) => Err(error.into()),
         Err(wrong) => {
-            let notice = notice(Tone::Bad, html! { p { "Nobody was looked for: " (wrong) "." } });
+            let notice = notice(Tone::Bad, html! { p { "This search is not possible: " (wrong) "." } });
             Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
         }
     }
@@ -48,9 +48,9 @@ fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
         (notice)
         (search_form(asked.query.get("q")))
         p.muted {
-            "The UUID or the key that a recipient has in your links. pixeld knows no names and no email addresses; "
-            "where your links have the address as the key, search for that. On the page of one you see what they opened; an admin opts them out there, "
-            "downloads what is held on them, or erases them, also where nothing is known of them."
+            "Enter the id or key that a recipient has in your links. pixeld knows no names and no email addresses; "
+            "if your links use the email address as the key, search for the address. A recipient’s page shows what they opened. There, admins can opt "
+            "the recipient out, download their data or erase them, even if nothing is recorded."
         }
         @if asked.user.as_ref().is_some_and(|user| user.role == Role::Admin) {
             p { a href="/erasures" { "Receipts of erasures" } }
@@ -63,10 +63,10 @@ fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
 fn search_form(typed: &str) -> Markup {
     html! {
         form.search role="search" method="get" action="/recipients" {
-            label for="q" { "Find a recipient by id or key" }
+            label for="q" { "Search for a recipient by id or key" }
             div.line {
                 input #q name="q" type="search" value=(typed) maxlength="128" autocomplete="off" autocapitalize="none" spellcheck="false";
-                button type="submit" { "Find" }
+                button type="submit" { "Search" }
             }
         }
     }
@@ -93,14 +93,14 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (person::done(asked))
         p.muted { span.id { (id) } }
         @if !is_known {
-            p { "No open of this recipient is known: none of their links was fetched, or what was recorded of them is deleted." }
+            p { "No opens recorded for this recipient." }
         } @else if listed.is_empty() {
-            p { "No more." }
+            p { "End of list." }
         } @else {
             (open_table("Messages that this recipient opened", "Message", &listed, asked.zone, |open| named_link(open.id, &open.name)))
         }
         @if is_more || before.is_some() {
-            p.muted { "There are more than " (counted(PAGE as i64, "message")) "; each page has its latest hit first." }
+            p.muted { "There are more than " (counted(PAGE as i64, "message")) ". Each page shows its most recently opened message first." }
             div.pager role="navigation" aria-label="More messages" {
                 @if before.is_some() { a href=(path) { "First page" } }
                 @if let (true, Some(last)) = (is_more, last) {

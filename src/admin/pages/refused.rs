@@ -18,12 +18,12 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::NotFound => "Not found",
         Refusal::Method(_) => "Not possible",
         Refusal::ViewerOnly => "Not allowed",
-        Refusal::WrongHost => "Another address is needed",
-        Refusal::NotOwnPage => "Nothing was changed",
+        Refusal::WrongHost => "Wrong address",
+        Refusal::NotOwnPage => "Nothing changed",
         Refusal::FormTooLarge | Refusal::NoForm | Refusal::Upload(_) => "Not understood",
         Refusal::Busy | Refusal::TookTooLong => "Try again",
         Refusal::NoRoom => "No room",
-        Refusal::Database(_) => "The database is away",
+        Refusal::Database(_) => "The database is not answering",
         Refusal::Statement { .. } => "The database refused this",
         Refusal::Broken(_) => "Something went wrong",
     };
@@ -34,14 +34,14 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         .filter(|_| matches!(refusal, Refusal::Database(_) | Refusal::Statement { .. }));
     let title = if problem.is_some() { "The database cannot be used" } else { title };
     let content = html! {
-        @if let Some(problem) = problem { (notice(Tone::Bad, html! { p { "Pixels are served, and hits wait on disk: " (problem) "." } })) }
+        @if let Some(problem) = problem { (notice(Tone::Bad, html! { p { "Pixels are still served, and hits wait on disk: " (problem) "." } })) }
         @else if matches!(refusal, Refusal::NotFound) { p { (refusal) } } @else { (notice(Tone::Bad, html! { p { (refusal) } })) }
         @match refusal {
             Refusal::WrongHost => { (other_ways(admin)) }
             Refusal::Database(_) => {
-                p { "Hits that wait: " (crate::admin::view::number(admin.metrics.waiting().max(0))) ". They are loaded as soon as it is back." }
+                p { "Hits waiting: " (crate::admin::view::number(admin.metrics.waiting().max(0))) ". pixeld loads them as soon as the database is back." }
             }
-            _ => { p { a href="/" { "To the overview" } } }
+            _ => { p { a href="/" { "Go to the overview" } } }
         }
     };
     let frame = Frame { title, path: "", user, zone: Zone::UTC };
@@ -57,13 +57,13 @@ fn other_ways(admin: &Admin) -> maud::Markup {
     let (site, tunnel) = (admin.sites.first(), admin.tunnel());
     html! {
         @if let Some(Site { origin, .. }) = site {
-            p { "Open " a href={ (origin) "/" } { (origin) } ", or, if you are not on the machine that pixeld runs on, make a tunnel:" }
+            p { "Open " a href={ (origin) "/" } { (origin) } ". If pixeld runs on another machine than yours, open a tunnel:" }
         }
         (command(&tunnel))
-        p { "and open " code { (admin.tunnelled()) } " while it runs." }
+        p { "While it runs, open " code { (admin.tunnelled()) } "." }
         p.muted {
-            "If people are to reach this page under another name, set " code { "PIXELD_ADMIN_BASE_URL" }
-            " to what they type, and start pixeld again. Only known names are answered, so that no other web site can read this one."
+            "To use this page under another name, set " code { "PIXELD_ADMIN_BASE_URL" }
+            " to the address that people type and restart pixeld. pixeld answers only known names, so that no other web site can read this page."
         }
     }
 }

@@ -23,16 +23,17 @@ const CHANGES: i64 = 10;
 /// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
-        "added" => notice(Tone::Good, html! { p { "The user is added and can sign in." } }),
+        "added" => notice(Tone::Good, html! { p { "The user was added and can sign in." } }),
         "enabled" => notice(Tone::Good, html! { p { "The user can sign in again." } }),
-        "disabled" => notice(Tone::Good, html! { p { "The user is signed out everywhere and cannot sign in." } }),
+        "disabled" => notice(Tone::Good, html! { p { "The user was signed out everywhere and cannot sign in." } }),
         "zone" => notice(Tone::Good, html! { p { "Times are shown in " (asked.zone.name()) " from now on." } }),
         "unchanged" => notice(
             Tone::Warning,
             html! {
-                p { "Nothing was changed: it was so already, or this is the last admin who can sign in." }
+                p { "Nothing changed: that was already the case." }
             },
         ),
+        "last-admin" => notice(Tone::Warning, html! { p { "Nothing changed: the last admin cannot be disabled." } }),
         _ => nothing(),
     };
     settings_page(admin, asked, StatusCode::OK, notice).await
@@ -44,7 +45,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// As the database says.
 pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (Some(user), Some(zone)) = (&asked.user, Zone::named(asked.form.get("zone"))) else {
-        let notice = notice(Tone::Bad, html! { p { "There is no such time zone; choose one of the list." } });
+        let notice = notice(Tone::Bad, html! { p { "This time zone does not exist. Choose one from the list." } });
         return settings_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
     };
     users::set_zone(&*admin.client().await?, user.id, zone.name()).await?;
@@ -61,7 +62,7 @@ pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let wrong = users::wrong_name(name).or_else(|| password::wrong_password(password, name));
     let (role, wrong) = match (role, wrong) {
         (Some(role), None) => (role, None),
-        (_, wrong) => (Role::Viewer, wrong.or(Some("a role is needed"))),
+        (_, wrong) => (Role::Viewer, wrong.or(Some("choose a role"))),
     };
     if let Some(wrong) = wrong {
         return refused(admin, asked, wrong).await;
@@ -70,7 +71,7 @@ pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let added = users::add(&*admin.client().await?, asked.actor(), name, role, &hash).await?;
     match added {
         Some(_) => Ok(answer::go_to("/settings?done=added")),
-        None => refused(admin, asked, "there is a user of this name already").await,
+        None => refused(admin, asked, "a user with this name already exists").await,
     }
 }
 
@@ -80,8 +81,13 @@ pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// As the database says.
 pub async fn set_enabled(admin: &Admin, asked: &Asked, enabled: bool) -> Result<Answer, Refusal> {
     let id = asked.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
-    let is_changed = users::set_enabled(&*admin.client().await?, asked.actor(), id, enabled).await?;
+    let client = admin.client().await?;
+    let is_changed = users::set_enabled(&client, asked.actor(), id, enabled).await?;
+    let is_last_admin = !is_changed
+        && !enabled
+        && users::list(&client).await?.iter().any(|user| user.id == id && user.disabled_at.is_none());
     Ok(answer::go_to(match (is_changed, enabled) {
+        (false, _) if is_last_admin => "/settings?done=last-admin",
         (false, _) => "/settings?done=unchanged",
         (true, true) => "/settings?done=enabled",
         (true, false) => "/settings?done=disabled",
@@ -112,10 +118,10 @@ async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice:
         @if is_admin {
             h2 { "Latest changes" }
             (entry_table("Latest changes", &changes, asked.zone))
-            p { a href="/audit" { "All of the audit" } " · " a href="/erasures" { "Receipts of erasures" } }
+            p { a href="/audit" { "Full audit" } " · " a href="/erasures" { "Receipts of erasures" } }
         }
         h2 { "Running settings" }
-        p.muted { "As pixeld was started with them; secrets are not shown. They are changed in the environment, and need a restart." }
+        p.muted { "The settings that pixeld started with; secrets are not shown. To change one, edit the environment and restart pixeld." }
         (setting_table(admin))
     };
     let frame = Frame { title: "Settings", path: "/settings", user: asked.user.as_ref(), zone: asked.zone };
@@ -139,7 +145,7 @@ fn user_table(listed: &[User], me: Option<&SignedIn>, zone: Zone) -> Markup {
             }
             td { (user.role.word()) }
             td { (time(user.created_at, zone)) }
-            td { (time_or(user.used_at, zone, "not signed in")) }
+            td { (time_or(user.used_at, zone, "never")) }
             @if is_admin { td.actions { (switch(user)) } }
         }
     });
@@ -161,7 +167,7 @@ fn add_form(asked: &Asked) -> Markup {
         form.panel method="post" action="/settings/users" {
             h3 { "Add a user" }
             div.row {
-                (field("Name", "name", Some("An email address, for example."), html! {
+                (field("Name", "name", Some("For example, an email address."), html! {
                     input #name name="name" value=(name) maxlength="64" autocomplete="off" autocapitalize="none" spellcheck="false"
                         required aria-describedby="name-hint";
                 }))
@@ -169,7 +175,7 @@ fn add_form(asked: &Asked) -> Markup {
                     input #new-password name="new-password" type="password" minlength="12" maxlength="1024"
                         autocomplete="new-password" required aria-describedby="new-password-hint";
                 }))
-                (field("Role", "role", Some("An admin changes things."), html! {
+                (field("Role", "role", Some("Viewers see everything. Admins can also change, delete and add users."), html! {
                     select #role name="role" aria-describedby="role-hint" {
                         @for known in Role::ALL {
                             option value=(known.word()) selected[known.word() == role] { (known.word()) }
@@ -185,7 +191,7 @@ fn add_form(asked: &Asked) -> Markup {
 fn zone_form(zone: Zone) -> Markup {
     html! {
         form.panel method="post" action="/settings/zone" {
-            (field("Show times in", "zone-name", Some("Of this account, on every page. Hover over a time to see it in UTC."), html! {
+            (field("Show times in", "zone-name", Some("Applies to your account. Hover over a time to see it in UTC."), html! {
                 select #zone-name name="zone" aria-describedby="zone-name-hint" {
                     @for name in Zone::names() { option value=(name) selected[name == zone.name()] { (name) } }
                 }

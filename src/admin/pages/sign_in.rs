@@ -136,9 +136,9 @@ fn form(name: &str, next: &str, said: Said) -> Markup {
             @match said {
                 Said::Nothing => {}
                 Said::SignedOut => { (notice(Tone::Good, html! { p { "You are signed out." } })) }
-                Said::Wrong => { (notice(Tone::Bad, html! { p { "Name and password do not go together. Nobody is told which of the two is wrong." } })) }
+                Said::Wrong => { (notice(Tone::Bad, html! { p { "Wrong name or password." } })) }
                 Said::TooOften(wait) => {
-                    (notice(Tone::Bad, html! { p { "Too many tries. Wait " (wait.as_secs() + 1) " seconds, then try again." } }))
+                    (notice(Tone::Bad, html! { p { "Too many attempts. Wait " (wait.as_secs() + 1) " seconds, then try again." } }))
                 }
             }
             form.panel method="post" action="/sign-in" {
@@ -153,7 +153,7 @@ fn form(name: &str, next: &str, said: Said) -> Markup {
                 }))
                 button type="submit" { "Sign in" }
             }
-            p.hint { "Forgotten? Whoever runs pixeld gives you a new one with " code { "pixeld user password NAME" } "." }
+            p.hint { "Forgotten? Ask the person who runs pixeld to set a new one with " code { "pixeld user password NAME" } "." }
         }
     }
 }
@@ -161,10 +161,10 @@ fn form(name: &str, next: &str, said: Said) -> Markup {
 fn nobody_yet(admin: &Admin) -> Markup {
     html! {
         section.empty {
-            h2 { "There is no user yet" }
-            p { "Make one on the machine that pixeld runs on, in a shell with the settings that pixeld has. It asks for a password of at least 12 characters:" }
+            h2 { "No users yet" }
+            p { "Add a user on the machine that runs pixeld, in a shell with the settings of pixeld. The command asks for a password of at least 12 characters:" }
             (command(&admin.command("user add NAME")))
-            p { "Then " a href="/sign-in" { "open this page again" } " and sign in." }
+            p { "Then " a href="/sign-in" { "reload this page" } " and sign in." }
         }
     }
 }
@@ -172,16 +172,16 @@ fn nobody_yet(admin: &Admin) -> Markup {
 fn open_way(admin: &Admin) -> Markup {
     html! {
         (notice(Tone::Warning, html! {
-            p { "This page is reached over plain HTTP, so whoever is on the way could read your password. No one can sign in like this." }
+            p { "You opened this page over plain HTTP, so others on the network could read your password. Signing in is not possible like this." }
         }))
-        h2 { "Through a tunnel, now" }
-        p { "From your own machine, with the account that you have on the server:" }
+        h2 { "Now: through a tunnel" }
+        p { "Run this on your own machine, with your account on the server:" }
         (command(&admin.tunnel()))
-        p { "and open " code { (admin.tunnelled()) } " while it runs." }
-        h2 { "With HTTPS, for good" }
+        p { "While it runs, open " code { (admin.tunnelled()) } "." }
+        h2 { "For good: with HTTPS" }
         p {
-            "Put a server that speaks HTTPS (nginx, Caddy) before it, and set " code { "PIXELD_ADMIN_BASE_URL" }
-            " to its address, like " code { "https://pixel-admin.example.com" } "."
+            "Put an HTTPS server (nginx, Caddy) in front of pixeld and set " code { "PIXELD_ADMIN_BASE_URL" }
+            " to its address, such as " code { "https://pixel-admin.example.com" } "."
         }
     }
 }

@@ -155,7 +155,7 @@ impl Columns for WhoOpened<'_> {
             // Where nobody has opened it yet, nobody can be known.
             if opens::any_of_message(&*self.admin.client().await?, *message).await? {
                 return Err(Refusal::Upload(format!(
-                    "None of these {recipients} recipients is known, although others opened this message. Is {:?} the right column?",
+                    "None of these {recipients} recipients is known, but others opened this message. Is {:?} the right column?",
                     header.name(self.column)
                 )));
             }
@@ -219,36 +219,36 @@ async fn form_page(
         (notice)
         (of_message(message, &name))
         p {
-            "Send the list of its recipients, and the same rows come back with three more columns that say who opened it. "
-            "Nothing of the list is stored."
+            "Upload your recipient list. You get it back with three more columns that show who opened the message. "
+            "The list is not stored."
         }
         form.panel method="post" action={ "/messages/" (message) "/who-opened" } enctype="multipart/form-data" {
             div.row { (recipient_field(fields)) (consent_fields(fields)) }
             div.row { (file_field()) }
             @if status != StatusCode::OK { (sure_field()) }
-            button type="submit" { "Get the list back" }
+            button type="submit" { "Download the list with results" }
         }
-        h2 { "What the columns say" }
+        h2 { "What the new columns mean" }
         ul {
             li {
-                code { "pixeld_opened" } ": " code { "opened" } " where a person did, " code { "possible" }
-                " where nothing tells a person from a machine, " code { "not opened" } " if neither, although a fetch would have been recorded, and "
-                code { "not measured" } " if it would not."
+                code { "pixeld_opened" } ": " code { "opened" } " if a person did, " code { "possible" }
+                " if it may have been a person or a machine, " code { "not opened" } " if neither, and "
+                code { "not measured" } " if an open would not have been recorded."
             }
             li {
-                code { "pixeld_first_at" } ": when that was first, in UTC."
+                code { "pixeld_first_at" } ": the time of the first such open, in UTC."
             }
             li {
-                code { "pixeld_class" } ": what fetched it at best, like " code { "human" } " or " code { "scanner" }
-                "; if only machines did, the word stands beside " code { "not opened" } "."
+                code { "pixeld_class" } ": who or what opened it, such as " code { "human" } " or " code { "scanner" }
+                ". If only machines did, the machine is named next to " code { "not opened" } "."
             }
             li {
-                "Beside " code { "not measured" } " it says why: " code { "no consent" } " or " code { "link without recipient" }
-                " by this list (its column of consents, or " code { "pixeld_recipient_in_link" } "), " code { "opted out" } ", or "
+                "Next to " code { "not measured" } ", this column gives the reason: " code { "no consent" } " or " code { "link without recipient" }
+                " according to this list (its consent column, or " code { "pixeld_recipient_in_link" } "), " code { "opted out" } ", or "
                 code { "no id" } ": the cell is empty, longer than 128 bytes, or a merge tag that was not replaced. "
-                "Send the list that has the links: then nobody is \"not opened\" whose link names nobody."
+                "Upload the list that you got back with links. Then people whose link names nobody are \"not measured\" instead of \"not opened\"."
             }
-            li { "The file's name tells how many rows it has, and how many say " code { "opened" } "." }
+            li { "The file's name says how many rows it has, and how many are " code { "opened" } "." }
         }
         (about_lists())
     };

@@ -25,7 +25,7 @@ const LABELS_MAX: usize = 8;
 type Series = [(&'static str, &'static str)];
 
 /// The three numbers that people see.
-const CERTAINTIES: &Series = &[("confirmed", "Confirmed"), ("possible", "Possible"), ("machine", "Machine")];
+const CERTAINTIES: &Series = &[("confirmed", "Confirmed"), ("possible", "Possible"), ("machine", "Machines")];
 
 /// What is counted whatever it was.
 const ALL: &Series = &[("all", "All")];
@@ -66,7 +66,7 @@ fn chart(caption: &str, unit: &str, bars: &[Bar], series: &Series) -> Markup {
         figure.chart {
             figcaption { (caption) }
             @if most == 0 {
-                p.empty { "Nothing in this time." }
+                p.empty { "Nothing in this period." }
             } @else {
                 (drawing(caption, unit, bars, most, series))
                 @if series.len() > 1 {
@@ -123,7 +123,7 @@ fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64, series: &Series) 
 fn table(caption: &str, unit: &str, bars: &[Bar], series: &Series) -> Markup {
     html! {
         details {
-            summary { "The same as a table" }
+            summary { "Show as table" }
             div.scroll tabindex="0" role="region" aria-label={ (caption) ", as a table" } {
                 table {
                     caption { (caption) ", " (unit) }
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn a_chart_of_one_number_says_that_one_only() {
-        let text = plain("Hits by day", "hits", &[bar([1200, 0, 0])]).into_string();
-        assert!(text.contains("2026-05-04 09:00: 1,200 hits") && text.contains("rect class=\"all\""), "{text}");
+        let text = plain("Fetches by day", "fetches", &[bar([1200, 0, 0])]).into_string();
+        assert!(text.contains("2026-05-04 09:00: 1,200 fetches") && text.contains("rect class=\"all\""), "{text}");
         assert!(!text.contains("onfirmed") && !text.contains("legend"), "{text}");
     }
 
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn nothing_to_show_is_said() {
-        assert!(stacked("Opens", "opens", &[]).into_string().contains("Nothing in this time"));
-        assert!(stacked("Opens", "opens", &[bar([0; 3])]).into_string().contains("Nothing in this time"));
+        assert!(stacked("Opens", "opens", &[]).into_string().contains("Nothing in this period"));
+        assert!(stacked("Opens", "opens", &[bar([0; 3])]).into_string().contains("Nothing in this period"));
     }
 }

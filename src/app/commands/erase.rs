@@ -30,7 +30,7 @@ const WAIT_PAUSE: Duration = Duration::from_millis(500);
 pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
     let db = which::find(config)?;
-    let broken_off = "pixeld serve finishes what was begun, and pixeld erase --status shows how far it is";
+    let broken_off = "pixeld serve finishes the erasure; pixeld erase --status shows its progress";
     database::with_database(&db, broken_off, run(config, &db, typed.as_deref(), args)).await
 }
 
@@ -55,7 +55,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
         };
         let receipts = within(QUERY_TIMEOUT, "reading receipts", reading).await?;
         if receipts.is_empty() {
-            println!("there is no erasure in {place}");
+            println!("there are no erasures in {place}");
         }
         receipts.iter().for_each(|receipt| println!("{}", shown(receipt, &place)));
         return Ok(());
@@ -66,7 +66,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
     request::delete(db, erasure, recipient).await?;
     loop {
         let receipt = within(QUERY_TIMEOUT, "reading a receipt", receipts::find(client, erasure)).await?;
-        let receipt = receipt.context("the erasure is not there any more")?;
+        let receipt = receipt.context("the erasure is gone")?;
         if receipt.is_final() || !args.wait {
             println!("{}", shown(&receipt, &place));
             return Ok(());
@@ -89,14 +89,14 @@ fn shown(receipt: &Receipt, place: &str) -> String {
     let mut text = String::new();
     let mut line = |words: String| text.write_fmt(format_args!("{words}\n")).unwrap_or_default();
     line(format!(
-        "erasure {} of the recipient with the hash {}, asked for {}",
+        "erasure {} of the recipient with the hash {}, requested {}",
         receipt.id,
         receipt.recipient,
         at(receipt.requested_at)
     ));
     line(format!("  of {place}"));
     if let Some(put_back_at) = receipt.put_back_at {
-        line(format!("  put back {} by a node that remembered it", at(put_back_at)));
+        line(format!("  restored {} by a node that remembered it", at(put_back_at)));
     }
     let deleted = format!("{} hits and {} opens deleted", receipt.hits, receipt.opens);
     line(match receipt.deleted_at {
@@ -113,7 +113,7 @@ fn shown(receipt: &Receipt, place: &str) -> String {
         ));
     }
     for node in &receipt.outstanding {
-        line(format!("  node {} ({}): not done yet, last heard of {}", node.name, node.node, at(node.seen_at)));
+        line(format!("  node {} ({}): not done yet, last seen {}", node.name, node.node, at(node.seen_at)));
     }
     line(if receipt.is_final() { "  this receipt is final".to_owned() } else { "  not final yet".to_owned() });
     text.trim_end().to_owned()

@@ -19,7 +19,7 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = which::find(config)?;
-    database::with_database(&db, "what was written is not whole", write(&db, &typed)).await
+    database::with_database(&db, "the output is incomplete", write(&db, &typed)).await
 }
 
 async fn write(db: &Database, typed: &str) -> anyhow::Result<()> {

@@ -69,11 +69,11 @@ pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::
     // First of all: most that can be wrong is wrong there.
     let source = Source::open(url.expose()).await?;
     let db = which::find(config)?;
-    let broken_off = "what was taken so far is whole, and the same command goes on";
+    let broken_off = "the rows imported so far are kept; run the same command to continue";
     let report = database::with_database(&db, broken_off, import(config, args, &db, &source)).await?;
     print!("{report}");
     if !args.dry_run {
-        println!("taken into {}", db.whereabouts());
+        println!("imported into {}", db.whereabouts());
     }
     Ok(report.completeness())
 }
@@ -89,8 +89,8 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     let found = within(QUERY_TIMEOUT, "looking for earlier imports", marks::find(client, &ids)).await?;
     anyhow::ensure!(
         found.len() <= 1,
-        "the pictures of {} came from {} databases that were imported before; one was made of several, and which of its rows \
-         are taken already cannot be told",
+        "the images of {} were imported from {} databases before, so this database was made from several, and it is not known which of its \
+         rows are already imported",
         source.name(),
         found.len()
     );
@@ -152,7 +152,7 @@ fn check_media(media: &Path) -> anyhow::Result<()> {
 async fn take_lock(client: &tokio_postgres::Client) -> anyhow::Result<()> {
     let give_up_at = tokio::time::Instant::now() + LOCK_WAIT;
     while !locks::try_lock(client, locks::IMPORTING).await? {
-        anyhow::ensure!(tokio::time::Instant::now() < give_up_at, "another import is at work; wait for its end");
+        anyhow::ensure!(tokio::time::Instant::now() < give_up_at, "another import is running; wait until it ends");
         tokio::time::sleep(LOCK_POLL).await;
     }
     Ok(())

@@ -35,13 +35,13 @@ struct Maker<'a> {
 pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.opt_out || args.recipient.is_some() || args.csv.is_some(),
-        "--opt-out needs a recipient who may opt out: give --recipient or --csv"
+        "--opt-out needs a recipient: add --recipient or --csv"
     );
     let db = which::find(config)?;
     check_keys(config)?;
     if !config.is_base_url_set {
         eprintln!(
-            "these links begin with {}, since nothing says what yours begin with: set PIXELD_BASE_URL, or PIXELD_DATA_DIR to the data \
+            "these links begin with {} because no setting names your address: set PIXELD_BASE_URL, or PIXELD_DATA_DIR to the data \
              directory of your pixeld",
             config.base_url
         );
@@ -53,7 +53,8 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
         Ok((image, installation::namespace(client).await?, installation::opt_out_key(client).await?))
     };
     let (image, namespace, opt_out_key) = database::with_database(&db, database::NOTHING_CHANGED, asking).await?;
-    let image = image.with_context(|| format!("there is no image {}; `pixeld image list` shows them", args.image))?;
+    let image =
+        image.with_context(|| format!("there is no image {}; `pixeld image list` shows all images", args.image))?;
     anyhow::ensure!(image.deleted_at.is_none(), "the image {} is deleted", args.image);
     let opt_out = OptOutKeys::new(config.signing_keys.clone(), opt_out_key);
     let maker = Maker { config, args, image, namespace, opt_out };
@@ -79,8 +80,8 @@ fn check_keys(config: &Config) -> anyhow::Result<()> {
         }
         let id = newest.split(':').next().unwrap_or_default();
         return Err(which::refusal(format!(
-            "the pixeld of {data_dir} does not know the key {id} that PIXELD_SIGNING_KEYS has here, so it would refuse these links as \
-             forged. Give both the same keys, and start `pixeld serve` again where it has others"
+            "the pixeld of {data_dir} does not know the key {id} in PIXELD_SIGNING_KEYS, so it would refuse these links as \
+             forged. Give both the same keys, and restart `pixeld serve` if its keys change"
         )));
     }
     let why = served.missing.get("PIXELD_SIGNING_KEYS").map_or("are not set here", String::as_str);
@@ -93,7 +94,7 @@ fn check_keys(config: &Config) -> anyhow::Result<()> {
     );
     if config.require_signed {
         return Err(which::refusal(format!(
-            "the pixeld of {data_dir} records signed links only, and nothing can be signed here: its PIXELD_SIGNING_KEYS {why}. {to_do}"
+            "the pixeld of {data_dir} records only signed links, but links cannot be signed here: its PIXELD_SIGNING_KEYS {why}. {to_do}"
         )));
     }
     eprintln!("these links are not signed: the PIXELD_SIGNING_KEYS of the pixeld of {data_dir} {why}. {to_do}");
@@ -181,7 +182,7 @@ async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
         Ok(namespace) => Ok(namespace),
         Err(error) => match kept::read(&DataDir::look(&config.data_dir).namespace(), &db) {
             Some(namespace) => {
-                eprintln!("the database cannot be asked ({}); this is what this node keeps", db::told(&error));
+                eprintln!("cannot ask the database ({}); this is the namespace that this node keeps", db::told(&error));
                 Ok(namespace)
             }
             None => Err(error),

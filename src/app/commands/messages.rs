@@ -22,7 +22,7 @@ const LISTED_MAX: i64 = 50;
 /// Where the key can be none, or as PostgreSQL says.
 pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
-    anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\" and cannot be a message");
+    anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\", so it cannot be a message");
     let change = Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
     let db = which::find(config)?;
     let changing = async {
@@ -34,7 +34,7 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
     };
     let (id, had_hits, named) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     if !had_hits {
-        eprintln!("this message has no hits yet; they will count under this name");
+        eprintln!("this message has no hits yet; later hits will count under this name");
     }
     println!("{id}");
     eprintln!("changed in {named}");

@@ -29,7 +29,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
             Ok(ranges) => println!("{}: {ranges} ranges", list.network.name()),
             Err(error) => {
                 failed += 1;
-                eprintln!("{}: {error:#}; the list before stays", list.network.name());
+                eprintln!("{}: {error:#}; the old list stays", list.network.name());
             }
         }
     }
@@ -50,7 +50,7 @@ pub fn networks_status(config: &Config) -> anyhow::Result<()> {
         let age = crate::clock::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
         println!("{:<14}  {:>9}  {age:>10}", list.network.name(), list.ranges);
     }
-    println!("{} ranges with those that are built in", lists.networks().known_ranges());
+    println!("{} ranges, built-in ranges included", lists.networks().known_ranges());
     for error in &errors {
         eprintln!("refused: {error}");
     }

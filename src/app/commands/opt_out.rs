@@ -34,11 +34,15 @@ pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
     let (hash, receipt, named) = database::with_database(&db, database::NOT_KNOWN, changing).await?;
     let since = receipt.since.map(|at| at.format(&Rfc3339)).transpose()?;
     let state = match (args.undo, receipt.is_new, since) {
-        (false, true, Some(since)) => format!("opted out since {since}; every node knows within about 2 seconds"),
-        (false, _, since) => format!("was opted out already, since {}; nothing changed", since.unwrap_or_default()),
-        (true, true, Some(since)) => format!("recorded again since {since}; every node knows within about 2 seconds"),
-        (true, _, Some(since)) => format!("was recorded again already, since {since}; nothing changed"),
-        (true, _, None) => "never was opted out; nothing changed".to_owned(),
+        (false, true, Some(since)) => {
+            format!("opted out since {since}; every node applies this within about 2 seconds")
+        }
+        (false, _, since) => format!("already opted out since {}; nothing changed", since.unwrap_or_default()),
+        (true, true, Some(since)) => {
+            format!("recorded again since {since}; every node applies this within about 2 seconds")
+        }
+        (true, _, Some(since)) => format!("already recorded again since {since}; nothing changed"),
+        (true, _, None) => "was never opted out; nothing changed".to_owned(),
     };
     println!("recipient {hash} {state}\n{named}");
     Ok(())

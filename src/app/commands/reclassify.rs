@@ -31,9 +31,9 @@ const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
 /// As PostgreSQL says, or where it was stopped.
 pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
     let db = which::find(config)?;
-    let broken_off = "what was done so far is whole, and a second run does all";
+    let broken_off = "finished chunks are kept; a second run starts from the beginning";
     let (seen, changed) = database::with_database(&db, broken_off, judge_all(&db, since)).await?;
-    println!("judged {seen} hits again, of which {changed} otherwise than before ({})", db.whereabouts());
+    println!("judged {seen} hits again; {changed} changed ({})", db.whereabouts());
     Ok(())
 }
 

@@ -24,7 +24,7 @@ pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()>
     });
     anyhow::ensure!(
         added.await?.is_some(),
-        "there is a user {:?} already; pixeld user password gives another password",
+        "a user {:?} already exists; pixeld user password sets a new password",
         args.name
     );
     println!("{} ({}) can sign in at {}", args.name, args.role.word(), config.admin_base_url);
@@ -57,7 +57,7 @@ pub async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
         within(QUERY_TIMEOUT, "removing a user", users::remove(&session.client, COMMAND_LINE, name)).await
     });
     anyhow::ensure!(removed.await?, "there is no user {name:?}");
-    println!("{name} is removed and signed out everywhere");
+    println!("{name} was removed and signed out everywhere");
     Ok(())
 }
 
@@ -90,10 +90,10 @@ fn new_password(name: &str, from_stdin: bool) -> anyhow::Result<String> {
     } else {
         anyhow::ensure!(
             std::io::stdin().is_terminal(),
-            "no terminal to ask for the password at; give it on standard input with --password-stdin"
+            "there is no terminal to ask for the password; send it to standard input with --password-stdin"
         );
         let first = rpassword::prompt_password(format!("Password for {name} (at least 12 characters): "))?;
-        anyhow::ensure!(first == rpassword::prompt_password("The same again: ")?, "the two passwords differ");
+        anyhow::ensure!(first == rpassword::prompt_password("Repeat the password: ")?, "the two passwords differ");
         first
     };
     match password::wrong_password(&password, name) {
@@ -105,7 +105,7 @@ fn new_password(name: &str, from_stdin: bool) -> anyhow::Result<String> {
 /// The first line, without its end; of a longer one than a password may be, enough to see that.
 fn read_line(input: impl BufRead) -> anyhow::Result<String> {
     let mut line = Vec::new();
-    input.take(password::BYTES_MAX as u64 + 3).read_until(b'\n', &mut line).context("no password could be read")?;
+    input.take(password::BYTES_MAX as u64 + 3).read_until(b'\n', &mut line).context("cannot read the password")?;
     let line = String::from_utf8(line).context("the password is not UTF-8")?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())

@@ -176,7 +176,7 @@ impl Cluster {
         }
         if fs::read_dir(cluster).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(EmbeddedError::Place(format!(
-                "{} is not empty and no PostgreSQL cluster: move it away",
+                "{} is not empty and not a PostgreSQL cluster: move it away",
                 cluster.display()
             )));
         }
@@ -186,7 +186,7 @@ impl Cluster {
             siblings.flatten().filter(|entry| entry.file_name().as_bytes().starts_with(NEW_PREFIX.as_bytes()))
         {
             let path = half_made.path();
-            tracing::info!(path = %path.display(), "removing what an interrupted start left");
+            tracing::info!(path = %path.display(), "removing the files of an interrupted start");
             fs::remove_dir_all(&path).map_err(|source| EmbeddedError::file("cannot remove", &path, source))?;
         }
         let new = self.place.beside(&format!("{NEW_PREFIX}{}", uuid::Uuid::new_v4().simple()));
@@ -330,7 +330,7 @@ impl Cluster {
                 Some(exclusive) => Some(exclusive),
                 None => {
                     return Err(EmbeddedError::Server(format!(
-                        "{} names process {pid}, which is no PostgreSQL of this cluster here, while another pixeld uses \
+                        "{} names process {pid}, which is not a PostgreSQL of this cluster here, while another pixeld uses \
                          the cluster: run both in one container, or stop one",
                         path.display()
                     )));

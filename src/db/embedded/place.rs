@@ -124,7 +124,7 @@ fn place(
 }
 
 fn elsewhere(cluster: &Path, data_dir: &Path) -> String {
-    format!("the database lies in {}, not in the data directory {}", cluster.display(), data_dir.display())
+    format!("the database is in {}, not in the data directory {}", cluster.display(), data_dir.display())
 }
 
 fn user_for_root() -> Result<Option<RunAs>, EmbeddedError> {
@@ -243,7 +243,7 @@ mod tests {
         std::os::unix::fs::symlink(other.path().join("postgres"), dir.path().join("postgres")).unwrap();
         let place = choose_with(dir.path(), false, None, Path::new("/nowhere")).unwrap();
         assert_eq!(place.cluster, fs::canonicalize(other.path()).unwrap().join("postgres"));
-        assert!(place.note.unwrap().contains("the database lies in"));
+        assert!(place.note.unwrap().contains("the database is in"));
     }
 
     #[test]

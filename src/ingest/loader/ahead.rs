@@ -72,7 +72,7 @@ impl Loader {
         let fresh = source.begin_mark(from)?;
         tracing::error!(
             %spool, from, hits, %fresh,
-            "the database has other hits under this spool's numbers: this machine was put back to a snapshot, or is a clone \
+            "the database has other hits under this spool's numbers: this machine was restored to a snapshot, or is a clone \
              of another that runs; its hits go on under a fresh mark, and none is skipped"
         );
         self.metrics.spool_forks.one();

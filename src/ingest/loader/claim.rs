@@ -78,9 +78,9 @@ impl Loader {
         let source = &self.sources[place];
         let (spool, thought) = (source.mark.uuid, source.loaded_seq);
         if mark < thought {
-            tracing::warn!(%spool, thought, mark, "the database was put back: what it lacks is loaded again");
+            tracing::warn!(%spool, thought, mark, "the database was restored to an earlier state: pixeld loads the missing hits again");
         } else {
-            tracing::info!(%spool, thought, mark, "the mark is ahead: these hits were loaded from a copy");
+            tracing::info!(%spool, thought, mark, "the database's mark is ahead: these hits were loaded from a copy");
         }
         self.pass_over(place, mark);
         self.forget_lost(spool, mark);

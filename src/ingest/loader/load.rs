@@ -232,7 +232,7 @@ impl Loader {
         if let Some(pending) = self.pending.take_if(|pending| pending.spool == spool)
             && pending.record.next_seq == mark
         {
-            tracing::info!(spool = %pending.spool, mark, "the batch whose answer was lost is in");
+            tracing::info!(spool = %pending.spool, mark, "the batch whose answer was lost was loaded");
             self.count(pending);
         }
     }
@@ -246,7 +246,7 @@ impl Loader {
         reason: &str,
     ) -> anyhow::Result<()> {
         let (uuid, seq) = (origin.uuid(), piece.first_hit());
-        tracing::error!(seq, reason, "PostgreSQL refuses a hit; it is kept aside");
+        tracing::error!(seq, reason, "PostgreSQL refuses a hit; it is kept in the folder quarantine");
         let mut bytes = Vec::new();
         let start = frame::begin(&mut bytes);
         piece.hits.iter().for_each(|hit| hit.encode(&mut bytes));

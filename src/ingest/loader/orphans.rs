@@ -91,7 +91,7 @@ impl Loader {
             Loaded::All => {}
             Loaded::Outdated { .. } | Loaded::MarkMoved => return Ok(true),
         }
-        tracing::info!(image = %waiting.image, hits = hits.len(), "an image is there again: hits that waited for it are in");
+        tracing::info!(image = %waiting.image, hits = hits.len(), "an image is back: the hits that waited for it are loaded");
         Ok(true)
     }
 
@@ -132,7 +132,7 @@ impl Loader {
             if !is_here && loaded.get(&mark).is_some_and(|&loaded| loaded < end) && self.aside.named.insert(mark) {
                 tracing::error!(
                     %mark,
-                    "hits that were set aside are of a time that the database knows nothing of, and their spool is gone; they stay in \
+                    "hits that were set aside are from a time that the database does not know, and their spool is gone; they stay in \
                      the folder quarantine"
                 );
             }

@@ -120,7 +120,7 @@ impl State {
         self.metrics.redis_failures.one();
         if !self.is_told.swap(true, Ordering::Relaxed) {
             let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
-            tracing::warn!(reason, "Redis cannot be used now; this node throttles alone meanwhile");
+            tracing::warn!(reason, "Redis cannot be used now; this node throttles alone until it can");
         }
     }
 }

@@ -49,7 +49,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     let base = format!("http://{}", app.server.settings().admin());
     let browser = Browser::start();
     browser.open(&format!("{base}/settings"));
-    browser.wait_for("There is no user yet");
+    browser.wait_for("No users yet");
     take(&browser, "1-no-user");
     add_user(&app, "ann@example.com", "admin");
     browser.open(&format!("{base}/settings"));
@@ -58,7 +58,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     browser.write("#name", "ann@example.com");
     browser.write("#password", "not the password");
     browser.click("main button");
-    browser.wait_for("do not go together");
+    browser.wait_for("Wrong name or password");
     take(&browser, "3-sign-in-wrong");
     // The one complaint there may be: Chromium writes a 401 down as a failed load.
     assert!(browser.complaints().iter().all(|complaint| complaint.contains("401")));
@@ -69,7 +69,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     assert_eq!(browser.evaluate("document.cookie"), "", "no script sees the cookie");
 
     browser.click("nav a[href='/']");
-    browser.wait_for("No email was opened yet");
+    browser.wait_for("No opens yet");
     take(&browser, "4-overview-empty");
     fill(&app);
     browser.open(&format!("{base}/"));
@@ -82,7 +82,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     browser.write("#name", "Ben <ben@example.com>");
     browser.write("#new-password", PASSWORD);
     browser.click("form.panel button");
-    browser.wait_for("The user is added");
+    browser.wait_for("The user was added");
     take(&browser, "6-settings");
     browser.open(&format!("{base}/nowhere"));
     take(&browser, "7-not-found");
@@ -131,7 +131,7 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     browser.write("#name", "ann");
     browser.write("#password", PASSWORD);
     browser.click("main button");
-    browser.wait_for("No message yet");
+    browser.wait_for("No messages yet");
     take(&browser, "messages-1-empty");
     fill(&app);
     fill_message(&app);
@@ -157,7 +157,7 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     browser.wait_for("Show the hits of this recipient");
     take(&browser, "recipient-1");
     browser.click("nav a[href='/recipients']");
-    browser.wait_for("Find a recipient");
+    browser.wait_for("Search for a recipient");
     take(&browser, "recipient-2-search");
     assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
 }
@@ -200,7 +200,7 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     browser.write("#name", "ann");
     browser.write("#password", PASSWORD);
     browser.click("main button");
-    browser.wait_for("Nobody was erased yet");
+    browser.wait_for("No erasures yet");
     take(&browser, "person-1-no-erasures");
     fill_erasures(&app);
     browser.open(&format!("{base}/recipients/{recipient}"));
@@ -211,10 +211,10 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     browser.click("form[action='/recipients/record-again'] button");
     browser.wait_for("again since");
     browser.click("form[action='/recipients/erase'] button");
-    browser.wait_for("Opt them out as well");
+    browser.wait_for("Opt this recipient out, too");
     take(&browser, "person-4-erase");
     browser.click("button.danger");
-    browser.wait_for("What to do about an outstanding node");
+    browser.wait_for("If a node stays outstanding");
     assert!(browser.path().starts_with("/erasures/"), "{}", browser.path());
     take(&browser, "person-5-receipt-outstanding");
     app.query("DELETE FROM nodes WHERE name LIKE 'mail-2%'");

@@ -207,7 +207,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         app.query("UPDATE users SET zone = 'Europe/Berlin'");
         let page = text(&ben.get(&path("links")));
         assert_eq!(
-            (page.contains("name=\"sent-at\""), page.contains("In Europe/Berlin.")),
+            (page.contains("name=\"sent-at\""), page.contains("Time zone: Europe/Berlin.")),
             (keys.is_some(), keys.is_some())
         );
         let (image, id) = (app.image.to_string(), Uuid::new_v4().to_string());
@@ -245,11 +245,14 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         let answer = answered(&ben, "links", &[("image-id", &image)], "recipient,ok?\na,no\n");
         assert!(answer.ends_with(",yes,\n"), "{answer}");
         for (fields, words) in [
-            (&[("image", "x")][..], "no image&#39;s id"),
+            (&[("image", "x")][..], "not the id of an image"),
             (&[], "Choose an image"),
-            (&[("image", MESSAGE)], "There is no such image"),
+            (&[("image", MESSAGE)], "There is no image with this id"),
             (&[("image", &image), ("consent", "may")], "no column \"may\""),
-            (&[("image", &image), ("sent-at", "soon")], if keys.is_some() { "no date" } else { "PIXELD_SIGNING_KEYS" }),
+            (
+                &[("image", &image), ("sent-at", "soon")],
+                if keys.is_some() { "from 1970 to 2106" } else { "PIXELD_SIGNING_KEYS" },
+            ),
         ] {
             let answer = send(&ben, "links", fields, b"id\n1\n");
             let page = text(&answer).replace("&quot;", "\"");
@@ -263,7 +266,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         app.query("UPDATE images SET deleted_at = now()");
         let answer = send(&ben, "links", &[("image", &image)], b"id\n1\n");
         assert!(answer.status == 422 && text(&answer).contains("deleted"));
-        assert!(text(&ben.get(&path("links"))).contains("No image yet"));
+        assert!(text(&ben.get(&path("links"))).contains("No images yet"));
     }
 }
 
@@ -293,9 +296,12 @@ fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
     assert_eq!(lines[5..], [";;;;;;an empty row"]);
     // A name that only sounds like it is asked about, as is its opposite; once the column is named, it is used.
     for (list, words) in [
-        ("id,Einwilligung erteilt\n1,nein\n", "may be it. Or say that everybody has agreed."),
-        ("id,DOUBLE_OPT-IN\n1,no\n", "may be it"),
-        ("id,\"Consent\n(yes/no)\"\n1,no\n", "\"Consent (yes/no)\" may be it"),
+        (
+            "id,Einwilligung erteilt\n1,nein\n",
+            "Name the consent column: perhaps \"Einwilligung erteilt\". Or confirm that everybody has agreed.",
+        ),
+        ("id,DOUBLE_OPT-IN\n1,no\n", "perhaps \"DOUBLE_OPT-IN\""),
+        ("id,\"Consent\n(yes/no)\"\n1,no\n", "perhaps \"Consent (yes/no)\""),
         ("id,Unsubscribed from all email\n1,true\n", "may say who must not be recorded"),
         ("id,consent,unsubscribed\n1,yes,yes\n", "The column \"unsubscribed\" may say who must not be recorded"),
     ] {
@@ -367,13 +373,13 @@ fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
         (
             "who-opened",
             "name",
-            "None of these 20 recipients is known, although others opened this message. Is \"name\" the right column?",
+            "None of these 20 recipients is known, but others opened this message. Is \"name\" the right column?",
         ),
-        ("links", "full name", "Most recipients look like names or texts, as \"Jane Doe 0\""),
+        ("links", "full name", "Most recipients look like names or texts, such as \"Jane Doe 0\""),
         ("links", "date", "Most recipients look like dates"),
         ("links", "same", "All 20 rows name the same recipient, \"x\""),
-        ("links", "shown", "Most recipients look like numbers that a program changed to show them, as \"4711.0\""),
-        ("links", "address", "Most recipients have something around them, or are two, as \"&lt;a0@example.com&gt;\""),
+        ("links", "shown", "Most recipients look like numbers that a program reformatted, such as \"4711.0\""),
+        ("links", "address", "Most cells hold more than one plain recipient, such as \"&lt;a0@example.com&gt;\""),
         ("links", "rounded", "Row 2: the recipient \"4.000E+12\" looks like a number that a spreadsheet rounded"),
         ("links", "total", "Row 2: the recipient \"---\" looks like a line or a sign"),
     ] {
@@ -421,21 +427,17 @@ fn what_is_no_list_is_refused_in_words_on_the_form() {
         (&[], b"\xef\xbb\xbf\r\n\n", "The file is empty."),
         (&[], b" , \n1,2\n", "names no columns"),
         (&[], b"1,jane@example.com\n", "The first line contains \"jane@example.com\", so it is not a header"),
-        (
-            &[],
-            b"Mail,Name\njane@example.com,Jane\n",
-            "Name the column that holds the recipient: none is called recipient or id",
-        ),
+        (&[], b"Mail,Name\njane@example.com,Jane\n", "No column is called recipient or id"),
         (&[], b"id,name\n1,Doe, Jane\n", "Row 2 has 3 cells, the header has 2"),
         (&[], b"id,name\n1,\"Jane\n2,Max\n", "Row 2 begins a cell with a quotation mark that is never closed"),
         (&[], b"id,name\n1,\"Jane \\\"JD\\\" Doe\"\n", "Row 2 has text after a closing quotation mark"),
         (&[], b"id,name\n1,Jane\n2,j\xfcrgen\n", "Row 3: \"j\u{fffd}rgen\" is not UTF-8"),
         (&[], b"id,id\n1,2\n", "Two columns are called \"id\""),
-        (&[], b"a;b,c\n1;2,3\n", "The header has as many ',' as ';'"),
+        (&[], b"a;b,c\n1;2,3\n", "The header has equally many ',' and ';'"),
         (&[], b"id,Opt-Out\n1,\n", "The column \"Opt-Out\" may say who must not be recorded"),
         (&[("consent", "x"), ("all-consent", "yes")], b"id,x\n1,\n", "not both"),
         (&[("column", "mail")], b"id,<b>\n1,2\n", "There is no column \"mail\". The file has \"id\", \"&lt;b&gt;\"."),
-        (&[], b"id,Email consent\n1,no\n", "Name the column of consents: \"Email consent\" may be it."),
+        (&[], b"id,Email consent\n1,no\n", "Name the consent column: perhaps \"Email consent\"."),
         (&[], b"id,consent,UNSUB_TIME\n1,yes,\n", "The column \"UNSUB_TIME\" may say who must not be recorded"),
         (&[], b"id,n\n1,a\n\xef\xbb\xbfid,n\n2,b\n", "Row 3 is the header again"),
         (&[], b"id,n\n1;a\n", "Row 2 is a single cell"),
@@ -466,11 +468,11 @@ fn what_is_no_list_is_refused_in_words_on_the_form() {
     let none = "--XxX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\"\r\n\r\n\r\n--XxX--\r\n";
     let many = "--XxX\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\n\r\n".repeat(20);
     for (body, status, words) in [
-        (&unfinished[..], 422, "the connection broke off"),
-        (&late, 422, "fields come before its file"),
+        (&unfinished[..], 422, "the connection was lost"),
+        (&late, 422, "fields of this form must come before its file"),
         (none.as_bytes(), 422, "Choose a file"),
         (b"--XxX--\r\n", 422, "Choose a file"),
-        (many.as_bytes(), 415, "no form"),
+        (many.as_bytes(), 415, "could not read the form"),
     ] {
         let answer = post(&ben, &path("who-opened"), body);
         assert!(answer.status == status && text(&answer).contains(words), "{words}: {}", text(&answer));

@@ -33,7 +33,7 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.write("#name", "ann@example.com");
     browser.write("#password", PASSWORD);
     browser.click("main button");
-    browser.wait_for("No email was opened yet");
+    browser.wait_for("No opens yet");
 
     // A picture, and a link of it.
     browser.click("nav a[href='/images']");
@@ -43,12 +43,12 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.write("#title", "Our logo");
     browser.choose("#file", &logo);
     browser.click("form.panel button");
-    browser.wait_for("The image is added");
+    browser.wait_for("The image was added");
     let image = browser.path();
     browser.write("#message", "may-news");
     browser.write("#recipient", "4711");
     browser.click("form.panel button");
-    browser.wait_for("A look at it from your browser");
+    browser.wait_for("If you open it in your browser");
     let shown = browser.evaluate("document.querySelector('pre.command').innerText");
     let link = shown.as_str().unwrap().trim().to_owned();
     assert!(link.contains("/t/") && link.contains("/may-news/4711.png"), "{link}");
@@ -59,7 +59,7 @@ fn from_a_picture_to_who_opened_and_back() {
     browser.open(&link);
     until(&browser, &base, "1 confirmed open");
     browser.click("nav a[href='/messages']");
-    browser.wait_for("First and last hit");
+    browser.wait_for("First and last fetch");
     take(&browser, "flow-2-messages");
     browser.click("main table a");
     browser.wait_for("Who opened?");
@@ -106,12 +106,12 @@ fn from_a_picture_to_who_opened_and_back() {
     // What was recorded is deleted, with a receipt.
     browser.open(&format!("{base}/hits?message=may-news"));
     browser.click("main a[href^='/hits/delete']");
-    browser.wait_for("This would go");
+    browser.wait_for("You are about to delete");
     take(&browser, "flow-9-delete-hits");
     browser.click("form[action='/hits/delete'] button");
-    browser.wait_for("Began");
+    browser.wait_for("Started");
     let receipt = format!("{base}{}", browser.path());
-    until(&browser, &receipt, "It is finished.");
+    until(&browser, &receipt, "The deletion is finished.");
     take(&browser, "flow-10-receipt");
     assert_eq!(app.query("SELECT count(*) FROM hits"), ["0"]);
     assert_eq!(app.query("SELECT count(*) FROM opens"), ["0"]);

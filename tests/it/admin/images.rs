@@ -127,10 +127,10 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
     let huge = vec![7; 5 << 20];
     for (name, bytes, part) in [
         ("logo.png", &b""[..], "the file is empty"),
-        ("logo.png", SVG, "the bytes are image/svg+xml"),
-        ("logo.png", b"<!DOCTYPE html><html><body>x</body></html>", "the bytes are text/html"),
-        ("logo.png", &zip, "the bytes are application/zip"),
-        ("logo.png", b"plain words", "the bytes are of no known kind"),
+        ("logo.png", SVG, "the file is image/svg+xml"),
+        ("logo.png", b"<!DOCTYPE html><html><body>x</body></html>", "the file is text/html"),
+        ("logo.png", &zip, "the file is application/zip"),
+        ("logo.png", b"plain words", "the file is of no known kind"),
         ("logo.png", &SAMPLE[..16], "width and height cannot be read"),
         ("logo.png", &large, "larger than 1048576 bytes"),
         ("logo.png", &huge, "larger than 1048576 bytes"),
@@ -166,7 +166,7 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
     // The form itself breaks off, though as many bytes come as were said.
     let half = &body[..body.len() / 2];
     let answer = exchange(ann.address, &[&upload_head(&ann, "/images", half.len())[..], half].concat()).unwrap();
-    assert!(answer.status == 422 && text(&answer).contains("did not come whole"), "{}", text(&answer));
+    assert!(answer.status == 422 && text(&answer).contains("did not arrive completely"), "{}", text(&answer));
     assert_eq!(images(), before);
     add(&ann, "T", SAMPLE);
     assert_eq!(images(), before + 1);
@@ -176,7 +176,7 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
     std::fs::write(&file, &zip).unwrap();
     let output = app.server.settings().command(&["image", "add", file.to_str().unwrap()]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("the bytes are application/zip"), "{said}");
+    assert!(!output.status.success() && said.contains("the file is application/zip"), "{said}");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_cameras_picture_is_taken_byte_for_byte_and_its_place_is_warned_of() {
     wait_for(&app, &id, &sent);
     let page = text(&ann.get(&format!("/images/{id}")));
     assert!(page.contains("2 × 3 px") && page.contains("width=&quot;2&quot; height=&quot;3&quot;"), "{page}");
-    assert!(page.contains("The picture says where it was taken"), "{page}");
+    assert!(page.contains("This image says where it was taken"), "{page}");
     assert!(!text(&ann.get(&format!("/images/{}", app.image))).contains("where it was taken"));
     let settings = app.server.settings();
     let tag = settings.run(&["link", "--image", &id]).unwrap();
@@ -256,12 +256,15 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
         ("message=..", "step in the path"),
         ("recipient=4711&sent-at=2026-05-04T09:00", "PIXELD_SIGNING_KEYS"),
         ("sent-at=tomorrow", "cannot be read"),
-        ("sent-at=1960-01-01T00:00", "before 1970"),
+        ("sent-at=1960-01-01T00:00", "from 1970 to 2106"),
         (&*format!("recipient={}", "x".repeat(129)), "1 to 128 bytes"),
     ] {
         let answer = ann.get(&format!("{path}?{query}"));
         let page = text(&answer);
-        assert!(answer.status == 200 && page.contains("No link can be made") && page.contains(part), "{query}: {page}");
+        assert!(
+            answer.status == 200 && page.contains("The link cannot be made") && page.contains(part),
+            "{query}: {page}"
+        );
     }
 
     let app = App::start_with(|settings| settings.with("PIXELD_SIGNING_KEYS", "1:AAECAwQFBgcICQoLDA0ODw=="));
@@ -276,8 +279,8 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
     wait_until("the hit", SOON, || app.query(sent) == ["2026-05-04 07:00:00"]).unwrap();
     // Its hit is counted on both pages, whatever fetched it.
     wait_until("the count", PATIENCE, || {
-        text(&ann.get("/images")).contains("1 hit in 30 days")
-            && text(&ann.get(&format!("/images/{}", app.image))).contains(": 1 hits</title>")
+        text(&ann.get("/images")).contains("1 fetch in 30 days")
+            && text(&ann.get(&format!("/images/{}", app.image))).contains(": 1 fetches</title>")
     })
     .unwrap();
 }
@@ -349,9 +352,9 @@ fn titles_are_only_text_and_a_thousand_images_are_leafed_through_each_once() {
     assert_eq!(seen.len(), 1002);
 
     app.query("UPDATE images SET deleted_at = now()");
-    assert!(text(&ann.get("/images")).contains("There is no image yet"));
+    assert!(text(&ann.get("/images")).contains("No images yet"));
     let page = text(&ann.get("/images?show=deleted"));
     assert!(page.contains("href=\"/images?show=deleted&amp;before="), "{page}");
     app.query("DELETE FROM images");
-    assert!(text(&ann.get("/images?show=deleted")).contains("No image is deleted"));
+    assert!(text(&ann.get("/images?show=deleted")).contains("No deleted images"));
 }

@@ -91,7 +91,7 @@ fn a_messages_numbers_are_those_of_its_pixels() {
     let app = App::start();
     add_user(&app, "ben", "viewer");
     let ben = Visitor::signed_in(&app, "ben");
-    assert!(page(&ben.get("/messages")).contains("No message yet"));
+    assert!(page(&ben.get("/messages")).contains("No messages yet"));
     for (recipient, user_agent) in [
         ("jane@example.com", THUNDERBIRD),
         ("jane@example.com", THUNDERBIRD),
@@ -118,15 +118,15 @@ fn a_messages_numbers_are_those_of_its_pixels() {
     let message = page(&ben.get(&format!("/messages/{id}")));
     assert!(message.contains("<h1>May news</h1>") && message.contains("Opens by hour"), "{message}");
     assert_eq!(cards(&message), ["2", "1", "1", "25.0%"]);
-    assert_eq!(row(&message, "class=\"mark confirmed\">human"), ["human", "3"]);
+    assert_eq!(row(&message, "class=\"mark confirmed\">person"), ["person", "3"]);
     assert_eq!(row(&message, "A crawler, monitor or script, by its user agent.")[1..], ["bot", "2"]);
-    assert_eq!(row(&message, "Nothing but `Mozilla/5.0`")[1..], ["unknown", "1"]);
+    assert_eq!(row(&message, "Looks like Apple")[1..], ["not known", "1"]);
     assert_eq!(row(&message, ">Thunderbird<"), ["Thunderbird", "3"]);
     // Who was fetched by a machine first and looked later is in both.
     assert_eq!(charted(&message), [2, 1, 2]);
     assert_eq!(listed(&message, "recipients").len(), 4);
     let cells = row(&message, &reader.to_string());
-    assert_eq!((&*cells[1], &*cells[5]), ("human", "2"));
+    assert_eq!((&*cells[1], &*cells[5]), ("person", "2"));
     let machine = row(&message, &id_of(&app, "4712").to_string());
     assert_eq!((&*machine[1], &*machine[3], &*machine[5]), ("bot", "no", "1"));
     for path in ["who-opened", "links"] {
@@ -146,22 +146,22 @@ fn a_messages_numbers_are_those_of_its_pixels() {
     }
     for typed in ["4714", "%00", "%7B%7Bid%7D%7D"] {
         let page = page(&ben.get(&format!("/messages/{id}?recipient={typed}")));
-        assert!(page.contains("No hit of this recipient is known"), "{typed}");
+        assert!(page.contains("No opens recorded for"), "{typed}");
     }
 
     let recipient = page(&ben.get(&format!("/recipients/{reader}")));
     assert_eq!(listed(&recipient, "messages"), [other, id], "the latest first");
-    assert_eq!(row(&recipient, "May news")[1], "human");
+    assert_eq!(row(&recipient, "May news")[1], "person");
     assert!(recipient.contains(&format!("href=\"/hits?recipient={reader}\"")));
     for (path, status, words) in [
-        (format!("/recipients/{other}"), 200, "No open of this recipient is known"),
-        ("/recipients/x".to_owned(), 404, "no such page"),
-        ("/recipients".to_owned(), 200, "Find a recipient"),
+        (format!("/recipients/{other}"), 200, "No opens recorded for this recipient"),
+        ("/recipients/x".to_owned(), 404, "does not exist"),
+        ("/recipients".to_owned(), 200, "Search for a recipient"),
         ("/recipients?q=%7B%7Bid%7D%7D".to_owned(), 422, "merge tag that was not replaced"),
         (format!("/recipients?q={}", "x".repeat(129)), 422, "1 to 128 bytes"),
         (format!("/recipients?q={}", Uuid::nil()), 422, "nil UUID"),
-        (format!("/messages/{}", Uuid::from_u128(8)), 404, "No message with this id is known"),
-        ("/messages/may-news".to_owned(), 404, "No message with this id is known"),
+        (format!("/messages/{}", Uuid::from_u128(8)), 404, "There is no message with this id"),
+        ("/messages/may-news".to_owned(), 404, "There is no message with this id"),
     ] {
         let answer = ben.get(&path);
         assert!(
@@ -226,11 +226,14 @@ fn a_message_is_found_by_id_key_and_part_of_its_name() {
          SELECT gen_random_uuid(), 'Flood ' || n, now() + interval '1 hour' FROM generate_series(1, 20000) n",
     );
     let answer = page(&ben.get("/messages?q=spring"));
-    assert!(answer.contains("No message") && answer.contains("looked at 20,000 messages"), "{answer}");
-    let further = link_to(&answer, "Look further back").unwrap();
+    assert!(
+        answer.contains("No message") && answer.contains("Searched the 20,000 most recently opened messages"),
+        "{answer}"
+    );
+    let further = link_to(&answer, "Search further back").unwrap();
     let answer = page(&ben.get(&further));
     assert_eq!(listed(&answer, "messages"), [id_of(&app, "k5")]);
-    assert!(!answer.contains("Look further back"));
+    assert!(!answer.contains("Search further back"));
     assert_eq!(found("k5"), ids(&["k5"]));
     // Pages of what was found.
     let (mut seen, mut path) = (HashSet::new(), Some("/messages?q=flood+1".to_owned()));
@@ -313,7 +316,7 @@ fn name_time_and_count_are_told_in_the_viewers_zone_and_taken_back() {
     assert_eq!(added.header("location"), Some(&*format!("{path}?done=added")), "{}", text(&added));
     let known = ann.post("/messages", &told("June", "", ""));
     assert_eq!(known.header("location"), Some(&*format!("{path}?done=known")));
-    assert!(page(&ann.get(&format!("{path}?done=known"))).contains("known already"));
+    assert!(page(&ann.get(&format!("{path}?done=known"))).contains("already existed"));
     assert_eq!(stored(), ["May|2026-05-04 09:01:00"]);
     for (key, words) in [("", "1 to 128 bytes"), ("{{id}}", "merge tag"), (&*Uuid::nil().to_string(), "nil UUID")] {
         let answer = ann.post("/messages", &form(&[("message", key)]));
@@ -412,12 +415,12 @@ fn recipients_are_paged_and_a_filter_that_finds_little_offers_to_go_on() {
     assert_eq!(seen, (1..=200).map(Uuid::from_u128).collect::<Vec<_>>());
 
     let here = page(&ben.get(&format!("/messages/{message}?only=confirmed")));
-    assert!(listed(&here, "recipients").is_empty() && here.contains("Looked at 5,000 recipients"), "{here}");
-    let here = page(&ben.get(&link_to(&here, "Go on").unwrap()));
+    assert!(listed(&here, "recipients").is_empty() && here.contains("Searched 5,000 recipients"), "{here}");
+    let here = page(&ben.get(&link_to(&here, "Search further").unwrap()));
     assert_eq!(listed(&here, "recipients").len(), 20);
-    assert!(link_to(&here, "Go on").is_none() && link_to(&here, "Next").is_none());
+    assert!(link_to(&here, "Search further").is_none() && link_to(&here, "Next").is_none());
     let here = page(&ben.get(&format!("/messages/{message}?only=possible&after={}", Uuid::from_u128(5_000))));
-    assert!(here.contains("No more") && link_to(&here, "First page").is_some());
+    assert!(here.contains("End of list") && link_to(&here, "First page").is_some());
 
     // A recipient of very many messages.
     let recipient = Uuid::from_u128(9);

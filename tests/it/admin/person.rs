@@ -101,8 +101,8 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     let (app, ann) = start();
     let path = format!("/recipients/{}", id(1));
     let shown = page(&ann, &path);
-    assert!(shown.contains("No open of this recipient is known") && shown.contains("Are recorded"), "{shown}");
-    assert!(!shown.contains("Record again") && shown.contains("Opt out"));
+    assert!(shown.contains("No opens recorded for this recipient") && shown.contains("<dd>On</dd>"), "{shown}");
+    assert!(!shown.contains("Undo the opt-out") && shown.contains("Opt out"));
 
     assert_eq!(location(&ann.post("/recipients/opt-out", &named(id(1)))), format!("{path}?done=opted-out"));
     wait_for_count(&app.server, 1.0);
@@ -113,7 +113,7 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     let metrics = app.at_rest();
     assert_eq!((metrics.dropped("suppressed"), metrics.get("pixeld_hits_loaded_total")), (5.0, 1.0));
     let shown = page(&ann, &format!("{path}?done=opted-out"));
-    for part in ["Opted out. ", "Not recorded", "opted out since <time", "Record again"] {
+    for part in ["Opted out. ", "<strong>Off</strong>", "opted out since <time", "Undo the opt-out"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert_eq!(location(&ann.post("/recipients/opt-out", &named(id(1)))), format!("{path}?done=unchanged"));
@@ -122,7 +122,7 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     wait_for_count(&app.server, 0.0);
     fetch(&app.server, &app.pixel(message(0), id(1)));
     assert_eq!(app.at_rest().get("pixeld_hits_loaded_total"), 2.0);
-    assert!(page(&ann, &path).contains("Are recorded, again since <time"));
+    assert!(page(&ann, &path).contains("On again since <time"));
     assert_eq!(location(&ann.post("/recipients/record-again", &named(id(1)))), format!("{path}?done=unchanged"));
     assert_eq!(
         app.query("SELECT actor || ': ' || action FROM audit WHERE length(subject) = 32 ORDER BY id"),
@@ -162,16 +162,19 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     wait_until("both nodes", DONE, || app.number("SELECT count(*) FROM nodes") == 2).unwrap();
     far_server.terminate().unwrap();
 
-    assert!(page(&ann, "/erasures").contains("Nobody was erased yet"));
+    assert!(page(&ann, "/erasures").contains("No erasures yet"));
     let asked = ann.post("/recipients/erase", &named(id(1)));
     let question = text(&asked);
     assert_eq!((asked.status, app.number("SELECT count(*) FROM erasures")), (200, 0), "asking changes nothing");
-    assert!(question.contains("Opt them out as well") && question.contains("Erase this recipient"), "{question}");
+    assert!(
+        question.contains("Opt this recipient out, too") && question.contains("Erase this recipient"),
+        "{question}"
+    );
     let receipt = erase(&ann, id(1), true);
     assert_eq!(receipt, "/erasures/1");
     wait_until("the node that runs", DONE, || {
         let shown = page(&ann, &receipt);
-        shown.contains("the database is done, and 1 node") && shown.contains(" hits in 1 segment")
+        shown.contains("the database is done; 1 node") && shown.contains(" hits in 1 segment")
     })
     .unwrap();
     let node = app.query("SELECT node FROM nodes WHERE erased_to = 0").remove(0);
@@ -181,14 +184,14 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     for part in [
         "12 hits and 2 opens deleted",
         "outstanding",
-        "last heard of",
-        "What to do about an outstanding node",
+        "last seen",
+        "If a node stays outstanding",
         "spool drain --retire",
         &format!("DELETE FROM nodes WHERE node = '{node}';"),
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(page(&ann, "/erasures").contains("waits for nodes"));
+    assert!(page(&ann, "/erasures").contains("waiting for nodes"));
     assert!(page(&ann, &format!("/recipients/{}", id(1))).contains("not final yet"));
 
     let far_server = far.start().unwrap();
@@ -201,7 +204,7 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     assert!(person.contains("href=\"/erasures/1\">receipt 1</a>") && !person.contains("not final yet"), "{person}");
     assert!(person.contains("opted out since <time"), "{person}");
     let question = text(&ann.post("/recipients/erase", &named(id(1))));
-    assert!(question.contains("They are opted out") && !question.contains("name=\"opt-out\""), "{question}");
+    assert!(question.contains("This recipient opted out") && !question.contains("name=\"opt-out\""), "{question}");
     assert_eq!(app.number("SELECT count(*) FROM hits"), 12);
     recount::assert_same(&app.postgres, "after the erasure");
     assert_eq!(
@@ -213,7 +216,7 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     for what in [&shown, &list, &audit, &app.server.log(), &far_server.log()] {
         assert_names_nobody(what, id(1));
     }
-    assert!(app.server.log().contains("a recipient is erased from the database"), "the log is looked at");
+    assert!(app.server.log().contains("a recipient was erased from the database"), "the log is looked at");
 
     // By the command, without an opt-out; both stand in one list, the newest first.
     app.server.settings().run(&["erase", "--recipient", &id(2).to_string(), "--wait"]).unwrap();
@@ -338,7 +341,7 @@ fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_
     let all = ann.post("/recipients/export", &named(id(1)));
     let json: serde_json::Value = serde_json::from_str(&body_of(&all)).unwrap();
     assert_eq!(json["hits"].as_array().unwrap().len(), 100_000);
-    assert!(app.server.log().contains("an export was not sent to its end"));
+    assert!(app.server.log().contains("an export was not sent completely"));
     assert_names_nobody(&app.server.log(), id(1));
 }
 
@@ -351,7 +354,7 @@ fn a_viewer_sees_how_it_stands_and_does_nothing_of_it() {
     wait_until_final(&ann, &erase(&ann, id(1), true));
     let shown = page(&ben, &format!("/recipients/{}", id(1)));
     assert!(shown.contains("opted out since <time") && shown.contains("receipt 1"), "{shown}");
-    for part in ["/erasures", "/audit", "action=\"/recipients/", "Erase …", "Record again"] {
+    for part in ["/erasures", "/audit", "action=\"/recipients/", "Erase …", "Undo the opt-out"] {
         assert!(!shown.contains(part), "{part}: {shown}");
     }
     assert!(!page(&ben, "/recipients").contains("/erasures"));
@@ -412,7 +415,7 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
         [("/erasures", &form), ("/recipients/export", &named(id(1))), ("/recipients/opt-out", &named(id(1)))]
     {
         let answer = ann.post(path, form);
-        assert!(answer.status == 503 && text(&answer).contains("The database does not answer now"), "{path}");
+        assert!(answer.status == 503 && text(&answer).contains("The database is not answering"), "{path}");
     }
     app.postgres.start_again().unwrap();
     wait_until("the page", PATIENCE, || ann.is_signed_in()).unwrap();
@@ -448,9 +451,9 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
             "{shown}"
         );
     }
-    assert_eq!(app.server.log().matches("since others are at it here").count(), 2, "{}", app.server.log());
+    assert_eq!(app.server.log().matches("other erasures are running here").count(), 2, "{}", app.server.log());
     app.server.terminate().unwrap();
-    assert_eq!(app.server.log().matches("an erasure is interrupted").count(), 2, "{}", app.server.log());
+    assert_eq!(app.server.log().matches("an erasure was interrupted").count(), 2, "{}", app.server.log());
     drop(input);
     holder.wait().unwrap();
     assert_eq!(app.number("SELECT count(*) FROM erasures WHERE deleted_at IS NULL"), 4);
@@ -506,7 +509,7 @@ fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_on
     }
     erase(&ann, recipient, false);
     let job = location(&ann.post("/hits/delete", &form(&[("message", HOSTILE)])));
-    wait_until("the deletion", DONE, || page(&ann, &job).contains("It is finished")).unwrap();
+    wait_until("the deletion", DONE, || page(&ann, &job).contains("The deletion is finished")).unwrap();
     let far = Settings::new(PIXELD, app.dir.path().join("far")).unwrap().with("DATABASE_URL", app.url());
     let mut server = far.clone().start().unwrap();
     wait_until("the node's row", DONE, || app.number("SELECT count(*) FROM nodes") == 2).unwrap();

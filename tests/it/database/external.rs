@@ -372,8 +372,8 @@ fn only_a_lost_connection_is_called_one_and_another_error_says_its_code_and_wher
     app.query("ALTER TABLE messages RENAME COLUMN name TO name_gone");
     let answer = visitor.get("/messages");
     let page = text_of(&answer);
-    assert!(answer.status == 500 && page.contains("SQLSTATE 42703") && !page.contains("is away"), "{page}");
-    let reference = page.split("under the reference ").nth(1).unwrap().split('.').next().unwrap();
+    assert!(answer.status == 500 && page.contains("SQLSTATE 42703") && !page.contains("is not answering"), "{page}");
+    let reference = page.split("for the reference ").nth(1).unwrap().split('.').next().unwrap();
     let line = |log: &str| log.lines().find(|line| line.contains(reference)).map(str::to_owned);
     wait_until("the log", REST, || line(&app.server.log()).is_some()).unwrap();
     assert!(line(&app.server.log()).unwrap().contains("42703"), "{}", app.server.log());
@@ -393,15 +393,15 @@ fn only_a_lost_connection_is_called_one_and_another_error_says_its_code_and_wher
     app.query("ALTER TABLE spool_marks RENAME COLUMN next_seq TO next_seq_gone");
     fetch(&app, "Agent/1");
     wait_until("the finding", REST, || {
-        text_of(&visitor.get("/")).contains("refuses what the loader asks (SQLSTATE 42703)")
+        text_of(&visitor.get("/")).contains("refuses a statement of the loader (SQLSTATE 42703)")
     })
     .unwrap();
     assert!(!text_of(&visitor.get("/")).contains("no connection to PostgreSQL"));
     app.query("ALTER TABLE spool_marks RENAME COLUMN next_seq_gone TO next_seq");
     app.at_rest();
-    wait_until("all well", REST, || !text_of(&visitor.get("/")).contains("refuses what the loader asks")).unwrap();
+    wait_until("all well", REST, || !text_of(&visitor.get("/")).contains("refuses a statement of the loader")).unwrap();
 
     app.postgres.stop().unwrap();
     let answer = visitor.get("/messages");
-    assert!(answer.status == 503 && text_of(&answer).contains("The database is away"), "{}", text_of(&answer));
+    assert!(answer.status == 503 && text_of(&answer).contains("The database is not answering"), "{}", text_of(&answer));
 }

@@ -173,7 +173,7 @@ fn a_command_without_settings_of_its_own_does_as_the_serve_of_its_data_directory
     assert!(run(&["link", "--image", &image]).0.contains("/o/"));
     let server = serve(&data, &[("DATABASE_URL", postgres.url())]);
     let (code, _, stderr) = said(called(elsewhere.path(), &variables, &["opt-out", "--recipient", "4711"]));
-    assert!(code == 64 && stderr.contains("environment of `pixeld serve` only"), "{stderr}");
+    assert!(code == 64 && stderr.contains("only in the environment of `pixeld serve`"), "{stderr}");
     let url = postgres.url();
     let with_url = [variables[0], ("DATABASE_URL", &*url)];
     let (code, link, stderr) = said(called(elsewhere.path(), &with_url, &["link", "--image", &image]));
@@ -223,7 +223,7 @@ fn what_only_the_environment_of_serve_has_is_said_and_not_guessed() {
     ];
     let _server = serve(&data, &variables);
     let (code, link, stderr) = said(called(elsewhere.path(), &both, &["link", "--image", &image]));
-    assert!(code == 64 && link.is_empty() && stderr.contains("records signed links only"), "{link} {stderr}");
+    assert!(code == 64 && link.is_empty() && stderr.contains("records only signed links"), "{link} {stderr}");
     // What needs no keys works all the same.
     let (code, _, stderr) = said(called(elsewhere.path(), &both, &["opt-out", "--recipient", "4711"]));
     assert_eq!(code, 0, "{stderr}");

@@ -131,7 +131,7 @@ fn an_opt_out_is_of_the_right_person_however_it_is_typed() {
         "{receipt}{said}"
     );
     let (done, receipt, said) = opt_out("4711");
-    assert!(done && receipt.contains("was opted out already") && !said.contains("read as"), "{receipt}{said}");
+    assert!(done && receipt.contains("already opted out") && !said.contains("read as"), "{receipt}{said}");
     for empty in [" ", "\u{a0}\u{200b}", "%20"] {
         let (done, receipt, said) = opt_out(empty);
         assert!(!done && receipt.is_empty() && said.contains("it is empty"), "{empty:?}: {receipt}{said}");
@@ -260,17 +260,17 @@ fn a_message_whose_hits_nearly_all_name_one_recipient_from_many_addresses_says_s
         app.at_rest();
         let page = |message: &str| text(&ben.get(&format!("/messages/{}", id_of(&app, message))));
         for message in ["left-in", "filled-in", "one-reader"] {
-            wait_until("the counts", PATIENCE, || page(message).contains("60 hits")).unwrap();
+            wait_until("the counts", PATIENCE, || page(message).contains("60 fetches")).unwrap();
         }
         let warned = page("left-in");
         let places = if privacy == "full" { "at least 56 addresses" } else { "at least 20 mail programs" };
         assert!(
-            warned.contains("Nearly all hits name one recipient") && warned.contains(places),
+            warned.contains("Nearly all fetches name one recipient") && warned.contains(places),
             "{privacy}: {warned}"
         );
         assert!(warned.contains(&id_of(&app, ":id").to_string()), "{privacy}: {warned}");
         for message in ["filled-in", "one-reader"] {
-            assert!(!page(message).contains("Nearly all hits"), "{privacy}: {message}");
+            assert!(!page(message).contains("Nearly all fetches"), "{privacy}: {message}");
         }
     }
 }

@@ -117,7 +117,7 @@ fn a_second_signal_ends_it_at_once() {
     load.wait_for(1000);
     app.server.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
     // Two of a signal that nobody has taken yet are one.
-    wait_until("the drain", PATIENCE, || app.server.log().contains("a second signal ends it at once")).unwrap();
+    wait_until("the drain", PATIENCE, || app.server.log().contains("a second signal stops pixeld at once")).unwrap();
     let (status, took) = loop {
         app.server.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
         if let Ok(ended) = app.server.wait(Duration::from_secs(1)) {

@@ -121,7 +121,7 @@ fn damage_in_a_dead_nodes_spool_costs_what_is_damaged_and_is_counted() {
     assert!(comparison.lost as f64 <= damaged, "{comparison}");
     assert_eq!(app.number("SELECT sum(missing) FROM batches") as f64, damaged);
     assert!(fs::read_dir(app.server.data_dir().join("quarantine")).unwrap().count() >= 1);
-    assert!(app.server.log().contains("damaged bytes in the spool are copied aside"));
+    assert!(app.server.log().contains("damaged bytes in the spool are copied to the folder quarantine"));
 }
 
 #[test]

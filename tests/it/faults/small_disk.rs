@@ -162,7 +162,13 @@ fn a_disk_full_of_hits_that_are_loaded_takes_new_ones_also_after_a_kill_with_the
     let _machine = alone();
     let mut small = OnSmallDisk::start();
     small.load_bytes(3 * SMALL_BYTES);
-    assert!(small.app.server.log().contains("the disk is low: loaded segments go before PIXELD_SPOOL_KEEP is over"));
+    assert!(
+        small
+            .app
+            .server
+            .log()
+            .contains("the disk is low: loaded segments are removed before PIXELD_SPOOL_KEEP is over")
+    );
     let (status, state) = ready(small.app.server.settings());
     assert_eq!(status, 200, "{state}");
 
@@ -300,7 +306,10 @@ fn a_read_only_data_directory_stops_no_image_and_recording_resumes_when_it_is_wr
     assert_eq!(app.at_rest().dropped("disk_error"), 3.0);
     let (status, state) = ready(app.server.settings());
     assert!(status == 503 && state.contains("spool: not ok") && state.contains("ead-only"), "{state}");
-    assert_eq!(app.server.log().matches("the spool cannot be written; hits are dropped until it can").count(), 1);
+    assert_eq!(
+        app.server.log().matches("the spool cannot be written; hits are dropped until this is fixed").count(),
+        1
+    );
     disk.run(&["mount", "-o", "remount,rw", &folder]);
     let before = app.number("SELECT count(*) FROM hits");
     wait_until("recording", PATIENCE, || {

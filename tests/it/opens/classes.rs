@@ -134,7 +134,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     recount::assert_same(&app.postgres, "after judging again");
     // And once more changes nothing.
     let said = app.server.settings().run(&["reclassify"]).unwrap();
-    let expected = format!("judged {rows} hits again, of which 0 otherwise than before (");
+    let expected = format!("judged {rows} hits again; 0 changed (");
     assert!(said.starts_with(&expected), "{said}");
     recount::assert_same(&app.postgres, "after judging once more");
 }

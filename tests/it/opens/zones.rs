@@ -115,8 +115,12 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
             ))
         };
         let lately = format!("at >= {}", midnight(29));
-        assert_eq!(bars(&overview), by_day(&lately, &format!("{CERTAINTIES} || 'hits'")), "hits by day in {zone}");
-        assert_eq!(bars(&image), by_day(&lately, "count(*) || ' hits'"), "hits of an image by day in {zone}");
+        assert_eq!(
+            bars(&overview),
+            by_day(&lately, &format!("{CERTAINTIES} || 'fetches'")),
+            "fetches by day in {zone}"
+        );
+        assert_eq!(bars(&image), by_day(&lately, "count(*) || ' fetches'"), "fetches of an image by day in {zone}");
         let message = text(&ben.get(&format!("/messages/{DAYS}")));
         let expected = by_day(&format!("message = '{DAYS}'"), &format!("{CERTAINTIES} || 'opens'"));
         assert_eq!(bars(&message), expected, "opens by day in {zone}");

@@ -183,11 +183,11 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     let settings = app.server.settings();
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
     let (path, typed) = (app.pixel(message, recipient), recipient.simple().to_string().to_uppercase());
-    assert!(opt_out(settings, &typed, &["--undo"]).contains("never was opted out; nothing changed"));
+    assert!(opt_out(settings, &typed, &["--undo"]).contains("was never opted out; nothing changed"));
     assert_eq!(app.get(&path).status, 200);
     let first = opt_out(settings, &typed, &[]);
     assert!(first.contains("opted out since 20") && !first.contains(&recipient.to_string()), "{first}");
-    assert!(opt_out(settings, &typed, &[]).contains("was opted out already, since"));
+    assert!(opt_out(settings, &typed, &[]).contains("already opted out since"));
     wait_for_count(&app.server, 1.0);
     for _ in 0..3 {
         let answer = app.get(&path);
@@ -196,7 +196,7 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     }
     let back = opt_out(settings, &typed, &["--undo"]);
     assert!(back.contains("recorded again since 20"), "{back}");
-    assert!(opt_out(settings, &typed, &["--undo"]).contains("recorded again already"));
+    assert!(opt_out(settings, &typed, &["--undo"]).contains("already recorded again"));
     wait_for_count(&app.server, 0.0);
     for _ in 0..2 {
         assert_eq!(app.get(&path).status, 200);
@@ -293,10 +293,10 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     for (arguments, input, expected) in [
         (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
         (&["--csv", "-"], "recipient\n*|UNIQID|*\n", "Row 2: the recipient \"*|UNIQID|*\" cannot be a key"),
-        (&["--csv", "-"], "email\na\n", "Name the column that holds the recipient"),
+        (&["--csv", "-"], "email\na\n", "No column is called recipient"),
         (&["--csv", "-"], "recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
         (&["--csv", "-"], "recipient\n7\n7\n7\n", "add --sure"),
-        (&["--csv", "-"], "id,Email consent\n1,no\n", "Name the column of consents: \"Email consent\" may be it."),
+        (&["--csv", "-"], "id,Email consent\n1,no\n", "Name the consent column: perhaps \"Email consent\"."),
         (&["--csv", "-"], "id,consent,Unsubscribed\n1,yes,yes\n", "The column \"Unsubscribed\" may say who must not"),
         (
             &["--csv", "-"],

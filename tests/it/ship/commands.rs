@@ -69,7 +69,7 @@ fn a_file_that_is_no_picture_is_refused_with_the_reason() {
     wide[16..20].copy_from_slice(&4097_u32.to_be_bytes());
     for (bytes, reason) in [
         (Vec::new(), "empty"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "a GIF, PNG, JPEG or WebP is needed"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), "use GIF, PNG, JPEG or WebP"),
         (b"%PDF-1.4".to_vec(), "application/pdf"),
         (large, "larger than 1048576 bytes"),
         (wide, "4097 x 32 pixels"),
@@ -200,7 +200,7 @@ fn what_a_dead_node_left_is_shown_and_drained() {
     assert!(status.lines().nth(1).unwrap().ends_with('?'), "without a database nobody knows what waits: {status}");
     let (code, text) =
         said(&settings.clone().with("PIXELD_LOG", "off").command(&["spool", "status"]).output().unwrap());
-    assert!(code == 0 && text.contains("cannot be asked"), "{text}");
+    assert!(code == 0 && text.contains("cannot ask the database"), "{text}");
     app.postgres.start_again().unwrap();
     let waiting =
         |status: &str| status.lines().nth(1).unwrap().split_whitespace().last().unwrap().parse::<u64>().unwrap();

@@ -178,7 +178,7 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     assert_eq!(code, 3, "{text}");
     assert_holds(
         &text,
-        &["pictures: 6 to be added", "log rows: 272 to be taken", "nothing was changed", "2 not taken"],
+        &["images: 6 to be added", "log rows: 272 to be imported", "nothing changed", "2 not imported"],
     );
     assert_eq!((app.number("SELECT count(*) FROM images"), app.number("SELECT count(*) FROM spool_marks")), (1, 0));
 
@@ -188,16 +188,16 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     assert_holds(
         &text,
         &[
-            "pictures: 6 added, 0 here already",
-            "2 not taken",
-            "8d116ece-1738-47d9-bd9c-172411e20b8f \"broken upload\" (pictures/notes.jpg): the bytes are",
+            "images: 6 added, 0 already here",
+            "2 not imported",
+            "8d116ece-1738-47d9-bd9c-172411e20b8f \"broken upload\" (pictures/notes.jpg): the file is",
             "90c192cf-d3ac-44af-8f21-ddb66cad4a26 \"lost file\" (pictures/lost.png): its file is missing",
             "pixeld image add FILE --id 90c192cf-d3ac-44af-8f21-ddb66cad4a26",
-            "log rows: 272 taken",
+            "log rows: 272 imported",
             "6 have no address",
-            "of all runs: 272 log rows taken, 0 left out, 0 not taken",
+            "all runs: 272 log rows imported, 0 left out, 0 not imported",
             // Plain lines where no terminal is.
-            "pictures: 8 of 8",
+            "images: 8 of 8",
             "log rows: 272 of 272",
         ],
     );
@@ -207,7 +207,7 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     assert_eq!(code, 3, "{again}");
     assert_holds(
         &again,
-        &["pictures: 0 added, 6 here already", "log rows: 0 taken", "of all runs: 272 log rows taken"],
+        &["images: 0 added, 6 already here", "log rows: 0 imported", "all runs: 272 log rows imported"],
     );
     assert_each_row_once(&django, &app.postgres);
     assert_counted(&app, "after the import");
@@ -255,15 +255,15 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     let now = "'curl/8.5.0', '198.51.100.7', now(), '2fa91425-cb00-4853-9d2c-67eda13ffe79', NULL";
     // 3403 and 3404 are being written by somebody else while 3405 is there already.
     insert(3405, &format!("{now}, 3"));
-    assert_holds(&django.import(settings, &[]).1, &["log rows: 273 taken"]);
+    assert_holds(&django.import(settings, &[]).1, &["log rows: 273 imported"]);
     insert(3403, &format!("{now}, 2"));
     insert(3407, &format!("{now}, 4"));
     let (_, text) = django.import(settings, &["--dry-run"]);
-    assert_holds(&text, &["log rows: 2 to be taken", "of all runs: 273 log rows taken"]);
-    assert_holds(&django.import(settings, &[]).1, &["log rows: 2 taken"]);
+    assert_holds(&text, &["log rows: 2 to be imported", "all runs: 273 log rows imported"]);
+    assert_holds(&django.import(settings, &[]).1, &["log rows: 2 imported"]);
     insert(3404, &format!("{now}, 2"));
-    assert_holds(&django.import(settings, &[]).1, &["log rows: 1 taken"]);
-    assert_holds(&django.import(settings, &[]).1, &["log rows: 0 taken"]);
+    assert_holds(&django.import(settings, &[]).1, &["log rows: 1 imported"]);
+    assert_holds(&django.import(settings, &[]).1, &["log rows: 0 imported"]);
     assert_each_row_once(&django, &app.postgres);
 
     // A new picture, one whose file changed, one that is deleted here, two that are too large; rows that are odd.
@@ -291,14 +291,14 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     assert_holds(
         &text,
         &[
-            "pictures: 1 added, 4 here already",
-            "1 deleted here; they stay so",
-            "6 not taken",
+            "images: 1 added, 4 already here",
+            "1 deleted here; they stay deleted",
+            "6 not imported",
             "(pictures/large.gif): the file is larger than 1048576 bytes (1 MiB); make a smaller one, and add it with: pixeld image add",
-            "(pictures/wide.png): the picture has 4097 x",
-            "(pictures/logo.jpeg): there is another image under its id here, which stays",
-            "(../../etc/passwd): its file lies outside of the media directory",
-            "log rows: 3 taken",
+            "(pictures/wide.png): the image has 4097 x",
+            "(pictures/logo.jpeg): another image already has its id here and stays",
+            "(../../etc/passwd): its file is outside the media directory",
+            "log rows: 3 imported",
         ],
     );
     assert_each_row_once(&django, &app.postgres);
@@ -311,15 +311,15 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     assert_holds(
         &text,
         &[
-            "log rows: 1 taken",
-            "2 not taken, since they cannot be read",
-            "row 3420 of images_userinfo: its message_id is no id",
+            "log rows: 1 imported",
+            "2 not imported because they cannot be read",
+            "row 3420 of images_userinfo: its message_id is not an id",
             "row 3421 of images_userinfo: its time is not between 1970 and a year from now",
         ],
     );
     assert_holds(
         &django.import(settings, &[]).1,
-        &["log rows: 0 taken", "of all runs: 280 log rows taken, 0 left out, 2 not taken"],
+        &["log rows: 0 imported", "all runs: 280 log rows imported, 0 left out, 2 not imported"],
     );
     let ids = settings.run(&["namespace", "may-news", "4711"]).unwrap();
     let mut ids = ids.lines();
@@ -372,7 +372,7 @@ fn an_import_that_is_killed_half_way_beside_a_load_takes_each_row_once() {
     let (code, text) = django.import(settings, &[]);
     println!("killed {kills} times\n{text}");
     assert_eq!(code, 3, "{text}");
-    assert_holds(&text, &["of all runs: 40272 log rows taken, 0 left out, 0 not taken"]);
+    assert_holds(&text, &["all runs: 40272 log rows imported, 0 left out, 0 not imported"]);
     let load = load.end();
     app.at_rest();
     load.assert_exact(&app.url());
@@ -402,7 +402,7 @@ fn what_settings_leave_out_is_counted_and_no_failure() {
     assert_eq!(code, 0, "{text}");
     assert_holds(
         &text,
-        &["pictures: 6 added", "log rows: 204 taken", "68 left out: they are older than hits are kept"],
+        &["images: 6 added", "log rows: 204 imported", "68 left out: they are older than PIXELD_RETENTION_DAYS"],
     );
     assert_eq!(app.number("SELECT count(*) FROM hits WHERE at < now() - interval '2 days'"), 0);
     let whole = "SELECT count(*) FROM hits \
@@ -413,7 +413,7 @@ fn what_settings_leave_out_is_counted_and_no_failure() {
     assert!(app.number("SELECT count(*) FROM hits WHERE network = 1") > 0);
     let (code, text) = django.import(&settings, &[]);
     assert_eq!(code, 0, "{text}");
-    assert_holds(&text, &["of all runs: 204 log rows taken, 68 left out, 0 not taken"]);
+    assert_holds(&text, &["all runs: 204 log rows imported, 68 left out, 0 not imported"]);
 }
 
 #[test]
@@ -425,7 +425,10 @@ fn a_copy_of_the_database_is_known_again_and_one_that_went_its_own_way_is_refuse
     django.import(settings, &[]);
     let copy = Django::load_as(&app.postgres, "copy");
     let (_, text) = copy.import(settings, &[]);
-    assert_holds(&text, &["pictures: 0 added, 6 here already", "log rows: 0 taken", "of all runs: 272 log rows taken"]);
+    assert_holds(
+        &text,
+        &["images: 0 added, 6 already here", "log rows: 0 imported", "all runs: 272 log rows imported"],
+    );
     copy.sql("UPDATE images_userinfo SET time = time + interval '1 minute' WHERE id = 3402");
     let (code, text) = copy.import(settings, &[]);
     assert_eq!(code, 1, "{text}");
@@ -433,14 +436,14 @@ fn a_copy_of_the_database_is_known_again_and_one_that_went_its_own_way_is_refuse
     // Another app has other pictures, and numbers of its own.
     copy.sql("UPDATE images_picture SET uuid = md5(uuid::text)::uuid");
     let (_, text) = copy.import(settings, &[]);
-    assert_holds(&text, &["pictures: 6 added", "log rows: 272 taken"]);
+    assert_holds(&text, &["images: 6 added", "log rows: 272 imported"]);
     assert_eq!(app.number("SELECT count(*) FROM imports"), 2);
     assert_eq!(app.number("SELECT count(*) FROM hits"), 2 * ROWS as u64);
     // And one that has pictures of both is of nobody.
     copy.sql("UPDATE images_picture SET uuid = '6513270e-269e-4d37-b2a7-4de452e6b438' WHERE id = 2");
     let (code, text) = copy.import(settings, &[]);
     assert_eq!(code, 1, "{text}");
-    assert_holds(&text, &["came from 2 databases"]);
+    assert_holds(&text, &["were imported from 2 databases"]);
 }
 
 #[test]
@@ -458,7 +461,7 @@ fn a_second_import_waits_and_then_says_why_it_does_not_begin() {
     held.kill().unwrap();
     held.wait().unwrap();
     assert_eq!(code, 1, "{text}");
-    assert_holds(&text, &["another import is at work"]);
+    assert_holds(&text, &["another import is running"]);
     assert_eq!(app.number("SELECT count(*) FROM images"), 1);
 }
 
@@ -483,7 +486,11 @@ fn a_source_that_cannot_be_used_is_named_and_nothing_is_taken() {
     };
     for (arguments, media, parts) in [
         (&[][..], media, &["DJANGO_DATABASE_URL", "--database-url-file"][..]),
-        (&["--database-url", "mysql://u:geheim@db/x"], media, &["--database-url is of another database"]),
+        (
+            &["--database-url", "mysql://u:geheim@db/x"],
+            media,
+            &["--database-url is the URL of another kind of database"],
+        ),
         (&["--database-url", "postgresql://u:geheim@/x"], media, &["--database-url names no host"]),
         (
             &["--database-url-file", "/nowhere/url"],
@@ -522,7 +529,7 @@ fn a_source_that_cannot_be_used_is_named_and_nothing_is_taken() {
     django.sql("DELETE FROM images_userinfo; DELETE FROM images_picture");
     let (code, text) = django.import(settings, &[]);
     assert_eq!(code, 0, "{text}");
-    assert_holds(&text, &["pictures: 0 added", "log rows: 0 taken"]);
+    assert_holds(&text, &["images: 0 added", "log rows: 0 imported"]);
 }
 
 #[test]
@@ -584,12 +591,12 @@ fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
     loadtest::process::signal(import.id(), Signal::SIGTERM).unwrap();
     let (code, text) = end(import);
     assert_eq!(code, Some(1), "{text}");
-    assert_holds(&text, &["stopped by", "the same command goes on"]);
+    assert_holds(&text, &["stopped by", "run the same command to continue"]);
     let import = begin();
     postgres.query("UPDATE spool_marks SET next_seq = next_seq + 1").unwrap();
     let (code, text) = end(import);
     assert_eq!(code, Some(1), "{text}");
-    assert_holds(&text, &["another import took rows at the same time"]);
+    assert_holds(&text, &["another import ran at the same time"]);
 }
 
 #[test]
@@ -629,7 +636,7 @@ fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
     app.query(&format!("UPDATE suppressions SET since = '{latest}', change = nextval('suppressions_change')"));
     for dry_run in [&["--dry-run"][..], &[]] {
         let (_, said) = django.import(app.server.settings(), dry_run);
-        assert!(said.contains("1 left out: they are of people who asked not to be recorded"), "{said}");
+        assert!(said.contains("1 left out: they belong to people who opted out"), "{said}");
     }
     let kept = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
     assert_eq!(app.number(&kept), count.parse::<u64>().unwrap() - 1);
@@ -651,7 +658,7 @@ fn rows_of_who_was_erased_are_left_out_and_counted() {
     app.server.settings().run(&["erase", "--recipient", recipient]).unwrap();
     for dry_run in [&["--dry-run"][..], &[]] {
         let (_, said) = django.import(app.server.settings(), dry_run);
-        assert!(said.contains(&format!("{count} left out: they are of people who asked to be forgotten")), "{said}");
+        assert!(said.contains(&format!("{count} left out: they belong to people who were erased")), "{said}");
     }
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 0);
     assert_eq!(app.number("SELECT sum(erased) FROM batches WHERE imported"), count.parse::<u64>().unwrap());
@@ -695,7 +702,7 @@ fn a_byte_of_another_encoding_costs_its_own_row_which_is_named_and_the_import_go
         assert_eq!(app.query(picture), [""], "only its title cannot be read");
         // Nothing twice.
         let (_, report) = django.import(settings, &[]);
-        assert!(report.contains("log rows: 0 taken"), "{encoding}: {report}");
+        assert!(report.contains("log rows: 0 imported"), "{encoding}: {report}");
         assert_eq!(app.number("SELECT count(*) FROM hits"), taken);
     }
 }

@@ -89,7 +89,7 @@ fn a_line_says_which_spool_batch_request_or_turn_it_is_about_and_names_nobody() 
     let page = line("a page could not be shown");
     assert!(page.contains(" request{method=\"GET\" path=\"/recipients/{recipient}\"}: "), "{page}");
     assert_eq!(app.get(&app.pixel(message, Uuid::new_v4())).status, 200);
-    let rollup = line("opens and counts cannot be brought up to date now");
+    let rollup = line("opens and counts cannot be updated now");
     assert!(rollup.contains(" rollup{hits_max="), "{rollup}");
     let log = app.server.log();
     for personal in [&message.to_string(), &recipient.to_string(), &ann.cookie] {

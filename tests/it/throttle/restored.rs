@@ -82,8 +82,11 @@ fn under_load_nodes_that_share_their_throttle_load_again_what_a_restored_databas
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     loads.iter().for_each(|load| load.wait_for(1000));
     let loads = loads.map(Load::end);
-    let were_put_back =
-        || both.iter().all(|server| server.log().contains("the database was put back: what it lacks is loaded again"));
+    let were_put_back = || {
+        both.iter().all(|server| {
+            server.log().contains("the database was restored to an earlier state: pixeld loads the missing hits again")
+        })
+    };
     wait_until("both to see it", UP_TO_DATE, were_put_back).unwrap();
     let [one, two] = both.map(|server| server.at_rest(UP_TO_DATE).unwrap());
     let sum = |name: &str| one.get(name) + two.get(name);

@@ -85,7 +85,7 @@ impl<'a> Loading<'a> {
         let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
         let mut lists = Lists::default();
         for refused in lists.read_changes(&config.networks_dir).1 {
-            tracing::warn!("a list of networks is refused and left out: {refused}");
+            tracing::warn!("a list of networks is refused and not used: {refused}");
         }
         let latest_us = now_us.saturating_add(FUTURE_MAX_US);
         let retention_us = config.retention_days.map_or(i64::MIN, |days| now_us - i64::from(days.get()) * DAY_US);
@@ -205,11 +205,12 @@ impl<'a> Loading<'a> {
                 }
                 Err(BatchError::MarkMoved(_)) => break,
                 Err(error) => {
-                    return Err(error).context("log rows cannot be taken now; the same command goes on later");
+                    return Err(error)
+                        .context("log rows cannot be imported now; run the same command later to continue");
                 }
             }
         }
-        anyhow::bail!("another import took rows at the same time; run this one again")
+        anyhow::bail!("another import ran at the same time; run this one again")
     }
 
     async fn load_once(

@@ -26,7 +26,7 @@ pub async fn take(
     report: &mut Report,
     shown: &mut Shown,
 ) -> anyhow::Result<()> {
-    shown.begin("pictures", pictures.len() as u64);
+    shown.begin("images", pictures.len() as u64);
     for (done, picture) in (1..).zip(pictures) {
         match take_one(client, picture, args).await? {
             Ok(became) => report.picture(&became),
@@ -88,7 +88,7 @@ fn read(media: &Path, file: &str) -> Result<Vec<u8>, PictureProblem> {
     let read = || {
         // A pipe would be waited for for ever.
         if !std::fs::metadata(&path)?.is_file() {
-            return Err(std::io::Error::other("it is no file"));
+            return Err(std::io::Error::other("it is not a file"));
         }
         let mut bytes = Vec::new();
         File::open(&path)?.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;

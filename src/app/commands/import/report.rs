@@ -22,13 +22,13 @@ const LINE_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum PictureProblem {
     /// The name of its file is no UTF-8.
-    #[error("the name of its file has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
+    #[error("its file name has bytes that the database cannot return as UTF-8 (another encoding)")]
     Unnamed,
     /// The app has no file of it.
-    #[error("the app has no file of it")]
+    #[error("the app has no file for it")]
     NoFile,
     /// Its file is not below the media directory.
-    #[error("its file lies outside of the media directory")]
+    #[error("its file is outside the media directory")]
     Outside,
     /// Its file cannot be read.
     #[error("its file is missing or cannot be read: {0}")]
@@ -37,10 +37,10 @@ pub enum PictureProblem {
     #[error(transparent)]
     Refused(#[from] upload::Refusal),
     /// The nil UUID means "none" in links.
-    #[error("the nil UUID cannot be an image's id")]
+    #[error("the nil UUID cannot be the id of an image")]
     Nil,
     /// Its id is another image's.
-    #[error("there is another image under its id here, which stays")]
+    #[error("another image already has its id here and stays")]
     Another,
 }
 
@@ -118,7 +118,7 @@ impl Report {
                 "make a smaller one, and add it with"
             }
             PictureProblem::Nil | PictureProblem::Another => "",
-            _ => "if old emails show it, add a picture in its place with",
+            _ => "if old emails show it, add another image under its id with",
         };
         let mut said = format!("{} {:?} ({}): {problem}", picture.uuid, picture.title, picture.file);
         if !what_to_do.is_empty() {
@@ -138,30 +138,33 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let would = if self.is_dry_run { "to be " } else { "" };
-        writeln!(f, "pictures: {} {would}added, {} here already", self.pictures_added, self.pictures_here)?;
+        writeln!(f, "images: {} {would}added, {} already here", self.pictures_added, self.pictures_here)?;
         if self.pictures_deleted > 0 {
-            writeln!(f, "  {} deleted here; they stay so", self.pictures_deleted)?;
+            writeln!(f, "  {} deleted here; they stay deleted", self.pictures_deleted)?;
         }
         if !self.pictures_not_taken.is_empty() {
-            writeln!(f, "  {} not taken; their links are answered 404:", self.pictures_not_taken.len())?;
+            writeln!(f, "  {} not imported; their links return 404:", self.pictures_not_taken.len())?;
             self.pictures_not_taken.iter().try_for_each(|said| writeln!(f, "    {said}"))?;
         }
         let Rows { taken, without_address, expired, suppressed, erased, refused, named } = &self.rows;
-        writeln!(f, "log rows: {taken} {would}taken")?;
+        writeln!(f, "log rows: {taken} {would}imported")?;
         if *without_address > 0 {
-            writeln!(f, "  {without_address} have no address, since what the app noted is none (\"unknown\", say)")?;
+            writeln!(
+                f,
+                "  {without_address} have no address because the app's value is not an address (for example \"unknown\")"
+            )?;
         }
         for (count, why) in [
-            (expired, "are older than hits are kept here (PIXELD_RETENTION_DAYS)"),
-            (suppressed, "are of people who asked not to be recorded"),
-            (erased, "are of people who asked to be forgotten"),
+            (expired, "are older than PIXELD_RETENTION_DAYS"),
+            (suppressed, "belong to people who opted out"),
+            (erased, "belong to people who were erased"),
         ] {
             if *count > 0 {
                 writeln!(f, "  {count} left out: they {why}")?;
             }
         }
         if *refused > 0 {
-            writeln!(f, "  {refused} not taken, since they cannot be read:")?;
+            writeln!(f, "  {refused} not imported because they cannot be read:")?;
             named.iter().try_for_each(|said| writeln!(f, "    {said}"))?;
             let unnamed = refused - named.len() as u64;
             if unnamed > 0 {
@@ -169,9 +172,9 @@ impl fmt::Display for Report {
             }
         }
         let Totals { loaded, suppressed, expired, refused } = self.totals;
-        writeln!(f, "of all runs: {loaded} log rows taken, {} left out, {refused} not taken", suppressed + expired)?;
+        writeln!(f, "all runs: {loaded} log rows imported, {} left out, {refused} not imported", suppressed + expired)?;
         if self.is_dry_run {
-            writeln!(f, "nothing was changed (--dry-run)")?;
+            writeln!(f, "nothing changed (--dry-run)")?;
         }
         Ok(())
     }
@@ -239,7 +242,10 @@ mod tests {
             report.rows.refuse(&LogRow { id, ..LogRow::default() }, Refusal::Time);
         }
         let text = report.to_string();
-        assert!(text.contains("25 not taken") && text.contains("row 20 of") && text.contains("and 5 more"), "{text}");
+        assert!(
+            text.contains("25 not imported") && text.contains("row 20 of") && text.contains("and 5 more"),
+            "{text}"
+        );
         assert!(!text.contains("row 21 of"), "{text}");
         assert_eq!(report.completeness(), Completeness::Partly);
         let earlier = Report { totals: Totals { refused: 1, ..Totals::default() }, ..Report::new(false) };

@@ -37,16 +37,16 @@ pub enum Refusal {
     #[error("its time is not between 1970 and a year from now")]
     Time,
     /// It names no picture of the app's.
-    #[error("its picture is not in images_picture")]
+    #[error("its image is not in images_picture")]
     Picture,
     /// Its texts are no UTF-8.
-    #[error("its text has bytes that the database cannot hand out as UTF-8 (of another encoding)")]
+    #[error("its text has bytes that the database cannot return as UTF-8 (another encoding)")]
     Unreadable,
     /// Its message is no id.
-    #[error("its message_id is no id: {0}")]
+    #[error("its message_id is not an id: {0}")]
     Message(KeyError),
     /// Its recipient is no id.
-    #[error("its user_id is no id: {0}")]
+    #[error("its user_id is not an id: {0}")]
     User(KeyError),
 }
 

@@ -112,7 +112,7 @@ impl Source {
         let missing: Vec<&str> = columns.iter().copied().filter(|column| !there.contains(column)).collect();
         anyhow::ensure!(
             missing.is_empty(),
-            "the table {table} of the database {:?} has no column {}; it is not the Django app's, or of another version",
+            "the table {table} of the database {:?} has no column {}; it is not the Django app's, or it has another version",
             self.name,
             missing.join(", ")
         );
@@ -204,7 +204,7 @@ impl Source {
         let last = self.rows_among(&[last_id]).await?.pop();
         anyhow::ensure!(
             last.is_none_or(|row| row.at_us == Some(last_us)),
-            "row {last_id} of images_userinfo in the database {:?} is another one than was imported before; this is a copy that \
+            "row {last_id} of images_userinfo in the database {:?} differs from the row that was imported before; this is a copy that \
              went its own way, and which of its rows are taken already cannot be told",
             self.name
         );

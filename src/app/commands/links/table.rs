@@ -57,7 +57,7 @@ impl fmt::Display for Told {
         write!(f, "{} rows read and printed: {} links name their recipient", rows + blank, rows - no_consent)?;
         match consent {
             Some(column) => write!(f, ", {no_consent} do not (no consent in the column {column:?})")?,
-            None => write!(f, " (no column of consents)")?,
+            None => write!(f, " (no consent column)")?,
         }
         if *blank > 0 { write!(f, ", {blank} rows are empty") } else { Ok(()) }
     }
@@ -89,13 +89,13 @@ pub(super) fn fill(
     options: &Options<'_>,
     mut make: impl FnMut(Row<'_>) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<(File, Told)> {
-    let mut file = tempfile::tempfile().context("no temporary file can be made")?;
+    let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     let mut reader = Reader::new(options.added, Ours::Refuse);
     let (mut columns, mut doubts, mut out) = (None, Doubts::default(), Vec::new());
     let mut told = Told { rows: 0, blank: 0, no_consent: 0, consent: None };
     let mut block = vec![0; BLOCK_BYTES];
     loop {
-        let read = input.read(&mut block).context("the list cannot be read")?;
+        let read = input.read(&mut block).context("cannot read the list")?;
         if read == 0 {
             reader.end()?
         } else {
@@ -125,7 +125,7 @@ pub(super) fn fill(
     }
     let (Some(header), Some(columns)) = (reader.header(), &columns) else { return Err(Problem::Empty.into()) };
     if let Some(words) = doubts.words(header.name(columns.recipient)).filter(|_| !options.is_sure) {
-        anyhow::bail!("{words} If it is, add --sure; if not, name another one with --column.");
+        anyhow::bail!("{words} If it is, add --sure; if not, name another column with --column.");
     }
     file.rewind()?;
     Ok((file, told))
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn columns_are_as_the_command_says_and_a_message_may_be_each_rows_own() {
         let (rows, _, told) = filled("message,recipient\r\nmay,1\r\n", &OPTIONS).unwrap();
-        let words = "1 rows read and printed: 1 links name their recipient (no column of consents)";
+        let words = "1 rows read and printed: 1 links name their recipient (no consent column)";
         assert_eq!((rows, &*told), (vec!["may 1 true".to_owned()], words));
         let named = Options { column: "no", consents: Consents::Column("ok"), ..OPTIONS };
         assert_eq!(filled("id,no,ok,consent\n1,2,no,yes\n", &named).unwrap().0, ["- 2 false"]);
@@ -212,7 +212,7 @@ mod tests {
         for (table, said) in [
             (&b""[..], "The file is empty"),
             (b"email,consent\na@b,yes\n", "The file has \"email\", \"consent\""),
-            (b"4711\n4712\n", "none is called recipient"),
+            (b"4711\n4712\n", "No column is called recipient"),
             (b"recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
             (b"recipient,consent\n1,yes\n,yes\n", "row 3 has no recipient"),
             (b"recipient,consent\n1,yes\n2\n", "Row 3 has 1 cells and ends before the column \"consent\""),
@@ -220,7 +220,7 @@ mod tests {
             (b"recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
             (b"recipient,x\n1,\"a\\\"b\"\n", "Row 2 has text after a closing quotation mark"),
             (b"recipient,x\n1,j\xfcrgen\n", "Row 2: \"j\u{fffd}rgen\" is not UTF-8"),
-            (b"recipient,link\n1,x\n", "has a column \"link\" already"),
+            (b"recipient,link\n1,x\n", "already has a column \"link\""),
             (b"recipient\n{{id}}\n", "Row 2: the recipient \"{{id}}\" cannot be a key"),
             (b"recipient\n7\n7\n7\n", "All 3 rows name the same recipient"),
         ] {

@@ -240,9 +240,12 @@ fn what_a_publication_makes_postgresql_refuse_is_on_the_page_with_what_helps() {
     let answer = ann.post("/hits/delete", &form(&[("recipient", &recipient(1).to_string())]));
     let path = answer.header("location").unwrap_or_else(|| panic!("{}", text(&answer))).to_owned();
     let receipt = || text(&ann.get(&path));
-    wait_until("the deletion", PATIENCE, || !receipt().contains("It is running.")).unwrap();
+    wait_until("the deletion", PATIENCE, || !receipt().contains("The deletion is running.")).unwrap();
     let page = receipt();
-    assert!(page.contains("It failed before it was done.") && page.contains(refused) && page.contains(helps), "{page}");
+    assert!(
+        page.contains("The deletion failed before it was done.") && page.contains(refused) && page.contains(helps),
+        "{page}"
+    );
 
     // As one that was put back: no node waits for the page that began it.
     app.query(&format!(
