@@ -27,6 +27,7 @@ pub mod migrate;
 pub mod opens;
 pub mod partitions;
 mod pooler;
+mod reason;
 pub mod sessions;
 mod target;
 mod tls;

@@ -70,7 +70,7 @@ impl Connect for Connector {
             )]
             let task = tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(reason = super::error::reason(&error), "a connection of the pool was lost");
+                    tracing::debug!(reason = super::reason::reason(&error), "a connection of the pool was lost");
                 }
             });
             Ok((client, task))

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Connection, Socket};
 
-use super::error::reason;
+use super::reason::reason;
 
 /// A task that ends with its owner.
 pub(super) struct AbortOnDrop(JoinHandle<()>);

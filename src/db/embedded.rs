@@ -305,7 +305,7 @@ async fn probe(cluster: &Arc<Cluster>) -> Result<Probe, EmbeddedError> {
         Ok(Err(error)) => error,
         Err(_) => return Ok(Probe::Silent(format!("no answer for {PROBE_TIMEOUT:?}"))),
     };
-    let said = super::error::reason(&error);
+    let said = super::reason::reason(&error);
     match error.code() {
         Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(Probe::Busy(said)),
         // All connections are taken: it lives.
@@ -341,7 +341,7 @@ async fn create_database(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             let error: tokio_postgres::Error = error;
-            Err(failed(super::error::reason(&error)))
+            Err(failed(super::reason::reason(&error)))
         }
         Err(_) => Err(failed(format!("no answer for {START_TIMEOUT:?}"))),
     }

@@ -96,7 +96,7 @@ pub(super) fn is_of_tls(error: &tokio_postgres::Error) -> bool {
 
 /// What to do about a handshake that failed; nothing where that is not why.
 pub(super) fn way_out(error: &tokio_postgres::Error) -> Option<&'static str> {
-    if super::error::reason(error).contains("server does not support TLS") {
+    if super::reason::reason(error).contains("server does not support TLS") {
         return Some("turn ssl on there, or use sslmode=disable on a network that nobody else can read");
     }
     let io = error.source()?.downcast_ref::<std::io::Error>()?;

@@ -84,6 +84,8 @@ pub struct Loader {
     /// What keys are made ids under, as the first connection said.
     namespace: Option<Namespace>,
     aside: Aside,
+    /// Whether a writer appends to the newest of the sources.
+    is_live: bool,
     pending: Option<Pending>,
     connected: Option<Connected>,
     patience: Duration,
@@ -115,9 +117,11 @@ impl Loader {
         let backlog: u64 = sources.iter().map(|source| source.counted).sum();
         metrics.recovered.set(backlog as i64);
         metrics.spooled.add(backlog as i64);
+        let is_live = live.is_some();
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
         Loader {
             aside: Aside::new(orphans, options.keep),
+            is_live,
             options,
             db,
             metrics,
@@ -204,7 +208,9 @@ impl Loader {
                     }
                 }
                 Ok(Turn::Idle) => {
-                    if drain.is_asked() && self.sources.iter().all(Source::is_done) {
+                    // What waits for its image may wait on, but for the command that is to leave nothing.
+                    let is_held = self.aside.is_held && !self.is_live;
+                    if drain.is_asked() && self.sources.iter().all(Source::is_done) && !is_held {
                         break;
                     }
                     if !self.sources.iter().any(Source::is_behind) {

@@ -33,6 +33,8 @@ pub(super) struct Aside {
     pub(super) keep: Duration,
     /// When it was last looked for images that are there again.
     pub(super) looked: Option<Instant>,
+    /// Another connection held a mark then, so some may be left that could be loaded.
+    pub(super) is_held: bool,
     /// Notes that this connection wrote and that can be made longer, by the spool's number and the image.
     open: HashMap<(i32, Uuid), Waiting>,
     no_room_since: Option<Instant>,
@@ -48,6 +50,7 @@ impl Aside {
             orphans,
             keep,
             looked: None,
+            is_held: false,
             open: HashMap::new(),
             no_room_since: None,
             has_said_no_room: false,

@@ -50,6 +50,7 @@ impl Loader {
             None => {}
         }
         self.aside.looked = Some(Instant::now());
+        self.aside.is_held = false;
         let all = self.recount(connected.client()).await?;
         let images: Vec<Uuid> = all.iter().map(|waiting| waiting.image).collect::<HashSet<_>>().into_iter().collect();
         if images.is_empty() {
@@ -106,7 +107,10 @@ impl Loader {
                 self.forget_lost(uuid, mark.next_seq);
                 Ok(Some((mark.spool, mark.next_seq)))
             }
-            Claimed::Held { .. } => Ok(None),
+            Claimed::Held { .. } => {
+                self.aside.is_held = true;
+                Ok(None)
+            }
         }
     }
 

@@ -228,7 +228,14 @@ fn hits_of_a_former_installation_wait_for_their_images_in_the_new_one() {
 
     // Without pixeld running, the command that loads what waits brings them in, too.
     settings.run(&["image", "add", PICTURE, "--id", &image.to_string()]).unwrap();
-    let said = settings.run(&["spool", "drain", "--retire"]).unwrap();
+    // It waits for a mark that another connection holds for longer than a lock is waited for.
+    let said = std::thread::scope(|scope| {
+        scope.spawn(|| app.query("BEGIN; LOCK TABLE spool_marks IN SHARE MODE; SELECT pg_sleep(12); COMMIT"));
+        let held =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'spool_marks'::regclass AND mode = 'ShareLock' AND granted";
+        wait_until("the lock", PATIENCE, || app.number(held) == 1).unwrap();
+        settings.run(&["spool", "drain", "--retire"]).unwrap()
+    });
     assert!(said.contains("loaded 10 hits, dropped 0, left 0"), "{said}");
     assert_eq!(rows(&app, image), (10, 10));
     assert_eq!(files(&app).len(), 0);

@@ -37,6 +37,13 @@ fn rooms_see_what_the_table_in_architecture_allows_and_no_more() {
 }
 
 #[test]
+fn files_import_each_other_in_no_circle() {
+    let house = House::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let circles = circles(&house.files());
+    assert!(circles.is_empty(), "these import each other in a circle: {circles:#?}");
+}
+
+#[test]
 fn a_planted_arrow_and_a_planted_circle_are_found() {
     let table = table("| `edge` | a | `hit` |\n| `hit` | b | |\n| `db` | c | `hit::time` |\n");
     let house = |edge: &str, db: &str| House {
