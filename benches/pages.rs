@@ -53,14 +53,7 @@ fn main() {
     let settings = Settings::new(env!("CARGO_BIN_EXE_pixeld"), dir.path().join("data")).expect("settings");
     let server = settings.with("DATABASE_URL", postgres.url()).start().expect("pixeld");
     let visitor = Visitor::signed_in(&server);
-    // Days that are closed get an index, which is not what is timed.
-    wait_until("the indexes of closed days", Duration::from_secs(600), || {
-        let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND state = 'active'";
-        let have = "SELECT count(*) FROM pg_indexes WHERE tablename LIKE 'hits_%' AND indexdef LIKE '%(recipient)%'";
-        let number = |query: &str| postgres.number(query).expect("a number");
-        number(busy) == 0.0 && number(have) >= f64::from(DAYS) - 2.0
-    })
-    .expect("indexes");
+    wait_for_indexes(&postgres);
     run(&postgres, "VACUUM ANALYZE");
     let day = now_utc().date() - time::Duration::days(15);
     let pages = [
@@ -113,6 +106,17 @@ fn main() {
         std::fs::write(place, format!("{HEAD}{table}")).expect("docs/page-times.md");
     }
     assert!(slow.is_empty(), "slower than {PAGE_MS_MAX} ms: {}", slow.join(", "));
+}
+
+/// Days that are closed get an index, which is not what is timed.
+fn wait_for_indexes(postgres: &Postgres) {
+    wait_until("the indexes of closed days", Duration::from_secs(600), || {
+        let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND state = 'active'";
+        let have = "SELECT count(*) FROM pg_indexes WHERE tablename LIKE 'hits_%' AND indexdef LIKE '%(recipient)%'";
+        let number = |query: &str| postgres.number(query).expect("a number");
+        number(busy) == 0.0 && number(have) >= f64::from(DAYS) - 2.0
+    })
+    .expect("indexes");
 }
 
 const HEAD: &str = "# How long pages take\n\n\

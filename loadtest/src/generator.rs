@@ -5,14 +5,14 @@
 //! stalls for a second has then stalled all the requests of that second (no coordinated omission). A timer of the kernel
 //! wakes it when the next request is due, since the event loop itself waits for whole milliseconds only.
 
+mod plan;
+
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use hdrhistogram::Histogram;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
@@ -20,7 +20,9 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::connection::{Connection, Progress};
 use crate::ledger::Ledger;
-use crate::pixels::Pixels;
+
+use self::plan::LATENCY_MAX;
+pub use self::plan::{Control, Outcome, Pace, Plan, Reuse};
 
 /// How long an answer is waited for.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -30,108 +32,6 @@ const CONNECT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a connection rests after it was refused.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
-
-/// The longest latency that the histogram holds.
-const LATENCY_MAX: Duration = Duration::from_secs(60);
-
-/// When requests are sent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
-    /// When the answer before has come.
-    Closed,
-    /// At this rate, requests a second over all threads.
-    Open(f64),
-}
-
-/// How long connections are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reuse {
-    /// For all requests.
-    KeepAlive,
-    /// For one request.
-    New,
-    /// For one request in so many of a hundred, else on.
-    Mixed(u8),
-}
-
-impl Reuse {
-    fn closes(self, number: u64) -> bool {
-        match self {
-            Reuse::KeepAlive => false,
-            Reuse::New => true,
-            Reuse::Mixed(percent) => {
-                number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < (u64::from(percent) << 32) / 100
-            }
-        }
-    }
-}
-
-/// A load.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Where to.
-    pub target: SocketAddr,
-    /// What is asked for.
-    pub pixels: Pixels,
-    /// When.
-    pub pace: Pace,
-    /// Over which connections.
-    pub reuse: Reuse,
-    /// Connections, over all threads.
-    pub connections: usize,
-    /// Threads.
-    pub threads: usize,
-    /// For how long at most; the ledger bounds it too.
-    pub duration: Duration,
-}
-
-/// What a load came to.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// Latencies in nanoseconds.
-    pub latency: Histogram<u64>,
-    /// Answers 200 and 304.
-    pub answered: u64,
-    /// Answers of another status.
-    pub refused: u64,
-    /// Requests whose connection ended before the answer.
-    pub broken: u64,
-    /// Requests whose answer took longer than [`ANSWER_WAIT`].
-    pub timed_out: u64,
-    /// Connections that could not be made.
-    pub not_connected: u64,
-    /// From the first request to the last answer.
-    pub elapsed: Duration,
-}
-
-impl Outcome {
-    fn new() -> anyhow::Result<Outcome> {
-        let latency = Histogram::new_with_bounds(100, LATENCY_MAX.as_nanos() as u64, 3)?;
-        let [answered, refused, broken, timed_out, not_connected] = [0; 5];
-        Ok(Outcome { latency, answered, refused, broken, timed_out, not_connected, elapsed: Duration::ZERO })
-    }
-
-    /// Answers a second.
-    #[must_use]
-    pub fn rate(&self) -> f64 {
-        self.answered as f64 / self.elapsed.as_secs_f64().max(1e-9)
-    }
-
-    /// A quantile of the latency, in microseconds.
-    #[must_use]
-    pub fn quantile_us(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1000.0
-    }
-}
-
-/// Lets others see a load's progress and end it early.
-#[derive(Debug, Default)]
-pub struct Control {
-    /// Set to end it.
-    pub stop: AtomicBool,
-    /// Answers so far.
-    pub answered: AtomicU64,
-}
 
 /// Runs a load to its end.
 ///

@@ -31,7 +31,22 @@ pub struct Finding {
 #[must_use]
 pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut note = |weight, wrong: String, todo| found.push(Finding { weight, wrong, todo });
+    let mut note = |weight, wrong, todo| found.push(Finding { weight, wrong, todo });
+    of_loading(metrics, now_us, &mut note);
+    of_tasks(metrics, now_us, &mut note);
+    of_the_disk(metrics, now_us, &mut note);
+    of_what_came(metrics, &mut note);
+    of_clocks(metrics, &mut note);
+    of_networks(metrics, now_us, &mut note);
+    found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
+    found
+}
+
+/// Takes a finding: its weight, what is wrong, what to do.
+type Note<'a> = &'a mut dyn FnMut(Weight, String, &'static str);
+
+/// Hits on their way to PostgreSQL.
+fn of_loading(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     let waiting = metrics.waiting().max(0);
     let lag = metrics.load_lag_seconds(now_us);
     if let Some(problem) = metrics.database_problem.load_full() {
@@ -51,6 +66,10 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("Hits reach PostgreSQL {lag:.0} s late. Hits waiting on disk: {}.", number(waiting));
         note(Weight::Warning, wrong, "Give PostgreSQL time to catch up. If it does not, look in the log.");
     }
+}
+
+/// What runs behind the loader: the rollup, erasures, retention, Redis.
+fn of_tasks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     let behind = metrics.rollup_lag_seconds(now_us);
     if behind > ROLLUP_LAG_SECONDS_MAX {
         let why = metrics.stuck.rollup.load_full().map_or(String::new(), |why| format!(": {why}"));
@@ -76,6 +95,11 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let todo = "Start Redis or correct REDIS_URL; the log says why. Nothing is lost, and pixeld tries again automatically.";
         note(Weight::Warning, wrong.to_owned(), todo);
     }
+}
+
+/// The spool, and hits that wait in it.
+fn of_the_disk(metrics: &Metrics, now_us: i64, note: Note<'_>) {
+    let lag = metrics.load_lag_seconds(now_us);
     let minutes = metrics.outage_minutes.get();
     if let Some(problem) = metrics.spool_problem.load_full() {
         let todo = "Fix this. Pixels are still served, and recording resumes automatically.";
@@ -108,6 +132,19 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
                     pixeld then loads the hits; none is lost.";
         note(Weight::Warning, wrong, todo);
     }
+    if metrics.sync_failures.get() > 0 {
+        let wrong =
+            format!("{} to the disk failed since the start.", counted(metrics.sync_failures.get() as i64, "sync"));
+        note(
+            Weight::Trouble,
+            wrong,
+            "Check the disk, which may be failing. pixeld rewrote the affected hits to another file.",
+        );
+    }
+}
+
+/// Hits that are not recorded, and requests of a proxy that is not trusted.
+fn of_what_came(metrics: &Metrics, note: Note<'_>) {
     for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
         if dropped > 0 {
@@ -123,6 +160,10 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
                     Without it all readers seem to have the proxy's address.";
         note(Weight::Warning, wrong, todo);
     }
+}
+
+/// This machine's clock and the database's.
+fn of_clocks(metrics: &Metrics, note: Note<'_>) {
     if metrics.clocks_disbelieved.get() > 0 {
         let ahead_s = metrics.clock_ahead_s.get();
         let wrong = if ahead_s.unsigned_abs() > crate::clocks::APART_MAX.as_secs() {
@@ -135,15 +176,10 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let todo = "Set the clocks (NTP). If they are right now, restart pixeld. Until then pixeld deletes nothing because of its age.";
         note(Weight::Trouble, wrong, todo);
     }
-    if metrics.sync_failures.get() > 0 {
-        let wrong =
-            format!("{} to the disk failed since the start.", counted(metrics.sync_failures.get() as i64, "sync"));
-        note(
-            Weight::Trouble,
-            wrong,
-            "Check the disk, which may be failing. pixeld rewrote the affected hits to another file.",
-        );
-    }
+}
+
+/// Published address lists.
+fn of_networks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     if metrics.networks_refused.get() > 0 {
         let wrong = "An address list could not be read.".to_owned();
         note(Weight::Warning, wrong, "Run pixeld networks status, which names the file and the line.");
@@ -159,8 +195,6 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
         let wrong = format!("{} {have} not been downloaded.", counted(missing, "published address list"));
         note(Weight::Hint, wrong, todo);
     }
-    found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
-    found
 }
 
 /// How far opens and counts may be behind the hits before it is said, in s.

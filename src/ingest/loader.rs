@@ -35,6 +35,7 @@ use super::known::Known;
 use super::memory::Memory;
 use super::shared_throttle::SharedThrottle;
 use super::source::Source;
+use crate::backoff::Backoff;
 use crate::clocks::Clocks;
 use crate::config::Secret;
 use crate::db::{Database, refused_with};
@@ -55,6 +56,9 @@ pub const FLUSH_DELAY: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The first of those waits.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// What the loader works with.
 #[derive(Debug)]
@@ -168,7 +172,7 @@ impl Loader {
     /// Loads, once the database is `ready`, until `drain` is asked for and all is loaded, or its deadline has passed.
     /// Returns how many hits are left.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) -> u64 {
-        let mut pause = Duration::ZERO;
+        let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         match (self.options.throttle, &self.options.redis) {
             (Some(window), Some(url)) => self.shared_throttle = SharedThrottle::start(url, window, &self.metrics),
             (None, Some(_)) => tracing::info!("PIXELD_THROTTLE is off, so REDIS_URL is not used"),
@@ -202,7 +206,7 @@ impl Loader {
             }
             match turn {
                 Ok(Turn::Progressed) => {
-                    pause = Duration::ZERO;
+                    backoff.succeed();
                     if self.behind() < BATCH_ROWS_MAX && !drain.is_asked() {
                         tokio::time::sleep(FLUSH_DELAY.saturating_sub(started.elapsed())).await;
                     }
@@ -220,17 +224,7 @@ impl Loader {
                     self.wait_for_hits(&mut drain).await;
                 }
                 Err(error) => {
-                    self.metrics.load_retries.one();
-                    self.metrics.database_up.set(0);
-                    self.metrics.load_refused.store(refused_with(&error).map(Arc::new));
-                    self.note_oldest();
-                    if pause.is_zero() {
-                        tracing::warn!(
-                            error = crate::db::told(&error),
-                            "hits cannot be loaded now; they wait in the spool"
-                        );
-                    }
-                    pause = (pause * 2).clamp(Duration::from_millis(50), RETRY_PAUSE_MAX);
+                    let pause = self.turn_failed(&error, &mut backoff);
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = drain.deadline() => break,
@@ -239,6 +233,18 @@ impl Loader {
             }
         }
         self.behind()
+    }
+
+    /// Counts a turn that failed, and logs the first of several. Returns the pause before the next one.
+    fn turn_failed(&mut self, error: &anyhow::Error, backoff: &mut Backoff) -> Duration {
+        self.metrics.load_retries.one();
+        self.metrics.database_up.set(0);
+        self.metrics.load_refused.store(refused_with(error).map(Arc::new));
+        self.note_oldest();
+        if !backoff.is_failing() {
+            tracing::warn!(error = crate::db::told(error), "hits cannot be loaded now; they wait in the spool");
+        }
+        backoff.fail()
     }
 
     async fn wait_for_hits(&self, drain: &mut Drain) {

@@ -8,6 +8,7 @@ pub mod edge_nginx;
 pub mod embedding;
 pub mod first_steps;
 pub mod import_django;
+pub mod lengths;
 pub mod monitoring;
 pub mod nginx;
 pub mod nginx_tls;

@@ -118,6 +118,14 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
         let met = if goal.is_met() { "met" } else { "**missed**" };
         writeln!(out, "| {} | {sign} {} {} | {:.2} {} | {met} |", goal.what, goal.most, goal.unit, goal.is, goal.unit)?;
     }
+    write_peak(&mut out, options, results)?;
+    write_threads(&mut out, results)?;
+    write_rates(&mut out, results)?;
+    Ok(out)
+}
+
+/// Each server in a closed loop.
+fn write_peak(out: &mut String, options: &Options, results: &Results) -> anyhow::Result<()> {
     writeln!(out, "\n## At peak: a closed loop\n")?;
     writeln!(
         out,
@@ -148,7 +156,11 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
             figure(|s| s.rss_bytes as f64 / 1e6)
         )?;
     }
-    write_threads(&mut out, results)?;
+    Ok(())
+}
+
+/// Latency in an open loop, and the loader against `\copy`.
+fn write_rates(out: &mut String, results: &Results) -> anyhow::Result<()> {
     writeln!(out, "\n## Latency at set rates: an open loop\n\n![latency against rate](latency.svg)\n")?;
     writeln!(
         out,
@@ -174,7 +186,7 @@ fn text(options: &Options, results: &Results) -> anyhow::Result<String> {
             l.bytes_a_row
         )?;
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Where the CPU goes: by thread, user and system.

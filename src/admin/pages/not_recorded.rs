@@ -17,8 +17,8 @@ use crate::admin::view::{
 };
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
-use crate::link::key::Key;
-use crate::link::pasted::pasted;
+use crate::link::key::{Key, Namespace};
+use crate::link::pasted::{Pasted, pasted};
 use crate::link::route::{Ids, Route, route};
 use crate::link::{forgive, named, opt_out, token};
 use crate::metrics::DropReason;
@@ -127,26 +127,11 @@ struct Said {
     reason: Option<Reason>,
 }
 
-async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
-    let pasted = pasted(link, &admin.links.base_url);
-    if pasted.path.to_ascii_lowercase().starts_with(opt_out::PATH) || forgive::opt_out_path(&pasted.path).is_some() {
-        return Ok(notice(
-            Tone::Warning,
-            html! {
-                p { strong { "This link records nothing. " } "It opens the page where a recipient opts out; it is not a pixel." }
-            },
-        ));
-    }
-    let path = &pasted.path;
-    let client = admin.client().await?;
-    let parsed = route(path, &admin.links.signing_keys);
-    let namespace = match &parsed {
-        Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
-        _ => None,
-    };
+/// What a path says by itself. `namespace` is there for a path with keys.
+fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require_signed: bool) -> Said {
     let id_of = |key: &Key<'_>| namespace.map(|namespace| namespace.id_of(key));
     let mut said = Said::default();
-    match &parsed {
+    match parsed {
         Route::Pixel { image, ids, sent_at_s, is_signed } => {
             (said.image, said.sent_at_s) = (Some(*image), *sent_at_s);
             said.signed_by = is_signed.then(|| path.strip_prefix("/o/").and_then(token::key_id)).flatten();
@@ -162,7 +147,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
                 Ids::Malformed => said.reason = Some(Reason::Malformed),
                 Ids::Unmerged => said.reason = Some(Reason::Unmerged),
             }
-            if said.reason.is_none() && admin.require_signed && !is_signed {
+            if said.reason.is_none() && require_signed && !is_signed {
                 said.reason = Some(Reason::Unsigned);
             }
         }
@@ -170,6 +155,26 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         Route::Forged => said.reason = Some(Reason::Forged),
         Route::Health | Route::NotFound => said.reason = Some(Reason::WrongPath),
     }
+    said
+}
+
+async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
+    let pasted = pasted(link, &admin.links.base_url);
+    if pasted.path.to_ascii_lowercase().starts_with(opt_out::PATH) || forgive::opt_out_path(&pasted.path).is_some() {
+        return Ok(notice(
+            Tone::Warning,
+            html! {
+                p { strong { "This link records nothing. " } "It opens the page where a recipient opts out; it is not a pixel." }
+            },
+        ));
+    }
+    let client = admin.client().await?;
+    let parsed = route(&pasted.path, &admin.links.signing_keys);
+    let namespace = match &parsed {
+        Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
+        _ => None,
+    };
+    let mut said = said_by(&pasted.path, &parsed, namespace, admin.require_signed);
     let image = match said.image {
         Some(id) => images::find(&client, id).await?,
         None => None,
@@ -189,14 +194,28 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         is_out |= suppressions::find(&client, hash).await?.is_some_and(|found| found.until_us.is_none());
     }
     drop(client);
-    let base_url = &admin.links.base_url;
     Ok(html! {
+        (verdict(admin, &said, is_out))
+        (where_it_goes(&pasted, &admin.links.base_url))
+        (facts(&said, image.as_ref(), &message_name, zone))
+    })
+}
+
+/// Whether it records anything.
+fn verdict(admin: &Admin, said: &Said, is_out: bool) -> Markup {
+    html! {
         @match said.reason {
             Some(reason) => { @let [why, todo] = reason.sentences();
                 (notice(Tone::Bad, html! { p { strong { "This link records nothing. " } (why) " " (todo) } })) }
             None if is_out => { (notice(Tone::Warning, html! { p { strong { "This link records nothing. " } "Its recipient opted out." } })) }
-            None => { (notice(Tone::Good, html! { p { strong { "This link works. " } (how_often(admin, &said)) } })) }
+            None => { (notice(Tone::Good, html! { p { strong { "This link works. " } (how_often(admin, said)) } })) }
         }
+    }
+}
+
+/// Why it may not arrive here at all.
+fn where_it_goes(pasted: &Pasted, base_url: &str) -> Markup {
+    html! {
         @if let Some(host) = &pasted.other_host {
             (notice(Tone::Warning, html! {
                 p { "It goes to " code { (host) } ", but PIXELD_BASE_URL is " code { (base_url) } ". Unless that host leads to this pixeld, nothing arrives here." }
@@ -207,8 +226,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
                 p { "It does not begin with PIXELD_BASE_URL, " code { (base_url) } ". If the proxy passes on only links that do, nothing arrives here." }
             }))
         }
-        (facts(&said, image.as_ref(), &message_name, zone))
-    })
+    }
 }
 
 /// What a fetch of a link that is recorded comes to.
