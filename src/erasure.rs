@@ -4,8 +4,8 @@
 //! 1. **Asked for.** The page (`admin/erasing.rs`) or `pixeld erase` calls [`request::request`]. It locks out all loaders
 //!    ([`db::locks`](crate::db::locks)), opts the recipient out where that was asked for, and notes the erasure under a number, with the keyed
 //!    hash of the recipient and not the id.
-//! 2. **No older hit comes back.** Every loader reads [`erased`] before it loads a batch, in the same transaction as the mark. It leaves out
-//!    hits of the recipient from before the request.
+//! 2. **No older hit comes back.** Every loader reads [`erased`] when it prepares a batch, and leaves out hits of the recipient from before the request.
+//!    The batch's transaction is refused if an erasure was noted since (`ingest/batch.rs`).
 //! 3. **The database.** [`request::delete`] deletes hits, opens and counts through [`rollup::change`](crate::rollup::change), chunk by chunk. If it
 //!    is interrupted, [`leftovers`] of any node goes on with it, and also forgets user agents that only the recipient had.
 //! 4. **Each node's disk.** [`disk`], a thread of each node, writes every file of the spool and of the quarantine again without the

@@ -1,6 +1,6 @@
 //! Every advisory lock, and who may hold which before which.
 //!
-//! | lock | held by | for | before it may be held | after it may be taken |
+//! | lock | held by | for how long | may be held already | may be taken while it is held |
 //! |---|---|---|---|---|
 //! | [`MIGRATING`] | `pixeld migrate`, the first connection of `serve` | its connection | nothing | nothing |
 //! | [`IMPORTING`] | `pixeld import` | its connection | nothing | all that a loader takes |
@@ -10,10 +10,10 @@
 //! | [`DELETING`] | whoever deletes the rows of one erasure | its connection | nothing | on another connection: the row of `rollup_state` |
 //! | [`PARTITIONING`] | a loader that needs a new day | a transaction of its own | nothing | `hits`, to attach the day |
 //! | [`LOADING`] | shared: a transaction that loads hits; alone: one that notes an erasure | its transaction | [`IMPORTING`], [`FORGETTING`] | the row of `spool_marks`, [`OPTING`] |
-//! | [`OPTING`] | shared: a change of opt-outs; alone, for a moment: a reader of changes | its transaction; its statement | [`LOADING`] | nothing |
+//! | [`OPTING`] | shared: a change of opt-outs; alone: a reader of changes, and a node that puts lost ones back | its transaction; a reader's statement | [`LOADING`] | nothing |
 //!
 //! So the order is: a lock of a connection, then [`LOADING`], then the row of `spool_marks`, then [`OPTING`], then other rows. Whoever holds a
-//! later one never asks for an earlier one. Rollup, reclassification and deletions exclude each other by the row of `rollup_state`
+//! later one never asks for an earlier one. [`PARTITIONING`] stands alone: its transaction holds no other. Rollup, reclassification and deletions exclude each other by the row of `rollup_state`
 //! (`rollup/tally.rs`), which none of those above is asked for under.
 //!
 //! Guarantees: [`begin_alone`] holds loaders up for at most half a second at a time. Gives up: the numbers never change, since nodes of

@@ -9,7 +9,7 @@
 //! 3. [`copy`](BatchTransaction::copy) judges the hits while PostgreSQL copies the rows of those before.
 //! 4. [`commit`](BatchTransaction::commit) moves the mark behind the batch's last number, records the batch, and sends COMMIT.
 //!
-//! Why each hit is in once:
+//! Why each hit is in once (`tests/it/faults/batch.rs` tries to break it):
 //!
 //! 1. A hit has a name that never changes: its spool and its number. The mark is the first number of a spool that is not in yet.
 //! 2. Rows, mark and record are one transaction: PostgreSQL keeps all of them or none.
