@@ -1,6 +1,6 @@
 //! The only place where the parts are wired together: start order, drain order, and who looks after what runs.
 //!
-//! Start ([`serve`]): settings, lock, ports (`claim.rs`); spools of earlier starts, writer, edge (`recording.rs`), from where
+//! Start ([`serve()`]): settings, lock, ports (`claim.rs`); spools of earlier starts, writer, edge (`recording.rs`), from where
 //! on pixels are answered and kept; loader, housekeeper, eraser (`loading.rs`); then PostgreSQL and all that follows it (`following.rs`),
 //! so that a pixel is answered before the database is there.
 //!

@@ -73,7 +73,7 @@ pub struct Outcome {
     pub refused: u64,
     /// Requests whose connection ended before the answer.
     pub broken: u64,
-    /// Requests whose answer took longer than [`ANSWER_WAIT`].
+    /// Requests whose answer took longer than [`ANSWER_WAIT`](super::ANSWER_WAIT).
     pub timed_out: u64,
     /// Connections that could not be made.
     pub not_connected: u64,
