@@ -188,7 +188,9 @@ impl Loader {
                     drain.deadline().await;
                 }
             };
+            // A database that is ready comes first: hits that wait for an image are not in `behind`, and may be loaded now.
             tokio::select! {
+                biased;
                 () = &mut ready => break,
                 () = ended => return self.behind(),
                 () = tokio::time::sleep(HOUSEKEEPING) => {}
