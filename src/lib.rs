@@ -4,7 +4,6 @@
 //! what. Only [`app`] sees all.
 
 pub mod admin;
-#[expect(clippy::disallowed_methods, reason = "the wiring: it starts what runs as long as the process")]
 pub mod app;
 pub mod backoff;
 pub mod cli;

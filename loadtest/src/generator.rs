@@ -173,7 +173,7 @@ impl<'a> Thread<'a> {
                 other => other?,
             }
             for event in events.iter().filter(|event| event.token() != TIMER) {
-                self.heed(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
+                self.react(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
             }
         }
         self.outcome.elapsed = started.elapsed();
@@ -192,7 +192,7 @@ impl<'a> Thread<'a> {
                 other => other?,
             }
             for event in events.iter().filter(|event| event.token() != TIMER) {
-                self.heed(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
+                self.react(event.token().0, event.is_readable() || event.is_read_closed() || event.is_error());
             }
         }
         self.sending = sending;
@@ -234,7 +234,7 @@ impl<'a> Thread<'a> {
     }
 
     /// Something happened on a connection.
-    fn heed(&mut self, at: usize, readable: bool) {
+    fn react(&mut self, at: usize, readable: bool) {
         let slot = &mut self.slots[at];
         let Some(connection) = &mut slot.connection else { return };
         match slot.state {

@@ -233,8 +233,8 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
         // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
         let (keep, all_spools) = (house_options(config, &db, &spools), recovered.clone());
         let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None, orphans)
-            .knowing(images)
-            .heeding(opt_outs::recall(&data.opt_outs()));
+            .with_images(images)
+            .with_opt_outs(opt_outs::recall(&data.opt_outs()));
         let house = House::start(keep, all_spools, room, Arc::clone(&metrics), |keep| {
             std::thread::Builder::new().name("house".into()).spawn(keep)
         })?;

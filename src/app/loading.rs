@@ -62,10 +62,10 @@ impl Loading {
             supervisor.thread(Task::Housekeeper, "house", keep)
         })?;
         let loader = loader
-            .knowing(Arc::clone(&edge.images))
+            .with_images(Arc::clone(&edge.images))
             .with_clocks(Arc::clone(&clocks))
-            .telling(Arc::clone(&committed))
-            .heeding(Arc::clone(&edge.suppressed));
+            .with_commit_notifier(Arc::clone(&committed))
+            .with_opt_outs(Arc::clone(&edge.suppressed));
         let (loader_trigger, loader_drain) = shutdown::drain();
         let until_ready = database::until(database_ready.clone());
         let loader = supervisor.thread_behind(Task::Loader, loader.run(until_ready, loader_drain))?;

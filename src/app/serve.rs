@@ -63,8 +63,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
         };
         let mut following = Following::start(&common, parts, &loading, private, ready)?;
         if sample {
-            // Once, and whether it ends well matters to nobody who serves.
-            tokio::spawn(sample::show(db.clone(), config.clone(), database_ready.clone()));
+            show_sample(&common);
         }
         let outcome = run_until_signal(config, &supervisor, &mut following).await;
         drain(config, recording, loading, following).await?;
@@ -93,4 +92,10 @@ async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &
         }
         Err(task) => Err(following.why(task).await),
     }
+}
+
+/// Adds the sample image, once. Whether that ends well matters to nobody who serves.
+#[expect(clippy::disallowed_methods, reason = "it ends by itself")]
+fn show_sample(common: &Common<'_>) {
+    tokio::spawn(sample::show(common.db.clone(), common.config.clone(), common.database_ready.clone()));
 }

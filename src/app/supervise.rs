@@ -191,6 +191,7 @@ impl Supervisor {
     }
 
     /// Runs a task on this runtime that cannot be restarted.
+    #[expect(clippy::disallowed_methods, reason = "the supervisor owns it")]
     pub fn once<T: Send + 'static>(
         &self,
         task: Task,
@@ -205,6 +206,7 @@ impl Supervisor {
     }
 
     /// Runs a task on this runtime, and again when it ends: `work` makes it.
+    #[expect(clippy::disallowed_methods, reason = "the supervisor owns it")]
     pub fn restarted<W: Future<Output = ()> + Send + 'static>(
         &self,
         task: Task,

@@ -102,6 +102,7 @@ impl Notifier {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test plays systemd beside what it tests")]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;

@@ -41,21 +41,28 @@ pub trait Table: Send {
     fn look(&mut self, client: &Client) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Reads what these notices announce, in time.
-    fn heed(&mut self, client: &Client, notices: &[String]) -> impl Future<Output = Result<(), DbError>> + Send;
+    fn read_announced(
+        &mut self,
+        client: &Client,
+        notices: &[String],
+    ) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// The table cannot be followed now.
-    fn lost(&mut self, error: &DbError);
+    /// The table cannot be followed now. `is_first`: the last attempt before this one succeeded, so this one is worth a line of the log.
+    fn lost(&mut self, error: &DbError, is_first: bool);
 }
 
 /// Follows for ever.
 pub async fn follow(db: &Database, table: &mut impl Table) {
     let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
     loop {
-        let started = Instant::now();
-        if let Err(error) = follow_once(db, table).await {
-            table.lost(&error);
-        }
-        tokio::time::sleep(backoff.end(started.elapsed())).await;
+        let pause = match follow_once(db, table, &mut backoff).await {
+            Ok(()) => RECONNECT.0,
+            Err(error) => {
+                table.lost(&error, !backoff.is_failing());
+                backoff.fail()
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -68,10 +75,11 @@ pub async fn look_in_time<T: Table>(table: &mut T, client: &Client) -> Result<()
 }
 
 /// Follows on one connection until it is lost.
-async fn follow_once<T: Table>(db: &Database, table: &mut T) -> Result<(), DbError> {
+async fn follow_once<T: Table>(db: &Database, table: &mut T, backoff: &mut Backoff) -> Result<(), DbError> {
     // Listened to before it is listed: what changes in between is announced twice rather than never.
     let (session, mut notices) = db.listen(T::APPLICATION_NAME, T::CHANNEL).await?;
     table.list(&session.client).await?;
+    backoff.succeed();
     let mut listed = Instant::now();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -83,7 +91,7 @@ async fn follow_once<T: Table>(db: &Database, table: &mut T) -> Result<(), DbErr
                 while let Ok(notice) = notices.try_recv() {
                     all.push(notice);
                 }
-                table.heed(&session.client, &all).await?;
+                table.read_announced(&session.client, &all).await?;
             }
             _ = heartbeat.tick() => {
                 if listed.elapsed() > FULL_LIST {

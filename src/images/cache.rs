@@ -5,6 +5,8 @@
 //! under a bound, the least lately used go first. Gives up: an image added within the last moment may take a look-up, of
 //! which there are [`UNKNOWN_LOOKUPS_PER_SECOND`].
 
+mod wanted;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -17,6 +19,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+pub use self::wanted::{Fetched, Wanted};
 use super::Image;
 use super::known::Knowledge;
 
@@ -81,42 +84,6 @@ pub enum Lookup {
     Unknown,
     /// It is not known, and there never was a list.
     NoList,
-}
-
-/// What came of fetching an image.
-#[derive(Debug, Clone)]
-pub enum Fetched {
-    /// Here it is.
-    Cached(Arc<Image>),
-    /// It was deleted.
-    Deleted,
-    /// There is no such image.
-    Unknown,
-    /// Nobody could say in time.
-    TimedOut,
-}
-
-/// An image that is wanted, and where to say what came of it.
-#[derive(Debug)]
-pub struct Wanted {
-    /// The image.
-    pub id: Uuid,
-    answer: watch::Sender<Option<Fetched>>,
-    cache: Arc<ImageCache>,
-}
-
-impl Wanted {
-    /// Says what came of it, to all who wait.
-    pub fn answer(self, fetched: Fetched) {
-        self.answer.send_replace(Some(fetched));
-    }
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        // Whatever became of the load, the next request may begin another.
-        self.cache.loading.remove(&self.id);
-    }
 }
 
 impl ImageCache {

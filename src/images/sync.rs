@@ -147,7 +147,7 @@ impl Table for Images {
         Ok(())
     }
 
-    async fn heed(&mut self, client: &Client, notices: &[String]) -> Result<(), DbError> {
+    async fn read_announced(&mut self, client: &Client, notices: &[String]) -> Result<(), DbError> {
         for id in notices.iter().filter_map(|notice| Uuid::try_parse(notice).ok()) {
             match queries::state_of(client, id).await? {
                 Some(state) => self.sync.keep(self.sync.note(&state)),
@@ -157,9 +157,11 @@ impl Table for Images {
         Ok(())
     }
 
-    fn lost(&mut self, error: &DbError) {
+    fn lost(&mut self, error: &DbError, is_first: bool) {
         self.sync.cache.note_database(true);
-        tracing::warn!(error = error.for_log(), "changes of images cannot be followed now; pixeld tries again");
+        if is_first {
+            tracing::warn!(error = error.for_log(), "changes of images cannot be followed now; pixeld tries again");
+        }
     }
 }
 

@@ -436,7 +436,7 @@ mod tests {
         world.keeper.keep();
         world.keeper.keep();
         assert_eq!(world.keeper.metrics.segments_missing.get(), 5, "each once");
-        world.appender.heed_seal();
+        world.appender.seal_if_asked();
         world.appender.append(&[batch(&[hit(5, 100)])]).unwrap();
         let mut told = crate::spool::fixture::Told::new();
         crate::spool::fixture::read_on(&mut world.source.reader, 9, &mut told);

@@ -87,7 +87,7 @@ impl Known {
     }
 
     /// From now on says of a recipient what this knows, which somebody else keeps in step.
-    pub fn heed(&mut self, suppressed: &Arc<Suppressed>) {
+    pub fn use_opt_outs(&mut self, suppressed: &Arc<Suppressed>) {
         self.suppressed = Arc::clone(suppressed);
     }
 

@@ -143,21 +143,21 @@ impl Loader {
 
     /// The same loader, which tells `committed` of each batch that has hits in PostgreSQL.
     #[must_use]
-    pub fn telling(mut self, committed: Arc<Notify>) -> Loader {
+    pub fn with_commit_notifier(mut self, committed: Arc<Notify>) -> Loader {
         self.committed = committed;
         self
     }
 
     /// The same loader, which tells `suppressed` what it learns of opt-outs, and so makes use of what others learn.
     #[must_use]
-    pub fn heeding(mut self, suppressed: Arc<Suppressed>) -> Loader {
+    pub fn with_opt_outs(mut self, suppressed: Arc<Suppressed>) -> Loader {
         self.memory.use_opt_outs(suppressed);
         self
     }
 
     /// The same loader, which keeps hits of images that this node knows and the database does not have.
     #[must_use]
-    pub fn knowing(mut self, images: Arc<ImageCache>) -> Loader {
+    pub fn with_images(mut self, images: Arc<ImageCache>) -> Loader {
         self.memory.known.compare_images(images);
         self
     }

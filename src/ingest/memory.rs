@@ -46,7 +46,7 @@ impl Memory {
 
     /// From now on keeps `suppressed` in step, and judges by it.
     pub fn use_opt_outs(&mut self, suppressed: Arc<Suppressed>) {
-        self.known.heed(&suppressed);
+        self.known.use_opt_outs(&suppressed);
         self.opt_outs = Reader::new(suppressed);
     }
 

@@ -118,8 +118,8 @@ impl<'a> Loop<'a> {
                 // Nothing would be synced any more. The scope that waits for both threads passes its panic on.
                 return;
             }
-            self.heed_syncs();
-            self.appender.heed_seal();
+            self.collect_syncs();
+            self.appender.seal_if_asked();
             if !group.is_empty() {
                 let hits = self.write(&group);
                 group.clear();
@@ -187,7 +187,7 @@ impl<'a> Loop<'a> {
     }
 
     /// Lets go of what is synced, and writes again what a failed sync may have lost.
-    fn heed_syncs(&mut self) {
+    fn collect_syncs(&mut self) {
         let report = self.syncs.report();
         self.appender.synced(report.synced_seq);
         if !report.failed || self.rewrite_at.is_some_and(|at| Instant::now() < at) {
@@ -213,7 +213,7 @@ impl<'a> Loop<'a> {
             }
             rewrites += 1;
             self.rewrite_at = None;
-            self.heed_syncs();
+            self.collect_syncs();
         }
     }
 }

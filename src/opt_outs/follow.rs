@@ -130,13 +130,15 @@ impl Table for Reader {
         Ok(self.keep_up(client).await?)
     }
 
-    async fn heed(&mut self, client: &Client, _: &[String]) -> Result<(), DbError> {
+    async fn read_announced(&mut self, client: &Client, _: &[String]) -> Result<(), DbError> {
         // One look covers all that was announced until now.
         look_in_time(self, client).await
     }
 
-    fn lost(&mut self, error: &DbError) {
-        tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; the last known list applies");
+    fn lost(&mut self, error: &DbError, is_first: bool) {
+        if is_first {
+            tracing::warn!(error = error.for_log(), "opt-outs cannot be followed now; the last known list applies");
+        }
     }
 }
 

@@ -316,7 +316,7 @@ impl Appender {
     }
 
     /// Ends the current segment if that was asked for.
-    pub fn heed_seal(&mut self) {
+    pub fn seal_if_asked(&mut self) {
         if self.spool.take_seal() {
             self.end_segment();
         }

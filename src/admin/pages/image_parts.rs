@@ -95,7 +95,7 @@ pub(super) fn title(image: &ImageRow) -> &str {
     if image.title.is_empty() { "Untitled image" } else { &image.title }
 }
 
-/// The picture itself, no larger than it is. In a list its title stands beside it, so it is silent there.
+/// The picture itself, no larger than it is. In a list its title is beside it, so a screen reader skips it there.
 pub(super) fn picture_tag(image: &ImageRow, is_in_list: bool) -> Markup {
     let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The image", None) };
     html! {

@@ -107,8 +107,11 @@ impl Loader {
                 self.forget_lost(uuid, mark.next_seq);
                 Ok(Some((mark.spool, mark.next_seq)))
             }
-            Claimed::Held { .. } => {
+            Claimed::Held { ended } => {
                 self.aside.is_held = true;
+                if self.aside.named.insert(uuid) {
+                    tracing::warn!(mark = %uuid, ended, "another connection holds the mark of hits that wait for their image");
+                }
                 Ok(None)
             }
         }

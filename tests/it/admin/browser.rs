@@ -13,6 +13,13 @@ fn pictures() -> PathBuf {
     folder
 }
 
+/// Fills in the form of the page that asks who somebody is.
+pub fn sign_in(browser: &Browser, name: &str) {
+    browser.write("#name", name);
+    browser.write("#password", PASSWORD);
+    browser.click("main button");
+}
+
 /// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen; everywhere, axe-core finds
 /// no serious fault.
 pub fn take(browser: &Browser, name: &str) {
@@ -128,9 +135,7 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     add_user(&app, "ann", "admin");
     let browser = Browser::start();
     browser.open(&format!("{base}/messages"));
-    browser.write("#name", "ann");
-    browser.write("#password", PASSWORD);
-    browser.click("main button");
+    sign_in(&browser, "ann");
     browser.wait_for("No messages yet");
     take(&browser, "messages-1-empty");
     fill(&app);
@@ -197,9 +202,7 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     app.query("UPDATE messages SET name = 'Newsletter ' || right(id::text, 1)");
     let browser = Browser::start();
     browser.open(&format!("{base}/erasures"));
-    browser.write("#name", "ann");
-    browser.write("#password", PASSWORD);
-    browser.click("main button");
+    sign_in(&browser, "ann");
     browser.wait_for("No erasures yet");
     take(&browser, "person-1-no-erasures");
     fill_erasures(&app);

@@ -5,8 +5,8 @@ use std::time::Instant;
 use loadtest::process::wait_until;
 use loadtest::server::get;
 
-use crate::admin::browser::take;
-use crate::admin::routes::{PASSWORD, add_user};
+use crate::admin::browser::{sign_in, take};
+use crate::admin::routes::add_user;
 use crate::kit::support::{App, PATIENCE, beside};
 use crate::kit::webdriver::Browser;
 
@@ -30,9 +30,7 @@ fn from_a_picture_to_who_opened_and_back() {
     add_user(&app, "ann@example.com", "admin");
     let browser = Browser::start();
     browser.open(&base);
-    browser.write("#name", "ann@example.com");
-    browser.write("#password", PASSWORD);
-    browser.click("main button");
+    sign_in(&browser, "ann@example.com");
     browser.wait_for("No opens yet");
 
     // A picture, and a link of it.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use loadtest::generator::Pace;
 
 use crate::kit::proxy::Proxy;
-use crate::kit::support::{App, PATIENCE, Postgres, alone, beside};
+use crate::kit::support::{App, END_BACKENDS_AMID_COPY, PATIENCE, Postgres, alone, beside};
 
 #[test]
 fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
@@ -53,6 +53,11 @@ fn postgresql_that_stops_and_starts_again_and_again_loses_nothing() {
     app.at_rest();
     assert_eq!(load.outcome.refused + load.outcome.broken + load.outcome.timed_out, 0);
     load.assert_exact(&app.url());
+    // Each outage is a line of the log, and not each attempt in it.
+    let log = app.server.log();
+    for line in ["changes of images cannot be followed now", "opt-outs cannot be followed now"] {
+        assert!((1..=3).contains(&log.matches(line).count()), "{line}: {log}");
+    }
 }
 
 #[test]
@@ -61,20 +66,8 @@ fn backends_ended_in_the_middle_of_copy_lose_nothing_and_double_nothing() {
     let app = App::start();
     let load = app.load(32, Pace::Open(10_000.0));
     load.wait_for(5000);
-    // In the server, since a COPY takes a few milliseconds: whenever one runs, its backend is ended, 10 times.
-    let ended = app.number(
-        "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
-         DO $$ BEGIN \
-           WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
-             PERFORM pg_stat_clear_snapshot(); \
-             INSERT INTO ended SELECT clock_timestamp() FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
-               AND state = 'active' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \
-             IF FOUND THEN PERFORM pg_sleep(0.1); END IF; \
-             EXIT WHEN (SELECT count(*) FROM ended) >= 10; \
-             PERFORM pg_sleep(0.001); \
-           END LOOP; \
-         END $$; SELECT count(*) FROM ended",
-    );
+
+    let ended = app.number(END_BACKENDS_AMID_COPY);
     let load = load.end();
     let metrics = app.at_rest();
     println!("{ended} backends of the loader were ended in the middle of COPY");

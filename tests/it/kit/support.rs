@@ -20,6 +20,19 @@ pub const PIXELD: &str = env!("CARGO_BIN_EXE_pixeld");
 /// fast a thing is, benches and load runs measure, and a test that failed for speed would fail beside somebody's build.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Run in the server, since a COPY takes a few milliseconds: whenever one of a loader runs, its backend is ended, ten times. Gives how many were.
+pub const END_BACKENDS_AMID_COPY: &str = "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
+         DO $$ BEGIN \
+           WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
+             PERFORM pg_stat_clear_snapshot(); \
+             INSERT INTO ended SELECT clock_timestamp() FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
+               AND state = 'active' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \
+             IF FOUND THEN PERFORM pg_sleep(0.1); END IF; \
+             EXIT WHEN (SELECT count(*) FROM ended) >= 10; \
+             PERFORM pg_sleep(0.001); \
+           END LOOP; \
+         END $$; SELECT count(*) FROM ended";
+
 /// How long what was accepted may take to be loaded.
 pub const REST: Duration = PATIENCE;
 

@@ -20,7 +20,9 @@ use pixeld::spool::{Published, Spool, SpoolRoom};
 use uuid::Uuid;
 
 use crate::kit::proxy::Proxy;
-use crate::kit::support::{App, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside, wait_for_image};
+use crate::kit::support::{
+    App, END_BACKENDS_AMID_COPY, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside, wait_for_image,
+};
 
 /// How long a node may take to find Redis again: the longest pause, and an attempt that hangs.
 const BACK: Duration = PATIENCE;
@@ -306,19 +308,7 @@ fn batches_that_are_brought_again_lose_no_hit() {
     loads[0].wait_for(2000);
     // Of the first node each second COMMIT is cut off after it was sent; of both, backends are ended amid COPY.
     proxy.cut_each_commit(2);
-    let ended = nodes.app.number(
-        "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
-         DO $$ BEGIN \
-           WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
-             PERFORM pg_stat_clear_snapshot(); \
-             INSERT INTO ended SELECT clock_timestamp() FROM pg_stat_activity WHERE application_name = 'pixeld-loader' \
-               AND state = 'active' AND query LIKE 'COPY hits%' AND pg_terminate_backend(pid); \
-             IF FOUND THEN PERFORM pg_sleep(0.1); END IF; \
-             EXIT WHEN (SELECT count(*) FROM ended) >= 10; \
-             PERFORM pg_sleep(0.001); \
-           END LOOP; \
-         END $$; SELECT count(*) FROM ended",
-    );
+    let ended = nodes.app.number(END_BACKENDS_AMID_COPY);
     wait_until("cuts", Duration::from_secs(60), || proxy.cuts() >= 5).unwrap();
     proxy.cut_each_commit(0);
     loads.iter().for_each(|load| load.wait_for(1000));
