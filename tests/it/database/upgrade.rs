@@ -14,7 +14,7 @@ use pixeld::db::Database;
 use refinery::{Migration, Runner, Target, load_sql_migrations};
 use uuid::Uuid;
 
-use crate::kit::support::{App, PIXELD, REST, add_image, beside, open_dir};
+use crate::kit::support::{App, PIXELD, REST, add_image, beside, open_dir, wait_for_opt_outs, wait_for_rollup};
 use crate::opens::recount;
 
 const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
@@ -195,13 +195,12 @@ fn from_every_earlier_schema_nothing_is_lost_counts_are_right_and_old_links_work
         let mut server = settings.clone().start().unwrap();
         wait_until("the image", REST, || get(server.public(), &pixel(Uuid::nil())).unwrap().body == PICTURE).unwrap();
         let out = if version >= 6 { 1.0 } else { 0.0 };
-        wait_until("opt-outs", REST, || server.metrics().unwrap().get("pixeld_opted_out_recipients") == out).unwrap();
+        wait_for_opt_outs(&server, out);
         for recipient in [ANN, BEN, ANN] {
             assert_eq!(get(server.public(), &pixel(recipient)).unwrap().body, PICTURE, "{when}");
         }
         server.at_rest(REST).unwrap();
-        let pending = "SELECT count(*) FROM batches WHERE published IS NULL";
-        wait_until("the rollup", REST, || postgres.number(pending).unwrap() == 0.0).unwrap();
+        wait_for_rollup(&postgres);
         recount::assert_same(&postgres, &when);
         let hits =
             |of: Uuid| postgres.number(&format!("SELECT hits FROM opens WHERE recipient = '{of}'")).unwrap_or(0.0);
@@ -287,7 +286,7 @@ fn the_former_loader_goes_on_beside_a_new_node_on_the_new_schema() {
         }
     });
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     recount::assert_same(&app.postgres, "with the former loader");
     assert_eq!(app.query("SELECT hits::text FROM opens ORDER BY hits DESC"), ["6", "3", "3"]);
     assert_eq!(app.number("SELECT count(*) FROM hits_readable WHERE user_agent = 'Former/2.0'"), 9);
@@ -314,8 +313,7 @@ fn hits_are_counted_by_hour_until_all_nodes_can_be_new_and_by_quarter_of_an_hour
     // As if that time lay behind: what a former node has rolled up lies before it, and the rest on both sides.
     postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
     let server = settings.start().unwrap();
-    let pending = "SELECT count(*) FROM batches WHERE published IS NULL";
-    wait_until("the rollup", REST, || postgres.number(pending).unwrap() == 0.0).unwrap();
+    wait_for_rollup(&postgres);
     recount::assert_same(&postgres, "with hits on both sides");
     let slots = |of: &str| {
         let slots =

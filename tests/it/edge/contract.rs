@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use loadtest::server::parse;
+use loadtest::server::{Answer, parse};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside};
@@ -99,6 +99,29 @@ fn a_client_that_has_the_image_gets_304_and_a_row() {
     assert_eq!(app.query(&rows), ["192.0.2.1", "192.0.2.2"]);
 }
 
+/// The headers of whatever a pixel is answered with.
+fn assert_headers(answer: &Answer, media_type: &str, path: &str) {
+    let length = answer.body.len().to_string();
+    for (header, value) in [
+        ("content-type", media_type),
+        ("content-length", length.as_str()),
+        ("cache-control", "private, no-cache, max-age=0, must-revalidate"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+        ("cross-origin-resource-policy", "cross-origin"),
+    ] {
+        assert_eq!(answer.header(header), Some(value), "{path}: {}", answer.head);
+    }
+    assert!(answer.header("etag").is_some() && answer.header("set-cookie").is_none(), "{path}: {}", answer.head);
+}
+
+/// HEAD is answered as GET was, without a body.
+fn assert_head_is_the_same(app: &App, answer: &Answer, path: &str) {
+    let head = app.exchange(&format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+    let undated = |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
+    assert_eq!((undated(&head.head), head.body.len()), (undated(&answer.head), 0), "{path}");
+}
+
 /// The status, whether it is the stored image, and how the request is counted.
 #[test]
 fn each_request_is_answered_and_recorded_as_the_contract_says() {
@@ -109,11 +132,7 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
     let (image, id) = (app.image, Uuid::new_v4());
     let deleted = crate::kit::support::add_image(app.server.settings());
     app.wait_for_image(deleted);
-    app.query(&format!(
-        "UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{deleted}'; SELECT pg_notify('pixeld_images', '{deleted}')"
-    ));
-    loadtest::process::wait_until("the deletion", PATIENCE, || app.get(&format!("/image/{deleted}.gif")).body == gif)
-        .unwrap();
+    app.delete_image(deleted);
     let before = app.at_rest();
     let upper = image.to_string().to_uppercase();
     let simple = image.simple();
@@ -148,24 +167,10 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
         let answer = app.get(&path);
         let (body, media_type) = if is_image { (png.as_slice(), "image/png") } else { (gif, "image/gif") };
         assert_eq!((answer.status, answer.body.as_slice()), (status, body), "{path}");
-        let length = body.len().to_string();
-        for (header, value) in [
-            ("content-type", media_type),
-            ("content-length", length.as_str()),
-            ("cache-control", "private, no-cache, max-age=0, must-revalidate"),
-            ("x-content-type-options", "nosniff"),
-            ("content-security-policy", "default-src 'none'; sandbox"),
-            ("cross-origin-resource-policy", "cross-origin"),
-        ] {
-            assert_eq!(answer.header(header), Some(value), "{path}: {}", answer.head);
-        }
-        assert!(answer.header("etag").is_some() && answer.header("set-cookie").is_none(), "{path}: {}", answer.head);
+        assert_headers(&answer, media_type, &path);
         assert_eq!(app.server.metrics().unwrap().get(&counted), count + 1.0, "{path}");
         hits += f64::from(u8::from(is_hit));
-        let head = app.exchange(&format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
-        let undated =
-            |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
-        assert_eq!((undated(&head.head), head.body.len()), (undated(&answer.head), 0), "{path}");
+        assert_head_is_the_same(&app, &answer, &path);
     }
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_hits_accepted_total") - before.get("pixeld_hits_accepted_total"), hits);

@@ -10,7 +10,7 @@ use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 use crate::admin::routes::{Visitor, add_user, text};
-use crate::kit::support::{App, beside};
+use crate::kit::support::{App, beside, wait_for_opt_outs};
 use crate::privacy::opt_out::KEYS;
 use crate::privacy::opt_out_page::{footer, page_app};
 
@@ -280,10 +280,7 @@ fn a_request_that_is_not_http_gets_a_picture_where_a_path_was_seen_and_is_counte
     // Of those who opted out nothing is noted.
     let out = Uuid::from_u128(9);
     app.server.settings().run(&["opt-out", "--recipient", &out.to_string()]).unwrap();
-    loadtest::process::wait_until("the opt-out", crate::kit::support::PATIENCE, || {
-        app.server.metrics().unwrap().get("pixeld_opted_out_recipients") == 1.0
-    })
-    .unwrap();
+    wait_for_opt_outs(&app.server, 1.0);
     assert_eq!(send(&app, &[format!("GET {} HTTP/1.1\r\nX y: z\r\n\r\n", path(9)).as_bytes()]).status, 400);
     assert!(!text(&ann.get("/not-recorded")).contains(&out.to_string()));
 }

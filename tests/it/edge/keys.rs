@@ -5,7 +5,7 @@ use loadtest::server::exchange;
 use uuid::Uuid;
 
 use crate::admin::routes::{Visitor, add_user, form, text};
-use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
 
 /// Keys, and how else they come: as parts of a path.
 const SPELLINGS: [(&str, &[&str]); 4] = [
@@ -136,10 +136,7 @@ fn an_opt_out_is_of_the_right_person_however_it_is_typed() {
         let (done, receipt, said) = opt_out(empty);
         assert!(!done && receipt.is_empty() && said.contains("it is empty"), "{empty:?}: {receipt}{said}");
     }
-    wait_until("the opt-out", PATIENCE, || {
-        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == 1.0)
-    })
-    .unwrap();
+    wait_for_opt_outs(&app.server, 1.0);
     app.get(&format!("/t/{}/May/4711%C2%A0.gif", app.image));
     let metrics = app.at_rest();
     assert_eq!(metrics.get("pixeld_hits_dropped_total{reason=\"suppressed\"}"), 1.0);
@@ -161,10 +158,7 @@ fn who_opted_out_under_a_former_reading_of_a_key_stays_out() {
         let id = Uuid::new_v5(&namespace, former.as_bytes()).to_string();
         settings.run(&["opt-out", "--recipient", &id]).unwrap();
     }
-    wait_until("the opt-outs", PATIENCE, || {
-        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == 2.0)
-    })
-    .unwrap();
+    wait_for_opt_outs(&app.server, 2.0);
     for recipient in ["4711%20.gif", "jane%2540example.com.gif"] {
         app.get(&format!("/t/{}/May/{recipient}", app.image));
     }

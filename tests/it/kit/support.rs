@@ -160,6 +160,23 @@ impl App {
         self.server.at_rest(REST).unwrap()
     }
 
+    /// Waits until every loaded batch is in opens and counts.
+    pub fn wait_for_rollup(&self) {
+        wait_for_rollup(&self.postgres);
+    }
+
+    /// Deletes an image, as the page does, and waits until the transparent GIF stands in for it.
+    pub fn delete_image(&self, image: Uuid) {
+        self.query(&format!(
+            "UPDATE images SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = '{image}'; \
+             SELECT pg_notify('pixeld_images', '{image}')"
+        ));
+        loadtest::process::wait_until("the deletion", PATIENCE, || {
+            head(&self.server, image).header("content-type") == Some("image/gif")
+        })
+        .unwrap();
+    }
+
     /// Starts the server again, after it was killed or has ended, with the settings that it had.
     pub fn restart(&mut self) {
         self.server = self.server.settings().clone().start().unwrap();
@@ -175,11 +192,30 @@ impl App {
 /// be answered.
 pub fn wait_for_image(server: &Server, image: Uuid) {
     loadtest::process::wait_until("the image", PATIENCE, || {
-        let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let answer = exchange(server.public(), head.as_bytes()).unwrap();
+        let answer = head(server, image);
         answer.status == 200 && answer.header("content-type") == Some("image/png")
     })
     .unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
+}
+
+/// What is served as an image; asking so records nothing.
+fn head(server: &Server, image: Uuid) -> Answer {
+    let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    exchange(server.public(), head.as_bytes()).unwrap()
+}
+
+/// Waits until every loaded batch is in opens and counts.
+pub fn wait_for_rollup(postgres: &Postgres) {
+    let pending = "SELECT count(*) FROM batches WHERE published IS NULL";
+    loadtest::process::wait_until("the rollup", PATIENCE, || postgres.number(pending).unwrap() == 0.0).unwrap();
+}
+
+/// Waits until a node knows that so many are out. Returns how long that took.
+pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
+    loadtest::process::wait_until("the opt-outs", PATIENCE, || {
+        server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == count)
+    })
+    .unwrap()
 }
 
 /// The sample picture, added by the commands that people use before a first start.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::{Links, Pixels, Secrets};
-use loadtest::process::wait_until;
 use pixeld::link::key::Namespace;
 use pixeld::link::token::SigningKeys;
 use pixeld::networks::Network;
@@ -74,7 +73,7 @@ fn a_load_through_links_of_all_kinds_gives_hits_with_class_and_rule() {
     assert_eq!(classes, ["human", "proxied", "unknown"]);
     let signed = app.number("SELECT count(*) FROM hits WHERE sent_at = '2026-01-01 00:00:00+00'");
     assert!(signed > comparison.rows / 4, "{signed} of {}", comparison.rows);
-    wait_for_rollup(&app);
+    app.wait_for_rollup();
     recount::prepare(&app.postgres);
     recount::assert_same(&app.postgres, "after the load");
     assert_eq!(app.number("SELECT count(*) FROM opens"), comparison.rows, "each request has a recipient of its own");
@@ -127,7 +126,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     let load = load.end();
     app.at_rest();
     load.assert_exact(&app.url());
-    wait_for_rollup(&app);
+    app.wait_for_rollup();
     let rows = app.number("SELECT count(*) FROM hits");
     assert_eq!(assert_judged(&app), rows);
     assert!(app.number(judged_otherwise) > before + 1000, "hits of before were judged again");
@@ -137,10 +136,4 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     let expected = format!("judged {rows} hits again; 0 changed (");
     assert!(said.starts_with(&expected), "{said}");
     recount::assert_same(&app.postgres, "after judging once more");
-}
-
-/// Waits until every loaded batch is rolled up.
-fn wait_for_rollup(app: &App) {
-    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
-    wait_until("the rollup", Duration::from_secs(60), pending).unwrap();
 }

@@ -10,7 +10,7 @@ use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::Changes;
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 
-use crate::kit::support::{App, Postgres, REST, alone, beside};
+use crate::kit::support::{App, Postgres, alone, beside};
 use crate::opens::recount;
 
 /// Days of hits, today included, but for one.
@@ -61,10 +61,6 @@ fn partitions(app: &App) -> u64 {
     app.number("SELECT count(DISTINCT tableoid) FROM hits WHERE spool = 9000")
 }
 
-fn rolled_up(app: &App) {
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
-}
-
 fn with_days() -> App {
     let app = App::start();
     recount::prepare(&app.postgres);
@@ -73,7 +69,7 @@ fn with_days() -> App {
          VALUES (7, 'still used', now()), (8, 'used long ago', now() - interval '50 days')",
     );
     app.query(&days_of_hits());
-    rolled_up(&app);
+    app.wait_for_rollup();
     recount::assert_same(&app.postgres, "before");
     app
 }
@@ -117,7 +113,7 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
     let load = load.end();
     app.at_rest();
     load.assert_exact(&app.url());
-    rolled_up(&app);
+    app.wait_for_rollup();
     let left = u64::from(DAYS) - 1 - OVERDUE;
     assert_eq!(partitions(&app), left);
     assert_eq!(app.server.metrics().unwrap().get("pixeld_retention_days_overdue"), 0.0);
