@@ -106,8 +106,7 @@ fn fetch(app: &App, path: &str, user_agent: &str) {
 
 fn wait_for_opens(app: &App) {
     app.at_rest();
-    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
-    wait_until("the rollup", PATIENCE, pending).unwrap();
+    app.wait_for_rollup();
 }
 
 /// Files without a name that the server has open in its data directory.
@@ -196,6 +195,54 @@ fn a_list_comes_back_with_who_opened() {
     assert!(page.contains(&format!("<a href=\"/messages/{MESSAGE}\">")), "{page}");
 }
 
+/// Fetches each link of an answer, of which the first three name a recipient. Returns whom their hits have to be of.
+fn fetch_each_link(app: &App, answer: &[Vec<String>], is_signed: bool) -> Vec<String> {
+    let mut expected = Vec::new();
+    for row in &answer[1..] {
+        let path = row[2].strip_prefix(SITE).unwrap();
+        assert_eq!(path.starts_with("/o/"), is_signed, "{path}");
+        let size = row[3].strip_prefix(&format!("<img src=\"{}\" width=\"", row[2])).unwrap();
+        assert!(size.ends_with("\" alt=\"\">"), "{row:?}");
+        fetch(app, path, THUNDERBIRD);
+        let is_named = expected.len() < 3;
+        assert_eq!(row[4], if is_named { "yes" } else { "no" });
+        let key = row[1].strip_prefix('\'').unwrap_or(&row[1]);
+        expected.push(match is_named {
+            true => app.server.settings().run(&["namespace", key]).unwrap().trim().to_owned(),
+            false => "nobody".to_owned(),
+        });
+    }
+    expected
+}
+
+/// What cannot be made a link of is refused in words.
+fn wrong_choices_are_refused(app: &App, ben: &Visitor, is_signed: bool) {
+    let image = app.image.to_string();
+    for (fields, words) in [
+        (&[("image", "x")][..], "not the id of an image"),
+        (&[], "Choose an image"),
+        (&[("image", MESSAGE)], "There is no image with this id"),
+        (&[("image", &image), ("consent", "may")], "no column \"may\""),
+        (
+            &[("image", &image), ("sent-at", "soon")],
+            if is_signed { "from 1970 to 2106" } else { "PIXELD_SIGNING_KEYS" },
+        ),
+    ] {
+        let answer = send(ben, "links", fields, b"id\n1\n");
+        let page = text(&answer).replace("&quot;", "\"");
+        assert!(
+            answer.status == 422 && (page.contains(words) || page.contains(&words.replace("&#39;", "'"))),
+            "{words}: {page}"
+        );
+    }
+    let answer = send(ben, "links", &[("image", &image), ("consent", "ok?")], b"id,ok?\n1,yes\n2,nope\n");
+    assert!(answer.status == 422 && text(&answer).contains("Row 3: consent is"), "{}", text(&answer));
+    app.query("UPDATE images SET deleted_at = now()");
+    let answer = send(ben, "links", &[("image", &image)], b"id\n1\n");
+    assert!(answer.status == 422 && text(&answer).contains("deleted"));
+    assert!(text(&ben.get(&path("links"))).contains("No images yet"));
+}
+
 #[test]
 fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
     let _machine = beside();
@@ -219,21 +266,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         let names = ["ok?", "key", "pixeld_link", "pixeld_img", "pixeld_recipient_in_link", "pixeld_note"];
         assert_eq!(answer[0], names);
         assert_eq!(answer.len(), 8);
-        let mut expected = Vec::new();
-        for row in &answer[1..] {
-            let path = row[2].strip_prefix(SITE).unwrap();
-            assert_eq!(path.starts_with("/o/"), keys.is_some(), "{path}");
-            let size = row[3].strip_prefix(&format!("<img src=\"{}\" width=\"", row[2])).unwrap();
-            assert!(size.ends_with("\" alt=\"\">"), "{row:?}");
-            fetch(&app, path, THUNDERBIRD);
-            let is_named = expected.len() < 3;
-            assert_eq!(row[4], if is_named { "yes" } else { "no" });
-            let key = row[1].strip_prefix('\'').unwrap_or(&row[1]);
-            expected.push(match is_named {
-                true => app.server.settings().run(&["namespace", key]).unwrap().trim().to_owned(),
-                false => "nobody".to_owned(),
-            });
-        }
+        let expected = fetch_each_link(&app, &answer, keys.is_some());
         app.at_rest();
         let hits = "SELECT coalesce(recipient::text, 'nobody') FROM hits_readable ORDER BY at, seq";
         assert_eq!(app.query(hits), expected);
@@ -244,29 +277,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         // No column of consents: everybody is named. The image by its id, too.
         let answer = answered(&ben, "links", &[("image-id", &image)], "recipient,ok?\na,no\n");
         assert!(answer.ends_with(",yes,\n"), "{answer}");
-        for (fields, words) in [
-            (&[("image", "x")][..], "not the id of an image"),
-            (&[], "Choose an image"),
-            (&[("image", MESSAGE)], "There is no image with this id"),
-            (&[("image", &image), ("consent", "may")], "no column \"may\""),
-            (
-                &[("image", &image), ("sent-at", "soon")],
-                if keys.is_some() { "from 1970 to 2106" } else { "PIXELD_SIGNING_KEYS" },
-            ),
-        ] {
-            let answer = send(&ben, "links", fields, b"id\n1\n");
-            let page = text(&answer).replace("&quot;", "\"");
-            assert!(
-                answer.status == 422 && (page.contains(words) || page.contains(&words.replace("&#39;", "'"))),
-                "{words}: {page}"
-            );
-        }
-        let answer = send(&ben, "links", &[("image", &image), ("consent", "ok?")], b"id,ok?\n1,yes\n2,nope\n");
-        assert!(answer.status == 422 && text(&answer).contains("Row 3: consent is"), "{}", text(&answer));
-        app.query("UPDATE images SET deleted_at = now()");
-        let answer = send(&ben, "links", &[("image", &image)], b"id\n1\n");
-        assert!(answer.status == 422 && text(&answer).contains("deleted"));
-        assert!(text(&ben.get(&path("links"))).contains("No images yet"));
+        wrong_choices_are_refused(&app, &ben, keys.is_some());
     }
 }
 

@@ -10,7 +10,7 @@ use loadtest::server::Answer;
 use uuid::Uuid;
 
 use crate::admin::routes::{Visitor, add_user, form, text};
-use crate::kit::support::{App, PATIENCE, add_image, alone, beside};
+use crate::kit::support::{App, PATIENCE, add_image, alone, beside, wait_for_opt_outs};
 use crate::opens::recount;
 
 const KEYS: &str = "7:AAECAwQFBgcICQoLDA0ODw==";
@@ -19,6 +19,12 @@ const HOSTILE: &str = "\"><script>alert(1)</script>";
 
 /// Hits that [`fill`] makes.
 const FILLED: u64 = 45_000;
+
+/// Some of the time that [`fill_from`] fills; the rest stays.
+const SOME: &str = "from=2026-03-01T00:00&to=2026-03-02T00:00:30";
+
+/// How many hits [`SOME`] has.
+const WANTED: &str = "SELECT count(*) FROM hits WHERE at < '2026-03-02 00:00:30+00'";
 
 fn id(number: u64) -> Uuid {
     Uuid::from_u128(0x4000_8000_0000_0000_0000 + u128::from(number))
@@ -52,8 +58,7 @@ fn fill_from(app: &App, time: &str, count: u64) {
         other = id(103),
         image = app.image,
     ));
-    wait_until("the rollup", PATIENCE, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0)
-        .unwrap();
+    app.wait_for_rollup();
 }
 
 /// The numbers of the hits that a page shows.
@@ -172,53 +177,13 @@ fn each_reason_for_not_recording_is_listed_with_what_may_be_kept() {
     });
     add_user(&app, "ann", "admin");
     let ann = Visitor::signed_in(&app, "ann");
-    let image = app.image;
-    let deleted = add_image(app.server.settings());
-    app.wait_for_image(deleted);
-    app.query(&format!(
-        "UPDATE images SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = '{deleted}';
-         SELECT pg_notify('pixeld_images', '{deleted}')"
-    ));
-    wait_until("the deletion", PATIENCE, || {
-        app.get(&format!("/image/{deleted}.png")).header("content-type") == Some("image/gif")
-    })
-    .unwrap();
-    let signed = app.server.settings().run(&["link", "--image", &image.to_string(), "--message", "may"]).unwrap();
-    let signed = signed.lines().next().unwrap().split_once("/o/").map(|(_, token)| format!("/o/{token}")).unwrap();
+    let signed = signed_path(&app);
     assert_eq!(app.get(&signed).status, 200);
-    for (method, path, sentence) in [
-        ("GET", format!("/image/{image}_x.gif"), "is not a valid id"),
-        ("GET", format!("/t/{image}/may/*|ID|*.gif"), "merge tag"),
-        ("GET", format!("/image/{image}.gif"), "The link is not signed."),
-        ("GET", format!("/o/{}.gif", "A".repeat(94)), "signature is wrong"),
-        ("GET", "/image/nope.gif".to_owned(), "The link has no image id"),
-        ("GET", format!("/image/{}.gif", id(5)), "There is no image with this id."),
-        ("GET", format!("/image/{deleted}.gif"), "The image was deleted."),
-        ("GET", "/nope\"onload='1'{}".to_owned(), "This path does not exist"),
-        ("HEAD", signed.clone(), "asked only for the headers"),
-        ("POST", "/a".to_owned(), "neither GET nor HEAD"),
-    ] {
-        app.exchange(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.77\r\nUser-Agent: {HOSTILE}{method}\r\n\
-             Connection: close\r\n\r\n"
-        ));
-        let page = get(&ann, "/not-recorded");
-        let row = page.split("<tbody><tr>").nth(1).unwrap().split("</tr>").next().unwrap();
-        // A quotation mark is no part of a path, and comes in encoded.
-        let escaped = path.replace('"', "%22").replace('<', "&lt;").replace('>', "&gt;");
-        for part in [sentence, &format!("{method} {escaped}"), "<td>203.0.113.0</td>"] {
-            assert!(row.replace('\'', "’").contains(&part.replace('\'', "’")), "{method} {path}: {part}\n{row}");
-        }
-        assert!(row.contains("&lt;script&gt;") && !page.contains("<script") && !page.contains("203.0.113.77"), "{row}");
-    }
+    each_reason_is_listed_without_the_whole_address(&app, &ann, &signed);
     app.exchange("GET /b HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx");
     assert!(get(&ann, "/not-recorded").contains("The request had a body"));
     // Of who opted out nothing is kept, not even here.
-    app.server.settings().run(&["opt-out", "--recipient", &id(77).to_string()]).unwrap();
-    wait_until("the opt-out", PATIENCE, || {
-        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == 1.0)
-    })
-    .unwrap();
+    opt_out(&app, &id(77).to_string(), 1.0);
     app.get(&app.pixel(id(1), id(77)));
     assert!(!get(&ann, "/not-recorded").contains(&id(77).to_string()));
     nobody_who_opted_out_is_listed(&app, &ann);
@@ -228,7 +193,7 @@ fn each_reason_for_not_recording_is_listed_with_what_may_be_kept() {
     app.get(&long);
     assert!(get(&ann, "/not-recorded").contains(&format!("GET {}…</code>", &long[..200])));
     // Nor does a scanner push out what a sender looks for.
-    let merged = format!("/t/{image}/may/{{contactfield=id}}.gif").replace('{', "%7B").replace('}', "%7D");
+    let merged = format!("/t/{}/may/{{contactfield=id}}.gif", app.image).replace('{', "%7B").replace('}', "%7D");
     app.get(&merged);
     for _ in 0..150 {
         app.get("/.env");
@@ -237,15 +202,57 @@ fn each_reason_for_not_recording_is_listed_with_what_may_be_kept() {
     assert!(page.contains(&format!("GET {merged}")) && page.contains("GET /.env"), "{page}");
 }
 
+/// The path of a signed link.
+fn signed_path(app: &App) -> String {
+    let arguments = ["link", "--image", &app.image.to_string(), "--message", "may"];
+    let signed = app.server.settings().run(&arguments).unwrap();
+    signed.lines().next().unwrap().split_once("/o/").map(|(_, token)| format!("/o/{token}")).unwrap()
+}
+
+/// The page's first row is of the request just now, as text, with its address truncated.
+fn each_reason_is_listed_without_the_whole_address(app: &App, ann: &Visitor, signed: &str) {
+    let image = app.image;
+    let deleted = add_image(app.server.settings());
+    app.wait_for_image(deleted);
+    app.delete_image(deleted);
+    for (method, path, sentence) in [
+        ("GET", format!("/image/{image}_x.gif"), "is not a valid id"),
+        ("GET", format!("/t/{image}/may/*|ID|*.gif"), "merge tag"),
+        ("GET", format!("/image/{image}.gif"), "The link is not signed."),
+        ("GET", format!("/o/{}.gif", "A".repeat(94)), "signature is wrong"),
+        ("GET", "/image/nope.gif".to_owned(), "The link has no image id"),
+        ("GET", format!("/image/{}.gif", id(5)), "There is no image with this id."),
+        ("GET", format!("/image/{deleted}.gif"), "The image was deleted."),
+        ("GET", "/nope\"onload='1'{}".to_owned(), "This path does not exist"),
+        ("HEAD", signed.to_owned(), "asked only for the headers"),
+        ("POST", "/a".to_owned(), "neither GET nor HEAD"),
+    ] {
+        app.exchange(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.77\r\nUser-Agent: {HOSTILE}{method}\r\n\
+             Connection: close\r\n\r\n"
+        ));
+        let page = get(ann, "/not-recorded");
+        let row = page.split("<tbody><tr>").nth(1).unwrap().split("</tr>").next().unwrap();
+        // A quotation mark is no part of a path, and comes in encoded.
+        let escaped = path.replace('"', "%22").replace('<', "&lt;").replace('>', "&gt;");
+        for part in [sentence, &format!("{method} {escaped}"), "<td>203.0.113.0</td>"] {
+            assert!(row.replace('\'', "’").contains(&part.replace('\'', "’")), "{method} {path}: {part}\n{row}");
+        }
+        assert!(row.contains("&lt;script&gt;") && !page.contains("<script") && !page.contains("203.0.113.77"), "{row}");
+    }
+}
+
+/// Opts out by the command, and waits until the server knows so many.
+fn opt_out(app: &App, recipient: &str, count: f64) {
+    app.server.settings().run(&["opt-out", "--recipient", recipient]).unwrap();
+    wait_for_opt_outs(&app.server, count);
+}
+
 /// Whatever is wrong with a request: one whose link names somebody who opted out is not listed.
 fn nobody_who_opted_out_is_listed(app: &App, ann: &Visitor) {
     let (image, out) = (app.image, id(77));
     let key = "jane@example.com";
-    app.server.settings().run(&["opt-out", "--recipient", key]).unwrap();
-    wait_until("the opt-out", PATIENCE, || {
-        app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == 2.0)
-    })
-    .unwrap();
+    opt_out(app, key, 2.0);
     for (method, path) in [
         ("GET", format!("/image/{}_{}_{out}.gif", id(5), id(1))),
         ("GET", format!("/image/nope_{}_{out}.gif", id(1))),
@@ -321,77 +328,79 @@ fn a_pasted_link_is_told_what_it_would_record() {
     let ben = Visitor::signed_in(&app, "ben");
     let settings = app.server.settings();
     settings.run(&["message", "set", "may", "--name", "May <News>"]).unwrap();
-    let image = app.image;
-    let deleted = add_image(settings);
-    app.query(&format!("UPDATE images SET deleted_at = clock_timestamp() WHERE id = '{deleted}'"));
-    let arguments = [
-        "link",
-        "--image",
-        &image.to_string(),
-        "--message",
-        "may",
-        "--recipient",
-        "4711",
-        "--sent-at",
-        "2026-05-04T09:00:00Z",
-    ];
-    let signed = settings.run(&arguments).unwrap();
-    let signed = signed.lines().next().unwrap().to_owned();
-    let recipient = app.query(&format!("SELECT '{}'", settings.run(&["namespace"]).unwrap().trim())).remove(0);
-    let recipient = Uuid::new_v5(&recipient.parse().unwrap(), b"4711");
-    let records = "This link works";
-    for (link, parts) in [
-        (signed.clone(), &[records, "May &lt;News&gt;", &recipient.to_string(), "by key 7", "4 May 2026, 09:00"][..]),
-        (
-            format!("<img src=\"https://px.example.com/image/{image}_{}.png\">", id(3)),
-            &[records, &id(3).to_string(), "none"],
-        ),
-        (format!("/t/{image}/may/4711.gif?x=1"), &[records, "May &lt;News&gt;", &recipient.to_string()]),
-        (format!("http://old.example/image/{image}.gif"), &[records, "old.example", "PIXELD_BASE_URL"]),
-        (format!("/image/{deleted}.gif"), &["records nothing", "The image was deleted."]),
-        (format!("/image/{}.gif", id(4)), &["records nothing", "There is no image with this id."]),
-        (format!("/image/{image}_x.gif"), &["records nothing", "is not a valid id", "not readable"]),
-        (format!("/t/{image}/may/{{{{ID}}}}.gif"), &["records nothing", "merge tag"]),
-        (signed.replace("/o/A", "/o/B"), &["records nothing", "signature is wrong"]),
-        ("/image/x.gif".to_owned(), &["records nothing", "no image id"]),
-        (format!("https://evil.example/{HOSTILE}"), &["records nothing", "This path does not exist"]),
-        (
-            format!("<img src=3D\"https://px.example.com/t/{image}/m=\r\nay/47=\r\n11.gif\"\r\n width=3D\"1\">"),
-            &[
-                records,
-                "May &lt;News&gt;",
-                &recipient.to_string(),
-                "the key <code>4711</code>",
-                "at most once in 1 hour",
-            ],
-        ),
-        (
-            format!("<IMG alt='' SRC='https://px.example.com/t/{image}/may/%2534711&#32;.gif?a&amp;b'>"),
-            &[records, "May &lt;News&gt;", &recipient.to_string(), "the key <code>4711</code>"],
-        ),
-        (format!("https://px.example.com/t/{image}/may/{{contactfield=id}}.gif"), &["records nothing", "merge tag"]),
-        (format!("https://px.example.com/t/{image}/may/{{{{ .Subscriber.UUID }}}}"), &["records nothing", "merge tag"]),
-        (format!("/t/{image}/may/undefined.gif"), &["records nothing", "a word like null"]),
-        (format!("/t/{image}/may.gif"), &["records nothing", "is not a valid id"]),
-        (format!("//T/{image}/may/jane@example.com"), &[records, "<code>jane@example.com</code>"]),
-        (format!("/image/{image}_{}.gif&utm=1", id(3)), &[records, "as nobody’s open", "Each fetch counts"]),
-        (format!("/image/{image}.gif"), &[records, "only for the image"]),
-        (format!("https://px.example.com/opt-out/{}", "A".repeat(46)), &["records nothing", "opts out"]),
-    ] {
-        let page = get(&ben, &format!("/not-recorded?{}", form(&[("link", &link)])));
-        for part in parts {
-            assert!(page.replace('\'', "’").contains(&part.replace('\'', "’")), "{link}: {part}\n{page}");
-        }
-        assert!(!page.contains("<script") && !page.contains("<News>"), "{page}");
-    }
+    let image = app.image.to_string();
+    let link =
+        ["link", "--image", &image, "--message", "may", "--recipient", "4711", "--sent-at", "2026-05-04T09:00:00Z"];
+    let signed = settings.run(&link).unwrap().lines().next().unwrap().to_owned();
+    what_records_is_told_with_what_it_names(&app, &ben, &signed);
+    what_records_nothing_is_told_with_its_reason(&app, &ben, &signed);
     settings.run(&["opt-out", "--recipient", "4711"]).unwrap();
-    let page = get(&ben, &format!("/not-recorded?{}", form(&[("link", &signed)])));
+    let page = tested(&ben, &signed);
     assert!(page.contains("This link records nothing. </strong>Its recipient opted out."), "{page}");
     // What the page says is what a fetch does.
     app.get(&format!("/t/{image}/may/4711.gif"));
     app.get(&format!("/t/{image}/may/{{contactfield=id}}.gif").replace('{', "%7B").replace('}', "%7D"));
     app.at_rest();
     assert_eq!(app.number("SELECT count(*) FROM hits"), 0, "asking records nothing");
+}
+
+/// What the page says of a link.
+fn tested(visitor: &Visitor, link: &str) -> String {
+    get(visitor, &format!("/not-recorded?{}", form(&[("link", link)])))
+}
+
+fn assert_tested(visitor: &Visitor, link: &str, parts: &[&str]) {
+    let page = tested(visitor, link);
+    for part in parts {
+        assert!(page.replace('\'', "’").contains(&part.replace('\'', "’")), "{link}: {part}\n{page}");
+    }
+    assert!(!page.contains("<script") && !page.contains("<News>"), "{page}");
+}
+
+fn what_records_is_told_with_what_it_names(app: &App, ben: &Visitor, signed: &str) {
+    let image = app.image;
+    let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap();
+    let of_key = Uuid::new_v5(&namespace, b"4711").to_string();
+    let named = ["May &lt;News&gt;", &of_key];
+    let keyed = ["May &lt;News&gt;", &of_key, "the key <code>4711</code>"];
+    for (link, parts) in [
+        (signed.to_owned(), &[named[0], named[1], "by key 7", "4 May 2026, 09:00"][..]),
+        (format!("<img src=\"https://px.example.com/image/{image}_{}.png\">", id(3)), &[&id(3).to_string(), "none"]),
+        (format!("/t/{image}/may/4711.gif?x=1"), &named),
+        (format!("http://old.example/image/{image}.gif"), &["old.example", "PIXELD_BASE_URL"]),
+        (
+            format!("<img src=3D\"https://px.example.com/t/{image}/m=\r\nay/47=\r\n11.gif\"\r\n width=3D\"1\">"),
+            &[keyed[0], keyed[1], keyed[2], "at most once in 1 hour"],
+        ),
+        (format!("<IMG alt='' SRC='https://px.example.com/t/{image}/may/%2534711&#32;.gif?a&amp;b'>"), &keyed),
+        (format!("//T/{image}/may/jane@example.com"), &["<code>jane@example.com</code>"]),
+        (format!("/image/{image}_{}.gif&utm=1", id(3)), &["as nobody’s open", "Each fetch counts"]),
+        (format!("/image/{image}.gif"), &["only for the image"]),
+    ] {
+        assert_tested(ben, &link, &[&["This link works"], parts].concat());
+    }
+}
+
+fn what_records_nothing_is_told_with_its_reason(app: &App, ben: &Visitor, signed: &str) {
+    let image = app.image;
+    let deleted = add_image(app.server.settings());
+    app.delete_image(deleted);
+    for (link, parts) in [
+        (format!("/image/{deleted}.gif"), &["The image was deleted."][..]),
+        (format!("/image/{}.gif", id(4)), &["There is no image with this id."]),
+        (format!("/image/{image}_x.gif"), &["is not a valid id", "not readable"]),
+        (format!("/t/{image}/may/{{{{ID}}}}.gif"), &["merge tag"]),
+        (signed.replace("/o/A", "/o/B"), &["signature is wrong"]),
+        ("/image/x.gif".to_owned(), &["no image id"]),
+        (format!("https://evil.example/{HOSTILE}"), &["This path does not exist"]),
+        (format!("https://px.example.com/t/{image}/may/{{contactfield=id}}.gif"), &["merge tag"]),
+        (format!("https://px.example.com/t/{image}/may/{{{{ .Subscriber.UUID }}}}"), &["merge tag"]),
+        (format!("/t/{image}/may/undefined.gif"), &["a word like null"]),
+        (format!("/t/{image}/may.gif"), &["is not a valid id"]),
+        (format!("https://px.example.com/opt-out/{}", "A".repeat(46)), &["opts out"]),
+    ] {
+        assert_tested(ben, &link, &[&["records nothing"], parts].concat());
+    }
 }
 
 #[test]
@@ -494,8 +503,7 @@ fn a_message_is_deleted_under_load_with_a_receipt_and_counts_stay_right() {
 
     drop(load.end());
     app.at_rest();
-    wait_until("the rollup", PATIENCE, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0)
-        .unwrap();
+    app.wait_for_rollup();
     recount::assert_same(&app.postgres, "after deletions under load");
     for wrong in ["", "image=4", &format!("message={}&from=2026-01-01T00:00", id(1)), "from=2026-01-01T00:00"] {
         let answer = ann.post("/hits/delete", wrong);
@@ -515,37 +523,57 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     let ann = Visitor::signed_in(&app, "ann");
     // More than one transaction deletes.
     fill_from(&app, "23:57:30", filled);
-    // Some of the filled time; the rest stays.
-    let query = "from=2026-03-01T00:00&to=2026-03-02T00:00:30";
-    let wanted = app.number("SELECT count(*) FROM hits WHERE at < '2026-03-02 00:00:30+00'");
+    let hits = |app: &App| app.number("SELECT count(*) FROM hits");
+    let wanted = app.number(WANTED);
     assert!(wanted > 60_000 && wanted < filled, "{wanted}");
-    assert!(get(&ann, &format!("/hits/delete?{query}")).contains("more than 20,000 hits"));
-    // A job that waits for a lock, and a second one that has to wait for its end.
-    let lock = || {
-        let url = app.url();
-        std::thread::spawn(move || {
-            let sql = "BEGIN; SELECT FROM rollup_state FOR UPDATE; SELECT pg_sleep(6); COMMIT";
-            std::process::Command::new("psql").args([&url, "-c", sql]).output().unwrap()
-        })
-    };
+    assert!(get(&ann, &format!("/hits/delete?{SOME}")).contains("more than 20,000 hits"));
+    end_while_a_deletion_waits(&mut app, &ann);
+    kill_amid_a_deletion(&mut app, &ann, filled);
+    let left = app.number(WANTED);
+    assert!(left > 0 && left < wanted, "{left}");
+    recount::assert_same(&app.postgres, "between two deletions");
+    let page = receipt(&ann, delete(&ann, SOME).header("location").unwrap());
+    assert!(
+        page.contains("The deletion is finished.")
+            && page.contains(&format!("{},{:03} hits", left / 1000, left % 1000)),
+        "{page}"
+    );
+    recount::assert_same(&app.postgres, "after the second deletion");
+    assert_eq!(hits(&app), filled - wanted);
+
+    // PostgreSQL refuses.
+    app.query("CREATE TRIGGER fail BEFORE DELETE ON hits_b FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()");
+    let page = receipt(&ann, delete(&ann, "from=2026-03-01T00:00&to=2026-03-03T00:00").header("location").unwrap());
+    assert!(page.contains("The deletion failed before it was done.") && page.contains("0 hits and 0 opens"), "{page}");
+    assert_eq!(hits(&app), filled - wanted);
+}
+
+/// A job that waits for a lock, and a second one that has to wait for its end. The server ends meanwhile, and starts again.
+fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
+    let url = app.url();
+    let held = std::thread::spawn(move || {
+        let sql = "BEGIN; SELECT FROM rollup_state FOR UPDATE; SELECT pg_sleep(6); COMMIT";
+        std::process::Command::new("psql").args([&url, "-c", sql]).output().unwrap()
+    });
     let is_locked =
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(6)%' AND pid <> pg_backend_pid()";
-    let held = lock();
     wait_until("the lock", PATIENCE, || app.number(is_locked) > 0).unwrap();
-    let began = delete(&ann, query);
+    let began = delete(ann, SOME);
     let first = began.header("location").unwrap().to_owned();
-    assert!(get(&ann, &first).contains("The deletion is running."));
-    let second = delete(&ann, query);
+    assert!(get(ann, &first).contains("The deletion is running."));
+    let second = delete(ann, SOME);
     assert!(second.status == 409 && text(&second).contains("Another deletion is running."), "{}", text(&second));
     // The drain waits for no deletion.
     let (status, took) = app.server.terminate().unwrap();
     assert!(status.success(), "{status} {took:?}");
     held.join().unwrap();
     app.restart();
-    let page = get(&ann, &first);
+    let page = get(ann, &first);
     assert!(page.contains("The deletion was interrupted") && page.contains("Start the same deletion again"), "{page}");
+}
 
-    // Killed with a part of it done.
+/// Killed with a part of it done, and started again.
+fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     // An index that is being made CONCURRENTLY and a new trigger wait for each other.
     let indexed = "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class n ON n.oid = i.indexrelid \
                    WHERE t.relname IN ('hits_a', 'hits_b') AND n.relname LIKE '%recipient%' AND i.indisvalid";
@@ -554,11 +582,11 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END'",
     );
     app.query("CREATE TRIGGER wait BEFORE DELETE ON hits_b FOR EACH ROW EXECUTE FUNCTION wait()");
-    let path = delete(&ann, query).header("location").unwrap().to_owned();
+    let path = delete(ann, SOME).header("location").unwrap().to_owned();
     wait_until("the first chunk", PATIENCE, || app.number("SELECT count(*) FROM hits") < filled).unwrap();
     // The page hears of a chunk a moment after it is committed.
     wait_until("what is done so far", PATIENCE, || {
-        let page = get(&ann, &path);
+        let page = get(ann, &path);
         assert!(page.contains("The deletion is running.") && page.contains("so far"), "{page}");
         !page.contains("<dd>0 hits")
     })
@@ -570,22 +598,5 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     );
     app.query("DROP TRIGGER wait ON hits_b");
     app.restart();
-    assert!(get(&ann, &path).contains("The deletion was interrupted"));
-    let left = app.number("SELECT count(*) FROM hits WHERE at < '2026-03-02 00:00:30+00'");
-    assert!(left > 0 && left < wanted, "{left}");
-    recount::assert_same(&app.postgres, "between two deletions");
-    let page = receipt(&ann, delete(&ann, query).header("location").unwrap());
-    assert!(
-        page.contains("The deletion is finished.")
-            && page.contains(&format!("{},{:03} hits", left / 1000, left % 1000)),
-        "{page}"
-    );
-    recount::assert_same(&app.postgres, "after the second deletion");
-    assert_eq!(app.number("SELECT count(*) FROM hits"), filled - wanted);
-
-    // PostgreSQL refuses.
-    app.query("CREATE TRIGGER fail BEFORE DELETE ON hits_b FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()");
-    let page = receipt(&ann, delete(&ann, "from=2026-03-01T00:00&to=2026-03-03T00:00").header("location").unwrap());
-    assert!(page.contains("The deletion failed before it was done.") && page.contains("0 hits and 0 opens"), "{page}");
-    assert_eq!(app.number("SELECT count(*) FROM hits"), filled - wanted);
+    assert!(get(ann, &path).contains("The deletion was interrupted"));
 }

@@ -85,92 +85,131 @@ fn page(answer: &Answer) -> String {
     text(answer)
 }
 
+/// A message that four recipients fetched, one of whom fetched another one, too.
+struct MayNews {
+    app: App,
+    ben: Visitor,
+    id: Uuid,
+    other: Uuid,
+    /// Jane, who is in both.
+    reader: Uuid,
+}
+
+impl MayNews {
+    fn fetched() -> MayNews {
+        let app = App::start();
+        add_user(&app, "ben", "viewer");
+        let ben = Visitor::signed_in(&app, "ben");
+        assert!(page(&ben.get("/messages")).contains("No messages yet"));
+        for (recipient, user_agent) in [
+            ("jane@example.com", THUNDERBIRD),
+            ("jane@example.com", THUNDERBIRD),
+            ("4711", "Mozilla/5.0"),
+            ("4712", "curl/8.5.0"),
+            ("4713", "curl/8.5.0"),
+            ("4713", THUNDERBIRD),
+        ] {
+            fetch(&app, &format!("/t/{}/may-news/{recipient}.png", app.image), user_agent);
+        }
+        let (other, reader) = (Uuid::from_u128(7), id_of(&app, "jane@example.com"));
+        fetch(&app, &app.pixel(other, reader), "Mozilla/5.0");
+        wait_for_hits(&app, 7);
+        let id = id_of(&app, "may-news");
+        MayNews { app, ben, id, other, reader }
+    }
+
+    /// Before and after it has a name.
+    fn is_counted_in_the_list(&self) {
+        let MayNews { app, ben, id, other, .. } = self;
+        let list = page(&ben.get("/messages"));
+        assert_eq!(row(&list, &id.to_string())[..5], [&id.to_string(), "2", "1", "1", "–"]);
+        assert_eq!(row(&list, &other.to_string())[..5], [&other.to_string(), "0", "1", "0", "–"]);
+        app.server.settings().run(&["message", "set", "may-news", "--name", "May news", "--sent-count", "8"]).unwrap();
+        let cells = row(&page(&ben.get("/messages")), "May news");
+        assert_eq!(cells[..5], ["May newsto 8 recipients", "2", "1", "1", "25.0%"]);
+        assert!(page(&ben.get("/")).contains(&format!("<a href=\"/messages/{id}\">May news</a>")));
+    }
+
+    fn is_counted_on_its_page(&self) {
+        let MayNews { app, ben, id, reader, .. } = self;
+        let message = page(&ben.get(&format!("/messages/{id}")));
+        assert!(message.contains("<h1>May news</h1>") && message.contains("Opens by hour"), "{message}");
+        assert_eq!(cards(&message), ["2", "1", "1", "25.0%"]);
+        assert_eq!(row(&message, "class=\"mark confirmed\">person"), ["person", "3"]);
+        assert_eq!(row(&message, "A crawler, monitor or script, by its user agent.")[1..], ["bot", "2"]);
+        assert_eq!(row(&message, "Looks like Apple")[1..], ["not known", "1"]);
+        assert_eq!(row(&message, ">Thunderbird<"), ["Thunderbird", "3"]);
+        // Who was fetched by a machine first and looked later is in both.
+        assert_eq!(charted(&message), [2, 1, 2]);
+        assert_eq!(listed(&message, "recipients").len(), 4);
+        let cells = row(&message, &reader.to_string());
+        assert_eq!((&*cells[1], &*cells[5]), ("person", "2"));
+        let machine = row(&message, &id_of(app, "4712").to_string());
+        assert_eq!((&*machine[1], &*machine[3], &*machine[5]), ("bot", "no", "1"));
+        for path in ["who-opened", "links"] {
+            assert!(message.contains(&format!("href=\"/messages/{id}/{path}\"")));
+        }
+    }
+
+    /// By class, and one recipient by key and id.
+    fn recipients_are_filtered(&self) {
+        let MayNews { ben, id, reader, .. } = self;
+        for (only, count) in [("confirmed", 2), ("possible", 1), ("machine", 1), ("", 4), ("x", 4)] {
+            let page = page(&ben.get(&format!("/messages/{id}?only={only}")));
+            assert_eq!(listed(&page, "recipients").len(), count, "{only}");
+        }
+        for typed in ["jane%40example.com", &reader.to_string()] {
+            let page = page(&ben.get(&format!("/messages/{id}?recipient={typed}")));
+            assert_eq!(listed(&page, "recipients"), [*reader]);
+            let found = ben.get(&format!("/recipients?q={typed}"));
+            assert_eq!(found.header("location"), Some(&*format!("/recipients/{reader}")));
+        }
+        for typed in ["4714", "%00", "%7B%7Bid%7D%7D"] {
+            let page = page(&ben.get(&format!("/messages/{id}?recipient={typed}")));
+            assert!(page.contains("No opens recorded for"), "{typed}");
+        }
+    }
+
+    fn is_on_its_readers_page(&self) {
+        let MayNews { ben, id, other, reader, .. } = self;
+        let recipient = page(&ben.get(&format!("/recipients/{reader}")));
+        assert_eq!(listed(&recipient, "messages"), [*other, *id], "the latest first");
+        assert_eq!(row(&recipient, "May news")[1], "person");
+        assert!(recipient.contains(&format!("href=\"/hits?recipient={reader}\"")));
+    }
+
+    fn what_is_not_there_is_said(&self) {
+        let MayNews { ben, other, .. } = self;
+        for (path, status, words) in [
+            (format!("/recipients/{other}"), 200, "No opens recorded for this recipient"),
+            ("/recipients/x".to_owned(), 404, "does not exist"),
+            ("/recipients".to_owned(), 200, "Search for a recipient"),
+            ("/recipients?q=%7B%7Bid%7D%7D".to_owned(), 422, "merge tag that was not replaced"),
+            (format!("/recipients?q={}", "x".repeat(129)), 422, "1 to 128 bytes"),
+            (format!("/recipients?q={}", Uuid::nil()), 422, "nil UUID"),
+            (format!("/messages/{}", Uuid::from_u128(8)), 404, "There is no message with this id"),
+            ("/messages/may-news".to_owned(), 404, "There is no message with this id"),
+        ] {
+            let answer = ben.get(&path);
+            assert!(
+                answer.status == status && text(&answer).contains(words),
+                "{path}: {} {}",
+                answer.status,
+                text(&answer)
+            );
+        }
+    }
+}
+
 #[test]
 fn a_messages_numbers_are_those_of_its_pixels() {
     let _machine = beside();
-    let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
-    assert!(page(&ben.get("/messages")).contains("No messages yet"));
-    for (recipient, user_agent) in [
-        ("jane@example.com", THUNDERBIRD),
-        ("jane@example.com", THUNDERBIRD),
-        ("4711", "Mozilla/5.0"),
-        ("4712", "curl/8.5.0"),
-        ("4713", "curl/8.5.0"),
-        ("4713", THUNDERBIRD),
-    ] {
-        fetch(&app, &format!("/t/{}/may-news/{recipient}.png", app.image), user_agent);
-    }
-    let (other, reader) = (Uuid::from_u128(7), id_of(&app, "jane@example.com"));
-    fetch(&app, &app.pixel(other, reader), "Mozilla/5.0");
-    wait_for_hits(&app, 7);
-    let id = id_of(&app, "may-news");
-
-    let list = page(&ben.get("/messages"));
-    assert_eq!(row(&list, &id.to_string())[..5], [&id.to_string(), "2", "1", "1", "–"]);
-    assert_eq!(row(&list, &other.to_string())[..5], [&other.to_string(), "0", "1", "0", "–"]);
-    app.server.settings().run(&["message", "set", "may-news", "--name", "May news", "--sent-count", "8"]).unwrap();
-    let cells = row(&page(&ben.get("/messages")), "May news");
-    assert_eq!(cells[..5], ["May newsto 8 recipients", "2", "1", "1", "25.0%"]);
-    assert!(page(&ben.get("/")).contains(&format!("<a href=\"/messages/{id}\">May news</a>")));
-
-    let message = page(&ben.get(&format!("/messages/{id}")));
-    assert!(message.contains("<h1>May news</h1>") && message.contains("Opens by hour"), "{message}");
-    assert_eq!(cards(&message), ["2", "1", "1", "25.0%"]);
-    assert_eq!(row(&message, "class=\"mark confirmed\">person"), ["person", "3"]);
-    assert_eq!(row(&message, "A crawler, monitor or script, by its user agent.")[1..], ["bot", "2"]);
-    assert_eq!(row(&message, "Looks like Apple")[1..], ["not known", "1"]);
-    assert_eq!(row(&message, ">Thunderbird<"), ["Thunderbird", "3"]);
-    // Who was fetched by a machine first and looked later is in both.
-    assert_eq!(charted(&message), [2, 1, 2]);
-    assert_eq!(listed(&message, "recipients").len(), 4);
-    let cells = row(&message, &reader.to_string());
-    assert_eq!((&*cells[1], &*cells[5]), ("person", "2"));
-    let machine = row(&message, &id_of(&app, "4712").to_string());
-    assert_eq!((&*machine[1], &*machine[3], &*machine[5]), ("bot", "no", "1"));
-    for path in ["who-opened", "links"] {
-        assert!(message.contains(&format!("href=\"/messages/{id}/{path}\"")));
-    }
-
-    // Filters, and one recipient by key and id.
-    for (only, count) in [("confirmed", 2), ("possible", 1), ("machine", 1), ("", 4), ("x", 4)] {
-        let page = page(&ben.get(&format!("/messages/{id}?only={only}")));
-        assert_eq!(listed(&page, "recipients").len(), count, "{only}");
-    }
-    for typed in ["jane%40example.com", &reader.to_string()] {
-        let page = page(&ben.get(&format!("/messages/{id}?recipient={typed}")));
-        assert_eq!(listed(&page, "recipients"), [reader]);
-        let found = ben.get(&format!("/recipients?q={typed}"));
-        assert_eq!(found.header("location"), Some(&*format!("/recipients/{reader}")));
-    }
-    for typed in ["4714", "%00", "%7B%7Bid%7D%7D"] {
-        let page = page(&ben.get(&format!("/messages/{id}?recipient={typed}")));
-        assert!(page.contains("No opens recorded for"), "{typed}");
-    }
-
-    let recipient = page(&ben.get(&format!("/recipients/{reader}")));
-    assert_eq!(listed(&recipient, "messages"), [other, id], "the latest first");
-    assert_eq!(row(&recipient, "May news")[1], "person");
-    assert!(recipient.contains(&format!("href=\"/hits?recipient={reader}\"")));
-    for (path, status, words) in [
-        (format!("/recipients/{other}"), 200, "No opens recorded for this recipient"),
-        ("/recipients/x".to_owned(), 404, "does not exist"),
-        ("/recipients".to_owned(), 200, "Search for a recipient"),
-        ("/recipients?q=%7B%7Bid%7D%7D".to_owned(), 422, "merge tag that was not replaced"),
-        (format!("/recipients?q={}", "x".repeat(129)), 422, "1 to 128 bytes"),
-        (format!("/recipients?q={}", Uuid::nil()), 422, "nil UUID"),
-        (format!("/messages/{}", Uuid::from_u128(8)), 404, "There is no message with this id"),
-        ("/messages/may-news".to_owned(), 404, "There is no message with this id"),
-    ] {
-        let answer = ben.get(&path);
-        assert!(
-            answer.status == status && text(&answer).contains(words),
-            "{path}: {} {}",
-            answer.status,
-            text(&answer)
-        );
-    }
+    let message = MayNews::fetched();
+    message.is_counted_in_the_list();
+    message.is_counted_on_its_page();
+    message.recipients_are_filtered();
+    message.is_on_its_readers_page();
+    message.what_is_not_there_is_said();
 }
 
 #[test]
@@ -289,106 +328,145 @@ fn paging_meets_each_message_once_while_new_ones_come() {
     }
 }
 
+/// A message whose name, send time and count an admin in Kolkata sets, and a viewer in UTC reads.
+struct EditedMessage {
+    app: App,
+    ann: Visitor,
+    ben: Visitor,
+    id: Uuid,
+    path: String,
+}
+
+/// The form of the message.
+fn fields(name: &str, at: &str, count: &str) -> String {
+    form(&[("message", "may"), ("name", name), ("sent_at", at), ("sent_count", count), ("next", "/messages?q=M%25")])
+}
+
+impl EditedMessage {
+    fn begin() -> EditedMessage {
+        let app = App::start();
+        add_user(&app, "ann", "admin");
+        add_user(&app, "ben", "viewer");
+        let (ann, ben) = (Visitor::signed_in(&app, "ann"), Visitor::signed_in(&app, "ben"));
+        assert_eq!(ann.post("/settings/zone", &form(&[("zone", "Asia/Kolkata")])).status, 303);
+        let id = id_of(&app, "may");
+        EditedMessage { app, ann, ben, id, path: format!("/messages/{id}") }
+    }
+
+    fn stored(&self) -> Vec<String> {
+        self.app.query("SELECT concat_ws('|', name, sent_at AT TIME ZONE 'UTC', sent_count) FROM messages")
+    }
+
+    fn audit(&self) -> u64 {
+        self.app.number("SELECT count(*) FROM audit")
+    }
+
+    /// Added before its first hit, by its key; once.
+    fn is_added_once(&self) {
+        let EditedMessage { ann, ben, path, .. } = self;
+        assert_eq!(ben.post("/messages", &fields("May", "", "")).status, 403);
+        let added = ann.post("/messages", &fields("May", "2026-05-04T14:31", ""));
+        assert_eq!(added.header("location"), Some(&*format!("{path}?done=added")), "{}", text(&added));
+        let known = ann.post("/messages", &fields("June", "", ""));
+        assert_eq!(known.header("location"), Some(&*format!("{path}?done=known")));
+        assert!(page(&ann.get(&format!("{path}?done=known"))).contains("already existed"));
+        assert_eq!(self.stored(), ["May|2026-05-04 09:01:00"]);
+        for (key, words) in [("", "1 to 128 bytes"), ("{{id}}", "merge tag"), (&*Uuid::nil().to_string(), "nil UUID")] {
+            let answer = ann.post("/messages", &form(&[("message", key)]));
+            assert!(answer.status == 422 && text(&answer).contains(words), "{key}: {}", text(&answer));
+        }
+        let wrong = ann.post("/messages", &form(&[("message", "other"), ("sent_count", "many")]));
+        assert!(
+            wrong.status == 422 && text(&wrong).contains("whole number") && text(&wrong).contains("value=\"many\"")
+        );
+    }
+
+    /// Each sees it in their own zone, with all of it on hover.
+    fn is_shown_in_each_zone(&self) {
+        let EditedMessage { ann, ben, path, .. } = self;
+        let time = "<time datetime=\"2026-05-04T09:01:00Z\" title=\"2026-05-04T09:01:00Z\">";
+        for path in ["/messages", path] {
+            assert!(page(&ann.get(path)).contains(&format!("{time}4 May 2026, 14:31<")), "{path}");
+            assert!(page(&ben.get(path)).contains(&format!("{time}4 May 2026, 09:01<")), "{path}");
+            assert!(page(&ann.get(path)).contains("value=\"2026-05-04T14:31\""), "{path}");
+            assert!(!page(&ben.get(path)).contains("method=\"post\" action=\"/messages"), "{path}");
+        }
+    }
+
+    /// Viewers change nothing; what is wrong is said, kept in the form, and changes nothing.
+    fn refuses_what_is_wrong(&self) {
+        let EditedMessage { ann, ben, path, .. } = self;
+        assert_eq!(ben.post(path, &fields("x", "", "")).status, 403);
+        let before = self.audit();
+        for (name, at, count, words) in [
+            ("a\nb", "", "", "200 characters"),
+            (&*"x".repeat(201), "", "", "200 characters"),
+            ("x", "tomorrow", "", "like 2026-05-04T09:30"),
+            ("x", "1960-01-01T00:00", "", "from 1970 to 2105"),
+            ("x", "", "-1", "from 0 to"),
+            ("x", "", "1.5", "from 0 to"),
+            (HOSTILE, "", "x", "from 0 to"),
+        ] {
+            let answer = ann.post(path, &fields(name, at, count));
+            let page = text(&answer);
+            assert!(
+                answer.status == 422 && page.contains(words) && !page.contains("<script"),
+                "{name} {at} {count}: {page}"
+            );
+            assert!(page.contains("value=\"/messages?q=M%25\""), "it still knows the way back");
+        }
+        assert_eq!((self.stored(), self.audit()), (vec!["May|2026-05-04 09:01:00".to_owned()], before));
+        assert_eq!(ann.post(&format!("/messages/{}", Uuid::from_u128(8)), &fields("x", "", "")).status, 404);
+    }
+
+    /// The answer leads back to the page that the form was on.
+    fn is_changed(&self) {
+        let EditedMessage { app, ann, id, path, .. } = self;
+        let changed = ann.post(path, &fields(HOSTILE, "2026-05-04T14:32", "12,000"));
+        assert_eq!(changed.header("location"), Some("/messages?q=M%25"), "{}", text(&changed));
+        assert_eq!(self.stored(), [format!("{HOSTILE}|2026-05-04 09:02:00|12000")]);
+        for place in ["/messages", path, "/", "/settings"] {
+            let page = page(&ann.get(place));
+            assert!(!page.contains("<script") && !page.contains("<img src=x"), "{place}");
+        }
+        let noted = app.query(
+            "SELECT concat_ws('|', actor, action, subject, detail->>'sent_count') FROM audit ORDER BY id DESC LIMIT 1",
+        );
+        assert_eq!(noted, [format!("ann|message changed|{id}|12000")]);
+        for next in ["//evil.example/", "https://evil.example/", "/sign-out", ""] {
+            let answer = ann.post(path, &form(&[("name", "May"), ("next", next)]));
+            assert_eq!(answer.header("location"), Some(path.as_str()), "{next}");
+        }
+    }
+
+    fn times_stay_and_are_taken_back(&self) {
+        let EditedMessage { app, ann, path, .. } = self;
+        // A field that was not sent, and a time that is sent back as it was shown, stay to the second.
+        app.query("UPDATE messages SET sent_at = '2026-05-04T09:02:37Z', sent_changed_at = '2026-05-04T10:00:00Z'");
+        ann.post(path, &fields("May", "2026-05-04T14:32", ""));
+        assert_eq!(self.stored(), ["May|2026-05-04 09:02:37"]);
+        let told_at = "SELECT count(*) FROM messages WHERE sent_changed_at = '2026-05-04T10:00:00Z'";
+        assert_eq!(app.number(told_at), 1, "loaders need not ask again");
+        // Taken back: loaders have to hear of that, too.
+        ann.post(path, &fields("", "", ""));
+        assert_eq!((self.stored(), app.number(told_at)), (vec![String::new()], 0));
+        // Nothing new is nothing to write down.
+        let before = self.audit();
+        assert_eq!(ann.post(path, &fields("", "", "")).status, 303);
+        assert_eq!(self.audit(), before);
+    }
+}
+
 #[test]
 fn name_time_and_count_are_told_in_the_viewers_zone_and_taken_back() {
     let _machine = beside();
-    let app = App::start();
-    add_user(&app, "ann", "admin");
-    add_user(&app, "ben", "viewer");
-    let (ann, ben) = (Visitor::signed_in(&app, "ann"), Visitor::signed_in(&app, "ben"));
-    assert_eq!(ann.post("/settings/zone", &form(&[("zone", "Asia/Kolkata")])).status, 303);
-    let id = id_of(&app, "may");
-    let path = format!("/messages/{id}");
-    let told = |name: &str, at: &str, count: &str| {
-        form(&[
-            ("message", "may"),
-            ("name", name),
-            ("sent_at", at),
-            ("sent_count", count),
-            ("next", "/messages?q=M%25"),
-        ])
-    };
-    let stored = || app.query("SELECT concat_ws('|', name, sent_at AT TIME ZONE 'UTC', sent_count) FROM messages");
-
-    // Added before its first hit, by its key; once.
-    assert_eq!(ben.post("/messages", &told("May", "", "")).status, 403);
-    let added = ann.post("/messages", &told("May", "2026-05-04T14:31", ""));
-    assert_eq!(added.header("location"), Some(&*format!("{path}?done=added")), "{}", text(&added));
-    let known = ann.post("/messages", &told("June", "", ""));
-    assert_eq!(known.header("location"), Some(&*format!("{path}?done=known")));
-    assert!(page(&ann.get(&format!("{path}?done=known"))).contains("already existed"));
-    assert_eq!(stored(), ["May|2026-05-04 09:01:00"]);
-    for (key, words) in [("", "1 to 128 bytes"), ("{{id}}", "merge tag"), (&*Uuid::nil().to_string(), "nil UUID")] {
-        let answer = ann.post("/messages", &form(&[("message", key)]));
-        assert!(answer.status == 422 && text(&answer).contains(words), "{key}: {}", text(&answer));
-    }
-    let wrong = ann.post("/messages", &form(&[("message", "other"), ("sent_count", "many")]));
-    assert!(wrong.status == 422 && text(&wrong).contains("whole number") && text(&wrong).contains("value=\"many\""));
-
-    // Each sees it in their own zone, with all of it on hover.
-    let time = "<time datetime=\"2026-05-04T09:01:00Z\" title=\"2026-05-04T09:01:00Z\">";
-    for path in ["/messages", &path] {
-        assert!(page(&ann.get(path)).contains(&format!("{time}4 May 2026, 14:31<")), "{path}");
-        assert!(page(&ben.get(path)).contains(&format!("{time}4 May 2026, 09:01<")), "{path}");
-        assert!(page(&ann.get(path)).contains("value=\"2026-05-04T14:31\""), "{path}");
-        assert!(!page(&ben.get(path)).contains("method=\"post\" action=\"/messages"), "{path}");
-    }
-
-    // Viewers tell nothing; what is wrong is said, kept in the form, and changes nothing.
-    assert_eq!(ben.post(&path, &told("x", "", "")).status, 403);
-    let before = app.number("SELECT count(*) FROM audit");
-    for (name, at, count, words) in [
-        ("a\nb", "", "", "200 characters"),
-        (&*"x".repeat(201), "", "", "200 characters"),
-        ("x", "tomorrow", "", "like 2026-05-04T09:30"),
-        ("x", "1960-01-01T00:00", "", "from 1970 to 2105"),
-        ("x", "", "-1", "from 0 to"),
-        ("x", "", "1.5", "from 0 to"),
-        (HOSTILE, "", "x", "from 0 to"),
-    ] {
-        let answer = ann.post(&path, &told(name, at, count));
-        let page = text(&answer);
-        assert!(
-            answer.status == 422 && page.contains(words) && !page.contains("<script"),
-            "{name} {at} {count}: {page}"
-        );
-        assert!(page.contains("value=\"/messages?q=M%25\""), "it still knows the way back");
-    }
-    assert_eq!(
-        (stored(), app.number("SELECT count(*) FROM audit")),
-        (vec!["May|2026-05-04 09:01:00".to_owned()], before)
-    );
-    assert_eq!(ann.post(&format!("/messages/{}", Uuid::from_u128(8)), &told("x", "", "")).status, 404);
-
-    // Told, and back to where it was told.
-    let changed = ann.post(&path, &told(HOSTILE, "2026-05-04T14:32", "12,000"));
-    assert_eq!(changed.header("location"), Some("/messages?q=M%25"), "{}", text(&changed));
-    assert_eq!(stored(), [format!("{HOSTILE}|2026-05-04 09:02:00|12000")]);
-    for place in ["/messages", &path, "/", "/settings"] {
-        let page = page(&ann.get(place));
-        assert!(!page.contains("<script") && !page.contains("<img src=x"), "{place}");
-    }
-    let noted = app.query(
-        "SELECT concat_ws('|', actor, action, subject, detail->>'sent_count') FROM audit ORDER BY id DESC LIMIT 1",
-    );
-    assert_eq!(noted, [format!("ann|message changed|{id}|12000")]);
-    for next in ["//evil.example/", "https://evil.example/", "/sign-out", ""] {
-        let answer = ann.post(&path, &form(&[("name", "May"), ("next", next)]));
-        assert_eq!(answer.header("location"), Some(&*path), "{next}");
-    }
-    // A field that was not sent, and a time that is sent back as it was shown, stay to the second.
-    app.query("UPDATE messages SET sent_at = '2026-05-04T09:02:37Z', sent_changed_at = '2026-05-04T10:00:00Z'");
-    ann.post(&path, &told("May", "2026-05-04T14:32", ""));
-    assert_eq!(stored(), ["May|2026-05-04 09:02:37"]);
-    let told_at = "SELECT count(*) FROM messages WHERE sent_changed_at = '2026-05-04T10:00:00Z'";
-    assert_eq!(app.number(told_at), 1, "loaders need not ask again");
-    // Taken back: loaders have to hear of that, too.
-    ann.post(&path, &told("", "", ""));
-    assert_eq!((stored(), app.number(told_at)), (vec![String::new()], 0));
-    // Nothing new is nothing to write down.
-    let before = app.number("SELECT count(*) FROM audit");
-    assert_eq!(ann.post(&path, &told("", "", "")).status, 303);
-    assert_eq!(app.number("SELECT count(*) FROM audit"), before);
+    let message = EditedMessage::begin();
+    message.is_added_once();
+    message.is_shown_in_each_zone();
+    message.refuses_what_is_wrong();
+    message.is_changed();
+    message.times_stay_and_are_taken_back();
+    let EditedMessage { app, path, .. } = message;
     assert!(Visitor::of(&app).sign_in("ann", PASSWORD, &path).header("location") == Some(&path));
 }
 

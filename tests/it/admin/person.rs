@@ -10,9 +10,8 @@ use loadtest::server::{Answer, Server, Settings, get};
 use uuid::Uuid;
 
 use crate::admin::routes::{Visitor, add_user, form, run_with, text};
-use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside};
+use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside, wait_for_opt_outs};
 use crate::opens::recount;
-use crate::privacy::opt_out::wait_for_count;
 
 /// How long an erasure may take to be carried out by nodes that run.
 const DONE: Duration = PATIENCE;
@@ -105,7 +104,7 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     assert!(!shown.contains("Undo the opt-out") && shown.contains("Opt out"));
 
     assert_eq!(location(&ann.post("/recipients/opt-out", &named(id(1)))), format!("{path}?done=opted-out"));
-    wait_for_count(&app.server, 1.0);
+    wait_for_opt_outs(&app.server, 1.0);
     for _ in 0..5 {
         fetch(&app.server, &app.pixel(message(0), id(1)));
     }
@@ -119,7 +118,7 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     assert_eq!(location(&ann.post("/recipients/opt-out", &named(id(1)))), format!("{path}?done=unchanged"));
 
     assert_eq!(location(&ann.post("/recipients/record-again", &named(id(1)))), format!("{path}?done=recorded-again"));
-    wait_for_count(&app.server, 0.0);
+    wait_for_opt_outs(&app.server, 0.0);
     fetch(&app.server, &app.pixel(message(0), id(1)));
     assert_eq!(app.at_rest().get("pixeld_hits_loaded_total"), 2.0);
     assert!(page(&ann, &path).contains("On again since <time"));
@@ -145,11 +144,8 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     assert_eq!(app.number("SELECT count(*) FROM erasures"), 0);
 }
 
-#[test]
-fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() {
-    let _machine = beside();
-    let (app, ann) = start();
-    recount::prepare(&app.postgres);
+/// A second node that recorded as much as the first and is down. Both have six hits of recipients 1 and 2 each, in two messages.
+fn a_node_that_is_down(app: &App) -> Settings {
     let far = Settings::new(PIXELD, app.dir.path().join("far")).unwrap().with("DATABASE_URL", app.url());
     let mut far_server = far.clone().start().unwrap();
     for server in [&app.server, &far_server] {
@@ -161,26 +157,20 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     }
     wait_until("both nodes", DONE, || app.number("SELECT count(*) FROM nodes") == 2).unwrap();
     far_server.terminate().unwrap();
+    far
+}
 
-    assert!(page(&ann, "/erasures").contains("No erasures yet"));
-    let asked = ann.post("/recipients/erase", &named(id(1)));
-    let question = text(&asked);
-    assert_eq!((asked.status, app.number("SELECT count(*) FROM erasures")), (200, 0), "asking changes nothing");
-    assert!(
-        question.contains("Opt this recipient out, too") && question.contains("Erase this recipient"),
-        "{question}"
-    );
-    let receipt = erase(&ann, id(1), true);
-    assert_eq!(receipt, "/erasures/1");
+/// Until the other node is back, the receipt is not final; it says what to do if that node never comes.
+fn the_receipt_waits_for_the_node_that_is_down(app: &App, ann: &Visitor, receipt: &str) {
     wait_until("the node that runs", DONE, || {
-        let shown = page(&ann, &receipt);
+        let shown = page(ann, receipt);
         shown.contains("the database is done; 1 node") && shown.contains(" hits in 1 segment")
     })
     .unwrap();
     let node = app.query("SELECT node FROM nodes WHERE erased_to = 0").remove(0);
-    assert!(!page(&ann, &receipt).contains("DELETE FROM"), "a node that was heard of just now may come back");
+    assert!(!page(ann, receipt).contains("DELETE FROM"), "a node that was heard of just now may come back");
     app.query("UPDATE nodes SET seen_at = seen_at - interval '1 hour' WHERE erased_to = 0");
-    let shown = page(&ann, &receipt);
+    let shown = page(ann, receipt);
     for part in [
         "12 hits and 2 opens deleted",
         "outstanding",
@@ -191,8 +181,27 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(page(&ann, "/erasures").contains("waiting for nodes"));
-    assert!(page(&ann, &format!("/recipients/{}", id(1))).contains("not final yet"));
+    assert!(page(ann, "/erasures").contains("waiting for nodes"));
+    assert!(page(ann, &format!("/recipients/{}", id(1))).contains("not final yet"));
+}
+
+#[test]
+fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() {
+    let _machine = beside();
+    let (app, ann) = start();
+    recount::prepare(&app.postgres);
+    let far = a_node_that_is_down(&app);
+    assert!(page(&ann, "/erasures").contains("No erasures yet"));
+    let asked = ann.post("/recipients/erase", &named(id(1)));
+    let question = text(&asked);
+    assert_eq!((asked.status, app.number("SELECT count(*) FROM erasures")), (200, 0), "asking changes nothing");
+    assert!(
+        question.contains("Opt this recipient out, too") && question.contains("Erase this recipient"),
+        "{question}"
+    );
+    let receipt = erase(&ann, id(1), true);
+    assert_eq!(receipt, "/erasures/1");
+    the_receipt_waits_for_the_node_that_is_down(&app, &ann, &receipt);
 
     let far_server = far.start().unwrap();
     let shown = wait_until_final(&ann, &receipt);
@@ -242,7 +251,7 @@ fn what_is_downloaded_is_what_the_command_prints() {
         app.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n{agent}\r\nConnection: close\r\n\r\n"));
     }
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     ann.post("/recipients/opt-out", &named(recipient));
     wait_until_final(&ann, &erase(&ann, id(9), false));
     let compare = |recipient: Uuid, typed: &str, hits: usize| {
@@ -433,7 +442,7 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
         fetch(&app.server, &app.pixel(message(n), id(n % 5)));
     }
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     // The rollup's lock is kept from them, so that none has deleted anything.
     let mut holder = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut input = holder.stdin.take().unwrap();
@@ -480,12 +489,17 @@ fn walk(visitor: &Visitor, path: &str) -> Vec<String> {
     pages
 }
 
-#[test]
-fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_only_text() {
-    let _machine = beside();
-    let (app, ann) = start();
+/// What [`do_all_that_is_audited`] did: the deletion's page, the recipient, and the recipient's page.
+struct Audited {
+    job: String,
+    recipient: Uuid,
+    path: String,
+}
+
+/// Everything that commands and the page write into the audit, with hostile words.
+fn do_all_that_is_audited(app: &App, ann: &Visitor) -> Audited {
     let settings = app.server.settings();
-    add_user(&app, HOSTILE, "viewer");
+    add_user(app, HOSTILE, "viewer");
     let password = run_with(settings, &["user", "password", HOSTILE, "--password-stdin"], "another good password\n");
     assert!(password.status.success(), "{password:?}");
     let new_user = [("name", "carl"), ("new-password", "correct horse battery"), ("role", "viewer")];
@@ -507,15 +521,47 @@ fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_on
     for path in ["record-again", "opt-out", "export"] {
         assert!(ann.post(&format!("/recipients/{path}"), &named(recipient)).status < 400, "{path}");
     }
-    erase(&ann, recipient, false);
+    erase(ann, recipient, false);
     let job = location(&ann.post("/hits/delete", &form(&[("message", HOSTILE)])));
-    wait_until("the deletion", DONE, || page(&ann, &job).contains("The deletion is finished")).unwrap();
+    wait_until("the deletion", DONE, || page(ann, &job).contains("The deletion is finished")).unwrap();
     let far = Settings::new(PIXELD, app.dir.path().join("far")).unwrap().with("DATABASE_URL", app.url());
     let mut server = far.clone().start().unwrap();
     wait_until("the node's row", DONE, || app.number("SELECT count(*) FROM nodes") == 2).unwrap();
     server.terminate().unwrap();
     far.run(&["spool", "drain", "--retire"]).unwrap();
+    Audited { job, recipient, path }
+}
 
+/// Page by page, each entry once, the newest first.
+fn long_lists_have_each_entry_once(app: &App, ann: &Visitor) {
+    app.query(
+        "INSERT INTO audit (actor, action, subject) SELECT 'x', 'tried', 'try ' || n || '.' FROM generate_series(1, 250) n; \
+         INSERT INTO erasures (recipient_hash, deleted_at) \
+         SELECT substring(sha256(int4send(n)) FOR 16), clock_timestamp() FROM generate_series(1, 118) n; \
+         UPDATE nodes SET erased_to = 120",
+    );
+    let pages = walk(ann, "/audit");
+    let all = pages.concat();
+    let tries = |page: &str| -> Vec<u32> {
+        page.split("try ").skip(1).map(|part| part.split('.').next().unwrap().parse().unwrap()).collect()
+    };
+    assert_eq!((pages.len(), tries(&all)), (3, (1..=250).rev().collect::<Vec<_>>()));
+    let pages = walk(ann, "/erasures");
+    let numbers: Vec<u32> = pages
+        .concat()
+        .split(" scope=\"row\"><a href=\"/erasures/")
+        .skip(1)
+        .map(|part| part.split('"').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((pages.len(), numbers), (3, (1..=120).rev().collect::<Vec<_>>()));
+    assert!(pages[0].contains("not known") && pages[2].contains("<td>ann</td>"), "who asked, where it is known");
+}
+
+#[test]
+fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_only_text() {
+    let _machine = beside();
+    let (app, ann) = start();
+    let Audited { job, recipient, path } = do_all_that_is_audited(&app, &ann);
     let done = app.query("SELECT actor || ': ' || action FROM audit ORDER BY id");
     assert_eq!(
         done,
@@ -566,26 +612,5 @@ fn the_audit_has_everything_that_commands_and_pages_did_and_hostile_words_are_on
     }
     assert!(pages[0].contains("&lt;script&gt;alert(1)&lt;/script&gt;") && pages[4].contains("&lt;script&gt;"));
 
-    // Page by page, each entry once, the newest first.
-    app.query(
-        "INSERT INTO audit (actor, action, subject) SELECT 'x', 'tried', 'try ' || n || '.' FROM generate_series(1, 250) n; \
-         INSERT INTO erasures (recipient_hash, deleted_at) \
-         SELECT substring(sha256(int4send(n)) FOR 16), clock_timestamp() FROM generate_series(1, 118) n; \
-         UPDATE nodes SET erased_to = 120",
-    );
-    let pages = walk(&ann, "/audit");
-    let all = pages.concat();
-    let tries = |page: &str| -> Vec<u32> {
-        page.split("try ").skip(1).map(|part| part.split('.').next().unwrap().parse().unwrap()).collect()
-    };
-    assert_eq!((pages.len(), tries(&all)), (3, (1..=250).rev().collect::<Vec<_>>()));
-    let pages = walk(&ann, "/erasures");
-    let numbers: Vec<u32> = pages
-        .concat()
-        .split(" scope=\"row\"><a href=\"/erasures/")
-        .skip(1)
-        .map(|part| part.split('"').next().unwrap().parse().unwrap())
-        .collect();
-    assert_eq!((pages.len(), numbers), (3, (1..=120).rev().collect::<Vec<_>>()));
-    assert!(pages[0].contains("not known") && pages[2].contains("<td>ann</td>"), "who asked, where it is known");
+    long_lists_have_each_entry_once(&app, &ann);
 }
