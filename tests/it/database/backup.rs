@@ -2,16 +2,18 @@
 //! or was erased comes back.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use loadtest::process::wait_until;
 use loadtest::server::{Server, Settings, get};
+use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::kit::support::{App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, beside, open_dir, wait_for_image};
+use crate::kit::support::{
+    App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, beside, open_dir, wait_for_image, wait_for_opt_outs,
+};
 use crate::opens::recount;
-use crate::privacy::opt_out::wait_for_count;
 
 const DOCS: &str = include_str!("../../../docs/backup.md");
 
@@ -70,7 +72,7 @@ pub fn assert_up_to_date(app: &App, load: &EndedLoad, when: &str) {
     assert!(waited.is_ok(), "{when}\n{comparison}\n{}", app.server.log());
     println!("{when}:\n{comparison}");
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     recount::prepare(&app.postgres);
     recount::assert_same(&app.postgres, when);
 }
@@ -98,7 +100,7 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     change("opt-out", ann, &[]);
     change("opt-out", cleo, &["--undo"]);
     change("erase", jane, &["--wait"]);
-    wait_for_count(&app.server, 2.0);
+    wait_for_opt_outs(&app.server, 2.0);
     fetch(&app.server, &app.pixel(message, cleo), 2);
     for recipient in [ann, ben] {
         fetch(&app.server, &app.pixel(message, recipient), 4);
@@ -126,9 +128,9 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     // Somebody opts out now: the number must be a new one to the node, which knows later ones than the dump.
     let dora = Uuid::new_v4();
     change("opt-out", dora, &[]);
-    wait_for_count(&app.server, 3.0);
+    wait_for_opt_outs(&app.server, 3.0);
     change("opt-out", dora, &["--undo"]);
-    wait_for_count(&app.server, 2.0);
+    wait_for_opt_outs(&app.server, 2.0);
 
     // Once more, and this time it knows what it wrote to its disk.
     let kept = app.server.data_dir().join("opt-outs");
@@ -137,10 +139,47 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     app.query("DROP DATABASE pixeld_before");
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     app.restart();
-    wait_for_count(&app.server, 2.0);
+    wait_for_opt_outs(&app.server, 2.0);
     assert_up_to_date(&app, &load, "after kill -9");
     assert_people(&app, "3", "after kill -9");
     recount::assert_same(&app.postgres, "after the erasure");
+}
+
+/// A new node that has nothing but the copy.
+fn copied(app: &App, backup: &Path, name: &str) -> Settings {
+    let copy = Settings::new(PIXELD, app.dir.path().join(name)).unwrap().with("DATABASE_URL", app.url());
+    follow(&copy, backup, &["unpack"]);
+    assert!(copy.data_dir.join("spool").exists() && !copy.data_dir.join("node").exists());
+    copy
+}
+
+/// How many hits each of these has.
+fn of_each(app: &App, recipients: &[Uuid]) -> Vec<u64> {
+    recipients.iter().map(|&recipient| of(app, recipient)).collect()
+}
+
+/// The nodes are gone with their disks, and the database with them; so nobody knows of the erasure.
+fn a_copy_alone_brings_what_was_answered(app: &mut App, backup: &Path, early: &[Uuid], load: &EndedLoad) {
+    let alone = copied(app, backup, "alone");
+    app.server.kill().unwrap();
+    follow(app.server.settings(), backup, &[URLS, "restore", "change places"]);
+    assert_eq!(app.number("SELECT count(*) FROM hits"), 0);
+    assert_eq!(app.number("SELECT count(*) FROM suppressions"), 0);
+    let said = alone.run(&["spool", "drain", "--retire"]).unwrap();
+    assert_eq!(app.number("SELECT count(*) FROM suppressions WHERE until IS NULL"), 1, "put back from the copy");
+    let node = std::fs::read_to_string(alone.data_dir.join("node")).unwrap();
+    let waited_for = format!("SELECT count(*) FROM nodes WHERE node = '{}' AND retired_at IS NULL", node.trim());
+    let listed = format!("SELECT count(*) FROM nodes WHERE node = '{}'", node.trim());
+    assert_eq!((app.number(&listed), app.number(&waited_for)), (1, 0), "no later erasure waits for the copy");
+    assert_eq!(of_each(app, early), vec![1; early.len()], "{said}");
+    let comparison = load.reconcile(&app.url());
+    assert_eq!((comparison.duplicated, comparison.never_sent), (0, 0), "{comparison}");
+    assert!(comparison.rows >= 3000 && said.contains(", left 0"), "{said}{comparison}");
+    println!("{said}{comparison}");
+    assert!(!alone.data_dir.join("spool").exists(), "the copy holds no hit any more");
+    follow(&alone, backup, &["unpack"]);
+    let again = alone.run(&["spool", "drain", "--retire"]).unwrap();
+    assert!(again.contains("loaded 0 hits") && app.number(&waited_for) == 0, "{again}");
 }
 
 #[test]
@@ -160,18 +199,11 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     }
     follow(&settings, &backup, &["copy"]);
     load.wait_for(3000);
-    let of_early = |app: &App| -> Vec<u64> { early.iter().map(|&recipient| of(app, recipient)).collect() };
 
-    let copied = |name: &str| {
-        let copy = Settings::new(PIXELD, app.dir.path().join(name)).unwrap().with("DATABASE_URL", app.url());
-        follow(&copy, &backup, &["unpack"]);
-        assert!(copy.data_dir.join("spool").exists() && !copy.data_dir.join("node").exists());
-        copy
-    };
     // Somebody is erased after the copy was made: it is another node, and carries that out on what it has.
     let erased = early[0];
     app.server.settings().run(&["erase", "--recipient", &erased.to_string(), "--wait"]).unwrap();
-    let copy = copied("copy");
+    let copy = copied(&app, &backup, "copy");
     let traces = || {
         let files = shell(&copy, &backup, "find \"$PIXELD_DATA_DIR/spool\" -name '*.seg'");
         let holds = |file: &str| std::fs::read(file).unwrap().windows(16).any(|bytes| bytes == erased.as_bytes());
@@ -190,108 +222,128 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     load.assert_exact(&app.url());
     let mut expected = vec![1; early.len()];
     expected[0] = 0;
-    assert_eq!(of_early(&app), expected);
+    assert_eq!(of_each(&app, &early), expected);
     assert_eq!(app.number("SELECT count(*) FROM nodes"), 2);
     beside.terminate().unwrap();
 
-    // The nodes are gone with their disks, and the database with them; so nobody knows of the erasure.
-    let alone = copied("alone");
-    app.server.kill().unwrap();
-    follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    assert_eq!(app.number("SELECT count(*) FROM hits"), 0);
-    assert_eq!(app.number("SELECT count(*) FROM suppressions"), 0);
-    let said = alone.run(&["spool", "drain", "--retire"]).unwrap();
-    assert_eq!(app.number("SELECT count(*) FROM suppressions WHERE until IS NULL"), 1, "put back from the copy");
-    let node = std::fs::read_to_string(alone.data_dir.join("node")).unwrap();
-    let waited_for = format!("SELECT count(*) FROM nodes WHERE node = '{}' AND retired_at IS NULL", node.trim());
-    let listed = format!("SELECT count(*) FROM nodes WHERE node = '{}'", node.trim());
-    assert_eq!((app.number(&listed), app.number(&waited_for)), (1, 0), "no later erasure waits for the copy");
-    assert_eq!(of_early(&app), vec![1; early.len()], "{said}");
-    let comparison = load.reconcile(&app.url());
-    assert_eq!((comparison.duplicated, comparison.never_sent), (0, 0), "{comparison}");
-    assert!(comparison.rows >= 3000 && said.contains(", left 0"), "{said}{comparison}");
-    println!("{said}{comparison}");
-    assert!(!alone.data_dir.join("spool").exists(), "the copy holds no hit any more");
-    follow(&alone, &backup, &["unpack"]);
-    let again = alone.run(&["spool", "drain", "--retire"]).unwrap();
-    assert!(again.contains("loaded 0 hits") && app.number(&waited_for) == 0, "{again}");
+    a_copy_alone_brings_what_was_answered(&mut app, &backup, &early, &load);
+}
+
+/// A node with the private PostgreSQL, of which there is a backup.
+struct Private {
+    began: Instant,
+    dir: TempDir,
+    backup: PathBuf,
+    settings: Settings,
+    image: Uuid,
+}
+
+/// Where the private PostgreSQL is, to a shell with a node's settings.
+const PRIVATE: &str = "$(pixeld database-url)";
+
+impl Private {
+    fn new() -> Private {
+        let (began, dir) = (Instant::now(), open_dir());
+        let backup = dir.path().join("backup");
+        let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap();
+        let image = add_image(&settings);
+        Private { began, dir, backup, settings, image }
+    }
+
+    fn step(&self, what: &str) {
+        println!("{:>5.1} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Each of a recipient of its own.
+    fn fetch_new(&self, server: &Server, count: usize) {
+        for _ in 0..count {
+            let path = format!("/image/{}_{}_{}.png", self.image, Uuid::new_v4(), Uuid::new_v4());
+            // While the list of images is fetched, an id is looked up, and that is bounded.
+            wait_for_image(server, self.image);
+            fetch(server, &path, 1);
+        }
+    }
+
+    /// How many hits, and of how many recipients.
+    fn counted_by(&self, settings: &Settings, url: &str) -> String {
+        let nobody = Uuid::nil();
+        let count = "SELECT count(*) || ' ' || count(DISTINCT recipient) FROM hits WHERE recipient <>";
+        shell(settings, &self.backup, &format!("psql \"{url}\" -Atc \"{count} '{nobody}'\"")).trim().to_owned()
+    }
+
+    fn counted(&self, url: &str) -> String {
+        self.counted_by(&self.settings, url)
+    }
+
+    fn follow(&self, blocks: &[&str]) {
+        follow(&self.settings, &self.backup, blocks);
+    }
+
+    fn is_restored_while_it_serves(&self) -> Server {
+        let server = self.settings.clone().start().unwrap();
+        self.step("serves");
+        self.fetch_new(&server, 20);
+        server.at_rest(REST).unwrap();
+        self.follow(&["dump"]);
+        self.step("dumped");
+        self.fetch_new(&server, 20);
+        server.at_rest(REST).unwrap();
+        self.follow(&[URLS, "restore", "change places"]);
+        wait_until("the kept hits", UP_TO_DATE, || self.counted(PRIVATE) == "40 40").unwrap();
+        self.fetch_new(&server, 10);
+        wait_until("new hits", REST, || self.counted(PRIVATE) == "50 50").unwrap();
+        self.step("restored while it served");
+        server
+    }
+
+    fn is_moved_to_another_server(&self, mut server: Server) {
+        let other = Postgres::start().unwrap();
+        let [admin, restored] =
+            ["postgres", "pixeld_restored"].map(|name| other.url().replace("/pixeld?", &format!("/{name}?")));
+        self.follow(&["dump"]);
+        self.fetch_new(&server, 10);
+        server.at_rest(REST).unwrap();
+        self.follow(&["copy"]);
+        let urls = format!("ADMIN_URL='{admin}'\nRESTORED_URL='{restored}'\n");
+        shell(&self.settings, &self.backup, &format!("{urls}{}", commands("restore")));
+        server.terminate().unwrap();
+        assert_eq!(self.counted(&restored), "50 50");
+        server = self.settings.clone().with("DATABASE_URL", restored.clone()).start().unwrap();
+        wait_until("the kept hits", UP_TO_DATE, || self.counted(&restored) == "60 60").unwrap();
+        self.fetch_new(&server, 5);
+        wait_until("new hits", REST, || self.counted(&restored) == "65 65").unwrap();
+        server.terminate().unwrap();
+        self.step("moved");
+    }
+
+    /// Another machine has only the dump and the copy, which was made ten hits later.
+    fn is_restored_on_another_machine(&self) {
+        let new = Settings::new(PIXELD, self.dir.path().join("new")).unwrap();
+        let mut server = new.clone().start().unwrap();
+        let is_ready = || get(new.admin(), "/readyz").is_ok_and(|answer| answer.status == 200);
+        wait_until("its PostgreSQL", REST, is_ready).unwrap();
+        follow(&new, &self.backup, &[URLS, "restore", "change places"]);
+        server.terminate().unwrap();
+        self.step("restored on another machine");
+        follow(&new, &self.backup, &["unpack"]);
+        server = new.clone().start().unwrap();
+        wait_until("its PostgreSQL", REST, is_ready).unwrap();
+        wait_until("the copy's hits", UP_TO_DATE, || self.counted_by(&new, PRIVATE) == "60 60").unwrap();
+        self.fetch_new(&server, 1);
+        wait_until("new hits", REST, || self.counted_by(&new, PRIVATE) == "61 61").unwrap();
+        server.at_rest(REST).unwrap();
+        server.terminate().unwrap();
+        self.step("up to date there");
+    }
 }
 
 #[test]
 fn the_private_postgresql_is_restored_and_its_data_moved_to_another_server_without_losing_a_hit() {
     let _machine = beside();
-    let began = std::time::Instant::now();
-    let step = |what: &str| println!("{:>5.1} s  {what}", began.elapsed().as_secs_f64());
-    let dir = open_dir();
-    let backup = dir.path().join("backup");
-    let settings = Settings::new(PIXELD, dir.path().join("data")).unwrap();
-    let image = add_image(&settings);
-    let mut server = settings.clone().start().unwrap();
-    let fetch_new = |server: &Server, count: usize| {
-        for _ in 0..count {
-            let path = format!("/image/{image}_{}_{}.png", Uuid::new_v4(), Uuid::new_v4());
-            // While the list of images is fetched, an id is looked up, and that is bounded.
-            wait_for_image(server, image);
-            fetch(server, &path, 1);
-        }
-    };
-    let nobody = Uuid::nil();
-    let counted_by = |settings: &Settings, url: &str| {
-        let count = "SELECT count(*) || ' ' || count(DISTINCT recipient) FROM hits WHERE recipient <>";
-        shell(settings, &backup, &format!("psql \"{url}\" -Atc \"{count} '{nobody}'\"")).trim().to_owned()
-    };
-    let counted = |url: &str| counted_by(&settings, url);
-    let private = "$(pixeld database-url)";
-    step("serves");
-    fetch_new(&server, 20);
-    server.at_rest(REST).unwrap();
-    follow(&settings, &backup, &["dump"]);
-    step("dumped");
-    fetch_new(&server, 20);
-    server.at_rest(REST).unwrap();
-    follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    wait_until("the kept hits", UP_TO_DATE, || counted(private) == "40 40").unwrap();
-    fetch_new(&server, 10);
-    wait_until("new hits", REST, || counted(private) == "50 50").unwrap();
-
-    step("restored while it served");
-
-    // To another server.
-    let other = Postgres::start().unwrap();
-    let [admin, restored] =
-        ["postgres", "pixeld_restored"].map(|name| other.url().replace("/pixeld?", &format!("/{name}?")));
-    follow(&settings, &backup, &["dump"]);
-    fetch_new(&server, 10);
-    server.at_rest(REST).unwrap();
-    follow(&settings, &backup, &["copy"]);
-    let urls = format!("ADMIN_URL='{admin}'\nRESTORED_URL='{restored}'\n");
-    shell(&settings, &backup, &format!("{urls}{}", commands("restore")));
-    server.terminate().unwrap();
-    assert_eq!(counted(&restored), "50 50");
-    server = settings.clone().with("DATABASE_URL", restored.clone()).start().unwrap();
-    wait_until("the kept hits", UP_TO_DATE, || counted(&restored) == "60 60").unwrap();
-    fetch_new(&server, 5);
-    wait_until("new hits", REST, || counted(&restored) == "65 65").unwrap();
-    server.terminate().unwrap();
-    step("moved");
-
-    // Another machine has only the dump and the copy, which was made ten hits later.
-    let new = Settings::new(PIXELD, dir.path().join("new")).unwrap();
-    server = new.clone().start().unwrap();
-    let is_ready = || get(new.admin(), "/readyz").is_ok_and(|answer| answer.status == 200);
-    wait_until("its PostgreSQL", REST, is_ready).unwrap();
-    follow(&new, &backup, &[URLS, "restore", "change places"]);
-    server.terminate().unwrap();
-    step("restored on another machine");
-    follow(&new, &backup, &["unpack"]);
-    server = new.clone().start().unwrap();
-    wait_until("its PostgreSQL", REST, is_ready).unwrap();
-    wait_until("the copy's hits", UP_TO_DATE, || counted_by(&new, private) == "60 60").unwrap();
-    fetch_new(&server, 1);
-    wait_until("new hits", REST, || counted_by(&new, private) == "61 61").unwrap();
-    server.at_rest(REST).unwrap();
-    server.terminate().unwrap();
-    step("up to date there");
+    let node = Private::new();
+    let server = node.is_restored_while_it_serves();
+    node.is_moved_to_another_server(server);
+    node.is_restored_on_another_machine();
 }
 
 #[test]
@@ -302,7 +354,7 @@ fn an_opt_out_holds_after_a_new_password_for_the_database_although_it_is_down_by
     for recipient in [&id.to_string(), key] {
         app.server.settings().run(&["opt-out", "--recipient", recipient]).unwrap();
     }
-    wait_for_count(&app.server, 2.0);
+    wait_for_opt_outs(&app.server, 2.0);
     let kept: PathBuf = app.server.data_dir().join("opt-outs");
     wait_until("the file", REST, || std::fs::metadata(&kept).is_ok_and(|file| file.len() == kept_bytes(2))).unwrap();
     app.server.terminate().unwrap();

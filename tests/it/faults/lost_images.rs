@@ -1,13 +1,13 @@
 //! Hits of images that the database does not have although the node knew them: set aside, said, and in once the image is back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use loadtest::process::wait_until;
-use loadtest::server::{Metrics, get};
+use loadtest::server::{Metrics, Settings, get};
 use uuid::Uuid;
 
 use crate::database::backup::{UP_TO_DATE, URLS, fetch, follow};
-use crate::kit::support::{App, PATIENCE, Postgres, REST, beside};
+use crate::kit::support::{App, PATIENCE, Postgres, beside};
 use crate::opens::recount;
 
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
@@ -62,102 +62,145 @@ fn readyz(app: &App) -> (u16, String) {
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }
 
-#[test]
-fn hits_of_an_image_that_a_restored_database_lacks_wait_on_disk_and_come_in_once_when_it_is_there_again() {
-    let _machine = beside();
-    let mut app = App::start_with(|settings| settings.with("PIXELD_THROTTLE", "1h"));
-    let settings = app.server.settings().clone();
-    let [old, later] = ["old", "later"].map(|name| app.dir.path().join(name));
-    let (message, own, new) = (Uuid::new_v4(), app.image, Uuid::new_v4());
-    fetch_each(&app, own, message, 20);
-    app.at_rest();
-    follow(&settings, &old, &["dump"]);
-    add(&app, new);
-    fetch_each(&app, own, message, 50);
-    let mut recipients = Vec::new();
-    for _ in 0..10 {
-        recipients.extend(fetch_each(&app, new, message, 20));
-        fetch_each(&app, own, message, 2);
+/// A node whose database goes back, more than once, to before an image was added.
+struct Restored {
+    app: App,
+    settings: Settings,
+    /// Two backups: without the image, and with hits that wait for it.
+    old: PathBuf,
+    later: PathBuf,
+    message: Uuid,
+    /// The image that is always there, with 90 hits.
+    own: Uuid,
+    /// The one that is lost.
+    new: Uuid,
+    /// Who fetched it, each once.
+    recipients: Vec<Uuid>,
+    /// How many hits came, without a recipient, while a test looked whether it was served.
+    looks: u64,
+}
+
+impl Restored {
+    /// Both images are fetched. One fetch comes again, which the throttle holds back, now and later.
+    fn fetched() -> Restored {
+        let app = App::start_with(|settings| settings.with("PIXELD_THROTTLE", "1h"));
+        let settings = app.server.settings().clone();
+        let [old, later] = ["old", "later"].map(|name| app.dir.path().join(name));
+        let (message, own, new) = (Uuid::new_v4(), app.image, Uuid::new_v4());
+        fetch_each(&app, own, message, 20);
+        app.at_rest();
+        follow(&settings, &old, &["dump"]);
+        add(&app, new);
+        fetch_each(&app, own, message, 50);
+        let mut recipients = Vec::new();
+        for _ in 0..10 {
+            recipients.extend(fetch_each(&app, new, message, 20));
+            fetch_each(&app, own, message, 2);
+        }
+        fetch_one(&app, new, message, recipients[0]);
+        assert_eq!(app.at_rest().dropped("throttled"), 1.0);
+        assert_eq!((rows(&app, own), rows(&app, new)), ((90, 90), (200, 200)));
+        Restored { app, settings, old, later, message, own, new, recipients, looks: 0 }
     }
-    // The same fetch again, which the throttle holds back, now and later.
-    fetch_one(&app, new, message, recipients[0]);
-    assert_eq!(app.at_rest().dropped("throttled"), 1.0);
-    assert_eq!((rows(&app, own), rows(&app, new)), ((90, 90), (200, 200)));
 
-    // Restored to before the image was added, while pixeld runs.
-    follow(&settings, &old, &[URLS, "restore", "change places"]);
-    wait_for_rows(&app, own, 90);
-    wait_for_aside(&app, 201);
-    assert_eq!(rows(&app, new), (0, 0));
-    // Its readers see nothing now, and are recorded all the same.
-    wait_until("the list without the image", PATIENCE, || {
-        get(app.server.public(), &format!("/image/{new}.png")).unwrap().header("content-type") == Some("image/gif")
-    })
-    .unwrap();
-    let without = app.at_rest().get("pixeld_hits_without_image") as u64 - 201;
-    recipients.extend(fetch_each(&app, new, message, 5));
-    let metrics = wait_for_aside(&app, 206 + without);
-    assert_eq!((metrics.dropped_all(), metrics.dropped("throttled")), (1.0, 1.0), "{}", metrics.0);
-    let (status, said) = readyz(&app);
-    assert!(status == 200 && said.contains("hits wait for images that the database does not have"), "{said}");
-    let log = app.server.log();
-    assert!(log.contains("does not have an image") && log.contains(&format!("--id {new}")), "{log}");
+    /// Back to before the image was added, while pixeld runs: what was loaded of it waits, and what comes.
+    fn loses_the_image(&mut self) {
+        let Restored { app, settings, old, message, own, new, recipients, .. } = self;
+        follow(settings, old, &[URLS, "restore", "change places"]);
+        wait_for_rows(app, *own, 90);
+        wait_for_aside(app, 201);
+        assert_eq!(rows(app, *new), (0, 0));
+        // Its readers see nothing now, and are recorded all the same.
+        wait_until("the list without the image", PATIENCE, || {
+            get(app.server.public(), &format!("/image/{new}.png")).unwrap().header("content-type") == Some("image/gif")
+        })
+        .unwrap();
+        self.looks = app.at_rest().get("pixeld_hits_without_image") as u64 - 201;
+        recipients.extend(fetch_each(app, *new, *message, 5));
+        let metrics = wait_for_aside(app, 206 + self.looks);
+        assert_eq!((metrics.dropped_all(), metrics.dropped("throttled")), (1.0, 1.0), "{}", metrics.0);
+        let (status, said) = readyz(app);
+        assert!(status == 200 && said.contains("hits wait for images that the database does not have"), "{said}");
+        let log = app.server.log();
+        assert!(log.contains("does not have an image") && log.contains(&format!("--id {new}")), "{log}");
+    }
 
-    // Neither kill -9 nor a start without the database loses any.
-    app.server.kill().unwrap();
-    app.postgres.stop().unwrap();
-    app.restart();
-    recipients.extend(fetch_each(&app, new, message, 1));
-    app.server.kill().unwrap();
-    app.postgres.start_again().unwrap();
-    app.restart();
-    wait_for_aside(&app, 207 + without);
-    assert_eq!(app.server.metrics().unwrap().dropped_all(), 0.0);
-    follow(&settings, &later, &["dump"]);
+    /// Neither kill -9 nor a start without the database loses any.
+    fn keeps_what_waits_over_kill_9(&mut self) {
+        let Restored { app, message, new, recipients, .. } = self;
+        app.server.kill().unwrap();
+        app.postgres.stop().unwrap();
+        app.restart();
+        recipients.extend(fetch_each(app, *new, *message, 1));
+        app.server.kill().unwrap();
+        app.postgres.start_again().unwrap();
+        app.restart();
+        wait_for_aside(app, 207 + self.looks);
+        assert_eq!(app.server.metrics().unwrap().dropped_all(), 0.0);
+    }
 
-    // Who is erased meanwhile is erased here, too.
-    let erased = recipients.remove(7);
-    let is_there = || {
-        let holds = |path: &PathBuf| std::fs::read(path).unwrap().windows(16).any(|id| id == erased.as_bytes());
-        files(&app).iter().any(holds)
-    };
-    assert!(is_there());
-    settings.run(&["erase", "--recipient", &erased.to_string(), "--wait"]).unwrap();
-    assert!(!is_there());
-    assert_eq!(wait_for_aside(&app, 206 + without).dropped("erased"), 1.0);
+    /// Who is erased meanwhile is erased here, too.
+    fn erases_one_that_waits(&mut self) -> Uuid {
+        let Restored { app, settings, recipients, .. } = self;
+        let erased = recipients.remove(7);
+        let is_there = || {
+            let holds = |path: &PathBuf| std::fs::read(path).unwrap().windows(16).any(|id| id == erased.as_bytes());
+            files(app).iter().any(holds)
+        };
+        assert!(is_there());
+        settings.run(&["erase", "--recipient", &erased.to_string(), "--wait"]).unwrap();
+        assert!(!is_there());
+        assert_eq!(wait_for_aside(app, 206 + self.looks).dropped("erased"), 1.0);
+        erased
+    }
 
-    // Back under its id: all come in, once, and the throttle holds back what it did before.
-    add(&app, new);
-    let come_in = |app: &App| {
-        wait_until("all hits of the image", UP_TO_DATE, || rows(app, new).0 >= 205 + without)
-            .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", rows(app, new), app.server.log()));
+    /// Back under its id: all come in, once.
+    fn all_come_in(&self, erased: Uuid) {
+        let Restored { app, own, new, recipients, looks, .. } = self;
+        add(app, *new);
+        wait_until("all hits of the image", UP_TO_DATE, || rows(app, *new).0 >= 205 + looks)
+            .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", rows(app, *new), app.server.log()));
         wait_for_aside(app, 0);
-        for recipient in &recipients {
+        for recipient in recipients {
             let of = app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'"));
             assert_eq!(of, 1, "{recipient}");
         }
-        assert_eq!(rows(app, new).0, 205 + without);
+        assert_eq!(rows(app, *new).0, 205 + looks);
         assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{erased}'")), 0);
-        assert_eq!((rows(app, own), app.number("SELECT count(*) FROM orphans")), ((90, 90), 0));
-        wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0)
-            .unwrap();
+        assert_eq!((rows(app, *own), app.number("SELECT count(*) FROM orphans")), ((90, 90), 0));
+        app.wait_for_rollup();
         recount::prepare(&app.postgres);
         recount::assert_same(&app.postgres, "all came in");
-    };
-    come_in(&app);
-    assert_eq!(app.server.metrics().unwrap().dropped("throttled"), 1.0);
-
-    // Once more, to a state in which they waited already; and to the first, in which none of them was recorded.
-    for backup in [&later, &old] {
-        app.query("DROP DATABASE pixeld_before");
-        follow(&settings, backup, &[URLS, "restore", "change places"]);
-        // The erasure is put back first, by the node.
-        wait_for_aside(&app, 206 + without);
-        assert_eq!(rows(&app, new), (0, 0));
-        add(&app, new);
-        come_in(&app);
     }
-    assert_eq!(app.server.metrics().unwrap().dropped("unknown_image"), 0.0);
+
+    /// Once more to a state without the image.
+    fn goes_back_to(&self, backup: &Path) {
+        let Restored { app, settings, new, looks, .. } = self;
+        app.query("DROP DATABASE pixeld_before");
+        follow(settings, backup, &[URLS, "restore", "change places"]);
+        // The erasure is put back first, by the node.
+        wait_for_aside(app, 206 + looks);
+        assert_eq!(rows(app, *new), (0, 0));
+    }
+}
+
+#[test]
+fn hits_of_an_image_that_a_restored_database_lacks_wait_on_disk_and_come_in_once_when_it_is_there_again() {
+    let _machine = beside();
+    let mut node = Restored::fetched();
+    node.loses_the_image();
+    node.keeps_what_waits_over_kill_9();
+    follow(&node.settings, &node.later, &["dump"]);
+    let erased = node.erases_one_that_waits();
+    node.all_come_in(erased);
+    // The throttle holds back what it did before.
+    assert_eq!(node.app.server.metrics().unwrap().dropped("throttled"), 1.0);
+    // To a state in which they waited already; and to the first, in which none of them was recorded.
+    for backup in [&node.later, &node.old] {
+        node.goes_back_to(backup);
+        node.all_come_in(erased);
+    }
+    assert_eq!(node.app.server.metrics().unwrap().dropped("unknown_image"), 0.0);
 }
 
 #[test]
@@ -249,11 +292,7 @@ fn an_image_that_was_deleted_and_one_that_this_node_never_knew_set_nothing_aside
     add(&app, deleted);
     fetch_each(&app, deleted, message, 3);
     app.at_rest();
-    app.query(&format!("UPDATE images SET deleted_at = now(), updated_at = now() WHERE id = '{deleted}'"));
-    wait_until("the deletion", PATIENCE, || {
-        get(app.server.public(), &format!("/image/{deleted}.png")).unwrap().header("content-type") == Some("image/gif")
-    })
-    .unwrap();
+    app.delete_image(deleted);
     fetch_each(&app, deleted, message, 3);
     let unknown = get(app.server.public(), &format!("/image/{never}_{message}_{}.png", Uuid::new_v4())).unwrap();
     assert_eq!(unknown.status, 404);

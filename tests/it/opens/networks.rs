@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -120,12 +121,8 @@ fn a_message_that_was_just_sent_is_not_read_at_once() {
     assert_eq!(app.query(told), ["News of May|t|3"]);
 }
 
-#[test]
-fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
-    let _machine = beside();
-    let app = start("full");
-    let settings = app.server.settings();
-    let folder = app.server.data_dir().join("networks");
+/// What providers publish, good and bad: where it is served.
+fn published() -> String {
     let amazon = "{\"prefixes\": [{\"ip_prefix\": \"198.51.100.0/24\"}], \"ipv6_prefixes\": [{\"ipv6_prefix\": \"2001:db8:a::/48\"}]}";
     let address = publish(BTreeMap::from([
         (
@@ -139,26 +136,39 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
         ("/bad.csv", "203.0.113.0/25,GB,GB-EN,London,\n<html>sorry</html>\n".to_owned()),
         ("/wide.json", google(&["192.0.2.0/24", "0.0.0.0/0"])),
     ]));
-    let update = |apple: &str, google: &str| {
-        let url = |path: &str| format!("http://{address}/{path}");
-        let arguments = [
-            ("--apple-url", url(apple)),
-            ("--google-url", url(google)),
-            ("--google-cloud-url", url("cloud.json")),
-            ("--amazon-url", url("amazon.json")),
-        ];
-        let mut command = settings.command(&["networks", "update"]);
-        command.args(arguments.iter().flat_map(|(option, url)| [option.to_string(), url.clone()]));
-        let output = command.output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(text).unwrap())
-    };
-    let (status, text) = update("apple.csv", "google.json");
+    format!("http://{address}")
+}
+
+/// `pixeld networks update` with these files of Apple's and Google's: its status, and what it said.
+fn update(app: &App, published: &str, apple: &str, google: &str) -> (i32, String) {
+    let url = |path: &str| format!("{published}/{path}");
+    let arguments = [
+        ("--apple-url", url(apple)),
+        ("--google-url", url(google)),
+        ("--google-cloud-url", url("cloud.json")),
+        ("--amazon-url", url("amazon.json")),
+    ];
+    let mut command = app.server.settings().command(&["networks", "update"]);
+    command.args(arguments.iter().flat_map(|(option, url)| [option.to_string(), url.clone()]));
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+/// The network that a fetch from this address is of.
+fn network_of(app: &App, address: &str) -> String {
+    let recipient = fetch(app, "May", address, CHROME);
+    judged(app, recipient).split(' ').nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
+    let _machine = beside();
+    let app = start("full");
+    let folder = app.server.data_dir().join("networks");
+    let published = published();
+    let (status, text) = update(&app, &published, "apple.csv", "google.json");
     assert!(status == 0 && text.contains("apple: 2 ranges") && text.contains("google_cloud: 1 ranges"), "{text}");
-    let network_of = |address: &str| {
-        let recipient = fetch(&app, "May", address, CHROME);
-        judged(&app, recipient).split(' ').nth(2).unwrap().to_owned()
-    };
     wait_until("the lists", PATIENCE, || app.server.log().contains("lists of networks changed")).unwrap();
     for (address, expected) in [
         ("203.0.113.200", "apple"),
@@ -168,22 +178,26 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
         ("198.51.100.1", "amazon"),
         ("2001:db8:a::1", "amazon"),
     ] {
-        assert_eq!(network_of(address), expected, "{address}");
+        assert_eq!(network_of(&app, address), expected, "{address}");
     }
     let before = fs::read_to_string(folder.join("apple.txt")).unwrap();
-    let (status, text) = update("bad.csv", "wide.json");
+    let (status, text) = update(&app, &published, "bad.csv", "wide.json");
     assert!(
         status == 1 && text.contains("line 2") && text.contains("too wide") && text.contains("2 lists were not"),
         "{text}"
     );
-    let (status, text) = update("missing.csv", "google.json");
+    let (status, text) = update(&app, &published, "missing.csv", "google.json");
     assert!(status == 1 && text.contains("404"), "{text}");
     assert_eq!(fs::read_to_string(folder.join("apple.txt")).unwrap(), before);
     let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(files.iter().all(|name| name.to_str().unwrap().ends_with(".txt")) && files.len() == 4, "{files:?}");
+    a_list_with_a_mistake_is_refused_until_it_is_mended(&app, &folder.join("scanners.txt"));
+}
 
-    // Somebody's own list, written with a mistake: refused with its line, until it is mended.
-    fs::write(folder.join("scanners.txt"), "198.51.100.77\nnonsense\n").unwrap();
+/// Somebody's own list, written with a mistake: refused with its line.
+fn a_list_with_a_mistake_is_refused_until_it_is_mended(app: &App, list: &Path) {
+    let settings = app.server.settings();
+    fs::write(list, "198.51.100.77\nnonsense\n").unwrap();
     wait_until("the refusal", PATIENCE, || app.server.log().contains("scanners.txt, line 2")).unwrap();
     assert_eq!(app.server.metrics().unwrap().get("pixeld_networks_refused_total"), 1.0);
     let status = settings.command(&["networks", "status"]).output().unwrap();
@@ -192,9 +206,9 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
         status.status.code() == Some(1) && said.contains("scanners.txt, line 2") && said.contains("apple"),
         "{said}"
     );
-    fs::write(folder.join("scanners.txt"), "198.51.100.77\n").unwrap();
-    wait_until("the mended list", PATIENCE, || network_of("198.51.100.77") == "scanners").unwrap();
-    assert_eq!(network_of("198.51.100.78"), "amazon");
+    fs::write(list, "198.51.100.77\n").unwrap();
+    wait_until("the mended list", PATIENCE, || network_of(app, "198.51.100.77") == "scanners").unwrap();
+    assert_eq!(network_of(app, "198.51.100.78"), "amazon");
     assert!(settings.run(&["networks", "status"]).unwrap().contains("scanners"));
 }
 

@@ -244,6 +244,50 @@ fn any_mixture_of_batches_judgements_and_deletions_leaves_what_the_hits_say() {
     assert_eq!(books.postgres.number("SELECT count(*) FROM opens").unwrap(), 0.0);
 }
 
+/// Judges all hits again, round after round. Where it is cut off, it has judged some all the same.
+fn judge_over_and_over(url: &str, rows_max: i64, pause: Duration, is_over: &AtomicBool, judged: &AtomicU64) {
+    let database = Database::external(url).unwrap();
+    let mut round = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        round += 1;
+        let outcome = runtime().block_on(async {
+            let mut changes = Changes::with(&database, rows_max, Duration::from_secs(60)).await?;
+            reclassify(&mut changes, round, judged).await
+        });
+        drop(outcome);
+        std::thread::sleep(pause);
+    }
+}
+
+/// Deletes hits of one target after the other. Where it is cut off, it has deleted some all the same.
+fn delete_over_and_over(url: &str, pause: Duration, is_over: &AtomicBool) {
+    let database = Database::external(url).unwrap();
+    let mut dice = Dice(77);
+    while !is_over.load(Ordering::Relaxed) {
+        let target = target(&mut dice);
+        let outcome = runtime()
+            .block_on(async { Changes::with(&database, 40, Duration::from_secs(60)).await?.delete_hits(target).await });
+        drop(outcome);
+        std::thread::sleep(pause);
+    }
+}
+
+/// Ends connections of rollups and changes that are at work.
+fn cut_connections(url: &str, is_over: &AtomicBool, cut: &AtomicU64) {
+    // A rollup works for some milliseconds a second, changes nearly always.
+    let end_some = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' \
+                    AND random() < CASE application_name WHEN 'pixeld-rollup' THEN 0.3 WHEN 'pixeld-change' THEN 0.03 END";
+    let database = Database::external(url).unwrap();
+    runtime().block_on(async {
+        let session = database.connect("test").await.unwrap();
+        while !is_over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let ended = session.client.query(end_some, &[]).await.unwrap();
+            cut.fetch_add(ended.len() as u64, Ordering::Relaxed);
+        }
+    });
+}
+
 #[test]
 fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_the_hits_say() {
     let _machine = alone();
@@ -255,6 +299,8 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
     // Until each of them has been at it, however slow the machine is; within a bound.
     let batches: Vec<String> = (0..3000).map(|seed| books.batch(&mut Dice(seed), 60)).collect();
     let gone = "SELECT (SELECT sum(loaded) FROM batches) - (SELECT count(*) FROM hits)";
+    // Changes roll up what is pending; something must be left for the nodes.
+    let pause = Duration::from_millis(200);
     let (triggers, drains): (Vec<_>, Vec<_>) = (0..2).map(|_| shutdown::drain()).unzip();
     std::thread::scope(|scope| {
         for (metrics, drain) in metrics.iter().zip(drains) {
@@ -264,49 +310,9 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
                 runtime().block_on(rollup.run(async {}, drain));
             });
         }
-        scope.spawn(|| {
-            let database = Database::external(&url).unwrap();
-            let mut round = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                round += 1;
-                let outcome = runtime().block_on(async {
-                    let mut changes = Changes::with(&database, 150, Duration::from_secs(60)).await?;
-                    reclassify(&mut changes, round, &judged).await
-                });
-                // Where it is cut off, it has judged some all the same.
-                drop(outcome);
-                // Changes roll up what is pending; something must be left for the nodes.
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        scope.spawn(|| {
-            let database = Database::external(&url).unwrap();
-            let mut dice = Dice(77);
-            while !is_over.load(Ordering::Relaxed) {
-                let target = target(&mut dice);
-                // Where it is cut off, it has deleted some all the same.
-                let outcome = runtime().block_on(async {
-                    Changes::with(&database, 40, Duration::from_secs(60)).await?.delete_hits(target).await
-                });
-                drop(outcome);
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        scope.spawn(|| {
-            let database = Database::external(&url).unwrap();
-            let runtime = runtime();
-            // A rollup works for some milliseconds a second, changes nearly always.
-            let end_some = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' \
-                            AND random() < CASE application_name WHEN 'pixeld-rollup' THEN 0.3 WHEN 'pixeld-change' THEN 0.03 END";
-            runtime.block_on(async {
-                let session = database.connect("test").await.unwrap();
-                while !is_over.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                    let ended = session.client.query(end_some, &[]).await.unwrap();
-                    cut.fetch_add(ended.len() as u64, Ordering::Relaxed);
-                }
-            });
-        });
+        scope.spawn(|| judge_over_and_over(&url, 150, pause, &is_over, &judged));
+        scope.spawn(|| delete_over_and_over(&url, pause, &is_over));
+        scope.spawn(|| cut_connections(&url, &is_over, &cut));
         let retries = || metrics.iter().map(|metrics| metrics.rollup_retries.get()).sum::<u64>();
         let was_a_test = || {
             let [cut, judged] = [&cut, &judged].map(|count| count.load(Ordering::Relaxed));
@@ -342,20 +348,7 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
     let url = app.url();
     let (judged, gone) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let database = Database::external(&url).unwrap();
-            for round in 0.. {
-                if is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let outcome = runtime().block_on(async {
-                    let mut changes = Changes::with(&database, 5000, Duration::from_secs(60)).await?;
-                    reclassify(&mut changes, round, &judged).await
-                });
-                // Who is cut off comes again.
-                drop(outcome);
-            }
-        });
+        scope.spawn(|| judge_over_and_over(&url, 5000, Duration::ZERO, &is_over, &judged));
         scope.spawn(|| {
             let database = Database::external(&url).unwrap();
             let some = "SELECT recipient FROM opens TABLESAMPLE SYSTEM (5) LIMIT 3";
@@ -395,8 +388,7 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
         wait_until("judgements and deletions", 2 * PATIENCE, was_a_test).unwrap();
         is_over.store(true, Ordering::Relaxed);
     });
-    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0;
-    wait_until("the rollup", PATIENCE, pending).unwrap();
+    app.wait_for_rollup();
     let [judged, gone] = [judged, gone].map(AtomicU64::into_inner);
     let hits = app.number("SELECT count(*) FROM hits");
     println!("{hits} hits, {judged} judged again, {gone} deleted");

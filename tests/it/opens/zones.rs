@@ -2,16 +2,15 @@
 //! counts by quarter of an hour stay right on both sides of the time from which there are any.
 
 use loadtest::postgres::Postgres;
-use loadtest::process::wait_until;
 use pixeld::db::{Database, migrate, partitions};
-use pixeld::rollup::change::{Changes, Target, Verdict};
+use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict};
 use time::Date;
 use time::macros::{datetime, format_description};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use crate::admin::routes::{Visitor, add_user, form, text};
-use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::support::{App, beside};
 use crate::opens::recount::{self, assert_same};
 
 /// Half hours and quarters off, half an hour of summer time, half an hour off and behind, and whole hours.
@@ -73,6 +72,75 @@ fn card(page: &str, label: &str) -> Vec<u64> {
 const CERTAINTIES: &str = "count(*) FILTER (WHERE class IN (1, 2)) || ' confirmed, ' || count(*) FILTER (WHERE class IN (0, 3)) \
      || ' possible, ' || count(*) FILTER (WHERE class > 3) || ' machine '";
 
+/// A viewer in a zone, and what PostgreSQL counts there.
+struct Viewer<'a> {
+    app: &'a App,
+    visitor: &'a Visitor,
+    zone: &'a str,
+}
+
+impl Viewer<'_> {
+    /// The overview, the image's page, and the day that it is: once more where a day ends meanwhile.
+    fn overview_and_image(&self) -> (String, String, String) {
+        let today = || self.app.query(&format!("SELECT (now() AT TIME ZONE '{}')::date::text", self.zone));
+        loop {
+            let before = today();
+            let pages =
+                ["/".to_owned(), format!("/images/{}", self.app.image)].map(|path| text(&self.visitor.get(&path)));
+            if before == today() {
+                let [overview, image] = pages;
+                return (overview, image, before[0].clone());
+            }
+        }
+    }
+
+    /// Of the hits of a condition, a bar's words for each day.
+    fn by_day(&self, of: &str, what: &str) -> Vec<String> {
+        self.app.query(&format!(
+            "SELECT to_char(day, 'FMDD Mon YYYY') || ': ' || {what} FROM ( \
+               SELECT (at AT TIME ZONE '{}')::date AS day, class FROM hits WHERE {of}) AS h GROUP BY day ORDER BY day",
+            self.zone
+        ))
+    }
+
+    /// Of the hits of a message, a bar's words for each hour.
+    fn by_hour(&self, message: Uuid) -> Vec<String> {
+        self.app.query(&format!(
+            "SELECT to_char(hour, 'FMDD Mon YYYY, HH24:MI') || ': ' || {CERTAINTIES} || 'opens' FROM ( \
+               SELECT date_trunc('hour', at AT TIME ZONE '{}') AS hour, class FROM hits WHERE message = '{message}') AS h \
+             GROUP BY hour ORDER BY hour",
+            self.zone
+        ))
+    }
+
+    fn days_are_theirs(&self) {
+        let zone = self.zone;
+        let (overview, image, day) = self.overview_and_image();
+        let midnight = |back: u32| format!("(('{day}'::date - {back})::timestamp AT TIME ZONE '{zone}')");
+        for (label, back) in [("Today", 0), ("Last 7 days", 6), ("Last 30 days", 29)] {
+            let hits = self.app.number(&format!("SELECT count(*) FROM hits WHERE at >= {}", midnight(back)));
+            // These hits open nothing.
+            assert_eq!(card(&overview, label), [0, 0, 0, hits], "{label} in {zone}");
+        }
+        let lately = format!("at >= {}", midnight(29));
+        let fetches = self.by_day(&lately, &format!("{CERTAINTIES} || 'fetches'"));
+        assert_eq!(bars(&overview), fetches, "fetches by day in {zone}");
+        let fetches = self.by_day(&lately, "count(*) || ' fetches'");
+        assert_eq!(bars(&image), fetches, "fetches of an image by day in {zone}");
+        let message = text(&self.visitor.get(&format!("/messages/{DAYS}")));
+        let expected = self.by_day(&format!("message = '{DAYS}'"), &format!("{CERTAINTIES} || 'opens'"));
+        assert_eq!(bars(&message), expected, "opens by day in {zone}");
+        assert!(expected.len() >= 12 && message.contains("Opens by day"), "{expected:?}");
+    }
+
+    fn hours_are_theirs(&self) {
+        let message = text(&self.visitor.get(&format!("/messages/{HOURS}")));
+        let expected = self.by_hour(HOURS);
+        assert_eq!(bars(&message), expected, "opens by hour in {}", self.zone);
+        assert!(expected.len() >= 100 && message.contains("Opens by hour"), "{expected:?}");
+    }
+}
+
 #[test]
 fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
     let _machine = beside();
@@ -86,55 +154,20 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
     load(9001, Uuid::from_u128(1), DAYS, "'2025-05-04 07:00:00+00'::timestamptz", 12 * 288);
     load(9002, Uuid::from_u128(1), HOURS, "'2025-05-04 07:20:00+00'::timestamptz", 1200);
     load(9003, Uuid::from_u128(1), NIGHT, "'2025-10-25 22:00:00+00'::timestamptz", 60);
-    let pending = || app.number("SELECT count(*) FROM batches WHERE published IS NULL");
-    wait_until("the rollup", PATIENCE, || pending() == 0).unwrap();
+    app.wait_for_rollup();
     add_user(&app, "ben", "viewer");
     let ben = Visitor::signed_in(&app, "ben");
     for zone in ZONES {
         assert_eq!(ben.post("/settings/zone", &form(&[("zone", zone)])).status, 303);
-        let today = || app.query(&format!("SELECT (now() AT TIME ZONE '{zone}')::date::text"));
-        // Once more where a day ends meanwhile.
-        let (overview, image, day) = loop {
-            let before = today();
-            let pages = ["/".to_owned(), format!("/images/{}", app.image)].map(|path| text(&ben.get(&path)));
-            if before == today() {
-                let [overview, image] = pages;
-                break (overview, image, before[0].clone());
-            }
-        };
-        let midnight = |back: u32| format!("(('{day}'::date - {back})::timestamp AT TIME ZONE '{zone}')");
-        for (label, back) in [("Today", 0), ("Last 7 days", 6), ("Last 30 days", 29)] {
-            let hits = app.number(&format!("SELECT count(*) FROM hits WHERE at >= {}", midnight(back)));
-            // These hits open nothing.
-            assert_eq!(card(&overview, label), [0, 0, 0, hits], "{label} in {zone}");
-        }
-        let by_day = |of: &str, what: &str| {
-            app.query(&format!(
-                "SELECT to_char(day, 'FMDD Mon YYYY') || ': ' || {what} FROM ( \
-                   SELECT (at AT TIME ZONE '{zone}')::date AS day, class FROM hits WHERE {of}) AS h GROUP BY day ORDER BY day"
-            ))
-        };
-        let lately = format!("at >= {}", midnight(29));
-        assert_eq!(
-            bars(&overview),
-            by_day(&lately, &format!("{CERTAINTIES} || 'fetches'")),
-            "fetches by day in {zone}"
-        );
-        assert_eq!(bars(&image), by_day(&lately, "count(*) || ' fetches'"), "fetches of an image by day in {zone}");
-        let message = text(&ben.get(&format!("/messages/{DAYS}")));
-        let expected = by_day(&format!("message = '{DAYS}'"), &format!("{CERTAINTIES} || 'opens'"));
-        assert_eq!(bars(&message), expected, "opens by day in {zone}");
-        assert!(expected.len() >= 12 && message.contains("Opens by day"), "{expected:?}");
-        let message = text(&ben.get(&format!("/messages/{HOURS}")));
-        let expected = app.query(&format!(
-            "SELECT to_char(hour, 'FMDD Mon YYYY, HH24:MI') || ': ' || {CERTAINTIES} || 'opens' FROM ( \
-               SELECT date_trunc('hour', at AT TIME ZONE '{zone}') AS hour, class FROM hits WHERE message = '{HOURS}') AS h \
-             GROUP BY hour ORDER BY hour"
-        ));
-        assert_eq!(bars(&message), expected, "opens by hour in {zone}");
-        assert!(expected.len() >= 100 && message.contains("Opens by hour"), "{expected:?}");
+        let viewer = Viewer { app: &app, visitor: &ben, zone };
+        viewer.days_are_theirs();
+        viewer.hours_are_theirs();
     }
-    // The last of them is Berlin.
+    the_hour_that_comes_twice_is_told_apart(&ben);
+}
+
+/// The viewer is in Berlin, the last zone.
+fn the_hour_that_comes_twice_is_told_apart(ben: &Visitor) {
     let night = text(&ben.get(&format!("/messages/{NIGHT}")));
     let names: Vec<String> = bars(&night).iter().map(|bar| bar.split_once(": ").unwrap().0.to_owned()).collect();
     let shown = ["00:00", "01:00", "02:00 UTC+2", "02:00 UTC+1", "03:00"].map(|hour| format!("26 Oct 2025, {hour}"));
@@ -150,6 +183,27 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
         }
     }
     assert!(!hits.contains(", 01:55") && !hits.contains(", 03:00</time>"), "{hits}");
+}
+
+/// Deletes hits, or judges all of them again. Returns how many; opens and counts are what the rest says.
+fn change(database: &Database, postgres: &Postgres, runtime: &Runtime, what: &str, target: Option<Target>) -> u64 {
+    let changed = runtime.block_on(async {
+        let mut changes = Changes::open(database).await.unwrap();
+        let Some(target) = target else { return judge_again(&mut changes).await };
+        changes.delete_hits(target).await.unwrap().hits
+    });
+    assert_same(postgres, what);
+    changed
+}
+
+/// Each hit gets the next class.
+async fn judge_again(changes: &mut Changes) -> u64 {
+    let mut changed = 0;
+    for day in changes.partitions(None).await.unwrap() {
+        let judge = |hit: &StoredHit<'_>| Verdict { class: (hit.judged.class + 1) % 7, ..hit.judged };
+        changed += changes.reclassify_chunk(&day, None, judge).await.unwrap().changed;
+    }
+    changed
 }
 
 #[test]
@@ -180,27 +234,7 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
     }
     // Few recipients, whose opens reach over that time.
     postgres.query("UPDATE hits SET recipient = ('bbbbbbbb-0000-0000-0000-00000000000' || seq % 8)::uuid").unwrap();
-    let change = |what: &str, target: Option<Target>| {
-        let gone = runtime.block_on(async {
-            let mut changes = Changes::open(&database).await.unwrap();
-            match target {
-                Some(target) => changes.delete_hits(target).await.unwrap().hits,
-                None => {
-                    let mut changed = 0;
-                    for day in changes.partitions(None).await.unwrap() {
-                        let judge = |hit: &pixeld::rollup::change::StoredHit<'_>| Verdict {
-                            class: (hit.judged.class + 1) % 7,
-                            ..hit.judged
-                        };
-                        changed += changes.reclassify_chunk(&day, None, judge).await.unwrap().changed;
-                    }
-                    changed
-                }
-            }
-        });
-        assert_same(&postgres, what);
-        gone
-    };
+    let change = |what: &str, target| change(&database, &postgres, &runtime, what, target);
     assert_eq!(change("judged again", None), 3 * 96);
     let slots = |of: &str| {
         postgres

@@ -175,92 +175,125 @@ fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
     bytes
 }
 
+/// An installation of two nodes, one of which is down in the end, with traces of two people everywhere; beside others who stay.
+struct Installation {
+    app: App,
+    far: Settings,
+    /// The path of a link that names one of them by key.
+    keyed: String,
+    people: [Person; 2],
+}
+
+impl Installation {
+    fn with_traces() -> Installation {
+        let app = App::start();
+        recount::prepare(&app.postgres);
+        let far = node(&app, "far");
+        let namespace = Namespace(app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap());
+        let jane = namespace.id_of(&Key::typed(JANE).unwrap());
+        let people = [Person::of("of a UUID", id(1), None), Person::of("of a key", jane, Some(JANE))];
+        let keyed = format!("/t/{}/may/{}.png", app.image, JANE.replace('@', "%40"));
+        let mut installation = Installation { app, far, keyed, people };
+        installation.load_and_keep();
+        installation.spool_without_the_namespace();
+        installation.set_damaged_bytes_aside();
+        let Installation { app, far, people, .. } = &installation;
+        for person in people {
+            assert!(person.files_with(app.server.data_dir()).len() >= 2, "{}", person.name);
+            let there = person.files_with(&far.data_dir);
+            assert!(there.len() >= 3, "{}: {there:?}", person.name);
+            assert!(!person.lines_with(&app.postgres).is_empty());
+        }
+        installation
+    }
+
+    /// Loaded, and kept on disk.
+    fn load_and_keep(&self) {
+        let Installation { app, far, keyed, .. } = self;
+        let mut far = far.clone().start().unwrap();
+        wait_until("the image", REST, || get(far.public(), keyed).unwrap().header("content-type") == Some("image/png"))
+            .unwrap();
+        for server in [&app.server, &far] {
+            for n in 0..6 {
+                fetch(server, &app.pixel(message(n % 2), id(1)));
+                fetch(server, &app.pixel(message(n % 2), id(2)));
+                fetch(server, keyed);
+                fetch(server, &format!("/t/{}/may/joe.png", app.image));
+            }
+        }
+        app.at_rest();
+        far.at_rest(REST).unwrap();
+        far.terminate().unwrap();
+    }
+
+    /// Not loaded: keys as they are, since this start never learnt the namespace.
+    fn spool_without_the_namespace(&mut self) {
+        let Installation { app, far, keyed, .. } = self;
+        std::fs::remove_file(far.data_dir.join("namespace")).unwrap();
+        app.postgres.stop().unwrap();
+        let mut far = far.clone().start().unwrap();
+        for _ in 0..3 {
+            fetch(&far, &app.pixel(message(0), id(1)));
+            fetch(&far, &app.pixel(message(0), id(2)));
+            fetch(&far, keyed);
+        }
+        far.kill().unwrap();
+        app.postgres.start_again().unwrap();
+    }
+
+    /// One file each: of damaged bytes all goes that can belong to a person, also what stands beside.
+    fn set_damaged_bytes_aside(&self) {
+        for folder in [self.app.server.data_dir(), &self.far.data_dir] {
+            std::fs::create_dir_all(folder.join("quarantine")).unwrap();
+            std::fs::write(folder.join("quarantine/a.damaged"), damaged(id(1), None)).unwrap();
+            std::fs::write(folder.join("quarantine/b.damaged"), damaged(Uuid::nil(), Some(JANE))).unwrap();
+        }
+    }
+
+    /// Nobody is found in the database or below these directories.
+    fn assert_no_trace(&self, folders: &[&Path]) {
+        for person in &self.people {
+            let lines = person.lines_with(&self.app.postgres);
+            assert!(lines.is_empty(), "{}: {lines:?}", person.name);
+            for folder in folders {
+                let files = person.files_with(folder);
+                assert!(files.is_empty(), "{}: {files:?}", person.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn an_erased_recipient_is_nowhere_once_the_node_that_was_down_has_started() {
     let _machine = beside();
-    let mut app = App::start();
-    recount::prepare(&app.postgres);
-    let far = node(&app, "far");
-    let mut far_server = far.clone().start().unwrap();
-    let namespace: Namespace = Namespace(app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap());
-    let jane = namespace.id_of(&Key::typed(JANE).unwrap());
-    let people = [Person::of("of a UUID", id(1), None), Person::of("of a key", jane, Some(JANE))];
-    let keyed = format!("/t/{}/may/{}.png", app.image, JANE.replace('@', "%40"));
-    wait_until("the image", REST, || {
-        get(far_server.public(), &keyed).unwrap().header("content-type") == Some("image/png")
-    })
-    .unwrap();
-
-    // Loaded, and kept on disk; beside people who stay.
-    for server in [&app.server, &far_server] {
-        for n in 0..6 {
-            fetch(server, &app.pixel(message(n % 2), id(1)));
-            fetch(server, &app.pixel(message(n % 2), id(2)));
-            fetch(server, &keyed);
-            fetch(server, &format!("/t/{}/may/joe.png", app.image));
-        }
-    }
-    app.at_rest();
-    far_server.at_rest(REST).unwrap();
-    // Not loaded: keys as they are, since this start never learnt the namespace.
-    far_server.terminate().unwrap();
-    std::fs::remove_file(far.data_dir.join("namespace")).unwrap();
-    app.postgres.stop().unwrap();
-    let mut far_server = far.clone().start().unwrap();
-    for _ in 0..3 {
-        fetch(&far_server, &app.pixel(message(0), id(1)));
-        fetch(&far_server, &app.pixel(message(0), id(2)));
-        fetch(&far_server, &keyed);
-    }
-    far_server.kill().unwrap();
-    app.postgres.start_again().unwrap();
-    for folder in [app.server.data_dir(), &far.data_dir] {
-        std::fs::create_dir_all(folder.join("quarantine")).unwrap();
-        // One each: of damaged bytes all goes that can belong to a person, also what stands beside.
-        std::fs::write(folder.join("quarantine/a.damaged"), damaged(id(1), None)).unwrap();
-        std::fs::write(folder.join("quarantine/b.damaged"), damaged(Uuid::nil(), Some(JANE))).unwrap();
-    }
-    for person in &people {
-        assert!(person.files_with(app.server.data_dir()).len() >= 2, "{}", person.name);
-        assert!(person.files_with(&far.data_dir).len() >= 3, "{}: {:?}", person.name, person.files_with(&far.data_dir));
-        assert!(!person.lines_with(&app.postgres).is_empty());
-    }
-
-    let near = app.server.settings().clone();
+    let installation = Installation::with_traces();
+    let Installation { app, far, .. } = &installation;
+    let near = app.server.settings();
     let first = near.run(&["erase", "--recipient", JANE]).unwrap();
     assert!(first.contains("database: done") && first.contains("opens deleted") && !first.contains(JANE), "{first}");
-    let second = erase_quietly(&near, &id(1).to_string(), &[]);
+    let second = erase_quietly(near, &id(1).to_string(), &[]);
     assert!(second.contains("not final yet"), "{second}");
-    wait_until("the node that runs", DONE, || status(&near).matches("done 20").count() >= 4).unwrap();
-    let shown = status(&near);
+    wait_until("the node that runs", DONE, || status(near).matches("done 20").count() >= 4).unwrap();
+    let shown = status(near);
     assert_eq!(shown.matches("not done yet, last seen").count(), 2, "the node that is down is outstanding\n{shown}");
-    for person in &people {
-        assert!(person.lines_with(&app.postgres).is_empty(), "{:?}", person.lines_with(&app.postgres));
-        assert!(person.files_with(app.server.data_dir()).is_empty(), "{:?}", person.files_with(app.server.data_dir()));
-    }
+    installation.assert_no_trace(&[app.server.data_dir()]);
 
     let far_server = far.clone().start().unwrap();
     let metrics = far_server.at_rest(REST).unwrap();
     assert_eq!((metrics.dropped("erased"), metrics.get("pixeld_hits_loaded_total")), (6.0, 3.0));
-    let shown = wait_until_final(&near, 2);
+    let shown = wait_until_final(near, 2);
     println!("{shown}");
     assert_eq!(shown.matches("  node ").count(), 4, "{shown}");
     assert_eq!(shown.matches("1 quarantined files").count(), 4, "{shown}");
-    for person in &people {
-        assert!(person.lines_with(&app.postgres).is_empty(), "{:?}", person.lines_with(&app.postgres));
-        for folder in [app.server.data_dir(), &far.data_dir] {
-            assert!(person.files_with(folder).is_empty(), "{}: {:?}", person.name, person.files_with(folder));
-        }
-    }
+    installation.assert_no_trace(&[app.server.data_dir(), &far.data_dir]);
     let others = app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{}'", id(2)));
     assert_eq!(others, 6 + 6 + 3, "who did not ask is still there");
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     recount::assert_same(&app.postgres, "after the erasures");
     let audit = app.query(
         "SELECT actor || ' ' || action || ' ' || length(subject) FROM audit WHERE action LIKE 'recipient%' ORDER BY id",
     );
     assert_eq!(audit, ["command line recipient erased 32", "command line recipient erased 32"]);
-    drop(far_server);
 }
 
 #[test]
@@ -441,7 +474,7 @@ fn an_erasure_outlives_a_database_that_is_restored_from_an_older_backup() {
         fetch(&app.server, &app.pixel(message(n % 3), id(n % 2)));
     }
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     let backup = dump(&app.postgres);
     let settings = app.server.settings().clone();
     settings.run(&["erase", "--recipient", &id(1).to_string(), "--wait"]).unwrap();
@@ -538,7 +571,7 @@ fn all_that_is_held_on_a_recipient_is_one_json() {
     }
     fetch(&app.server, &app.pixel(message(0), id(2)));
     app.at_rest();
-    wait_until("the rollup", REST, || app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0).unwrap();
+    app.wait_for_rollup();
     let export = || -> serde_json::Value {
         serde_json::from_str(&settings.run(&["export", "--recipient", &id(1).to_string()]).unwrap()).unwrap()
     };

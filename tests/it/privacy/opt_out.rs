@@ -1,10 +1,11 @@
 //! Opt-outs: from the command to what is no longer recorded, on every node; and consent when links are made.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::thread::JoinHandle;
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::process::wait_until;
@@ -13,7 +14,7 @@ use pixeld::link::opt_out::OptOutKeys;
 use pixeld::link::token::SigningKeys;
 use uuid::Uuid;
 
-use crate::kit::support::{App, Load, PATIENCE, PIXELD, REST, alone, beside};
+use crate::kit::support::{App, Load, PATIENCE, PIXELD, REST, alone, beside, wait_for_opt_outs};
 use crate::privacy::opt_out_page::{footer, page_app};
 
 const DOCS: &str = include_str!("../../../docs/opt-out.md");
@@ -37,19 +38,54 @@ fn opt_out(settings: &Settings, recipient: &str, more: &[&str]) -> String {
     settings.run(&[&["opt-out", "--recipient", recipient], more].concat()).unwrap()
 }
 
-/// Waits until a node knows that so many are out.
-pub fn wait_for_count(server: &Server, count: f64) -> Duration {
-    wait_until("the opt-outs", PATIENCE, || {
-        server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == count)
-    })
-    .unwrap()
+/// Somebody who opens an email over and over.
+struct Reader {
+    is_over: Arc<AtomicBool>,
+    /// Set once the node knows of the opt-out.
+    is_late: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    sent_late: Arc<AtomicU64>,
+    running: JoinHandle<()>,
+}
+
+impl Reader {
+    /// Always gets the image.
+    fn begin(public: SocketAddr, path: String) -> Reader {
+        let (is_over, is_late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (sent, sent_late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let running = std::thread::spawn({
+            let (is_over, is_late) = (Arc::clone(&is_over), Arc::clone(&is_late));
+            let (sent, sent_late) = (Arc::clone(&sent), Arc::clone(&sent_late));
+            move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    let late = is_late.load(Ordering::SeqCst);
+                    let answer = get(public, &path).unwrap();
+                    assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")));
+                    sent.fetch_add(1, Ordering::SeqCst);
+                    sent_late.fetch_add(u64::from(late), Ordering::SeqCst);
+                }
+            }
+        });
+        wait_until("some opens", PATIENCE, || sent.load(Ordering::SeqCst) > 100).unwrap();
+        Reader { is_over, is_late, sent, sent_late, running }
+    }
+
+    /// Goes on for a while after the node knows. Returns how many opens there were, and how many of them after that.
+    fn end_late(self) -> (f64, f64) {
+        self.is_late.store(true, Ordering::SeqCst);
+        let from = self.sent_late.load(Ordering::SeqCst);
+        wait_until("more opens", PATIENCE, || self.sent_late.load(Ordering::SeqCst) > from + 200).unwrap();
+        self.is_over.store(true, Ordering::SeqCst);
+        self.running.join().unwrap();
+        (self.sent.load(Ordering::SeqCst) as f64, self.sent_late.load(Ordering::SeqCst) as f64)
+    }
 }
 
 #[test]
 fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_without_the_database() {
     let _machine = alone();
     let mut app = App::start();
-    let mut other = second(&app, "other").start().unwrap();
+    let other = second(&app, "other").start().unwrap();
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
     let path = app.pixel(message, recipient);
     wait_until("the image", PATIENCE, || {
@@ -59,37 +95,16 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     let load = Load::begin(&other, app.image, 16, Pace::Open(2000.0), Reuse::KeepAlive);
     load.wait_for(2000);
 
-    // The reader opens the email over and over, on the other node.
-    let (stop, is_late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let (sent, sent_late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let reader = std::thread::spawn({
-        let (public, path) = (other.public(), path.clone());
-        let (stop, is_late) = (Arc::clone(&stop), Arc::clone(&is_late));
-        let (sent, sent_late) = (Arc::clone(&sent), Arc::clone(&sent_late));
-        move || {
-            while !stop.load(Ordering::SeqCst) {
-                let late = is_late.load(Ordering::SeqCst);
-                let answer = get(public, &path).unwrap();
-                assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")));
-                sent.fetch_add(1, Ordering::SeqCst);
-                sent_late.fetch_add(u64::from(late), Ordering::SeqCst);
-            }
-        }
-    });
-    wait_until("some opens", PATIENCE, || sent.load(Ordering::SeqCst) > 100).unwrap();
+    // The reader is on the other node.
+    let reader = Reader::begin(other.public(), path.clone());
     let receipt = opt_out(app.server.settings(), &recipient.to_string(), &[]);
-    let took = wait_for_count(&other, 1.0);
-    is_late.store(true, Ordering::SeqCst);
-    let from = sent_late.load(Ordering::SeqCst);
-    wait_until("more opens", PATIENCE, || sent_late.load(Ordering::SeqCst) > from + 200).unwrap();
-    stop.store(true, Ordering::SeqCst);
-    reader.join().unwrap();
+    let took = wait_for_opt_outs(&other, 1.0);
+    let (sent, late) = reader.end_late();
     let load = load.end();
     assert_eq!(load.outcome.refused + load.outcome.broken + load.outcome.timed_out, 0);
 
     let metrics = other.at_rest(REST).unwrap();
     let (slipped, dropped) = (suppressed_by_loaders(&app), metrics.dropped("suppressed"));
-    let late = sent_late.load(Ordering::SeqCst) as f64;
     println!(
         "{receipt}the other node knew it {took:?} later; {dropped} dropped, of which {slipped} by the loader; {late} were sent after that"
     );
@@ -98,13 +113,22 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     assert_eq!(app.number(&format!("{since} WHERE recipient = '{recipient}'")), 0);
     // The wait for the image made a hit or more.
     let kept = rows(&app, recipient) as f64;
-    assert!(kept >= 100.0 && kept + dropped >= sent.load(Ordering::SeqCst) as f64, "{kept} {dropped}");
+    assert!(kept >= 100.0 && kept + dropped >= sent, "{kept} {dropped}");
     load.assert_exact(&app.url());
     assert_eq!(app.number("SELECT count(*) FROM suppressions WHERE until IS NULL"), 1);
     let made = app.number("SELECT count(DISTINCT (message, recipient)) FROM hits");
     wait_until("all opens", PATIENCE, || app.number("SELECT count(*) FROM opens") == made).unwrap();
 
-    // Both start again while the database is down.
+    both_start_without_the_database_and_drop(&mut app, other, message, &path);
+    assert_eq!((rows(&app, recipient) as f64, suppressed_by_loaders(&app)), (kept, slipped));
+    assert_eq!(
+        app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient <> '{recipient}'")),
+        2
+    );
+}
+
+/// Both nodes start again while the database is down, and drop three opens of who opted out; one of somebody else they record.
+fn both_start_without_the_database_and_drop(app: &mut App, mut other: Server, message: Uuid, path: &str) {
     let someone = app.pixel(message, Uuid::new_v4());
     app.server.terminate().unwrap();
     other.kill().unwrap();
@@ -112,7 +136,7 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     app.restart();
     other = other.settings().clone().start().unwrap();
     for server in [&app.server, &other] {
-        for path in [&path, &path, &path, &someone] {
+        for path in [path, path, path, &someone] {
             assert_eq!(get(server.public(), path).unwrap().status, 200);
         }
         assert_eq!(server.metrics().unwrap().dropped("suppressed"), 3.0);
@@ -125,11 +149,6 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
         let metrics = server.at_rest(REST).unwrap();
         assert_eq!(metrics.dropped("suppressed"), 3.0, "the edge did, and nothing reached the spool");
     }
-    assert_eq!((rows(&app, recipient) as f64, suppressed_by_loaders(&app)), (kept, slipped));
-    assert_eq!(
-        app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient <> '{recipient}'")),
-        2
-    );
 }
 
 #[test]
@@ -167,7 +186,7 @@ fn a_node_that_never_had_the_list_records_and_the_loader_drops_what_came_after_t
     assert_eq!((rows(&app, id), rows(&app, of_key), suppressed_by_loaders(&app)), (2, 1, 3.0));
     assert_eq!(app.number("SELECT count(*) FROM hits"), 4);
     // And now it has the list, for itself only.
-    wait_for_count(&node, 2.0);
+    wait_for_opt_outs(&node, 2.0);
     let kept = node.data_dir().join("opt-outs");
     wait_until("the file", PATIENCE, || kept.exists()).unwrap();
     let bytes = std::fs::read(&kept).unwrap();
@@ -188,7 +207,7 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     let first = opt_out(settings, &typed, &[]);
     assert!(first.contains("opted out since 20") && !first.contains(&recipient.to_string()), "{first}");
     assert!(opt_out(settings, &typed, &[]).contains("already opted out since"));
-    wait_for_count(&app.server, 1.0);
+    wait_for_opt_outs(&app.server, 1.0);
     for _ in 0..3 {
         let answer = app.get(&path);
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/png")));
@@ -197,7 +216,7 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     let back = opt_out(settings, &typed, &["--undo"]);
     assert!(back.contains("recorded again since 20"), "{back}");
     assert!(opt_out(settings, &typed, &["--undo"]).contains("already recorded again"));
-    wait_for_count(&app.server, 0.0);
+    wait_for_opt_outs(&app.server, 0.0);
     for _ in 0..2 {
         assert_eq!(app.get(&path).status, 200);
     }
@@ -211,7 +230,7 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     assert_eq!(noted, expected);
     // Somebody removes the row by hand.
     opt_out(settings, &typed, &[]);
-    wait_for_count(&app.server, 1.0);
+    wait_for_opt_outs(&app.server, 1.0);
     for (recipient, said) in [("", "1 to 128 bytes"), ("*|UNIQID|*", "merge tag"), (&Uuid::nil().to_string(), "nil")] {
         let output = settings.command(&["opt-out", "--recipient", recipient]).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -230,14 +249,14 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
          clock_timestamp(), nextval('suppressions_change') FROM installation WHERE name = 'privacy_key'"
     );
     app.query(&add);
-    wait_for_count(&app.server, 1.0);
+    wait_for_opt_outs(&app.server, 1.0);
     for _ in 0..3 {
         let end =
             "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE application_name = 'pixeld-opt-outs'";
         app.query(end);
         opt_out(app.server.settings(), &Uuid::new_v4().to_string(), &[]);
     }
-    wait_for_count(&app.server, 4.0);
+    wait_for_opt_outs(&app.server, 4.0);
     assert_eq!(app.get(&app.pixel(Uuid::new_v4(), recipient)).status, 200);
     assert_eq!(app.at_rest().dropped("suppressed"), 1.0);
     // Deleted by hand they are put back, as after a restored backup, with their times: an opt-out is taken back by its own command.
@@ -246,7 +265,18 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
     app.query("DELETE FROM suppressions; SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE application_name = 'pixeld-opt-outs'");
     wait_until("the rows", PATIENCE, || times() == before).unwrap();
     assert_eq!(app.query("SELECT detail FROM audit WHERE action = 'opt-outs put back'"), ["{\"count\": 4}"]);
-    wait_for_count(&app.server, 4.0);
+    wait_for_opt_outs(&app.server, 4.0);
+}
+
+/// `pixeld link` with a list on standard input: its status, what it printed, and what it said.
+fn link(app: &App, arguments: &[&str], input: &str) -> (i32, [String; 2]) {
+    let image = app.image.to_string();
+    let mut command = app.server.settings().command(&[&["link", "--image", &image][..], arguments].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    (output.status.code().unwrap(), said)
 }
 
 #[test]
@@ -258,14 +288,7 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     let table = format!(
         "email,recipient,Consent\n\"Doe, Jane <j@example.com>\",4711,yes\nb@example.com,{id},no\nc@example.com,4713,\n"
     );
-    let run = |arguments: &[&str], input: &str| {
-        let mut command = settings.command(&[&["link", "--image", &image][..], arguments].concat());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-        (output.status.code().unwrap(), said)
-    };
+    let run = |arguments: &[&str], input: &str| link(&app, arguments, input);
     let (code, [printed, said]) = run(&["--message", "may", "--opt-out", "--csv", "-"], &table);
     let told =
         "3 rows read and printed: 1 links name their recipient, 2 do not (no consent in the column \"Consent\")\n";
@@ -290,28 +313,7 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     std::fs::write(&file, "recipient,message\n4711,june\n").unwrap();
     let printed = settings.run(&["link", "--image", &image, "--csv", file.to_str().unwrap()]).unwrap();
     assert!(printed.starts_with(&format!("recipient,message,link,tag\n4711,june,{base}/t/{image}/june/4711.png,")));
-    for (arguments, input, expected) in [
-        (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
-        (&["--csv", "-"], "recipient\n*|UNIQID|*\n", "Row 2: the recipient \"*|UNIQID|*\" cannot be a key"),
-        (&["--csv", "-"], "email\na\n", "No column is called recipient"),
-        (&["--csv", "-"], "recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
-        (&["--csv", "-"], "recipient\n7\n7\n7\n", "add --sure"),
-        (&["--csv", "-"], "id,Email consent\n1,no\n", "Name the consent column: perhaps \"Email consent\"."),
-        (&["--csv", "-"], "id,consent,Unsubscribed\n1,yes,yes\n", "The column \"Unsubscribed\" may say who must not"),
-        (
-            &["--csv", "-"],
-            " id | n\n----+---\n  1 | a\n(1 row)\n",
-            "Row 2: the recipient \"----+---\" looks like a line",
-        ),
-        (&["--csv", "-"], "id;n\n4711;a\n4,71E+12;b\n", "Row 3: the recipient \"4,71E+12\" looks like a number that"),
-        (&["--csv", "-"], "id,n\n1,a\nid,n\n2,b\n", "Row 3 is the header again"),
-        (&["--csv", "-"], "id,n\n1;a\n", "Row 2 is a single cell"),
-        (&["--csv", "/nowhere.csv"], "", "cannot open /nowhere.csv"),
-        (&["--opt-out"], "", "--opt-out needs a recipient"),
-    ] {
-        let (code, [_, said]) = run(arguments, input);
-        assert!(code == 1 && said.contains(expected), "{arguments:?}: {said}");
-    }
+    wrong_lists_are_refused_in_words(&app);
     // As Excel writes it, with its own first line; refused rows print nothing, also not those before them.
     let excel = "\u{feff}sep=;\r\nE-Mail;Einwilligung\r\na@example.com;Ja\r\nb@example.com;\r\n;\r\n";
     let (code, [printed, said]) = run(&["--csv", "-", "--column", "e-mail"], excel);
@@ -332,6 +334,32 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     }
     let (code, [printed, _]) = run(&["--csv", "-"], "recipient,x\n1,a\n2,b,c\n");
     assert_eq!((code, &*printed), (1, ""));
+}
+
+/// With the row where that is known.
+fn wrong_lists_are_refused_in_words(app: &App) {
+    for (arguments, input, expected) in [
+        (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),
+        (&["--csv", "-"], "recipient\n*|UNIQID|*\n", "Row 2: the recipient \"*|UNIQID|*\" cannot be a key"),
+        (&["--csv", "-"], "email\na\n", "No column is called recipient"),
+        (&["--csv", "-"], "recipient\n1\n\"2\n3\n", "Row 3 begins a cell with a quotation mark that is never closed"),
+        (&["--csv", "-"], "recipient\n7\n7\n7\n", "add --sure"),
+        (&["--csv", "-"], "id,Email consent\n1,no\n", "Name the consent column: perhaps \"Email consent\"."),
+        (&["--csv", "-"], "id,consent,Unsubscribed\n1,yes,yes\n", "The column \"Unsubscribed\" may say who must not"),
+        (
+            &["--csv", "-"],
+            " id | n\n----+---\n  1 | a\n(1 row)\n",
+            "Row 2: the recipient \"----+---\" looks like a line",
+        ),
+        (&["--csv", "-"], "id;n\n4711;a\n4,71E+12;b\n", "Row 3: the recipient \"4,71E+12\" looks like a number that"),
+        (&["--csv", "-"], "id,n\n1,a\nid,n\n2,b\n", "Row 3 is the header again"),
+        (&["--csv", "-"], "id,n\n1;a\n", "Row 2 is a single cell"),
+        (&["--csv", "/nowhere.csv"], "", "cannot open /nowhere.csv"),
+        (&["--opt-out"], "", "--opt-out needs a recipient"),
+    ] {
+        let (code, [_, said]) = link(app, arguments, input);
+        assert!(code == 1 && said.contains(expected), "{arguments:?}: {said}");
+    }
 }
 
 /// Rows of the docs' table of test vectors: kind, key, recipient, token.

@@ -9,8 +9,8 @@ use pixeld::link::opt_out::OptOutKeys;
 use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
-use crate::kit::support::{App, PATIENCE, beside};
-use crate::privacy::opt_out::{KEYS, wait_for_count};
+use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
+use crate::privacy::opt_out::KEYS;
 
 /// A reader's browser at the opt-out page, through a proxy that gives it any name.
 struct Reader {
@@ -80,7 +80,7 @@ fn a_reader_opts_out_and_in_again_by_the_footers_link_and_looking_changes_nothin
     let out = reader.post("");
     assert!(out.status == 200 && text(&out).contains("You are no longer recorded"), "{}", text(&out));
     assert!(text(&out).contains("Undo") && text(&reader.look()).contains("Undo"));
-    wait_for_count(&app.server, 1.0);
+    wait_for_opt_outs(&app.server, 1.0);
     assert_eq!(app.get(&format!("/t/{}/may/jane%40example.com.png", app.image)).status, 200);
     assert_eq!(app.at_rest().dropped("suppressed"), 1.0);
     assert!(text(&reader.post("")).contains("no longer recorded"), "once more changes nothing");
