@@ -237,30 +237,6 @@ mod tests {
             ("image add a.gif --id 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --title T", add("a.gif", Some(id), Some("T"))),
             ("image add --id 6F1C0A523F0E4A539D536A1D7B1F2C11 a.gif", add("a.gif", Some(id), None)),
             ("image list", Command::Image(ImageCommand::List)),
-            (
-                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may --recipient 4711 --sent-at 1777885200",
-                Command::Link(LinkArgs {
-                    image: id,
-                    message: Some("may".to_owned()),
-                    recipient: Some("4711".to_owned()),
-                    csv: None,
-                    list: ListArgs::default(),
-                    opt_out: false,
-                    sent_at: Some(1_777_885_200),
-                }),
-            ),
-            (
-                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --csv - --opt-out --column mail --all-consent --sure",
-                Command::Link(LinkArgs {
-                    image: id,
-                    message: None,
-                    recipient: None,
-                    csv: Some("-".into()),
-                    list: ListArgs { column: "mail".to_owned(), all_consent: true, sure: true, ..ListArgs::default() },
-                    opt_out: true,
-                    sent_at: None,
-                }),
-            ),
             ("opt-out --recipient 4711", Command::OptOut(OptOutArgs { recipient: "4711".to_owned(), undo: false })),
             (
                 "opt-out --recipient 4711 --undo",
@@ -294,6 +270,39 @@ mod tests {
             ("erase --status", Command::Erase(EraseArgs { recipient: None, wait: false, status: true })),
             ("export --recipient -", Command::Export(ExportArgs { recipient: "-".to_owned() })),
             ("healthcheck", Command::Healthcheck),
+        ] {
+            assert_eq!(command(words).unwrap(), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn links_are_asked_for_one_by_one_or_as_a_list() {
+        let id = Uuid::from_u128(0x6f1c_0a52_3f0e_4a53_9d53_6a1d_7b1f_2c11);
+        for (words, expected) in [
+            (
+                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may --recipient 4711 --sent-at 1777885200",
+                Command::Link(LinkArgs {
+                    image: id,
+                    message: Some("may".to_owned()),
+                    recipient: Some("4711".to_owned()),
+                    csv: None,
+                    list: ListArgs::default(),
+                    opt_out: false,
+                    sent_at: Some(1_777_885_200),
+                }),
+            ),
+            (
+                "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --csv - --opt-out --column mail --all-consent --sure",
+                Command::Link(LinkArgs {
+                    image: id,
+                    message: None,
+                    recipient: None,
+                    csv: Some("-".into()),
+                    list: ListArgs { column: "mail".to_owned(), all_consent: true, sure: true, ..ListArgs::default() },
+                    opt_out: true,
+                    sent_at: None,
+                }),
+            ),
         ] {
             assert_eq!(command(words).unwrap(), expected, "{words}");
         }

@@ -12,8 +12,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use loadtest::process::{free_port, is_alive, signal, wait_until};
+use loadtest::server::get;
 use nix::sys::signal::Signal;
 use nix::unistd::User;
+use tempfile::TempDir;
+use uuid::Uuid;
 use yaml_rust2::Yaml;
 
 use crate::kit::support::{PATIENCE, PIXELD, beside, open_dir};
@@ -248,124 +251,193 @@ fn nginx_conf(compose: &Yaml, clone: &Path, dir: &Path) {
     }
 }
 
-#[test]
-fn what_the_compose_file_describes_starts_in_its_order_records_a_pixel_and_drains_in_its_grace() {
-    let _machine = beside();
-    let (dir, compose) = (open_dir(), compose());
-    let services = &compose["services"];
-    let clone = clone(dir.path());
-    let secrets = clone.join("secrets");
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&secrets), mode(&secrets.join("database_url"))), (0o700, 0o444));
-    // The engine mounts each file by itself; here users walk the folders.
-    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o755)).unwrap();
-    let [postgres, redis, public, admin] = [(); 4].map(|()| free_port().unwrap());
+/// The services of the compose file as they run here, on ports of loopback.
+struct Project {
+    edge: Option<Nginx>,
+    running: BTreeMap<String, Service>,
+    /// Where pixeld runs.
+    container: Container,
+    /// The database's URL, here.
+    url: String,
+    ports: Ports,
+    clone: PathBuf,
+    compose: Yaml,
+    dir: TempDir,
+}
 
+struct Ports {
+    postgres: u16,
+    redis: u16,
+    public: u16,
+    admin: u16,
+}
+
+/// What pixeld's container has in its environment, with ports of loopback where the file names other hosts.
+fn environment(compose: &Yaml, ports: &Ports) -> BTreeMap<String, String> {
     let mut environment = image_environment();
-    environment.extend(table(&services["pixeld"]["environment"]));
+    environment.extend(table(&compose["services"]["pixeld"]["environment"]));
     for (name, from, to) in [
-        ("PIXELD_LISTEN", "0.0.0.0:8080", format!("127.0.0.1:{public}")),
-        ("PIXELD_ADMIN_LISTEN", "0.0.0.0:8081", format!("127.0.0.1:{admin}")),
-        ("REDIS_URL", "redis:6379", format!("127.0.0.1:{redis}")),
+        ("PIXELD_LISTEN", "0.0.0.0:8080", format!("127.0.0.1:{}", ports.public)),
+        ("PIXELD_ADMIN_LISTEN", "0.0.0.0:8081", format!("127.0.0.1:{}", ports.admin)),
+        ("REDIS_URL", "redis:6379", format!("127.0.0.1:{}", ports.redis)),
         ("PIXELD_TRUSTED_PROXIES", "172.30.77.10", "127.0.0.1".to_owned()),
     ] {
         let value = environment.get_mut(name).unwrap();
         assert!(value.contains(from), "{name}={value}");
         *value = value.replace(from, &to);
     }
-    let url = fs::read_to_string(secrets.join("database_url")).unwrap();
-    assert!(url.contains("@postgres:5432/"), "the password is not shown");
-    let url = url.replace("@postgres:5432/", &format!("@127.0.0.1:{postgres}/"));
-    let user = services["pixeld"]["user"].as_str().unwrap();
-    let container = Container::new(dir.path(), user, environment, &[("database_url", url.clone())]);
+    environment
+}
 
-    let mut running: BTreeMap<String, Service> = BTreeMap::new();
-    let mut edge = None;
-    for name in start_order(services) {
-        match &*name {
+impl Project {
+    fn prepare() -> Project {
+        let (dir, compose) = (open_dir(), compose());
+        let clone = clone(dir.path());
+        let secrets = clone.join("secrets");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&secrets), mode(&secrets.join("database_url"))), (0o700, 0o444));
+        // The engine mounts each file by itself; here users walk the folders.
+        fs::set_permissions(&secrets, fs::Permissions::from_mode(0o755)).unwrap();
+        let [postgres, redis, public, admin] = [(); 4].map(|()| free_port().unwrap());
+        let ports = Ports { postgres, redis, public, admin };
+        let environment = environment(&compose, &ports);
+        let url = fs::read_to_string(secrets.join("database_url")).unwrap();
+        assert!(url.contains("@postgres:5432/"), "the password is not shown");
+        let url = url.replace("@postgres:5432/", &format!("@127.0.0.1:{postgres}/"));
+        let user = compose["services"]["pixeld"]["user"].as_str().unwrap();
+        let container = Container::new(dir.path(), user, environment, &[("database_url", url.clone())]);
+        Project { edge: None, running: BTreeMap::new(), container, url, ports, clone, compose, dir }
+    }
+
+    /// Starts a service, and waits until it is healthy by the check that the file names.
+    fn start(&mut self, name: &str) {
+        let (dir, service) = (self.dir.path(), &self.compose["services"][name]);
+        let check = || words(&service["healthcheck"]["test"]).split_off(1);
+        let program = match name {
             "postgres" => {
-                running.insert(name.clone(), start_postgres(&services["postgres"], dir.path(), &secrets, postgres));
-                let mut asked = words(&services["postgres"]["healthcheck"]["test"]).split_off(1);
-                asked.push(format!("--port={postgres}"));
+                let port = self.ports.postgres;
+                let program = start_postgres(service, dir, &self.clone.join("secrets"), port);
+                let mut asked = check();
+                asked.push(format!("--port={port}"));
                 let healthy = wait_until("postgres", HEALTHY_WAIT, || command(&asked).status().unwrap().success());
-                assert!(healthy.is_ok(), "{}", fs::read_to_string(dir.path().join("postgres.log")).unwrap());
+                assert!(healthy.is_ok(), "{}", fs::read_to_string(dir.join("postgres.log")).unwrap());
+                program
             }
             "redis" => {
-                running.insert(name.clone(), start_redis(&services["redis"], dir.path(), redis));
-                let mut asked = words(&services["redis"]["healthcheck"]["test"]).split_off(1);
-                asked.splice(1..1, ["-p".to_owned(), redis.to_string()]);
+                let port = self.ports.redis;
+                let program = start_redis(service, dir, port);
+                let mut asked = check();
+                asked.splice(1..1, ["-p".to_owned(), port.to_string()]);
                 wait_until("redis", HEALTHY_WAIT, || command(&asked).output().unwrap().stdout == b"PONG\n").unwrap();
+                program
             }
             "pixeld" => {
-                let log = File::create(dir.path().join("pixeld.log")).unwrap();
-                let child = container.command(&["serve"]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-                running.insert(name.clone(), Service(child));
-                let healthy = wait_until("pixeld", HEALTHY_WAIT, || {
-                    container.command(&["healthcheck"]).output().unwrap().status.success()
-                });
-                assert!(healthy.is_ok(), "{}", fs::read_to_string(dir.path().join("pixeld.log")).unwrap());
+                let log = File::create(dir.join("pixeld.log")).unwrap();
+                let mut serve = self.container.command(&["serve"]);
+                let program = Service(serve.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+                let is_healthy = || self.container.command(&["healthcheck"]).output().unwrap().status.success();
+                let healthy = wait_until("pixeld", HEALTHY_WAIT, is_healthy);
+                assert!(healthy.is_ok(), "{}", self.log());
+                program
             }
-            "nginx" => {
-                nginx_conf(&compose, &clone, dir.path());
-                let upstreams = [public, admin].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-                let words = as_user(services["nginx"]["user"].as_str().unwrap());
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                edge = Some(Nginx::start(
-                    dir.path(),
-                    [("pixeld:8080", upstreams[0]), ("pixeld:8081", upstreams[1])],
-                    &words,
-                ));
-            }
+            "nginx" => return self.start_nginx(),
             other => panic!("{other} is not known here"),
+        };
+        self.running.insert(name.to_owned(), program);
+    }
+
+    fn start_nginx(&mut self) {
+        let (dir, service) = (self.dir.path(), &self.compose["services"]["nginx"]);
+        nginx_conf(&self.compose, &self.clone, dir);
+        let [public, admin] =
+            [self.ports.public, self.ports.admin].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let user = as_user(service["user"].as_str().unwrap());
+        let user: Vec<&str> = user.iter().map(String::as_str).collect();
+        let nginx = Nginx::start(dir, [("pixeld:8080", public), ("pixeld:8081", admin)], &user);
+        let asked = words(&service["healthcheck"]["test"]).pop().unwrap();
+        assert_eq!(asked, "http://127.0.0.1:8082/nginx-status");
+        assert_eq!(get(nginx.status(), "/nginx-status").unwrap().status, 200);
+        self.edge = Some(nginx);
+    }
+
+    fn nginx(&self) -> &Nginx {
+        self.edge.as_ref().unwrap()
+    }
+
+    /// What pixeld has logged.
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("pixeld.log")).unwrap()
+    }
+
+    /// pixeld is as confined as in a container.
+    fn pixeld_is_confined(&self) {
+        let pid = self.running["pixeld"].0.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        for line in ["NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
+            assert!(status.contains(line) || !nix::unistd::geteuid().is_root(), "{line} is not in {status}");
         }
+        let (uid, _) = self.container.user.split_once(':').unwrap();
+        assert!(status.contains(&format!("Uid:\t{uid}\t{uid}")) || !nix::unistd::geteuid().is_root(), "{status}");
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+        assert!(mounts.lines().any(|mount| mount.split(' ').nth(4) == Some("/") && mount.contains(" ro,")), "{mounts}");
     }
-    let nginx = edge.unwrap();
-    let asked = words(&services["nginx"]["healthcheck"]["test"]).pop().unwrap();
-    assert_eq!(asked, "http://127.0.0.1:8082/nginx-status");
-    assert_eq!(loadtest::server::get(nginx.status(), "/nginx-status").unwrap().status, 200);
 
-    // It is as confined as the container would be.
-    let pid = running["pixeld"].0.id();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    for line in ["NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
-        assert!(status.contains(line) || !nix::unistd::geteuid().is_root(), "{line} is not in {status}");
+    /// docker compose exec pixeld pixeld image add …, and a reader from 127.0.0.5. Returns the pixel.
+    fn record_a_pixel(&self, recipient: Uuid) -> String {
+        let (nginx, container) = (self.nginx(), &self.container);
+        fs::copy(Path::new(ROOT).join("src/app/sample.png"), container.spool.join("sample.png")).unwrap();
+        let image = succeeded(container.command(&["image", "add", "/var/lib/pixeld/sample.png"]).output());
+        let image = image.trim();
+        let pixel = format!("https://{PUBLIC}/image/{image}_{}_{recipient}.png", Uuid::new_v4());
+        wait_until("the image", PATIENCE, || {
+            nginx.fetch(&format!("https://{PUBLIC}/image/{image}.png"), &["--head"]).header("content-type")
+                == Some("image/png")
+        })
+        .unwrap();
+        let fetched = nginx.fetch(&pixel, &["--interface", "127.0.0.5", "--header", "X-Forwarded-For: 203.0.113.9"]);
+        assert_eq!((fetched.status, fetched.header("content-type")), (200, Some("image/png")));
+        let metrics = get(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.admin)), "/metrics").unwrap();
+        assert!(
+            String::from_utf8_lossy(&metrics.body).contains("\npixeld_redis_up 1"),
+            "the Redis of the compose file is used"
+        );
+        pixel
     }
-    let (uid, _) = user.split_once(':').unwrap();
-    assert!(status.contains(&format!("Uid:\t{uid}\t{uid}")) || !nix::unistd::geteuid().is_root(), "{status}");
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    assert!(mounts.lines().any(|mount| mount.split(' ').nth(4) == Some("/") && mount.contains(" ro,")), "{mounts}");
 
-    // docker compose exec pixeld pixeld image add …, and a reader.
-    fs::copy(Path::new(ROOT).join("src/app/sample.png"), container.spool.join("sample.png")).unwrap();
-    let image = succeeded(container.command(&["image", "add", "/var/lib/pixeld/sample.png"]).output());
-    let (image, recipient) = (image.trim(), uuid::Uuid::new_v4());
-    let pixel = format!("https://{PUBLIC}/image/{image}_{}_{recipient}.png", uuid::Uuid::new_v4());
-    wait_until("the image", PATIENCE, || {
-        nginx.fetch(&format!("https://{PUBLIC}/image/{image}.png"), &["--head"]).header("content-type")
-            == Some("image/png")
-    })
-    .unwrap();
-    let fetched = nginx.fetch(&pixel, &["--interface", "127.0.0.5", "--header", "X-Forwarded-For: 203.0.113.9"]);
-    assert_eq!((fetched.status, fetched.header("content-type")), (200, Some("image/png")));
-    let metrics = loadtest::server::get(SocketAddr::from((Ipv4Addr::LOCALHOST, admin)), "/metrics").unwrap();
-    assert!(
-        String::from_utf8_lossy(&metrics.body).contains("\npixeld_redis_up 1"),
-        "the Redis of the compose file is used"
-    );
+    /// docker stop.
+    fn stop_pixeld_within_its_grace(&mut self) {
+        let grace = Duration::from_secs(seconds(&self.compose["services"]["pixeld"]["stop_grace_period"]));
+        let mut pixeld = self.running.remove("pixeld").unwrap();
+        let began = Instant::now();
+        signal(pixeld.0.id(), Signal::SIGTERM).unwrap();
+        let ended = pixeld.0.wait().unwrap();
+        assert!(ended.success() && began.elapsed() < grace, "{ended} after {:?}\n{}", began.elapsed(), self.log());
+    }
 
-    // docker stop, at once after that pixel.
-    let grace = Duration::from_secs(seconds(&services["pixeld"]["stop_grace_period"]));
-    let mut pixeld = running.remove("pixeld").unwrap();
-    let began = Instant::now();
-    signal(pid, Signal::SIGTERM).unwrap();
-    let ended = pixeld.0.wait().unwrap();
-    let log = fs::read_to_string(dir.path().join("pixeld.log")).unwrap();
-    assert!(ended.success() && began.elapsed() < grace, "{ended} after {:?}\n{log}", began.elapsed());
-    let sql = format!("SELECT host(ip) FROM hits WHERE recipient = '{recipient}'");
-    let mut asking = Command::new("psql");
-    asking.args(["--no-psqlrc", "--tuples-only", "--no-align", "--command", &sql, url.trim()]);
-    assert_eq!(succeeded(asking.output()).trim(), "127.0.0.5", "{log}");
+    /// What psql prints.
+    fn query(&self, sql: &str) -> String {
+        let mut asking = Command::new("psql");
+        asking.args(["--no-psqlrc", "--tuples-only", "--no-align", "--command", sql, self.url.trim()]);
+        succeeded(asking.output()).trim().to_owned()
+    }
+}
+
+#[test]
+fn what_the_compose_file_describes_starts_in_its_order_records_a_pixel_and_drains_in_its_grace() {
+    let _machine = beside();
+    let mut project = Project::prepare();
+    for name in start_order(&project.compose["services"]) {
+        project.start(&name);
+    }
+    project.pixeld_is_confined();
+    let recipient = Uuid::new_v4();
+    let pixel = project.record_a_pixel(recipient);
+    // At once after that pixel.
+    project.stop_pixeld_within_its_grace();
+    let address = project.query(&format!("SELECT host(ip) FROM hits WHERE recipient = '{recipient}'"));
+    assert_eq!(address, "127.0.0.5", "{}", project.log());
+    let nginx = project.nginx();
     assert!(nginx.fetch(&pixel, &[]).is_nginx_gif(), "an email is not broken meanwhile");
     assert!(!nginx.written().contains(&recipient.to_string()));
-    assert!(nginx.quit(), "nginx ends well");
+    assert!(project.edge.take().unwrap().quit(), "nginx ends well");
 }

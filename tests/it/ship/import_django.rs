@@ -77,6 +77,13 @@ impl Django {
         String::from_utf8(psql.stdout).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// Adds a row of its log.
+    fn add_row(&self, id: u64, values: &str) {
+        self.sql(&format!(
+            "INSERT INTO images_userinfo (id, user_agent, ip, time, message_id, user_id, picture_id) VALUES ({id}, {values})"
+        ));
+    }
+
     fn sql(&self, statements: &str) -> Vec<String> {
         self.psql(&["-c", statements])
     }
@@ -143,10 +150,7 @@ fn assert_each_row_once(django: &Django, postgres: &Postgres) {
 
 /// Waits until all batches are rolled up, and computes opens and counts the other way.
 fn assert_counted(app: &App, when: &str) {
-    wait_until("the rollup", Duration::from_secs(60), || {
-        app.number("SELECT count(*) FROM batches WHERE published IS NULL") == 0
-    })
-    .unwrap();
+    app.wait_for_rollup();
     assert_same(&app.postgres, when);
 }
 
@@ -216,7 +220,14 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     let listed = settings.run(&["image", "list"]).unwrap();
     assert_holds(&listed, &["Spring banner", "Logo — société"]);
 
-    // As old emails ask for them: the file's name is long gone, the ending is anything.
+    pictures_are_served_at_their_old_links(&app, &django);
+    app.at_rest();
+    assert_counted(&app, "with hits of today");
+    assert_accounted(&app.postgres);
+}
+
+/// As old emails ask for them: the file's name is long gone, the ending is anything.
+fn pictures_are_served_at_their_old_links(app: &App, django: &Django) {
     let (message, user) = ("2fa91425-cb00-4853-9d2c-67eda13ffe79", "027385c9-421e-4a60-b108-e02236971e1b");
     for (id, file, media_type) in PICTURES {
         let bytes = fs::read(django.media.join("pictures").join(file)).unwrap();
@@ -235,10 +246,10 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     for id in BROKEN {
         assert_eq!(app.get(&format!("/image/{id}.png")).status, 404);
     }
-    app.at_rest();
-    assert_counted(&app, "with hits of today");
-    assert_accounted(&app.postgres);
 }
+
+/// A row's columns after its id, up to the picture's.
+const NOW: &str = "'curl/8.5.0', '198.51.100.7', now(), '2fa91425-cb00-4853-9d2c-67eda13ffe79', NULL";
 
 #[test]
 fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
@@ -247,26 +258,35 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     let settings = app.server.settings();
     recount::prepare(&app.postgres);
     let django = Django::load(&app.postgres);
-    let insert = |id: u64, values: &str| {
-        django.sql(&format!(
-            "INSERT INTO images_userinfo (id, user_agent, ip, time, message_id, user_id, picture_id) VALUES ({id}, {values})"
-        ));
-    };
-    let now = "'curl/8.5.0', '198.51.100.7', now(), '2fa91425-cb00-4853-9d2c-67eda13ffe79', NULL";
     // 3403 and 3404 are being written by somebody else while 3405 is there already.
-    insert(3405, &format!("{now}, 3"));
+    django.add_row(3405, &format!("{NOW}, 3"));
     assert_holds(&django.import(settings, &[]).1, &["log rows: 273 imported"]);
-    insert(3403, &format!("{now}, 2"));
-    insert(3407, &format!("{now}, 4"));
+    django.add_row(3403, &format!("{NOW}, 2"));
+    django.add_row(3407, &format!("{NOW}, 4"));
     let (_, text) = django.import(settings, &["--dry-run"]);
     assert_holds(&text, &["log rows: 2 to be imported", "all runs: 273 log rows imported"]);
     assert_holds(&django.import(settings, &[]).1, &["log rows: 2 imported"]);
-    insert(3404, &format!("{now}, 2"));
+    django.add_row(3404, &format!("{NOW}, 2"));
     assert_holds(&django.import(settings, &[]).1, &["log rows: 1 imported"]);
     assert_holds(&django.import(settings, &[]).1, &["log rows: 0 imported"]);
     assert_each_row_once(&django, &app.postgres);
 
-    // A new picture, one whose file changed, one that is deleted here, two that are too large; rows that are odd.
+    pictures_and_rows_that_are_odd(&app, &django);
+    rows_that_cannot_be_read_are_reported(&app, &django);
+    let ids = settings.run(&["namespace", "may-news", "4711"]).unwrap();
+    let mut ids = ids.lines();
+    let keyed = format!(
+        "SELECT count(*) FROM hits WHERE message = '{}' AND recipient = '{}'",
+        ids.next().unwrap(),
+        ids.next().unwrap()
+    );
+    assert_eq!(app.number(&keyed), 1, "an id that is no UUID is what a keyed link makes of it");
+    assert_counted(&app, "after all runs");
+    assert_accounted(&app.postgres);
+}
+
+/// A new picture, one whose file changed, one that is deleted here, two that are too large; rows that are odd.
+fn pictures_and_rows_that_are_odd(app: &App, django: &Django) {
     let small = fs::read(django.media.join("pictures/footer.gif")).unwrap();
     let mut large = small.clone();
     large.resize((1 << 20) + 1, 0);
@@ -283,10 +303,10 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
            (13, '11111111-0000-4000-8000-000000000013', '../../etc/passwd', 'outside', 'gif')",
     );
     // A picture without a file has had opens all the same; a time long past and one that is wrong stay as they are.
-    insert(3410, &format!("{now}, 8"));
-    insert(3411, "repeat('ü', 256), 'evil<b>', '2014-02-03 04:05:06.789+00', NULL, NULL, 10");
-    insert(3412, "'', '::ffff:192.0.2.7', now() + interval '100 days', NULL, NULL, 10");
-    let (code, text) = django.import(settings, &[]);
+    django.add_row(3410, &format!("{NOW}, 8"));
+    django.add_row(3411, "repeat('ü', 256), 'evil<b>', '2014-02-03 04:05:06.789+00', NULL, NULL, 10");
+    django.add_row(3412, "'', '::ffff:192.0.2.7', now() + interval '100 days', NULL, NULL, 10");
+    let (code, text) = django.import(app.server.settings(), &[]);
     assert_eq!(code, 3, "{text}");
     assert_holds(
         &text,
@@ -301,12 +321,15 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
             "log rows: 3 imported",
         ],
     );
-    assert_each_row_once(&django, &app.postgres);
-    // Not read as they stand: these are reported, by this run and in the sums of the next.
-    insert(3420, "'', '', now(), '{{ message }}', NULL, 3");
-    insert(3421, "'', '', 'infinity', NULL, NULL, 3");
-    insert(3422, "'', '', now(), 'may-news', '4711', 3");
-    let (code, text) = django.import(settings, &[]);
+    assert_each_row_once(django, &app.postgres);
+}
+
+/// Not taken as they stand: these are reported, by this run and in the sums of the next.
+fn rows_that_cannot_be_read_are_reported(app: &App, django: &Django) {
+    django.add_row(3420, "'', '', now(), '{{ message }}', NULL, 3");
+    django.add_row(3421, "'', '', 'infinity', NULL, NULL, 3");
+    django.add_row(3422, "'', '', now(), 'may-news', '4711', 3");
+    let (code, text) = django.import(app.server.settings(), &[]);
     assert_eq!(code, 3, "{text}");
     assert_holds(
         &text,
@@ -318,19 +341,9 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
         ],
     );
     assert_holds(
-        &django.import(settings, &[]).1,
+        &django.import(app.server.settings(), &[]).1,
         &["log rows: 0 imported", "all runs: 280 log rows imported, 0 left out, 2 not imported"],
     );
-    let ids = settings.run(&["namespace", "may-news", "4711"]).unwrap();
-    let mut ids = ids.lines();
-    let keyed = format!(
-        "SELECT count(*) FROM hits WHERE message = '{}' AND recipient = '{}'",
-        ids.next().unwrap(),
-        ids.next().unwrap()
-    );
-    assert_eq!(app.number(&keyed), 1, "an id that is no UUID is what a keyed link makes of it");
-    assert_counted(&app, "after all runs");
-    assert_accounted(&app.postgres);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::edge::forgiven::{changed, links, send_to};
 use crate::kit::support::{App, PATIENCE, alone, beside};
 use crate::privacy::opt_out::KEYS;
 use crate::privacy::opt_out_page::footer;
-use crate::ship::edge_nginx::{ADMIN, Nginx, PUBLIC, installed};
+use crate::ship::edge_nginx::{ADMIN, Fetched, Nginx, PUBLIC, installed};
 
 /// A reader's address that is not nginx's.
 const READER: &str = "127.0.0.5";
@@ -405,80 +405,106 @@ fn under_the_public_name_the_private_listener_has_the_opt_out_page_and_nothing_e
     site.assert_nothing_written(&["jane", &page[9..]]);
 }
 
+/// The URL of one of the admin page's paths.
+fn admin_url(path: &str) -> String {
+    format!("https://{ADMIN}{path}")
+}
+
+/// What somebody does who is signed in.
+impl Site {
+    /// Signs in, and returns the headers of who is.
+    fn sign_in(&self, name: &str) -> [String; 2] {
+        let fields = form(&[("name", name), ("password", PASSWORD), ("next", "/")]);
+        let origin = format!("Origin: https://{ADMIN}:{}", self.nginx.https);
+        let signed_in = self.nginx.fetch(&admin_url("/sign-in"), &["--data", &fields, "--header", &origin]);
+        assert_eq!(signed_in.status, 303, "{}", signed_in.text());
+        let cookie = signed_in.header("set-cookie").unwrap();
+        assert!(cookie.contains("Secure"), "{cookie}");
+        [format!("Cookie: {}", cookie.split(';').next().unwrap()), origin]
+    }
+
+    /// Sends a form with these fields, as who is signed in.
+    fn send(&self, [cookie, origin]: &[String; 2], path: &str, fields: &[&str]) -> Fetched {
+        let mut arguments = vec!["--header", cookie, "--header", origin];
+        arguments.extend(fields.iter().flat_map(|field| ["--form", field]));
+        self.nginx.fetch(&admin_url(path), &arguments)
+    }
+
+    /// Returns its id.
+    fn takes_the_largest_picture_and_serves_it_to_a_slow_reader(&self, headers: &[String; 2]) -> String {
+        let mut picture = fs::read("src/app/sample.png").unwrap();
+        picture.resize(1 << 20, 0);
+        let file = self.app.dir.path().join("large.png");
+        fs::write(&file, &picture).unwrap();
+        let file = format!("file=@{};type=image/png", file.display());
+        let added = self.send(headers, "/images", &["title=large", &file]);
+        let to = added.header("location").unwrap_or_else(|| panic!("{} {}", added.status, added.text())).to_owned();
+        let id = to.strip_prefix("/images/").unwrap().strip_suffix("?done=added").unwrap();
+        let large = format!("https://{PUBLIC}/image/{id}.png");
+        wait_until("the picture", PATIENCE, || self.nginx.fetch(&large, &[]).body.len() == picture.len()).unwrap();
+        for option in ["--http1.1", "--http2"] {
+            let slow = self.nginx.fetch(&large, &[option, "--limit-rate", "1M"]);
+            assert!(slow.status == 200 && slow.body == picture, "{option}: {} bytes", slow.body.len());
+        }
+        id.to_owned()
+    }
+
+    /// A list, larger than all buffers; its answer comes while it is still sent.
+    fn takes_a_list_while_it_answers(&self, headers: &[String; 2]) {
+        let mut list = "recipient\n".to_owned();
+        for n in 0..200_000 {
+            list.push_str(&format!("{n}@example.com\n"));
+        }
+        let path = self.app.dir.path().join("list.csv");
+        fs::write(&path, &list).unwrap();
+        let message = Uuid::new_v4();
+        self.app.query(&format!("INSERT INTO messages (id, name) VALUES ('{message}', 'May')"));
+        let file = format!("file=@{};type=text/csv", path.display());
+        let image = format!("image={}", self.app.image);
+        let made = self.send(headers, &format!("/messages/{message}/links"), &[&image, &file]);
+        assert!(made.status == 200 && made.text().lines().count() >= 200_000, "{} {:.300}", made.status, made.text());
+    }
+
+    /// nginx's limit is pixeld's own, to the byte. What is refused is refused by its length, before it is sent.
+    fn refuses_what_pixeld_would_to_the_byte(&self) {
+        assert_eq!(UPLOAD_BYTES_MAX, 1 << 30);
+        let head = |length: u64| {
+            let length = format!("Content-Length: {length}");
+            let arguments = ["--http1.1", "--header", "Expect:", "--header", &length, "--request", "POST"];
+            self.nginx.fetch(&admin_url("/images"), &arguments).status
+        };
+        assert_eq!(head(UPLOAD_BYTES_MAX + 1), 413);
+        assert_ne!(head(UPLOAD_BYTES_MAX), 413);
+    }
+}
+
 #[test]
 fn the_admin_page_is_for_who_is_allowed_under_its_own_name_on_any_port_and_takes_what_pixeld_takes() {
     let _machine = beside();
     let site = Site::start();
     add_user(&site.app, "ann", "admin");
     site.nginx.forbid_files();
-    let url = |path: &str| format!("https://{ADMIN}{path}");
     for path in ["/", "/sign-in", "/healthz", "/opt-out/x"] {
-        let refused = site.nginx.fetch(&url(path), &["--interface", READER]);
+        let refused = site.nginx.fetch(&admin_url(path), &["--interface", READER]);
         assert_eq!(refused.status, 403, "{path}");
         assert!(!refused.text().contains("nginx/"));
     }
     for path in ["/metrics", "/readyz"] {
-        assert_eq!(site.nginx.fetch(&url(path), &[]).status, 403, "{path}");
+        assert_eq!(site.nginx.fetch(&admin_url(path), &[]).status, 403, "{path}");
     }
-    let page = site.nginx.fetch(&url("/sign-in"), &[]);
+    let page = site.nginx.fetch(&admin_url("/sign-in"), &[]);
     for option in ["--http1.1", "--http2"] {
-        let page = site.nginx.fetch(&url("/sign-in"), &[option]);
+        let page = site.nginx.fetch(&admin_url("/sign-in"), &[option]);
         assert!(page.status == 200 && page.text().contains("Sign in"), "{option}: {}", page.text());
     }
     let other = ["--http1.1", "--header", &format!("Host: {ADMIN}")];
-    assert_eq!(site.nginx.fetch(&url("/sign-in"), &other).status, 421, "the port belongs to the name");
+    assert_eq!(site.nginx.fetch(&admin_url("/sign-in"), &other).status, 421, "the port belongs to the name");
     assert!(page.header("strict-transport-security").is_some() && page.header("server") == Some("nginx"));
-    let fields = form(&[("name", "ann"), ("password", PASSWORD), ("next", "/")]);
-    let origin = format!("Origin: https://{ADMIN}:{}", site.nginx.https);
-    let signed_in = site.nginx.fetch(&url("/sign-in"), &["--data", &fields, "--header", &origin]);
-    assert_eq!(signed_in.status, 303, "{}", signed_in.text());
-    let cookie = signed_in.header("set-cookie").unwrap();
-    assert!(cookie.contains("Secure"), "{cookie}");
-    let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
-    let ann = ["--header", &cookie, "--header", &origin];
-
-    // The largest picture, and the way back to a slow reader.
-    let mut picture = fs::read("src/app/sample.png").unwrap();
-    picture.resize(1 << 20, 0);
-    let file = site.app.dir.path().join("large.png");
-    fs::write(&file, &picture).unwrap();
-    let file = format!("file=@{};type=image/png", file.display());
-    let added = site.nginx.fetch(&url("/images"), &[&ann[..], &["--form", "title=large", "--form", &file]].concat());
-    let to = added.header("location").unwrap_or_else(|| panic!("{} {}", added.status, added.text())).to_owned();
-    let id = to.strip_prefix("/images/").unwrap().strip_suffix("?done=added").unwrap();
-    let large = format!("https://{PUBLIC}/image/{id}.png");
-    wait_until("the picture", PATIENCE, || site.nginx.fetch(&large, &[]).body.len() == picture.len()).unwrap();
-    for option in ["--http1.1", "--http2"] {
-        let slow = site.nginx.fetch(&large, &[option, "--limit-rate", "1M"]);
-        assert!(slow.status == 200 && slow.body == picture, "{option}: {} bytes", slow.body.len());
-    }
-    // A list, larger than all buffers; its answer comes while it is still sent.
-    let mut list = "recipient\n".to_owned();
-    for n in 0..200_000 {
-        list.push_str(&format!("{n}@example.com\n"));
-    }
-    let path = site.app.dir.path().join("list.csv");
-    fs::write(&path, &list).unwrap();
-    let message = Uuid::new_v4();
-    site.app.query(&format!("INSERT INTO messages (id, name) VALUES ('{message}', 'May')"));
-    let file = format!("file=@{};type=text/csv", path.display());
-    let links = url(&format!("/messages/{message}/links"));
-    let made = site
-        .nginx
-        .fetch(&links, &[&ann[..], &["--form", &format!("image={}", site.app.image), "--form", &file]].concat());
-    assert!(made.status == 200 && made.text().lines().count() >= 200_000, "{} {:.300}", made.status, made.text());
-
-    // nginx's limit is pixeld's own, to the byte. What is refused is refused by its length, before it is sent.
-    assert_eq!(UPLOAD_BYTES_MAX, 1 << 30);
-    let head = |length: u64| {
-        let length = format!("Content-Length: {length}");
-        site.nginx
-            .fetch(&url("/images"), &["--http1.1", "--header", "Expect:", "--header", &length, "--request", "POST"])
-            .status
-    };
-    assert_eq!(head(UPLOAD_BYTES_MAX + 1), 413);
-    assert_ne!(head(UPLOAD_BYTES_MAX), 413);
-    site.assert_nothing_written(&[id, "example.com"]);
+    let headers = site.sign_in("ann");
+    let id = site.takes_the_largest_picture_and_serves_it_to_a_slow_reader(&headers);
+    site.takes_a_list_while_it_answers(&headers);
+    site.refuses_what_pixeld_would_to_the_byte();
+    site.assert_nothing_written(&[&id, "example.com"]);
 }
 
 #[test]
