@@ -18,6 +18,7 @@ mod others;
 mod reclassify;
 mod retain;
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 pub use self::count::count_to_delete;
@@ -27,6 +28,7 @@ use super::tally::{Lock, Tally, TallyError, opens_of, same};
 use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome};
 use crate::db::partitions::{self, Partition};
 use crate::db::{Database, DbError};
+use crate::opens::class;
 
 /// Hits of one chunk.
 pub const CHUNK_ROWS_MAX: i64 = 50_000;
@@ -70,7 +72,9 @@ macro_rules! with_open {
 }
 use with_open;
 
-const REBUILD: &str = concat!(
+static REBUILD: LazyLock<String> = LazyLock::new(|| class::numbered(REBUILD_NAMED));
+
+const REBUILD_NAMED: &str = concat!(
     "INSERT INTO pairs \
      SELECT t.message, t.recipient, r.image, r.first_at, r.last_at, r.confirmed_first_at, r.hits, r.confirmed_hits, \
        r.first_seq, t.was_first_at, t.was_confirmed_first_at, r.first_spool, t.tid, class_of_rank(r.rank), r.first_class, \
@@ -178,7 +182,7 @@ impl Changes {
     async fn settle(&self, touched: u64) -> Result<(), ChangeError> {
         if touched > 0 {
             self.find_other_hits().await?;
-            let pairs = self.tally.execute("computing opens", REBUILD, &[]).await?;
+            let pairs = self.tally.execute("computing opens", &REBUILD, &[]).await?;
             same("opens computed", touched, pairs)?;
         }
         Ok(self.tally.apply(touched).await?)

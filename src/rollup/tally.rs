@@ -133,7 +133,7 @@ impl Tally {
     /// # Errors
     /// As PostgreSQL says, or where an open that was there is not found.
     pub async fn apply(&self, pairs: u64) -> Result<(), TallyError> {
-        let counts = self.run("changing opens and counts", APPLY).await?;
+        let counts = self.run("changing opens and counts", &APPLY).await?;
         let written = counts.get(OPENS_WRITTEN).unwrap_or_default().iter().sum();
         same("opens written", pairs, written)
     }

@@ -7,12 +7,14 @@
 //! what is there is rolled up; to wait for ever would stop all counts.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
 use super::tally::{self, State, Tally, TallyError, opens_of, same, slot};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
+use crate::opens::class;
 
 /// Hits that one transaction rolls up at most, unless a single batch has more.
 pub const CHUNK_HITS_MAX: u64 = 100_000;
@@ -48,14 +50,16 @@ const ADD_HITS: &str = concat!(
 
 /// Opens of the hits at hand, put together with what is there. `LIMIT 1` makes it one look through the key for each pair, in
 /// the key's order.
-const ADD_PAIRS: &str = concat!(
+static ADD_PAIRS: LazyLock<String> = LazyLock::new(|| class::numbered(ADD_PAIRS_NAMED));
+
+const ADD_PAIRS_NAMED: &str = concat!(
     "INSERT INTO pairs \
      SELECT a.message, a.recipient, CASE WHEN earlier THEN a.image ELSE o.image END, LEAST(o.first_at, a.first_at), \
        GREATEST(o.last_at, a.last_at), LEAST(o.confirmed_first_at, a.confirmed_first_at), \
        COALESCE(o.hits, 0) + a.hits, COALESCE(o.confirmed_hits, 0) + a.confirmed_hits, \
        CASE WHEN earlier THEN a.first_seq ELSE o.first_seq END, o.first_at, o.confirmed_first_at, \
        CASE WHEN earlier THEN a.first_spool ELSE o.first_spool END, o.tid, \
-       class_of_rank(LEAST(COALESCE(class_rank(o.best), 6::smallint), a.rank)), \
+       class_of_rank(LEAST(COALESCE(class_rank(o.best), {rank of bot}::smallint), a.rank)), \
        CASE WHEN earlier THEN a.first_class ELSE o.first_class END, \
        CASE WHEN o.confirmed_first_at < a.confirmed_first_at OR a.confirmed_first_at IS NULL THEN o.confirmed_first_class \
             WHEN a.confirmed_first_at < o.confirmed_first_at OR o.confirmed_first_at IS NULL THEN a.confirmed_first_class \
@@ -159,7 +163,7 @@ pub async fn roll_up(
         }
         rolled.mismatches = lacking.len() as u64;
         tally.execute("adding hits up", ADD_HITS, &[]).await?;
-        let pairs = tally.execute("adding opens up", ADD_PAIRS, &[]).await?;
+        let pairs = tally.execute("adding opens up", &ADD_PAIRS, &[]).await?;
         tally.apply(pairs).await?;
     }
     publish(tally, state, &batches).await?;

@@ -1,4 +1,4 @@
-//! How it is shipped and owned: documents, commands, nginx, compose, systemd, monitoring, moving over, the walls of the house.
+//! How it is shipped and owned: documents, commands, nginx, compose, systemd, monitoring, moving over, the walls of the house, SQL in the sources.
 
 pub mod commands;
 pub mod compose;
@@ -12,6 +12,7 @@ pub mod lengths;
 pub mod monitoring;
 pub mod nginx;
 pub mod nginx_tls;
+pub mod sql;
 pub mod systemd;
 pub mod telemetry;
 pub mod walls;

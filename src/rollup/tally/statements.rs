@@ -1,5 +1,9 @@
 //! The statements of a tally: its temporary tables, and what is written from them.
 
+use std::sync::LazyLock;
+
+use crate::opens::class;
+
 /// What a tally's connection starts with. `work_mem` holds a chunk of hits twice over; `temp_buffers` the temporary tables. A
 /// chunk is planned in a millisecond and run in some hundred, so compiling its queries first never pays.
 pub(super) const SETTINGS: &str = "SET temp_buffers = '48MB'; SET work_mem = '64MB'; SET jit = off; \
@@ -73,7 +77,7 @@ macro_rules! slot {
 /// What an open is, computed from the hits of the table `$from` that have a message and a recipient.
 ///
 /// The hits are numbered in their order once (they nearly stand in it), so that each pair's earliest is one more hash aggregate
-/// and not a sort by four columns.
+/// and not a sort by four columns. Its classes are still names: [`class::numbered`].
 macro_rules! opens_of {
     ($from:literal) => {
         concat!(
@@ -87,15 +91,15 @@ macro_rules! opens_of {
             $crate::rollup::tally::nil!(),
             "), a AS ( \
                SELECT message, recipient, min(n) AS n, max(at) AS last_at, count(*) AS hits, \
-                 count(*) FILTER (WHERE class IN (1, 2)) AS confirmed_hits, \
-                 min(at) FILTER (WHERE class = 1) AS human_at, min(at) FILTER (WHERE class = 2) AS proxied_at, \
-                 min(COALESCE(class_rank(class), 2::smallint)) AS rank \
+                 count(*) FILTER (WHERE class IN ({confirmed})) AS confirmed_hits, \
+                 min(at) FILTER (WHERE class = {human}) AS human_at, min(at) FILTER (WHERE class = {proxied}) AS proxied_at, \
+                 min(COALESCE(class_rank(class), {rank of unknown}::smallint)) AS rank \
                FROM h GROUP BY message, recipient) \
              SELECT a.message, a.recipient, h.image, h.at AS first_at, a.last_at, \
                LEAST(human_at, proxied_at) AS confirmed_first_at, hits, confirmed_hits, h.seq AS first_seq, \
                h.spool AS first_spool, rank, h.class AS first_class, \
-               (CASE WHEN human_at <= COALESCE(proxied_at, 'infinity') THEN 1 WHEN confirmed_hits > 0 THEN 2 END)::smallint \
-                 AS confirmed_first_class \
+               (CASE WHEN human_at <= COALESCE(proxied_at, 'infinity') THEN {human} \
+                 WHEN confirmed_hits > 0 THEN {proxied} END)::smallint AS confirmed_first_class \
              FROM a JOIN h ON h.n = a.n ORDER BY a.message, a.recipient"
         )
     };
@@ -104,7 +108,9 @@ pub(in crate::rollup) use {nil, opens_of, slot};
 
 /// Writes `pairs` into opens, then both tables into the counts. Joins are nested loops throughout: without statistics of the
 /// temporary tables the planner would read all of opens now and then.
-pub(super) const APPLY: &str = concat!(
+pub(super) static APPLY: LazyLock<String> = LazyLock::new(|| class::numbered(APPLY_NAMED));
+
+const APPLY_NAMED: &str = concat!(
     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; ",
     "INSERT INTO opens (message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq, \
        first_spool, best, first_class, confirmed_first_class) \
@@ -180,14 +186,14 @@ pub(super) const APPLY: &str = concat!(
      SELECT message, min(first_at), max(last_at), sum(hits), sum(machine), sum(opens), sum(confirmed), sum(possible), \
        clock_timestamp() \
      FROM ( \
-       SELECT message, first_at, last_at, hits, CASE WHEN class IN (4, 5, 6) THEN hits ELSE 0 END AS machine, \
+       SELECT message, first_at, last_at, hits, CASE WHEN class IN ({machine}) THEN hits ELSE 0 END AS machine, \
          0 AS opens, 0 AS confirmed, 0 AS possible \
        FROM delta_hits WHERE message <> ",
     nil!(),
     " UNION ALL SELECT message, NULL, NULL, 0, 0, \
          (first_at IS NOT NULL)::int - (was_first_at IS NOT NULL)::int, \
-         COALESCE(best IN (1, 2), false)::int - COALESCE(was_best IN (1, 2), false)::int, \
-         COALESCE(best IN (0, 3), false)::int - COALESCE(was_best IN (0, 3), false)::int \
+         COALESCE(best IN ({confirmed}), false)::int - COALESCE(was_best IN ({confirmed}), false)::int, \
+         COALESCE(best IN ({possible}), false)::int - COALESCE(was_best IN ({possible}), false)::int \
        FROM pairs \
      ) AS d GROUP BY message ORDER BY message \
      ON CONFLICT (id) DO UPDATE SET first_at = LEAST(t.first_at, excluded.first_at), \
