@@ -9,6 +9,8 @@
 //! 4. [`retention`] is the task that drops whole days of hits; [`retention_day`] is the transaction that drops one.
 //! 5. [`deletions`] are the receipts.
 //!
+//! The longer statements stand in `.sql` files beside the code that runs them; `statement` says how.
+//!
 //! Guarantees: opens and counts are those of the published hits, after each commit; [`tally`]'s head defines every number. Gives up:
 //! counts follow hits by a moment.
 
@@ -16,6 +18,7 @@ pub mod change;
 pub mod deletions;
 pub mod retention;
 pub mod retention_day;
+mod statement;
 pub mod tally;
 pub mod task;
 pub mod turn;

@@ -24,11 +24,11 @@ use std::time::{Duration, Instant};
 pub use self::count::count_to_delete;
 pub use self::delete::{Deleted, Target};
 pub use self::reclassify::{Cursor, Reclassified, StoredHit, Verdict};
-use super::tally::{Lock, Tally, TallyError, opens_of, same};
+use super::statement::statement;
+use super::tally::{Lock, Tally, TallyError, same};
 use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome};
 use crate::db::partitions::{self, Partition};
 use crate::db::{Database, DbError};
-use crate::opens::class;
 
 /// Hits of one chunk.
 pub const CHUNK_ROWS_MAX: i64 = 50_000;
@@ -42,47 +42,7 @@ const MISMATCH_WAIT_MAX: Duration = Duration::from_secs(90);
 /// Wait between two looks at such a batch.
 const MISMATCH_PAUSE: Duration = Duration::from_millis(500);
 
-/// Hits of batches that are not rolled up: they are in no count yet.
-macro_rules! not_pending {
-    () => {
-        "NOT EXISTS (SELECT 1 FROM batches b WHERE b.published IS NULL AND b.spool = h.spool \
-           AND h.seq >= b.first_seq AND h.seq < b.next_seq)"
-    };
-}
-use not_pending;
-
-/// The front of what fills `touched` from `t`: pairs with `whole`. Those without an open have nothing to be put right.
-macro_rules! touch {
-    () => {
-        "INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class, \
-           was_confirmed_first_class, was_best, whole) \
-         SELECT t.message, t.recipient, o.first_at, o.last_at, o.confirmed_first_at, o.tid, o.first_class, \
-           o.confirmed_first_class, o.best, "
-    };
-}
-use touch;
-
-/// One look through the key of opens for each row of `t`.
-macro_rules! with_open {
-    () => {
-        " CROSS JOIN LATERAL (SELECT *, opens.ctid AS tid FROM opens \
-           WHERE opens.message = t.message AND opens.recipient = t.recipient LIMIT 1) AS o \
-         CROSS JOIN rollup_state AS s "
-    };
-}
-use with_open;
-
-static REBUILD: LazyLock<String> = LazyLock::new(|| class::numbered(REBUILD_NAMED));
-
-const REBUILD_NAMED: &str = concat!(
-    "INSERT INTO pairs \
-     SELECT t.message, t.recipient, r.image, r.first_at, r.last_at, r.confirmed_first_at, r.hits, r.confirmed_hits, \
-       r.first_seq, t.was_first_at, t.was_confirmed_first_at, r.first_spool, t.tid, class_of_rank(r.rank), r.first_class, \
-       r.confirmed_first_class, t.was_best, t.was_first_class, t.was_confirmed_first_class \
-     FROM touched AS t LEFT JOIN (",
-    opens_of!("pair_hits"),
-    ") AS r ON r.message = t.message AND r.recipient = t.recipient",
-);
+static REBUILD: LazyLock<String> = LazyLock::new(|| statement(include_str!("change/rebuild_pairs.sql")));
 
 /// Why a change could not be made.
 #[derive(Debug, thiserror::Error)]

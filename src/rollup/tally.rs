@@ -24,20 +24,46 @@
 //!   of opens, `confirmed_opens` those with a confirmed hit, `possible_opens` those whose best is unknown or privacy_prefetch.
 //! - A row of counts that are all zero does not exist, but for `messages`, which keeps what the sender said.
 
-mod statements;
-
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-use self::statements::{APPLY, CLEAR, OPENS_WRITTEN, SETTINGS, TABLES};
-pub(in crate::rollup) use self::statements::{nil, opens_of, slot};
+use super::statement::statement;
 use crate::db::{Database, DbError, Session, within};
 
 /// Longest time for one statement of a tally; the server gives up later.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// What a tally's connection starts with. `work_mem` holds a chunk of hits twice over; `temp_buffers` the temporary tables. A
+/// chunk is planned in a millisecond and run in some hundred, so compiling its queries first never pays.
+const SETTINGS: &str = "SET temp_buffers = '48MB'; SET work_mem = '64MB'; SET jit = off; \
+     SET max_parallel_workers_per_gather = 0";
+
+const TABLES: &str = include_str!("tally/temporary_tables.sql");
+
+/// Empties all of them within a transaction.
+const CLEAR: &str = "DELETE FROM work_hits; DELETE FROM verdicts; DELETE FROM touched; DELETE FROM pair_hits; \
+     DELETE FROM pairs; DELETE FROM edges; DELETE FROM delta_hits; DELETE FROM delta_hours";
+
+/// Writes `pairs` into opens, then both tables into the counts. Joins are nested loops throughout: without statistics of the
+/// temporary tables the planner would read all of opens now and then.
+static APPLY: LazyLock<String> = LazyLock::new(|| {
+    let opens = include_str!("tally/write_opens.sql");
+    let counts = statement(include_str!("tally/write_counts.sql"));
+    format!("{NESTED_LOOPS};\n{opens}\n{counts}\n{ANY_JOIN}")
+});
+
+/// Where in [`APPLY`] opens are written: the three statements after the two of [`NESTED_LOOPS`].
+const OPENS_WRITTEN: std::ops::Range<usize> = 2..5;
+
+/// From here on the transaction joins by nested loops only.
+pub(super) const NESTED_LOOPS: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+
+/// Takes [`NESTED_LOOPS`] back.
+pub(super) const ANY_JOIN: &str = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
 
 /// Why opens and counts could not be changed.
 #[derive(Debug, thiserror::Error)]

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::tally::{self, State, Tally, TallyError, opens_of, same, slot};
+use super::statement::statement;
+use super::tally::{self, State, Tally, TallyError, same};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
-use crate::opens::class;
 
 /// Hits that one transaction rolls up at most, unless a single batch has more.
 pub const CHUNK_HITS_MAX: u64 = 100_000;
@@ -32,47 +32,11 @@ const CHUNK_SPAN_US_MAX: i64 = 32 * 86_400_000_000;
 const PICK: &str = "SELECT id, next_seq - first_seq, loaded, (extract(epoch FROM min_at) * 1000000)::bigint, \
      (extract(epoch FROM max_at) * 1000000)::bigint FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
 
-/// Each batch is one look through btree(at); `OFFSET 0` keeps the planner from reading whole days for many batches at once.
-const READ: &str = "INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n) \
-     SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class, h.rule, h.client, b.n \
-     FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM batches WHERE id = ANY($1)) AS b \
-     CROSS JOIN LATERAL (SELECT * FROM hits \
-       WHERE at BETWEEN b.min_at AND b.max_at AND spool = b.spool AND seq >= b.first_seq AND seq < b.next_seq \
-         AND at BETWEEN $2 AND $3 OFFSET 0) AS h";
+const READ: &str = include_str!("turn/read_hits.sql");
 
-const ADD_HITS: &str = concat!(
-    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits, first_at, last_at) \
-     SELECT message, image, hour, class, rule, client, count(*), min(at), max(at) \
-     FROM (SELECT *, ",
-    slot!("at"),
-    " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
-);
+static ADD_HITS: LazyLock<String> = LazyLock::new(|| statement(include_str!("turn/add_hits.sql")));
 
-/// Opens of the hits at hand, put together with what is there. `LIMIT 1` makes it one look through the key for each pair, in
-/// the key's order.
-static ADD_PAIRS: LazyLock<String> = LazyLock::new(|| class::numbered(ADD_PAIRS_NAMED));
-
-const ADD_PAIRS_NAMED: &str = concat!(
-    "INSERT INTO pairs \
-     SELECT a.message, a.recipient, CASE WHEN earlier THEN a.image ELSE o.image END, LEAST(o.first_at, a.first_at), \
-       GREATEST(o.last_at, a.last_at), LEAST(o.confirmed_first_at, a.confirmed_first_at), \
-       COALESCE(o.hits, 0) + a.hits, COALESCE(o.confirmed_hits, 0) + a.confirmed_hits, \
-       CASE WHEN earlier THEN a.first_seq ELSE o.first_seq END, o.first_at, o.confirmed_first_at, \
-       CASE WHEN earlier THEN a.first_spool ELSE o.first_spool END, o.tid, \
-       class_of_rank(LEAST(COALESCE(class_rank(o.best), {rank of bot}::smallint), a.rank)), \
-       CASE WHEN earlier THEN a.first_class ELSE o.first_class END, \
-       CASE WHEN o.confirmed_first_at < a.confirmed_first_at OR a.confirmed_first_at IS NULL THEN o.confirmed_first_class \
-            WHEN a.confirmed_first_at < o.confirmed_first_at OR o.confirmed_first_at IS NULL THEN a.confirmed_first_class \
-            ELSE LEAST(o.confirmed_first_class, a.confirmed_first_class) END, \
-       o.best, o.first_class, o.confirmed_first_class \
-     FROM (",
-    opens_of!("work_hits"),
-    ") AS a \
-     LEFT JOIN LATERAL (SELECT *, opens.ctid AS tid FROM opens \
-       WHERE opens.message = a.message AND opens.recipient = a.recipient LIMIT 1) AS o ON true \
-     CROSS JOIN LATERAL (SELECT o.first_at IS NULL \
-       OR (a.first_at, a.first_spool, a.first_seq) < (o.first_at, o.first_spool, o.first_seq) AS earlier) AS e",
-);
+static ADD_PAIRS: LazyLock<String> = LazyLock::new(|| statement(include_str!("turn/add_pairs.sql")));
 
 const PUBLISH: &str = "UPDATE batches AS b SET published = p.published, events_before = p.events \
      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS p (id, published, events) \
@@ -162,7 +126,7 @@ pub async fn roll_up(
             );
         }
         rolled.mismatches = lacking.len() as u64;
-        tally.execute("adding hits up", ADD_HITS, &[]).await?;
+        tally.execute("adding hits up", &ADD_HITS, &[]).await?;
         let pairs = tally.execute("adding opens up", &ADD_PAIRS, &[]).await?;
         tally.apply(pairs).await?;
     }

@@ -1,15 +1,17 @@
 //! Deleting the hits of a recipient, a message or a time.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::{ChangeError, Changes, not_pending, touch, with_open};
+use super::{ChangeError, Changes};
 use crate::db::partitions::{self, DAYS_AT_ONCE, Partition};
 use crate::db::{DbError, within};
-use crate::rollup::tally::{self, nil, slot};
+use crate::rollup::statement::statement;
+use crate::rollup::tally;
 
 /// Longest time to look for hits in one partition, without the lock; an open day is read whole.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -82,47 +84,15 @@ impl Target {
     }
 }
 
-const ADD_HITS: &str = concat!(
-    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
-     SELECT message, image, hour, class, rule, client, -count(*) \
-     FROM (SELECT *, ",
-    slot!("at"),
-    " AS hour FROM work_hits) AS h GROUP BY message, image, hour, class, rule, client",
-);
+const DELETE_HITS: &str = include_str!("delete/delete_hits.sql");
 
-/// Pairs that lost a hit. `whole`: none is left. Of a frozen one nothing can be told but that it is being erased.
-const TOUCH: &str = concat!(
-    touch!(),
-    "o.hits <= t.here OR o.first_at < s.retained_from FROM ( \
-       SELECT message, recipient, count(*) AS here FROM work_hits WHERE message <> ",
-    nil!(),
-    " AND recipient <> ",
-    nil!(),
-    " GROUP BY message, recipient ORDER BY message, recipient) AS t",
-    with_open!(),
-    "WHERE true",
-);
+static SUBTRACT_HITS: LazyLock<String> = LazyLock::new(|| statement(include_str!("delete/subtract_hits.sql")));
 
-/// The same where not everything of a pair is to go: of a frozen one nothing is.
-const TOUCH_IN_PERIOD: &str = concat!(
-    touch!(),
-    "o.hits <= t.here FROM ( \
-       SELECT message, recipient, count(*) AS here FROM work_hits WHERE message <> ",
-    nil!(),
-    " AND recipient <> ",
-    nil!(),
-    " GROUP BY message, recipient ORDER BY message, recipient) AS t",
-    with_open!(),
-    "WHERE o.first_at >= s.retained_from",
-);
+const TOUCH: &str = include_str!("delete/touch_pairs.sql");
 
-/// Opens whose hits are gone already: those that are frozen go, others are computed again.
-const TOUCH_LEFTOVERS: &str = concat!(
-    touch!(),
-    "o.first_at < s.retained_from FROM unnest($1::uuid[], $2::uuid[]) AS t (message, recipient)",
-    with_open!(),
-    "WHERE true",
-);
+const TOUCH_IN_PERIOD: &str = include_str!("delete/touch_pairs_of_period.sql");
+
+const TOUCH_LEFTOVERS: &str = include_str!("delete/touch_leftovers.sql");
 
 impl Changes {
     /// Deletes all hits of `target` chunk by chunk, and its opens, until none is found: what is loaded meanwhile goes, too. An
@@ -281,23 +251,13 @@ impl Changes {
         let [first, second] = target.values();
         let mut hits = 0;
         for (day, tids) in &chunk.days {
-            let delete = format!(
-                concat!(
-                    "WITH gone AS (DELETE FROM {} AS h WHERE h.ctid = ANY($3::text[]::tid[]) AND {} AND ",
-                    not_pending!(),
-                    " RETURNING at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
-                     INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, user_agent) \
-                     SELECT * FROM gone"
-                ),
-                day.name,
-                target.condition()
-            );
+            let delete = DELETE_HITS.replace("{day}", &day.name).replace("{target}", target.condition());
             hits += self.tally.execute("deleting hits", &delete, &[first, second, tids]).await?;
         }
         let mut opens = 0;
         if hits > 0 {
             let touch = if matches!(target, Target::Period { .. }) { TOUCH_IN_PERIOD } else { TOUCH };
-            self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
+            self.tally.execute("adding hits up", &SUBTRACT_HITS, &[]).await?;
             let touched = self.tally.execute("looking for opens", touch, &[]).await?;
             self.settle(touched).await?;
             self.correct_edges().await?;

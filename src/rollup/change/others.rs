@@ -4,68 +4,31 @@
 //! read elsewhere is read in a savepoint that gives its locks back, and written afterwards.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ChangeError, Changes, not_pending};
+use super::{ChangeError, Changes};
 use crate::db::partitions::{self, DAYS_AT_ONCE};
 use crate::db::within;
-use crate::rollup::tally::{self, nil, slot};
+use crate::rollup::statement::statement;
+use crate::rollup::tally;
 
 /// Most pairs times days of one look whose rows go through the program.
 const PAIR_DAYS_MAX: usize = 50_000;
 
-/// Hits of one day of pairs that are not wholly at hand.
-const OTHER_HITS: &str = concat!(
-    "SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class \
-     FROM touched AS t JOIN {day} AS h ON h.recipient = t.recipient AND h.message = t.message \
-     WHERE NOT t.whole AND t.was_first_at < {to} AND t.was_last_at >= {from} \
-       AND h.at BETWEEN t.was_first_at AND t.was_last_at AND ",
-    not_pending!(),
-);
+const OTHER_HITS: &str = include_str!("others/other_hits.sql");
 
 const PAIR_HITS: &str = "INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class) ";
 
 const UNNEST: &str = "SELECT * FROM unnest($1::timestamptz[], $2::bigint[], $3::uuid[], $4::uuid[], $5::uuid[], $6::int[], $7::smallint[])";
 
-const FIND_EDGES: &str = concat!(
-    "INSERT INTO edges (message, first_at, last_at, first_hour, last_hour) \
-     WITH gone AS (SELECT message, min(at) AS first_at, max(at) AS last_at FROM work_hits WHERE message <> ",
-    nil!(),
-    " GROUP BY message) \
-     SELECT m.id, m.first_at, m.last_at, \
-       (SELECT min(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0), \
-       (SELECT max(x.hour) FROM message_hours x WHERE x.message = m.id AND x.hits > 0) \
-     FROM gone g JOIN messages m ON m.id = g.message WHERE g.first_at <= m.first_at OR g.last_at >= m.last_at",
-);
+const FIND_EDGES: &str = include_str!("others/find_edges.sql");
 
-/// The first hit of each first slot of a day, and the last hit of each last one. Most slots end before the hour is over; what is
-/// found behind them is neither the first hit nor looked for, since no later slot has one.
-const EDGE_HITS: &str = concat!(
-    "SELECT e.message, (SELECT min(h.at) FROM {day} h WHERE h.message = e.message AND h.at >= e.first_hour \
-         AND h.at < e.first_hour + interval '1 hour' AND ",
-    not_pending!(),
-    ") AS first_hit, NULL::timestamptz AS last_hit \
-     FROM edges e WHERE e.first_hour < {to} AND e.first_hour > {from} - interval '1 hour' \
-     UNION ALL SELECT e.message, NULL, (SELECT max(h.at) FROM {day} h WHERE h.message = e.message AND h.at >= e.last_hour \
-         AND h.at < e.last_hour + interval '1 hour' AND ",
-    not_pending!(),
-    ") FROM edges e WHERE e.last_hour < {to} AND e.last_hour > {from} - interval '1 hour'",
-);
+const EDGE_HITS: &str = include_str!("others/edge_hits.sql");
 
-/// Where the hits of a first or last slot are beyond the retention, the time stays if it lies in that slot.
-const WRITE_EDGES: &str = concat!(
-    "UPDATE messages AS t SET \
-       first_at = COALESCE(x.first_hit, CASE WHEN ",
-    slot!("e.first_at"),
-    " = e.first_hour THEN e.first_at ELSE e.first_hour END), \
-       last_at = COALESCE(x.last_hit, CASE WHEN ",
-    slot!("e.last_at"),
-    " = e.last_hour THEN e.last_at ELSE e.last_hour END) \
-     FROM edges e LEFT JOIN unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[]) AS x (message, first_hit, last_hit) \
-       ON x.message = e.message WHERE t.id = e.message",
-);
+static WRITE_EDGES: LazyLock<String> = LazyLock::new(|| statement(include_str!("others/write_edges.sql")));
 
 impl Changes {
     /// Copies the hits of pairs that are not wholly at hand into `pair_hits`.
@@ -138,7 +101,7 @@ impl Changes {
         }
         let (messages, times): (Vec<Uuid>, Vec<[Option<OffsetDateTime>; 2]>) = found.into_iter().unzip();
         let (first, last): (Vec<_>, Vec<_>) = times.into_iter().map(|[first, last]| (first, last)).unzip();
-        self.tally.execute("writing the first and last hit", WRITE_EDGES, &[&messages, &first, &last]).await?;
+        self.tally.execute("writing the first and last hit", &WRITE_EDGES, &[&messages, &first, &last]).await?;
         Ok(())
     }
 }

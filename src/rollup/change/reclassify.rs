@@ -1,12 +1,15 @@
 //! Judging hits again.
 
+use std::sync::LazyLock;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ChangeError, Changes, touch, with_open};
+use super::{ChangeError, Changes};
 use crate::db::partitions::{self, Partition};
 use crate::db::within;
-use crate::rollup::tally::{self, nil, same, slot};
+use crate::rollup::statement::statement;
+use crate::rollup::tally::{self, ANY_JOIN, NESTED_LOOPS, same};
 
 /// Where in a partition a chunk ends: at this hit, by (at, spool, seq).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,53 +69,19 @@ pub struct Reclassified {
     pub changed: u64,
 }
 
-/// Up to the earliest hit that is pending: what came after the last look at batches is for the next chunk.
-const READ: &str = "INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n, tid, network, \
-       prefetch, user_agent, sent_at) \
-     SELECT at, seq, message, recipient, image, spool, class, rule, client, row_number() OVER (), tid, network, prefetch, \
-       user_agent, sent_at \
-     FROM (SELECT *, ctid AS tid FROM {day} \
-       WHERE at >= $1 AND ($2::int IS NULL OR (at, spool, seq) > ($1, $2, $3)) \
-         AND at < COALESCE((SELECT min(min_at) FROM batches WHERE published IS NULL AND loaded > 0), 'infinity') \
-       ORDER BY at, spool, seq LIMIT $4) AS h";
+const READ: &str = include_str!("reclassify/read_hits.sql");
 
-const SHOW: &str = "SELECT w.at, w.user_agent, u.user_agent, COALESCE(w.sent_at, m.sent_at), w.network, w.prefetch, w.message, \
-       w.recipient, w.image, w.class, w.rule, w.client, w.n, w.spool, w.seq \
-     FROM work_hits w LEFT JOIN user_agents u ON u.id = w.user_agent LEFT JOIN messages m ON m.id = w.message \
-     ORDER BY w.n";
+const SHOW: &str = include_str!("reclassify/show_hits.sql");
 
 const VERDICTS: &str = "INSERT INTO verdicts (n, class, rule, client, tid) SELECT v.n, v.class, v.rule, v.client, w.tid \
      FROM unnest($1::int[], $2::smallint[], $3::smallint[], $4::smallint[]) AS v (n, class, rule, client) \
      JOIN work_hits w ON w.n = v.n";
 
-const ADD_HITS: &str = concat!(
-    "INSERT INTO delta_hits (message, image, hour, class, rule, client, hits) \
-     SELECT message, image, hour, class, rule, client, sum(hits) FROM ( \
-       SELECT w.message, w.image, ",
-    slot!("w.at"),
-    " AS hour, d.* FROM work_hits w JOIN verdicts v USING (n) CROSS JOIN LATERAL \
-         (VALUES (w.class, w.rule, w.client, -1), (v.class, v.rule, v.client, 1)) AS d (class, rule, client, hits) \
-     ) AS h GROUP BY message, image, hour, class, rule, client HAVING sum(hits) <> 0",
-);
+static MOVE_HITS: LazyLock<String> = LazyLock::new(|| statement(include_str!("reclassify/move_hits.sql")));
 
-/// Pairs of which a hit has another class now. `whole`: all of its hits are in the chunk.
-const TOUCH: &str = concat!(
-    touch!(),
-    "o.hits = t.here FROM ( \
-       SELECT w.message, w.recipient, count(*) AS here FROM work_hits w LEFT JOIN verdicts v USING (n) \
-       WHERE w.message <> ",
-    nil!(),
-    " AND w.recipient <> ",
-    nil!(),
-    " GROUP BY w.message, w.recipient HAVING bool_or(v.class <> w.class) ORDER BY w.message, w.recipient) AS t",
-    with_open!(),
-    "WHERE o.first_at >= s.retained_from",
-);
+const TOUCH: &str = include_str!("reclassify/touch_pairs.sql");
 
-const AT_HAND: &str = "INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class) \
-     SELECT w.at, w.seq, w.message, w.recipient, w.image, w.spool, COALESCE(v.class, w.class) \
-     FROM work_hits w LEFT JOIN verdicts v USING (n) JOIN touched t ON t.message = w.message AND t.recipient = w.recipient \
-     WHERE t.whole";
+const GATHER: &str = include_str!("reclassify/gather_hits.sql");
 
 impl Changes {
     /// Judges one chunk of a partition's hits again, those after `after`, and brings opens and counts in line with what has
@@ -163,19 +132,19 @@ impl Changes {
     }
 
     async fn write_verdicts(&self, day: &Partition, changed: u64) -> Result<(), ChangeError> {
-        self.tally.execute("adding hits up", ADD_HITS, &[]).await?;
+        self.tally.execute("adding hits up", &MOVE_HITS, &[]).await?;
         let touched = self.tally.execute("looking for opens", TOUCH, &[]).await?;
         let write = format!(
             "UPDATE {} AS h SET class = v.class, rule = v.rule, client = v.client \
              FROM verdicts v WHERE h.ctid = v.tid",
             day.name
         );
-        self.tally.run("SET", "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off").await?;
+        self.tally.run("SET", NESTED_LOOPS).await?;
         let written = self.tally.execute("writing verdicts", &write, &[]).await?;
         same("hits judged again", changed, written)?;
-        self.tally.run("SET", "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on").await?;
+        self.tally.run("SET", ANY_JOIN).await?;
         if touched > 0 {
-            self.tally.execute("gathering hits", AT_HAND, &[]).await?;
+            self.tally.execute("gathering hits", GATHER, &[]).await?;
         }
         self.settle(touched).await
     }

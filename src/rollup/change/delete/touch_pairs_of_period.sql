@@ -1,0 +1,21 @@
+-- Finds the opens that lost a hit of `work_hits`, into `touched`, where not everything of a pair is to go: of a frozen
+-- one nothing is. `whole`: no hit is left.
+INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class,
+    was_confirmed_first_class, was_best, whole)
+SELECT t.message, t.recipient, o.first_at, o.last_at, o.confirmed_first_at, o.tid, o.first_class,
+    o.confirmed_first_class, o.best, o.hits <= t.here
+FROM (
+    SELECT message, recipient, count(*) AS here
+    FROM work_hits
+    WHERE message <> '00000000-0000-0000-0000-000000000000'::uuid
+        AND recipient <> '00000000-0000-0000-0000-000000000000'::uuid
+    GROUP BY message, recipient
+    ORDER BY message, recipient
+) AS t
+CROSS JOIN LATERAL (
+    SELECT *, opens.ctid AS tid FROM opens
+    WHERE opens.message = t.message AND opens.recipient = t.recipient
+    LIMIT 1
+) AS o
+CROSS JOIN rollup_state AS s
+WHERE o.first_at >= s.retained_from
