@@ -68,25 +68,8 @@ pub const POOL_CONNECTIONS_MAX: usize = 4;
 /// Most notices that wait in the receiver of [`Database::listen`]; beyond it they are dropped.
 pub const NOTICES_MAX: usize = 1024;
 
-/// What each session starts with. The time-outs and the keepalives are for the server's side: without them the backend
-/// of a client that vanished (power cut, cut cable) keeps its locks, on the loader's mark above all, for hours; and one that is in the
-/// middle of a long search does not look at all (a server on another system than Linux may not be able to).
-/// `statement_timeout` does not hold for COPY, which the loader times itself. UTC, because bounds of partitions are
-/// written as text. A commit that the server has not flushed would come back after its loss as hits that the mark has
-/// passed; a server set to `off` is overruled, any stronger setting is left.
-pub const SESSION_SETTINGS: &str = "\
-    SET lock_timeout = '10s'; \
-    SET statement_timeout = '60s'; \
-    SET idle_in_transaction_session_timeout = '30s'; \
-    SET tcp_user_timeout = '30s'; \
-    SET tcp_keepalives_idle = 15; \
-    SET tcp_keepalives_interval = 5; \
-    SET tcp_keepalives_count = 3; \
-    SET client_min_messages = 'warning'; \
-    DO $$ BEGIN PERFORM set_config('client_connection_check_interval', '10s', false); \
-      EXCEPTION WHEN invalid_parameter_value THEN NULL; END $$; \
-    SET TimeZone = 'UTC'; \
-    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+/// What each session starts with.
+pub const SESSION_SETTINGS: &str = include_str!("db/session_settings.sql");
 
 /// How to reach PostgreSQL. Cloning is cheap, and all clones share one pool.
 #[derive(Clone)]

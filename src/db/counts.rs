@@ -30,15 +30,7 @@ pub struct Opens {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens; 3], Error> {
-    let select = "SELECT class, \
-         coalesce(sum(first_opens) FILTER (WHERE hour >= $1), 0)::bigint, \
-         coalesce(sum(first_confirmed_opens) FILTER (WHERE hour >= $1), 0)::bigint, \
-         coalesce(sum(hits) FILTER (WHERE hour >= $1), 0)::bigint, \
-         coalesce(sum(first_opens) FILTER (WHERE hour >= $2), 0)::bigint, \
-         coalesce(sum(first_confirmed_opens) FILTER (WHERE hour >= $2), 0)::bigint, \
-         coalesce(sum(hits) FILTER (WHERE hour >= $2), 0)::bigint, \
-         sum(first_opens)::bigint, sum(first_confirmed_opens)::bigint, sum(hits)::bigint \
-         FROM site_hours WHERE hour >= $3 GROUP BY class";
+    let select = include_str!("counts/since.sql");
     let mut opens = [Opens::default(); 3];
     for row in client.query(select, &[&times[0], &times[1], &times[2]]).await? {
         // A newer program's class that this one does not know.

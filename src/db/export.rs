@@ -16,26 +16,9 @@ use super::partitions;
 use super::{DbError, QUERY_TIMEOUT, within};
 use crate::privacy::RecipientHash;
 
-const OPENS: &str = "SELECT row_to_json(r)::text FROM ( \
-       SELECT o.message, m.name AS message_name, o.image, o.first_at, o.last_at, o.confirmed_first_at, o.hits, o.confirmed_hits, \
-         COALESCE(b.name, 'class ' || o.best) AS best_class, COALESCE(f.name, 'class ' || o.first_class) AS first_class \
-       FROM opens o LEFT JOIN messages m ON m.id = o.message \
-       LEFT JOIN words b ON b.kind = 'class' AND b.number = o.best \
-       LEFT JOIN words f ON f.kind = 'class' AND f.number = o.first_class \
-       WHERE o.recipient = $1 ORDER BY o.first_at, o.message) AS r";
+const OPENS: &str = include_str!("export/opens.sql");
 
-/// The columns of a hit, and where their words come from.
-const HITS: &str = "SELECT row_to_json(r)::text FROM ( \
-       SELECT h.at, NULLIF(h.message, '00000000-0000-0000-0000-000000000000') AS message, h.image, h.sent_at, \
-         COALESCE(c.name, 'class ' || h.class) AS class, COALESCE(w.name, 'rule ' || h.rule) AS rule, w.sentence AS rule_says, \
-         COALESCE(n.name, 'network ' || h.network) AS network, COALESCE(k.name, 'client ' || h.client) AS client, \
-         h.prefetch, host(h.ip) AS address, u.user_agent \
-       FROM {table} h LEFT JOIN user_agents u ON u.id = h.user_agent \
-       LEFT JOIN words c ON c.kind = 'class' AND c.number = h.class \
-       LEFT JOIN words w ON w.kind = 'rule' AND w.number = h.rule \
-       LEFT JOIN words n ON n.kind = 'network' AND n.number = h.network \
-       LEFT JOIN words k ON k.kind = 'client' AND k.number = h.client \
-       WHERE h.recipient = $1 ORDER BY h.at, h.spool, h.seq) AS r";
+const HITS: &str = include_str!("export/hits.sql");
 
 /// Takes the JSON, part by part.
 pub trait Takes: Send {
@@ -103,7 +86,7 @@ impl Export {
             // What was locked to find and read them is given back; the snapshot stays.
             client.batch_execute("SAVEPOINT days").await?;
             for day in partitions::with_rows(client, group, "recipient = $1", &[recipient]).await? {
-                items.rows(client, &HITS.replace("{table}", &day.name), *recipient).await?;
+                items.rows(client, &HITS.replace("{day}", &day.name), *recipient).await?;
             }
             client.batch_execute("ROLLBACK TO SAVEPOINT days").await?;
         }

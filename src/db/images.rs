@@ -196,14 +196,7 @@ pub async fn insert(
     inspected: &Inspected,
     bytes: &[u8],
 ) -> Result<bool, DbError> {
-    let insert = "WITH added AS ( \
-                    INSERT INTO images (id, title, media_type, width, height, bytes, sha256, created_at, updated_at) \
-                    VALUES ($3, $4, $5, $6, $7, $8, $9, clock_timestamp(), clock_timestamp()) \
-                    ON CONFLICT (id) DO NOTHING RETURNING id, title), \
-                  noted AS ( \
-                    INSERT INTO audit (actor, action, subject, detail) \
-                    SELECT $1, 'image added', id::text, jsonb_build_object('title', title) FROM added) \
-                  SELECT pg_notify($2, id::text) FROM added";
+    let insert = include_str!("images/insert.sql");
     let Inspected { media_type, width, height, sha256 } = inspected;
     let digest = &sha256[..];
     let values: [&(dyn ToSql + Sync); 9] = [&actor, &CHANNEL, &id, &title, media_type, width, height, &bytes, &digest];
@@ -222,14 +215,7 @@ pub async fn replace(
     inspected: &Inspected,
     bytes: &[u8],
 ) -> Result<bool, DbError> {
-    let update = "WITH replaced AS ( \
-                    UPDATE images SET media_type = $4, width = $5, height = $6, bytes = $7, sha256 = $8, \
-                      updated_at = clock_timestamp() \
-                    WHERE id = $3 AND deleted_at IS NULL RETURNING id, title), \
-                  noted AS ( \
-                    INSERT INTO audit (actor, action, subject, detail) \
-                    SELECT $1, 'image replaced', id::text, jsonb_build_object('title', title) FROM replaced) \
-                  SELECT pg_notify($2, id::text) FROM replaced";
+    let update = include_str!("images/replace.sql");
     let Inspected { media_type, width, height, sha256 } = inspected;
     let digest = &sha256[..];
     let values: [&(dyn ToSql + Sync); 8] = [&actor, &CHANNEL, &id, media_type, width, height, &bytes, &digest];
@@ -242,15 +228,7 @@ pub async fn replace(
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
 pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: bool) -> Result<bool, DbError> {
-    let update = "WITH changed AS ( \
-                    UPDATE images SET updated_at = clock_timestamp(), \
-                      deleted_at = CASE WHEN $4 THEN clock_timestamp() END \
-                    WHERE id = $3 AND (deleted_at IS NOT NULL) <> $4 RETURNING id, title), \
-                  noted AS ( \
-                    INSERT INTO audit (actor, action, subject, detail) \
-                    SELECT $1, CASE WHEN $4 THEN 'image deleted' ELSE 'image restored' END, id::text, \
-                      jsonb_build_object('title', title) FROM changed) \
-                  SELECT pg_notify($2, id::text) FROM changed";
+    let update = include_str!("images/set_deleted.sql");
     let values: [&(dyn ToSql + Sync); 4] = [&actor, &CHANNEL, &id, &is_deleted];
     let changed = within(QUERY_TIMEOUT, "deleting an image", client.query(update, &values)).await?;
     Ok(!changed.is_empty())

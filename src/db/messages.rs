@@ -84,20 +84,7 @@ pub struct Change {
 /// As PostgreSQL says.
 pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.value().map(|seconds| at(i64::from(seconds) * 1_000_000));
-    // A time that is taken back was told, too: loaders must forget it.
-    let upsert = "WITH changed AS ( \
-                    INSERT INTO messages AS m (id, name, sent_at, sent_count, sent_changed_at) \
-                    VALUES ($2, coalesce($3, ''), $4, $5, CASE WHEN $4::timestamptz IS NOT NULL THEN clock_timestamp() END) \
-                    ON CONFLICT (id) DO UPDATE SET name = coalesce($3, m.name), \
-                      sent_at = CASE WHEN $6 THEN $4 ELSE m.sent_at END, \
-                      sent_count = CASE WHEN $7 THEN $5 ELSE m.sent_count END, \
-                      sent_changed_at = CASE WHEN $6 THEN clock_timestamp() ELSE m.sent_changed_at END \
-                    RETURNING id, name, sent_at, sent_count, hits > 0 AS has_hits), \
-                  noted AS ( \
-                    INSERT INTO audit (actor, action, subject, detail) \
-                    SELECT $1, 'message changed', id, \
-                      jsonb_build_object('name', name, 'sent_at', sent_at, 'sent_count', sent_count) FROM changed) \
-                  SELECT has_hits FROM changed";
+    let upsert = include_str!("messages/change.sql");
     let (is_time_told, is_count_told) = (change.sent_at_s.is_told(), change.sent_count.is_told());
     let sent_count = change.sent_count.value();
     let parameters: [&(dyn ToSql + Sync); 7] =
@@ -222,18 +209,7 @@ pub struct Found {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_at: i64) -> Result<Found, Error> {
-    // One row at least: where the look ended.
-    let select = format!(
-        "WITH looked AS MATERIALIZED ( \
-           SELECT id, name, coalesce(last_at, created_at) AS at FROM messages \
-           WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
-           ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3), \
-         reached AS (SELECT at AS reached_at, id AS reached_id FROM looked ORDER BY at, id LIMIT 1), \
-         met AS (SELECT id FROM looked WHERE name ~ $4 ORDER BY at DESC, looked.id DESC LIMIT $5) \
-         SELECT found.*, reached_at, reached_id, (SELECT count(*) FROM looked) FROM reached LEFT JOIN ( \
-           SELECT {COLUMNS} FROM messages WHERE id IN (SELECT id FROM met)) AS found ON true \
-         ORDER BY found.at DESC, found.id DESC"
-    );
+    let select = include_str!("messages/named.sql").replace("{columns}", COLUMNS);
     // Not ILIKE, which knows only the case of ASCII where the database's language is C.
     let pattern = text::pattern(words);
     let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;

@@ -64,14 +64,7 @@ pub async fn of_message(
     most: i64,
     looks_at: i64,
 ) -> Result<Looked, Error> {
-    // One row at least, unless there are none: where the look ended.
-    let select = "WITH looked AS MATERIALIZED ( \
-                    SELECT recipient, first_at, last_at, confirmed_first_at, hits, best FROM opens \
-                    WHERE message = $1 AND recipient > $2 ORDER BY recipient LIMIT $4), \
-                  reached AS (SELECT recipient AS reached FROM looked ORDER BY recipient DESC LIMIT 1) \
-                  SELECT found.*, reached, (SELECT count(*) FROM looked) FROM reached LEFT JOIN LATERAL ( \
-                    SELECT recipient, '', first_at, last_at, confirmed_first_at, hits, best FROM looked \
-                    WHERE best = ANY($3) ORDER BY recipient LIMIT $5) AS found ON true";
+    let select = include_str!("opens/of_message.sql");
     let is_asked = |class: &Class| certainty.is_none_or(|certainty| class.certainty() == certainty);
     let classes: Vec<i16> = Class::ALL.into_iter().filter(is_asked).map(Class::number).collect();
     let rows = client.query(select, &[&message, &after, &classes, &looks_at, &most]).await?;

@@ -95,9 +95,6 @@ async fn partitions(listing: impl Future<Output = Result<Vec<Row>, Error>>) -> R
 
 /// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
 ///
-/// `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits behind open writes. The replica identity lets rows be
-/// deleted where somebody publishes changes of all tables; without a publication it costs nothing.
-///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
@@ -108,17 +105,11 @@ pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
     if client.query_opt(attached, &[&name]).await?.is_some() {
         return Ok(());
     }
-    let make = format!(
-        "BEGIN; SELECT pg_advisory_xact_lock({PARTITIONING}); \
-         DO $make$ BEGIN \
-           IF NOT EXISTS (SELECT 1 FROM pg_inherits \
-                          WHERE inhparent = 'hits'::regclass AND inhrelid = to_regclass('{name}')) THEN \
-             CREATE TABLE IF NOT EXISTS {name} (LIKE hits INCLUDING ALL); \
-             ALTER TABLE {name} REPLICA IDENTITY FULL; \
-             ALTER TABLE hits ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00'); \
-           END IF; \
-         END $make$; COMMIT"
-    );
+    let make = include_str!("partitions/make.sql")
+        .replace("{name}", &name)
+        .replace("{from}", &from)
+        .replace("{to}", &to)
+        .replace("{lock}", &PARTITIONING.to_string());
     let outcome = client.batch_execute(&make).await;
     if outcome.is_err() {
         client.batch_execute("ROLLBACK").await?;
@@ -172,15 +163,7 @@ pub async fn look(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) 
     Ok(rows)
 }
 
-/// Those of some tables that have no replica identity, where somebody publishes changes of tables. Changes that are told as those
-/// of `hits` itself need the one of `hits`, too: without it a subscriber gets rows that it cannot find.
-const LACKING_IDENTITY: &str = "WITH published AS (SELECT bool_or(pubviaroot) AS as_root FROM pg_publication WHERE pubupdate OR pubdelete) \
-     SELECT c.oid::regclass::text FROM published CROSS JOIN pg_class c \
-     WHERE (c.oid IN (SELECT name::regclass FROM unnest($1::text[]) AS day (name)) AND as_root IS NOT NULL \
-         OR c.oid = 'hits'::regclass AND as_root) \
-       AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true \
-         WHEN 'd' THEN NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary) \
-         ELSE NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisreplident) END";
+const LACKING_IDENTITY: &str = include_str!("partitions/lacking_identity.sql");
 
 /// Gives a replica identity to those of `days` that have none, where somebody publishes changes of tables: PostgreSQL refuses to
 /// update or delete their rows otherwise. A day that is new gets it when it is made.

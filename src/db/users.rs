@@ -111,13 +111,7 @@ async fn is_taken(client: &Client, name: &str) -> Result<bool, Error> {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &str) -> Result<Option<i64>, Error> {
-    let insert = "WITH added AS ( \
-                    INSERT INTO users (name, role, password_hash) VALUES ($2, $3, $4) \
-                    ON CONFLICT (lower(name)) DO NOTHING RETURNING id), \
-                  noted AS ( \
-                    INSERT INTO audit (actor, action, subject, detail) \
-                    SELECT $1, 'user added', $2, jsonb_build_object('role', $3::text) FROM added) \
-                  SELECT id FROM added";
+    let insert = include_str!("users/add.sql");
     // Two who are added in the same moment are told apart by the index, which knows at least the case of ASCII.
     if is_taken(client, name).await? {
         return Ok(None);

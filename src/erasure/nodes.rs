@@ -104,15 +104,7 @@ pub async fn reopen(
 pub async fn acknowledge(client: &Client, node: Uuid, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
     let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
     let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
-    let insert = "WITH noted AS (INSERT INTO erasure_nodes AS t (erasure, node, name, segments, hits, files) \
-                    SELECT d.erasure, $1, $2, d.segments, d.hits, d.files \
-                    FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) AS d (erasure, segments, hits, files) \
-                    JOIN erasures e ON e.id = d.erasure JOIN nodes n ON n.node = $1 \
-                    WHERE d.segments + d.files > 0 OR n.created_at <= e.requested_at \
-                    ON CONFLICT (erasure, node) DO UPDATE SET name = excluded.name, done_at = excluded.done_at, \
-                      segments = t.segments + excluded.segments, hits = t.hits + excluded.hits, files = t.files + excluded.files) \
-                  UPDATE nodes SET seen_at = clock_timestamp(), \
-                    erased_to = GREATEST(erased_to, (SELECT max(id) FROM unnest($3::bigint[]) AS id)) WHERE node = $1";
+    let insert = include_str!("nodes/acknowledge.sql");
     let (segments, hits, files) = (column(|d| d.segments), column(|d| d.hits), column(|d| d.files));
     client.execute(insert, &[&node, &name, &ids, &segments, &hits, &files]).await.map(|_| ())
 }

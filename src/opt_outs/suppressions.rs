@@ -134,21 +134,7 @@ pub async fn put_back(client: &Client, remembered: &[Suppression], last_change: 
            WHERE {last_change} > 0 AND (last_value < {last_change} OR NOT is_called); COMMIT"
     );
     client.batch_execute(&move_numbers).await?;
-    let insert = format!(
-        "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({OPTING})), \
-         kept AS (SELECT hash, '1970-01-01 00:00:00+00'::timestamptz + since * interval '1 microsecond' AS since, \
-             '1970-01-01 00:00:00+00'::timestamptz + until * interval '1 microsecond' AS until \
-           FROM held, unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS k (hash, since, until)), \
-         back AS (INSERT INTO suppressions AS s (hash, since, until, change) \
-           SELECT hash, since, until, nextval('suppressions_change') FROM kept WHERE NOT EXISTS (SELECT 1 FROM suppressions n \
-             WHERE n.hash = kept.hash AND COALESCE(n.until, n.since) >= COALESCE(kept.until, kept.since)) \
-           ON CONFLICT (hash) DO UPDATE SET since = excluded.since, until = excluded.until, change = excluded.change \
-             WHERE COALESCE(s.until, s.since) < COALESCE(excluded.until, excluded.since) \
-           RETURNING 1), \
-         noted AS (INSERT INTO audit (actor, action, detail) \
-           SELECT 'pixeld', 'opt-outs put back', jsonb_build_object('count', count(*)) FROM back HAVING count(*) > 0) \
-         SELECT count(*), pg_notify($4, '') FROM back HAVING count(*) > 0"
-    );
+    let insert = include_str!("suppressions/put_back.sql").replace("{lock}", &OPTING.to_string());
     let mut put_back = 0;
     for part in remembered.chunks(PUT_BACK_ROWS) {
         let hashes: Vec<&[u8]> = part.iter().map(|row| &row.hash.0[..]).collect();

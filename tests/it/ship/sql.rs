@@ -1,11 +1,15 @@
-//! How SQL stands in the sources: no class as a bare number, and long statements in files of their own.
+//! How SQL stands in the sources: no class as a bare number, and long statements in files that say what they do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use pixeld::opens::class::Class;
 use proc_macro2::{TokenStream, TokenTree};
 use regex::Regex;
+
+/// A statement of this many lines stands in a file of its own.
+const FILE_LINES_MIN: usize = 8;
 
 /// What holds a class or its rank is called so.
 const CLASS: &str = r"(?:\w*class|\w*best|class_rank\([^()]*\)|\w*rank)";
@@ -48,6 +52,51 @@ fn a_planted_number_of_a_class_is_found() {
     ] {
         assert_eq!(bare_classes(named), Vec::<String>::new());
     }
+}
+
+#[test]
+fn long_statements_stand_in_files_that_open_with_what_they_do_and_take() {
+    let wrong: Vec<String> = texts()
+        .iter()
+        .filter_map(|text| {
+            let wrong = if text.place.ends_with(".sql") { untold(&text.sql) } else { too_long(&text.sql) };
+            wrong.map(|wrong| format!("{}: {wrong}", text.place))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(untold("-- Does.\n-- $1: a. {day}: b.\nSELECT $1 FROM {day} WHERE class = {human}\n"), None);
+    assert_eq!(untold("SELECT 1\n"), Some("it does not open with a comment".to_owned()));
+    assert_eq!(untold("-- Does.\n-- $1: a.\nSELECT $1, $11, {day}"), Some("$11 {day} not explained".to_owned()));
+    let long = |lines| "SELECT 1\n".repeat(lines);
+    assert_eq!(too_long(&long(6)), None);
+    assert_eq!(too_long(&long(7)), Some("a statement of 8 lines".to_owned()));
+}
+
+/// What a literal says of itself that is too long for a statement.
+fn too_long(literal: &str) -> Option<String> {
+    let lines = literal.split('\n').count();
+    (lines >= FILE_LINES_MIN && WORDS.is_match(literal)).then(|| format!("a statement of {lines} lines"))
+}
+
+/// What the head of a file of SQL leaves out. Names that are the same in all files need no word.
+fn untold(file: &str) -> Option<String> {
+    static PARAMETER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$\d+|\{[a-z_ .]+\}").unwrap());
+    let shared =
+        |name: &str| name.contains(" of ") || Class::ALL.iter().any(|class| name == format!("{{{}}}", class.name()));
+    let head: String = file.lines().take_while(|line| line.starts_with("--")).map(|line| format!("{line}\n")).collect();
+    if head.is_empty() {
+        return Some("it does not open with a comment".to_owned());
+    }
+    let told: Vec<&str> = PARAMETER.find_iter(&head).map(|found| found.as_str()).collect();
+    let taken = PARAMETER.find_iter(&file[head.len()..]).map(|found| found.as_str());
+    let mut untold: Vec<&str> = taken
+        .filter(|name| {
+            !told.contains(name) && !shared(name) && !["{confirmed}", "{possible}", "{machine}"].contains(name)
+        })
+        .collect();
+    untold.sort_unstable();
+    untold.dedup();
+    (!untold.is_empty()).then(|| format!("{} not explained", untold.join(" ")))
 }
 
 /// Ways to write the number of a class.

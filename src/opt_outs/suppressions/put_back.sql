@@ -1,0 +1,27 @@
+-- Puts opt-outs back that the database lacks or has as they were before, writes it to the audit and tells all nodes. No
+-- row: there were none.
+-- $1: the recipients' hashes. $2, $3: since when and until when each holds, in µs since 1970. $4: the channel.
+-- {lock}: the number of the lock of those who opt somebody out.
+WITH held AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared({lock})
+), kept AS (
+    SELECT hash, '1970-01-01 00:00:00+00'::timestamptz + since * interval '1 microsecond' AS since,
+        '1970-01-01 00:00:00+00'::timestamptz + until * interval '1 microsecond' AS until
+    FROM held, unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS k (hash, since, until)
+), back AS (
+    INSERT INTO suppressions AS s (hash, since, until, change)
+    SELECT hash, since, until, nextval('suppressions_change')
+    FROM kept
+    WHERE NOT EXISTS (
+        SELECT 1 FROM suppressions n
+        WHERE n.hash = kept.hash AND COALESCE(n.until, n.since) >= COALESCE(kept.until, kept.since)
+    )
+    ON CONFLICT (hash) DO UPDATE
+    SET since = excluded.since, until = excluded.until, change = excluded.change
+    WHERE COALESCE(s.until, s.since) < COALESCE(excluded.until, excluded.since)
+    RETURNING 1
+), noted AS (
+    INSERT INTO audit (actor, action, detail)
+    SELECT 'pixeld', 'opt-outs put back', jsonb_build_object('count', count(*)) FROM back HAVING count(*) > 0
+)
+SELECT count(*), pg_notify($4, '') FROM back HAVING count(*) > 0
