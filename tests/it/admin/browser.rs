@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::admin::routes::{PASSWORD, add_user};
+use uuid::Uuid;
+
+use crate::kit::rows::Rows;
 use crate::kit::support::{App, beside};
+use crate::kit::visitor::{PASSWORD, add_user};
 use crate::kit::webdriver::Browser;
 
 /// Where the pictures are left.
@@ -41,12 +44,19 @@ fn fill(app: &App) {
     app.query(
         "INSERT INTO site_hours SELECT date_trunc('hour', now()) - n * interval '1 hour', c, \
              (400 * (c + 1)) / (n + 1) + 20, 300 / (n + 1) + 9 * (c + 1), CASE WHEN c IN (1, 2) THEN 260 / (n + 1) + 7 ELSE 0 END \
-         FROM generate_series(0, 700) n, generate_series(0, 6) c; \
-         INSERT INTO messages (id, name, sent_at, sent_count, last_at, opens, confirmed_opens, possible_opens, hits) \
-         SELECT gen_random_uuid(), CASE WHEN n % 4 = 3 THEN '' ELSE 'Newsletter ' || to_char(now() - n * interval '7 days', 'FMMonth YYYY') END, \
-             now() - n * interval '7 days', CASE WHEN n % 3 = 0 THEN NULL ELSE 12000 - n * 731 END, \
-             now() - n * interval '5 hours', 9000 - n * 600, 5200 - n * 411, 2100 - n * 97, 20000 FROM generate_series(0, 9) n",
+         FROM generate_series(0, 700) n, generate_series(0, 6) c",
     );
+    let month = "to_char(now() - n * interval '7 days', 'FMMonth YYYY')";
+    Rows::messages(10)
+        .with("name", format!("CASE WHEN n % 4 = 3 THEN '' ELSE 'Newsletter ' || {month} END"))
+        .with("sent_at", "now() - n * interval '7 days'")
+        .with("sent_count", "CASE WHEN n % 3 = 0 THEN NULL ELSE 12000 - n * 731 END")
+        .with("last_at", "now() - n * interval '5 hours'")
+        .with("opens", "9000 - n * 600")
+        .with("confirmed_opens", "5200 - n * 411")
+        .with("possible_opens", "2100 - n * 97")
+        .with("hits", "20000")
+        .add(&app.postgres);
 }
 
 #[test]
@@ -110,21 +120,35 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
 
 /// A message as a campaign leaves it, with its hours, rules, mail clients and opens.
 fn fill_message(app: &App) {
-    let message = "00000000-0000-0000-0000-000000000007";
+    let message = Uuid::from_u128(7);
+    Rows::messages(1)
+        .id("id", message)
+        .with("name", "'Spring news, with a name that is rather long'")
+        .with("sent_at", "now() - interval '3 days'")
+        .with("sent_count", "12000")
+        .with("first_at", "now() - interval '3 days'")
+        .with("last_at", "now()")
+        .with("opens", "7000")
+        .with("confirmed_opens", "5200")
+        .with("possible_opens", "1300")
+        .with("hits", "21000")
+        .add(&app.postgres);
     app.query(&format!(
-        "INSERT INTO messages (id, name, sent_at, sent_count, first_at, last_at, opens, confirmed_opens, possible_opens, hits) \
-         VALUES ('{message}', 'Spring news, with a name that is rather long', now() - interval '3 days', 12000, now() - interval '3 days', \
-           now(), 7000, 5200, 1300, 21000); \
-         INSERT INTO message_hours SELECT '{message}', date_trunc('hour', now()) - n * interval '1 hour', c, \
+        "INSERT INTO message_hours SELECT '{message}', date_trunc('hour', now()) - n * interval '1 hour', c, \
              900, (n + 3) * 2, CASE WHEN c IN (1, 2) THEN n * n / 30 + 7 ELSE 0 END \
          FROM generate_series(0, 71) n, generate_series(0, 6) c; \
          INSERT INTO message_facets SELECT '{message}', 1, number, 4000 - number * 50 FROM words WHERE kind = 'rule'; \
-         INSERT INTO message_facets SELECT '{message}', 2, number, 4000 - number * 90 FROM words WHERE kind = 'client'; \
-         INSERT INTO opens (message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq, first_spool, \
-           best, first_class) \
-         SELECT '{message}', lpad(to_hex(n * 7919), 32, 'abcd')::uuid, '{message}', now() - n * interval '1 hour', now(), \
-           CASE WHEN n % 7 IN (1, 2) THEN now() - interval '1 hour' END, n, 0, n, 1, n % 7, 0 FROM generate_series(1, 70) n"
+         INSERT INTO message_facets SELECT '{message}', 2, number, 4000 - number * 90 FROM words WHERE kind = 'client'"
     ));
+    Rows::opens(70)
+        .id("message", message)
+        .with("recipient", "lpad(to_hex((n + 1) * 7919), 32, 'abcd')::uuid")
+        .with("first_at", "now() - (n + 1) * interval '1 hour'")
+        .with("confirmed_first_at", "CASE WHEN n % 7 IN (0, 1) THEN now() - interval '1 hour' END")
+        .with("hits", "n + 1")
+        .with("best", "(n + 1) % 7")
+        .with("first_class", "0")
+        .add(&app.postgres);
 }
 
 #[test]
@@ -187,18 +211,14 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     let app = App::start();
     let base = format!("http://{}", app.server.settings().admin());
     add_user(&app, "ann", "admin");
-    let (recipient, other) =
-        (uuid::Uuid::from_u128(0xabcd_abcd_abcd_4bcd_8bcd_abcd_abcd_abcd), uuid::Uuid::from_u128(7));
+    let (recipient, other) = (Uuid::from_u128(0xabcd_abcd_abcd_4bcd_8bcd_abcd_abcd_abcd), Uuid::from_u128(7));
     for message in 1..=4 {
         for recipient in [recipient, other] {
-            assert_eq!(app.get(&app.pixel(uuid::Uuid::from_u128(message), recipient)).status, 200);
+            assert_eq!(app.get(&app.pixel(Uuid::from_u128(message), recipient)).status, 200);
         }
     }
     app.at_rest();
-    loadtest::process::wait_until("the rollup", crate::kit::support::PATIENCE, || {
-        app.number("SELECT count(*) FROM opens") == 8
-    })
-    .unwrap();
+    app.wait_for_rollup();
     app.query("UPDATE messages SET name = 'Newsletter ' || right(id::text, 1)");
     let browser = Browser::start();
     browser.open(&format!("{base}/erasures"));

@@ -9,8 +9,9 @@ use loadtest::process::wait_until;
 use loadtest::server::{Answer, exchange, parse};
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, text};
+use crate::kit::rows::Rows;
 use crate::kit::support::{App, PATIENCE, Postgres, alone, beside};
+use crate::kit::visitor::{Visitor, text};
 
 const MESSAGE: &str = "11111111-1111-4111-8111-111111111111";
 const KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -20,8 +21,7 @@ const THUNDERBIRD: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100
 
 fn start(change: impl FnOnce(loadtest::server::Settings) -> loadtest::server::Settings) -> (App, Visitor) {
     let app = App::start_with(|settings| change(settings.with("PIXELD_BASE_URL", SITE)));
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     (app, ben)
 }
 
@@ -237,7 +237,7 @@ fn wrong_choices_are_refused(app: &App, ben: &Visitor, is_signed: bool) {
     }
     let answer = send(ben, "links", &[("image", &image), ("consent", "ok?")], b"id,ok?\n1,yes\n2,nope\n");
     assert!(answer.status == 422 && text(&answer).contains("Row 3: consent is"), "{}", text(&answer));
-    app.query("UPDATE images SET deleted_at = now()");
+    app.delete_image(app.image);
     let answer = send(ben, "links", &[("image", &image)], b"id\n1\n");
     assert!(answer.status == 422 && text(&answer).contains("deleted"));
     assert!(text(&ben.get(&path("links"))).contains("No images yet"));
@@ -251,7 +251,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
             Some(keys) => settings.with("PIXELD_SIGNING_KEYS", keys),
             None => settings,
         });
-        app.query("UPDATE users SET zone = 'Europe/Berlin'");
+        ben.choose_zone("Europe/Berlin");
         let page = text(&ben.get(&path("links")));
         assert_eq!(
             (page.contains("name=\"sent-at\""), page.contains("Time zone: Europe/Berlin.")),
@@ -551,15 +551,16 @@ fn a_long_list_needs_little_memory_and_leaves_nothing() {
     let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap();
     let id = |n: usize| Uuid::new_v5(&namespace, format!("key-{n}").as_bytes());
     for first in (0..count).step_by(30_000) {
-        let values: Vec<String> = (first..first + 30_000)
-            .step_by(3)
-            .map(|n| format!("('{MESSAGE}', '{}', '{}', now(), now(), now(), 1, 1, 0, 1, 1, 1, 1)", id(n), app.image))
-            .collect();
-        app.query(&format!(
-            "INSERT INTO opens (message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, \
-             first_seq, first_spool, best, first_class, confirmed_first_class) VALUES {}",
-            values.join(", ")
-        ));
+        let ids: Vec<String> = (first..first + 30_000).step_by(3).map(|n| id(n).to_string()).collect();
+        Rows::opens(ids.len() as u64)
+            .with("message", format!("'{MESSAGE}'::uuid"))
+            .with("recipient", format!("('{{{}}}'::uuid[])[n + 1]", ids.join(",")))
+            .with("confirmed_first_at", "now()")
+            .with("confirmed_hits", "1")
+            .with("best", "1")
+            .with("first_class", "1")
+            .with("confirmed_first_class", "1")
+            .add(&app.postgres);
     }
     let most = || {
         let status = fs::read_to_string(format!("/proc/{}/status", app.server.pid())).unwrap();
@@ -635,7 +636,6 @@ fn a_list_does_not_take_the_room_that_hits_need() {
         settings.wrapper = words.map(str::to_owned).collect();
         settings
     });
-    add_user(&app, "ben", "viewer");
-    let answer = send(&Visitor::signed_in(&app, "ben"), "who-opened", &[], b"id\n1\n");
+    let answer = send(&Visitor::viewer(&app), "who-opened", &[], b"id\n1\n");
     assert!(answer.status == 507 && text(&answer).contains("too little room"), "{}", text(&answer));
 }

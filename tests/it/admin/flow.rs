@@ -6,8 +6,8 @@ use loadtest::process::wait_until;
 use loadtest::server::get;
 
 use crate::admin::browser::{sign_in, take};
-use crate::admin::routes::add_user;
 use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::visitor::add_user;
 use crate::kit::webdriver::Browser;
 
 /// Opens a page again until it says so: what was fetched just now is loaded and counted within seconds.

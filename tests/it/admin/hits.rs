@@ -9,8 +9,10 @@ use loadtest::process::wait_until;
 use loadtest::server::Answer;
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, form, text};
+use crate::kit::holder::Holder;
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, PATIENCE, add_image, alone, beside, wait_for_opt_outs};
+use crate::kit::visitor::{Visitor, form, text};
 use crate::opens::recount;
 
 const KEYS: &str = "7:AAECAwQFBgcICQoLDA0ODw==";
@@ -39,25 +41,20 @@ fn fill(app: &App) {
 /// The same, of so many hits from this time on.
 fn fill_from(app: &App, time: &str, count: u64) {
     app.query(&format!(
-        "CREATE TABLE hits_a PARTITION OF hits FOR VALUES FROM ('2026-03-01') TO ('2026-03-02');
-         CREATE TABLE hits_b PARTITION OF hits FOR VALUES FROM ('2026-03-02') TO ('2026-03-03');
-         INSERT INTO spool_marks (spool_uuid, node) VALUES (gen_random_uuid(), 'test');
-         INSERT INTO user_agents SELECT 1000 + i, 'agent-' || i || '.' FROM generate_series(0, {count} - 1, 150) AS i;
-         INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client)
-         SELECT timestamptz '2026-03-01 {time}+00' + i / 10 * interval '26 ms', i * 7919 % {count},
-             CASE WHEN i % 150 = 0 THEN 1000 + i ELSE 0 END, ('{message}'::text || 1 + i % 3)::uuid,
-             CASE WHEN i % 150 = 0 THEN '{one}' WHEN i < 5 THEN '{two}' ELSE '{other}' END::uuid, '{image}',
-             (SELECT max(spool) FROM spool_marks), 1, 1, 0, false, 0
-         FROM generate_series(0, {count} - 1) AS i;
-         INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at)
-         SELECT spool, 0, {count}, {count}, min(at), max(at) FROM hits WHERE spool = (SELECT max(spool) FROM spool_marks)
-         GROUP BY spool",
-        message = &id(0).to_string()[..35],
-        one = id(101),
-        two = id(102),
-        other = id(103),
-        image = app.image,
+        "INSERT INTO user_agents SELECT 1000 + n, 'agent-' || n || '.' FROM generate_series(0, {count} - 1, 150) AS n"
     ));
+    let message = &id(0).to_string()[..35];
+    let [one, two, other] = [101, 102, 103].map(id);
+    Hits::new(count, format!("timestamptz '2026-03-01 {time}+00' + n / 10 * interval '26 ms'"))
+        .with("seq", format!("n * 7919 % {count}"))
+        .with("user_agent", "CASE WHEN n % 150 = 0 THEN 1000 + n ELSE 0 END")
+        .with("message", format!("('{message}'::text || 1 + n % 3)::uuid"))
+        .with(
+            "recipient",
+            format!("CASE WHEN n % 150 = 0 THEN '{one}' WHEN n < 5 THEN '{two}' ELSE '{other}' END::uuid"),
+        )
+        .id("image", app.image)
+        .load(&app.postgres);
     app.wait_for_rollup();
 }
 
@@ -93,8 +90,7 @@ fn walk(visitor: &Visitor, path: &str) -> Vec<String> {
 fn the_log_shows_each_wanted_hit_once_across_days_and_equal_times_in_bounded_looks() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     assert!(get(&ann, "/hits").contains("No hits yet"));
     fill(&app);
     let wanted = |filter: &str| {
@@ -116,7 +112,7 @@ fn the_log_shows_each_wanted_hit_once_across_days_and_equal_times_in_bounded_loo
     assert_eq!(seen.len(), 300);
     assert_eq!(shown(&format!("/hits?recipient={}&message={}", id(101), id(2))).0.len(), 0);
     // The viewer's clock, not UTC.
-    app.query("UPDATE users SET zone = 'Asia/Kolkata'");
+    ann.choose_zone("Asia/Kolkata");
     let (seen, _) = shown(&format!("/hits?recipient={}&from=2026-03-02T05:30&to=2026-03-02T05:30:30", id(101)));
     assert_eq!(seen, wanted("AND at >= '2026-03-02 00:00:00+00' AND at < '2026-03-02 00:00:30+00'"));
     assert!(seen.len() > 50 && seen.len() < 150);
@@ -154,8 +150,7 @@ fn the_log_shows_each_wanted_hit_once_across_days_and_equal_times_in_bounded_loo
 fn hits_are_found_by_key_at_once_and_hostile_agents_are_only_text() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     let path = format!("/t/{}/may-news/4711.png", app.image);
     app.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nUser-Agent: {HOSTILE}\r\nConnection: close\r\n\r\n"));
     app.at_rest();
@@ -175,8 +170,7 @@ fn each_reason_for_not_recording_is_listed_with_what_may_be_kept() {
         let settings = settings.with("PIXELD_IP_PRIVACY", "truncated").with("PIXELD_TRUSTED_PROXIES", "127.0.0.1");
         settings.with("PIXELD_SIGNING_KEYS", KEYS).with("PIXELD_REQUIRE_SIGNED", "true")
     });
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     let signed = signed_path(&app);
     assert_eq!(app.get(&signed).status, 200);
     each_reason_is_listed_without_the_whole_address(&app, &ann, &signed);
@@ -278,8 +272,7 @@ fn without_addresses_none_is_shown_and_a_flood_keeps_the_last_of_its_reason() {
     let _machine = beside();
     let mut app =
         App::start_with(|settings| settings.with("PIXELD_IP_PRIVACY", "none").with("PIXELD_ADDRESS_RATE", "1/s"));
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     app.server.kill().unwrap();
     app.restart();
     let page = get(&ann, "/not-recorded");
@@ -324,8 +317,7 @@ fn a_pasted_link_is_told_what_it_would_record() {
             .with("PIXELD_BASE_URL", "https://px.example.com")
             .with("PIXELD_THROTTLE", "1h")
     });
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     let settings = app.server.settings();
     settings.run(&["message", "set", "may", "--name", "May <News>"]).unwrap();
     let image = app.image.to_string();
@@ -413,8 +405,7 @@ fn below_a_base_url_with_a_path_or_where_all_must_be_signed_the_tester_says_so()
             .with("PIXELD_BASE_URL", "https://example.com/px")
             .with("PIXELD_THROTTLE", "off")
     });
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     let image = app.image.to_string();
     let signed =
         app.server.settings().run(&["link", "--image", &image, "--message", "may", "--recipient", "4711"]).unwrap();
@@ -460,9 +451,7 @@ fn a_message_is_deleted_under_load_with_a_receipt_and_counts_stay_right() {
     let _machine = alone();
     let app = App::start();
     recount::prepare(&app.postgres);
-    add_user(&app, "ann", "admin");
-    add_user(&app, "ben", "viewer");
-    let (ann, ben) = (Visitor::signed_in(&app, "ann"), Visitor::signed_in(&app, "ben"));
+    let (ann, ben) = (Visitor::admin(&app), Visitor::viewer(&app));
     for n in 0..60 {
         app.get(&app.pixel(id(1), id(n % 30 + 100)));
         app.get(&app.pixel(id(2), id(n % 30 + 100)));
@@ -519,8 +508,7 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     let _machine = alone();
     let (mut app, filled) = (App::start(), 100_000);
     recount::prepare(&app.postgres);
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     // More than one transaction deletes.
     fill_from(&app, "23:57:30", filled);
     let hits = |app: &App| app.number("SELECT count(*) FROM hits");
@@ -542,7 +530,7 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     assert_eq!(hits(&app), filled - wanted);
 
     // PostgreSQL refuses.
-    app.query("CREATE TRIGGER fail BEFORE DELETE ON hits_b FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()");
+    app.query("CREATE TRIGGER fail BEFORE DELETE ON hits_20260302 FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()");
     let page = receipt(&ann, delete(&ann, "from=2026-03-01T00:00&to=2026-03-03T00:00").header("location").unwrap());
     assert!(page.contains("The deletion failed before it was done.") && page.contains("0 hits and 0 opens"), "{page}");
     assert_eq!(hits(&app), filled - wanted);
@@ -550,14 +538,7 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
 
 /// A job that waits for a lock, and a second one that has to wait for its end. The server ends meanwhile, and starts again.
 fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
-    let url = app.url();
-    let held = std::thread::spawn(move || {
-        let sql = "BEGIN; SELECT FROM rollup_state FOR UPDATE; SELECT pg_sleep(6); COMMIT";
-        std::process::Command::new("psql").args([&url, "-c", sql]).output().unwrap()
-    });
-    let is_locked =
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(6)%' AND pid <> pg_backend_pid()";
-    wait_until("the lock", PATIENCE, || app.number(is_locked) > 0).unwrap();
+    let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let began = delete(ann, SOME);
     let first = began.header("location").unwrap().to_owned();
     assert!(get(ann, &first).contains("The deletion is running."));
@@ -566,7 +547,7 @@ fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
     // The drain waits for no deletion.
     let (status, took) = app.server.terminate().unwrap();
     assert!(status.success(), "{status} {took:?}");
-    held.join().unwrap();
+    holder.let_go();
     app.restart();
     let page = get(ann, &first);
     assert!(page.contains("The deletion was interrupted") && page.contains("Start the same deletion again"), "{page}");
@@ -576,12 +557,12 @@ fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
 fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     // An index that is being made CONCURRENTLY and a new trigger wait for each other.
     let indexed = "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class n ON n.oid = i.indexrelid \
-                   WHERE t.relname IN ('hits_a', 'hits_b') AND n.relname LIKE '%recipient%' AND i.indisvalid";
+                   WHERE t.relname IN ('hits_20260301', 'hits_20260302') AND n.relname LIKE '%recipient%' AND i.indisvalid";
     wait_until("the indexes of closed days", PATIENCE, || app.number(indexed) == 2).unwrap();
     app.query(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END'",
     );
-    app.query("CREATE TRIGGER wait BEFORE DELETE ON hits_b FOR EACH ROW EXECUTE FUNCTION wait()");
+    app.query("CREATE TRIGGER wait BEFORE DELETE ON hits_20260302 FOR EACH ROW EXECUTE FUNCTION wait()");
     let path = delete(ann, SOME).header("location").unwrap().to_owned();
     wait_until("the first chunk", PATIENCE, || app.number("SELECT count(*) FROM hits") < filled).unwrap();
     // The page hears of a chunk a moment after it is committed.
@@ -596,7 +577,7 @@ fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     app.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
     );
-    app.query("DROP TRIGGER wait ON hits_b");
+    app.query("DROP TRIGGER wait ON hits_20260302");
     app.restart();
     assert!(get(ann, &path).contains("The deletion was interrupted"));
 }

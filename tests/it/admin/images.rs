@@ -8,8 +8,8 @@ use loadtest::process::wait_until;
 use loadtest::server::{Answer, exchange, parse};
 use pixeld::images::TRANSPARENT_GIF;
 
-use crate::admin::routes::{Visitor, add_user, form, text};
 use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::visitor::{Visitor, form, text};
 
 /// How long a change may take to be served.
 const SOON: Duration = PATIENCE;
@@ -55,8 +55,7 @@ fn wait_for(app: &App, id: &str, bytes: &[u8]) {
 
 fn with_admin() -> (App, Visitor) {
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     (app, ann)
 }
 
@@ -268,8 +267,7 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
     }
 
     let app = App::start_with(|settings| settings.with("PIXELD_SIGNING_KEYS", "1:AAECAwQFBgcICQoLDA0ODw=="));
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     assert_eq!(ann.post("/settings/zone", &form(&[("zone", "Europe/Berlin")])).status, 303);
     let page = text(&ann.get(&format!("/images/{}?message=may&recipient=7&sent-at=2026-05-04T09:00", app.image)));
     let path = page.split_once("/o/").unwrap().1.split_once('<').unwrap().0;
@@ -289,8 +287,7 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
 fn a_viewer_looks_and_changes_nothing() {
     let _machine = beside();
     let (app, ann) = with_admin();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     let path = format!("/images/{}", app.image);
     for page in [ben.get("/images"), ben.get(&path)] {
         let page = text(&page);

@@ -8,8 +8,9 @@ use loadtest::server::Answer;
 use pixeld::link::key::{Key, Namespace};
 use uuid::Uuid;
 
-use crate::admin::routes::{PASSWORD, Visitor, add_user, form, text};
+use crate::kit::rows::Rows;
 use crate::kit::support::{App, beside};
+use crate::kit::visitor::{PASSWORD, Visitor, form, text};
 
 const THUNDERBIRD: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Thunderbird/128.2.0";
 
@@ -98,8 +99,7 @@ struct MayNews {
 impl MayNews {
     fn fetched() -> MayNews {
         let app = App::start();
-        add_user(&app, "ben", "viewer");
-        let ben = Visitor::signed_in(&app, "ben");
+        let ben = Visitor::viewer(&app);
         assert!(page(&ben.get("/messages")).contains("No messages yet"));
         for (recipient, user_agent) in [
             ("jane@example.com", THUNDERBIRD),
@@ -216,8 +216,7 @@ fn a_messages_numbers_are_those_of_its_pixels() {
 fn a_message_is_found_by_id_key_and_part_of_its_name() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     for (key, name) in [
         ("k1", "100% off"),
         ("k2", "a_b"),
@@ -260,10 +259,8 @@ fn a_message_is_found_by_id_key_and_part_of_its_name() {
     assert!(!all.contains("<script") && all.contains("&lt;script&gt;") && !all.contains("<form class=\"edit\""));
 
     // A search does not go through all messages for ever, and says so. An id or key is found however old its message is.
-    app.query(
-        "INSERT INTO messages (id, name, last_at) \
-         SELECT gen_random_uuid(), 'Flood ' || n, now() + interval '1 hour' FROM generate_series(1, 20000) n",
-    );
+    let flood = Rows::messages(20_000).with("name", "'Flood ' || n").with("last_at", "now() + interval '1 hour'");
+    flood.add(&app.postgres);
     let answer = page(&ben.get("/messages?q=spring"));
     assert!(
         answer.contains("No message") && answer.contains("Searched the 20,000 most recently opened messages"),
@@ -288,20 +285,21 @@ fn a_message_is_found_by_id_key_and_part_of_its_name() {
 fn paging_meets_each_message_once_while_new_ones_come() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     // Many of the same time, and some without a hit.
-    app.query(
-        "INSERT INTO messages (id, name, last_at, created_at) \
-         SELECT gen_random_uuid(), 'old', CASE WHEN n % 5 > 0 THEN now() - n / 40 * interval '1 hour' END, now() - n / 40 * interval '1 hour' \
-         FROM generate_series(1, 230) n",
-    );
+    let some_time = "now() - n / 40 * interval '1 hour'";
+    Rows::messages(230)
+        .with("name", "'old'")
+        .with("last_at", format!("CASE WHEN n % 5 > 0 THEN {some_time} END"))
+        .with("created_at", some_time)
+        .add(&app.postgres);
+    let new = Rows::messages(30).with("name", "'new'").with("last_at", "now() + interval '1 minute'");
     let expected: HashSet<String> = app.query("SELECT id FROM messages").into_iter().collect();
     let (mut seen, mut path, mut last) = (Vec::new(), "/messages".to_owned(), String::new());
     loop {
         let here = page(&ben.get(&path));
         seen.extend(listed(&here, "messages").iter().map(Uuid::to_string));
-        app.query("INSERT INTO messages (id, name, last_at) SELECT gen_random_uuid(), 'new', now() + interval '1 minute' FROM generate_series(1, 30)");
+        new.add(&app.postgres);
         last.clone_from(&path);
         match link_to(&here, "Older") {
             Some(older) => path = older,
@@ -345,10 +343,8 @@ fn fields(name: &str, at: &str, count: &str) -> String {
 impl EditedMessage {
     fn begin() -> EditedMessage {
         let app = App::start();
-        add_user(&app, "ann", "admin");
-        add_user(&app, "ben", "viewer");
-        let (ann, ben) = (Visitor::signed_in(&app, "ann"), Visitor::signed_in(&app, "ben"));
-        assert_eq!(ann.post("/settings/zone", &form(&[("zone", "Asia/Kolkata")])).status, 303);
+        let (ann, ben) = (Visitor::admin(&app), Visitor::viewer(&app));
+        ann.choose_zone("Asia/Kolkata");
         let id = id_of(&app, "may");
         EditedMessage { app, ann, ben, id, path: format!("/messages/{id}") }
     }
@@ -474,16 +470,16 @@ fn name_time_and_count_are_told_in_the_viewers_zone_and_taken_back() {
 fn recipients_are_paged_and_a_filter_that_finds_little_offers_to_go_on() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
-    let columns = "message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq, first_spool, \
-                   best, first_class, confirmed_first_class";
+    let ben = Visitor::viewer(&app);
     let message = Uuid::from_u128(7);
-    app.query(&format!(
-        "INSERT INTO messages (id, opens, hits, first_at, last_at) VALUES ('{message}', 5120, 5120, now(), now()); \
-         INSERT INTO opens ({columns}) SELECT '{message}', lpad(to_hex(n), 32, '0')::uuid, '{message}', now(), now(), \
-           CASE WHEN n > 5100 THEN now() END, 1, 0, n, 1, CASE WHEN n > 5100 THEN 1 ELSE 6 END, 6, NULL FROM generate_series(1, 5120) n"
-    ));
+    let counted = Rows::messages(1).id("id", message).with("opens", "5120").with("hits", "5120");
+    counted.with("first_at", "now()").with("last_at", "now()").add(&app.postgres);
+    Rows::opens(5120)
+        .id("message", message)
+        .with("recipient", "lpad(to_hex(n + 1), 32, '0')::uuid")
+        .with("confirmed_first_at", "CASE WHEN n >= 5100 THEN now() END")
+        .with("best", "CASE WHEN n >= 5100 THEN 1 ELSE 6 END")
+        .add(&app.postgres);
     let (mut path, mut seen) = (format!("/messages/{message}"), Vec::new());
     for _ in 0..4 {
         let here = page(&ben.get(&path));
@@ -502,10 +498,8 @@ fn recipients_are_paged_and_a_filter_that_finds_little_offers_to_go_on() {
 
     // A recipient of very many messages.
     let recipient = Uuid::from_u128(9);
-    app.query(&format!(
-        "INSERT INTO opens ({columns}) SELECT gen_random_uuid(), '{recipient}', '{message}', now(), now() - n * interval '1 hour', \
-         NULL, 1, 0, n, 1, 6, 6, NULL FROM generate_series(1, 449) n"
-    ));
+    let opens = Rows::opens(449).id("recipient", recipient);
+    opens.with("last_at", "now() - (n + 1) * interval '1 hour'").add(&app.postgres);
     let (mut path, mut seen) = (Some(format!("/recipients/{recipient}")), Vec::new());
     while let Some(here) = path {
         let here = page(&ben.get(&here));

@@ -1,7 +1,7 @@
 //! Texts that people type: names in another case, and what turns a text around.
 
-use crate::admin::routes::{PASSWORD, Visitor, add_user, form, run_with, text};
 use crate::kit::support::{App, beside};
+use crate::kit::visitor::{PASSWORD, Visitor, form, run_with, text};
 
 #[test]
 fn a_name_in_another_case_is_the_same_user_in_any_language() {
@@ -40,8 +40,7 @@ fn a_name_in_another_case_is_the_same_user_in_any_language() {
 fn a_search_finds_a_messages_name_in_any_case() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     for (message, name) in [("a", "ÄRZTE-Newsletter (50 %)"), ("b", "Große STRASSE"), ("c", "İLKBAHAR")] {
         app.server.settings().run(&["message", "set", message, "--name", name]).unwrap();
     }
@@ -66,8 +65,7 @@ fn a_search_finds_a_messages_name_in_any_case() {
 fn what_turns_a_text_around_is_refused_or_written_out() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     let turned = "May\u{202e}txt.exe";
     let image = app.image;
     for arguments in [

@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
 use std::time::Duration;
 
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Server, Settings, get};
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, form, run_with, text};
+use crate::kit::holder::Holder;
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside, wait_for_opt_outs};
+use crate::kit::visitor::{Visitor, add_user, form, run_with, text};
 use crate::opens::recount;
 
 /// How long an erasure may take to be carried out by nodes that run.
@@ -37,8 +38,7 @@ fn named(recipient: Uuid) -> String {
 
 fn start() -> (App, Visitor) {
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     (app, ann)
 }
 
@@ -314,17 +314,11 @@ fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_
     let _machine = beside();
     let (app, ann) = start();
     // More than what the system keeps for a connection.
-    app.query(&format!(
-        "CREATE TABLE hits_a PARTITION OF hits FOR VALUES FROM ('2026-03-01') TO ('2026-03-02');
-         INSERT INTO spool_marks (spool_uuid, node) VALUES (gen_random_uuid(), 'test');
-         INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client)
-         SELECT timestamptz '2026-03-01 01:00:00+00' + i * interval '1 ms', i, 0, '{message}', '{}', '{}',
-             (SELECT max(spool) FROM spool_marks), 1, 1, 0, false, 0
-         FROM generate_series(0, 99999) AS i",
-        id(1),
-        app.image,
-        message = message(0),
-    ));
+    Hits::new(100_000, "timestamptz '2026-03-01 01:00:00+00' + n * interval '1 ms'")
+        .id("message", message(0))
+        .id("recipient", id(1))
+        .id("image", app.image)
+        .load(&app.postgres);
     let ask = || {
         let mut stream = begin_post(&ann, "/recipients/export", &named(id(1)));
         let mut first = [0; 1];
@@ -358,8 +352,7 @@ fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_
 fn a_viewer_sees_how_it_stands_and_does_nothing_of_it() {
     let _machine = beside();
     let (app, ann) = start();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     wait_until_final(&ann, &erase(&ann, id(1), true));
     let shown = page(&ben, &format!("/recipients/{}", id(1)));
     assert!(shown.contains("opted out since <time") && shown.contains("receipt 1"), "{shown}");
@@ -403,19 +396,13 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
     assert_eq!(left(&app), ["0 0 0"]);
 
     // Who brings hits leaves no gap for it.
-    let mut holder = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut input = holder.stdin.take().unwrap();
-    writeln!(input, "SELECT pg_advisory_lock_shared({});", pixeld::db::locks::LOADING).unwrap();
-    wait_until("the lock", DONE, || {
-        app.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'") > 0
-    })
-    .unwrap();
+    let lock = format!("SELECT pg_advisory_xact_lock_shared({})", pixeld::db::locks::LOADING);
+    let holder = Holder::take(&app.postgres, &lock);
     let mut asking = begin_post(&ann, "/erasures", &form);
     let mut answer = String::new();
     asking.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("took too long"), "{answer}");
-    drop(input);
-    holder.wait().unwrap();
+    holder.let_go();
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(left(&app), ["0 0 0"], "nobody goes on with it later");
 
@@ -444,12 +431,7 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
     app.at_rest();
     app.wait_for_rollup();
     // The rollup's lock is kept from them, so that none has deleted anything.
-    let mut holder = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut input = holder.stdin.take().unwrap();
-    writeln!(input, "BEGIN; SELECT * FROM rollup_state FOR UPDATE;").unwrap();
-    let locked = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname = 'rollup_state' \
-                  AND l.mode = 'RowShareLock' AND l.granted";
-    wait_until("the lock", DONE, || app.number(locked) > 0).unwrap();
+    let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let receipts: Vec<String> = (0..4).map(|n| erase(&ann, id(n), false)).collect();
     assert_eq!(receipts, ["/erasures/1", "/erasures/2", "/erasures/3", "/erasures/4"]);
     for receipt in &receipts {
@@ -463,8 +445,7 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
     assert_eq!(app.server.log().matches("other erasures are running here").count(), 2, "{}", app.server.log());
     app.server.terminate().unwrap();
     assert_eq!(app.server.log().matches("an erasure was interrupted").count(), 2, "{}", app.server.log());
-    drop(input);
-    holder.wait().unwrap();
+    holder.let_go();
     assert_eq!(app.number("SELECT count(*) FROM erasures WHERE deleted_at IS NULL"), 4);
     // Nobody waits half a minute in a test.
     app.query("UPDATE erasures SET requested_at = requested_at - interval '1 minute'");

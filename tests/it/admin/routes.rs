@@ -1,99 +1,13 @@
 //! The admin page, asked over HTTP as browsers and attackers do.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::process::{Output, Stdio};
-
-use loadtest::server::{Answer, Settings, exchange};
 use pixeld::admin::route::{Access, ROUTES};
 use pixeld::db::users::Role;
 
 use crate::kit::support::{App, beside};
-
-pub const PASSWORD: &str = "correct horse battery";
+use crate::kit::visitor::{PASSWORD, Visitor, add_user, form, run_with, text};
 
 /// An id of nothing.
 const NOWHERE: &str = "0123456789abcdef0123456789abcdef";
-
-/// Runs a command with something on its standard input.
-pub fn run_with(settings: &Settings, arguments: &[&str], input: &str) -> Output {
-    let mut command = settings.command(arguments);
-    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    // A command that refuses may end before it reads.
-    match child.stdin.take().unwrap().write_all(input.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        written => written.unwrap(),
-    }
-    child.wait_with_output().unwrap()
-}
-
-pub fn add_user(app: &App, name: &str, role: &str) {
-    let arguments = ["user", "add", name, "--role", role, "--password-stdin"];
-    let output = run_with(app.server.settings(), &arguments, &format!("{PASSWORD}\n"));
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// A browser that keeps one cookie.
-pub struct Visitor {
-    pub address: SocketAddr,
-    pub host: String,
-    pub cookie: String,
-}
-
-impl Visitor {
-    pub fn of(app: &App) -> Visitor {
-        let address = app.server.settings().admin();
-        Visitor { address, host: address.to_string(), cookie: String::new() }
-    }
-
-    pub fn signed_in(app: &App, name: &str) -> Visitor {
-        let mut visitor = Visitor::of(app);
-        let answer = visitor.sign_in(name, PASSWORD, "/");
-        assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", text(&answer));
-        visitor
-    }
-
-    pub fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let Visitor { host, cookie, .. } = self;
-        let length = body.len();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nCookie: {cookie}\r\n\
-             Content-Length: {length}\r\n{headers}\r\n{body}"
-        );
-        exchange(self.address, request.as_bytes()).unwrap()
-    }
-
-    pub fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "", "")
-    }
-
-    pub fn post(&self, path: &str, form: &str) -> Answer {
-        let headers = "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: same-origin\r\n";
-        self.ask("POST", path, headers, form)
-    }
-
-    pub fn sign_in(&mut self, name: &str, password: &str, next: &str) -> Answer {
-        let answer = self.post("/sign-in", &form(&[("name", name), ("password", password), ("next", next)]));
-        if let Some(cookie) = answer.header("set-cookie") {
-            self.cookie = cookie.split(';').next().unwrap().to_owned();
-        }
-        answer
-    }
-
-    pub fn is_signed_in(&self) -> bool {
-        self.get("/settings").status == 200
-    }
-}
-
-pub fn form(fields: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-    fields.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&")
-}
-
-pub fn text(answer: &Answer) -> String {
-    String::from_utf8(answer.body.clone()).unwrap()
-}
 
 #[test]
 fn users_are_made_listed_given_passwords_and_removed_by_commands() {
@@ -260,8 +174,7 @@ fn a_session_ends_with_time_or_everywhere_at_once() {
 fn only_our_own_pages_under_our_own_name_are_answered() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     let port = app.server.settings().admin().port();
     for host in ["evil.example", "localhost", "127.0.0.1:1", "pixeld.internal:8081", ""] {
         let visitor = Visitor { host: host.to_owned(), cookie: ann.cookie.clone(), address: ann.address };
@@ -473,8 +386,7 @@ fn over_https_the_cookie_is_this_hosts_alone_and_plain_http_asks_for_no_password
 fn without_the_database_the_page_says_so_and_comes_back_with_it() {
     let _machine = beside();
     let mut app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     app.postgres.stop().unwrap();
     for path in ["/", "/settings", "/sign-in"] {
         let answer = ann.get(path);

@@ -10,8 +10,8 @@ use loadtest::process::{free_port, wait_until};
 use loadtest::server::{Server, Settings, get};
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, text as text_of};
 use crate::kit::support::{App, PIXELD, Postgres, REST, beside, open_dir};
+use crate::kit::visitor::{Visitor, add_user, text as text_of};
 
 /// Exit status and all that a command said.
 fn said(command: &mut Command) -> (i32, String) {

@@ -4,8 +4,7 @@
 mod former;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::Stdio;
 
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
@@ -14,6 +13,7 @@ use pixeld::db::Database;
 use refinery::{Migration, Runner, Target, load_sql_migrations};
 use uuid::Uuid;
 
+use crate::kit::holder::Holder;
 use crate::kit::support::{App, PIXELD, REST, add_image, beside, open_dir, wait_for_opt_outs, wait_for_rollup};
 use crate::opens::recount;
 
@@ -145,28 +145,8 @@ fn version_of(postgres: &Postgres) -> i32 {
     postgres.number("SELECT max(version) FROM refinery_schema_history").unwrap() as i32
 }
 
-/// Somebody whose transaction holds a lock that every migration needs at its end, when all else of it is done.
-struct Holder {
-    psql: Child,
-    input: ChildStdin,
-}
-
-impl Holder {
-    fn start(postgres: &Postgres) -> Holder {
-        let mut psql = postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut input = psql.stdin.take().unwrap();
-        writeln!(input, "BEGIN; LOCK TABLE refinery_schema_history IN SHARE MODE;").unwrap();
-        let locked = "SELECT count(*) FROM pg_locks WHERE relation = 'refinery_schema_history'::regclass \
-                      AND mode = 'ShareLock' AND granted";
-        wait_until("the lock", REST, || postgres.number(locked).unwrap() > 0.0).unwrap();
-        Holder { psql, input }
-    }
-
-    fn end(mut self) {
-        drop(self.input);
-        self.psql.wait().unwrap();
-    }
-}
+/// A lock that every migration needs at its end, when all else of it is done.
+const LOCK_OF_THE_HISTORY: &str = "LOCK TABLE refinery_schema_history IN SHARE MODE";
 
 fn pixel(recipient: Uuid) -> String {
     format!("/image/{IMAGE}_{MESSAGE}_{recipient}.png")
@@ -225,14 +205,14 @@ fn a_migration_killed_half_way_leaves_the_database_usable_and_nodes_that_migrate
     let before = contents(&postgres, &columns, &secrets);
     let tables = postgres.number("SELECT count(*) FROM pg_class").unwrap();
 
-    let holder = Holder::start(&postgres);
+    let holder = Holder::take(&postgres, LOCK_OF_THE_HISTORY);
     let mut migrating = settings(&postgres, &dir, "one").command(&["migrate"]).spawn().unwrap();
     let waits =
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pixeld migrate' AND wait_event_type = 'Lock'";
     wait_until("the migration to wait", REST, || postgres.number(waits).unwrap() > 0.0).unwrap();
     migrating.kill().unwrap();
     migrating.wait().unwrap();
-    holder.end();
+    holder.let_go();
     let there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pixeld migrate'";
     wait_until("its connection to go", REST, || postgres.number(there).unwrap() == 0.0).unwrap();
     assert_eq!(version_of(&postgres), former);
@@ -257,12 +237,12 @@ fn a_migration_that_meets_a_long_query_gives_up_and_the_node_serves_and_tries_ag
     let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
     make_schema(&postgres, newest() - 1);
     fill(&postgres, newest() - 1);
-    let holder = Holder::start(&postgres);
+    let holder = Holder::take(&postgres, LOCK_OF_THE_HISTORY);
     let mut node = settings(&postgres, &dir, "node").start().unwrap();
     wait_until("it to give up", REST, || node.log().contains("the database is not usable yet")).unwrap();
     assert!(node.log().contains("lock timeout"), "{}", node.log());
     assert_eq!(get(node.public(), &pixel(ANN)).unwrap().status, 200);
-    holder.end();
+    holder.let_go();
     wait_until("the migration", REST, || version_of(&postgres) == newest()).unwrap();
     let metrics = node.at_rest(REST).unwrap();
     assert_eq!(metrics.get("pixeld_hits_loaded_total"), 1.0);

@@ -9,8 +9,8 @@ use pixeld::images::TRANSPARENT_GIF;
 use pixeld::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, text};
 use crate::kit::support::{App, beside, wait_for_opt_outs};
+use crate::kit::visitor::{Visitor, text};
 use crate::privacy::opt_out::KEYS;
 use crate::privacy::opt_out_page::{footer, page_app};
 
@@ -244,8 +244,7 @@ fn the_connection_goes_on_after_a_mended_request() {
 fn a_request_that_is_not_http_gets_a_picture_where_a_path_was_seen_and_is_counted_and_noted() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     let path = |n: u128| app.pixel(Uuid::nil(), Uuid::from_u128(n));
     let long = "a".repeat(40_000);
     let requests = [

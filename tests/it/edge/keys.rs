@@ -4,8 +4,8 @@ use loadtest::process::wait_until;
 use loadtest::server::exchange;
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, form, text};
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
+use crate::kit::visitor::{Visitor, form, text};
 
 /// Keys, and how else they come: as parts of a path.
 const SPELLINGS: [(&str, &[&str]); 4] = [
@@ -64,8 +64,7 @@ fn a_key_is_the_same_recipient_in_link_list_page_and_command() {
     wait_until("the opens", PATIENCE, || opens(&app).len() >= expected.len()).unwrap();
     assert_eq!(opens(&app), expected);
 
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     let message = id_of(&app, "May\u{a0}");
     for (key, spellings) in TYPED {
         let id = id_of(&app, key);
@@ -241,8 +240,7 @@ fn a_message_whose_hits_nearly_all_name_one_recipient_from_many_addresses_says_s
         let app = App::start_with(|settings| {
             settings.with("PIXELD_TRUSTED_PROXIES", "127.0.0.1/32").with("PIXELD_IP_PRIVACY", privacy)
         });
-        add_user(&app, "ben", "viewer");
-        let ben = Visitor::signed_in(&app, "ben");
+        let ben = Visitor::viewer(&app);
         for n in 0..60 {
             let agent = format!("Reader/{}", n % 20);
             // What no grammar can tell from a key; four links are filled in.

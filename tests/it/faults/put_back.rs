@@ -4,6 +4,7 @@ use loadtest::process::wait_until;
 use loadtest::server::{Settings, get};
 use uuid::Uuid;
 
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, beside};
 
 /// The role that the node under test comes as, so that it alone can be kept away.
@@ -54,15 +55,16 @@ fn a_mark_ahead_of_the_live_spool_skips_no_hit_and_none_comes_twice_also_after_a
         let said = copy.run(&["spool", "drain"]).unwrap();
         let mark = app.number("SELECT max(next_seq) FROM spool_marks");
         assert_eq!(mark, before + 5, "{said}");
-        app.query(&format!(
-            "WITH other AS (INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch) \
-             SELECT now(), seq, 0, '{message}', gen_random_uuid(), '{image}', (SELECT spool FROM spool_marks), 6, 0, 0, false \
-             FROM generate_series({mark}, {mark} + {other_hits} - 1) seq RETURNING spool, at), \
-             batch AS (INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
-             SELECT min(spool), {mark}, {mark} + {other_hits}, count(*), min(at), max(at) FROM other RETURNING next_seq) \
-             UPDATE spool_marks SET next_seq = batch.next_seq FROM batch",
-            image = app.image
-        ));
+        let spool = app.number("SELECT spool FROM spool_marks");
+        let now = app.query("SELECT now()::text").remove(0);
+        Hits::new(other_hits, format!("timestamptz '{now}'"))
+            .of_spool(spool as u32, mark)
+            .id("message", message)
+            .id("image", app.image)
+            .with("class", "6")
+            .with("rule", "0")
+            .load(&app.postgres);
+        app.query(&format!("UPDATE spool_marks SET next_seq = {}", mark + other_hits));
         let own = fetch_each(&app, message, 15);
         recipients.extend(&own);
         assert_eq!(rows(&app, &own), [0; 15]);

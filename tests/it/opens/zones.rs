@@ -2,15 +2,15 @@
 //! counts by quarter of an hour stay right on both sides of the time from which there are any.
 
 use loadtest::postgres::Postgres;
-use pixeld::db::{Database, migrate, partitions};
+use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict};
-use time::Date;
-use time::macros::{datetime, format_description};
+use time::macros::datetime;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user, form, text};
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, beside};
+use crate::kit::visitor::{Visitor, text};
 use crate::opens::recount::{self, assert_same};
 
 /// Half hours and quarters off, half an hour of summer time, half an hour off and behind, and whole hours.
@@ -26,31 +26,15 @@ fn runtime() -> Runtime {
 }
 
 /// Loads a hit every five minutes, each of another recipient and of any class, as a batch of its own spool.
-fn load(postgres: &Postgres, runtime: &Runtime, spool: u32, image: Uuid, message: Uuid, first: &str, hits: u32) {
-    let days = format!(
-        "SELECT generate_series(d, d + {hits} * interval '5 minutes' + interval '1 day', '1 day')::date::text \
-         FROM date_trunc('day', {first} AT TIME ZONE 'UTC') AS d"
-    );
-    let days = postgres.query(&days).unwrap();
-    runtime.block_on(async {
-        let database = Database::external(&postgres.url()).unwrap();
-        let session = database.connect("test").await.unwrap();
-        for day in days {
-            partitions::make(&session.client, Date::parse(&day, format_description!("[year]-[month]-[day]")).unwrap())
-                .await
-                .unwrap();
-        }
-    });
-    postgres
-        .query(&format!(
-            "WITH added AS (INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client) \
-               SELECT {first} + n * interval '5 minutes', n, 0, '{message}', \
-                 ('{spool:08x}-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, '{image}', {spool}, n % 7, 0, 0, false, 0 \
-               FROM generate_series(0, {hits} - 1) AS n RETURNING at) \
-             INSERT INTO batches (spool, first_seq, next_seq, loaded, throttled, min_at, max_at) \
-             SELECT {spool}, 0, {hits}, {hits}, 0, min(at), max(at) FROM added"
-        ))
-        .unwrap();
+fn load(postgres: &Postgres, spool: u32, image: Uuid, message: Uuid, first: &str, hits: u64) {
+    Hits::new(hits, format!("timestamptz '{first}' + n * interval '5 minutes'"))
+        .of_spool(spool, 0)
+        .id("message", message)
+        .with("recipient", format!("('{spool:08x}-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid"))
+        .id("image", image)
+        .with("class", "n % 7")
+        .with("rule", "0")
+        .load(postgres);
 }
 
 /// What a chart's bars say, those without anything left out.
@@ -145,20 +129,17 @@ impl Viewer<'_> {
 fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
     let _machine = beside();
     let app = App::start();
-    let runtime = runtime();
-    let load =
-        |spool, image, message, first: &str, hits| load(&app.postgres, &runtime, spool, image, message, first, hits);
+    let load = |spool, image, message, first: &str, hits| load(&app.postgres, spool, image, message, first, hits);
     // Up to now, none of a message: ten minutes past midnight among them, in every zone.
-    let lately = "date_bin('5 minutes', now() - interval '40 days', '2000-01-01 00:00:00+00')";
-    load(9000, app.image, Uuid::nil(), lately, 40 * 288);
-    load(9001, Uuid::from_u128(1), DAYS, "'2025-05-04 07:00:00+00'::timestamptz", 12 * 288);
-    load(9002, Uuid::from_u128(1), HOURS, "'2025-05-04 07:20:00+00'::timestamptz", 1200);
-    load(9003, Uuid::from_u128(1), NIGHT, "'2025-10-25 22:00:00+00'::timestamptz", 60);
+    let lately = "SELECT date_bin('5 minutes', now() - interval '40 days', '2000-01-01 00:00:00+00')::text";
+    load(9000, app.image, Uuid::nil(), &app.query(lately)[0], 40 * 288);
+    load(9001, Uuid::from_u128(1), DAYS, "2025-05-04 07:00:00+00", 12 * 288);
+    load(9002, Uuid::from_u128(1), HOURS, "2025-05-04 07:20:00+00", 1200);
+    load(9003, Uuid::from_u128(1), NIGHT, "2025-10-25 22:00:00+00", 60);
     app.wait_for_rollup();
-    add_user(&app, "ben", "viewer");
-    let ben = Visitor::signed_in(&app, "ben");
+    let ben = Visitor::viewer(&app);
     for zone in ZONES {
-        assert_eq!(ben.post("/settings/zone", &form(&[("zone", zone)])).status, 303);
+        ben.choose_zone(zone);
         let viewer = Viewer { app: &app, visitor: &ben, zone };
         viewer.days_are_theirs();
         viewer.hours_are_theirs();
@@ -222,15 +203,7 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
     recount::prepare(&postgres);
     let messages = [0xa1, 0xa2, 0xa3].map(Uuid::from_u128);
     for (spool, message) in (1..).zip(messages) {
-        load(
-            &postgres,
-            &runtime,
-            spool,
-            Uuid::from_u128(u128::from(spool)),
-            message,
-            "'2026-03-01 20:02:00+00'::timestamptz",
-            96,
-        );
+        load(&postgres, spool, Uuid::from_u128(u128::from(spool)), message, "2026-03-01 20:02:00+00", 96);
     }
     // Few recipients, whose opens reach over that time.
     postgres.query("UPDATE hits SET recipient = ('bbbbbbbb-0000-0000-0000-00000000000' || seq % 8)::uuid").unwrap();
@@ -277,8 +250,8 @@ fn what_a_former_node_counts_by_hour_all_the_same_leaves_every_whole_hour_right(
     // A former node, a new one, the former one again; each deletes what the one before has counted.
     for (spool, from) in [(1, "2100-01-01 00:00:00+00"), (2, "1970-01-01 00:00:00+00"), (3, "2100-01-01 00:00:00+00")] {
         count_from(from);
-        let first = format!("'2026-03-01 20:0{spool}:00+00'::timestamptz");
-        load(&postgres, &runtime, spool, Uuid::from_u128(7), message, &first, 96);
+        let first = format!("2026-03-01 20:0{spool}:00+00");
+        load(&postgres, spool, Uuid::from_u128(7), message, &first, 96);
         let from = datetime!(2026-03-01 20:00 UTC) + time::Duration::minutes(i64::from(spool) * 50);
         let deleted = delete(Target::Period { from, to: from + time::Duration::minutes(40) });
         assert!(deleted > 0);

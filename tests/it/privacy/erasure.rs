@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use loadtest::generator::Pace;
@@ -13,6 +13,7 @@ use pixeld::hit::{Hit, Keys};
 use pixeld::link::key::{Key, Namespace};
 use uuid::Uuid;
 
+use crate::kit::holder::Holder;
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, alone, beside};
 use crate::opens::recount;
 
@@ -129,29 +130,6 @@ fn wait_until_final(settings: &Settings, erasures: usize) -> String {
     });
     waited.unwrap_or_else(|error| panic!("{error:#}\n{shown}"));
     shown
-}
-
-/// A session that keeps others waiting.
-struct Holder(Child);
-
-impl Holder {
-    /// Takes a lock: by `statement`, whereupon PostgreSQL lists `mode` on `table`.
-    fn take(app: &App, statement: &str, table: &str, mode: &str) -> Holder {
-        let mut psql = app.postgres.client("psql", &[]);
-        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        writeln!(child.stdin.as_mut().unwrap(), "BEGIN; {statement};").unwrap();
-        let locked = format!(
-            "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
-             WHERE c.relname = '{table}' AND l.mode = '{mode}' AND l.granted"
-        );
-        wait_until("the lock", DONE, || app.number(&locked) > 0).unwrap();
-        Holder(child)
-    }
-
-    fn let_go(mut self) {
-        drop(self.0.stdin.take());
-        self.0.wait().unwrap();
-    }
 }
 
 /// A person's encoded hit, as a copy of damaged bytes could hold it.
@@ -395,7 +373,7 @@ fn an_erasure_that_is_killed_is_finished_by_a_node_and_can_be_repeated() {
     app.at_rest();
     // The rollup's lock is kept from it, so that it is killed before it has deleted anything.
     let settings = app.server.settings();
-    let holder = Holder::take(&app, "SELECT * FROM rollup_state FOR UPDATE", "rollup_state", "RowShareLock");
+    let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let mut erasing =
         settings.command(&["erase", "--recipient", &id(1).to_string()]).stdout(Stdio::null()).spawn().unwrap();
     wait_until("the request", DONE, || app.number("SELECT count(*) FROM erasures") == 1).unwrap();
@@ -433,7 +411,7 @@ fn a_node_that_is_killed_while_it_rewrites_leaves_a_spool_that_is_whole() {
     let erased = before - app.number("SELECT count(*) FROM hits");
     assert_eq!(erased, chosen.len() as u64, "each recipient of the load has one hit");
     // However fast the disk is: it cannot acknowledge before it is killed.
-    let holder = Holder::take(&app, "LOCK TABLE erasure_nodes IN SHARE MODE", "erasure_nodes", "ShareLock");
+    let holder = Holder::take(&app.postgres, "LOCK TABLE erasure_nodes IN SHARE MODE");
     for round in 0..12 {
         let mut server = app.server.settings().clone().launch().unwrap();
         let rewrites = || server.metrics().is_ok_and(|metrics| metrics.get("pixeld_erasures_pending") > 0.0);

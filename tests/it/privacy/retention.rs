@@ -1,7 +1,5 @@
 //! What is beyond the retention goes: days of hits, opens, user agents; under load, and while somebody reads.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
@@ -10,6 +8,8 @@ use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::Changes;
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 
+use crate::kit::holder::Holder;
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, Postgres, alone, beside};
 use crate::opens::recount;
 
@@ -31,29 +31,25 @@ const DONE: Duration = Duration::from_secs(60);
 /// Tables of counts, which stay.
 const COUNTS: [&str; 5] = ["message_hours", "site_hours", "image_hours", "message_facets", "messages"];
 
-/// SQL that makes a partition of each of the last days and loads 60 hits into it, as the loader does. Of recipient 0 in each message there
-/// is a hit each day; all others come on one day only.
-fn days_of_hits() -> String {
-    format!(
-        "DO $$ DECLARE day date; name text; BEGIN \
-           FOR n IN 0..{DAYS} - 1 LOOP \
-             CONTINUE WHEN n = {BORDER}; \
-             day := (now() AT TIME ZONE 'UTC')::date - n; name := 'hits_' || to_char(day, 'YYYYMMDD'); \
-             IF to_regclass(name) IS NULL THEN \
-               EXECUTE format('CREATE TABLE %I (LIKE hits INCLUDING ALL)', name); \
-               EXECUTE format('ALTER TABLE hits ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, \
-                 day || ' 00:00:00+00', (day + 1) || ' 00:00:00+00'); \
-             END IF; \
-             INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client) \
-             SELECT (day || ' 00:00:01+00')::timestamptz + k * interval '1 second', n * 60 + k, 7, \
-               ('aaaaaaaa-0000-0000-0000-00000000000' || k % 3)::uuid, \
-               ('bbbbbbbb-0000-0000-0000-' || lpad((CASE WHEN k < 3 THEN 0 ELSE 1 + n * 60 + k END)::text, 12, '0'))::uuid, \
-               'cccccccc-0000-0000-0000-000000000001', 9000, k % 7, k % 4, 0, false, k % 3 \
-             FROM generate_series(0, 59) AS k; \
-             INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
-             SELECT 9000, n * 60, n * 60 + 60, 60, min(at), max(at) FROM hits WHERE spool = 9000 AND seq / 60 = n; \
-           END LOOP; END $$"
-    )
+/// Loads 60 hits of each of the last days, and makes their partition. Of recipient 0 in each message there is a hit each day; all others
+/// come on one day only.
+fn load_days(postgres: &Postgres) {
+    let days = format!(
+        "SELECT ((now() AT TIME ZONE 'UTC')::date - n)::text FROM generate_series(0, {DAYS} - 1) AS n ORDER BY n"
+    );
+    for (ago, day) in (0..).zip(postgres.query(&days).unwrap()).filter(|(ago, _)| *ago != BORDER) {
+        let first_seq = 60 * u64::from(ago);
+        let recipient = format!("CASE WHEN n < 3 THEN 0 ELSE 1 + {first_seq} + n END");
+        Hits::new(60, format!("timestamptz '{day} 00:00:01+00' + n * interval '1 second'"))
+            .of_spool(9000, first_seq)
+            .with("user_agent", "7")
+            .with("message", "('aaaaaaaa-0000-0000-0000-00000000000' || n % 3)::uuid")
+            .with("recipient", format!("('bbbbbbbb-0000-0000-0000-' || lpad(({recipient})::text, 12, '0'))::uuid"))
+            .with("class", "n % 7")
+            .with("rule", "n % 4")
+            .with("client", "n % 3")
+            .load(postgres);
+    }
 }
 
 /// Partitions of days that have hits of ours.
@@ -68,7 +64,7 @@ fn with_days() -> App {
         "INSERT INTO user_agents (id, user_agent, used_at) \
          VALUES (7, 'still used', now()), (8, 'used long ago', now() - interval '50 days')",
     );
-    app.query(&days_of_hits());
+    load_days(&app.postgres);
     app.wait_for_rollup();
     recount::assert_same(&app.postgres, "before");
     app
@@ -145,13 +141,7 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
 fn a_long_query_only_delays_it_and_loads_run_on() {
     let _machine = beside();
     let mut app = with_days();
-    let reader = app.postgres.client("psql", &[]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
-    let mut reader = reader.unwrap();
-    let mut input = reader.stdin.take().unwrap();
-    writeln!(input, "BEGIN; SELECT count(*) FROM hits;").unwrap();
-    let held = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
-                WHERE c.relname = 'hits' AND l.mode = 'AccessShareLock' AND l.granted AND l.pid <> pg_backend_pid()";
-    wait_until("the reader", DONE, || app.number(held) > 0).unwrap();
+    let reader = Holder::take(&app.postgres, "SELECT count(*) FROM hits");
     restart_keeping(&mut app);
     let load = app.load(16, Pace::Open(500.0));
     load.wait_for(1000);
@@ -160,8 +150,7 @@ fn a_long_query_only_delays_it_and_loads_run_on() {
     let (started, before) = (Instant::now(), loaded());
     wait_until("loads", DONE, || loaded() > before + 2000.0 && started.elapsed() > Duration::from_secs(7)).unwrap();
     assert_eq!(app.server.metrics().unwrap().get("pixeld_retention_days_overdue"), OVERDUE as f64);
-    drop(input);
-    reader.wait().unwrap();
+    reader.let_go();
     wait_until("old days to go", DONE, || {
         app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_retention_days_overdue") == 0.0)
     })
@@ -177,10 +166,10 @@ fn a_day_with_hits_that_are_not_counted_yet_stays_until_they_are() {
     let postgres = Postgres::start().unwrap();
     let database = Database::external(&postgres.url()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(migrate::run(&database)).unwrap();
+    load_days(&postgres);
     runtime.block_on(async {
-        migrate::run(&database).await.unwrap();
         let session = database.connect("test").await.unwrap();
-        session.client.batch_execute(&days_of_hits()).await.unwrap();
         let days = overdue(&session.client, KEPT).await.unwrap();
         assert!(days.len() as u64 == OVERDUE && days.windows(2).all(|pair| pair[0].to == pair[1].from));
         let wait = Duration::from_millis(300);

@@ -8,8 +8,8 @@ use loadtest::process::wait_until;
 use loadtest::server::{Settings, get};
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user};
 use crate::kit::support::{App, PIXELD, Postgres, beside, open_dir};
+use crate::kit::visitor::Visitor;
 
 /// For what takes a moment on a machine at rest.
 const LONG: Duration = Duration::from_secs(60);
@@ -164,8 +164,7 @@ fn a_running_pixeld_says_no_piece_of_a_secret_in_its_log_pages_metrics_and_files
     drop(dir);
     app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     app.at_rest();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     for path in ["/", "/settings", "/audit", "/not-recorded"] {
         let page = ann.get(path);
         assert_eq!(page.status, 200, "{path}");

@@ -14,9 +14,9 @@ use pixeld::admin::upload::UPLOAD_BYTES_MAX;
 use pixeld::images::TRANSPARENT_GIF;
 use uuid::Uuid;
 
-use crate::admin::routes::{PASSWORD, add_user, form};
 use crate::edge::forgiven::{changed, links, send_to};
 use crate::kit::support::{App, PATIENCE, alone, beside};
+use crate::kit::visitor::{PASSWORD, add_user, form};
 use crate::privacy::opt_out::KEYS;
 use crate::privacy::opt_out_page::footer;
 use crate::ship::edge_nginx::{ADMIN, Fetched, Nginx, PUBLIC, installed};
@@ -458,7 +458,7 @@ impl Site {
         let path = self.app.dir.path().join("list.csv");
         fs::write(&path, &list).unwrap();
         let message = Uuid::new_v4();
-        self.app.query(&format!("INSERT INTO messages (id, name) VALUES ('{message}', 'May')"));
+        self.app.server.settings().run(&["message", "set", &message.to_string(), "--name", "May"]).unwrap();
         let file = format!("file=@{};type=text/csv", path.display());
         let image = format!("image={}", self.app.image);
         let made = self.send(headers, &format!("/messages/{message}/links"), &[&image, &file]);

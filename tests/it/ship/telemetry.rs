@@ -8,8 +8,8 @@ use std::time::Duration;
 use loadtest::process::wait_until;
 use uuid::Uuid;
 
-use crate::admin::routes::{Visitor, add_user};
 use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::visitor::Visitor;
 
 /// Takes reports as Sentry does, and hands over their bytes.
 fn sentry() -> (String, mpsc::Receiver<String>) {
@@ -82,8 +82,7 @@ fn a_line_says_which_spool_batch_request_or_turn_it_is_about_and_names_nobody() 
     assert_eq!(refused.matches(spool.as_str()).count(), 1, "said once: {refused}");
 
     // What a page and the rollup read is gone.
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     app.query("ALTER TABLE opens RENAME TO gone");
     assert_eq!(ann.get(&format!("/recipients/{recipient}")).status, 500);
     let page = line("a page could not be shown");

@@ -14,8 +14,9 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::{Books, DAILY_MESSAGE, judged_human};
-use crate::admin::routes::{Visitor, add_user, form, text};
+use crate::kit::rows::Hits;
 use crate::kit::support::{App, PATIENCE, beside};
+use crate::kit::visitor::{Visitor, form, text};
 
 const PUBLICATIONS: [&str; 2] = ["FOR ALL TABLES", "FOR ALL TABLES WITH (publish_via_partition_root)"];
 
@@ -47,14 +48,16 @@ fn make_days(runtime: &Runtime, session: &Session) {
 fn load(books: &Books) {
     books.query(&format!(
         "INSERT INTO images (id, title, media_type, width, height, bytes, sha256) \
-           VALUES ('{IMAGE}', '', 'image/png', 1, 1, 'x', sha256('x')); \
-         INSERT INTO hits (at, seq, user_agent, message, recipient, image, spool, class, rule, network, prefetch, client) \
-         SELECT '2026-03-01 23:00:00+00'::timestamptz + k * interval '1 minute', k, 7, '{DAILY_MESSAGE}', \
-           ('bbbbbbbb-0000-0000-0000-' || lpad((k % 10)::text, 12, '0'))::uuid, '{IMAGE}', 9000, 3, 0, 0, false, 0 \
-         FROM generate_series(0, 119) AS k; \
-         INSERT INTO batches (spool, first_seq, next_seq, loaded, min_at, max_at) \
-         SELECT 9000, 0, 120, 120, min(at), max(at) FROM hits"
+           VALUES ('{IMAGE}', '', 'image/png', 1, 1, 'x', sha256('x'))"
     ));
+    Hits::new(120, "timestamptz '2026-03-01 23:00:00+00' + n * interval '1 minute'")
+        .with("user_agent", "7")
+        .id("message", DAILY_MESSAGE)
+        .with("recipient", "('bbbbbbbb-0000-0000-0000-' || lpad((n % 10)::text, 12, '0'))::uuid")
+        .id("image", IMAGE)
+        .with("class", "3")
+        .with("rule", "0")
+        .load(&books.postgres);
 }
 
 /// What people and settings ask for, but for the retention.
@@ -227,8 +230,7 @@ fn a_publication_without_the_key_of_a_table_is_named_with_what_it_lacks() {
 fn what_a_publication_makes_postgresql_refuse_is_on_the_page_with_what_helps() {
     let _machine = beside();
     let app = App::start();
-    add_user(&app, "ann", "admin");
-    let ann = Visitor::signed_in(&app, "ann");
+    let ann = Visitor::admin(&app);
     app.get(&app.pixel(DAILY_MESSAGE, recipient(1)));
     app.at_rest();
     wait_until("the rollup", PATIENCE, || app.number("SELECT count(*) FROM opens") == 1).unwrap();
