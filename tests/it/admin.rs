@@ -7,5 +7,6 @@ pub mod hits;
 pub mod images;
 pub mod messages;
 pub mod names;
+pub mod pages;
 pub mod person;
 pub mod routes;

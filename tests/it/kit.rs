@@ -1,8 +1,9 @@
-//! What the tests share: a PostgreSQL and a pixeld of each test's own, rows, visitors, a proxy that cuts and freezes, Chromium.
+//! What the tests share: a PostgreSQL and a pixeld of each test's own, rows, visitors, snapshots, a proxy that cuts and freezes, Chromium.
 
 pub mod holder;
 pub mod proxy;
 pub mod rows;
+pub mod snapshot;
 pub mod support;
 pub mod visitor;
 pub mod webdriver;

@@ -6,10 +6,13 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use clap::CommandFactory;
 use loadtest::generator::Pace;
 use loadtest::server::Settings;
+use pixeld::cli::Cli;
 use uuid::Uuid;
 
+use crate::kit::snapshot::assert_accepted;
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, alone, beside, open_dir};
 
 fn said(output: &Output) -> (i32, String) {
@@ -216,12 +219,19 @@ fn what_a_dead_node_left_is_shown_and_drained() {
     load.assert_exact(&app.url());
 }
 
-#[test]
-fn help_tells_every_command_and_where_settings_are() {
-    let _machine = beside();
-    let help = Command::new(PIXELD).arg("--help").output().unwrap();
-    let text = String::from_utf8(help.stdout).unwrap();
-    for word in ["serve", "migrate", "database-url", "image", "spool", "healthcheck", ".env.example", "64"] {
-        assert!(text.contains(word), "{word} is missing in {text}");
+/// What the program prints of a command and of each below it, one after the other.
+fn help(called: &[&str], command: &clap::Command) -> String {
+    let output = Command::new(PIXELD).args(called).arg("--help").env_clear().output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let words: String = called.iter().flat_map(|word| [word, " "]).collect();
+    let mut all = format!("$ pixeld {words}--help\n{}\n", String::from_utf8(output.stdout).unwrap());
+    for inner in command.get_subcommands() {
+        all.push_str(&help(&[called, &[inner.get_name()]].concat(), inner));
     }
+    all
+}
+
+#[test]
+fn the_help_of_every_command_is_as_it_was_accepted() {
+    assert_accepted("help", &help(&[], &Cli::command()));
 }

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::kit::snapshot::assert_accepted;
 use crate::kit::support::{App, beside};
 use crate::ship::docs::{ROOT, wrong_link};
 
@@ -23,6 +24,7 @@ const DASHBOARD: &str = include_str!("../../../docs/monitoring/dashboard.json");
 
 /// What a running pixeld shows, asked once for all tests here.
 struct Shown {
+    text: String,
     /// Kinds by the names that Prometheus gives.
     kinds: BTreeMap<String, String>,
     /// The values of a label of a metric.
@@ -44,7 +46,8 @@ fn shown() -> &'static Shown {
             let find = Regex::new(&format!("{label}=\"([a-z_]+)\"")).unwrap();
             (label, find.captures_iter(&text).map(|found| found[1].to_owned()).collect())
         });
-        Shown { kinds: kinds.collect(), labels: labels.into() }
+        let kinds = kinds.collect();
+        Shown { kinds, labels: labels.into(), text }
     })
 }
 
@@ -68,6 +71,17 @@ fn the_page_tells_of_every_metric_that_is_shown_and_of_no_other() {
     assert_eq!(told.iter().copied().collect::<BTreeSet<_>>(), all);
     // One is both a reason and an outcome.
     assert_eq!(told.len(), shown().labels.values().map(BTreeSet::len).sum::<usize>());
+}
+
+#[test]
+fn names_helps_kinds_and_labels_are_as_they_were_accepted() {
+    let _machine = beside();
+    let without_value = |line: &'static str| match line.starts_with('#') {
+        true => line,
+        false => line.rsplit_once(' ').unwrap().0,
+    };
+    let lines: Vec<&str> = shown().text.lines().map(without_value).collect();
+    assert_accepted("metrics", &lines.join("\n"));
 }
 
 /// Every metric and label in a text is one that is shown.
