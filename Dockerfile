@@ -10,6 +10,9 @@ ENV CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 # built with empty sources. It is a layer and not a cache mount, since layers also go to and come from a registry
 # (--cache-to, --cache-from), so a builder that is new each time (CI) has them, too.
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY crates/core/Cargo.toml crates/core/Cargo.toml
+COPY crates/spool/Cargo.toml crates/spool/Cargo.toml
+COPY crates/edge/Cargo.toml crates/edge/Cargo.toml
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
 COPY scripts/empty-sources.sh scripts/empty-sources.sh
 RUN sh scripts/empty-sources.sh && cargo build --profile shipped --locked --package pixeld
@@ -18,7 +21,8 @@ RUN sh scripts/empty-sources.sh && cargo build --profile shipped --locked --pack
 COPY . .
 # Time of the build in seconds since 1970, for reproducible builds; its day is the earliest that a hit can have.
 ARG SOURCE_DATE_EPOCH
-RUN cargo clean --profile shipped --locked --package pixeld \
+RUN cargo clean --profile shipped --locked \
+        --package pixeld --package pixeld-core --package pixeld-spool --package pixeld-edge \
     && cargo build --profile shipped --locked --package pixeld \
     && strip --strip-debug target/shipped/pixeld \
     && test -n "$(target/shipped/pixeld --version)" \

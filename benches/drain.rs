@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use loadtest::postgres::Postgres;
-use pixeld::clock::now_us;
 use pixeld::db::{Database, migrate};
-use pixeld::hit::Hit;
 use pixeld::ingest::loader::{Loader, LoaderOptions};
-use pixeld::metrics::Metrics;
-use pixeld::shutdown;
-use pixeld::spool::appender::{Appender, Batch};
-use pixeld::spool::disk::RealDisk;
-use pixeld::spool::orphans::Orphans;
-use pixeld::spool::{Published, Spool, SpoolRoom};
+use pixeld_core::clock::now_us;
+use pixeld_core::drain;
+use pixeld_core::hit::{Hit, Parcel};
+use pixeld_core::metrics::Metrics;
+use pixeld_spool::appender::Appender;
+use pixeld_spool::disk::RealDisk;
+use pixeld_spool::orphans::Orphans;
+use pixeld_spool::{Published, Spool, SpoolRoom};
 use uuid::Uuid;
 
 #[global_allocator]
@@ -48,7 +48,7 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
             };
             hit.encode(&mut bytes);
         }
-        appender.append(&[Batch { core: 0, number: first, count: 100, bytes }]).expect("the disk has room");
+        appender.append(&[Parcel { core: 0, number: first, count: 100, bytes }]).expect("the disk has room");
         appender.synced(u64::MAX);
     }
     appender.close();
@@ -70,7 +70,7 @@ fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
         node: "bench".to_owned(),
     };
     let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), vec![spool], None, orphans);
-    let (trigger, drain) = shutdown::drain();
+    let (trigger, drain) = drain::drain();
     trigger.ask(Duration::from_secs(60));
     let started = Instant::now();
     let left = runtime.block_on(loader.run(std::future::ready(()), drain));

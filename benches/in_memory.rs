@@ -7,20 +7,19 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use pixeld::config::IpPrivacy;
-use pixeld::edge::limits::Limits;
-use pixeld::edge::listener::serve;
-use pixeld::edge::{Core, Edge};
-use pixeld::images::{Image, ImageCache, TRANSPARENT_GIF};
-use pixeld::ingest::queue::{Intake, Outbox, queue};
-use pixeld::ingest::syncer::acknowledge;
-use pixeld::link::token::SigningKeys;
-use pixeld::metrics::Metrics;
-use pixeld::networks::files::Lists;
-use pixeld::spool::appender::Appender;
-use pixeld::spool::disk::RealDisk;
-use pixeld::spool::{Published, Spool, SpoolRoom};
-use pixeld::unrecorded::Unrecorded;
+use pixeld::network_lists::files::Lists;
+use pixeld_core::link::token::SigningKeys;
+use pixeld_core::metrics::Metrics;
+use pixeld_core::privacy::IpPrivacy;
+use pixeld_edge::images::{Image, ImageCache, TRANSPARENT_GIF};
+use pixeld_edge::limits::Limits;
+use pixeld_edge::listener::serve;
+use pixeld_edge::queue::{Intake, Outbox, acknowledge, queue};
+use pixeld_edge::unrecorded::Unrecorded;
+use pixeld_edge::{Core, Edge};
+use pixeld_spool::appender::Appender;
+use pixeld_spool::disk::RealDisk;
+use pixeld_spool::{Published, Spool, SpoolRoom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::LocalSet;
 use uuid::Uuid;
@@ -118,13 +117,13 @@ fn request(number: u64) -> Vec<u8> {
 /// The writer's work, in this thread.
 async fn write(intake: Intake, mut appender: Appender, metrics: Arc<Metrics>) {
     loop {
-        let group: Vec<_> = intake.batches.try_iter().collect();
+        let group: Vec<_> = intake.parcels.try_iter().collect();
         if !group.is_empty() {
-            let hits: u32 = group.iter().map(|batch| batch.count).sum();
+            let hits: u32 = group.iter().map(|parcel| parcel.count).sum();
             appender.append(&group).expect("the disk has room");
             metrics.spooled.add(i64::from(hits));
             metrics.queued.add(-i64::from(hits));
-            acknowledge(&intake.receipts, group.iter().map(|batch| (batch.core, batch.number)));
+            acknowledge(&intake.receipts, group.iter().map(|parcel| (parcel.core, parcel.number)));
             // What is synced need not be kept; here nothing ever is.
             appender.synced(u64::MAX);
         }

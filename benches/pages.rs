@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Server, Settings, exchange};
-use pixeld::clock::now_utc;
 use pixeld::db::{Database, migrate, partitions};
+use pixeld_core::clock::now_utc;
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
 #[path = "../tests/it/opens/recount.rs"]

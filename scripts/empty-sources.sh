@@ -17,6 +17,9 @@ library() {
 
 main src/main.rs
 library src/lib.rs
+library crates/core/src/lib.rs
+library crates/spool/src/lib.rs
+library crates/edge/src/lib.rs
 main loadtest/src/main.rs
 library loadtest/src/lib.rs
 # [[bench]] name = "…"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Replaces src/opens/crawler-user-agents by the files of the npm package of that name, unmodified. Needs npm (and so node).
+# Replaces crates/core/src/opens/crawler-user-agents by the files of the npm package of that name, unmodified. Needs npm (and so node).
 #
 # scripts/refresh-crawler-user-agents.sh [VERSION], the newest if none is given. npm checks the archive's hash. Nothing is
 # replaced unless the new list is sound; each file is replaced at once, and VERSION last.

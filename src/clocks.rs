@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::clock::now_us;
-use crate::metrics::Metrics;
+use pixeld_core::clock::now_us;
+use pixeld_core::metrics::Metrics;
 
 /// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; what retention counts are days.
 pub const APART_MAX: Duration = Duration::from_secs(86_400);

@@ -41,18 +41,19 @@ mod vars;
 #[cfg(test)]
 mod tests;
 
+use pixeld_core::privacy::IpPrivacy;
+
 pub use database_url::{CertificateCheck, DatabaseUrl};
 pub use odd::may_hold_password;
-pub use privacy::IpPrivacy;
 pub use problem::{ConfigError, Problem};
 pub use secret::Secret;
 pub use served::Served;
 pub use storage::{Durability, SpoolKeep, check_database_url};
 use vars::{Setting, Vars};
 
-use crate::link::token::SigningKeys;
 use crate::whole_file;
 use layer::{Layer, Origin};
+use pixeld_core::link::token::SigningKeys;
 
 /// The exit status of a start that bad settings prevented (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;

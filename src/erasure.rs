@@ -9,7 +9,7 @@
 //! 3. **The database.** [`request::delete`] deletes hits, opens and counts through [`rollup::change`](crate::rollup::change), chunk by chunk. If it
 //!    is interrupted, [`leftovers`] of any node goes on with it, and also forgets user agents that only the recipient had.
 //! 4. **Each node's disk.** [`disk`], a thread of each node, writes every file of the spool and of the quarantine again without the
-//!    recipient ([`spool::rewrite`](crate::spool::rewrite) with [`spool::tombstone`](crate::spool::tombstone)), and reports to [`nodes`]
+//!    recipient ([`spool::rewrite`](pixeld_spool::rewrite) with [`spool::tombstone`](pixeld_spool::tombstone)), and reports to [`nodes`]
 //!    when the node is done. A node that was down does it at its next start, before it loads.
 //! 5. **The receipt is final** ([`receipts`]) once all nodes have reported.
 //! 6. **A disk or a database that goes back in time** (a backup) is erased from again: each node remembers the erasures that it has seen

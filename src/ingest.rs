@@ -1,6 +1,6 @@
 //! From a hit in memory to a row in PostgreSQL, once.
 //!
-//! [`queue`] → [`writer`] (beside [`syncer`]) → [`spool`](crate::spool) → [`loader`] → PostgreSQL ([`batch`]). A stage lets go
+//! [`queue`](pixeld_edge::queue) → [`writer`] (beside [`syncer`]) → [`spool`](pixeld_spool) → [`loader`] → PostgreSQL ([`batch`]). A stage lets go
 //! of a hit only when the next one holds it.
 
 pub mod batch;
@@ -12,7 +12,6 @@ pub mod loader;
 pub mod marks;
 pub mod memory;
 pub mod orphan_notes;
-pub mod queue;
 pub mod shared_throttle;
 pub mod source;
 pub mod spans;

@@ -61,3 +61,19 @@ pub fn start(config: &Config) -> Telemetry {
     }
     Telemetry { _sentry: sentry }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_for_pixeld_is_for_all_of_its_crates() {
+        let subscriber = tracing_subscriber::registry().with(EnvFilter::new("warn,pixeld=debug"));
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(tracing::enabled!(target: "pixeld::db", tracing::Level::DEBUG));
+            assert!(tracing::enabled!(target: "pixeld_edge::listener", tracing::Level::DEBUG));
+            assert!(tracing::enabled!(target: "pixeld_spool::recovery", tracing::Level::DEBUG));
+            assert!(!tracing::enabled!(target: "hyper::proto", tracing::Level::DEBUG));
+        });
+    }
+}

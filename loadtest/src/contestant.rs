@@ -174,7 +174,7 @@ pub fn pixeld_settings(program: &str, dir: &std::path::Path) -> anyhow::Result<S
 pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
     fs::create_dir_all(&settings.data_dir)?;
     let picture = settings.data_dir.join("empty.gif");
-    fs::write(&picture, pixeld::images::TRANSPARENT_GIF)?;
+    fs::write(&picture, pixeld_edge::images::TRANSPARENT_GIF)?;
     settings.run(&["migrate"])?;
     let image: Uuid = settings.run(&["image", "add", &picture.to_string_lossy()])?.trim().parse()?;
     let server = settings.start()?;

@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use pixeld::hit::USER_AGENT_BYTES_MAX;
-use pixeld::link::key::{Key, Namespace};
-use pixeld::link::token::{SigningKeys, Token};
+use pixeld_core::hit::USER_AGENT_BYTES_MAX;
+use pixeld_core::link::key::{Key, Namespace};
+use pixeld_core::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 /// User agents as mail clients and image proxies send them, most frequent ones more than once.

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use pixeld::link::key::Namespace;
-use pixeld::link::token::SigningKeys;
+use pixeld_core::link::key::Namespace;
+use pixeld_core::link::token::SigningKeys;
 use uuid::Uuid;
 
 use crate::contestant::start_pixeld;

@@ -17,7 +17,7 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 use maud::PreEscaped;
 
-use crate::text;
+use pixeld_core::text;
 
 /// An answer of the private listener.
 pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;

@@ -11,7 +11,7 @@ use super::jobs::Jobs;
 use super::refusal::Refusal;
 use crate::db::Database;
 use crate::erasure::request;
-use crate::privacy::RecipientHash;
+use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
 pub const ERASURES_MAX: usize = 2;

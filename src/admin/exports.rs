@@ -61,7 +61,7 @@ impl Exports {
         )]
         tokio::spawn(sending.in_current_span());
         // The name says when, and not of whom: files lie about.
-        let name = format!("recipient-{}.json", crate::clock::now_utc().date());
+        let name = format!("recipient-{}.json", pixeld_core::clock::now_utc().date());
         Ok(answer::download("application/json", &name, body(sent)))
     }
 }

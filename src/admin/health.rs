@@ -2,8 +2,8 @@
 
 use super::probes::LAG_SECONDS_MAX;
 use super::view::{counted, number};
-use crate::metrics::{DropReason, Metrics};
-use crate::unrecorded::Reason;
+use pixeld_core::metrics::{DropReason, Metrics};
+use pixeld_edge::unrecorded::Reason;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

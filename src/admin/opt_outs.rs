@@ -7,8 +7,8 @@ use super::Admin;
 use super::refusal::Refusal;
 use super::throttle::OptOutThrottle;
 use crate::db::{QUERY_TIMEOUT, installation, within};
-use crate::link::opt_out::OptOutKeys;
-use crate::privacy::PrivacyKey;
+use pixeld_core::link::opt_out::OptOutKeys;
+use pixeld_core::privacy::PrivacyKey;
 
 /// What the page needs.
 #[derive(Default)]

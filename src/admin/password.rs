@@ -10,7 +10,7 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
 
 use super::gate::Gate;
-use crate::text;
+use pixeld_core::text;
 
 /// Fewest characters of a password. Length is what counts; which kinds of characters is the user's business.
 pub const CHARACTERS_MIN: usize = 12;

@@ -13,7 +13,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use super::Admin;
 use super::answer::{self, Answer};
 use super::view::counted;
-use crate::metrics::DropReason;
+use pixeld_core::metrics::DropReason;
 
 /// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
 pub const LAG_SECONDS_MAX: f64 = 60.0;
@@ -63,7 +63,7 @@ pub async fn ready(admin: &Admin) -> Answer {
         (None, _) => "ok".to_owned(),
     };
     let recording = recording(admin.metrics.last_unrecorded());
-    let seconds = admin.metrics.load_lag_seconds(crate::clock::now_us());
+    let seconds = admin.metrics.load_lag_seconds(pixeld_core::clock::now_us());
     let lag = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
     let is_ready = [&*database, &*spool, &*recording, lag].iter().all(|&state| state == "ok");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -95,7 +95,7 @@ async fn ping(admin: &Admin) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use pixeld_core::metrics::Metrics;
 
     #[test]
     fn a_hit_that_found_no_way_to_the_disk_counts_for_a_minute() {

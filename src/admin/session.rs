@@ -10,7 +10,7 @@ use hyper::header::{COOKIE, HeaderMap, HeaderValue};
 
 use super::guard::Way;
 use crate::db::sessions::TokenDigest;
-use crate::digest;
+use pixeld_core::digest;
 
 /// How long a browser keeps the cookie, in s: no session lasts longer.
 const AGE_MAX: u32 = 7 * 86_400;

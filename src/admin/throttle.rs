@@ -12,8 +12,8 @@ use std::time::Duration;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
-use crate::privacy::RecipientHash;
-use crate::text;
+use pixeld_core::privacy::RecipientHash;
+use pixeld_core::text;
 
 /// Accounts, and addresses, that are told apart.
 const PLACES: usize = 4096;

@@ -13,8 +13,8 @@ use time::OffsetDateTime;
 
 use super::answer::{self, Answer};
 use crate::db::sessions::SignedIn;
-use crate::digest::{self, Hex};
-use crate::opens::class::{Certainty, Class};
+use pixeld_core::digest::{self, Hex};
+use pixeld_core::opens::class::{Certainty, Class};
 pub use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");

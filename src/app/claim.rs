@@ -6,7 +6,7 @@ use anyhow::Context;
 use super::{DataDir, open_files};
 use crate::config::Config;
 use crate::db::Database;
-use crate::edge::listener;
+use pixeld_edge::listener;
 
 /// What was taken.
 pub(super) struct Claimed {

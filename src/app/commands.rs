@@ -25,18 +25,19 @@ use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
 use crate::erasure::disk::Eraser;
-use crate::images::{self, ImageCache, upload};
+use crate::images::{self, upload};
 use crate::ingest::housekeeper::House;
 use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
-use crate::link::key::{KEY_BYTES_MAX, Key};
-use crate::metrics::{DropReason, Metrics};
 use crate::opt_outs::follow as opt_outs;
-use crate::shutdown;
-use crate::spool::disk::RealDisk;
-use crate::spool::orphans::Orphans;
-use crate::spool::{SpoolRoom, recovery};
-use crate::text;
+use pixeld_core::drain;
+use pixeld_core::link::key::{KEY_BYTES_MAX, Key};
+use pixeld_core::metrics::{DropReason, Metrics};
+use pixeld_core::text;
+use pixeld_edge::images::ImageCache;
+use pixeld_spool::disk::RealDisk;
+use pixeld_spool::orphans::Orphans;
+use pixeld_spool::{SpoolRoom, recovery};
 
 pub use erase::erase;
 pub use export::export;
@@ -239,7 +240,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
             std::thread::Builder::new().name("house".into()).spawn(keep)
         })?;
         let draining = async {
-            let (trigger, drain) = shutdown::drain();
+            let (trigger, drain) = drain::drain();
             trigger.ask(SPOOL_DRAIN_WAIT);
             let left = loader.run(async {}, drain.clone()).await;
             house.finish();
@@ -270,7 +271,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
 
 /// All is loaded: puts erasures back and carries them out on what is kept; or removes that, too, and takes the node off the list.
 async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser), retire: bool) -> anyhow::Result<()> {
-    let (_trigger, drain) = shutdown::drain();
+    let (_trigger, drain) = drain::drain();
     eraser.carry_out_all(&drain).await?;
     if !retire {
         return Ok(());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use uuid::Uuid;
 
-use crate::spool::disk::sync_parent;
+use pixeld_spool::disk::sync_parent;
 
 /// A data directory. Locked, it is this process's until it is dropped or dies.
 #[derive(Debug)]

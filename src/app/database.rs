@@ -15,8 +15,9 @@ use super::which;
 use crate::backoff::Backoff;
 use crate::db::embedded::EmbeddedError;
 use crate::db::{Database, DbError, Lease, QUERY_TIMEOUT, fitness, installation, migrate, within};
-use crate::metrics::Metrics;
-use crate::shutdown::{self, Drain};
+use crate::signals;
+use pixeld_core::drain::Drain;
+use pixeld_core::metrics::Metrics;
 
 /// How often the embedded PostgreSQL is looked after.
 const CHECK: Duration = Duration::from_secs(5);
@@ -193,12 +194,12 @@ pub async fn with_lease<T>(
     broken_off: &str,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    let _hold = shutdown::hold().context("cannot receive signals")?;
+    let _hold = signals::hold().context("cannot receive signals")?;
     // To its end, also after a signal: given up half way, it would leave a server running.
     let lease = db.start().await?;
     let outcome = tokio::select! {
         biased;
-        signal = shutdown::signal() => Err(anyhow::anyhow!("stopped by {signal}; {broken_off}")),
+        signal = signals::signal() => Err(anyhow::anyhow!("stopped by {signal}; {broken_off}")),
         outcome = work => outcome,
     };
     lease.release().await?;

@@ -15,15 +15,15 @@ use super::{DataDir, database, namespace, systemd};
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::db::Database;
-use crate::edge::Edge;
 use crate::images;
-use crate::images::cache::Wanted;
-use crate::metrics::{Metrics, Task};
-use crate::networks::follow::Follower;
+use crate::network_lists::follow::Follower;
 use crate::opt_outs::follow as opt_outs;
 use crate::rollup::retention::Retention;
 use crate::rollup::task::Rollup;
-use crate::shutdown::{self, DrainTrigger};
+use pixeld_core::drain::{self, DrainTrigger};
+use pixeld_core::metrics::{Metrics, Task};
+use pixeld_edge::Edge;
+use pixeld_edge::images::cache::Wanted;
 
 /// What all of them need.
 pub(super) struct Common<'a> {
@@ -99,7 +99,7 @@ impl Common<'_> {
 type UntilReady = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 fn database_task(common: &Common<'_>, ready: watch::Sender<bool>) -> (JoinHandle<anyhow::Result<()>>, DrainTrigger) {
-    let (trigger, close) = shutdown::drain();
+    let (trigger, close) = drain::drain();
     let keeping = database::keep(common.db.clone(), Arc::clone(common.metrics), ready, close);
     (common.supervisor.once(Task::Database, keeping), trigger)
 }
@@ -115,7 +115,7 @@ fn images_task(common: &Common<'_>, edge: &Arc<Edge>, wanted: mpsc::Receiver<Wan
 }
 
 fn rollup_task(common: &Common<'_>, loading: &Loading) -> (JoinHandle<()>, DrainTrigger) {
-    let (trigger, drain) = shutdown::drain();
+    let (trigger, drain) = drain::drain();
     let (db, metrics, committed) = (common.db.clone(), Arc::clone(common.metrics), Arc::clone(&loading.committed));
     let until_ready = common.until_ready();
     let task = common.supervisor.restarted(Task::Rollup, move || {
@@ -135,7 +135,7 @@ fn retention_task(common: &Common<'_>, loading: &Loading) -> Option<JoinHandle<(
         let until_ready = until_ready();
         async move {
             // Nobody asks it to drain.
-            let (_trigger, drain) = shutdown::drain();
+            let (_trigger, drain) = drain::drain();
             retention.run(until_ready, drain).await;
         }
     }))

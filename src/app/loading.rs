@@ -13,13 +13,13 @@ use super::recording::Spools;
 use super::supervise::Supervisor;
 use crate::clocks::Clocks;
 use crate::config::Config;
-use crate::edge::Edge;
 use crate::erasure::disk::{Eraser, EraserOptions};
 use crate::ingest::housekeeper::House;
 use crate::ingest::loader::Loader;
-use crate::metrics::Task;
-use crate::shutdown::{self, DrainTrigger};
-use crate::spool::disk::RealDisk;
+use pixeld_core::drain::{self, DrainTrigger};
+use pixeld_core::metrics::Task;
+use pixeld_edge::Edge;
+use pixeld_spool::disk::RealDisk;
 
 /// The threads, and what they tell others.
 pub(super) struct Loading {
@@ -66,10 +66,10 @@ impl Loading {
             .with_clocks(Arc::clone(&clocks))
             .with_commit_notifier(Arc::clone(&committed))
             .with_opt_outs(Arc::clone(&edge.suppressed));
-        let (loader_trigger, loader_drain) = shutdown::drain();
+        let (loader_trigger, loader_drain) = drain::drain();
         let until_ready = database::until(database_ready.clone());
         let loader = supervisor.thread_behind(Task::Loader, loader.run(until_ready, loader_drain))?;
-        let (eraser_trigger, eraser_drain) = shutdown::drain();
+        let (eraser_trigger, eraser_drain) = drain::drain();
         let until_ready = database::until(database_ready.clone());
         // Its thread is not waited for: whatever it is at is whole at every moment, and goes on after the next start.
         drop(supervisor.thread_behind(Task::Eraser, eraser.run(until_ready, eraser_drain))?);

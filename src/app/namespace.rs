@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::db::{Database, DbError, installation};
-use crate::digest::{self, Hex};
-use crate::edge::Edge;
-use crate::link::key::Namespace;
 use crate::whole_file;
+use pixeld_core::digest::{self, Hex};
+use pixeld_core::link::key::Namespace;
+use pixeld_edge::Edge;
 
 /// Wait before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -8,12 +8,12 @@ use super::{DataDir, program};
 use crate::admin::{AdminOptions, Links};
 use crate::config::Config;
 use crate::db::Database;
-use crate::edge::client_address;
 use crate::erasure::disk::EraserOptions;
 use crate::ingest::housekeeper::HouseOptions;
 use crate::ingest::loader::LoaderOptions;
-use crate::metrics::Metrics;
-use crate::unrecorded::Unrecorded;
+use pixeld_core::metrics::Metrics;
+use pixeld_edge::client_address;
+use pixeld_edge::unrecorded::Unrecorded;
 
 /// Of the private listener.
 pub fn admin_options(

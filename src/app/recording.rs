@@ -11,21 +11,22 @@ use super::claim::Claimed;
 use super::supervise::Supervisor;
 use super::{DataDir, namespace};
 use crate::config::Config;
-use crate::edge::limits::Limits;
-use crate::edge::{Edge, listener};
-use crate::images::cache::Wanted;
-use crate::images::{self, ImageCache};
-use crate::ingest::queue::{Queue, queue};
+use crate::images;
 use crate::ingest::writer::{Target, Writer};
-use crate::metrics::{Metrics, Task};
-use crate::networks::follow::Follower;
-use crate::networks::{Networks, update};
+use crate::network_lists::{follow::Follower, update};
 use crate::opt_outs::follow as opt_outs;
-use crate::shutdown::{self, DrainTrigger};
-use crate::spool::disk::RealDisk;
-use crate::spool::orphans::Orphans;
-use crate::spool::{Published, Spool, SpoolRoom, recovery};
-use crate::unrecorded::Unrecorded;
+use pixeld_core::drain::{self, DrainTrigger};
+use pixeld_core::metrics::{Metrics, Task};
+use pixeld_core::networks::Networks;
+use pixeld_edge::images::ImageCache;
+use pixeld_edge::images::cache::Wanted;
+use pixeld_edge::limits::Limits;
+use pixeld_edge::queue::{Queue, queue};
+use pixeld_edge::unrecorded::Unrecorded;
+use pixeld_edge::{Edge, listener};
+use pixeld_spool::disk::RealDisk;
+use pixeld_spool::orphans::Orphans;
+use pixeld_spool::{Published, Spool, SpoolRoom, recovery};
 
 /// Bytes of images that are cached.
 const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
@@ -155,7 +156,7 @@ fn start_cores(
     queue: &Queue,
     writer: &Writer,
 ) -> std::io::Result<(DrainTrigger, Cores)> {
-    let (trigger, drain) = shutdown::drain();
+    let (trigger, drain) = drain::drain();
     let start = |(number, socket)| {
         let (edge, queue, thread, drain) = (Arc::clone(edge), queue.clone(), writer.thread.clone(), drain.clone());
         supervisor.thread(Task::EdgeCore, &format!("edge-{number}"), move || {

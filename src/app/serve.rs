@@ -13,8 +13,8 @@ use super::recording::{EdgeParts, Recording, Spools};
 use super::sample;
 use super::supervise::Supervisor;
 use crate::config::Config;
-use crate::metrics::{Metrics, Task};
-use crate::shutdown;
+use crate::signals;
+use pixeld_core::metrics::{Metrics, Task};
 
 /// `pixeld serve`: runs until SIGTERM, SIGINT or SIGHUP, then drains. With `sample`, adds a sample image if there is none and
 /// prints what to try.
@@ -31,7 +31,7 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 /// As [`serve`].
 pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>) -> anyhow::Result<()> {
     // First of all: what is started below must be stopped by whoever stops this, however early.
-    let _hold = shutdown::hold().context("cannot receive signals")?;
+    let _hold = signals::hold().context("cannot receive signals")?;
     if let Some(note) = &config.former_names {
         tracing::warn!("{note}");
     }
@@ -40,7 +40,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
     let supervisor = Supervisor::new(Arc::clone(&metrics), ends_on_purpose);
     let spools = Spools::recover(config, &claimed.data, &metrics)?;
     let erasing = loading::erasing(&claimed, &spools)?;
-    if let Some(signal) = shutdown::came() {
+    if let Some(signal) = signals::came() {
         tracing::info!(signal, "stopped before anything started");
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
 /// Which task ended that pixeld cannot go on without.
 async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &mut Following) -> anyhow::Result<()> {
     let outcome = tokio::select! {
-        signal = shutdown::signal() => Ok(signal),
+        signal = signals::signal() => Ok(signal),
         task = supervisor.lost() => Err(task),
     };
     supervisor.begin_drain();

@@ -9,7 +9,7 @@
 //!
 //! Guarantees: pixeld is never half alive. Restarted is only what reads its state again from PostgreSQL or disk, and
 //! whose work is one transaction at a time. The others own hits or files that a second one could not take over in the
-//! middle; the next start does ([`crate::spool::recovery`]). A restart waits 1 s, then twice as long each time, up
+//! middle; the next start does ([`pixeld_spool::recovery`]). A restart waits 1 s, then twice as long each time, up
 //! to a minute. Gives up: to tell a task that hangs, which its own numbers do.
 //!
 //! [`if_it_ends`] is that table. A task can only be started through a [`Supervisor`], under its name in [`Task`]; and
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::metrics::{Metrics, Task};
+use pixeld_core::metrics::{Metrics, Task};
 
 /// The wait before a first restart, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

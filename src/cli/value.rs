@@ -18,7 +18,7 @@ pub(super) fn parse_id(text: &str) -> Result<Uuid, String> {
 /// A time as seconds since 1970; never 0, which means unknown in a link.
 pub(super) fn parse_time(text: &str) -> Result<u32, String> {
     let seconds = if text == "now" {
-        crate::clock::now_utc().unix_timestamp()
+        pixeld_core::clock::now_utc().unix_timestamp()
     } else if let Ok(seconds) = text.parse() {
         seconds
     } else {

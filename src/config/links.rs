@@ -2,7 +2,7 @@
 
 use super::value;
 use super::vars::{Setting, Vars};
-use crate::link::token::SigningKeys;
+use pixeld_core::link::token::SigningKeys;
 
 pub(super) const SIGNING_KEYS: Setting = Setting::secret(
     "PIXELD_SIGNING_KEYS",

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 
+use pixeld_core::privacy::IpPrivacy;
+
 use super::value;
 use super::vars::{Setting, Vars};
 
@@ -10,17 +12,6 @@ pub(super) const RETENTION_DAYS: Setting =
     Setting::new("PIXELD_RETENTION_DAYS", "whole days from 1 to 36500, without a unit, like 365, or `off`");
 
 const RETENTION_DAYS_MOST: u64 = 36_500;
-
-/// How much of a client's address is kept. It is applied before a hit reaches the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IpPrivacy {
-    /// All of it.
-    Full,
-    /// Its network: /24 of IPv4, /48 of IPv6.
-    Truncated,
-    /// Nothing.
-    None,
-}
 
 pub(super) fn ip_privacy(vars: &mut Vars) -> IpPrivacy {
     let words = [("full", IpPrivacy::Full), ("truncated", IpPrivacy::Truncated), ("none", IpPrivacy::None)];

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: of a secret only whether it is set, or where it leads without who may go there; each of [`super::SETTINGS`] stands here, in that order.
 
-use super::{Config, Durability, IpPrivacy, redis};
+use super::{Config, Durability, redis};
+use pixeld_core::privacy::IpPrivacy;
 
 impl Config {
     /// Each setting's variable and its value in words, without secrets.

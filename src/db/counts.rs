@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use crate::opens::class::{Certainty, Class};
+use pixeld_core::opens::class::{Certainty, Class};
 
 /// The three numbers of a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

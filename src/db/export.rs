@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::partitions;
 use super::{DbError, QUERY_TIMEOUT, within};
-use crate::privacy::RecipientHash;
+use pixeld_core::privacy::RecipientHash;
 
 const OPENS: &str = include_str!("export/opens.sql");
 

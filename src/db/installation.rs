@@ -7,9 +7,9 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
-use crate::digest;
-use crate::link::key::{Key, KeyError, Namespace};
-use crate::privacy::PrivacyKey;
+use pixeld_core::digest;
+use pixeld_core::link::key::{Key, KeyError, Namespace};
+use pixeld_core::privacy::PrivacyKey;
 
 /// Which installation a database is: a digest of a secret that every one has from its first migration on, and that nobody
 /// changes. A dump that is restored elsewhere is the same installation. Its short name stands on receipts and in errors.

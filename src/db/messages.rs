@@ -8,8 +8,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
-use crate::opens::class::{Certainty, Class};
-use crate::text;
+use pixeld_core::opens::class::{Certainty, Class};
+use pixeld_core::text;
 
 /// How far back each look goes behind the last one, in µs: transactions commit later than they begin.
 const OVERLAP_US: i64 = 10_000_000;

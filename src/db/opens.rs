@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
-use crate::opens::class::{Certainty, Class};
+use pixeld_core::opens::class::{Certainty, Class};
 
 /// What hits say about one message and one recipient.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
 
-use crate::text;
+use pixeld_core::text;
 
 /// What a user may do. The later one may do all that the earlier one may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

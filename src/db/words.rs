@@ -2,10 +2,10 @@
 
 use tokio_postgres::{Client, Error};
 
-use crate::networks::Network;
-use crate::opens::agent::Client as MailClient;
-use crate::opens::class::Class;
-use crate::opens::rule::Rule;
+use pixeld_core::networks::Network;
+use pixeld_core::opens::agent::Client as MailClient;
+use pixeld_core::opens::class::Class;
+use pixeld_core::opens::rule::Rule;
 
 /// Writes the words that this program knows. Those of a newer program that this one does not know stay.
 ///

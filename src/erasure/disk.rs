@@ -25,17 +25,17 @@ use super::request;
 use super::{leftovers, remembered};
 use crate::backoff::Backoff;
 use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
-use crate::hit::Hit;
-use crate::link::key::Namespace;
-use crate::metrics::Metrics;
-use crate::privacy::{PrivacyKey, RecipientHash};
-use crate::shutdown::Drain;
-use crate::spool::disk::Disk;
-use crate::spool::orphans::{ORPHANS, Orphans};
-use crate::spool::recovery::quarantine;
-use crate::spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
-use crate::spool::tombstone::Erasing;
-use crate::spool::{Segment, Spool};
+use pixeld_core::drain::Drain;
+use pixeld_core::hit::Hit;
+use pixeld_core::link::key::Namespace;
+use pixeld_core::metrics::Metrics;
+use pixeld_core::privacy::{PrivacyKey, RecipientHash};
+use pixeld_spool::disk::Disk;
+use pixeld_spool::orphans::{ORPHANS, Orphans};
+use pixeld_spool::recovery::quarantine;
+use pixeld_spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
+use pixeld_spool::tombstone::Erasing;
+use pixeld_spool::{Segment, Spool};
 
 /// How often it looks for erasures.
 pub const POLL: Duration = Duration::from_secs(2);
@@ -227,7 +227,7 @@ impl Eraser {
             !published.closed || !published.segments.is_empty()
         });
         for spool in &self.spools {
-            self.settle(spool).instrument(crate::spool::span(spool.uuid)).await?;
+            self.settle(spool).instrument(pixeld_spool::span(spool.uuid)).await?;
         }
         let mut who = Who::of(pending, connected.key.clone(), ahead_us);
         for spool in &self.spools {
@@ -236,7 +236,7 @@ impl Eraser {
             for segment in segments {
                 anyhow::ensure!(!drain.is_asked(), "this node stops; the rest is done after the next start");
                 let rewriting = || rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who);
-                if crate::spool::span(spool.uuid).in_scope(rewriting)? {
+                if pixeld_spool::span(spool.uuid).in_scope(rewriting)? {
                     self.metrics.segments_rewritten.one();
                 }
                 who.end_segment();
@@ -308,7 +308,7 @@ async fn wait(deadline: Instant) -> anyhow::Result<()> {
 async fn ahead_us(connected: &Connected) -> anyhow::Result<i64> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = within(QUERY_TIMEOUT, "asking for the time", connected.session.client.query_one(now, &[])).await?;
-    Ok(crate::clock::now_us() - row.get::<_, i64>(0))
+    Ok(pixeld_core::clock::now_us() - row.get::<_, i64>(0))
 }
 
 /// Those who are erased, and what was found of each.
@@ -386,7 +386,7 @@ impl Erasing for Who {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::fixture::carrying;
+    use pixeld_spool::fixture::carrying;
 
     #[test]
     fn hits_from_before_an_erasure_go_and_later_ones_stay() {

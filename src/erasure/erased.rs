@@ -12,8 +12,8 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::request::{self, ErasureState};
-use crate::hit::Hit;
-use crate::privacy::{PrivacyKey, RecipientHash};
+use pixeld_core::hit::Hit;
+use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// How long after somebody asked their hits are still taken for earlier ones, in µs.
 pub const CLOCK_MARGIN_US: i64 = 60_000_000;

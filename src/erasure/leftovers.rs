@@ -9,8 +9,8 @@ use super::RETRY_PAUSE_MAX;
 use super::request;
 use crate::backoff::Backoff;
 use crate::db::{Database, QUERY_TIMEOUT, installation, user_agents, within};
-use crate::metrics::Metrics;
-use crate::shutdown::Drain;
+use pixeld_core::drain::Drain;
+use pixeld_core::metrics::Metrics;
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(10);

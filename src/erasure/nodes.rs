@@ -6,7 +6,7 @@
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::privacy::RecipientHash;
+use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that a node carries out at once.
 pub const PENDING_MAX: i64 = 10_000;

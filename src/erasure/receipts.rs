@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
 use super::nodes::OnDisk;
-use crate::privacy::RecipientHash;
+use pixeld_core::privacy::RecipientHash;
 
 /// What is known of an erasure.
 #[derive(Debug, Clone)]

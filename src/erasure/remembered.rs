@@ -11,9 +11,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::digest;
 use crate::kept_list::{self, Format, ReadError, Row};
-use crate::privacy::{PrivacyKey, RecipientHash};
+use pixeld_core::digest;
+use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// Erasures that are remembered at most (12 MB).
 pub const ERASURES_MAX: usize = 500_000;

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::db::locks::{self, DELETING};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, partitions, within};
 use crate::opt_outs::suppressions;
-use crate::privacy::{PrivacyKey, RecipientHash};
 use crate::rollup::change::Changes;
+use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// The pause between two tries for [`DELETING`].
 const DELETING_PAUSE: Duration = Duration::from_millis(250);

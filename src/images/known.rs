@@ -10,21 +10,11 @@ use std::path::Path;
 
 use uuid::Uuid;
 
+use pixeld_edge::images::Knowledge;
+
 use crate::kept_list::{self, Format, ReadError, Row};
 
 const FORMAT: Format<0, 17> = Format { magic: b"PXKNOWN\x01", is_counted: true };
-
-/// What a node knows of an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Knowledge {
-    /// The database has it.
-    There,
-    /// Somebody deleted it.
-    Deleted,
-    /// The database had it and does not have it any more, though nobody deleted it: it was put back to an earlier state, or is another
-    /// one.
-    Lost,
-}
 
 impl Row<17> for (Uuid, Knowledge) {
     fn encode(&self) -> [u8; 17] {

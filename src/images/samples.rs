@@ -1,6 +1,6 @@
 //! Pictures that the tests of this folder look at.
 
-use crate::images::TRANSPARENT_GIF;
+use pixeld_edge::images::TRANSPARENT_GIF;
 
 /// A PNG of the outer form only: header, no picture, end.
 pub fn png(width: u32, height: u32) -> Vec<u8> {

@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::cache::{Fetched, ImageCache, Wanted};
-use super::known::Knowledge;
-use super::{Image, known};
+use super::known;
 use crate::db::follow::{Table, follow};
 use crate::db::images::{self as queries, ImageState};
 use crate::db::{Database, DbError};
+use pixeld_edge::images::cache::Wanted;
+use pixeld_edge::images::{Fetched, Image, ImageCache, Knowledge};
 
 /// How far back each heartbeat looks behind the latest change seen: transactions commit later than they begin.
 const OVERLAP_US: i64 = 5_000_000;
@@ -86,7 +86,7 @@ pub async fn run(
 
 /// A change that seems to come from the future (a clock was set) must not hide those that come before it.
 fn version_till_now(state: &ImageState) -> i64 {
-    state.version.min(crate::clock::now_us())
+    state.version.min(pixeld_core::clock::now_us())
 }
 
 /// Loads one image into the cache.

@@ -1,7 +1,7 @@
 //! Takes new images: looks at the bytes, never at a name, and stores and serves them byte for byte.
 //!
 //! Guarantees: the first bytes are those of a kind that all mail programs and browsers take for a picture and for nothing else, and the size that its
-//! header gives is within bounds. What is served names that kind, forbids guessing another one and runs nothing ([`super::Image::new`]), so bytes after
+//! header gives is within bounds. What is served names that kind, forbids guessing another one and runs nothing ([`pixeld_edge::images::Image::new`]), so bytes after
 //! the picture's end harm no reader: cameras put previews and films there, and browsers overlook them.
 //! Gives up: it decodes nothing, so a picture that is damaged inside is as damaged for the reader. It does not look for what else the file could be to a
 //! program that somebody opens it with after downloading it: only signed-in admins add images.
@@ -13,8 +13,8 @@ use super::exif;
 use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
-use crate::digest;
-use crate::text;
+use pixeld_core::digest;
+use pixeld_core::text;
 
 /// The most bytes that an image has.
 pub const BYTES_MAX: usize = 1 << 20;
@@ -166,9 +166,9 @@ pub async fn replace(client: &Client, actor: &str, id: Uuid, bytes: &[u8]) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::TRANSPARENT_GIF;
     use crate::images::exif::tests::{jpeg_with, png_with};
     use crate::images::samples::{jpeg, pictures, png, webp};
+    use pixeld_edge::images::TRANSPARENT_GIF;
 
     #[test]
     fn pictures_are_known_by_their_bytes() {

@@ -25,11 +25,11 @@ use uuid::Uuid;
 
 use crate::config::SpoolKeep;
 use crate::db::embedded::wal_bytes_max;
-use crate::metrics::Metrics;
-use crate::spool::disk::{self, DiskSpace};
-use crate::spool::kept::Kept;
-use crate::spool::segment::SegmentId;
-use crate::spool::{Spool, SpoolRoom};
+use pixeld_core::metrics::Metrics;
+use pixeld_spool::disk::{self, DiskSpace};
+use pixeld_spool::kept::Kept;
+use pixeld_spool::segment::SegmentId;
+use pixeld_spool::{Spool, SpoolRoom};
 
 /// How often it looks.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -346,9 +346,9 @@ impl Keeper {
 mod tests {
     use super::*;
     use crate::ingest::source::Source;
-    use crate::spool::appender::Appender;
-    use crate::spool::fake_disk::FakeDisk;
-    use crate::spool::fixture::{Folders, batch, hit};
+    use pixeld_spool::appender::Appender;
+    use pixeld_spool::fake_disk::FakeDisk;
+    use pixeld_spool::fixture::{Folders, hit, parcel};
 
     struct World {
         folders: Folders,
@@ -367,7 +367,7 @@ mod tests {
         let metrics = Metrics::new(1);
         let mut appender = Appender::new(Arc::clone(&spool), Arc::clone(&room), disk, Arc::clone(&metrics));
         for n in 0..5 {
-            appender.append(&[batch(&[hit(n, 100)])]).unwrap();
+            appender.append(&[parcel(&[hit(n, 100)])]).unwrap();
             if n < 4 {
                 appender.end_segment();
             }
@@ -437,9 +437,9 @@ mod tests {
         world.keeper.keep();
         assert_eq!(world.keeper.metrics.segments_missing.get(), 5, "each once");
         world.appender.seal_if_asked();
-        world.appender.append(&[batch(&[hit(5, 100)])]).unwrap();
-        let mut told = crate::spool::fixture::Told::new();
-        crate::spool::fixture::read_on(&mut world.source.reader, 9, &mut told);
+        world.appender.append(&[parcel(&[hit(5, 100)])]).unwrap();
+        let mut told = pixeld_spool::fixture::Told::new();
+        pixeld_spool::fixture::read_on(&mut world.source.reader, 9, &mut told);
         assert_eq!(told, (0..6).map(|n| Some(hit(n, 100))).collect::<Vec<_>>());
         world.source.loaded(6);
         world.keeper.remove_loaded(0, None);

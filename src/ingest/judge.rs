@@ -18,10 +18,10 @@ use uuid::Uuid;
 pub use self::question::{Question, questions};
 use super::copy::{self, Row};
 use super::throttle::{BatchTokens, Throttle};
-use crate::hit::Hit;
-use crate::networks::Network;
-use crate::opens::agent::Agent;
-use crate::opens::classify::{Evidence, classify};
+use pixeld_core::hit::Hit;
+use pixeld_core::networks::Network;
+use pixeld_core::opens::agent::Agent;
+use pixeld_core::opens::classify::{Evidence, classify};
 
 /// How far ahead of the database's clock a hit's time may be, in µs.
 const FUTURE_MAX_US: i64 = 3_600_000_000;

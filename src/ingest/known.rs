@@ -17,11 +17,11 @@ use uuid::Uuid;
 use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
 use crate::db::{images, messages, user_agents};
-use crate::digest;
-use crate::hit::Hit;
-use crate::images::ImageCache;
-use crate::opens::agent::Agent;
-use crate::opt_outs::suppressed::Suppressed;
+use pixeld_core::digest;
+use pixeld_core::hit::Hit;
+use pixeld_core::opens::agent::Agent;
+use pixeld_edge::images::ImageCache;
+use pixeld_edge::suppressed::Suppressed;
 
 /// User agents remembered at most (about 5 MB).
 const USER_AGENTS_MAX: usize = 20_000;

@@ -39,14 +39,14 @@ use crate::backoff::Backoff;
 use crate::clocks::Clocks;
 use crate::config::Secret;
 use crate::db::{Database, refused_with};
-use crate::hit::Hit;
-use crate::images::ImageCache;
-use crate::link::key::Namespace;
-use crate::metrics::Metrics;
-use crate::opt_outs::suppressed::Suppressed;
-use crate::shutdown::Drain;
-use crate::spool::Spool;
-use crate::spool::orphans::Orphans;
+use pixeld_core::drain::Drain;
+use pixeld_core::hit::Hit;
+use pixeld_core::link::key::Namespace;
+use pixeld_core::metrics::Metrics;
+use pixeld_edge::images::ImageCache;
+use pixeld_edge::suppressed::Suppressed;
+use pixeld_spool::Spool;
+use pixeld_spool::orphans::Orphans;
 
 /// Maximum of rows in one batch, give or take a frame.
 pub const BATCH_ROWS_MAX: u64 = 50_000;
@@ -286,7 +286,7 @@ impl Loader {
         }
         for place in 0..self.sources.len() {
             let source = &self.sources[place];
-            let span = crate::spool::span(source.spool.uuid);
+            let span = pixeld_spool::span(source.spool.uuid);
             let number = match source.number {
                 Some(number) => number,
                 // Nobody loads behind a mark that another connection holds; the other spools go on meanwhile.

@@ -16,9 +16,9 @@ use super::known::Known;
 use super::throttle::Throttle;
 use crate::db::{DbError, partitions, within};
 use crate::erasure::erased::Erased;
-use crate::hit::Hit;
 use crate::opt_outs::follow::Reader;
-use crate::opt_outs::suppressed::Suppressed;
+use pixeld_core::hit::Hit;
+use pixeld_edge::suppressed::Suppressed;
 
 /// What hits are judged by, and which days have partitions.
 pub struct Memory {

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::batch::BatchError;
-use crate::spool::orphans::Waiting;
+use pixeld_spool::orphans::Waiting;
 
 /// What waits of the spools whose marks have these UUIDs.
 ///

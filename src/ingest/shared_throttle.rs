@@ -35,7 +35,7 @@ use uuid::Uuid;
 use self::connection::{Keeper, Ready};
 use super::judge::Question;
 use crate::config::Secret;
-use crate::metrics::Metrics;
+use pixeld_core::metrics::Metrics;
 
 /// The longest that a batch waits for Redis, connecting included.
 pub const ANSWER_WAIT: Duration = Duration::from_millis(50);

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::spool::reader::Reader;
-use crate::spool::recovery::quarantine;
-use crate::spool::{Loaded, Spool};
 use crate::whole_file;
+use pixeld_spool::reader::Reader;
+use pixeld_spool::recovery::quarantine;
+use pixeld_spool::{Loaded, Spool};
 
 /// Name of the file that notes how far a spool was loaded. A hint: the truth is the mark.
 const LOADED_HINT: &str = "loaded";
@@ -208,21 +208,21 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::fake_disk::FakeDisk;
-    use crate::spool::fixture::{Folders, batch, hit, read_from};
-    use crate::spool::recovery::list_spools;
+    use pixeld_spool::fake_disk::FakeDisk;
+    use pixeld_spool::fixture::{Folders, hit, parcel, read_from};
+    use pixeld_spool::recovery::list_spools;
 
     /// Two segments of two hits each, all four written again after a failed sync, and one hit behind them.
     fn written_again() -> (Folders, Arc<Spool>) {
         let folders = Folders::make();
         let spool = folders.begin(7);
         let mut appender = folders.appender(&spool, &FakeDisk::default());
-        appender.append(&[batch(&[hit(0, 1), hit(1, 1)])]).unwrap();
+        appender.append(&[parcel(&[hit(0, 1), hit(1, 1)])]).unwrap();
         appender.synced(1);
         appender.end_segment();
-        appender.append(&[batch(&[hit(2, 1), hit(3, 1)])]).unwrap();
+        appender.append(&[parcel(&[hit(2, 1), hit(3, 1)])]).unwrap();
         appender.rewrite_unsynced().unwrap();
-        appender.append(&[batch(&[hit(4, 1)])]).unwrap();
+        appender.append(&[parcel(&[hit(4, 1)])]).unwrap();
         appender.close();
         (folders, spool)
     }

@@ -7,10 +7,10 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::queue::CoreReceipts;
 use crate::config::Durability;
-use crate::metrics::Metrics;
-use crate::spool::disk::DiskFile;
+use pixeld_core::metrics::Metrics;
+use pixeld_edge::queue::{CoreReceipts, acknowledge};
+use pixeld_spool::disk::DiskFile;
 
 /// How often `written` syncs.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ struct State {
     written_seq: u64,
     /// All hits before this number are synced.
     synced_seq: u64,
-    /// Receipts to give once all that is written now is synced: core and batch number.
+    /// Receipts to give once all that is written now is synced: core and parcel number.
     waiting: Vec<(usize, u64)>,
     failed: bool,
     /// No more is written than is written now.
@@ -177,16 +177,5 @@ impl Drop for Closing<'_> {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_one();
-    }
-}
-
-/// Gives receipts: one a core, for its highest batch.
-pub fn acknowledge(receipts: &[CoreReceipts], batches: impl Iterator<Item = (usize, u64)>) {
-    let mut highest = vec![0; receipts.len()];
-    for (core, number) in batches {
-        highest[core] = number.max(highest[core]);
-    }
-    for (core, number) in highest.into_iter().enumerate().filter(|&(_, number)| number > 0) {
-        receipts[core].acknowledge(number);
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
-use crate::hit::Hit;
+use pixeld_core::hit::Hit;
 
 /// Hits that are remembered at most, over both generations (about 50 MB).
 pub const TOKENS_MAX: usize = 1 << 20;

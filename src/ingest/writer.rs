@@ -1,6 +1,6 @@
-//! The writer: one thread that takes batches from the queue and appends them to the spool.
+//! The writer: one thread that takes parcels from the queue and appends them to the spool.
 //!
-//! Guarantees: batches are numbered in the order of the queue; a receipt is given after `write` returned (`written`) or
+//! Guarantees: parcels are numbered in the order of the queue; a receipt is given after `write` returned (`written`) or
 //! after a sync (`synced`), or after the hits were dropped and counted. Gives up: it never waits for anybody but the disk,
 //! and while the disk stalls the queue fills and then drops.
 //!
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
 
-use super::queue::Intake;
-use super::syncer::{Syncs, acknowledge};
+use super::syncer::Syncs;
 use crate::config::Durability;
-use crate::metrics::Metrics;
-use crate::spool::appender::{Appender, Batch};
-use crate::spool::disk::Disk;
-use crate::spool::{Spool, SpoolRoom};
+use pixeld_core::hit::Parcel;
+use pixeld_core::metrics::Metrics;
+use pixeld_edge::queue::{Intake, acknowledge};
+use pixeld_spool::appender::Appender;
+use pixeld_spool::disk::Disk;
+use pixeld_spool::{Spool, SpoolRoom};
 
 /// Hits below which a group was small.
 const SMALL_GROUP_HITS: u64 = 16;
@@ -44,7 +45,7 @@ const LAST_REWRITES_MAX: u32 = 3;
 /// The running writer.
 #[derive(Debug)]
 pub struct Writer {
-    /// The thread to wake when a batch was sent.
+    /// The thread to wake when a parcel was sent.
     pub thread: Thread,
     join: JoinHandle<()>,
 }
@@ -138,13 +139,13 @@ impl<'a> Loop<'a> {
     }
 
     /// Takes what is there, up to a bound. Returns whether more can come.
-    fn gather(&self, group: &mut Vec<Batch>) -> bool {
+    fn gather(&self, group: &mut Vec<Parcel>) -> bool {
         let mut bytes = 0;
         while bytes < GROUP_BYTES_MAX {
-            match self.intake.batches.try_recv() {
-                Ok(batch) => {
-                    bytes += batch.bytes.len();
-                    group.push(batch);
+            match self.intake.parcels.try_recv() {
+                Ok(parcel) => {
+                    bytes += parcel.bytes.len();
+                    group.push(parcel);
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -154,9 +155,9 @@ impl<'a> Loop<'a> {
     }
 
     /// Writes a group and gives its receipts. Returns how many hits it had.
-    fn write(&mut self, group: &[Batch]) -> u64 {
-        let hits: u64 = group.iter().map(|batch| u64::from(batch.count)).sum();
-        let receipts = group.iter().map(|batch| (batch.core, batch.number));
+    fn write(&mut self, group: &[Parcel]) -> u64 {
+        let hits: u64 = group.iter().map(|parcel| u64::from(parcel.count)).sum();
+        let receipts = group.iter().map(|parcel| (parcel.core, parcel.number));
         match self.appender.append(group) {
             Ok(()) => {
                 self.metrics.spooled.add(hits as i64);

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::dialect::DELIMITERS;
-use crate::link::key::{Key, KeyError, Namespace};
+use pixeld_core::link::key::{Key, KeyError, Namespace};
 
 /// What formulas begin with, in some spreadsheet: the wide signs in those of East Asia.
 const FORMULAS: [&str; 8] = ["=", "+", "-", "@", "＝", "＋", "－", "＠"];

@@ -8,7 +8,7 @@ use super::cells;
 use super::consent;
 use super::dialect::Dialect;
 use super::rows::{Batch, Row, quoted};
-use crate::link::parse_uuid;
+use pixeld_core::link::parse_uuid;
 
 /// Columns that a problem names at most.
 const NAMED_MAX: usize = 30;

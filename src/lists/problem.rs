@@ -111,7 +111,7 @@ pub enum Problem {
         /// The cell.
         cell: String,
         /// Why.
-        error: crate::link::key::KeyError,
+        error: pixeld_core::link::key::KeyError,
     },
     /// A row, whose consent is no word that we know.
     #[error(

@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tokio_postgres::{Client, Error};
 
 use super::kept;
-use super::suppressed::Suppressed;
 use super::suppressions;
 use crate::db::follow::{Table, follow, look_in_time};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, installation, within};
+use pixeld_edge::suppressed::Suppressed;
 
 /// How often it is listed at once where rows had to be put back, or others changed some meanwhile.
 const LISTS_MAX: u32 = 3;

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use crate::kept_list::{self, Format, ReadError, Row};
-use crate::privacy::{PrivacyKey, RecipientHash, Suppression};
+use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
 
 const FORMAT: Format<32, 40> = Format { magic: b"PXOPTED\x02", is_counted: true };
 const FORMAT_V1: Format<48, 16> = Format { magic: b"PXOPTED\x01", is_counted: true };

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::db::locks::OPTING;
 use crate::db::{DbError, QUERY_TIMEOUT, within};
-use crate::privacy::{RecipientHash, Suppression};
+use pixeld_core::privacy::{RecipientHash, Suppression};
 
 /// The channel on which it is told that the list has changed; the payload is empty.
 pub const CHANNEL: &str = "pixeld_suppressions";

@@ -14,8 +14,8 @@ use super::tally;
 use crate::clocks::{Clocks, Reading};
 use crate::db::partitions::Partition;
 use crate::db::{Database, locks, user_agents, within};
-use crate::metrics::Metrics;
-use crate::shutdown::Drain;
+use pixeld_core::drain::Drain;
+use pixeld_core::metrics::Metrics;
 
 /// How often it looks.
 pub const PERIOD: Duration = Duration::from_secs(600);

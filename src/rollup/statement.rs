@@ -9,7 +9,7 @@
 //!
 //! `{day}`, `{from}`, `{to}` and `{target}` are filled in later, each time that the statement runs.
 
-use crate::opens::class;
+use pixeld_core::opens::class;
 
 /// What an open is; `{hits}` is a table with its hits.
 const OPENS: &str = include_str!("statement/opens.sql");

@@ -16,8 +16,8 @@ use super::tally::{Lock, Tally, TallyError};
 use super::turn::{self, CHUNK_HITS_MAX, MISMATCH_PATIENCE, Mismatches, Outcome, Rolled};
 use crate::backoff::Backoff;
 use crate::db::{Database, DbError, partitions};
-use crate::metrics::Metrics;
-use crate::shutdown::Drain;
+use pixeld_core::drain::Drain;
+use pixeld_core::metrics::Metrics;
 
 /// The least time from one transaction's start to the next's while there is no backlog.
 pub const TURN_MIN: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl Rollup {
             self.hits_max = (self.hits_max * 2).min(CHUNK_HITS_MAX);
         }
         let backlog = turn::backlog(&tally).await?;
-        let oldest_us = crate::clock::now_us() - (backlog.age_seconds * 1e6) as i64;
+        let oldest_us = pixeld_core::clock::now_us() - (backlog.age_seconds * 1e6) as i64;
         self.metrics.rollup_pending.set(backlog.batches);
         self.metrics.stuck.rollup.store(None);
         self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
@@ -166,7 +166,9 @@ impl Rollup {
     fn stands_still(&self) {
         let oldest_us = &self.metrics.rollup_oldest_us;
         // An error says that it grows already.
-        oldest_us.compare_exchange(0, crate::clock::now_us(), Ordering::Relaxed, Ordering::Relaxed).unwrap_or_default();
+        oldest_us
+            .compare_exchange(0, pixeld_core::clock::now_us(), Ordering::Relaxed, Ordering::Relaxed)
+            .unwrap_or_default();
     }
 
     fn failed(&mut self, error: &TallyError, is_first: bool) {

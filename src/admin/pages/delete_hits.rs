@@ -165,7 +165,7 @@ async fn wanted(client: &Client, fields: &Fields, zone: Zone) -> Result<Result<(
         Ok(filter) => filter,
         Err(wrong) => return Ok(Err(wrong)),
     };
-    let target = target_of(&filter, crate::clock::now_utc());
+    let target = target_of(&filter, pixeld_core::clock::now_utc());
     Ok(target.map(|target| (filter, target)).map_err(ToOwned::to_owned))
 }
 

@@ -239,7 +239,7 @@ fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
 
 /// As docs/privacy.md has it.
 fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Markup {
-    let silent_since = crate::clock::now_utc() - SILENT_AFTER;
+    let silent_since = pixeld_core::clock::now_utc() - SILENT_AFTER;
     html! {
         section.panel {
             h2 { "If a node stays outstanding" }

@@ -16,8 +16,8 @@ use crate::admin::view::{
 use crate::db::installation;
 use crate::db::log::{self, Hit, Look, Place, Wanted};
 use crate::db::users::Role;
-use crate::link::key::{Key, KeyError, Namespace};
-use crate::opens::class::Class;
+use pixeld_core::link::key::{Key, KeyError, Namespace};
+use pixeld_core::opens::class::Class;
 
 /// Rows that one look reads.
 pub const ROWS_MAX: i64 = 20_000;
@@ -66,7 +66,7 @@ impl Filter {
         let image = match fields.get("image").trim() {
             "" => None,
             text => Some(
-                crate::link::parse_uuid(text.as_bytes())
+                pixeld_core::link::parse_uuid(text.as_bytes())
                     .ok_or("The image is not an id. Copy it from the page Images.")?,
             ),
         };

@@ -17,8 +17,8 @@ use crate::db::images::{self, ImageRow};
 use crate::db::users::Role;
 use crate::db::{counts, installation};
 use crate::images::upload;
-use crate::link::key::Namespace;
-use crate::link::make::{self, Names};
+use pixeld_core::link::key::Namespace;
+use pixeld_core::link::make::{self, Names};
 
 /// `GET /images/{image}`.
 ///
@@ -126,7 +126,7 @@ async fn image_page(
     notice: Markup,
 ) -> Result<Answer, Refusal> {
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let days = asked.zone.days_till(crate::clock::now_utc(), DAYS);
+    let days = asked.zone.days_till(pixeld_core::clock::now_utc(), DAYS);
     let client = admin.client().await?;
     let image = images::find(&client, id).await?.ok_or(Refusal::NotFound)?;
     let by_day = counts::image_hits_between(&client, id, &days).await?;

@@ -59,7 +59,7 @@ async fn images_page(
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     let is_deleted = asked.query.get("show") == "deleted";
     let before = asked.query.get("before").parse::<Uuid>().ok();
-    let since = asked.zone.days_till(crate::clock::now_utc(), DAYS)[0];
+    let since = asked.zone.days_till(pixeld_core::clock::now_utc(), DAYS)[0];
     let client = admin.client().await?;
     let mut listed = images::newest(&client, is_deleted, before, IMAGES as i64 + 1).await?;
     let has_more = listed.len() > IMAGES;

@@ -9,9 +9,9 @@ use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv;
 use crate::admin::refusal::Refusal;
 use crate::admin::view::{Frame, field};
-use crate::link::parse_uuid;
 use crate::lists::header::Consents;
 use crate::lists::{Problem, consent};
+use pixeld_core::link::parse_uuid;
 
 /// The field with which a list is taken although its column looks wrong.
 pub(super) const SURE: &str = "sure";

@@ -19,13 +19,13 @@ use crate::admin::view::{Zone, empty, field, nothing};
 use crate::admin::{Admin, Links};
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
-use crate::link::key::Namespace;
-use crate::link::make::{self, Names};
-use crate::link::parse_uuid;
 use crate::lists::doubts::Doubts;
 use crate::lists::header::Header;
 use crate::lists::rows::{Batch, quoted};
 use crate::lists::{Problem, cells};
+use pixeld_core::link::key::Namespace;
+use pixeld_core::link::make::{self, Names};
+use pixeld_core::link::parse_uuid;
 
 /// Images that are offered.
 const IMAGES: i64 = 200;
@@ -266,7 +266,7 @@ fn sent_at_field(fields: &Fields, zone: Zone) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::token::SigningKeys;
+    use pixeld_core::link::token::SigningKeys;
 
     #[test]
     fn a_time_of_sending_needs_a_key_and_is_of_the_zone() {

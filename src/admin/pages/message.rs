@@ -24,9 +24,9 @@ use crate::db::counts;
 use crate::db::messages::{self, Change, Facet, FacetKind, Message};
 use crate::db::opens::{self, Looked, Open};
 use crate::db::{installation, users::Role};
-use crate::link::key::Key;
-use crate::link::parse_uuid;
-use crate::opens::class::{Certainty, Class};
+use pixeld_core::link::key::Key;
+use pixeld_core::link::parse_uuid;
+use pixeld_core::opens::class::{Certainty, Class};
 
 /// Recipients of a page.
 const PAGE: usize = 50;

@@ -8,7 +8,7 @@ use time::macros::datetime;
 use crate::admin::asked::{Asked, Fields};
 use crate::admin::view::{Zone, field};
 use crate::db::messages::{Change, Edit, Message};
-use crate::text;
+use pixeld_core::text;
 
 /// Characters of a name at most.
 pub const NAME_CHARS_MAX: usize = 200;

@@ -18,7 +18,7 @@ use crate::admin::view::{
 };
 use crate::db::messages::{self, Message, Place};
 use crate::db::{installation, users::Role};
-use crate::link::key::Key;
+use pixeld_core::link::key::Key;
 
 /// Messages of a page.
 const PAGE: usize = 50;

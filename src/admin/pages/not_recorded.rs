@@ -17,13 +17,13 @@ use crate::admin::view::{
 };
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
-use crate::link::key::{Key, Namespace};
-use crate::link::pasted::{Pasted, pasted};
-use crate::link::route::{Ids, Route, route};
-use crate::link::{forgive, named, opt_out, token};
-use crate::metrics::DropReason;
 use crate::opt_outs::suppressions;
-use crate::unrecorded::{NOTES_MAX, Note, Reason};
+use pixeld_core::link::key::{Key, Namespace};
+use pixeld_core::link::pasted::{Pasted, pasted};
+use pixeld_core::link::route::{Ids, Route, route};
+use pixeld_core::link::{forgive, named, opt_out, token};
+use pixeld_core::metrics::DropReason;
+use pixeld_edge::unrecorded::{NOTES_MAX, Note, Reason};
 
 /// Characters that are looked at: a link, and the tag around it.
 const LINK_CHARS_MAX: usize = 4000;

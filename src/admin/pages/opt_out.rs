@@ -24,7 +24,7 @@ use crate::admin::{Admin, view};
 use crate::db::audit::OPT_OUT_PAGE;
 use crate::db::{QUERY_TIMEOUT, within};
 use crate::opt_outs::suppressions;
-use crate::privacy::RecipientHash;
+use pixeld_core::privacy::RecipientHash;
 
 /// What a reader is told to wait where the database is away.
 const AWAY_WAIT: Duration = Duration::from_secs(60);

@@ -28,7 +28,7 @@ const MESSAGES: i64 = 10;
 /// # Errors
 /// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let now = crate::clock::now_utc();
+    let now = pixeld_core::clock::now_utc();
     let days = asked.zone.days_till(now, DAYS);
     let ago = |days_ago: usize| days[days.len().saturating_sub(2 + days_ago)];
     let client = admin.client().await?;
@@ -57,7 +57,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 fn health(admin: &Admin) -> Markup {
-    let found = findings(&admin.metrics, crate::clock::now_us());
+    let found = findings(&admin.metrics, pixeld_core::clock::now_us());
     let waiting = admin.metrics.waiting().max(0);
     if found.iter().all(|finding| finding.weight == Weight::Hint) {
         let waiting =

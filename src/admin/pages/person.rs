@@ -17,9 +17,9 @@ use crate::admin::view::{Frame, Tone, Zone, nothing, notice, time as time_of};
 use crate::db::users::Role;
 use crate::db::{QUERY_TIMEOUT, within};
 use crate::erasure::receipts::{self, Receipt};
-use crate::link::parse_uuid;
 use crate::opt_outs::suppressions;
-use crate::privacy::Suppression;
+use pixeld_core::link::parse_uuid;
+use pixeld_core::privacy::Suppression;
 
 /// How it stands with a recipient.
 pub(super) struct Standing {

@@ -19,7 +19,7 @@ use crate::admin::view::{Frame, Tone, address, counted, nothing, notice};
 use crate::db::installation::{self, RecipientError};
 use crate::db::opens;
 use crate::db::users::Role;
-use crate::link::parse_uuid;
+use pixeld_core::link::parse_uuid;
 
 /// Messages of a page.
 const PAGE: usize = 200;

@@ -24,13 +24,13 @@ use crate::admin::view::nothing;
 use crate::admin::view::zone::exact;
 use crate::db::opens::{self, Opened};
 use crate::db::{installation, messages};
-use crate::link::key::Namespace;
 use crate::lists::header::Header;
 use crate::lists::rows::{Batch, Row};
 use crate::lists::{Problem, cells, consent};
-use crate::opens::class::{Certainty, Class};
 use crate::opt_outs::suppressions;
-use crate::privacy::{PrivacyKey, RecipientHash};
+use pixeld_core::link::key::Namespace;
+use pixeld_core::opens::class::{Certainty, Class};
+use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// Recipients of a list from which on it is noticed that none is known.
 const KNOWN_FROM: u64 = 10;

@@ -14,10 +14,10 @@ use crate::cli::LinkArgs;
 use crate::config::Config;
 use crate::db::images::ImageRow;
 use crate::db::{self, installation};
-use crate::link::key::{Key, Namespace};
-use crate::link::make::{self, Names};
-use crate::link::opt_out::{self, OptOutKeys};
 use crate::lists::header::Consents;
+use pixeld_core::link::key::{Key, Namespace};
+use pixeld_core::link::make::{self, Names};
+use pixeld_core::link::opt_out::{self, OptOutKeys};
 
 /// What links are made of.
 struct Maker<'a> {

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::installation;
 use crate::db::messages::{self, Change};
-use crate::link::key::Key;
+use pixeld_core::link::key::Key;
 
 /// Messages that are listed at most.
 const LISTED_MAX: i64 = 50;

@@ -3,9 +3,9 @@
 use crate::app::which;
 use crate::cli::NetworksUpdateArgs;
 use crate::config::Config;
-use crate::networks::Network;
-use crate::networks::files::Lists;
-use crate::networks::update;
+use crate::network_lists::files::Lists;
+use crate::network_lists::update;
+use pixeld_core::networks::Network;
 
 /// `pixeld networks update`.
 ///
@@ -47,7 +47,7 @@ pub fn networks_status(config: &Config) -> anyhow::Result<()> {
     let (_, errors) = lists.read_changes(&config.networks_dir);
     println!("{:<14}  {:>9}  {:>10}", "network", "ranges", "age, hours");
     for list in lists.status() {
-        let age = crate::clock::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
+        let age = pixeld_core::clock::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;
         println!("{:<14}  {:>9}  {age:>10}", list.network.name(), list.ranges);
     }
     println!("{} ranges, built-in ranges included", lists.networks().known_ranges());

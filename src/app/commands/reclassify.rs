@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use crate::app::{database, which};
 use crate::config::Config;
 use crate::db::{self, Database};
-use crate::networks::Network;
-use crate::opens::agent::Agent;
-use crate::opens::classify::{Evidence, classify};
 use crate::rollup::change::{Changes, StoredHit, Verdict};
+use pixeld_core::networks::Network;
+use pixeld_core::opens::agent::Agent;
+use pixeld_core::opens::classify::{Evidence, classify};
 
 /// User agents that are remembered at most.
 const AGENTS_MAX: usize = 100_000;

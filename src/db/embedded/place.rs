@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::EmbeddedError;
 use super::programs::RunAs;
-use crate::digest::{self, Hex};
+use pixeld_core::digest::{self, Hex};
 
 /// PostgreSQL's port; on a Unix socket only a part of its name.
 pub(super) const PORT: u16 = 5432;

@@ -1,8 +1,8 @@
 //! What the shared throttle is asked before a batch is judged. Pure.
 
 use super::{Bounds, Facts, admit};
-use crate::hit::Hit;
 use crate::ingest::throttle::{Throttle, Token};
+use pixeld_core::hit::Hit;
 
 /// A hit that may become a row, as the shared throttle is asked about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use super::Loader;
 use super::connected::Connected;
 use crate::db::within;
-use crate::hit::Hit;
 use crate::ingest::marks::{self, HitIdentity};
-use crate::link::key::Namespace;
+use pixeld_core::hit::Hit;
+use pixeld_core::link::key::Namespace;
 
 /// What a mark ahead means.
 pub(super) enum Ahead {
@@ -118,6 +118,6 @@ impl Loader {
 /// Whether a row is this hit. Times that cannot be true are moved when a hit is loaded.
 fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
     let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
-    let was_moved = own.at_us < crate::BUILT_US || own.at_us > crate::clock::now_us();
+    let was_moved = own.at_us < crate::BUILT_US || own.at_us > pixeld_core::clock::now_us();
     ids(own) == ids(row) && (own.at_us == row.at_us || was_moved)
 }

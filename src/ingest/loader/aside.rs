@@ -14,13 +14,13 @@ use uuid::Uuid;
 
 use super::connected::patiently;
 use super::origin::Piece;
-use crate::hit::Hit;
 use crate::ingest::batch::BatchRecord;
 use crate::ingest::judge::Judged;
 use crate::ingest::known::Known;
 use crate::ingest::orphan_notes as notes;
-use crate::metrics::Metrics;
-use crate::spool::orphans::{Orphans, Waiting};
+use pixeld_core::hit::Hit;
+use pixeld_core::metrics::Metrics;
+use pixeld_spool::orphans::{Orphans, Waiting};
 
 /// How long hits that cannot be set aside hold up the others.
 const NO_ROOM_MAX: Duration = Duration::from_secs(30);

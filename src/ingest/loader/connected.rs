@@ -10,7 +10,7 @@ use crate::db::{Session, installation, within};
 use crate::ingest::marks;
 use crate::ingest::source::Source;
 use crate::ingest::throttle::{Throttle, ThrottleKey};
-use crate::link::key::Namespace;
+use pixeld_core::link::key::Namespace;
 
 /// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
 const LOADER_SETTINGS: &str = "SET lock_timeout = '4s'";
@@ -88,7 +88,7 @@ impl Loader {
         self.aside.forget();
         // A mark is read again on every connection: it may have been left unclear by the last one.
         self.sources.iter_mut().for_each(Source::forget_mark);
-        Ok(Connected { session, clock: Clock::at(crate::clock::now_us()), namespace })
+        Ok(Connected { session, clock: Clock::at(pixeld_core::clock::now_us()), namespace })
     }
 }
 

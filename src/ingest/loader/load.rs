@@ -15,15 +15,15 @@ use super::Loader;
 use super::connected::{Clock, Connected, PATIENCE, patiently};
 use super::origin::{Origin, OriginKind, Piece};
 use crate::clocks::Reading;
-use crate::hit::Hit;
 use crate::ingest::batch::{BatchError, BatchRecord, BatchTransaction, RowsCopied};
 use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questions};
 use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
 use crate::ingest::spans::spans;
-use crate::metrics::DropReason;
-use crate::spool::frame::{self, FrameKey};
-use crate::spool::reader::Chunk;
-use crate::spool::recovery::{copy_aside, quarantine};
+use pixeld_core::hit::Hit;
+use pixeld_core::metrics::DropReason;
+use pixeld_spool::frame::{self, FrameKey};
+use pixeld_spool::reader::Chunk;
+use pixeld_spool::recovery::{copy_aside, quarantine};
 
 /// The longest time that one batch's hits lie apart, in µs.
 const SPAN_MAX_US: i64 = 3_600_000_000;
@@ -97,7 +97,7 @@ impl Loader {
     /// Learns what hits are judged by.
     pub(super) async fn prepare(&mut self, connected: &Connected, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
         let (client, limit) = (connected.client(), self.patience);
-        let ahead_us = crate::clock::now_us() - connected.clock.now_us();
+        let ahead_us = pixeld_core::clock::now_us() - connected.clock.now_us();
         self.memory.leave_erased_out(client, hits, ahead_us, limit).await?;
         self.memory.learn(client, hits, limit).await?;
         self.aside.close_notes(&self.memory.known);
@@ -327,7 +327,7 @@ fn said_by(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::fixture::carrying;
+    use pixeld_spool::fixture::carrying;
 
     fn ranges_of(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
         ranges(hits, hits_max).into_iter().map(|range| (range.start, range.end)).collect()

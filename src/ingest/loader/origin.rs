@@ -4,10 +4,10 @@ use tokio_postgres::Client;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::hit::Hit;
 use crate::ingest::batch::BatchError;
 use crate::ingest::orphan_notes as notes;
-use crate::spool::orphans::Waiting;
+use pixeld_core::hit::Hit;
+use pixeld_spool::orphans::Waiting;
 
 /// Consecutive numbers of one spool: some missing, then hits.
 #[derive(Debug, Clone, Copy)]

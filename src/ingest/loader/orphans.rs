@@ -19,11 +19,11 @@ use super::connected::Connected;
 use super::load::Loaded;
 use super::origin::{Origin, OriginKind, Piece, Taken};
 use crate::db::{images, within};
-use crate::hit::Hit;
 use crate::ingest::source::MarkName;
 use crate::ingest::{marks, orphan_notes as notes};
-use crate::metrics::DropReason;
-use crate::spool::orphans::Waiting;
+use pixeld_core::hit::Hit;
+use pixeld_core::metrics::DropReason;
+use pixeld_spool::orphans::Waiting;
 
 /// How often it is looked for images that are there again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Loader {
         let orphans = Arc::clone(&self.aside.orphans);
         let is_back = |waiting: &&Waiting| there.contains(&waiting.image) && orphans.count(&[**waiting]) > 0;
         let Some(waiting) = all.iter().find(is_back).copied() else { return Ok(false) };
-        let has_changed = self.load_waiting(connected, waiting).instrument(crate::spool::span(waiting.mark)).await?;
+        let has_changed = self.load_waiting(connected, waiting).instrument(pixeld_spool::span(waiting.mark)).await?;
         if has_changed {
             self.aside.looked = None;
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::PAUSE_MAX;
 use crate::backoff::Backoff;
 use crate::config::Secret;
-use crate::metrics::Metrics;
+use pixeld_core::metrics::Metrics;
 
 /// How long an attempt to connect may take.
 const CONNECT_WAIT: Duration = Duration::from_secs(1);

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::*;
-use crate::ingest::queue::{Outbox, Received, queue};
-use crate::metrics::DropReason;
-use crate::spool::fake_disk::{FakeDisk, Faults};
-use crate::spool::fixture::{Folders, Told, carrying, hit, read_from};
+use pixeld_core::metrics::DropReason;
+use pixeld_edge::queue::{Outbox, Received, queue};
+use pixeld_spool::fake_disk::{FakeDisk, Faults};
+use pixeld_spool::fixture::{Folders, Told, carrying, hit, read_from};
 
 const FULL: Faults = Faults {
     room: Some(0),
@@ -235,7 +235,7 @@ fn every_hit_is_written_or_dropped_whatever_the_disk_does() {
         let told = ended.told();
         assert_eq!(told.len() as i64, metrics.spooled.get());
         assert_eq!(told.len() as u64 + dropped, 600);
-        let at_us = |bytes: &Option<Vec<u8>>| crate::hit::Hit::decode(bytes.as_ref().unwrap()).unwrap().0.at_us;
+        let at_us = |bytes: &Option<Vec<u8>>| pixeld_core::hit::Hit::decode(bytes.as_ref().unwrap()).unwrap().0.at_us;
         assert!(told.iter().map(at_us).is_sorted_by(|a, b| a < b), "in order, each once, none missing");
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, exchange, parse};
-use pixeld::images::TRANSPARENT_GIF;
+use pixeld_edge::images::TRANSPARENT_GIF;
 
 use crate::kit::support::{App, PATIENCE, beside};
 use crate::kit::visitor::{Visitor, form, text};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loadtest::process::wait_until;
 use loadtest::server::Answer;
-use pixeld::link::key::{Key, Namespace};
+use pixeld_core::link::key::{Key, Namespace};
 use uuid::Uuid;
 
 use crate::kit::rows::Rows;

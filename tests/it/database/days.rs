@@ -10,9 +10,9 @@ use loadtest::process::wait_until;
 use pixeld::db::export::{Export, Takes};
 use pixeld::db::log::{self, Wanted};
 use pixeld::db::{Database, migrate};
-use pixeld::privacy::RecipientHash;
 use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld_core::privacy::RecipientHash;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -128,7 +128,7 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
     let _machine = beside();
     let app = App::start();
     let png = std::fs::read("src/app/sample.png").unwrap();
-    let gif = pixeld::images::TRANSPARENT_GIF.as_slice();
+    let gif = pixeld_edge::images::TRANSPARENT_GIF.as_slice();
     let (image, id) = (app.image, Uuid::new_v4());
     let deleted = crate::kit::support::add_image(app.server.settings());
     app.wait_for_image(deleted);

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use loadtest::server::{Answer, exchange, parse};
-use pixeld::images::TRANSPARENT_GIF;
-use pixeld::link::token::{SigningKeys, Token};
+use pixeld_core::link::token::{SigningKeys, Token};
+use pixeld_edge::images::TRANSPARENT_GIF;
 use uuid::Uuid;
 
 use crate::kit::support::{App, beside, wait_for_opt_outs};

@@ -20,7 +20,7 @@ fn delete(app: &App, image: Uuid, notify: bool) {
 }
 
 fn is_deleted(app: &App, image: Uuid) -> bool {
-    app.get(&format!("/image/{image}.png")).body == pixeld::images::TRANSPARENT_GIF
+    app.get(&format!("/image/{image}.png")).body == pixeld_edge::images::TRANSPARENT_GIF
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     app.restart();
     for image in [cached, uncached] {
         let answer = app.get(&format!("/image/{image}_{message}_{}.png", Uuid::new_v4()));
-        assert_eq!((answer.status, answer.body.as_slice()), (200, pixeld::images::TRANSPARENT_GIF.as_slice()));
+        assert_eq!((answer.status, answer.body.as_slice()), (200, pixeld_edge::images::TRANSPARENT_GIF.as_slice()));
     }
     let unknown = app.get(&format!("/image/{}_{message}_{}.png", Uuid::new_v4(), Uuid::new_v4()));
     assert_eq!(unknown.status, 404);
@@ -95,7 +95,7 @@ fn an_image_that_only_a_request_made_known_is_known_after_a_restart_without_the_
         app.image
     ));
     let served = app.get(&format!("/image/{image}.png"));
-    assert!(served.status == 200 && served.body != pixeld::images::TRANSPARENT_GIF, "{}", served.status);
+    assert!(served.status == 200 && served.body != pixeld_edge::images::TRANSPARENT_GIF, "{}", served.status);
     app.server.terminate().unwrap();
     app.postgres.stop().unwrap();
     app.restart();

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Metrics, Settings, get};
-use pixeld::link::key::{Key, Namespace};
-use pixeld::link::token::{SigningKeys, Token};
+use pixeld_core::link::key::{Key, Namespace};
+use pixeld_core::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, add_image, beside, open_dir};
@@ -125,7 +125,7 @@ fn outcome(metrics: &Metrics, name: &str) -> f64 {
 
 /// The transparent GIF under this status.
 fn is_gif(answer: &Answer, status: u16) -> bool {
-    answer.status == status && answer.body == pixeld::images::TRANSPARENT_GIF
+    answer.status == status && answer.body == pixeld_edge::images::TRANSPARENT_GIF
 }
 
 /// URL and tag, as `pixeld link` prints them; the URL as a path.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use loadtest::postgres::Postgres;
 use pixeld::db::{Database, Session, migrate};
-use pixeld::hit::Hit;
 use pixeld::ingest::batch::{BatchError, BatchTransaction, RowsCopied};
 use pixeld::ingest::judge::{Bounds, Judged, Judging};
 use pixeld::ingest::known::Known;
 use pixeld::ingest::memory::Memory;
+use pixeld_core::hit::Hit;
 use uuid::Uuid;
 
 /// Noon of a day that has a partition, in µs since 1970.

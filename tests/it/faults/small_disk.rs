@@ -58,7 +58,7 @@ impl SmallDisk {
     }
 
     fn free(&self) -> u64 {
-        pixeld::spool::disk::space(&self.inside()).unwrap().free
+        pixeld_spool::disk::space(&self.inside()).unwrap().free
     }
 
     /// Lets somebody else fill it up to its last byte, and keep it so.

@@ -7,8 +7,8 @@ use loadtest::process::wait_until;
 use loadtest::server::{Server, Settings, get};
 use pixeld::app::supervise::{IfItEnds, if_it_ends};
 use pixeld::config::{Config, Reader};
-use pixeld::metrics::Task;
 use pixeld::{app, telemetry};
+use pixeld_core::metrics::Task;
 
 use crate::kit::support::{PATIENCE, PIXELD, Postgres, add_image, beside, open_dir, wait_for_image};
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::{Links, Pixels, Secrets};
-use pixeld::link::key::Namespace;
-use pixeld::link::token::SigningKeys;
-use pixeld::networks::Network;
-use pixeld::opens::agent::Agent;
-use pixeld::opens::classify::{Evidence, classify};
+use pixeld_core::link::key::Namespace;
+use pixeld_core::link::token::SigningKeys;
+use pixeld_core::networks::Network;
+use pixeld_core::opens::agent::Agent;
+use pixeld_core::opens::classify::{Evidence, classify};
 
 use crate::kit::support::{App, Load, alone};
 use crate::opens::recount;

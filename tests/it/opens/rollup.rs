@@ -10,12 +10,12 @@ use loadtest::postgres::Postgres;
 use loadtest::process::wait_until;
 use nix::sys::signal::Signal;
 use pixeld::db::{Database, migrate, partitions};
-use pixeld::metrics::Metrics;
 use pixeld::rollup::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
 use pixeld::rollup::tally::{Lock, Tally};
 use pixeld::rollup::task::Rollup;
 use pixeld::rollup::turn::{Mismatches, Outcome, Rolled, roll_up};
-use pixeld::shutdown;
+use pixeld_core::drain;
+use pixeld_core::metrics::Metrics;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -301,7 +301,7 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
     let gone = "SELECT (SELECT sum(loaded) FROM batches) - (SELECT count(*) FROM hits)";
     // Changes roll up what is pending; something must be left for the nodes.
     let pause = Duration::from_millis(200);
-    let (triggers, drains): (Vec<_>, Vec<_>) = (0..2).map(|_| shutdown::drain()).unzip();
+    let (triggers, drains): (Vec<_>, Vec<_>) = (0..2).map(|_| drain::drain()).unzip();
     std::thread::scope(|scope| {
         for (metrics, drain) in metrics.iter().zip(drains) {
             let database = Database::external(&url).unwrap();

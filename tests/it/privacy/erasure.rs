@@ -9,8 +9,8 @@ use loadtest::generator::Pace;
 use loadtest::process::wait_until;
 use loadtest::redis::Redis;
 use loadtest::server::{Server, Settings, get};
-use pixeld::hit::{Hit, Keys};
-use pixeld::link::key::{Key, Namespace};
+use pixeld_core::hit::{Hit, Keys};
+use pixeld_core::link::key::{Key, Namespace};
 use uuid::Uuid;
 
 use crate::kit::holder::Holder;

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use loadtest::generator::{Pace, Reuse};
 use loadtest::process::wait_until;
 use loadtest::server::{Server, Settings, get};
-use pixeld::link::opt_out::OptOutKeys;
-use pixeld::link::token::SigningKeys;
+use pixeld_core::link::opt_out::OptOutKeys;
+use pixeld_core::link::token::SigningKeys;
 use uuid::Uuid;
 
 use crate::kit::support::{App, Load, PATIENCE, PIXELD, REST, alone, beside, wait_for_opt_outs};

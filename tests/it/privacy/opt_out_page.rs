@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use loadtest::process::wait_until;
 use loadtest::server::{Answer, Settings, exchange};
-use pixeld::link::opt_out::OptOutKeys;
-use pixeld::link::token::{SigningKeys, Token};
+use pixeld_core::link::opt_out::OptOutKeys;
+use pixeld_core::link::token::{SigningKeys, Token};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
@@ -198,7 +198,7 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
     // And no pixel is served for one.
     for text in [token.to_owned(), format!("{token}{token}AA")] {
         let answer = app.get(&format!("/o/{text}.png"));
-        assert_eq!((answer.status, answer.body), (404, pixeld::images::TRANSPARENT_GIF.to_vec()));
+        assert_eq!((answer.status, answer.body), (404, pixeld_edge::images::TRANSPARENT_GIF.to_vec()));
     }
     // Links that were made before there were signing keys, or by the older of them, stay good; a removed key's do not.
     let own = app.query("SELECT encode(secret, 'hex') FROM installation WHERE name = 'opt_out_key'")[0].clone();

@@ -29,7 +29,7 @@ fn images_of_four_kinds_are_taken_by_their_bytes_and_listed_and_served_as_they_c
     let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc0\0\x11\x08\0\x02\0\x03\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xd9";
     let mut webp = b"RIFF\x1a\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x0f\xc0\x01\0".to_vec();
     webp.resize(34, 0);
-    let gif = pixeld::images::TRANSPARENT_GIF.to_vec();
+    let gif = pixeld_edge::images::TRANSPARENT_GIF.to_vec();
     let mut listed = Vec::new();
     for (media_type, bytes) in
         [("image/png", png), ("image/jpeg", jpeg.to_vec()), ("image/webp", webp), ("image/gif", gif)]

@@ -173,7 +173,14 @@ fn the_image_is_built_by_the_compiler_that_is_tested_with() {
 #[test]
 fn cargo_takes_the_manifests_with_empty_sources_as_the_dockerfile_makes_them() {
     let dir = open_dir();
-    for file in ["Cargo.toml", "Cargo.lock", "build.rs", "loadtest/Cargo.toml", "scripts/empty-sources.sh"] {
+    let dockerfile = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
+    let members =
+        ["crates/core", "crates/spool", "crates/edge", "loadtest"].map(|member| format!("{member}/Cargo.toml"));
+    for file in &members {
+        assert!(dockerfile.contains(&format!("COPY {file} {file}\n")), "{file}");
+    }
+    let others = ["Cargo.toml", "Cargo.lock", "build.rs", "scripts/empty-sources.sh"].map(str::to_owned);
+    for file in others.iter().chain(&members) {
         let target = dir.path().join(file);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         fs::copy(Path::new(ROOT).join(file), target).unwrap();

@@ -123,7 +123,9 @@ fn every_page_of_docs_is_in_its_list() {
 /// All strings of the program, with what the compiler leaves out of a string that goes on in the next line left out.
 fn sources() -> String {
     let mut found = Vec::new();
-    files(&Path::new(ROOT).join("src"), ".rs", &mut found);
+    for folder in ["src", "crates"] {
+        files(&Path::new(ROOT).join(folder), ".rs", &mut found);
+    }
     let text: String = found.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     let mut parts = text.split("\\\n");
     let first = parts.next().unwrap().to_owned();

@@ -45,7 +45,7 @@ impl Fetched {
 
     /// Whether it is the transparent GIF that nginx has in itself: that of pixeld in other words.
     pub fn is_nginx_gif(&self) -> bool {
-        let ours = pixeld::images::TRANSPARENT_GIF;
+        let ours = pixeld_edge::images::TRANSPARENT_GIF;
         self.body.len() == ours.len() && self.body[..10] == ours[..10] && self.body != ours
     }
 

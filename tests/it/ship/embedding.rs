@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use pixeld::link::merge_tag::is_unfilled;
+use pixeld_core::link::merge_tag::is_unfilled;
 use uuid::Uuid;
 
 use crate::kit::support::{App, beside};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use loadtest::process::{free_port, wait_until};
 use nix::sys::signal::Signal;
 use pixeld::admin::upload::UPLOAD_BYTES_MAX;
-use pixeld::images::TRANSPARENT_GIF;
+use pixeld_edge::images::TRANSPARENT_GIF;
 use uuid::Uuid;
 
 use crate::edge::forgiven::{changed, links, send_to};

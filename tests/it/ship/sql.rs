@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use pixeld::opens::class::Class;
+use pixeld_core::opens::class::Class;
 use proc_macro2::{TokenStream, TokenTree};
 use regex::Regex;
 

@@ -1,7 +1,10 @@
 //! The walls of the house: who may import whom, as ARCHITECTURE.md's table says it, and no circle of files.
 //!
-//! Reads tokens: every path that begins with `crate`, `super` or `self`, in `use`, in code and in macros. Tests inside a file count for walls and not
-//! for circles.
+//! Reads tokens: every path that begins with `crate`, `super`, `self` or the name of one of our crates, in `use`, in code and in macros. Tests inside a
+//! file count for walls and not for circles.
+//!
+//! The rooms of `pixeld-core` and of `pixeld` are one house; `pixeld-spool` and `pixeld-edge` are a room each. What a crate may use at all is in its
+//! `Cargo.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +15,15 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// A module's path without `crate::`, such as `spool::frame`.
 type Module = String;
 
-/// Every module of `src/` with the paths that its file names, each from the crate's root. `app` and the crate's root are there as well.
+/// Where sources lie, their crate's name, and the room that the crate is, if it is one.
+const CRATES: [(&str, &str, &str); 4] = [
+    ("src", "pixeld", ""),
+    ("crates/core/src", "pixeld_core", ""),
+    ("crates/spool/src", "pixeld_spool", "spool"),
+    ("crates/edge/src", "pixeld_edge", "edge"),
+];
+
+/// Every module with the paths that its file names, each from the house's root. `app` and the crates' roots are there as well.
 struct House {
     names: BTreeMap<Module, Names>,
 }
@@ -20,6 +31,8 @@ struct House {
 /// The paths that a file names.
 #[derive(Default)]
 struct Names {
+    /// The room that its crate is, or nothing.
+    root: String,
     /// Outside of tests.
     program: BTreeSet<String>,
     /// In `#[cfg(test)]`.
@@ -44,11 +57,28 @@ fn files_import_each_other_in_no_circle() {
 }
 
 #[test]
+fn the_edge_and_the_core_reach_no_database_and_no_page() {
+    let lock = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"));
+    let packages = packages(&lock);
+    let far = ["tokio-postgres", "deadpool-postgres", "redis", "rustls", "maud", "sentry", "pixeld", "pixeld-spool"];
+    for near in ["pixeld-edge", "pixeld-core"] {
+        let reached = reached(&packages, &near.to_owned());
+        assert!(reached.len() > 20, "{near}: {reached:?}");
+        let seen: Vec<_> = far.iter().filter(|far| reached.iter().any(|name| name == *far)).collect();
+        assert!(seen.is_empty(), "{near} reaches {seen:?}");
+    }
+    assert!(
+        reached(&packages, &"pixeld".to_owned()).iter().any(|name| *name == "tokio-postgres"),
+        "Cargo.lock was read wrongly"
+    );
+}
+
+#[test]
 fn a_planted_arrow_and_a_planted_circle_are_found() {
     let table = table("| `edge` | a | `hit` |\n| `hit` | b | |\n| `db` | c | `hit::time` |\n");
     let house = |edge: &str, db: &str| House {
         names: [("edge", edge), ("hit", ""), ("hit::time", ""), ("db", db), ("app", "use crate::edge;")]
-            .map(|(name, text)| (name.to_owned(), Names::of(name, text)))
+            .map(|(name, text)| (name.to_owned(), Names::of("", name, text)))
             .into(),
     };
     let fine = house("use crate::hit::{self, Hit};", "use crate::hit::time::Micros;");
@@ -64,6 +94,12 @@ fn a_planted_arrow_and_a_planted_circle_are_found() {
     let circle =
         house("use crate::db::Database;", "mod inner { fn f() { drop(html! { (super::super::edge::Edge) }) } }");
     assert_eq!(circles(&circle.files()), [["db".to_owned(), "edge".to_owned()]]);
+    let other_crates =
+        house("use pixeld_core::hit::Hit;", "use pixeld_core::hit::time;\nuse pixeld_edge::{Edge, queue};");
+    assert_eq!(
+        other_crates.arrows_beside(&table),
+        ["db may not see edge::Edge (in db)", "db may not see edge::queue (in db)"]
+    );
     let in_tests = house("use crate::db::Database;", "#[cfg(test)] mod tests { use crate::edge::Edge; }");
     assert_eq!(circles(&in_tests.files()), Vec::<Vec<Module>>::new());
 }
@@ -71,19 +107,22 @@ fn a_planted_arrow_and_a_planted_circle_are_found() {
 impl House {
     fn read(root: &Path) -> House {
         let mut names = BTreeMap::new();
-        let src = root.join("src");
-        let mut folders = vec![src.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let module = path.strip_prefix(&src).unwrap().with_extension("");
-                    let module = module.to_str().unwrap().replace('/', "::");
-                    if module != "lib" && module != "main" {
-                        let found = Names::of(&module, &read(&path));
-                        names.insert(module, found);
+        for (src, _, room) in CRATES {
+            let src = root.join(src);
+            let mut folders = vec![src.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() {
+                        folders.push(path);
+                    } else if path.extension().is_some_and(|extension| extension == "rs") {
+                        let module = path.strip_prefix(&src).unwrap().with_extension("");
+                        let module = module.to_str().unwrap().replace('/', "::");
+                        let module = if module == "lib" { room.to_owned() } else { joined(room, &module) };
+                        if !module.is_empty() && module != "main" {
+                            let found = Names::of(room, &module, &read(&path));
+                            names.insert(module, found);
+                        }
                     }
                 }
             }
@@ -143,6 +182,20 @@ impl House {
     }
 }
 
+/// What each package of a `Cargo.lock` names, without versions.
+fn packages(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let package = |text: &str| {
+        let quoted = |line: &str| Some(line.split('"').nth(1)?.split(' ').next()?.to_owned());
+        let name = text.lines().find(|line| line.starts_with("name = ")).and_then(quoted)?;
+        Some((name, text.lines().filter(|line| line.starts_with(" \"")).filter_map(quoted).collect::<BTreeSet<_>>()))
+    };
+    let mut packages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, needs) in lock.split("[[package]]").filter_map(package) {
+        packages.entry(name).or_default().extend(needs);
+    }
+    packages
+}
+
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -170,8 +223,9 @@ fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 impl Names {
-    fn of(module: &str, text: &str) -> Names {
-        let mut names = Names::default();
+    /// Of a file's text; its crate's root is `root`.
+    fn of(root: &str, module: &str, text: &str) -> Names {
+        let mut names = Names { root: root.to_owned(), ..Names::default() };
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{module}: {error}"));
         names.walk(module, tokens, false);
         names
@@ -198,7 +252,7 @@ impl Names {
                     }
                     (at, next_is_of_tests) = (at + 2, false);
                 }
-                [TokenTree::Ident(word), ..] if ["crate", "super", "self"].iter().any(|start| word == start) => {
+                [TokenTree::Ident(word), ..] if is_start(&word.to_string()) => {
                     at += self.path(module, &word.to_string(), &rest[1..], in_tests || next_is_of_tests);
                 }
                 [TokenTree::Group(group), ..] => {
@@ -215,9 +269,10 @@ impl Names {
     fn path(&mut self, module: &str, start: &str, rest: &[TokenTree], in_tests: bool) -> usize {
         let up = |module: &str| module.rsplit_once("::").map_or(String::new(), |(outer, _)| outer.to_owned());
         let mut prefix = match start {
-            "crate" => String::new(),
+            "crate" => self.root.clone(),
             "super" => up(module),
-            _ => module.to_owned(),
+            "self" => module.to_owned(),
+            name => room_of_crate(name).unwrap_or_default().to_owned(),
         };
         let mut at = 0;
         while let [TokenTree::Punct(first), TokenTree::Punct(second), next, ..] = &rest[at..] {
@@ -250,6 +305,15 @@ impl Names {
         let names = if in_tests { &mut self.tests } else { &mut self.program };
         names.insert(name.to_owned());
     }
+}
+
+/// Whether a path of ours can begin so.
+fn is_start(word: &str) -> bool {
+    ["crate", "super", "self"].contains(&word) || room_of_crate(word).is_some()
+}
+
+fn room_of_crate(name: &str) -> Option<&'static str> {
+    CRATES.iter().find(|(_, of_crate, _)| *of_crate == name).map(|(_, _, room)| *room)
 }
 
 fn joined(prefix: &str, name: &str) -> String {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use loadtest::redis::Redis;
 use pixeld::config::Secret;
-use pixeld::hit::Hit;
 use pixeld::ingest::judge::Question;
 use pixeld::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFIX, QUESTION_HITS_MAX, SharedThrottle};
 use pixeld::ingest::throttle::Throttle;
-use pixeld::metrics::Metrics;
+use pixeld_core::hit::Hit;
+use pixeld_core::metrics::Metrics;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

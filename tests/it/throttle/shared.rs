@@ -11,12 +11,13 @@ use loadtest::pixels::Pixels;
 use loadtest::process::wait_until;
 use loadtest::redis::Redis;
 use loadtest::server::{Server, Settings, exchange};
-use pixeld::clock::now_us;
-use pixeld::hit::Hit;
-use pixeld::metrics::Metrics;
-use pixeld::spool::appender::{Appender, Batch};
-use pixeld::spool::disk::RealDisk;
-use pixeld::spool::{Published, Spool, SpoolRoom};
+use pixeld_core::clock::now_us;
+use pixeld_core::hit::Hit;
+use pixeld_core::hit::Parcel;
+use pixeld_core::metrics::Metrics;
+use pixeld_spool::appender::Appender;
+use pixeld_spool::disk::RealDisk;
+use pixeld_spool::{Published, Spool, SpoolRoom};
 use uuid::Uuid;
 
 use crate::kit::proxy::Proxy;
@@ -156,7 +157,7 @@ fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times_us: &[i64]) {
         };
         hit.encode(&mut bytes);
     }
-    appender.append(&[Batch { core: 0, number: 1, count: times_us.len() as u32, bytes }]).unwrap();
+    appender.append(&[Parcel { core: 0, number: 1, count: times_us.len() as u32, bytes }]).unwrap();
     appender.synced(u64::MAX);
     appender.close();
 }

@@ -17,13 +17,13 @@ use super::source::{LogRow, Picture, Source};
 use crate::cli::ImportDjangoArgs;
 use crate::config::Config;
 use crate::db::{QUERY_TIMEOUT, installation, within};
-use crate::hit::{Hit, safe_user_agent};
 use crate::ingest::batch::{BatchError, BatchRecord};
 use crate::ingest::judge::{Bounds, Judged, Judging};
 use crate::ingest::known::Known;
 use crate::ingest::memory::Memory;
 use crate::ingest::spans::spans;
-use crate::networks::files::Lists;
+use crate::network_lists::files::Lists;
+use pixeld_core::hit::{Hit, safe_user_agent};
 
 /// How long one transaction may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(120);

@@ -15,8 +15,8 @@ use super::source::Picture;
 use crate::cli::ImportDjangoArgs;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::images;
-use crate::digest;
 use crate::images::upload::{self, AddError, BYTES_MAX};
+use pixeld_core::digest;
 
 /// Takes all pictures.
 pub async fn take(

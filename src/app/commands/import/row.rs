@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::source::LogRow;
-use crate::config::IpPrivacy;
-use crate::edge::client_address;
-use crate::hit::Hit;
-use crate::link::key::{Key, KeyError, Namespace};
-use crate::networks::{Network, Networks};
+use pixeld_core::hit::Hit;
+use pixeld_core::link::key::{Key, KeyError, Namespace};
+use pixeld_core::networks::{Network, Networks};
+use pixeld_core::privacy::IpPrivacy;
+use pixeld_edge::client_address;
 
 /// What rows are read with.
 pub struct Reading {

@@ -1,0 +1,166 @@
+//! The rules that say what fetched a pixel: each with a stable number, a name, a class, the evidence it looks at, and a
+//! sentence for people.
+//!
+//! A number stands in `hits.rule` and is never given to another rule; a rule that is no longer used keeps its line.
+
+use super::class::Class;
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// The user agent.
+    UserAgent,
+    /// The network of the client's address.
+    Network,
+    /// Headers that say prefetch.
+    Headers,
+    /// Seconds between sending and the fetch.
+    SinceSent,
+}
+
+macro_rules! rules {
+    ($($variant:ident = $number:literal $name:literal $class:ident [$($looks:ident),*] $sentence:literal),* $(,)?) => {
+        /// A rule.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(i16)]
+        pub enum Rule {
+            $(#[doc = $sentence] $variant = $number),*
+        }
+
+        impl Rule {
+            /// All of them, by number.
+            pub const ALL: &[Rule] = &[$(Rule::$variant),*];
+
+            /// The name that people and SQL see.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Rule::$variant => $name),* }
+            }
+
+            /// The class that it gives.
+            #[must_use]
+            pub const fn class(self) -> Class {
+                match self { $(Rule::$variant => Class::$class),* }
+            }
+
+            /// What it looks at.
+            #[must_use]
+            pub const fn looks_at(self) -> &'static [Looks] {
+                match self { $(Rule::$variant => &[$(Looks::$looks),*]),* }
+            }
+
+            /// The sentence that explains it.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Rule::$variant => $sentence),* }
+            }
+        }
+    };
+}
+
+rules! {
+    NotJudged = 0 "not_judged" Unknown []
+        "Recorded by a version that did not judge; pixeld reclassify does.",
+    GmailProxy = 10 "gmail_proxy" Proxied [UserAgent, Network]
+        "Gmail's image proxy, from Google's network: somebody opened the message in Gmail.",
+    GmailProxyElsewhere = 11 "gmail_proxy_elsewhere" Proxied [UserAgent, Network]
+        "It calls itself Gmail's image proxy, but its address is not on Google's list.",
+    MailProxy = 12 "mail_proxy" Proxied [UserAgent]
+        "A mailbox provider's image proxy, for a person who opened the message there.",
+    MailProxyUnsure = 13 "mail_proxy_unsure" Unknown [UserAgent]
+        "A mailbox provider's image fetcher; it is not known whether it waits for a reader.",
+    ApplePrivacy = 20 "apple_privacy" PrivacyPrefetch [UserAgent, Network]
+        "Apple Mail Privacy Protection loaded it, whether or not anyone looked.",
+    BareMozilla = 21 "bare_mozilla" Unknown [UserAgent, Network]
+        "Looks like Apple's privacy relay, but comes from an address that is not on Apple's list.",
+    GmailPrefetch = 30 "gmail_prefetch" Prefetch [UserAgent]
+        "Gmail loaded it before anyone looked.",
+    PrefetchHeader = 31 "prefetch_header" Prefetch [Headers]
+        "A header of the request says that it was loaded before anyone looked.",
+    PrefetchProxy = 32 "prefetch_proxy" Prefetch [UserAgent]
+        "A proxy that loads images before anyone looks.",
+    ScannerAgent = 40 "scanner_agent" Scanner [UserAgent]
+        "A security gateway's scanner, by its user agent.",
+    ScannerNetwork = 41 "scanner_network" Scanner [Network]
+        "It came from a security gateway's network.",
+    ScannerEarly = 42 "scanner_early" Scanner [UserAgent, Network, SinceSent]
+        "A browser in a data centre or Microsoft's mail network, within a minute of sending: a gateway that scans messages as they arrive.",
+    Bot = 50 "bot" Bot [UserAgent]
+        "A crawler, monitor or script, by its user agent.",
+    MailClient = 60 "mail_client" Human [UserAgent]
+        "A mail program fetched it for its user.",
+    Browser = 61 "browser" Human [UserAgent]
+        "A browser, or a mail program that looks like one, fetched it for its user.",
+    BrowserInDataCentre = 62 "browser_in_data_centre" Unknown [UserAgent, Network]
+        "A browser in a data centre: a reader behind a VPN, or a machine that looks like one.",
+    BrowserAtOnce = 63 "browser_at_once" Unknown [UserAgent, SinceSent]
+        "A browser within seconds of sending, faster than people read: perhaps a scanner in disguise.",
+    BrowserAtMicrosoft = 64 "browser_at_microsoft" Unknown [UserAgent, Network]
+        "A browser's user agent from Microsoft's mail network: Outlook's image proxy for a reader, or Safe Links.",
+    MailClientEarly = 65 "mail_client_early" Unknown [UserAgent, Network, SinceSent]
+        "A mail program's user agent from a data centre or Microsoft's mail network, within a minute of sending: a reader, or a gateway in disguise.",
+    NoUserAgent = 70 "no_user_agent" Unknown []
+        "It did not say what it is.",
+    NothingKnown = 71 "nothing_known" Unknown [UserAgent]
+        "Its user agent is not known.",
+}
+
+impl Rule {
+    /// The number in PostgreSQL.
+    #[must_use]
+    pub const fn number(self) -> i16 {
+        self as i16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_rule_has_a_number_a_name_and_a_sentence_of_its_own() {
+        let numbers: HashSet<i16> = Rule::ALL.iter().map(|rule| rule.number()).collect();
+        let names: HashSet<&str> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+        let sentences: HashSet<&str> = Rule::ALL.iter().map(|rule| rule.sentence()).collect();
+        assert_eq!([numbers.len(), names.len(), sentences.len()], [Rule::ALL.len(); 3]);
+        assert!(Rule::ALL.is_sorted_by_key(|rule| rule.number()));
+    }
+
+    #[test]
+    fn the_docs_have_every_rule_as_it_is() {
+        let page = include_str!("../../../../docs/classes.md");
+        for rule in Rule::ALL {
+            let looks: Vec<&str> = rule
+                .looks_at()
+                .iter()
+                .map(|looks| match looks {
+                    Looks::UserAgent => "user agent",
+                    Looks::Network => "network",
+                    Looks::Headers => "headers",
+                    Looks::SinceSent => "time",
+                })
+                .collect();
+            let looks = if looks.is_empty() { "–".to_owned() } else { looks.join(", ") };
+            let (number, name, class) = (rule.number(), rule.name(), rule.class().name());
+            let row = format!("| {number} | `{name}` | {class} | {looks} | {} |", rule.sentence());
+            assert!(page.lines().any(|line| line == row), "docs/classes.md lacks: {row}");
+        }
+        let rows =
+            page.lines().filter(|line| line.split('|').nth(1).is_some_and(|cell| cell.trim().parse::<i16>().is_ok()));
+        assert_eq!(rows.count(), Rule::ALL.len());
+    }
+
+    /// Numbers stand in databases; whoever changes one of these changes what stored hits say.
+    #[test]
+    fn numbers_of_rules_stay() {
+        let told: Vec<String> = Rule::ALL.iter().map(|rule| format!("{} {}", rule.number(), rule.name())).collect();
+        assert_eq!(
+            told.join(", "),
+            "0 not_judged, 10 gmail_proxy, 11 gmail_proxy_elsewhere, 12 mail_proxy, 13 mail_proxy_unsure, 20 apple_privacy, 21 bare_mozilla, \
+             30 gmail_prefetch, 31 prefetch_header, 32 prefetch_proxy, 40 scanner_agent, 41 scanner_network, 42 scanner_early, 50 bot, \
+             60 mail_client, 61 browser, 62 browser_in_data_centre, 63 browser_at_once, 64 browser_at_microsoft, 65 mail_client_early, 70 no_user_agent, 71 nothing_known"
+        );
+    }
+}

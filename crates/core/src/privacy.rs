@@ -1,0 +1,100 @@
+//! What people may ask of a sender: not to be recorded, to be forgotten, to see what is held.
+//!
+//! Guarantees: a list of people who asked holds keyed hashes ([`RecipientHash`]) and no ids, so that it may outlive an erasure and
+//! tells whoever reads it nothing without the installation's key. Gives up: going back from a hash to an id; who needs that
+//! hashes every id that is there.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+use crate::digest::{self, Hex};
+
+/// How much of a client's address is kept. It is applied before a hit reaches the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpPrivacy {
+    /// All of it.
+    Full,
+    /// Its network: /24 of IPv4, /48 of IPv6.
+    Truncated,
+    /// Nothing.
+    None,
+}
+
+/// The installation's key for these hashes: 32 random bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivacyKey(pub [u8; 32]);
+
+impl fmt::Debug for PrivacyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivacyKey")
+    }
+}
+
+/// A recipient on such a list: the first 16 bytes of `sha256(key || id)`; in SQL
+/// `substring(sha256(key || uuid_send(recipient)) FOR 16)`. Key and id have fixed lengths, so that no HMAC is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecipientHash(pub [u8; 16]);
+
+impl RecipientHash {
+    /// The hash that a column holds, whose length the database checks.
+    #[must_use]
+    pub fn of_column(bytes: &[u8]) -> RecipientHash {
+        let mut hash = [0; 16];
+        hash.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        RecipientHash(hash)
+    }
+}
+
+impl fmt::Display for RecipientHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Hex(&self.0).fmt(f)
+    }
+}
+
+/// When a recipient is opted out: a row of `suppressions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suppression {
+    /// Whose.
+    pub hash: RecipientHash,
+    /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
+    pub since_us: i64,
+    /// Hits from then on are recorded again; nothing while the recipient is opted out.
+    pub until_us: Option<i64>,
+    /// Grows with every change of any row.
+    pub change: i64,
+}
+
+impl Suppression {
+    /// Of a recipient of whom only that is known: any row in the database is later.
+    #[must_use]
+    pub fn out_since_ever(hash: RecipientHash) -> Suppression {
+        Suppression { hash, since_us: i64::MIN, until_us: None, change: 0 }
+    }
+
+    /// When the recipient opted out or in last, in µs since 1970.
+    #[must_use]
+    pub fn last_us(&self) -> i64 {
+        self.until_us.unwrap_or(self.since_us)
+    }
+}
+
+impl PrivacyKey {
+    /// The hash of a recipient's id.
+    #[must_use]
+    pub fn hash(&self, recipient: Uuid) -> RecipientHash {
+        RecipientHash(digest::prefix(&[&self.0, recipient.as_bytes()]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_that_of_sql() {
+        // SELECT substring(sha256(decode(repeat('01', 32), 'hex') || uuid_send('00000000-0000-4000-8000-000000000001')) FOR 16);
+        let hash = PrivacyKey([1; 32]).hash(Uuid::from_u128(0x4000_8000_0000_0000_0001));
+        assert_eq!(hash.to_string(), "eb20d3fcfe5322a3c1358c3666530cda");
+    }
+}

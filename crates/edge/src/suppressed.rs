@@ -1,0 +1,321 @@
+//! The recipients that opted out, in memory: what the edge asks for each hit, and the loader once more.
+//!
+//! Guarantees: who asks never waits; while nobody is opted out, asking is one load of a number and hashes nothing. What is told twice,
+//! or late, changes nothing: a row gives way to a later change only. Gives up: a bound; all rows are held, about 50 bytes each.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapOption;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::quality::RandomState;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
+
+/// The recipients that opted out, and those who opted in again.
+#[derive(Debug, Default)]
+pub struct Suppressed {
+    /// Not there until this node has once learnt it; then nobody is known to be out.
+    key: ArcSwapOption<PrivacyKey>,
+    rows: DashMap<RecipientHash, Period, RandomState>,
+    /// How many rows there are: the map itself would ask each of its parts.
+    all: AtomicUsize,
+    /// Rows of recipients that are out now.
+    out: AtomicUsize,
+    /// Told when a row is another than before, whoever learnt it.
+    changed: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Period {
+    since_us: i64,
+    /// The end of time while it lasts.
+    until_us: i64,
+    change: i64,
+}
+
+impl Period {
+    fn of(row: &Suppression) -> Period {
+        Period { since_us: row.since_us, until_us: row.until_us.unwrap_or(i64::MAX), change: row.change }
+    }
+
+    fn is_open(&self) -> bool {
+        self.until_us == i64::MAX
+    }
+
+    fn row(self, hash: RecipientHash) -> Suppression {
+        let until_us = (!self.is_open()).then_some(self.until_us);
+        Suppression { hash, since_us: self.since_us, until_us, change: self.change }
+    }
+}
+
+impl Suppressed {
+    /// Whether a recipient is out now, as far as this node knows. Nil is nobody.
+    #[must_use]
+    pub fn is_out(&self, recipient: Uuid) -> bool {
+        if self.out.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.period(recipient).is_some_and(|period| period.is_open())
+    }
+
+    /// Whether a recipient was out at a time, in µs since 1970.
+    #[must_use]
+    pub fn was_out(&self, recipient: Uuid, at_us: i64) -> bool {
+        if self.all.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.period(recipient).is_some_and(|period| (period.since_us..period.until_us).contains(&at_us))
+    }
+
+    fn period(&self, recipient: Uuid) -> Option<Period> {
+        if recipient.is_nil() {
+            return None;
+        }
+        let hash = self.key.load().as_ref()?.hash(recipient);
+        self.rows.get(&hash).as_deref().copied()
+    }
+
+    /// How many recipients are out now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.out.load(Ordering::Relaxed)
+    }
+
+    /// The installation's key; nothing until this node has learnt it.
+    #[must_use]
+    pub fn key(&self) -> Option<Arc<PrivacyKey>> {
+        self.key.load_full()
+    }
+
+    /// Sets the key. Under another one than before no row would mean anybody, so they go.
+    pub fn know(&self, key: PrivacyKey) {
+        let key = Arc::new(key);
+        let before = self.key.swap(Some(Arc::clone(&key)));
+        if before.as_ref() != Some(&key) {
+            self.retain(|_, _| false);
+            // Also that nobody is out is worth knowing at the next start.
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes what was on disk.
+    pub fn recall(&self, key: PrivacyKey, rows: &[Suppression]) {
+        self.know(key);
+        self.apply(rows);
+    }
+
+    /// Takes rows as they are now.
+    pub fn apply(&self, rows: &[Suppression]) {
+        rows.iter().for_each(|row| self.note(row, |there| there.change >= row.change));
+    }
+
+    /// Takes a row of a full list, whatever its number, since a database that was restored from a backup gives numbers anew.
+    /// Returns our own row where that is the later one, by its number and by its time: such a database lacks it.
+    pub fn apply_listed(&self, row: &Suppression) -> Option<Suppression> {
+        let mut ours = None;
+        self.note(row, |there| {
+            let our_row = there.row(row.hash);
+            let is_later = our_row.change > row.change && our_row.last_us() > row.last_us();
+            ours = is_later.then_some(our_row);
+            is_later || our_row == *row
+        });
+        ours
+    }
+
+    /// Rows that were not listed and that could be put back: whose times are known.
+    #[must_use]
+    pub fn unlisted(&self, listed: &HashSet<RecipientHash>) -> Vec<Suppression> {
+        let rows = self.rows.iter().filter(|row| row.since_us > i64::MIN && !listed.contains(row.key()));
+        rows.map(|row| row.value().row(*row.key())).collect()
+    }
+
+    /// The highest number of a change that is known; 0 where none is.
+    #[must_use]
+    pub fn last_change(&self) -> i64 {
+        self.rows.iter().map(|row| row.change).max().unwrap_or(0)
+    }
+
+    /// All rows up to the change `complete` were listed: what was not among them is no row of the database, unless it
+    /// came later.
+    pub fn keep_listed(&self, listed: &HashSet<RecipientHash>, complete: i64) {
+        self.retain(|hash, period| period.change > complete || listed.contains(hash));
+    }
+
+    /// Waits until a row is another than when it was last waited for. For one who waits at a time.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// All rows, for the disk.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Suppression> {
+        self.rows.iter().map(|row| row.value().row(*row.key())).collect()
+    }
+
+    /// Puts a row in its place, unless the one that is there is to stay.
+    fn note(&self, row: &Suppression, stays: impl FnOnce(&Period) -> bool) {
+        let period = Period::of(row);
+        let was_open = match self.rows.entry(row.hash) {
+            Entry::Occupied(there) if stays(there.get()) => return,
+            Entry::Occupied(mut there) => there.insert(period).is_open(),
+            Entry::Vacant(place) => {
+                place.insert(period);
+                self.all.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        };
+        match (was_open, period.is_open()) {
+            (false, true) => self.out.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.out.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        self.changed.notify_one();
+    }
+
+    fn retain(&self, keep: impl Fn(&RecipientHash, &Period) -> bool) {
+        let (mut gone, mut gone_out) = (0, 0);
+        self.rows.retain(|hash, period| {
+            let is_kept = keep(hash, period);
+            gone += usize::from(!is_kept);
+            gone_out += usize::from(!is_kept && period.is_open());
+            is_kept
+        });
+        self.all.fetch_sub(gone, Ordering::Relaxed);
+        self.out.fetch_sub(gone_out, Ordering::Relaxed);
+        if gone > 0 {
+            self.changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: PrivacyKey = PrivacyKey([7; 32]);
+
+    fn row(recipient: u128, since_us: i64, until_us: Option<i64>, change: i64) -> Suppression {
+        Suppression { hash: KEY.hash(Uuid::from_u128(recipient)), since_us, until_us, change }
+    }
+
+    fn knowing() -> Suppressed {
+        let suppressed = Suppressed::default();
+        suppressed.know(KEY);
+        suppressed
+    }
+
+    #[test]
+    fn who_is_out_is_out_from_its_time_until_it_is_taken_back() {
+        let suppressed = knowing();
+        let recipient = Uuid::from_u128(1);
+        assert!(!suppressed.is_out(recipient));
+        suppressed.apply(&[row(1, 100, None, 1)]);
+        assert!(suppressed.is_out(recipient) && !suppressed.is_out(Uuid::from_u128(2)));
+        assert!(!suppressed.was_out(recipient, 99) && suppressed.was_out(recipient, 100));
+        suppressed.apply(&[row(1, 100, Some(200), 2)]);
+        assert!(!suppressed.is_out(recipient) && suppressed.count() == 0);
+        assert!(suppressed.was_out(recipient, 199) && !suppressed.was_out(recipient, 200));
+        suppressed.apply(&[row(1, 100, None, 1)]);
+        assert!(!suppressed.is_out(recipient), "an earlier change is no news");
+    }
+
+    #[test]
+    fn nil_is_nobody_and_without_a_key_nobody_is_known() {
+        let suppressed = Suppressed::default();
+        suppressed.apply(&[row(1, 0, None, 1)]);
+        assert!(!suppressed.is_out(Uuid::from_u128(1)));
+        suppressed.know(KEY);
+        suppressed.apply(&[row(0, 0, None, 2), row(1, 0, None, 3)]);
+        assert!(suppressed.is_out(Uuid::from_u128(1)) && !suppressed.is_out(Uuid::nil()));
+        suppressed.know(KEY);
+        assert_eq!(suppressed.count(), 2);
+        suppressed.know(PrivacyKey([8; 32]));
+        assert!(suppressed.count() == 0 && suppressed.rows().is_empty(), "rows under another key mean nobody");
+    }
+
+    #[test]
+    fn what_is_on_disk_without_times_holds_until_the_database_says_otherwise() {
+        let suppressed = Suppressed::default();
+        suppressed.recall(KEY, &[1, 2, 3].map(|n| Suppression::out_since_ever(KEY.hash(Uuid::from_u128(n)))));
+        assert_eq!((suppressed.count(), suppressed.last_change()), (3, 0));
+        assert_eq!(suppressed.unlisted(&HashSet::new()), [], "nobody could say since when");
+        let rows = [row(1, 10, None, 1), row(2, 20, Some(30), 2)];
+        suppressed.apply(&rows);
+        // It came while the list was read.
+        suppressed.apply(&[row(4, 40, None, 3)]);
+        suppressed.keep_listed(&rows.iter().map(|row| row.hash).collect(), 2);
+        let out = [1, 2, 3, 4].map(|n| suppressed.is_out(Uuid::from_u128(n)));
+        assert_eq!(out, [true, false, false, true]);
+        assert!(!suppressed.was_out(Uuid::from_u128(1), 9), "since is the database's");
+        suppressed.keep_listed(&HashSet::new(), 3);
+        assert!(suppressed.count() == 0 && suppressed.rows().is_empty());
+    }
+
+    #[test]
+    fn what_a_restored_database_lacks_is_told_and_what_it_knows_later_is_taken() {
+        let suppressed = Suppressed::default();
+        // Opted out before the backup; since then 1 opted in, 2 opted out again, 3 opted out.
+        let remembered = [row(1, 100, Some(500), 5), row(2, 600, None, 6), row(3, 700, None, 7), row(4, 100, None, 4)];
+        suppressed.recall(KEY, &remembered);
+        assert_eq!(suppressed.last_change(), 7);
+        // As the backup has it; and 5 and 4 were changed after it was restored, under numbers that were given before.
+        let listed = [row(1, 100, None, 1), row(2, 200, Some(300), 3), row(4, 100, Some(900), 5), row(5, 950, None, 6)];
+        let ours: Vec<_> = listed.iter().filter_map(|row| suppressed.apply_listed(row)).collect();
+        assert_eq!(ours, remembered[..2]);
+        let listed = listed.iter().map(|row| row.hash).collect();
+        assert_eq!(suppressed.unlisted(&listed), remembered[2..3]);
+        assert_eq!([1, 2, 3, 4, 5].map(|n| suppressed.is_out(Uuid::from_u128(n))), [false, true, true, false, true]);
+        assert_eq!(suppressed.count(), 3);
+    }
+
+    #[tokio::test]
+    async fn whoever_keeps_it_on_disk_is_told_of_every_change_and_of_nothing_else() {
+        let suppressed = knowing();
+        suppressed.changed().await;
+        for (rows, is_told) in [
+            ([row(1, 10, None, 1), row(2, 10, None, 2)], true),
+            ([row(1, 10, None, 1), row(2, 10, None, 2)], false),
+            ([row(1, 10, Some(20), 3), row(3, 10, Some(20), 4)], true),
+            ([row(1, 10, Some(20), 3), row(3, 10, Some(20), 4)], false),
+            ([row(1, 10, Some(20), 3), row(4, 10, Some(20), 5)], true),
+        ] {
+            suppressed.apply(&rows);
+            let told = tokio::time::timeout(std::time::Duration::from_millis(10), suppressed.changed()).await;
+            assert_eq!(told.is_ok(), is_told, "{rows:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn in_whatever_order_and_however_often_rows_come_the_latest_of_each_holds(
+            changes in prop::collection::vec((0u128..6, any::<bool>()), 0..40), order: Vec<prop::sample::Index>,
+        ) {
+            let rows: Vec<Suppression> = changes.iter().zip(1..).map(|(&(recipient, is_out), change)| {
+                row(recipient + 1, change, (!is_out).then_some(change), change)
+            }).collect();
+            let suppressed = knowing();
+            if !rows.is_empty() {
+                order.iter().for_each(|at| suppressed.apply(&[*at.get(&rows)]));
+            }
+            suppressed.apply(&rows);
+            let latest: HashMap<RecipientHash, Suppression> = rows.iter().map(|row| (row.hash, *row)).collect();
+            let out = latest.values().filter(|row| row.until_us.is_none()).count();
+            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (out, latest.len()));
+            suppressed.keep_listed(&HashSet::new(), i64::MAX);
+            prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (0, 0));
+            suppressed.apply(&rows);
+            let rows: HashMap<RecipientHash, Suppression> =
+                suppressed.rows().into_iter().map(|row| (row.hash, row)).collect();
+            prop_assert_eq!(rows, latest);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the spool's tests share: hits, parcels, and a spool read to its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::appender::Appender;
+use super::fake_disk::FakeDisk;
+use super::reader::{Chunk, Reader};
+use super::recovery::{quarantine, recover};
+use super::{Published, Spool, SpoolRoom};
+use pixeld_core::hit::{Hit, Parcel};
+use pixeld_core::metrics::Metrics;
+
+/// A hit's bytes; `n` tells it from all others, `filler` is how much it carries.
+pub fn hit(n: u64, filler: usize) -> Vec<u8> {
+    let user_agent = "x".repeat(filler);
+    let mut bytes = Vec::new();
+    carrying(n, &user_agent).encode(&mut bytes);
+    bytes
+}
+
+/// A hit that carries this user agent.
+pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
+    Hit {
+        at_us: n as i64,
+        sent_at_s: 0,
+        image: Uuid::from_u128(1),
+        message: Uuid::from_u128(2),
+        recipient: Uuid::from_u128(u128::from(n)),
+        network: 0,
+        prefetch: n % 2 == 1,
+        address: None,
+        keys: None,
+        is_erased: false,
+        user_agent,
+    }
+}
+
+/// A parcel of encoded hits.
+pub fn parcel(hits: &[Vec<u8>]) -> Parcel {
+    Parcel { core: 0, number: 1, count: hits.len() as u32, bytes: hits.concat() }
+}
+
+/// Folders as the program has them: the spools in one, the quarantine beside it.
+pub struct Folders {
+    root: TempDir,
+}
+
+impl Folders {
+    /// Empty ones.
+    pub fn make() -> Folders {
+        // In memory where the system has that: the tests' many small syncs are slow on a disk, and nothing here loses power.
+        let memory = Path::new("/dev/shm");
+        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        std::fs::create_dir(root.path().join("spools")).unwrap();
+        Folders { root }
+    }
+
+    /// Where the spools lie.
+    pub fn spools(&self) -> PathBuf {
+        self.root.path().join("spools")
+    }
+
+    /// A new spool, its folder made, as a start does it.
+    pub fn begin(&self, uuid: u128) -> Arc<Spool> {
+        let spool = Spool::new(&self.spools(), Uuid::from_u128(uuid), Published::default());
+        std::fs::create_dir(&spool.folder).unwrap();
+        spool
+    }
+
+    /// A copy of all that lies on disk, as a kill at this moment would leave it.
+    pub fn copy(&self) -> Folders {
+        let copy = Folders::make();
+        for (path, bytes) in self.files() {
+            let to = copy.root.path().join(path.strip_prefix(self.root.path()).unwrap());
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::write(to, bytes).unwrap();
+        }
+        copy
+    }
+
+    /// All files and their bytes.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.root.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let bytes = std::fs::read(&path).unwrap();
+                    found.push((path, bytes));
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// All files of the quarantine.
+    pub fn quarantined(&self) -> Vec<Vec<u8>> {
+        let quarantine = quarantine(&self.spools());
+        self.files().into_iter().filter(|(path, _)| path.starts_with(&quarantine)).map(|(_, bytes)| bytes).collect()
+    }
+
+    /// The one spool that recovery finds, if any.
+    pub fn recover_one(&self) -> Option<Arc<Spool>> {
+        let recovered = recover(&self.spools()).unwrap();
+        assert_eq!(recovered.left_alone.len(), 0, "{recovered:?}");
+        let mut spools = recovered.spools;
+        assert!(spools.len() <= 1);
+        spools.pop()
+    }
+
+    /// A reader of `spool` that starts at `seq`.
+    pub fn reader(&self, spool: &Arc<Spool>, seq: u64) -> Reader {
+        Reader::new(Arc::clone(spool), quarantine(&self.spools()), seq)
+    }
+
+    /// An appender to `spool` on `disk`, with room for anything.
+    pub fn appender(&self, spool: &Arc<Spool>, disk: &FakeDisk) -> Appender {
+        let room = Arc::new(SpoolRoom::new(0, u64::MAX));
+        Appender::new(Arc::clone(spool), room, Arc::new(disk.clone()), Metrics::new(1))
+    }
+}
+
+/// What a reader told: of each number its hit, or nothing where it is missing.
+pub type Told = Vec<Option<Vec<u8>>>;
+
+/// Adds what `chunk` tells.
+pub fn tell(told: &mut Told, chunk: &Chunk) {
+    told.extend((0..chunk.missing).map(|_| None));
+    let before = told.len();
+    let mut rest = &chunk.bytes[..];
+    while !rest.is_empty() {
+        let (_, behind) = Hit::decode(rest).unwrap();
+        told.push(Some(rest[..rest.len() - behind.len()].to_vec()));
+        rest = behind;
+    }
+    assert_eq!((told.len() - before) as u64, chunk.count, "a chunk counts what it holds");
+}
+
+/// Reads on, `rows_max` at a time, until nothing comes; what is told follows on `told`.
+pub fn read_on(reader: &mut Reader, rows_max: u64, told: &mut Told) {
+    loop {
+        let seq = reader.next_seq();
+        let chunk = reader.read(rows_max).unwrap();
+        assert_eq!((chunk.first_seq, chunk.next_seq()), (seq, reader.next_seq()), "numbers run on without a hole");
+        if chunk.is_empty() {
+            return;
+        }
+        tell(told, &chunk);
+    }
+}
+
+/// All that `spool` tells from `seq` on.
+pub fn read_from(folders: &Folders, spool: &Arc<Spool>, seq: u64, rows_max: u64) -> Told {
+    let mut reader = folders.reader(spool, seq);
+    let mut told = Told::new();
+    read_on(&mut reader, rows_max, &mut told);
+    assert!(!spool.published().closed || reader.is_at_end(), "all of a closed spool is told");
+    told
+}
+
+/// The bytes of the segment file at `path`.
+pub fn bytes_of(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}

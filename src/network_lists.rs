@@ -1,0 +1,7 @@
+//! The lists that say which provider's network an address lies in: built in, in a folder, and published by the providers.
+//!
+//! [`files`] reads them, [`update`] fetches them, and [`follow`] does both while pixeld runs. The look-up is [`pixeld_core::networks`].
+
+pub mod files;
+pub mod follow;
+pub mod update;
