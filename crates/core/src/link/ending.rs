@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_cannot_be_a_part_of_a_link_is_left_out() {
+    fn what_cannot_be_a_part_of_a_link_is_left_out() {
         for rest in [
             "",
             "&utm=1",
@@ -171,6 +171,10 @@ mod tests {
         ] {
             assert_eq!(before_picture_ending(&format!("4711.GiF{rest}")), Some("4711"), "{rest}");
         }
+    }
+
+    #[test]
+    fn what_can_be_a_part_of_a_link_is_no_end_of_it() {
         for (text, stem) in [
             ("4711.gif.png", Some("4711.gif")),
             ("4711.gif&v=1.5", Some("4711")),

@@ -263,13 +263,17 @@ mod tests {
                 assert_eq!(Key::typed(spelling), text(key.as_bytes()), "{spelling:?}");
             }
         }
+        let id = "0123456789ABCDEF0123456789abcdef";
+        assert_eq!(Key::typed(&format!("\u{feff} {id}\u{200b}\n")), Ok(Key::Id(id.parse().unwrap())));
+    }
+
+    #[test]
+    fn other_differences_make_other_recipients_and_blanks_alone_none() {
         for (one, other) in
             [("Jane Doe", "JaneDoe"), ("Jane  Doe", "Jane Doe"), ("4711.50", "4711"), ("a+b", "a b"), ("Jane", "jane")]
         {
             assert_ne!(Key::typed(one), Key::typed(other), "{one:?}");
         }
-        let id = "0123456789ABCDEF0123456789abcdef";
-        assert_eq!(Key::typed(&format!("\u{feff} {id}\u{200b}\n")), Ok(Key::Id(id.parse().unwrap())));
         for empty in [" ", "%20", "\u{200b}", "%0D%0A", "%C2%A0%EF%BB%BF", "%2520"] {
             assert_eq!(Key::typed(empty), Err(KeyError::Empty), "{empty:?}");
         }
