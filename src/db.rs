@@ -103,10 +103,10 @@ impl Database {
     /// [`DbError::Url`] for a URL that no server could make work; [`DbError::Embedded`] where no place for the embedded
     /// one can be chosen.
     pub fn new(config: &Config) -> Result<Self, DbError> {
-        let guard = Guard::of(&config.data_dir);
-        match &config.database_url {
+        let guard = Guard::of(&config.storage.data_dir);
+        match &config.storage.database_url {
             Some(url) => Database::settle_external(url.expose(), guard),
-            None => Database::settle_embedded(&config.data_dir, config.pg_bin.clone(), guard),
+            None => Database::settle_embedded(&config.storage.data_dir, config.storage.pg_bin.clone(), guard),
         }
     }
 

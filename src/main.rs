@@ -32,7 +32,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let _telemetry = telemetry::start(&config);
+    let _telemetry = telemetry::start(&config.telemetry);
     match run(command, &config) {
         Ok(code) => code,
         Err(error) => {

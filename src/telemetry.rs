@@ -9,7 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::config::Config;
+use crate::config;
 
 /// Keeps Sentry's transport alive; reports are flushed when it is dropped.
 #[must_use]
@@ -18,7 +18,7 @@ pub struct Telemetry {
 }
 
 /// Starts logging. Call once.
-pub fn start(config: &Config) -> Telemetry {
+pub fn start(config: &config::Telemetry) -> Telemetry {
     let sentry = config.sentry_dsn.as_ref().map(|dsn| {
         let options = sentry::ClientOptions::new()
             .dsn(dsn.expose())

@@ -25,15 +25,18 @@ impl Claimed {
     /// # Errors
     /// Which of them cannot be had, and why.
     pub(super) fn claim(config: &Config) -> anyhow::Result<Claimed> {
-        let connections_max = open_files::allow(config.connections_max);
-        let data = DataDir::lock(&config.data_dir)?;
-        let public = listener::bind(config.listen, config.threads).with_context(|| {
-            format!("cannot listen on PIXELD_LISTEN={}; set it to another port if that one is taken", config.listen)
+        let connections_max = open_files::allow(config.limits.connections_max);
+        let data = DataDir::lock(&config.storage.data_dir)?;
+        let public = listener::bind(config.listen.public, config.limits.threads).with_context(|| {
+            format!(
+                "cannot listen on PIXELD_LISTEN={}; set it to another port if that one is taken",
+                config.listen.public
+            )
         })?;
-        let private = std::net::TcpListener::bind(config.admin_listen).with_context(|| {
+        let private = std::net::TcpListener::bind(config.listen.private).with_context(|| {
             format!(
                 "cannot listen on PIXELD_ADMIN_LISTEN={}; set it to another port if that one is taken",
-                config.admin_listen
+                config.listen.private
             )
         })?;
         private.set_nonblocking(true)?;

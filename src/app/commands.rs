@@ -164,7 +164,7 @@ pub async fn image_list(config: &Config) -> anyhow::Result<()> {
 /// As the disk says. A database that cannot be reached only leaves its column out.
 pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
-    let data = DataDir::look(&config.data_dir);
+    let data = DataDir::look(&config.storage.data_dir);
     let spools = match recovery::list_spools(&data.spools()) {
         Ok(spools) => spools,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -208,7 +208,7 @@ async fn marks(db: &Database) -> anyhow::Result<Vec<(Uuid, u64)>> {
 pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     // Before the lock, which would make a directory.
     let db = which::find(config)?;
-    let data = DataDir::lock(&config.data_dir)?;
+    let data = DataDir::lock(&config.storage.data_dir)?;
     let spools = data.spools();
     let recovered = recovery::recover(&spools)?;
     // To retire is to remove them.
@@ -218,7 +218,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     let recovered = recovered.spools;
     let metrics = Metrics::new(0);
     let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
-    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered) + orphans.bytes(), config.spool_bytes_max));
+    let room = Arc::new(SpoolRoom::new(bytes_of(&recovered) + orphans.bytes(), config.storage.spool_bytes_max));
     orphans.share(&room);
     // What this directory knows of images; nothing is served from it.
     let (images, _) = ImageCache::new(0);
@@ -300,7 +300,7 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser),
 /// # Errors
 /// Where it does not answer 200 in time.
 pub async fn healthcheck(config: &Config) -> anyhow::Result<()> {
-    health::ask(config.listen).await?;
+    health::ask(config.listen.public).await?;
     println!("ok");
     Ok(())
 }

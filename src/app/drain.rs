@@ -29,9 +29,9 @@ pub(super) async fn drain(
     let Following { database_task, database_trigger, rollup_task, rollup_trigger, admin, systemd, others } = following;
     if let Some((systemd, telling)) = systemd {
         telling.abort();
-        systemd.tell_stopping(config.drain);
+        systemd.tell_stopping(config.limits.drain);
     }
-    let deadline = Instant::now() + config.drain;
+    let deadline = Instant::now() + config.limits.drain;
     // A chunk of a deletion holds the lock that the last rollup needs.
     admin.end_jobs();
     let house = drain_hits(config, recording, loading, deadline).await?;
@@ -55,7 +55,7 @@ async fn drain_hits(
     deadline: Instant,
 ) -> anyhow::Result<crate::ingest::housekeeper::House> {
     let Loading { loader, loader_trigger, eraser_trigger, house, .. } = loading;
-    recording.edge_trigger.ask(config.drain / 2);
+    recording.edge_trigger.ask(config.limits.drain / 2);
     // Not waited for: whatever it is at is whole at every moment, and goes on after the next start.
     eraser_trigger.ask(Duration::ZERO);
     let Recording { cores, writer, edge_trigger: _edge_trigger } = recording;
@@ -69,7 +69,7 @@ async fn drain_hits(
         }
         writer.finish();
     });
-    match tokio::time::timeout_at(deadline - DRAIN_RESERVE.min(config.drain), written).await {
+    match tokio::time::timeout_at(deadline - DRAIN_RESERVE.min(config.limits.drain), written).await {
         Ok(written) => written?,
         Err(_) => tracing::error!("the disk does not accept the last hits; pixeld no longer waits for it"),
     }

@@ -127,7 +127,7 @@ fn rollup_task(common: &Common<'_>, loading: &Loading) -> (JoinHandle<()>, Drain
 
 /// None where hits are kept for ever. It may be cut off: whatever it is at is one transaction, which is undone.
 fn retention_task(common: &Common<'_>, loading: &Loading) -> Option<JoinHandle<()>> {
-    let days = common.config.retention_days?;
+    let days = common.config.privacy.retention_days?;
     let (db, metrics, clocks) = (common.db.clone(), Arc::clone(common.metrics), Arc::clone(&loading.clocks));
     let until_ready = common.until_ready();
     Some(common.supervisor.restarted(Task::Retention, move || {
@@ -209,7 +209,7 @@ fn cleaning_task(common: &Common<'_>, edge: &Arc<Edge>) -> JoinHandle<()> {
 }
 
 fn systemd_task(common: &Common<'_>) -> Option<(Arc<systemd::Notifier>, JoinHandle<()>)> {
-    let (notifier, listen) = (Arc::new(systemd::Notifier::from_env()?), common.config.listen);
+    let (notifier, listen) = (Arc::new(systemd::Notifier::from_env()?), common.config.listen.public);
     let telling = Arc::clone(&notifier);
     let task = common.supervisor.restarted(Task::Systemd, move || Arc::clone(&telling).tell_of(listen));
     Some((notifier, task))

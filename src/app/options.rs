@@ -22,18 +22,18 @@ pub fn admin_options(
     db: &Database,
     unrecorded: Arc<Unrecorded>,
 ) -> AdminOptions {
-    let trusted = config.trusted_proxies.clone();
+    let trusted = config.listen.trusted_proxies.clone();
     AdminOptions {
         metrics: Arc::clone(metrics),
         db: db.clone(),
-        listen: config.admin_listen,
-        base_url: config.admin_base_url.clone(),
+        listen: config.listen.private,
+        base_url: config.listen.admin_base_url.clone(),
         settings: config.shown(),
-        links: Links { base_url: config.base_url.clone(), signing_keys: config.signing_keys.clone() },
-        require_signed: config.require_signed,
-        hits_throttle: config.throttle,
+        links: Links { base_url: config.listen.base_url.clone(), signing_keys: config.signing.keys.clone() },
+        require_signed: config.signing.is_required,
+        hits_throttle: config.limits.throttle,
         unrecorded,
-        data_dir: config.data_dir.clone(),
+        data_dir: config.storage.data_dir.clone(),
         program: program::typed(config),
         client_address: Box::new(move |peer, headers| {
             let forwarded: Vec<&[u8]> =
@@ -47,10 +47,10 @@ pub fn admin_options(
 pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
     LoaderOptions {
         spools: spools.to_owned(),
-        throttle: config.throttle,
-        redis: config.redis_url.clone(),
-        retention: config.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
-        keep: config.spool_keep.age,
+        throttle: config.limits.throttle,
+        redis: config.limits.redis_url.clone(),
+        retention: config.privacy.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
+        keep: config.storage.spool_keep.age,
         node: node_name(),
     }
 }
@@ -58,7 +58,7 @@ pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
 /// Of the housekeeper.
 pub fn house_options(config: &Config, db: &Database, spools: &Path) -> HouseOptions {
     let postgres = db.embedded_place().map(Path::to_owned);
-    HouseOptions { spools: spools.to_owned(), keep: config.spool_keep, postgres }
+    HouseOptions { spools: spools.to_owned(), keep: config.storage.spool_keep, postgres }
 }
 
 /// Of the eraser.

@@ -11,7 +11,7 @@ pub fn path() -> String {
 /// The beginning of a command of this installation: what `serve` left in its data directory tells it the rest.
 #[must_use]
 pub fn typed(config: &Config) -> String {
-    format!("PIXELD_DATA_DIR={} {}", quoted(&config.data_dir.display().to_string()), path())
+    format!("PIXELD_DATA_DIR={} {}", quoted(&config.storage.data_dir.display().to_string()), path())
 }
 
 /// As a shell takes it for one word.

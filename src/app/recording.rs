@@ -53,7 +53,7 @@ impl Spools {
         metrics.spools_left_alone.set(found.left_alone.len() as i64);
         metrics.damages.add(found.moved_aside);
         let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
-        let room = Arc::new(SpoolRoom::new(bytes_of(&found.spools) + orphans.bytes(), config.spool_bytes_max));
+        let room = Arc::new(SpoolRoom::new(bytes_of(&found.spools) + orphans.bytes(), config.storage.spool_bytes_max));
         orphans.share(&room);
         let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
         Ok(Spools { recovered: found.spools, spool, left_alone: found.left_alone.len(), room, orphans })
@@ -88,16 +88,16 @@ impl EdgeParts {
         let suppressed = opt_outs::recall(&data.opt_outs());
         let edge = Arc::new(Edge {
             images,
-            limits: Limits::new(config.address_rate, config.threads),
+            limits: Limits::new(config.limits.address_rate, config.limits.threads),
             metrics: Arc::clone(metrics),
-            trusted_proxies: config.trusted_proxies.clone(),
-            ip_privacy: config.ip_privacy,
+            trusted_proxies: config.listen.trusted_proxies.clone(),
+            ip_privacy: config.privacy.addresses,
             connections_max: claimed.connections_max,
             networks: ArcSwap::from_pointee(networks),
             namespace: ArcSwapOption::from(namespace::read(&data.namespace(), &claimed.db).map(Arc::new)),
             suppressed: Arc::clone(&suppressed),
-            signing_keys: config.signing_keys.clone(),
-            require_signed: config.require_signed,
+            signing_keys: config.signing.keys.clone(),
+            require_signed: config.signing.is_required,
             unrecorded: Arc::new(Unrecorded::new(suppressed)),
         });
         EdgeParts { edge, wanted, networks: follower }
@@ -106,8 +106,8 @@ impl EdgeParts {
 
 /// Reads the lists of networks.
 pub(super) fn follower(config: &Config, metrics: &Arc<Metrics>) -> (Follower, Networks) {
-    let daily = if config.networks_daily { update::published() } else { Vec::new() };
-    Follower::new(config.networks_dir.clone(), daily, Arc::clone(metrics))
+    let daily = if config.networks.is_daily { update::published() } else { Vec::new() };
+    Follower::new(config.networks.folder.clone(), daily, Arc::clone(metrics))
 }
 
 /// The threads that answer and write.
@@ -130,12 +130,12 @@ impl Recording {
         public: Vec<std::net::TcpListener>,
     ) -> anyhow::Result<Recording> {
         let metrics = &edge.metrics;
-        let (queue, intake) = queue(config.threads, metrics);
+        let (queue, intake) = queue(config.limits.threads, metrics);
         let target = Target {
             spool: Arc::clone(&spools.spool),
             room: Arc::clone(&spools.room),
             disk: Arc::new(RealDisk),
-            durability: config.durability,
+            durability: config.storage.durability,
         };
         let writer = Writer::start(target, intake, Arc::clone(metrics), |write| {
             supervisor.thread(Task::Writer, "writer", write)

@@ -40,7 +40,7 @@ async fn image(db: &Database) -> anyhow::Result<Uuid> {
 
 fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
-    let url = format!("{}/image/{image}_{message}_{recipient}.png", config.base_url);
+    let url = format!("{}/image/{image}_{message}_{recipient}.png", config.listen.base_url);
     let row = format!("SELECT at, class, ip, user_agent FROM hits_readable WHERE recipient = '{recipient}'");
     // A URL of the user's own may hold a password, and this goes to a log as often as to a terminal.
     let database = if db.is_embedded() {
@@ -49,7 +49,7 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
         format!("\"$({} database-url)\"", program::typed(config))
     };
     let program = program::typed(config);
-    let (admin, add_user) = (&config.admin_base_url, format!("{program} user add ann"));
+    let (admin, add_user) = (&config.listen.admin_base_url, format!("{program} user add ann"));
     let link = format!("{program} link --image {image} --message may-news --recipient 4711");
     format!(
         "\npixeld is running. In a second terminal, in any directory, add a user for the admin page (choose a password when asked):\n\n  \

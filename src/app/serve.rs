@@ -32,11 +32,11 @@ pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
 pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>) -> anyhow::Result<()> {
     // First of all: what is started below must be stopped by whoever stops this, however early.
     let _hold = signals::hold().context("cannot receive signals")?;
-    if let Some(note) = &config.former_names {
+    if let Some(note) = &config.former.note {
         tracing::warn!("{note}");
     }
     let mut claimed = Claimed::claim(config)?;
-    let metrics = Metrics::new(config.threads);
+    let metrics = Metrics::new(config.limits.threads);
     let supervisor = Supervisor::new(Arc::clone(&metrics), ends_on_purpose);
     let spools = Spools::recover(config, &claimed.data, &metrics)?;
     let erasing = loading::erasing(&claimed, &spools)?;
@@ -47,7 +47,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
     let parts = EdgeParts::recall(config, &claimed, &metrics);
     let public = std::mem::take(&mut claimed.public);
     let recording = Recording::start(config, &supervisor, &spools, &parts.edge, public)?;
-    tracing::info!(listen = %config.listen, admin = %config.admin_listen, data = %config.data_dir.display(), "pixels are served");
+    tracing::info!(listen = %config.listen.public, admin = %config.listen.private, data = %config.storage.data_dir.display(), "pixels are served");
     let (ready, database_ready) = watch::channel(false);
     let loading = Loading::start(config, &supervisor, &claimed, spools, &parts.edge, erasing, &database_ready)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -87,7 +87,11 @@ async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &
     supervisor.begin_drain();
     match outcome {
         Ok(signal) => {
-            tracing::info!(signal, seconds = config.drain.as_secs(), "draining; a second signal stops pixeld at once");
+            tracing::info!(
+                signal,
+                seconds = config.limits.drain.as_secs(),
+                "draining; a second signal stops pixeld at once"
+            );
             Ok(())
         }
         Err(task) => Err(following.why(task).await),

@@ -40,8 +40,8 @@ pub fn find(config: &Config) -> anyhow::Result<Database> {
         std::thread::sleep(POLL);
     }
     if !db.is_made() {
-        let data_dir = config.data_dir.display();
-        let found = match std::fs::read_dir(&config.data_dir) {
+        let data_dir = config.storage.data_dir.display();
+        let found = match std::fs::read_dir(&config.storage.data_dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => format!("there is no directory {data_dir}"),
             Err(error) => format!("{data_dir} cannot be read ({error})"),
             Ok(_) => format!("there is no database of pixeld in {data_dir}"),
@@ -59,19 +59,19 @@ pub fn find(config: &Config) -> anyhow::Result<Database> {
 /// # Errors
 /// As [`find`].
 pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
-    check_readable(&config.data_dir)?;
-    if config.database_url.is_none() {
+    check_readable(&config.storage.data_dir)?;
+    if config.storage.database_url.is_none() {
         let missing = config.served.as_ref().and_then(|served| Some((served, served.missing.get("DATABASE_URL")?)));
         if let Some((served, why)) = missing {
             return Err(refusal(format!(
                 "the pixeld of {} uses the PostgreSQL at {}, and its DATABASE_URL {why}. Set DATABASE_URL here as well, or for all \
                  commands DATABASE_URL or DATABASE_URL_FILE in {} (mode 0600)",
-                config.data_dir.display(),
+                config.storage.data_dir.display(),
                 served.database,
                 config.settings_file().display()
             )));
         }
-        if config.require_database_url {
+        if config.storage.require_database_url {
             return Err(refusal(
                 "DATABASE_URL is not set, and PIXELD_REQUIRE_DATABASE_URL is true: pixeld runs no PostgreSQL here"
                     .to_owned(),
@@ -104,14 +104,17 @@ pub fn refusal(words: String) -> anyhow::Error {
 /// # Errors
 /// [`NoInstallation`].
 pub fn check_networks(config: &Config) -> anyhow::Result<()> {
-    check_readable(&config.data_dir)?;
-    if config.networks_dir.is_dir() || config.data_dir.is_dir() || !config.networks_dir.starts_with(&config.data_dir) {
+    check_readable(&config.storage.data_dir)?;
+    if config.networks.folder.is_dir()
+        || config.storage.data_dir.is_dir()
+        || !config.networks.folder.starts_with(&config.storage.data_dir)
+    {
         return Ok(());
     }
     Err(refusal(format!(
         "there is no directory {}, so nothing was done. Which pixeld do you mean? Set PIXELD_DATA_DIR to its data directory, or \
          PIXELD_NETWORKS_DIR to its directory of lists",
-        config.data_dir.display()
+        config.storage.data_dir.display()
     )))
 }
 

@@ -36,12 +36,23 @@ const OTHERS: [(&[&str], &str); 4] = [
     (&["SECRET_KEY"], "not needed"),
 ];
 
-pub(super) fn django_database_url(vars: &mut Vars) -> Option<Secret> {
-    vars.secret(&DJANGO_DATABASE_URL, check_database_url)
+/// The Django app.
+#[derive(Debug, Clone)]
+pub struct Former {
+    /// `DJANGO_DATABASE_URL` or `DJANGO_DATABASE_URL_FILE`: the Django app's PostgreSQL, for `pixeld import django`.
+    pub database_url: Option<Secret>,
+    /// What to tell at the start of variables that look like the Django app's; nothing where there are none.
+    pub note: Option<String>,
+}
+
+impl Former {
+    pub(super) fn read(vars: &mut Vars) -> Former {
+        Former { database_url: vars.secret(&DJANGO_DATABASE_URL, check_database_url), note: note(vars) }
+    }
 }
 
 /// What to tell whoever starts pixeld with the Django app's `.env`; nothing where it does not look like it.
-pub(super) fn note(vars: &Vars) -> Option<String> {
+fn note(vars: &Vars) -> Option<String> {
     let set: BTreeSet<&str> =
         vars.all().filter(|(_, value)| !value.is_empty()).filter_map(|(name, _)| name.to_str()).collect();
     let of_these = |names: &[&'static str]| -> Vec<&'static str> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::value::{self, Parsed, quote};
 use super::vars::{Setting, Vars};
+use super::{Secret, redis};
 
 pub(super) const THROTTLE: Setting =
     Setting::new("PIXELD_THROTTLE", "a duration from 1ms to 30d, like 1h, 30m or 10s, or `off`");
@@ -28,30 +29,42 @@ const THREADS_MOST: u64 = 1024;
 const DRAIN_SECONDS_DEFAULT: u64 = 10;
 const DRAIN_SECONDS_MOST: u64 = 3600;
 
-pub(super) fn throttle(vars: &mut Vars) -> Option<Duration> {
-    let range = THROTTLE_LEAST..=THROTTLE_MOST;
-    vars.read(&THROTTLE, Some(THROTTLE_DEFAULT), |text| value::or_off(text, |text| value::duration(text, range)))
+/// Bounds on clients and on this process.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `PIXELD_THROTTLE`: of the same fetch by the same client, at most one hit is kept in this time. `None`: all are.
+    /// Default 1 h.
+    pub throttle: Option<Duration>,
+    /// `REDIS_URL` or `REDIS_URL_FILE`: the Redis through which nodes share their throttle. `None`: each has its own.
+    pub redis_url: Option<Secret>,
+    /// `PIXELD_ADDRESS_RATE`: hits a second that one client address may have recorded. `None`: no bound. Default 1000.
+    pub address_rate: Option<NonZeroU32>,
+    /// `PIXELD_CONNECTIONS_MAX`: open connections to the public listener, all threads together. Default 20000.
+    pub connections_max: usize,
+    /// `PIXELD_THREADS`: threads that serve pixels. Default: the cores that this process may use.
+    pub threads: usize,
+    /// `PIXELD_DRAIN_SECONDS`: the time that accepted work gets to finish before exit. Default 10 s.
+    pub drain: Duration,
 }
 
-pub(super) fn address_rate(vars: &mut Vars) -> Option<NonZeroU32> {
-    let rate = |text: &str| value::or_off(text, parse_rate);
-    let rate = vars.read(&ADDRESS_RATE, Some(ADDRESS_RATE_DEFAULT), rate);
-    rate.and_then(|rate| u32::try_from(rate).ok()).and_then(NonZeroU32::new)
-}
-
-pub(super) fn connections_max(vars: &mut Vars) -> usize {
-    let number = |text: &str| value::whole_number(text, 1..=CONNECTIONS_MAX_MOST);
-    vars.read(&CONNECTIONS_MAX, CONNECTIONS_MAX_DEFAULT, number) as usize
-}
-
-pub(super) fn threads(vars: &mut Vars) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
-    vars.read(&THREADS, cores.min(THREADS_MOST), |text| value::whole_number(text, 1..=THREADS_MOST)) as usize
-}
-
-pub(super) fn drain(vars: &mut Vars) -> Duration {
-    let number = |text: &str| value::whole_number(text, 0..=DRAIN_SECONDS_MOST);
-    Duration::from_secs(vars.read(&DRAIN_SECONDS, DRAIN_SECONDS_DEFAULT, number))
+impl Limits {
+    pub(super) fn read(vars: &mut Vars) -> Limits {
+        let redis_url = redis::redis_url(vars);
+        let throttle = |text: &str| value::or_off(text, |text| value::duration(text, THROTTLE_LEAST..=THROTTLE_MOST));
+        let throttle = vars.read(&THROTTLE, Some(THROTTLE_DEFAULT), throttle);
+        let rate = vars.read(&ADDRESS_RATE, Some(ADDRESS_RATE_DEFAULT), |text| value::or_off(text, parse_rate));
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get) as u64;
+        let mut number =
+            |setting, default, allowed| vars.read(setting, default, |text| value::whole_number(text, allowed));
+        Limits {
+            throttle,
+            redis_url,
+            address_rate: rate.and_then(|rate| u32::try_from(rate).ok()).and_then(NonZeroU32::new),
+            connections_max: number(&CONNECTIONS_MAX, CONNECTIONS_MAX_DEFAULT, 1..=CONNECTIONS_MAX_MOST) as usize,
+            threads: number(&THREADS, cores.min(THREADS_MOST), 1..=THREADS_MOST) as usize,
+            drain: Duration::from_secs(number(&DRAIN_SECONDS, DRAIN_SECONDS_DEFAULT, 0..=DRAIN_SECONDS_MOST)),
+        }
+    }
 }
 
 fn parse_rate(text: &str) -> Parsed<u64> {

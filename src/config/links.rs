@@ -10,8 +10,23 @@ pub(super) const SIGNING_KEYS: Setting = Setting::secret(
 );
 pub(super) const REQUIRE_SIGNED: Setting = Setting::new("PIXELD_REQUIRE_SIGNED", "`true` or `false`");
 
-/// The keys, and whether only links that are signed with one are recorded.
-pub(super) fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
+/// With what links are signed.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// `PIXELD_SIGNING_KEYS` or `PIXELD_SIGNING_KEYS_FILE`: the keys of signed links, the newest first. Default: none.
+    pub keys: SigningKeys,
+    /// `PIXELD_REQUIRE_SIGNED`: only signed links are recorded; there is a key then. Default false.
+    pub is_required: bool,
+}
+
+impl Signing {
+    pub(super) fn read(vars: &mut Vars) -> Signing {
+        let (keys, is_required) = signing(vars);
+        Signing { keys, is_required }
+    }
+}
+
+fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
     let secret = vars.secret(&SIGNING_KEYS, |text| {
         SigningKeys::parse(text).map(drop).map_err(|wrong| format!("{wrong} (its value is not shown)"))
     });

@@ -35,8 +35,42 @@ const BASE_URL_BYTES_MAX: usize = 512;
 /// Most trusted networks; each request from a proxy may be compared with all of them.
 const TRUSTED_PROXIES_MAX: usize = 1024;
 
+/// Where requests come in, and what leads there.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// `PIXELD_LISTEN`: where pixels are served; default `0.0.0.0:8080`. The port is never 0.
+    pub public: SocketAddr,
+    /// `PIXELD_ADMIN_LISTEN`: where metrics and admin pages are served; default `127.0.0.1:8081`. Never the same as
+    /// `public`; the port is never 0.
+    pub private: SocketAddr,
+    /// `PIXELD_BASE_URL`: what links in emails begin with; `http://` or `https://`, the host in lower case, no default
+    /// port, no trailing slash. A path in it is one that a proxy takes off. Default: from `public`.
+    pub base_url: String,
+    /// Whether something says what links begin with, and not the default.
+    pub is_base_url_set: bool,
+    /// `PIXELD_ADMIN_BASE_URL`: where people reach the admin listener, in the form of `base_url`. Default: from `private`.
+    pub admin_base_url: String,
+    /// `PIXELD_TRUSTED_PROXIES`: the peers whose X-Forwarded-For is believed. No IPv4-mapped IPv6 among them, so
+    /// compare with addresses in canonical form. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Listen {
+    pub(super) fn read(vars: &mut Vars) -> Listen {
+        let (public, private) = addresses(vars);
+        Listen {
+            public,
+            private,
+            base_url: vars.read(&BASE_URL, url_of(public), parse_base_url),
+            is_base_url_set: vars.is_set(&[BASE_URL.name, LISTEN.name]) || vars.is_after_serve(),
+            admin_base_url: vars.read(&ADMIN_BASE_URL, url_of(private), parse_admin_base_url),
+            trusted_proxies: vars.read(&TRUSTED_PROXIES, Vec::new(), parse_networks),
+        }
+    }
+}
+
 /// The public and the private listener's address.
-pub(super) fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
+fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
     let listen = vars.read(&LISTEN, LISTEN_DEFAULT, parse_listen);
     let admin_listen = vars.read(&ADMIN_LISTEN, ADMIN_LISTEN_DEFAULT, parse_listen);
     if overlap(listen, admin_listen) && !vars.is_refused(&LISTEN) && !vars.is_refused(&ADMIN_LISTEN) {
@@ -46,16 +80,6 @@ pub(super) fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
     (listen, admin_listen)
 }
 
-/// What links in emails begin with; from the listener's address where the setting is unset. A path is one that a proxy takes off.
-pub(super) fn base_url(vars: &mut Vars, listen: SocketAddr) -> String {
-    vars.read(&BASE_URL, url_of(listen), parse_base_url)
-}
-
-/// Where people reach the admin listener; likewise.
-pub(super) fn admin_base_url(vars: &mut Vars, listen: SocketAddr) -> String {
-    vars.read(&ADMIN_BASE_URL, url_of(listen), parse_admin_base_url)
-}
-
 /// The page's links, cookies and checks hold for a whole host: under a path it would share them with what else is there.
 fn parse_admin_base_url(text: &str) -> Parsed<String> {
     let url = parse_base_url(text)?;
@@ -63,10 +87,6 @@ fn parse_admin_base_url(text: &str) -> Parsed<String> {
         true => Err(format!("is {}, which has a path; the admin page needs its own host or port", quote(text))),
         false => Ok(url),
     }
-}
-
-pub(super) fn trusted_proxies(vars: &mut Vars) -> Vec<IpNet> {
-    vars.read(&TRUSTED_PROXIES, Vec::new(), parse_networks)
 }
 
 fn parse_listen(text: &str) -> Parsed<SocketAddr> {

@@ -13,12 +13,25 @@ pub(super) const RETENTION_DAYS: Setting =
 
 const RETENTION_DAYS_MOST: u64 = 36_500;
 
-pub(super) fn ip_privacy(vars: &mut Vars) -> IpPrivacy {
-    let words = [("full", IpPrivacy::Full), ("truncated", IpPrivacy::Truncated), ("none", IpPrivacy::None)];
-    vars.read(&IP_PRIVACY, IpPrivacy::Full, |text| value::word(text, &words))
+/// What is kept about people, and how long.
+#[derive(Debug, Clone)]
+pub struct Privacy {
+    /// `PIXELD_IP_PRIVACY`: how much of a client's address is kept. Default `full`.
+    pub addresses: IpPrivacy,
+    /// `PIXELD_RETENTION_DAYS`: days after which hits are deleted. `None`, the default: never.
+    pub retention_days: Option<NonZeroU32>,
 }
 
-pub(super) fn retention_days(vars: &mut Vars) -> Option<NonZeroU32> {
-    let days = |text: &str| value::or_off(text, |text| value::whole_number(text, 1..=RETENTION_DAYS_MOST));
-    vars.read(&RETENTION_DAYS, None, days).and_then(|days| u32::try_from(days).ok()).and_then(NonZeroU32::new)
+impl Privacy {
+    pub(super) fn read(vars: &mut Vars) -> Privacy {
+        let words = [("full", IpPrivacy::Full), ("truncated", IpPrivacy::Truncated), ("none", IpPrivacy::None)];
+        let days = |text: &str| value::or_off(text, |text| value::whole_number(text, 1..=RETENTION_DAYS_MOST));
+        Privacy {
+            addresses: vars.read(&IP_PRIVACY, IpPrivacy::Full, |text| value::word(text, &words)),
+            retention_days: vars
+                .read(&RETENTION_DAYS, None, days)
+                .and_then(|days| u32::try_from(days).ok())
+                .and_then(NonZeroU32::new),
+        }
+    }
 }

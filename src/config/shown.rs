@@ -13,55 +13,58 @@ impl Config {
         let switch = |on: bool, word: &str| if on { word.to_owned() } else { "off".to_owned() };
         let list = |words: Vec<String>| if words.is_empty() { "none".to_owned() } else { words.join(", ") };
         vec![
-            ("PIXELD_LISTEN", self.listen.to_string()),
-            ("PIXELD_ADMIN_LISTEN", self.admin_listen.to_string()),
-            ("PIXELD_BASE_URL", self.base_url.clone()),
-            ("PIXELD_ADMIN_BASE_URL", self.admin_base_url.clone()),
-            ("PIXELD_TRUSTED_PROXIES", list(self.trusted_proxies.iter().map(ToString::to_string).collect())),
-            ("PIXELD_SIGNING_KEYS", secret(!self.signing_keys.is_empty())),
-            ("PIXELD_REQUIRE_SIGNED", self.require_signed.to_string()),
-            ("PIXELD_DATA_DIR", self.data_dir.display().to_string()),
+            ("PIXELD_LISTEN", self.listen.public.to_string()),
+            ("PIXELD_ADMIN_LISTEN", self.listen.private.to_string()),
+            ("PIXELD_BASE_URL", self.listen.base_url.clone()),
+            ("PIXELD_ADMIN_BASE_URL", self.listen.admin_base_url.clone()),
+            ("PIXELD_TRUSTED_PROXIES", list(self.listen.trusted_proxies.iter().map(ToString::to_string).collect())),
+            ("PIXELD_SIGNING_KEYS", secret(!self.signing.keys.is_empty())),
+            ("PIXELD_REQUIRE_SIGNED", self.signing.is_required.to_string()),
+            ("PIXELD_DATA_DIR", self.storage.data_dir.display().to_string()),
             (
                 "DATABASE_URL",
-                match &self.database_url {
+                match &self.storage.database_url {
                     Some(_) => secret(true),
                     None => "not set: pixeld runs PostgreSQL itself".to_owned(),
                 },
             ),
-            ("PIXELD_REQUIRE_DATABASE_URL", self.require_database_url.to_string()),
-            ("PG_BIN", self.pg_bin.as_ref().map_or("not set".to_owned(), |path| path.display().to_string())),
+            ("PIXELD_REQUIRE_DATABASE_URL", self.storage.require_database_url.to_string()),
+            ("PG_BIN", self.storage.pg_bin.as_ref().map_or("not set".to_owned(), |path| path.display().to_string())),
             (
                 "PIXELD_DURABILITY",
-                match self.durability {
+                match self.storage.durability {
                     Durability::Written => "written".to_owned(),
                     Durability::Synced => "synced".to_owned(),
                 },
             ),
-            ("PIXELD_SPOOL_BYTES_MAX", size(self.spool_bytes_max)),
-            ("PIXELD_SPOOL_KEEP", format!("{:?}, {}", self.spool_keep.age, size(self.spool_keep.bytes))),
+            ("PIXELD_SPOOL_BYTES_MAX", size(self.storage.spool_bytes_max)),
+            (
+                "PIXELD_SPOOL_KEEP",
+                format!("{:?}, {}", self.storage.spool_keep.age, size(self.storage.spool_keep.bytes)),
+            ),
             (
                 "REDIS_URL",
-                self.redis_url.as_ref().map_or("not set: each node throttles alone".to_owned(), redis::shown),
+                self.limits.redis_url.as_ref().map_or("not set: each node throttles alone".to_owned(), redis::shown),
             ),
-            ("PIXELD_THROTTLE", self.throttle.map_or("off".to_owned(), |time| format!("{time:?}"))),
-            ("PIXELD_ADDRESS_RATE", self.address_rate.map_or("off".to_owned(), |rate| format!("{rate}/s"))),
-            ("PIXELD_CONNECTIONS_MAX", self.connections_max.to_string()),
-            ("PIXELD_THREADS", self.threads.to_string()),
-            ("PIXELD_DRAIN_SECONDS", self.drain.as_secs().to_string()),
-            ("PIXELD_NETWORKS_DIR", self.networks_dir.display().to_string()),
-            ("PIXELD_NETWORKS_UPDATE", switch(self.networks_daily, "daily")),
+            ("PIXELD_THROTTLE", self.limits.throttle.map_or("off".to_owned(), |time| format!("{time:?}"))),
+            ("PIXELD_ADDRESS_RATE", self.limits.address_rate.map_or("off".to_owned(), |rate| format!("{rate}/s"))),
+            ("PIXELD_CONNECTIONS_MAX", self.limits.connections_max.to_string()),
+            ("PIXELD_THREADS", self.limits.threads.to_string()),
+            ("PIXELD_DRAIN_SECONDS", self.limits.drain.as_secs().to_string()),
+            ("PIXELD_NETWORKS_DIR", self.networks.folder.display().to_string()),
+            ("PIXELD_NETWORKS_UPDATE", switch(self.networks.is_daily, "daily")),
             (
                 "PIXELD_IP_PRIVACY",
-                match self.ip_privacy {
+                match self.privacy.addresses {
                     IpPrivacy::Full => "full".to_owned(),
                     IpPrivacy::Truncated => "truncated".to_owned(),
                     IpPrivacy::None => "none".to_owned(),
                 },
             ),
-            ("PIXELD_RETENTION_DAYS", self.retention_days.map_or("off".to_owned(), |days| days.to_string())),
-            ("PIXELD_LOG", self.log.clone()),
-            ("SENTRY_DSN", secret(self.sentry_dsn.is_some())),
-            ("DJANGO_DATABASE_URL", secret(self.django_database_url.is_some())),
+            ("PIXELD_RETENTION_DAYS", self.privacy.retention_days.map_or("off".to_owned(), |days| days.to_string())),
+            ("PIXELD_LOG", self.telemetry.log.clone()),
+            ("SENTRY_DSN", secret(self.telemetry.sentry_dsn.is_some())),
+            ("DJANGO_DATABASE_URL", secret(self.former.database_url.is_some())),
         ]
     }
 }

@@ -29,6 +29,44 @@ const SPOOL_BYTES_MAX_MOST: u64 = 1 << 50;
 const SPOOL_KEEP_DEFAULT: SpoolKeep = SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 };
 const SPOOL_KEEP_AGE_MOST: Duration = Duration::from_secs(30 * 86_400);
 
+/// Where hits are kept, and how safely.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    /// `PIXELD_DATA_DIR`: the directory of spool, embedded database and lists; absolute. Default `./data`.
+    pub data_dir: PathBuf,
+    /// `DATABASE_URL` or `DATABASE_URL_FILE`: an external PostgreSQL, with at least one host. `None`: the embedded one.
+    pub database_url: Option<Secret>,
+    /// `PIXELD_REQUIRE_DATABASE_URL`: never the embedded one; `database_url` is set then. Default false.
+    pub require_database_url: bool,
+    /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: they are looked for.
+    pub pg_bin: Option<PathBuf>,
+    /// `PIXELD_DURABILITY`: what is done with a hit before its request is answered. Default `written`.
+    pub durability: Durability,
+    /// `PIXELD_SPOOL_BYTES_MAX`: bytes of disk that the spools may take. Default 8 GiB.
+    pub spool_bytes_max: u64,
+    /// `PIXELD_SPOOL_KEEP`: how long, and how many bytes of, loaded segments are kept. Default 1 h and 1 GiB.
+    pub spool_keep: SpoolKeep,
+}
+
+impl Storage {
+    pub(super) fn read(vars: &mut Vars) -> Storage {
+        let data_dir = data_dir(vars);
+        let (database_url, require_database_url) = database_url(vars);
+        let durabilities = [("written", Durability::Written), ("synced", Durability::Synced)];
+        let spool_bytes = SPOOL_BYTES_MAX_LEAST..=SPOOL_BYTES_MAX_MOST;
+        Storage {
+            data_dir,
+            database_url,
+            require_database_url,
+            pg_bin: vars.read(&PG_BIN, None, |text| absolute(text).map(Some)),
+            durability: vars.read(&DURABILITY, Durability::Written, |text| value::word(text, &durabilities)),
+            spool_bytes_max: vars
+                .read(&SPOOL_BYTES_MAX, SPOOL_BYTES_MAX_DEFAULT, |text| value::size(text, spool_bytes)),
+            spool_keep: vars.read(&SPOOL_KEEP, SPOOL_KEEP_DEFAULT, parse_spool_keep),
+        }
+    }
+}
+
 /// What is done with a hit before its request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -58,7 +96,7 @@ pub(super) fn data_dir(vars: &mut Vars) -> PathBuf {
 }
 
 /// The URL, and whether there must be one.
-pub(super) fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
+fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
     let url = vars.secret(&DATABASE_URL, check_database_url);
     let is_required =
         vars.read(&REQUIRE_DATABASE_URL, false, |text| value::word(text, &[("true", true), ("false", false)]));
@@ -71,24 +109,6 @@ pub(super) fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
         );
     }
     (url, is_required)
-}
-
-pub(super) fn pg_bin(vars: &mut Vars) -> Option<PathBuf> {
-    vars.read(&PG_BIN, None, |text| absolute(text).map(Some))
-}
-
-pub(super) fn durability(vars: &mut Vars) -> Durability {
-    let words = [("written", Durability::Written), ("synced", Durability::Synced)];
-    vars.read(&DURABILITY, Durability::Written, |text| value::word(text, &words))
-}
-
-pub(super) fn spool_bytes_max(vars: &mut Vars) -> u64 {
-    let range = SPOOL_BYTES_MAX_LEAST..=SPOOL_BYTES_MAX_MOST;
-    vars.read(&SPOOL_BYTES_MAX, SPOOL_BYTES_MAX_DEFAULT, |text| value::size(text, range))
-}
-
-pub(super) fn spool_keep(vars: &mut Vars) -> SpoolKeep {
-    vars.read(&SPOOL_KEEP, SPOOL_KEEP_DEFAULT, parse_spool_keep)
 }
 
 /// A path that stays the same when the working directory changes.

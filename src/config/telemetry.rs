@@ -17,15 +17,26 @@ const LOG_DEFAULT: &str = "info";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-pub(super) fn log(vars: &mut Vars) -> String {
-    vars.read(&LOG, LOG_DEFAULT.to_owned(), parse_log)
+/// What is said about this process, and to whom.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    /// `PIXELD_LOG`: what is logged; parses as a `tracing_subscriber` `EnvFilter`. Default `info`.
+    pub log: String,
+    /// `SENTRY_DSN` or `SENTRY_DSN_FILE`: where errors are reported. `None`: nowhere.
+    pub sentry_dsn: Option<Secret>,
 }
 
-pub(super) fn sentry_dsn(vars: &mut Vars) -> Option<Secret> {
-    vars.secret(&SENTRY_DSN, |text| match text.parse::<Dsn>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err("is not a Sentry DSN (its value is not shown)".to_owned()),
-    })
+impl Telemetry {
+    pub(super) fn read(vars: &mut Vars) -> Telemetry {
+        let check_dsn = |text: &str| match text.parse::<Dsn>() {
+            Ok(_) => Ok(()),
+            Err(_) => Err("is not a Sentry DSN (its value is not shown)".to_owned()),
+        };
+        Telemetry {
+            log: vars.read(&LOG, LOG_DEFAULT.to_owned(), parse_log),
+            sentry_dsn: vars.secret(&SENTRY_DSN, check_dsn),
+        }
+    }
 }
 
 fn parse_log(text: &str) -> Parsed<String> {

@@ -1,7 +1,11 @@
 //! The settings as a whole; the grammars of single values are tested beside them.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
+
+use pixeld_core::privacy::IpPrivacy;
 
 use super::*;
 
@@ -30,25 +34,29 @@ fn secret_file(content: &[u8]) -> (tempfile::NamedTempFile, String) {
 #[test]
 fn without_settings_the_defaults_of_the_contract_hold() {
     let config = read(&[]).unwrap();
-    assert_eq!(config.listen.to_string(), "0.0.0.0:8080");
-    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8081");
-    assert_eq!(config.base_url, "http://localhost:8080");
-    assert_eq!(config.admin_base_url, "http://127.0.0.1:8081");
-    assert_eq!(config.data_dir, std::env::current_dir().unwrap().join("data"));
-    assert!(config.database_url.is_none() && config.pg_bin.is_none() && config.sentry_dsn.is_none());
-    assert!(config.redis_url.is_none());
-    assert!(config.trusted_proxies.is_empty());
-    assert_eq!(config.durability, Durability::Written);
-    assert_eq!(config.throttle, Some(Duration::from_secs(3600)));
-    assert_eq!(config.address_rate, NonZeroU32::new(1000));
-    assert_eq!(config.ip_privacy, IpPrivacy::Full);
-    assert_eq!(config.retention_days, None);
-    assert_eq!(config.spool_bytes_max, 8 << 30);
-    assert_eq!(config.spool_keep, SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 });
-    assert_eq!(config.connections_max, 20_000);
-    assert_eq!(config.threads, std::thread::available_parallelism().unwrap().get());
-    assert_eq!(config.drain, Duration::from_secs(10));
-    assert_eq!(config.log, "info");
+    assert_eq!(config.listen.public.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.listen.private.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.listen.base_url, "http://localhost:8080");
+    assert_eq!(config.listen.admin_base_url, "http://127.0.0.1:8081");
+    assert_eq!(config.storage.data_dir, std::env::current_dir().unwrap().join("data"));
+    assert!(
+        config.storage.database_url.is_none()
+            && config.storage.pg_bin.is_none()
+            && config.telemetry.sentry_dsn.is_none()
+    );
+    assert!(config.limits.redis_url.is_none());
+    assert!(config.listen.trusted_proxies.is_empty());
+    assert_eq!(config.storage.durability, Durability::Written);
+    assert_eq!(config.limits.throttle, Some(Duration::from_secs(3600)));
+    assert_eq!(config.limits.address_rate, NonZeroU32::new(1000));
+    assert_eq!(config.privacy.addresses, IpPrivacy::Full);
+    assert_eq!(config.privacy.retention_days, None);
+    assert_eq!(config.storage.spool_bytes_max, 8 << 30);
+    assert_eq!(config.storage.spool_keep, SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 });
+    assert_eq!(config.limits.connections_max, 20_000);
+    assert_eq!(config.limits.threads, std::thread::available_parallelism().unwrap().get());
+    assert_eq!(config.limits.drain, Duration::from_secs(10));
+    assert_eq!(config.telemetry.log, "info");
 }
 
 #[test]
@@ -77,39 +85,39 @@ fn each_setting_is_read_from_its_variable() {
         ("PIXELD_LOG", "warn,pixeld::ingest=debug"),
     ])
     .unwrap();
-    assert_eq!(config.listen.to_string(), "[::]:80");
-    assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9000");
-    assert_eq!(config.base_url, "https://pixels.example.com");
-    assert_eq!(config.admin_base_url, "https://admin.example.com");
-    assert_eq!(config.data_dir, PathBuf::from("/var/lib/pixeld"));
-    assert_eq!(config.database_url.unwrap().expose(), "postgresql://pixeld@db/pixeld");
-    assert_eq!(config.redis_url.unwrap().expose(), "redis://:password@redis.example.com:6380/1");
-    assert_eq!(config.pg_bin, Some("/opt/pg/bin".into()));
-    assert_eq!(config.sentry_dsn.unwrap().expose(), "https://key@sentry.example.com/1");
-    assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
-    assert_eq!(config.durability, Durability::Synced);
-    assert_eq!(config.throttle, Some(Duration::from_millis(500)));
-    assert_eq!(config.address_rate, NonZeroU32::new(5));
-    assert_eq!(config.ip_privacy, IpPrivacy::Truncated);
-    assert_eq!(config.retention_days, NonZeroU32::new(365));
-    assert_eq!(config.spool_bytes_max, 64 << 20);
-    assert_eq!(config.spool_keep, SpoolKeep { age: Duration::from_secs(10), bytes: 512 << 20 });
-    assert_eq!((config.connections_max, config.threads, config.drain), (1, 3, Duration::ZERO));
-    assert_eq!(config.log, "warn,pixeld::ingest=debug");
+    assert_eq!(config.listen.public.to_string(), "[::]:80");
+    assert_eq!(config.listen.private.to_string(), "127.0.0.1:9000");
+    assert_eq!(config.listen.base_url, "https://pixels.example.com");
+    assert_eq!(config.listen.admin_base_url, "https://admin.example.com");
+    assert_eq!(config.storage.data_dir, PathBuf::from("/var/lib/pixeld"));
+    assert_eq!(config.storage.database_url.unwrap().expose(), "postgresql://pixeld@db/pixeld");
+    assert_eq!(config.limits.redis_url.unwrap().expose(), "redis://:password@redis.example.com:6380/1");
+    assert_eq!(config.storage.pg_bin, Some("/opt/pg/bin".into()));
+    assert_eq!(config.telemetry.sentry_dsn.unwrap().expose(), "https://key@sentry.example.com/1");
+    assert_eq!(config.listen.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(config.storage.durability, Durability::Synced);
+    assert_eq!(config.limits.throttle, Some(Duration::from_millis(500)));
+    assert_eq!(config.limits.address_rate, NonZeroU32::new(5));
+    assert_eq!(config.privacy.addresses, IpPrivacy::Truncated);
+    assert_eq!(config.privacy.retention_days, NonZeroU32::new(365));
+    assert_eq!(config.storage.spool_bytes_max, 64 << 20);
+    assert_eq!(config.storage.spool_keep, SpoolKeep { age: Duration::from_secs(10), bytes: 512 << 20 });
+    assert_eq!((config.limits.connections_max, config.limits.threads, config.limits.drain), (1, 3, Duration::ZERO));
+    assert_eq!(config.telemetry.log, "warn,pixeld::ingest=debug");
 }
 
 #[test]
 fn base_urls_follow_the_listeners_that_are_set() {
     let config = read(&[("PIXELD_LISTEN", "127.0.0.1:80"), ("PIXELD_ADMIN_LISTEN", "[::1]:9000")]).unwrap();
-    assert_eq!(config.base_url, "http://127.0.0.1");
-    assert_eq!(config.admin_base_url, "http://[::1]:9000");
+    assert_eq!(config.listen.base_url, "http://127.0.0.1");
+    assert_eq!(config.listen.admin_base_url, "http://[::1]:9000");
 }
 
 #[test]
 fn what_may_be_off_is_off_when_told_so() {
     let off = [("PIXELD_THROTTLE", "off"), ("PIXELD_ADDRESS_RATE", "off"), ("PIXELD_RETENTION_DAYS", "off")];
     let config = read(&off).unwrap();
-    assert_eq!((config.throttle, config.address_rate, config.retention_days), (None, None, None));
+    assert_eq!((config.limits.throttle, config.limits.address_rate, config.privacy.retention_days), (None, None, None));
 }
 
 #[test]
@@ -271,17 +279,17 @@ fn a_secret_is_read_from_the_file_that_is_named() {
     for content in ["host=db user=pixeld", "host=db user=pixeld\n", "host=db user=pixeld\r\n"] {
         let (_file, path) = secret_file(content.as_bytes());
         let config = read(&[("DATABASE_URL_FILE", &path)]).unwrap();
-        assert_eq!(config.database_url.unwrap().expose(), "host=db user=pixeld");
+        assert_eq!(config.storage.database_url.unwrap().expose(), "host=db user=pixeld");
     }
     let (_file, path) = secret_file(b"rediss://:hunter2@redis.example.com\n");
     let config = read(&[("REDIS_URL_FILE", &path)]).unwrap();
-    assert_eq!(config.redis_url.unwrap().expose(), "rediss://:hunter2@redis.example.com");
+    assert_eq!(config.limits.redis_url.unwrap().expose(), "rediss://:hunter2@redis.example.com");
     let (_file, path) = secret_file(b"postgresql://app@db/app\n");
     let config = read(&[("DJANGO_DATABASE_URL_FILE", &path)]).unwrap();
-    assert_eq!(config.django_database_url.unwrap().expose(), "postgresql://app@db/app");
+    assert_eq!(config.former.database_url.unwrap().expose(), "postgresql://app@db/app");
     let (_file, path) = secret_file(b"https://key@sentry.example.com/1\n");
     let config = read(&[("SENTRY_DSN_FILE", &path)]).unwrap();
-    assert_eq!(config.sentry_dsn.unwrap().expose(), "https://key@sentry.example.com/1");
+    assert_eq!(config.telemetry.sentry_dsn.unwrap().expose(), "https://key@sentry.example.com/1");
 }
 
 #[test]
@@ -341,7 +349,8 @@ fn a_secret_is_never_printed() {
         ("SENTRY_DSN", "https://hunter2@sentry.example.com/1"),
     ])
     .unwrap();
-    let shown = format!("{config:?} {config:#?} {} {}", config.database_url.clone().unwrap(), Secret::new("hunter2"));
+    let shown =
+        format!("{config:?} {config:#?} {} {}", config.storage.database_url.clone().unwrap(), Secret::new("hunter2"));
     assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
 }
 
@@ -349,8 +358,8 @@ fn a_secret_is_never_printed() {
 fn signing_keys_are_read_and_without_them_signatures_cannot_be_required() {
     let keys = "2:ICEiIyQlJicoKSorLC0uLw==, 1:AAECAwQFBgcICQoLDA0ODw==";
     let config = read(&[("PIXELD_SIGNING_KEYS", keys), ("PIXELD_REQUIRE_SIGNED", "true")]).unwrap();
-    assert!(config.require_signed);
-    assert_eq!(format!("{:?}", config.signing_keys), "[2, 1]");
+    assert!(config.signing.is_required);
+    assert_eq!(format!("{:?}", config.signing.keys), "[2, 1]");
     assert!(problem(&[("PIXELD_REQUIRE_SIGNED", "true")]).wrong.contains("without PIXELD_SIGNING_KEYS"));
     let problem = problem(&[("PIXELD_SIGNING_KEYS", "1:AAAA"), ("PIXELD_REQUIRE_SIGNED", "true")]);
     assert!(problem.variable == "PIXELD_SIGNING_KEYS" && problem.wrong.contains("3 bytes in its entry 1"), "{problem}");
@@ -366,16 +375,16 @@ fn where_a_database_is_required_none_is_an_error_that_says_what_to_set() {
     // What is wrong is told once.
     assert_eq!(problem(&[required, ("DATABASE_URL_FILE", "/nonexistent/secret")]).variable, "DATABASE_URL_FILE");
     assert_eq!(problem(&[required, ("DATABASE_URL", "mysql://db")]).variable, "DATABASE_URL");
-    assert!(read(&[required, ("DATABASE_URL", "host=db")]).unwrap().require_database_url);
-    assert!(!read(&[("PIXELD_REQUIRE_DATABASE_URL", "false")]).unwrap().require_database_url);
+    assert!(read(&[required, ("DATABASE_URL", "host=db")]).unwrap().storage.require_database_url);
+    assert!(!read(&[("PIXELD_REQUIRE_DATABASE_URL", "false")]).unwrap().storage.require_database_url);
 }
 
 #[test]
 fn networks_lie_in_the_data_directory_unless_told_otherwise() {
     let config = read(&[("PIXELD_DATA_DIR", "/var/lib/pixeld")]).unwrap();
-    assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/var/lib/pixeld/networks"), false));
+    assert_eq!((config.networks.folder.to_str(), config.networks.is_daily), (Some("/var/lib/pixeld/networks"), false));
     let config = read(&[("PIXELD_NETWORKS_DIR", "/etc/networks"), ("PIXELD_NETWORKS_UPDATE", "daily")]).unwrap();
-    assert_eq!((config.networks_dir.to_str(), config.networks_daily), (Some("/etc/networks"), true));
+    assert_eq!((config.networks.folder.to_str(), config.networks.is_daily), (Some("/etc/networks"), true));
 }
 
 /// The settings of .env.example, as someone would have them who took off every `#`.
@@ -401,7 +410,8 @@ fn the_example_lists_every_setting_once() {
 fn the_values_of_the_example_are_the_defaults() {
     let config = Config::from_vars(example().into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
     // All but that they were said.
-    let config = Config { is_base_url_set: false, to_leave: Default::default(), ..config };
+    let listen = Listen { is_base_url_set: false, ..config.listen };
+    let config = Config { listen, to_leave: Default::default(), ..config };
     assert_eq!(format!("{config:#?}"), format!("{:#?}", read(&[]).unwrap()));
     // Only what has no default, or one that depends on the machine, may be empty there.
     let empty: BTreeSet<_> =

@@ -77,7 +77,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
 
 /// Hits on this machine's own disk count, even if its `pixeld serve` never ran in this version.
 async fn register_this(config: &Config, client: &tokio_postgres::Client) -> anyhow::Result<()> {
-    let data = DataDir::look(&config.data_dir);
+    let data = DataDir::look(&config.storage.data_dir);
     if data.has_spools() {
         within(QUERY_TIMEOUT, "registering this node", nodes::register(client, data.node()?, &node_name())).await?;
     }

@@ -61,7 +61,7 @@ impl Completeness {
 /// # Errors
 /// Where one of the databases or the directory cannot be used, or it was stopped; what was taken until then stays.
 pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Completeness> {
-    if let Some(note) = &config.former_names {
+    if let Some(note) = &config.former.note {
         tracing::warn!("{note}");
     }
     let url = source_url(config, args)?;
@@ -122,7 +122,7 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
 
 /// The URL of the Django app's database, from where it was given.
 fn source_url(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Secret> {
-    let (named_by, url) = match (&args.database_url, &args.database_url_file, &config.django_database_url) {
+    let (named_by, url) = match (&args.database_url, &args.database_url_file, &config.former.database_url) {
         (Some(url), _, _) => ("--database-url", Secret::new(url.as_str())),
         (None, Some(file), _) => {
             let url = Secret::of_file(file).map_err(|wrong| anyhow::anyhow!("--database-url-file {wrong}"))?;

@@ -39,11 +39,11 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     );
     let db = which::find(config)?;
     check_keys(config)?;
-    if !config.is_base_url_set {
+    if !config.listen.is_base_url_set {
         eprintln!(
             "these links begin with {} because no setting names your address: set PIXELD_BASE_URL, or PIXELD_DATA_DIR to the data \
              directory of your pixeld",
-            config.base_url
+            config.listen.base_url
         );
     }
     let asking = async {
@@ -56,7 +56,7 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     let image =
         image.with_context(|| format!("there is no image {}; `pixeld image list` shows all images", args.image))?;
     anyhow::ensure!(image.deleted_at.is_none(), "the image {} is deleted", args.image);
-    let opt_out = OptOutKeys::new(config.signing_keys.clone(), opt_out_key);
+    let opt_out = OptOutKeys::new(config.signing.keys.clone(), opt_out_key);
     let maker = Maker { config, args, image, namespace, opt_out };
     if let Some(csv) = &args.csv {
         return maker.table(csv);
@@ -73,7 +73,7 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
 /// without a word.
 fn check_keys(config: &Config) -> anyhow::Result<()> {
     let Some(served) = &config.served else { return Ok(()) };
-    let (data_dir, ours) = (config.data_dir.display(), config.signing_keys.digests());
+    let (data_dir, ours) = (config.storage.data_dir.display(), config.signing.keys.digests());
     if let Some(newest) = ours.first() {
         if served.signing_keys.contains(newest) {
             return Ok(());
@@ -92,7 +92,7 @@ fn check_keys(config: &Config) -> anyhow::Result<()> {
         "To sign, set PIXELD_SIGNING_KEYS here as well, or for all commands PIXELD_SIGNING_KEYS or PIXELD_SIGNING_KEYS_FILE in {} (mode 0600)",
         config.settings_file().display()
     );
-    if config.require_signed {
+    if config.signing.is_required {
         return Err(which::refusal(format!(
             "the pixeld of {data_dir} records only signed links, but links cannot be signed here: its PIXELD_SIGNING_KEYS {why}. {to_do}"
         )));
@@ -111,8 +111,8 @@ impl Maker<'_> {
             sent_at_s: self.args.sent_at.unwrap_or(0),
             extension: make::extension(&self.image.media_type),
         };
-        let path = make::path(&names, self.namespace, &self.config.signing_keys)?;
-        let url = format!("{}{path}", self.config.base_url);
+        let path = make::path(&names, self.namespace, &self.config.signing.keys)?;
+        let url = format!("{}{path}", self.config.listen.base_url);
         let tag = make::img_tag(&url, self.image.width, self.image.height);
         Ok([url, tag])
     }
@@ -122,7 +122,7 @@ impl Maker<'_> {
         let key = Key::typed(recipient).with_context(|| format!("{recipient:?} cannot be a recipient"))?;
         anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\", who cannot opt out");
         let token = self.opt_out.sign(self.namespace.id_of(&key));
-        Ok(format!("{}{}{token}", self.config.base_url, opt_out::PATH))
+        Ok(format!("{}{}{token}", self.config.listen.base_url, opt_out::PATH))
     }
 
     fn table(&self, csv: &Path) -> anyhow::Result<()> {
@@ -180,7 +180,7 @@ async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
     };
     match database::with_database(&db, database::NOTHING_CHANGED, asking).await {
         Ok(namespace) => Ok(namespace),
-        Err(error) => match kept::read(&DataDir::look(&config.data_dir).namespace(), &db) {
+        Err(error) => match kept::read(&DataDir::look(&config.storage.data_dir).namespace(), &db) {
             Some(namespace) => {
                 eprintln!("cannot ask the database ({}); this is the namespace that this node keeps", db::told(&error));
                 Ok(namespace)

@@ -25,7 +25,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
         if let Some(url) = instead {
             list.url.clone_from(url);
         }
-        match update::update(&config.networks_dir, &list) {
+        match update::update(&config.networks.folder, &list) {
             Ok(ranges) => println!("{}: {ranges} ranges", list.network.name()),
             Err(error) => {
                 failed += 1;
@@ -44,7 +44,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
 pub fn networks_status(config: &Config) -> anyhow::Result<()> {
     which::check_networks(config)?;
     let mut lists = Lists::default();
-    let (_, errors) = lists.read_changes(&config.networks_dir);
+    let (_, errors) = lists.read_changes(&config.networks.folder);
     println!("{:<14}  {:>9}  {:>10}", "network", "ranges", "age, hours");
     for list in lists.status() {
         let age = pixeld_core::clock::now().duration_since(list.written).unwrap_or_default().as_secs() / 3600;

@@ -27,7 +27,7 @@ pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()>
         "a user {:?} already exists; pixeld user password sets a new password",
         args.name
     );
-    println!("{} ({}) can sign in at {}", args.name, args.role.word(), config.admin_base_url);
+    println!("{} ({}) can sign in at {}", args.name, args.role.word(), config.listen.admin_base_url);
     eprintln!("added to {}", which::find(config)?.whereabouts());
     Ok(())
 }

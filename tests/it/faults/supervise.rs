@@ -21,7 +21,7 @@ fn serves_and_ends_a_task_on_purpose() {
     let name = std::env::var(ENDS).expect("a test has started it");
     let task = Task::ALL.iter().copied().find(|task| task.label() == name).expect("the name of a task");
     let config = Config::load(Reader::Serve).unwrap();
-    let _telemetry = telemetry::start(&config);
+    let _telemetry = telemetry::start(&config.telemetry);
     if let Err(error) = app::serve_ending(&config, false, Some(task)) {
         panic!("pixeld: {error:#}");
     }

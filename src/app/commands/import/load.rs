@@ -84,17 +84,18 @@ impl<'a> Loading<'a> {
         let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
         let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
         let mut lists = Lists::default();
-        for refused in lists.read_changes(&config.networks_dir).1 {
+        for refused in lists.read_changes(&config.networks.folder).1 {
             tracing::warn!("a list of networks is refused and not used: {refused}");
         }
         let latest_us = now_us.saturating_add(FUTURE_MAX_US);
-        let retention_us = config.retention_days.map_or(i64::MIN, |days| now_us - i64::from(days.get()) * DAY_US);
+        let retention_us =
+            config.privacy.retention_days.map_or(i64::MIN, |days| now_us - i64::from(days.get()) * DAY_US);
         let oldest_us = retention_us.max(retained_from_us).max(0);
         let reading = Reading {
             pictures: pictures.iter().map(|picture| (picture.number, picture.uuid)).collect::<HashMap<_, _>>(),
             namespace,
             networks: lists.networks(),
-            ip_privacy: config.ip_privacy,
+            ip_privacy: config.privacy.addresses,
             latest_us,
         };
         // Seen from the latest time that a row can have, so that no time is moved.
