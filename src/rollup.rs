@@ -9,7 +9,7 @@
 //! 4. [`retention`] is the task that drops whole days of hits; [`retention_day`] is the transaction that drops one.
 //! 5. [`deletions`] are the receipts.
 //!
-//! The longer statements stand in `.sql` files beside the code that runs them; `statement` says how.
+//! Longer statements are `.sql` files beside the code that runs them; `statement` fills them in.
 //!
 //! Guarantees: opens and counts are those of the published hits, after each commit; [`tally`]'s head defines every number. Gives up:
 //! counts follow hits by a moment.

@@ -1,15 +1,15 @@
 //! The rollup's statements, and what they share.
 //!
-//! Longer ones stand in `.sql` files, in the folder of the code that runs them. Each opens with a comment that says what it does and
-//! what its parameters are, if it has any. Where two statements are much alike, both are written out: who reads one file has read all.
-//! Only what must never differ is written once. It stands in the files as a name in braces, and [`statement`] fills it in:
-//! - `{human}`, `{confirmed}` and so on are numbers of classes ([`class::numbered`]).
+//! A longer statement has a `.sql` file in the folder of the code that runs it. The file opens with a comment: what the statement does, and its
+//! parameters. Statements that are only alike are each written out, so that one file is enough to read. What must never differ is written
+//! once: the files have a name in braces for it, and [`statement`] replaces that name.
+//! - `{human}`, `{confirmed}` and so on are numbers of classes ([`numbered`]). No statement has a bare one (`tests/it/ship/sql.rs`).
 //! - `{slot of at}` is when the slot of the time `at` begins ([`SLOT`]).
 //! - `{opens of work_hits}` is what opens are, computed from the table `work_hits` (`statement/opens.sql`).
 //!
 //! `{day}`, `{from}`, `{to}` and `{target}` are filled in later, each time that the statement runs.
 
-use pixeld_core::opens::class;
+use pixeld_core::opens::class::{Certainty, Class};
 
 /// What an open is; `{hits}` is a table with its hits.
 const OPENS: &str = include_str!("statement/opens.sql");
@@ -23,10 +23,10 @@ const SLOT: &str = "date_bin(CASE WHEN {at} >= (SELECT quarters_from FROM counti
 pub(super) fn statement(file: &str) -> String {
     let opens = filled(file, "{opens of ", |table| OPENS.replace("{hits}", table));
     let slots = filled(&opens, "{slot of ", |at| SLOT.replace("{at}", at));
-    class::numbered(&slots)
+    numbered(&slots)
 }
 
-/// A text in which `by` replaces what stands between each `opening` and the next brace.
+/// Replaces each `opening`, the name after it and its closing brace by `by` of that name.
 fn filled(text: &str, opening: &str, by: impl Fn(&str) -> String) -> String {
     let mut parts = text.split(opening);
     let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -37,9 +37,37 @@ fn filled(text: &str, opening: &str, by: impl Fn(&str) -> String) -> String {
     filled
 }
 
+/// A statement with numbers for the names in braces: `{human}` and the like are a class, `{rank of human}` is its rank, and
+/// `{confirmed}`, `{possible}` and `{machine}` are lists of classes. Other braces stay.
+fn numbered(statement: &str) -> String {
+    let of = |certainty: Certainty| {
+        let classes = Class::ALL.into_iter().filter(|class| class.certainty() == certainty);
+        classes.map(|class| class.number().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let lists = statement
+        .replace("{confirmed}", &of(Certainty::Confirmed))
+        .replace("{possible}", &of(Certainty::Possible))
+        .replace("{machine}", &of(Certainty::Machine));
+    Class::ALL.into_iter().fold(lists, |statement, class| {
+        statement
+            .replace(&format!("{{{}}}", class.name()), &class.number().to_string())
+            .replace(&format!("{{rank of {}}}", class.name()), &class.rank().to_string())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_statement_gets_the_numbers_of_classes_that_postgresql_has() {
+        assert_eq!(
+            numbered("class IN ({confirmed}) OR class IN ({possible}) OR class IN ({machine})"),
+            "class IN (1, 2) OR class IN (0, 3) OR class IN (4, 5, 6)"
+        );
+        assert_eq!(numbered("{human} {proxied} {privacy_prefetch} {prefetch}"), "1 2 3 4");
+        assert_eq!(numbered("{rank of human} {rank of unknown} {rank of bot} {day}"), "0 2 6 {day}");
+    }
 
     #[test]
     fn what_statements_share_is_filled_in() {

@@ -90,8 +90,6 @@ static SUBTRACT_HITS: LazyLock<String> = LazyLock::new(|| statement(include_str!
 
 const TOUCH: &str = include_str!("delete/touch_pairs.sql");
 
-const TOUCH_IN_PERIOD: &str = include_str!("delete/touch_pairs_of_period.sql");
-
 const TOUCH_LEFTOVERS: &str = include_str!("delete/touch_leftovers.sql");
 
 impl Changes {
@@ -256,9 +254,9 @@ impl Changes {
         }
         let mut opens = 0;
         if hits > 0 {
-            let touch = if matches!(target, Target::Period { .. }) { TOUCH_IN_PERIOD } else { TOUCH };
+            let takes_frozen = !matches!(target, Target::Period { .. });
             self.tally.execute("adding hits up", &SUBTRACT_HITS, &[]).await?;
-            let touched = self.tally.execute("looking for opens", touch, &[]).await?;
+            let touched = self.tally.execute("looking for opens", TOUCH, &[&takes_frozen]).await?;
             self.settle(touched).await?;
             self.correct_edges().await?;
             opens = self.opens_gone().await?;

@@ -1,4 +1,4 @@
-//! How SQL stands in the sources: no class as a bare number, and long statements in files that say what they do.
+//! SQL in the sources: no class is a bare number, and a long statement has a file that says what it does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use pixeld_core::opens::class::Class;
 use proc_macro2::{TokenStream, TokenTree};
 use regex::Regex;
 
-/// A statement of this many lines stands in a file of its own.
+/// A statement of this many lines needs a file of its own.
 const FILE_LINES_MIN: usize = 8;
 
 /// What holds a class or its rank is called so.
@@ -20,7 +20,7 @@ fn no_class_stands_in_sql_as_a_bare_number() {
         .into_iter()
         .flat_map(|text| bare_classes(&text.sql).into_iter().map(move |bare| format!("{}: {bare}", text.place)))
         .collect();
-    assert!(found.is_empty(), "write {{human}} and so on, as opens::class::numbered takes it: {found:#?}");
+    assert!(found.is_empty(), "write {{human}} and so on, as rollup::statement replaces it: {found:#?}");
 }
 
 #[test]
@@ -120,7 +120,7 @@ static WORDS: LazyLock<Regex> = LazyLock::new(|| {
         .unwrap()
 });
 
-/// Places where the number of a class stands.
+/// Places with the bare number of a class.
 fn bare_classes(text: &str) -> Vec<String> {
     if !WORDS.is_match(text) {
         return Vec::new();

@@ -1,6 +1,4 @@
 //! What can fetch a pixel, and how much its fetch says about a reader.
-//!
-//! SQL names classes too, and [`numbered`] gives it their numbers: no statement holds a bare one (`tests/it/ship/sql.rs`).
 
 /// What fetched a pixel. The numbers stand in PostgreSQL and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,39 +91,5 @@ impl Class {
             Class::Scanner => 5,
             Class::Bot => 6,
         }
-    }
-}
-
-/// A statement with numbers in place of the names in braces: `{human}` and the like are a class, `{rank of human}` is its rank, and
-/// `{confirmed}`, `{possible}` and `{machine}` are lists of classes. Other braces stay.
-#[must_use]
-pub fn numbered(statement: &str) -> String {
-    let of = |certainty: Certainty| {
-        let classes = Class::ALL.into_iter().filter(|class| class.certainty() == certainty);
-        classes.map(|class| class.number().to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let lists = statement
-        .replace("{confirmed}", &of(Certainty::Confirmed))
-        .replace("{possible}", &of(Certainty::Possible))
-        .replace("{machine}", &of(Certainty::Machine));
-    Class::ALL.into_iter().fold(lists, |statement, class| {
-        statement
-            .replace(&format!("{{{}}}", class.name()), &class.number().to_string())
-            .replace(&format!("{{rank of {}}}", class.name()), &class.rank().to_string())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_statement_gets_the_numbers_that_stand_in_postgresql() {
-        assert_eq!(
-            numbered("class IN ({confirmed}) OR class IN ({possible}) OR class IN ({machine})"),
-            "class IN (1, 2) OR class IN (0, 3) OR class IN (4, 5, 6)"
-        );
-        assert_eq!(numbered("{human} {proxied} {privacy_prefetch} {prefetch}"), "1 2 3 4");
-        assert_eq!(numbered("{rank of human} {rank of unknown} {rank of bot} {day}"), "0 2 6 {day}");
     }
 }

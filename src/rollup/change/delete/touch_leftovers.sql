@@ -11,4 +11,3 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS o
 CROSS JOIN rollup_state AS s
-WHERE true

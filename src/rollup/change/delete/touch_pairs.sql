@@ -1,5 +1,6 @@
--- Finds the opens that lost a hit of `work_hits`, into `touched`. `whole`: none is left. Of a frozen one nothing can be
--- told but that it is being erased.
+-- Finds the opens that lost a hit of `work_hits`, into `touched`. `whole`: no hit is left. A frozen open cannot be
+-- computed again: it goes whole, or not at all.
+-- $1: whether all hits of a recipient or a message go, and so their frozen opens.
 INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class,
     was_confirmed_first_class, was_best, whole)
 SELECT t.message, t.recipient, o.first_at, o.last_at, o.confirmed_first_at, o.tid, o.first_class,
@@ -18,4 +19,4 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS o
 CROSS JOIN rollup_state AS s
-WHERE true
+WHERE $1::boolean OR o.first_at >= s.retained_from
