@@ -386,7 +386,7 @@ impl Erasing for Who {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pixeld_spool::fixture::carrying;
+    use pixeld_core::hit::fixture::carrying;
 
     #[test]
     fn hits_from_before_an_erasure_go_and_later_ones_stay() {

@@ -17,6 +17,8 @@
 //! A user agent is made safe here, before the spool: lossy UTF-8, no NUL, at most [`USER_AGENT_BYTES_MAX`] bytes, so
 //! that PostgreSQL can never refuse it.
 
+#[cfg(feature = "fixture")]
+pub mod fixture;
 mod parcel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -11,6 +11,7 @@ use super::fake_disk::FakeDisk;
 use super::reader::{Chunk, Reader};
 use super::recovery::{quarantine, recover};
 use super::{Published, Spool, SpoolRoom};
+use pixeld_core::hit::fixture::carrying;
 use pixeld_core::hit::{Hit, Parcel};
 use pixeld_core::metrics::Metrics;
 
@@ -20,23 +21,6 @@ pub fn hit(n: u64, filler: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     carrying(n, &user_agent).encode(&mut bytes);
     bytes
-}
-
-/// A hit that carries this user agent.
-pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
-    Hit {
-        at_us: n as i64,
-        sent_at_s: 0,
-        image: Uuid::from_u128(1),
-        message: Uuid::from_u128(2),
-        recipient: Uuid::from_u128(u128::from(n)),
-        network: 0,
-        prefetch: n % 2 == 1,
-        address: None,
-        keys: None,
-        is_erased: false,
-        user_agent,
-    }
 }
 
 /// A parcel of encoded hits.

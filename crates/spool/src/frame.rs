@@ -150,26 +150,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use pixeld_core::hit::Hit;
+    use pixeld_core::hit::fixture::carrying;
 
     fn payload(count: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
         for n in 0..count {
             let user_agent = "x".repeat(n as usize % 500);
-            let hit = Hit {
-                at_us: i64::from(n),
-                sent_at_s: 0,
-                image: Uuid::nil(),
-                message: Uuid::nil(),
-                recipient: Uuid::nil(),
-                network: 0,
-                prefetch: false,
-                address: None,
-                keys: None,
-                is_erased: false,
-                user_agent: &user_agent,
-            };
-            hit.encode(&mut bytes);
+            carrying(n.into(), &user_agent).encode(&mut bytes);
         }
         bytes
     }

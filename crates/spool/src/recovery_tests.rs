@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::fake_disk::{FakeDisk, Faults};
-use super::fixture::{Folders, Told, bytes_of, carrying, hit, parcel, read_from, read_on, tell};
+use pixeld_core::hit::fixture::carrying;
+
+use super::fixture::{Folders, Told, bytes_of, hit, parcel, read_from, read_on, tell};
 use super::frame::{self, FrameKey};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::{Spool, recovery};

@@ -103,8 +103,8 @@ pub fn erase_loose(bytes: &mut [u8], namespace: Namespace, who: &mut impl Erasin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::carrying;
     use pixeld_core::hit::Keys;
+    use pixeld_core::hit::fixture::carrying;
 
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
     const SPOOL: Uuid = Uuid::from_u128(9);

@@ -327,7 +327,7 @@ fn said_by(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pixeld_spool::fixture::carrying;
+    use pixeld_core::hit::fixture::carrying;
 
     fn ranges_of(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
         ranges(hits, hits_max).into_iter().map(|range| (range.start, range.end)).collect()

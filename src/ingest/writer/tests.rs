@@ -3,10 +3,11 @@
 use std::rc::Rc;
 
 use super::*;
+use pixeld_core::hit::fixture::carrying;
 use pixeld_core::metrics::DropReason;
 use pixeld_edge::queue::{Outbox, Received, queue};
 use pixeld_spool::fake_disk::{FakeDisk, Faults};
-use pixeld_spool::fixture::{Folders, Told, carrying, hit, read_from};
+use pixeld_spool::fixture::{Folders, Told, hit, read_from};
 
 const FULL: Faults = Faults {
     room: Some(0),

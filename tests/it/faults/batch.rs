@@ -9,6 +9,7 @@ use pixeld::ingest::judge::{Bounds, Judged, Judging};
 use pixeld::ingest::known::Known;
 use pixeld::ingest::memory::Memory;
 use pixeld_core::hit::Hit;
+use pixeld_core::hit::fixture::carrying;
 use uuid::Uuid;
 
 /// Noon of a day that has a partition, in µs since 1970.
@@ -62,19 +63,7 @@ impl Setup {
 }
 
 fn hit() -> Hit<'static> {
-    Hit {
-        at_us: NOON_US,
-        sent_at_s: 0,
-        image: Uuid::from_u128(1),
-        message: Uuid::from_u128(2),
-        recipient: Uuid::from_u128(3),
-        network: 0,
-        prefetch: false,
-        address: None,
-        keys: None,
-        is_erased: false,
-        user_agent: "a mail program",
-    }
+    Hit { at_us: NOON_US, ..carrying(3, "a mail program") }
 }
 
 fn memory() -> Memory {

@@ -1,7 +1,7 @@
 //! What a user agent says: which kind of program it names, and which mail client or proxy.
 //!
 //! Special cases come before the list of crawlers, which names Google's and Yahoo's mail proxies among them. A text is read
-//! once and remembered by whoever reads many (`ingest::known`): reading takes some 10 µs.
+//! once, which takes about 10 µs, and callers that read many remember the answer (`ingest::known`).
 
 use std::sync::LazyLock;
 

@@ -1,26 +1,9 @@
 use std::cell::Cell;
 
 use tokio::task::{JoinHandle, LocalSet};
-use uuid::Uuid;
 
 use super::*;
-
-/// A hit that carries this user agent.
-fn carrying(user_agent: &str) -> Hit<'_> {
-    Hit {
-        at_us: 1,
-        sent_at_s: 0,
-        image: Uuid::from_u128(1),
-        message: Uuid::from_u128(2),
-        recipient: Uuid::from_u128(3),
-        network: 0,
-        prefetch: false,
-        address: None,
-        keys: None,
-        is_erased: false,
-        user_agent,
-    }
-}
+use pixeld_core::hit::fixture::carrying;
 
 /// An end of a queue that no writer empties, with its carrier running.
 struct Core {
@@ -36,7 +19,7 @@ impl Core {
     }
 
     fn record(&self) -> Result<Receipt, QueueFull> {
-        self.outbox.record(&carrying("x"))
+        self.outbox.record(&carrying(1, "x"))
     }
 }
 
@@ -213,7 +196,7 @@ async fn a_large_turn_is_handed_over_in_pieces() {
         let core = Core::start(0, &queue);
         turn().await;
         let user_agent = "x".repeat(512);
-        let receipts: Vec<_> = (0..1000).map(|_| core.outbox.record(&carrying(&user_agent)).unwrap()).collect();
+        let receipts: Vec<_> = (0..1000).map(|n| core.outbox.record(&carrying(n, &user_agent)).unwrap()).collect();
         turn().await;
         let parcels: Vec<_> = intake.parcels.try_iter().collect();
         assert!(parcels.len() > 1);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::fake_disk::{FakeDisk, Faults};
-use crate::fixture::carrying;
+use pixeld_core::hit::fixture::carrying;
 
 const MARK: Uuid = Uuid::from_u128(7);
 const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));

@@ -1,0 +1,23 @@
+//! A hit for the tests of those who carry hits.
+
+use uuid::Uuid;
+
+use super::Hit;
+
+/// A hit that carries this user agent; its time, recipient and prefetch come from `n`.
+#[must_use]
+pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
+    Hit {
+        at_us: n as i64,
+        sent_at_s: 0,
+        image: Uuid::from_u128(1),
+        message: Uuid::from_u128(2),
+        recipient: Uuid::from_u128(u128::from(n)),
+        network: 0,
+        prefetch: n % 2 == 1,
+        address: None,
+        keys: None,
+        is_erased: false,
+        user_agent,
+    }
+}
