@@ -170,7 +170,7 @@ impl Config {
             let of = if of == path.display().to_string() { of } else { format!("{} in {}", of, path.display()) };
             vars.refuse(&of, why, "settings as .env.example lists them, in a file of yours");
         }
-        // Problems are told in this order.
+        // Problems are reported in the order of reading.
         let (listen, signing, storage) = (Listen::read(&mut vars), Signing::read(&mut vars), Storage::read(&mut vars));
         let config = Config {
             limits: Limits::read(&mut vars),

@@ -21,24 +21,20 @@ pub struct Signing {
 
 impl Signing {
     pub(super) fn read(vars: &mut Vars) -> Signing {
-        let (keys, is_required) = signing(vars);
+        let secret = vars.secret(&SIGNING_KEYS, |text| {
+            SigningKeys::parse(text).map(drop).map_err(|wrong| format!("{wrong} (its value is not shown)"))
+        });
+        let keys = secret.and_then(|secret| SigningKeys::parse(secret.expose()).ok()).unwrap_or_default();
+        let is_required =
+            vars.read(&REQUIRE_SIGNED, false, |text| value::word(text, &[("true", true), ("false", false)]));
+        // A command may do without them; `link` says what it misses.
+        if is_required && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) && !vars.is_after_serve() {
+            vars.refuse(
+                REQUIRE_SIGNED.name,
+                "is true without PIXELD_SIGNING_KEYS, so nothing could be recorded",
+                "`false`, or set the keys",
+            );
+        }
         Signing { keys, is_required }
     }
-}
-
-fn signing(vars: &mut Vars) -> (SigningKeys, bool) {
-    let secret = vars.secret(&SIGNING_KEYS, |text| {
-        SigningKeys::parse(text).map(drop).map_err(|wrong| format!("{wrong} (its value is not shown)"))
-    });
-    let keys = secret.and_then(|secret| SigningKeys::parse(secret.expose()).ok()).unwrap_or_default();
-    let require = vars.read(&REQUIRE_SIGNED, false, |text| value::word(text, &[("true", true), ("false", false)]));
-    // A command may do without them; `link` says what it misses.
-    if require && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) && !vars.is_after_serve() {
-        vars.refuse(
-            REQUIRE_SIGNED.name,
-            "is true without PIXELD_SIGNING_KEYS, so nothing could be recorded",
-            "`false`, or set the keys",
-        );
-    }
-    (keys, require)
 }
