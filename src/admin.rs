@@ -1,19 +1,21 @@
 //! The private listener: the admin page, and metrics and health for those who run pixeld.
 //!
-//! Guarantees: before a page looks at a request, [`guard`] has seen that it came under our own name and, if it changes something,
-//! from our own page, and [`route`] says who may ask; no request takes longer than [`REQUEST_WAIT`], or [`UPLOAD_WAIT`] with a
-//! file; pages hold at most [`CLIENTS_MAX`] connections of the pool, so that they never keep an image waiting for one. Gives up:
-//! scripts in the browser; pages work without any.
+//! Guarantees: before a page looks at a request, [`guard`] has checked that it came under our own name and, if it
+//! changes something, from our own page, and [`route`] says who may ask. No request takes longer than [`REQUEST_WAIT`],
+//! or [`UPLOAD_WAIT`] with a file. Pages hold at most [`CLIENTS_MAX`] connections of the pool, so that an image never
+//! waits for them. Gives up: scripts in the browser; pages work without any.
 //!
 //! # Layout
 //! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.
 //! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
-//! - [`pages::opt_out`]: for the readers of emails, and so without the guards.
+//! - [`pages::opt_out`]: for the readers of emails, therefore without the guards.
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
-//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page takes and gives. [`csv`]: a list goes back with more columns.
-//! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: how pixeld is, in sentences.
-//! - [`jobs`]: work that goes on after its page was answered: [`deletions`] and [`erasing`]. [`exports`]: an answer that is sent while it is read.
-//! - [`probes`]: what monitoring asks.
+//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page reads and sends. [`csv`]: returns a list with added
+//!   columns.
+//! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: the state of pixeld in sentences.
+//! - [`jobs`]: work that goes on after its page was answered: [`deletions`] and [`erasing`]. [`exports`]: an answer
+//!   that is sent while it is read from the database.
+//! - [`probes`]: the addresses for monitoring.
 
 pub mod answer;
 pub mod asked;
@@ -71,19 +73,19 @@ use throttle::SignInThrottle;
 use upload::Upload;
 use view::Zone;
 
-/// How long a request may take, its body and its page together.
+/// Maximum time of a request, its body and its page together.
 pub const REQUEST_WAIT: Duration = Duration::from_secs(20);
 
-/// How long a file may take to come, and to be answered: a million rows over a slow line.
+/// Maximum time in which a file is received and answered: a million rows over a slow line.
 pub const UPLOAD_WAIT: Duration = Duration::from_secs(900);
 
-/// Connections to the database that pages use at a time; the pool has more, which are for images.
+/// Connections to the database that pages use at a time. The pool has more; those are for images.
 pub const CLIENTS_MAX: usize = 2;
 
-/// Finds the client's address in the peer's and a request's headers.
+/// Finds the client's address from the peer's address and a request's headers.
 pub type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
 
-/// What links begin with and are signed with.
+/// The start of links, and the keys that sign them.
 pub struct Links {
     /// `PIXELD_BASE_URL`.
     pub base_url: String,
@@ -91,7 +93,7 @@ pub struct Links {
     pub signing_keys: SigningKeys,
 }
 
-/// What the private listener is made of.
+/// The parts of the private listener.
 pub struct AdminOptions {
     /// The numbers of this process.
     pub metrics: Arc<Metrics>,
@@ -109,17 +111,17 @@ pub struct AdminOptions {
     pub require_signed: bool,
     /// `PIXELD_THROTTLE`.
     pub hits_throttle: Option<Duration>,
-    /// What made no hit, and why.
+    /// Requests that made no hit, and why.
     pub unrecorded: Arc<Unrecorded>,
-    /// Where a file may lie while it is answered.
+    /// The directory for a file while it is answered.
     pub data_dir: PathBuf,
-    /// How a command of this pixeld is begun in a shell.
+    /// The start of a shell command that runs this pixeld.
     pub program: String,
-    /// Whose request it is.
+    /// Finds the client of a request.
     pub client_address: ClientAddress,
 }
 
-/// What the private listener shows.
+/// The private listener's state.
 pub struct Admin {
     metrics: Arc<Metrics>,
     db: Database,
@@ -143,7 +145,7 @@ pub struct Admin {
     lists: Gate,
 }
 
-/// A connection to the database that a page has for a while.
+/// A pool connection that a page borrows.
 pub(crate) struct Client {
     client: deadpool_postgres::Object,
     _place: Place,
@@ -158,7 +160,7 @@ impl Deref for Client {
 }
 
 impl Admin {
-    /// A private listener that nobody has asked yet.
+    /// A private listener without any requests yet.
     #[must_use]
     pub fn new(options: AdminOptions) -> Admin {
         let AdminOptions {
@@ -199,7 +201,7 @@ impl Admin {
         }
     }
 
-    /// Ends what goes on behind the pages, and lets nothing of it begin. Pages are still answered.
+    /// Ends the jobs that run behind the pages, and starts no new ones. Pages are still answered.
     pub fn end_jobs(&self) {
         self.deletions.end();
         self.erasing.end();
@@ -208,7 +210,7 @@ impl Admin {
     /// Answers a request.
     pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
-        // A reader's link may have been changed on the way; no other path is read otherwise than it stands there.
+        // A reader's link may have been changed on the way; every other path is read exactly as it is.
         let forgiven = forgive::opt_out_path(parts.uri.path());
         let path = forgiven.as_deref().unwrap_or(parts.uri.path());
         let found = route::find(&parts.method, path);
@@ -222,7 +224,8 @@ impl Admin {
         {
             return handler(self).await;
         }
-        // Whatever is below this path is shown to everybody, refusals too: theirs would tell how to reach the pages of the others.
+        // Everybody sees what is below this path, refusals included: the usual refusals would show how to reach the
+        // other pages.
         if path.starts_with(opt_out::PATH) {
             return self.answer_stranger(peer, parts, body, found).await;
         }
@@ -237,8 +240,8 @@ impl Admin {
         })
     }
 
-    /// Lets a request through the guards, one after the other, to its page. `known` is told who asks as soon as that is clear, for a
-    /// refusal's page.
+    /// Passes a request through the guards, one after the other, to its page. `known` is set to the user as soon as
+    /// that is clear, for the page of a refusal.
     async fn page(
         &self,
         peer: IpAddr,
@@ -292,7 +295,7 @@ impl Admin {
         }
     }
 
-    /// Answers a request that no guard looks at.
+    /// Answers a request without guards.
     async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: Found) -> Answer {
         let mut stranger = Stranger {
             address: (self.client_address)(peer, &parts.headers),
@@ -330,12 +333,12 @@ impl Admin {
         Ok(Client { client, _place: place })
     }
 
-    /// A command of this pixeld, as it is typed in a shell on its machine.
+    /// A command of this pixeld, as people type it in a shell on its machine.
     fn command(&self, arguments: &str) -> String {
         format!("{} {arguments}", self.program)
     }
 
-    /// The command that makes a tunnel from a person's own machine to this listener.
+    /// The command that opens a tunnel from a person's own machine to this listener.
     fn tunnel(&self) -> String {
         let to = match self.listen.ip() {
             ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), self.listen.port()),
@@ -345,13 +348,13 @@ impl Admin {
         format!("ssh -N -L {}:{to} YOU@{host}", self.listen.port())
     }
 
-    /// What is opened through that tunnel.
+    /// The address that people open through that tunnel.
     fn tunnelled(&self) -> String {
         format!("http://localhost:{}", self.listen.port())
     }
 }
 
-/// To the sign-in, and back to where a look was meant to go.
+/// Redirects to the sign-in, and from there back to the page that was asked for.
 fn to_sign_in(parts: &Parts, is_look: bool) -> Answer {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     if is_look && guard::is_from_elsewhere(&parts.headers) {

@@ -1,7 +1,7 @@
-//! Answers, and the headers that each of them has.
+//! Answers, and the headers that every answer has.
 //!
-//! Guarantees: every answer of a page is built here, so none lacks the headers that keep it from being framed, sniffed, cached or
-//! made to run or load anything that is not ours.
+//! Guarantees: every answer of a page is built here, so each has the headers that keep it from being framed, sniffed or
+//! cached, and from running or loading anything that is not ours.
 
 use std::borrow::Cow;
 use std::io;
@@ -22,7 +22,7 @@ use pixeld_core::text;
 /// An answer of the private listener.
 pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
-/// No script at all, nothing from elsewhere, nothing inline; a picture may stand in the page itself (`data:`).
+/// No script at all, nothing from other sites, nothing inline; an image may be part of the page itself (`data:`).
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
                       frame-ancestors 'none'; base-uri 'none'";
 
@@ -37,7 +37,7 @@ const PRIVATE: [(HeaderName, &str); 5] = [
 /// A page.
 #[must_use]
 pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
-    // Here once, so that no page can show a name or a user agent that turns its surroundings around.
+    // Done here once, so that no page can show a name or a user agent that reverses the text around it.
     let page = match text::visible_page(&page.0) {
         Cow::Borrowed(_) => page.0,
         Cow::Owned(page) => page,
@@ -45,14 +45,14 @@ pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
     private(bytes(status, "text/html; charset=utf-8", page.into()))
 }
 
-/// A file for the one who asked, which browsers store and do not show; `name` is its name there.
+/// A file for the client, which browsers store and do not show; `name` is its file name there.
 #[must_use]
 pub fn download<B>(media_type: &'static str, name: &str, content: B) -> Answer
 where
     B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
 {
     let mut answer = private(body(StatusCode::OK, media_type, content));
-    // Of a name only what needs no quoting.
+    // Keep only the characters of a name that need no quotes.
     let name: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
@@ -61,14 +61,14 @@ where
     answer
 }
 
-/// An answer whose body has so many bytes, which a browser shows the progress by, and notices a loss.
+/// Sets the body's length, so that the browser shows progress and notices a cut answer.
 #[must_use]
 pub fn sized(bytes: u64, mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONTENT_LENGTH, bytes.into());
     answer
 }
 
-/// A picture on a page of ours. Whoever opens it on its own gets a sandbox.
+/// An image on a page of ours. Opened on its own, it is sandboxed.
 #[must_use]
 pub fn picture(media_type: &'static str, content: Bytes) -> Answer {
     let mut answer = private(bytes(StatusCode::OK, media_type, content));
@@ -87,7 +87,7 @@ fn private(mut answer: Answer) -> Answer {
 #[must_use]
 pub fn go_to(path: &str) -> Answer {
     let mut answer = page(StatusCode::SEE_OTHER, PreEscaped(String::new()));
-    // Paths of our own are plain; anything else would be a mistake, and ends on the start page.
+    // Our own paths are plain ASCII; anything else would be a bug, and leads to the start page.
     let path = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
     answer.headers_mut().insert(LOCATION, path);
     answer
@@ -99,7 +99,7 @@ pub fn text(status: StatusCode, words: impl Into<String>) -> Answer {
     bytes(status, "text/plain; charset=utf-8", words.into().into())
 }
 
-/// A file that every page may share: cached for good, since its path changes with its content.
+/// A file that every page may share: cached forever, since its path changes with its content.
 #[must_use]
 pub fn shared(media_type: &'static str, content: &'static str) -> Answer {
     let mut answer = bytes(StatusCode::OK, media_type, Bytes::from_static(content.as_bytes()));

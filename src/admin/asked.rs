@@ -1,6 +1,6 @@
-//! What a page is asked: who asks, and with which words.
+//! A request as a page sees it: who sent it, and its fields.
 //!
-//! Guarantees: a form is read up to [`FORM_BYTES_MAX`] and not a byte further. Gives up: what is no UTF-8 becomes �.
+//! Guarantees: a form is read up to [`FORM_BYTES_MAX`] and no further. Gives up: bytes that are not UTF-8 become �.
 
 use std::net::IpAddr;
 
@@ -14,39 +14,39 @@ use super::session::Token;
 use super::view::Zone;
 use crate::db::sessions::SignedIn;
 
-/// Most bytes of a form.
+/// Maximum bytes of a form.
 pub const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// A request, as a page sees it.
 pub struct Asked {
-    /// The name that it came to.
+    /// The name under which it arrived.
     pub site: Site,
-    /// Who asks; nobody where nobody is signed in.
+    /// The user; `None` if nobody is signed in.
     pub user: Option<SignedIn>,
-    /// The token that says so; also one that has ended.
+    /// The session's token, even if the session has ended.
     pub token: Option<Token>,
     /// The client's address.
     pub address: IpAddr,
-    /// The browser, as it calls itself.
+    /// The browser's user agent.
     pub user_agent: String,
-    /// What the pattern of the path left open, by name.
+    /// The values of the pattern's parameters, by name.
     pub parameters: Vec<(&'static str, String)>,
-    /// What stands behind the `?`.
+    /// The query, after the `?`.
     pub query: Fields,
-    /// What was filled in; nothing where the page takes an upload, which it reads itself.
+    /// The form's fields; empty if the page takes an upload, which it reads itself.
     pub form: Fields,
     /// The zone that times are shown in.
     pub zone: Zone,
 }
 
 impl Asked {
-    /// What the path has in this place.
+    /// The value of a path parameter.
     #[must_use]
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
-    /// The name that changes are written down under; only pages that ask for a user change anything.
+    /// The name under which changes are logged in the audit; only pages that require a user change anything.
     #[must_use]
     pub fn actor(&self) -> &str {
         self.user.as_ref().map_or("nobody", |user| &user.name)
@@ -57,16 +57,16 @@ impl Asked {
 pub struct Stranger {
     /// The client's address.
     pub address: IpAddr,
-    /// What the pattern of the path left open, by name.
+    /// The values of the pattern's parameters, by name.
     pub parameters: Vec<(&'static str, String)>,
-    /// What was filled in; nothing where it came in another form than browsers use.
+    /// The form's fields; empty if the form was sent in a format that browsers do not use.
     pub form: Fields,
     /// `Accept-Language`.
     pub languages: String,
 }
 
 impl Stranger {
-    /// What the path has in this place.
+    /// The value of a path parameter.
     #[must_use]
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
@@ -84,18 +84,18 @@ impl Fields {
         Fields(form_urlencoded::parse(text).into_owned().collect())
     }
 
-    /// Adds a value to those that were read.
+    /// Adds a value.
     pub fn add(&mut self, name: String, value: String) {
         self.0.push((name, value));
     }
 
-    /// The first value of a name; empty where there is none.
+    /// The first value of a name; empty if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.given(name).unwrap_or_default()
     }
 
-    /// The first value of a name, where there is one.
+    /// The first value of a name, if there is one.
     #[must_use]
     pub fn given(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -105,7 +105,7 @@ impl Fields {
 /// Reads a form.
 ///
 /// # Errors
-/// Where it is too large, of another kind, or does not come whole.
+/// If the form is too large, of another type, or incomplete.
 pub async fn read_form<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -120,11 +120,11 @@ where
     }
 }
 
-/// Reads what a stranger sent: a form, or nothing where it is of another kind, which is read all the same, so that the answer is not lost
-/// with the connection.
+/// Reads a stranger's form. One of another type gives no fields; it is still read to the end, since otherwise the
+/// answer could be lost with the connection.
 ///
 /// # Errors
-/// Where it is too large, or does not come whole.
+/// If it is too large or incomplete.
 pub async fn read_any<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
@@ -143,17 +143,17 @@ fn is_form(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// The languages that a reader likes; nothing where the header is no text.
+/// The languages that a reader prefers; empty if the header is not text.
 #[must_use]
 pub fn languages(headers: &HeaderMap) -> String {
     headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-/// What a browser calls itself.
+/// The browser's user agent.
 #[must_use]
 pub fn user_agent(headers: &HeaderMap) -> String {
     let bytes = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
-    // PostgreSQL's text has no NUL, and hyper lets none through; the rest is only shown.
+    // PostgreSQL's text allows no NUL, and hyper lets none through; the text is only shown.
     String::from_utf8_lossy(bytes).chars().take(200).collect()
 }
 

@@ -1,9 +1,9 @@
-//! A list of recipients comes as CSV, and goes back with columns of ours behind its own.
+//! Takes a list of recipients as CSV, and returns it with added columns.
 //!
-//! Guarantees: a list of any length needs bounded memory; nothing of it is stored: the answer waits in a file that has no name from the
-//! start, and whose room is free again when the answer is sent, given up, or pixeld dies. Browsers send the
-//! whole list before they read, so the answer cannot go back while it is made: nothing of it is sent before its last row was found right. What a list may
-//! be, and how it comes back, is [`crate::lists`]'s.
+//! Guarantees: a list of any length needs bounded memory, and nothing of it is stored. The answer waits in a file that
+//! never has a name; its room is free again when the answer is sent or abandoned, or when pixeld dies. Browsers send
+//! the whole list before they read, so the answer cannot be sent while it is made: nothing is sent before the last row
+//! was checked. [`crate::lists`] defines what a list may be, and how it is returned.
 //!
 //! # Layout
 //! - [`answer_file`]: where the answer waits.
@@ -30,13 +30,13 @@ use crate::lists::reader::{Came, Reader};
 use crate::lists::rows::Batch;
 use answer_file::AnswerFile;
 
-/// Lists that are taken, or whose answers are sent, at a time.
+/// Lists that are received, or whose answers are sent, at a time.
 pub const LISTS_MAX: usize = 2;
 
-/// How long a list may stop coming.
+/// Maximum pause of a client that sends a list.
 pub const CHUNK_WAIT: Duration = Duration::from_secs(60);
 
-/// Fields of a form besides its file.
+/// Maximum number of fields of a form, without its file.
 const FIELDS_MAX: usize = 16;
 
 /// The name of a form's file.
@@ -45,18 +45,18 @@ pub const FILE: &str = "file";
 /// The media type of the answer.
 const MEDIA_TYPE: &str = "text/csv; charset=utf-8";
 
-/// The columns that an answer has more than the list.
+/// The columns that are added to a list.
 pub trait Columns: Send {
-    /// What they are called. Columns of the list that are called so, from an earlier answer, make room for them.
+    /// Their names. Columns of the list with the same names, from an earlier answer, are replaced.
     const NAMES: &'static [&'static str];
 
-    /// Chooses the columns of the list that it looks at.
+    /// Chooses the columns of the list that it needs.
     ///
     /// # Errors
-    /// Where one is not there.
+    /// If one is missing.
     fn choose(&mut self, header: &Header) -> Result<(), Problem>;
 
-    /// Appends to `cells`, for each row in turn, as many as there are names.
+    /// Appends to `cells`, for each row in turn, one cell per name.
     fn fill(
         &mut self,
         header: &Header,
@@ -64,17 +64,17 @@ pub trait Columns: Send {
         cells: &mut Vec<Cow<'static, str>>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// The name of the answer, once all rows are filled: it tells how many there are.
+    /// The name of the answer, once all rows are filled; it includes how many there are.
     ///
     /// # Errors
-    /// Where the rows together look wrong.
+    /// If the rows together look wrong.
     fn end(&mut self, header: &Header) -> impl Future<Output = Result<String, Refusal>> + Send;
 }
 
-/// Reads a form up to its file. Its fields come before it, so that they say what to do with it.
+/// Reads a form up to its file. The fields come first, since they say what to do with it.
 ///
 /// # Errors
-/// Where there is no file, or too many fields.
+/// If there is no file, or too many fields.
 pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Refusal> {
     let mut count = 0;
     while let Some(part) = upload.next().await? {
@@ -94,7 +94,7 @@ pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Re
     Err(Refusal::Upload("Choose a file.".to_owned()))
 }
 
-/// The answer; or, where what was sent is not as it should be, a notice that says so for the form's page.
+/// The answer; or, if the input is wrong, a notice for the form's page that says how.
 ///
 /// # Errors
 /// Every other refusal.
@@ -106,7 +106,7 @@ pub async fn answer_or_words(
         Ok(answer) => return Ok(Ok(answer)),
         Err(refusal) => refusal,
     };
-    // The rest is read and forgotten: a browser shows no answer before it has sent everything.
+    // Read and discard the rest: a browser shows no answer before it has sent everything.
     while let Ok(Some(part)) = upload.next().await {
         drop(part);
     }
@@ -116,10 +116,10 @@ pub async fn answer_or_words(
     }
 }
 
-/// Takes the list in `part`, the last of its form, and answers it.
+/// Reads the list in `part`, the last of its form, and answers it.
 ///
 /// # Errors
-/// Where the list is not as it should be, does not come whole, there is no room for its answer, or `columns` cannot be filled.
+/// If the list is invalid or incomplete, if there is no room for its answer, or if `columns` cannot be filled.
 pub async fn answered<C: Columns>(
     admin: &Admin,
     upload: &mut Upload,
@@ -157,7 +157,7 @@ struct Job<C> {
 }
 
 impl<C: Columns> Job<C> {
-    /// Answers the rows that came.
+    /// Answers the rows that have arrived.
     async fn answer_rows(&mut self) -> Result<(), Refusal> {
         loop {
             let came = self.reader.advance()?;
@@ -175,7 +175,7 @@ impl<C: Columns> Job<C> {
                 }
             }
             self.file.write_if_full().await?;
-            // Others have a turn, too: all of this is one thread's.
+            // Let others run: all of this is on one thread.
             tokio::task::yield_now().await;
         }
     }

@@ -1,7 +1,8 @@
 //! Deletions of hits that run in this process, as [`Jobs`].
 //!
-//! Guarantees: one at a time; each has an entry in the audit before it begins, and one when it ends. Gives up: going on after a restart. A
-//! receipt without an end says so, and the same deletion can be begun again, which is right however far the first one came.
+//! Guarantees: one deletion at a time; each has an entry in the audit before it begins, and one when it ends. Gives up:
+//! going on after a restart. A receipt without an end says so, and the same deletion can be started again, however far
+//! the first one got.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +15,17 @@ use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
 use crate::rollup::change::{Changes, Deleted, Target};
 use crate::rollup::deletions;
 
-/// How often the end is tried to be written down.
+/// Attempts to record the end.
 const END_TRIES: u32 = 30;
 
-/// Wait between two tries.
+/// Wait between two attempts.
 const END_PAUSE: Duration = Duration::from_secs(2);
 
-/// Those of this process.
+/// The deletions of this process.
 pub struct Deletions {
     db: Database,
     jobs: Jobs,
-    /// Of the one that began last.
+    /// The progress of the one that started last.
     progress: Mutex<Arc<Progress>>,
 }
 
@@ -46,16 +47,16 @@ impl Progress {
 }
 
 impl Deletions {
-    /// None runs yet.
+    /// No deletion runs yet.
     #[must_use]
     pub fn new(db: Database) -> Deletions {
         Deletions { db, jobs: Jobs::new(1), progress: Mutex::default() }
     }
 
-    /// Begins one and returns its number; nothing where another runs. `subject` says in words what goes.
+    /// Starts one and returns its number; `None` if another one runs. `subject` describes in words what is deleted.
     ///
     /// # Errors
-    /// As the database says; then nothing was begun.
+    /// On a database error; then nothing was started.
     pub async fn begin(
         &self,
         client: &Client,
@@ -80,7 +81,7 @@ impl Deletions {
         self.jobs.is_running(job).then(|| progress.told())
     }
 
-    /// Ends what runs, and lets none begin.
+    /// Ends the one that runs, and starts no new ones.
     pub fn end(&self) {
         for job in self.jobs.end() {
             tracing::warn!(job, "a deletion was interrupted; start it again after pixeld has started");

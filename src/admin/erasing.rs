@@ -1,8 +1,9 @@
-//! Erasures that were asked for on the admin page, as [`Jobs`].
+//! Erasures that were requested on the admin page, as [`Jobs`].
 //!
-//! Guarantees: an erasure is noted before its page is answered, and always is, however many there are; from then on it is certain. At most
-//! [`ERASURES_MAX`] are deleted from the database here at a time. Those beyond that, those that fail and those that the drain
-//! interrupts are taken up by a node within a minute (the eraser), so nobody has to begin one again. No log line names whom one is of.
+//! Guarantees: every erasure is recorded before its page is answered, however many there are; from then on it is
+//! certain. At most [`ERASURES_MAX`] delete from the database here at a time. A node's eraser takes over within a
+//! minute those beyond that number, those that fail and those that the drain interrupts, so nobody has to request one
+//! again. No log line names the recipient.
 
 use uuid::Uuid;
 
@@ -16,10 +17,10 @@ use pixeld_core::privacy::RecipientHash;
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
 pub const ERASURES_MAX: usize = 2;
 
-/// Erasures that are noted at a time: each has a connection meanwhile.
+/// Erasures that are recorded at a time: each holds a connection until then.
 pub const NOTED_MAX: usize = 2;
 
-/// Those of this process.
+/// The erasures of this process.
 pub struct Erasing {
     db: Database,
     jobs: Jobs,
@@ -27,17 +28,18 @@ pub struct Erasing {
 }
 
 impl Erasing {
-    /// None runs yet.
+    /// No erasure runs yet.
     #[must_use]
     pub fn new(db: Database) -> Erasing {
         Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Gate::new(NOTED_MAX) }
     }
 
-    /// Notes that a recipient is to be forgotten, and, `with_opt_out`, not to be recorded from now on; then begins to delete. Returns the
+    /// Records an erasure request and, `with_opt_out`, the recipient's opt-out; then starts to delete. Returns the
     /// erasure's number.
     ///
     /// # Errors
-    /// Where others are noted now; or as the database says. Then nothing was noted, unless it was lost in the moment of its COMMIT.
+    /// If others are being recorded now, or on a database error. Then nothing was recorded, unless the answer to COMMIT
+    /// was lost.
     pub async fn begin(
         &self,
         actor: &str,
@@ -46,7 +48,7 @@ impl Erasing {
         with_opt_out: bool,
     ) -> Result<i64, Refusal> {
         let noting = self.noting.enter().ok_or(Refusal::Busy)?;
-        // Of its own, so that it ends with all that it holds if nobody waits any more.
+        // A connection of its own, so that all that it holds ends with it if the client is gone.
         let session = self.db.connect("pixeld erasure").await?;
         let erasure = request::request(&session.client, actor, hash, with_opt_out).await?;
         drop((session, noting));
@@ -73,7 +75,7 @@ impl Erasing {
         Ok(erasure)
     }
 
-    /// Ends what runs, and lets none begin.
+    /// Ends those that run, and starts no new ones.
     pub fn end(&self) {
         for erasure in self.jobs.end() {
             tracing::warn!(

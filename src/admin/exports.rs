@@ -1,8 +1,9 @@
-//! All that is held on a recipient, as a file for the one who asked.
+//! All data held about a recipient, as a file to download.
 //!
-//! Guarantees: it is sent as it is read, so that memory does not grow with it; whoever takes nothing of it for [`TAKE_WAIT`] is given up,
-//! and with them the transaction that reads; it has a connection of its own, so that a slow line never keeps a page waiting. Gives up: telling of an
-//! error once the answer has begun. It ends without its last chunk then: no whole answer.
+//! Guarantees: it is sent while it is read, so that memory does not grow with it. A client that takes nothing for
+//! [`TAKE_WAIT`] is cut off, and the transaction that reads ends. It has its own connection, so that a slow line never
+//! keeps a page waiting. Gives up: reporting an error once the answer has begun. The answer then ends without its last
+//! chunk, so clients see that it is incomplete.
 
 use std::io;
 use std::time::Duration;
@@ -25,13 +26,13 @@ use crate::db::export::{Export, Takes};
 /// Exports that are sent at a time.
 pub const EXPORTS_MAX: usize = 2;
 
-/// How long whoever asked may take nothing.
+/// How long a client may take nothing.
 pub const TAKE_WAIT: Duration = Duration::from_secs(25);
 
-/// Parts that wait to be sent, of about [`crate::db::export::PART_BYTES`] each.
+/// Parts that wait to be sent; each has about [`crate::db::export::PART_BYTES`].
 const PARTS_MAX: usize = 4;
 
-/// Who may have one now.
+/// The limit of exports at a time.
 pub struct Exports(Gate);
 
 impl Default for Exports {
@@ -41,10 +42,10 @@ impl Default for Exports {
 }
 
 impl Exports {
-    /// Begins one, in the name of `actor`, who stands in the audit from now on.
+    /// Starts one for `actor`, who is named in the audit from now on.
     ///
     /// # Errors
-    /// As the database says, or where too many do this at once.
+    /// On a database error, or if too many exports run.
     pub async fn begin(&self, admin: &Admin, actor: &str, recipient: Uuid) -> Result<Answer, Refusal> {
         let place = self.0.enter().ok_or(Refusal::Busy)?;
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
@@ -60,17 +61,17 @@ impl Exports {
             reason = "an answer's body comes while it is sent; it ends with its reader"
         )]
         tokio::spawn(sending.in_current_span());
-        // The name says when, and not of whom: files lie about.
+        // The name has the date and not the recipient: downloaded files are left lying about.
         let name = format!("recipient-{}.json", pixeld_core::clock::now_utc().date());
         Ok(answer::download("application/json", &name, body(sent)))
     }
 }
 
-/// Takes the session whole: its connection ends with it.
+/// Takes the whole session: its connection ends with it.
 async fn send(session: Session, export: &Export, mut out: Sending) {
     if let Err(error) = export.write(&session.client, &mut out).await {
         tracing::warn!(error = crate::db::told(&error), "an export was not sent completely");
-        // Where nobody takes it any more there is nobody to tell.
+        // If the client is gone, nobody is left to inform.
         drop(out.send(Err(io::Error::other("the export broke off"))).await);
     }
 }

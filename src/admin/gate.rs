@@ -1,6 +1,6 @@
-//! A gate that lets only some through at a time.
+//! A gate that lets a limited number through at a time.
 //!
-//! Guarantees: at most as many places are held as the gate has; a place is free again when it is dropped.
+//! Guarantees: at most as many places are taken as the gate has; dropping a place frees it.
 
 use std::sync::Arc;
 
@@ -10,31 +10,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<Semaphore>);
 
-/// A place that is held.
+/// A place that is taken.
 #[derive(Debug)]
 pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Gate {
-    /// A gate with this many places, all of them free.
+    /// A gate with `places` free places.
     #[must_use]
     pub fn new(places: usize) -> Gate {
         Gate(Arc::new(Semaphore::new(places)))
     }
 
-    /// A place; nothing if all are taken, or the gate is closed.
+    /// A place; `None` if all are taken, or the gate is closed.
     #[must_use]
     pub fn enter(&self) -> Option<Place> {
         Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
     }
 
-    /// The same, once one is free.
+    /// A place, as soon as one is free; `None` if the gate is closed.
     pub async fn wait(&self) -> Option<Place> {
         Arc::clone(&self.0).acquire_owned().await.ok().map(|permit| Place { _permit: permit })
     }
 
-    /// Lets nobody through any more.
+    /// Lets no one through any more.
     pub fn close(&self) {
         self.0.close();
     }

@@ -1,14 +1,15 @@
-//! What a request must be before any page looks at it. Pure.
+//! The checks that a request passes before any page looks at it. Pure.
 //!
-//! Guarantees: a page answers only under the name that `PIXELD_ADMIN_BASE_URL` gives it, or as localhost, so that a foreign name
-//! that was made to point here (DNS rebinding) reads nothing; a request that changes something comes from one of our own pages.
+//! Guarantees: a page answers only under the name that `PIXELD_ADMIN_BASE_URL` gives it, or as localhost, so that a
+//! foreign name that points here (DNS rebinding) reads nothing. A request that changes something comes from one of our
+//! own pages.
 
 use std::net::SocketAddr;
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 
-/// How far the way between browser and pixeld can be trusted with a password.
+/// How far the connection between browser and pixeld can be trusted with a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// HTTPS.
@@ -70,13 +71,13 @@ impl Sites {
         Sites(std::iter::once(base_url.to_owned()).chain(local).filter_map(|url| Site::of(&url)).collect())
     }
 
-    /// The one that people are told of.
+    /// The one that is shown to people.
     #[must_use]
     pub fn first(&self) -> Option<&Site> {
         self.0.first()
     }
 
-    /// The one that a request is for; nothing where it is for none, or for two at once.
+    /// The one that a request is for; `None` if it is for none, or for two at once.
     #[must_use]
     pub fn asked(&self, parts: &Parts) -> Option<&Site> {
         let host = one(&parts.headers, HOST.as_str())?.to_ascii_lowercase();
@@ -91,15 +92,15 @@ impl Sites {
     }
 }
 
-/// The value of a header that comes once.
+/// The value of a header that occurs exactly once.
 fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next().map(HeaderValue::to_str)?.ok()?;
     values.next().is_none().then_some(first)
 }
 
-/// Whether a request that would change something comes from a page of this site. `Sec-Fetch-Site` tells, which no page can forge;
-/// browsers without it send `Origin`. What sends neither is no browser that is signed in.
+/// Whether a request that would change something comes from a page of this site. `Sec-Fetch-Site` says so, and no page
+/// can forge it; browsers without it send `Origin`. A client that sends neither is not a browser that is signed in.
 #[must_use]
 pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
     if headers.contains_key("sec-fetch-site") {
@@ -108,15 +109,15 @@ pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
     one(headers, ORIGIN.as_str()) == Some(&site.origin)
 }
 
-/// Whether this is a click on a link elsewhere: a browser keeps a `SameSite=Strict` cookie back then, and sends it when our
-/// own page asks again.
+/// Whether this is a click on a link on another site: the browser then leaves out a `SameSite=Strict` cookie, and sends
+/// it when our own page repeats the request.
 #[must_use]
 pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     matches!(one(headers, "sec-fetch-site"), Some("cross-site" | "same-site"))
         && one(headers, "sec-fetch-mode") == Some("navigate")
 }
 
-/// A path of our own to go to after the sign-in; the start page for anything else.
+/// A path of our own for after the sign-in; the start page for anything else.
 #[must_use]
 pub fn safe_next(next: &str) -> &str {
     let is_path = next.starts_with('/') && !next.starts_with("//") && next.len() <= 1024;

@@ -1,4 +1,5 @@
-//! How this pixeld is, in sentences: green, or what is wrong and what to do. Pure; the numbers are those of `/metrics`.
+//! The state of this pixeld in sentences: green, or what is wrong and what to do. Pure; the numbers are those of
+//! `/metrics`.
 
 use super::probes::LAG_SECONDS_MAX;
 use super::view::{counted, number};
@@ -8,9 +9,9 @@ use pixeld_edge::unrecorded::Reason;
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
-    /// All is well, and could be better.
+    /// All is well, but could be better.
     Hint,
-    /// Nothing is lost, yet it is not as it should be.
+    /// Nothing is lost, but something needs attention.
     Warning,
     /// Hits are lost or soon will be.
     Trouble,
@@ -27,7 +28,7 @@ pub struct Finding {
     pub todo: &'static str,
 }
 
-/// What is wrong now, the worst first; nothing where all is well.
+/// What is wrong now, the worst first; empty if all is well.
 #[must_use]
 pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -45,7 +46,7 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
 /// Takes a finding: its weight, what is wrong, what to do.
 type Note<'a> = &'a mut dyn FnMut(Weight, String, &'static str);
 
-/// Hits on their way to PostgreSQL.
+/// Findings about hits on their way to PostgreSQL.
 fn of_loading(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     let waiting = metrics.waiting().max(0);
     let lag = metrics.load_lag_seconds(now_us);
@@ -68,7 +69,7 @@ fn of_loading(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     }
 }
 
-/// What runs behind the loader: the rollup, erasures, retention, Redis.
+/// Findings about what runs after the loader: the rollup, erasures, retention, Redis.
 fn of_tasks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     let behind = metrics.rollup_lag_seconds(now_us);
     if behind > ROLLUP_LAG_SECONDS_MAX {
@@ -97,7 +98,7 @@ fn of_tasks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     }
 }
 
-/// The spool, and hits that wait in it.
+/// Findings about the spool, and hits that wait in it.
 fn of_the_disk(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     let lag = metrics.load_lag_seconds(now_us);
     let minutes = metrics.outage_minutes.get();
@@ -143,7 +144,7 @@ fn of_the_disk(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     }
 }
 
-/// Hits that are not recorded, and requests of a proxy that is not trusted.
+/// Findings about hits that are not recorded, and requests of a proxy that is not trusted.
 fn of_what_came(metrics: &Metrics, note: Note<'_>) {
     for (reason, weight, what) in LOSSES {
         let dropped = metrics.dropped(reason);
@@ -162,7 +163,7 @@ fn of_what_came(metrics: &Metrics, note: Note<'_>) {
     }
 }
 
-/// This machine's clock and the database's.
+/// Findings about this machine's clock and the database's.
 fn of_clocks(metrics: &Metrics, note: Note<'_>) {
     if metrics.clocks_disbelieved.get() > 0 {
         let ahead_s = metrics.clock_ahead_s.get();
@@ -178,7 +179,7 @@ fn of_clocks(metrics: &Metrics, note: Note<'_>) {
     }
 }
 
-/// Published address lists.
+/// Findings about published address lists.
 fn of_networks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     if metrics.networks_refused.get() > 0 {
         let wrong = "An address list could not be read.".to_owned();
@@ -197,14 +198,15 @@ fn of_networks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
     }
 }
 
-/// How far opens and counts may be behind the hits before it is said, in s.
+/// Lag of opens and counts after the hits from which on it is reported, in s.
 const ROLLUP_LAG_SECONDS_MAX: f64 = 120.0;
 
-/// Days after which a published list is old: providers change theirs each week or so.
+/// Days after which a published list is old: providers change theirs about once a week.
 const LIST_DAYS_MAX: i64 = 30;
 
-/// Drops that lose hits, and what happened to those hits; the others are what a person or a setting asked for. The last two are
-/// warnings: any stranger's made-up id can cause the one on a node that is new, and an old log that is imported the other.
+/// Drops that lose hits, and what happened to those hits; the other drops are intended by a person or a setting. The
+/// last two are warnings: a stranger's made-up id can cause one on a new node, and importing an old log causes the
+/// other.
 const LOSSES: [(DropReason, Weight, &str); 9] = [
     (DropReason::QueueFull, Weight::Trouble, "the queue was full"),
     (DropReason::SpoolFull, Weight::Trouble, "the spool was full"),

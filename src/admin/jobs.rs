@@ -1,7 +1,8 @@
 //! Work that goes on after its page was answered.
 //!
-//! Guarantees: at most so many jobs of a kind at a time; at the drain all of them end at once, between two steps or with one rolled back,
-//! and none begins after it; nobody waits for them. Gives up: going on after a restart. Each kind says what becomes of its work then.
+//! Guarantees: a bounded number of jobs of a kind at a time. The drain ends all of them at once, between two steps or
+//! with one rolled back, and none starts after it; nothing waits for them. Gives up: going on after a restart. Each
+//! kind says what becomes of its work then.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,19 +17,20 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// None runs yet; `most` may at a time.
+    /// No job runs yet; at most `max` run at a time.
     #[must_use]
-    pub fn new(most: usize) -> Jobs {
-        Jobs { gate: Gate::new(most), running: Mutex::default() }
+    pub fn new(max: usize) -> Jobs {
+        Jobs { gate: Gate::new(max), running: Mutex::default() }
     }
 
-    /// A place, to be taken before the job is written down, so that none waits that is; nothing if all are taken, or this process ends.
+    /// A place, to be taken before the job is recorded, so that a recorded job never waits; `None` if all are taken, or
+    /// this process ends.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         self.gate.enter()
     }
 
-    /// Begins a job of this number.
+    /// Starts the job with this number.
     pub fn start(&self, place: Place, job: i64, work: impl Future<Output = ()> + Send + 'static) {
         #[expect(
             clippy::disallowed_methods,
@@ -40,7 +42,7 @@ impl Jobs {
         });
         let task = task.abort_handle();
         let mut running = self.lock();
-        // The drain may have come in between; it closed the gate.
+        // The drain may have happened in between; it closed the gate.
         if self.gate.is_closed() {
             task.abort();
         }
@@ -48,13 +50,13 @@ impl Jobs {
         running.push((job, task));
     }
 
-    /// Whether the job of this number runs here.
+    /// Whether the job with this number runs here.
     #[must_use]
     pub fn is_running(&self, job: i64) -> bool {
         self.lock().iter().any(|(known, task)| *known == job && !task.is_finished())
     }
 
-    /// Ends what runs, and lets none begin. Returns the numbers of those that were interrupted.
+    /// Ends those that run, and starts no new ones. Returns the numbers of the interrupted ones.
     pub fn end(&self) -> Vec<i64> {
         self.gate.close();
         let mut running = self.lock();

@@ -1,7 +1,8 @@
-//! Takes connections to the private listener.
+//! Accepts connections to the private listener.
 //!
-//! Guarantees: at most [`CONNECTIONS_MAX`] at a time; a connection ends at the latest [`AGE_MAX`] and [`LAST_WAIT`] after it began,
-//! so that none is held for ever by whoever does not take an answer. Gives up: speed; nobody loads this listener.
+//! Guarantees: at most [`CONNECTIONS_MAX`] at a time. A connection ends at the latest [`AGE_MAX`] and [`LAST_WAIT`]
+//! after it began, so that a client that does not take its answer cannot hold one forever. Gives up: speed; this
+//! listener has little load.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -17,16 +18,16 @@ use tokio::net::{TcpListener, TcpStream};
 use super::gate::Gate;
 use super::{Admin, UPLOAD_WAIT};
 
-/// Connections at most.
+/// Maximum number of connections.
 const CONNECTIONS_MAX: usize = 256;
 
-/// How long a request's head may take to come, and a connection may be idle.
+/// How long a request's head may take to arrive, and a connection may be idle.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
 
-/// Age at which a connection takes no further request.
+/// Age after which a connection accepts no further request.
 const AGE_MAX: Duration = Duration::from_secs(600);
 
-/// How long what is then under way may take: a file that comes, and its answer.
+/// How long the last request may take: a file upload, and its answer.
 const LAST_WAIT: Duration = Duration::from_secs(UPLOAD_WAIT.as_secs() + 120);
 
 /// Serves until it is dropped.

@@ -1,4 +1,4 @@
-//! What the opt-out page needs: the keys of its links, and how often it may be asked. The key of the hashes is other pages', too.
+//! What the opt-out page needs: the keys of its links, and its rate limits. Other pages use the key of the hashes, too.
 
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -13,7 +13,7 @@ use pixeld_core::privacy::PrivacyKey;
 /// What the page needs.
 #[derive(Default)]
 pub(super) struct OptOuts {
-    /// Never change in an installation, so they are asked for once.
+    /// They never change in an installation, so they are read once.
     keys: OnceCell<Keys>,
     pub(super) throttle: OptOutThrottle,
 }
@@ -22,12 +22,12 @@ pub(super) struct OptOuts {
 pub(super) struct Keys {
     /// Of the links.
     pub(super) links: OptOutKeys,
-    /// Of the hashes that the list has.
+    /// Of the hashes in the list.
     pub(super) privacy: PrivacyKey,
 }
 
 impl OptOuts {
-    /// The keys, from the database the first time.
+    /// The keys, read from the database the first time.
     pub(super) async fn keys(&self, admin: &Admin) -> Result<&Keys, Refusal> {
         match self.keys.get() {
             Some(keys) => Ok(keys),
@@ -35,7 +35,7 @@ impl OptOuts {
         }
     }
 
-    /// The same, for who has a connection: to wait for another one then could wait for ever.
+    /// The same, for callers that hold a connection: waiting for a second one could deadlock.
     pub(super) async fn keys_with(&self, admin: &Admin, client: &Client) -> Result<&Keys, Refusal> {
         let ask = async || {
             let own =

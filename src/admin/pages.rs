@@ -1,4 +1,5 @@
-//! The pages, one file each. A page takes what it is asked ([`super::asked::Asked`]), asks the database, and makes an answer.
+//! The pages, one file each. A page takes its request ([`super::asked::Asked`]), asks the database, and makes an
+//! answer.
 
 pub mod audit;
 pub mod delete_hits;

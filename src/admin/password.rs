@@ -1,8 +1,8 @@
-//! Passwords: what may be one, and its hash (Argon2id, 19 MiB, two passes, one lane).
+//! Passwords: which ones are allowed, and their hash (Argon2id, 19 MiB, two passes, one lane).
 //!
-//! Guarantees: hashing never runs on a thread that serves, and [`AT_ONCE_MAX`] run at once, so that many sign-ins take 38 MiB and
-//! not gigabytes; a name that nobody has costs the time of one that somebody has. Gives up: whoever cannot be served within
-//! [`WAIT_MAX`] is asked to try again.
+//! Guarantees: hashing never runs on a thread that serves, and at most [`AT_ONCE_MAX`] run at once, so that many
+//! sign-ins take 38 MiB and not gigabytes. An unknown name takes as long as a known one. Gives up: a sign-in that
+//! cannot be served within [`WAIT_MAX`] is asked to try again.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use super::gate::Gate;
 use pixeld_core::text;
 
-/// Fewest characters of a password. Length is what counts; which kinds of characters is the user's business.
+/// Minimum characters of a password. Length is what counts; the kinds of characters are up to the user.
 pub const CHARACTERS_MIN: usize = 12;
 
-/// Most bytes of a password.
+/// Maximum bytes of a password.
 pub const BYTES_MAX: usize = 1024;
 
-/// Hashes that are computed at once at most; each takes 19 MiB.
+/// Hashes that are computed at once; each takes 19 MiB.
 pub const AT_ONCE_MAX: usize = 2;
 
 /// How long a sign-in waits for its turn.
@@ -28,10 +28,10 @@ const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
-/// The hash of a password that nobody has, for names that nobody has.
+/// The hash of no real password, for unknown names.
 const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cGl4ZWxkJ3MgZGVjb3kgIQ$LU6uXIBDXTCkLPUKv5xHfSXvIXZRGzmrAxRWzrEh4nk";
 
-/// What is wrong with a password; nothing where it may be one.
+/// What is wrong with a password; `None` if it is allowed.
 #[must_use]
 pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     if password.chars().count() < CHARACTERS_MIN {
@@ -46,10 +46,10 @@ pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     None
 }
 
-/// Hashes a password, here and now.
+/// Hashes a password on this thread.
 ///
 /// # Errors
-/// Where the system has no randomness or memory to give.
+/// If the system has no randomness or memory left.
 pub fn hash(password: &str) -> anyhow::Result<String> {
     let hash = argon2()?.hash_password(password.as_bytes());
     hash.map(|hash| hash.to_string()).map_err(|error| anyhow::anyhow!("a password cannot be hashed: {error}"))
@@ -61,19 +61,19 @@ fn argon2() -> anyhow::Result<Argon2<'static>> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// Whether this is the password that was hashed. Takes the same time with a hash that is none.
+/// Whether this is the password that was hashed. Takes the same time if there is no hash.
 fn matches(password: &str, hash: Option<&str>) -> bool {
     let Ok(hash) = PasswordHash::new(hash.unwrap_or(DECOY)) else { return false };
     Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()
 }
 
-/// Why a password was not looked at.
+/// Why a password was not checked.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordError {
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once")]
     Busy,
-    /// As the system says.
+    /// The hashing failed.
     #[error("{0:#}")]
     Hash(anyhow::Error),
 }
@@ -89,10 +89,10 @@ impl Default for Passwords {
 }
 
 impl Passwords {
-    /// Whether `password` is the one that was hashed; with nothing for `hash`, no in the same time.
+    /// Whether `password` is the one that was hashed. Without a `hash` it is false, after the same time.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] where the turn does not come.
+    /// [`PasswordError::Busy`] if its turn does not come in time.
     pub async fn is_right(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
         self.turn(move || Ok(matches(&password, hash.as_deref()) && hash.is_some())).await
     }
@@ -100,7 +100,7 @@ impl Passwords {
     /// The hash of a new password.
     ///
     /// # Errors
-    /// [`PasswordError::Busy`] where the turn does not come; [`PasswordError::Hash`] as the system says.
+    /// [`PasswordError::Busy`] if its turn does not come in time; [`PasswordError::Hash`] if the hashing fails.
     pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
         self.turn(move || hash(&password)).await
     }
@@ -112,7 +112,7 @@ impl Passwords {
         let place = tokio::time::timeout(WAIT_MAX, self.0.wait()).await;
         let Ok(Some(place)) = place else { return Err(PasswordError::Busy) };
         let done = tokio::task::spawn_blocking(move || {
-            // It goes with the work: whoever asked may be gone, and the memory is in use all the same.
+            // Held by the work: the client may be gone, but the memory is still in use.
             let _place = place;
             work()
         });

@@ -1,7 +1,7 @@
-//! What monitoring asks: open to whoever reaches the listener, under any name.
+//! The addresses for monitoring: open to everybody who reaches the listener, under any name.
 //!
-//! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon: the database
-//! answers, is this node's installation with the tables of this version, and can be used, the spool has room, and the
+//! Guarantees: `/readyz` is 200 only while new hits reach PostgreSQL soon. That needs three things: the database
+//! answers, is this node's installation with the tables of this version, and can be used; the spool has room; and the
 //! oldest hit that waits is younger than [`LAG_SECONDS_MAX`].
 
 use std::sync::atomic::Ordering;
@@ -18,10 +18,10 @@ use pixeld_core::metrics::DropReason;
 /// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
 pub const LAG_SECONDS_MAX: f64 = 60.0;
 
-/// How long a drop keeps this node from being ready: long enough for whoever asks once a minute.
+/// How long a drop keeps this node from being ready: long enough for probes that run once a minute.
 pub const DROPS_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// How long the database may take to answer a question about its health.
+/// How long the database may take to answer a health check.
 const DATABASE_WAIT: Duration = Duration::from_secs(2);
 
 /// `/healthz`.
@@ -76,7 +76,7 @@ pub async fn ready(admin: &Admin) -> Answer {
     answer::text(status, format!("database: {database}\nspool: {spool}\nrecording: {recording}\nlag: {lag}\n{images}"))
 }
 
-/// Whether all hits of the last [`DROPS_REMEMBERED`] found their way to the disk.
+/// Whether all hits of the last [`DROPS_REMEMBERED`] reached the disk.
 fn recording(last_drop: Option<(DropReason, Duration)>) -> String {
     match last_drop {
         Some((reason, ago)) if ago < DROPS_REMEMBERED => {
@@ -87,7 +87,7 @@ fn recording(last_drop: Option<(DropReason, Duration)>) -> String {
 }
 
 async fn ping(admin: &Admin) -> anyhow::Result<()> {
-    // A table that it needs: dropped while pixeld runs, they are missed at once.
+    // A table that it needs: if the tables are dropped while pixeld runs, this notices at once.
     admin.db.pool().get().await?.simple_query("SELECT FROM spool_marks LIMIT 0").await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Why a page does not do what it was asked.
+//! Why a page does not do what was requested.
 
 use hyper::StatusCode;
 use tokio_postgres::error::SqlState;
@@ -8,13 +8,13 @@ use super::password::PasswordError;
 use crate::db::DbError;
 use crate::lists::Problem;
 
-/// Why.
+/// The reason.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// No such page, or nothing of that name.
+    /// No such page, or nothing with that name.
     #[error("This page does not exist.")]
     NotFound,
-    /// The path is known, with other methods.
+    /// The path exists, with other methods.
     #[error("This address accepts only {0} requests.")]
     Method(&'static str),
     /// The user is a viewer.
@@ -29,16 +29,16 @@ pub enum Refusal {
     /// A form of more than [`super::asked::FORM_BYTES_MAX`].
     #[error("The form is too large. Maximum: 64 KiB.")]
     FormTooLarge,
-    /// No form at all.
+    /// Not a form.
     #[error("This page could not read the form. Reload it and try again.")]
     NoForm,
-    /// A file, or what stands beside it, is not as the page needs it.
+    /// A file, or a field beside it, is not what the page needs.
     #[error("{0}")]
     Upload(String),
     /// Too much at once.
     #[error("Too many people are doing this at once. Wait a few seconds and try again.")]
     Busy,
-    /// The disk.
+    /// The disk has no room.
     #[error(
         "The disk with pixeld's data has too little room left for this answer, because some room is kept free for hits. Nothing was stored."
     )]
@@ -48,18 +48,18 @@ pub enum Refusal {
         "This took too long, so pixeld stopped it. Try again. If it happens often, see the log and the first line of the overview."
     )]
     TookTooLong,
-    /// The database.
+    /// The database cannot be reached.
     #[error("The database is not answering. Pixels are still served, and their hits wait on disk.")]
     Database(DbError),
-    /// The database answers, and refused what the page asked.
+    /// The database answered with an error.
     #[error("{}", refused(error, reference))]
     Statement {
-        /// What it said.
+        /// Its error.
         error: DbError,
-        /// By which the log names it.
+        /// Finds the error in the log.
         reference: String,
     },
-    /// A mistake of ours, or of the system.
+    /// A bug, or a failure of the system.
     #[error("Something went wrong. See the log.")]
     Broken(#[from] anyhow::Error),
 }
@@ -80,10 +80,10 @@ impl From<tokio_postgres::Error> for Refusal {
     }
 }
 
-/// Enough to find a line of a log.
+/// Long enough to find a line in a log.
 const REFERENCE_CHARS: usize = 8;
 
-/// In words for those who see the page; what the statement held is nobody's business.
+/// In words for those who see the page; the statement's contents stay secret.
 fn refused(error: &DbError, reference: &str) -> String {
     let code = error.sql_state().map_or(String::new(), |code| format!(" (SQLSTATE {})", code.code()));
     let what = match error.sql_state().map(SqlState::code) {
@@ -129,7 +129,7 @@ impl Refusal {
         }
     }
 
-    /// Logs what is not the asking person's doing.
+    /// Logs the refusal unless the client caused it.
     pub fn log(&self) {
         match self {
             Refusal::Database(error) => {

@@ -1,4 +1,4 @@
-//! Every path of the private listener: how it may be asked, by whom, and which function answers. Nothing answers that is not here.
+//! Every path of the private listener: its method, who may ask, and which function answers. No other path is answered.
 
 use std::borrow::Cow;
 
@@ -17,32 +17,32 @@ use crate::db::users::Role;
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Everybody who reaches the listener, under any name: what monitoring asks, and what holds no secret.
+    /// Everybody who reaches the listener, under any name: for monitoring, and for what holds no secret.
     Open,
     /// Everybody, under our own name.
     Anybody,
-    /// Who is signed in.
+    /// Users who are signed in, with at least this role.
     SignedIn(Role),
 }
 
 type Shown<'a> = BoxFuture<'a, Result<Answer, Refusal>>;
 
-/// What answers.
+/// The function that answers.
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     Open(for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>),
     Page(for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>),
-    /// Reads what is sent by itself, within [`super::UPLOAD_WAIT`].
+    /// Reads the upload itself, within [`super::UPLOAD_WAIT`].
     Upload(for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>),
     /// Under any name and from anywhere, like `Open`, for people.
     Stranger(for<'a> fn(&'a Admin, &'a Stranger) -> BoxFuture<'a, Answer>),
 }
 
-/// A path, and what is behind it.
+/// A path, and its handler.
 pub struct Route {
     /// GET (and then HEAD, too) or POST.
     pub method: &'static str,
-    /// The path; a part in braces stands for anything.
+    /// The path; a part in braces matches anything.
     pub pattern: &'static str,
     /// Who may ask.
     pub access: Access,
@@ -140,18 +140,19 @@ const fn upload(
     Route { method: "POST", pattern, access, handler: Handler::Upload(handler) }
 }
 
-/// What a request asks for.
+/// The match of a request.
 pub(super) enum Found {
-    /// A route, and what its pattern left open.
+    /// A route, and the values of its parameters.
     Route(&'static Route, Vec<(&'static str, String)>),
-    /// A path that takes only these methods.
+    /// A path that accepts only these methods.
     OtherMethod(&'static str),
     /// No path of ours.
     Nothing,
 }
 
 impl Found {
-    /// The span in which the request is logged. It has the pattern and never the path: paths name recipients and hold tokens.
+    /// The span in which the request is logged. It has the pattern and never the path: paths name recipients and
+    /// contain tokens.
     pub(super) fn span(&self) -> Span {
         match self {
             Found::Route(route, _) => {
@@ -180,7 +181,7 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
     others.map_or(Found::Nothing, Found::OtherMethod)
 }
 
-/// Whether a page can be looked at under this path, by whoever may.
+/// Whether a page can be shown under this path, to anybody.
 #[must_use]
 pub fn is_page(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or(path);

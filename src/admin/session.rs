@@ -1,8 +1,8 @@
-//! The token of a session, and the cookie that carries it.
+//! The token of a session, and its cookie.
 //!
-//! Guarantees: a token has 256 random bits, and only its SHA-256 reaches the database; the cookie is read by no script, sent by no
-//! foreign page, and over HTTPS can come from no other host. Gives up: on localhost any program of this machine may
-//! listen beside us and be sent the cookie, as cookies know no ports.
+//! Guarantees: a token has 256 random bits, and only its SHA-256 reaches the database. No script reads the cookie, no
+//! foreign page sends it, and over HTTPS no other host can set it. Gives up: on localhost any program of this machine
+//! may listen on another port and be sent the cookie, since cookies do not know ports.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,7 +23,7 @@ impl Token {
     /// A new one.
     ///
     /// # Errors
-    /// Where the system has no randomness to give.
+    /// If the system has no randomness left.
     pub fn random() -> anyhow::Result<Token> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
@@ -42,20 +42,20 @@ impl Token {
         })
     }
 
-    /// What the database keeps of it.
+    /// What the database stores of it.
     #[must_use]
     pub fn digest(&self) -> TokenDigest {
         digest::prefix(&[&self.0])
     }
 
-    /// The header that hands it to the browser.
+    /// The header that sets it in the browser.
     #[must_use]
     pub fn cookie(&self, way: Way) -> HeaderValue {
         cookie(way, &URL_SAFE_NO_PAD.encode(self.0), AGE_MAX)
     }
 }
 
-/// The header that takes a token away.
+/// The header that removes a token from the browser.
 #[must_use]
 pub fn cookie_gone(way: Way) -> HeaderValue {
     cookie(way, "", 0)
@@ -71,7 +71,7 @@ fn cookie_name(way: Way) -> &'static str {
 fn cookie(way: Way, value: &str, age: u32) -> HeaderValue {
     let secure = if way == Way::Encrypted { "; Secure" } else { "" };
     let text = format!("{}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}", cookie_name(way));
-    // Base64 and our own words hold nothing that a header may not; if they did, nobody would be signed in.
+    // Base64 and our own words contain only bytes that a header allows; otherwise nobody would be signed in.
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -108,7 +108,7 @@ mod tests {
         for cookie in ["", "pixeld", "pixeld=", "pixeld=../..", &short, &long, &padded] {
             assert!(sent(Way::Local, &[cookie]).is_none(), "{cookie}");
         }
-        // A cookie that any page of a sibling host could set is none over HTTPS.
+        // Over HTTPS, ignore a cookie that any page of a sibling host could set.
         assert!(sent(Way::Encrypted, &[&format!("pixeld={}", "A".repeat(43))]).is_none());
     }
 

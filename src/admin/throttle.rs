@@ -1,8 +1,8 @@
-//! How often anybody may try a password: by account, and by client address; and how often anybody may opt out.
+//! Limits how often anybody may try a password, by account and by client address, and how often anybody may opt out.
 //!
-//! Guarantees: memory is fixed, whatever names and addresses come; a wrong name counts like a right one. Gives up: accounts and
-//! addresses share [`PLACES`] places, so that two of them may, seldom, slow each other down; and whoever tries passwords of an
-//! account all the time can keep its owner out for as long as that goes on. Nobody can choose whose place they share.
+//! Guarantees: memory is fixed, whatever names and addresses arrive; a wrong name counts like a right one. Gives up:
+//! accounts and addresses share [`PLACES`] places, so that two of them may, rarely, slow each other down. An attacker
+//! who keeps trying passwords of an account keeps its owner out for as long. Nobody can choose whose place they share.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,23 +15,23 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use pixeld_core::privacy::RecipientHash;
 use pixeld_core::text;
 
-/// Accounts, and addresses, that are told apart.
+/// Number of distinct places for accounts, and for addresses.
 const PLACES: usize = 4096;
 
-/// Tries that an account has at once, and the time in which it gets another one.
+/// Attempts that an account has at once, and the time after which it gets another one.
 const ACCOUNT: (u32, Duration) = (10, Duration::from_secs(30));
 
-/// The same for an address: an office has one, and many people.
+/// The same for an address: an office has one address and many people.
 const ADDRESS: (u32, Duration) = (30, Duration::from_secs(10));
 
-/// Requests to opt-out pages that an address has at once, and the time in which it gets another one: a mailbox provider opts
-/// many people out from few addresses.
+/// Requests to opt-out pages that an address has at once, and the time after which it gets another one: a mailbox
+/// provider opts many people out from few addresses.
 const OPT_OUT_ADDRESS: (u32, Duration) = (200, Duration::from_millis(50));
 
-/// Changes of one recipient, likewise.
+/// The same for changes of one recipient.
 const OPT_OUT_RECIPIENT: (u32, Duration) = (10, Duration::from_secs(30));
 
-/// The tries of all accounts and addresses.
+/// The attempts of all accounts and addresses.
 pub struct SignInThrottle {
     accounts: Box<[DefaultDirectRateLimiter]>,
     addresses: Box<[DefaultDirectRateLimiter]>,
@@ -57,10 +57,10 @@ fn places((burst, every): (u32, Duration)) -> Box<[DefaultDirectRateLimiter]> {
 }
 
 impl SignInThrottle {
-    /// Counts a try.
+    /// Counts an attempt.
     ///
     /// # Errors
-    /// How long to wait, where there were too many. An address that has had its tries takes none of the account's.
+    /// The time to wait, if there were too many. An address over its limit does not use up the account's attempts.
     pub fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)?;
         take(&self.accounts, self.seed.hash_one(text::fold(name)), &self.clock)
@@ -90,7 +90,7 @@ impl OptOutThrottle {
     /// Counts a request.
     ///
     /// # Errors
-    /// How long to wait, where there were too many.
+    /// The time to wait, if there were too many.
     pub fn count_address(&self, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)
     }
@@ -98,7 +98,7 @@ impl OptOutThrottle {
     /// Counts a change of a recipient.
     ///
     /// # Errors
-    /// How long to wait, where there were too many.
+    /// The time to wait, if there were too many.
     pub fn count_recipient(&self, recipient: RecipientHash) -> Result<(), Duration> {
         take(&self.recipients, self.seed.hash_one(recipient), &self.clock)
     }
@@ -109,7 +109,7 @@ fn take(places: &[DefaultDirectRateLimiter], hash: u64, clock: &DefaultClock) ->
     place.check().map_err(|early| early.wait_time_from(clock.now()))
 }
 
-/// Who has one address of an IPv6 network has all of it.
+/// The network of an IPv6 address: a client that has one of its addresses has all of them.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

@@ -1,7 +1,7 @@
-//! What is sent with a form that has a file (multipart/form-data), read as it comes.
+//! A form with a file (multipart/form-data), read as it arrives.
 //!
-//! Guarantees: nothing is kept but the part that is read; each part and the whole have bounds; parts come in the order of the form's
-//! fields, so that a page may ask for the small ones first. Gives up: files without a form.
+//! Guarantees: only the part that is being read is in memory. Each part and the whole have bounds. Parts arrive in the
+//! order of the form's fields, so that a page may read the small ones first. Gives up: files without a form.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -11,10 +11,10 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use super::refusal::Refusal;
 
-/// Bytes of all parts together at most: a million rows of a thousand bytes.
+/// Maximum bytes of all parts together: a million rows of a thousand bytes.
 pub const UPLOAD_BYTES_MAX: u64 = 1 << 30;
 
-/// Bytes of a part that is no file.
+/// Maximum bytes of a part that is not a file.
 pub const FIELD_BYTES_MAX: usize = 4096;
 
 /// The parts of a form with a file.
@@ -24,10 +24,10 @@ pub struct Upload(Multipart<'static>);
 pub struct Part(Field<'static>);
 
 impl Upload {
-    /// A request's body, if its headers say that it is one.
+    /// A request's body, if its headers say that it is a form.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is not.
     pub fn new(headers: &HeaderMap, body: Incoming) -> Result<Upload, Refusal> {
         let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(media_type).map_err(|_| Refusal::NoForm)?;
@@ -42,7 +42,7 @@ impl Upload {
     /// The next part.
     ///
     /// # Errors
-    /// Where the form is broken, too large, or ends before its time.
+    /// If the form is broken, too large, or cut off.
     pub async fn next(&mut self) -> Result<Option<Part>, Refusal> {
         Ok(self.0.next_field().await.map_err(refused)?.map(Part))
     }
@@ -55,13 +55,14 @@ impl Part {
         self.0.name().unwrap_or_default()
     }
 
-    /// The name of the file on the sender's machine, as it calls it; nothing where it is no file, or none was chosen.
+    /// The name of the file on the client's machine, as the client gives it; `None` if it is not a file, or none was
+    /// chosen.
     #[must_use]
     pub fn file_name(&self) -> Option<&str> {
         self.0.file_name().filter(|name| !name.is_empty())
     }
 
-    /// Some of its bytes; nothing at its end.
+    /// Some of its bytes; `None` at its end.
     ///
     /// # Errors
     /// As [`Upload::next`].
@@ -69,14 +70,14 @@ impl Part {
         self.0.chunk().await.map_err(refused)
     }
 
-    /// All of its bytes, where they are at most so many; nothing where they are more.
+    /// All of its bytes, if they are at most `max`; otherwise `None`.
     ///
     /// # Errors
     /// As [`Upload::next`].
-    pub async fn bytes(mut self, most: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    pub async fn bytes(mut self, max: usize) -> Result<Option<Vec<u8>>, Refusal> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {
-            if bytes.len() + chunk.len() > most {
+            if bytes.len() + chunk.len() > max {
                 return Ok(None);
             }
             bytes.extend_from_slice(&chunk);
@@ -84,22 +85,22 @@ impl Part {
         Ok(Some(bytes))
     }
 
-    /// What was filled in.
+    /// The value that was filled in.
     ///
     /// # Errors
-    /// As [`Upload::next`], or where it is longer than [`FIELD_BYTES_MAX`].
+    /// As [`Upload::next`], or if it is longer than [`FIELD_BYTES_MAX`].
     pub async fn text(self) -> Result<String, Refusal> {
         let name = self.name().to_owned();
         let bytes = self.bytes(FIELD_BYTES_MAX).await?;
         let bytes = bytes
             .ok_or_else(|| Refusal::Upload(format!("The field {name:?} is longer than {FIELD_BYTES_MAX} bytes.")))?;
-        // PostgreSQL's text has no NUL.
+        // PostgreSQL's text allows no NUL.
         Ok(String::from_utf8_lossy(&bytes).replace('\0', "\u{fffd}"))
     }
 }
 
-fn too_large(most: u64) -> Refusal {
-    Refusal::Upload(format!("The upload is too large. Maximum: {} MiB.", most >> 20))
+fn too_large(max: u64) -> Refusal {
+    Refusal::Upload(format!("The upload is too large. Maximum: {} MiB.", max >> 20))
 }
 
 fn refused(error: multer::Error) -> Refusal {

@@ -1,7 +1,7 @@
-//! What every page is made of: the frame, and small parts. All text goes through maud, which escapes it.
+//! The parts of every page: the frame, and small pieces. All text goes through maud, which escapes it.
 //!
-//! Guarantees: no script and nothing inline, so that the policy in [`super::answer`] holds; each page has one heading, landmarks and a
-//! way to skip to its content. Colours and sizes stand in `view/style.css` alone.
+//! Guarantees: no script and nothing inline, so that the policy in [`super::answer`] holds. Each page has one heading,
+//! landmarks and a way to skip to its content. Only `view/style.css` sets colours and sizes.
 
 pub mod chart;
 pub mod zone;
@@ -19,7 +19,7 @@ pub use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");
 
-/// The stylesheet's path: it changes with the content, so that browsers may keep it for good.
+/// The stylesheet's path: it changes with the content, so that browsers may keep it forever.
 static STYLE_PATH: LazyLock<String> =
     LazyLock::new(|| format!("/style/{}.css", Hex(&digest::prefix::<8>(&[STYLE.as_bytes()]))));
 
@@ -54,7 +54,7 @@ pub fn stylesheet() -> Answer {
 
 /// The frame of a page.
 pub struct Frame<'a> {
-    /// Its heading, and what the browser's tab says.
+    /// Its heading, and the title of the browser's tab.
     pub title: &'a str,
     /// Its place in the navigation.
     pub path: &'a str,
@@ -131,7 +131,8 @@ fn signed_in(user: &SignedIn) -> Markup {
     }
 }
 
-/// A page that asks for itself once more, from us: a browser keeps the cookie back after a click on a link elsewhere.
+/// A page that repeats the request from our site: a browser leaves out the cookie after a click on a link on another
+/// site.
 #[must_use]
 pub fn ask_again(path: &str) -> Markup {
     html! {
@@ -146,18 +147,18 @@ pub fn ask_again(path: &str) -> Markup {
     }
 }
 
-/// How a notice is meant.
+/// The meaning of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
-    /// It is well.
+    /// All is well.
     Good,
-    /// It should be looked at.
+    /// Needs attention.
     Warning,
-    /// It went wrong.
+    /// Something failed.
     Bad,
 }
 
-/// A notice. Bad ones are read out at once.
+/// A notice. Screen readers announce bad ones at once.
 #[must_use]
 pub fn notice(tone: Tone, content: Markup) -> Markup {
     let (class, role) = match tone {
@@ -168,7 +169,7 @@ pub fn notice(tone: Tone, content: Markup) -> Markup {
     html! { div class=(class) role=(role) { (content) } }
 }
 
-/// What stands where nothing is yet, and what to do about that.
+/// A placeholder where there is no data yet, with what to do about it.
 #[must_use]
 pub fn empty(title: &str, content: Markup) -> Markup {
     html! {
@@ -185,7 +186,7 @@ pub fn command(line: &str) -> Markup {
     html! { pre.command tabindex="0" { code { (line) } } }
 }
 
-/// A field with its label; `hint` stands below it.
+/// A field with its label; `hint` is shown below it.
 #[must_use]
 pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Markup {
     html! {
@@ -197,7 +198,7 @@ pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Mark
     }
 }
 
-/// A table that scrolls in itself where it is wider than the screen.
+/// A table that scrolls within itself if it is wider than the screen.
 #[must_use]
 pub fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
@@ -243,7 +244,7 @@ pub fn number_cell(n: i64) -> Markup {
     html! { td.number { (number(n)) } }
 }
 
-/// A number with a comma each three digits.
+/// A number with a comma every three digits.
 #[must_use]
 pub fn number(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
@@ -260,14 +261,14 @@ pub fn number(n: i64) -> String {
     text
 }
 
-/// So many in each hundred of all; nothing where there are none at all.
+/// `n` in percent of `all`; `None` if `all` is 0.
 #[must_use]
 pub fn percent(n: i64, all: i64) -> Option<String> {
     let permille = (i128::from(n) * 1000 + i128::from(all) / 2).checked_div(i128::from(all))?;
     Some(format!("{}.{}%", permille / 10, permille % 10))
 }
 
-/// A path of ours with these values behind it; empty ones are left out.
+/// A path of ours with these values as its query; empty ones are left out.
 #[must_use]
 pub fn address(path: &str, values: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -276,7 +277,7 @@ pub fn address(path: &str, values: &[(&str, &str)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
-/// A class, and how sure it is that somebody looked.
+/// A class, and how certain it is that a person looked.
 #[must_use]
 pub fn class_words(class: Class) -> Markup {
     let mark = match class.certainty() {
@@ -287,7 +288,7 @@ pub fn class_words(class: Class) -> Markup {
     html! { span class=(mark) { (words_of(class)) } }
 }
 
-/// A class as readers of the page call it; docs/classes.md has both names.
+/// A class in the words of the page; docs/classes.md has both names.
 #[must_use]
 pub const fn words_of(class: Class) -> &'static str {
     match class {
@@ -301,7 +302,7 @@ pub const fn words_of(class: Class) -> &'static str {
     }
 }
 
-/// So many of something.
+/// A number and its noun, such as "2 hits".
 #[must_use]
 pub fn counted(n: i64, one: &str) -> String {
     format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
@@ -313,14 +314,14 @@ pub fn fetches(n: i64) -> String {
     format!("{} {}", number(n), if n == 1 { "fetch" } else { "fetches" })
 }
 
-/// A time for people, with all of it on hover.
+/// A time for people, with its exact value on hover.
 #[must_use]
 pub fn time(at: OffsetDateTime, zone: Zone) -> Markup {
     let exact = zone::exact(at);
     html! { time datetime=(exact) title=(exact) { (zone.time(at)) } }
 }
 
-/// A time that may not be known.
+/// A time that may be unknown.
 #[must_use]
 pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Markup {
     match at {
@@ -329,7 +330,7 @@ pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Marku
     }
 }
 
-/// Markup of nothing.
+/// Empty markup.
 #[must_use]
 pub fn nothing() -> Markup {
     PreEscaped(String::new())

@@ -1,7 +1,7 @@
-//! Where an answer waits until its list has come whole.
+//! The file in which an answer waits until its list was received whole.
 //!
-//! Guarantees: the file has no name; it never takes the room that hits need, and never grows beyond [`ANSWER_BYTES_MAX`]; whoever waits for the disk
-//! is no thread that answers. Gives up: durability.
+//! Guarantees: the file has no name, never takes the room that hits need, and never grows beyond [`ANSWER_BYTES_MAX`];
+//! no thread that answers requests waits for the disk. Gives up: durability.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,10 +18,10 @@ use hyper::body::{Body, Frame};
 use crate::admin::gate::Place;
 use crate::admin::refusal::Refusal;
 
-/// Bytes of an answer at most.
+/// Maximum bytes of an answer.
 pub const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
-/// Room that is left on the disk for hits, in bytes.
+/// Bytes of the disk that stay free for hits.
 pub const ROOM_BYTES_LEFT: u64 = 256 << 20;
 
 /// Bytes that are written at once.
@@ -38,25 +38,25 @@ pub struct AnswerFile {
 }
 
 impl AnswerFile {
-    /// An empty one in a directory.
+    /// Creates an empty one in a directory.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be created.
     pub async fn create(dir: &Path) -> Result<AnswerFile, Refusal> {
         let dir = dir.to_owned();
         let file = away(move || tempfile::tempfile_in(&dir)).await?;
         Ok(AnswerFile { file: Arc::new(file), block: Vec::new(), written: 0 })
     }
 
-    /// What is to be appended next.
+    /// The buffer to append to.
     pub fn block(&mut self) -> &mut Vec<u8> {
         &mut self.block
     }
 
-    /// Writes what was appended, once that is worth it.
+    /// Writes what was appended, once there is a whole block.
     ///
     /// # Errors
-    /// Where it would be too much, or the disk has no room.
+    /// If the file grows too large, or the disk has no room.
     pub async fn write_if_full(&mut self) -> Result<(), Refusal> {
         if self.block.len() < BLOCK_BYTES { Ok(()) } else { self.end().await }
     }
@@ -87,13 +87,13 @@ impl AnswerFile {
         Ok(())
     }
 
-    /// Its bytes' number.
+    /// Its length in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.written
     }
 
-    /// Its bytes, for an answer; `place` is given back with the last of them.
+    /// Its bytes, as an answer's body; `place` is freed with the last of them.
     pub fn body(self, place: Place) -> impl Body<Data = Bytes, Error = io::Error> + Send + 'static {
         let AnswerFile { file, written, .. } = self;
         StreamBody::new(stream::try_unfold((0, place), move |(at, place)| {
@@ -115,7 +115,7 @@ impl AnswerFile {
     }
 }
 
-/// Runs what waits for the disk where waiting does no harm.
+/// Runs blocking disk work on a thread that may block.
 async fn away<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await.context("writing an answer broke")?;
     done.map_err(|error| match error.kind() {

@@ -63,7 +63,7 @@ pub(super) fn entry_table(caption: &str, entries: &[Entry], zone: Zone) -> Marku
     table(caption, &columns, rows)
 }
 
-/// Whom or what it is about, with a link where there is a page of it.
+/// The subject of an entry, as a link if it has a page.
 fn about(entry: &Entry) -> Markup {
     let subject = &entry.subject;
     let page = match entry.action.split(' ').next() {
@@ -79,7 +79,7 @@ fn about(entry: &Entry) -> Markup {
     }
 }
 
-/// What more is known, in words: what is empty is left out.
+/// The details, in words; empty values are left out.
 fn detail(json: &str) -> Markup {
     let known: Map<String, Value> = serde_json::from_str(json).unwrap_or_default();
     let known = known.into_iter().filter(|(_, value)| !value.is_null() && value != "");

@@ -1,4 +1,4 @@
-//! Deleting hits: what would go, and the receipt of what went.
+//! Deleting hits: a preview, and the receipt.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -19,7 +19,7 @@ use crate::rollup::deletions::{self, Receipt};
 /// Deletions that are listed.
 const RECEIPTS: i64 = 20;
 
-/// `GET /hits/delete`: shows what would go, and asks.
+/// `GET /hits/delete`: shows what would be deleted, and asks.
 ///
 /// # Errors
 /// As the database says.
@@ -35,13 +35,13 @@ pub async fn ask(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
 }
 
-/// `POST /hits/delete`: begins.
+/// `POST /hits/delete`: starts it.
 ///
 /// # Errors
 /// As the database says.
 pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
-    // The times are meant as the page showed them.
+    // The times are in the zone that the page showed.
     let zone = Zone::named(asked.form.get("zone")).unwrap_or(asked.zone);
     let (status, wrong) = match wanted(&client, &asked.form, zone).await? {
         Ok((_, target)) => match admin.deletions.begin(&client, asked.actor(), target, &subject(target)).await? {
@@ -61,13 +61,13 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
 }
 
-/// `GET /jobs/{job}`: how far a deletion is, or its receipt.
+/// `GET /jobs/{job}`: the progress of a deletion, or its receipt.
 ///
 /// # Errors
-/// As the database says, or where there is none of this number.
+/// On a database error, or if there is no deletion with this number.
 pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let job: i64 = asked.parameter("job").parse().map_err(|_| Refusal::NotFound)?;
-    // Asked before the audit, so that one that ends meanwhile is not taken for interrupted.
+    // Read before the audit: a deletion that ends in between must not look interrupted.
     let progress = admin.deletions.progress(job);
     let found = deletions::find(&*admin.client().await?, job).await?.ok_or(Refusal::NotFound)?;
     let state = State::of(&found, progress);
@@ -159,7 +159,7 @@ fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
     Frame { title, path: "/hits", user: asked.user.as_ref(), zone: asked.zone }
 }
 
-/// What is to be deleted, or why it cannot be.
+/// What to delete, or why it cannot be deleted.
 async fn wanted(client: &Client, fields: &Fields, zone: Zone) -> Result<Result<(Filter, Target), String>, Refusal> {
     let filter = match Filter::read(client, fields, zone).await? {
         Ok(filter) => filter,
@@ -183,7 +183,7 @@ fn target_of(filter: &Filter, now: OffsetDateTime) -> Result<Target, &'static st
             ),
         },
         Filter { message: None, recipient: None, from: Some(from), to: Some(to), .. } => {
-            // What is not over yet would never be empty.
+            // A time in the future would never be empty.
             let to = to.min(now);
             if from < to { Ok(Target::Period { from, to }) } else { Err("This time is in the future.") }
         }
@@ -192,7 +192,7 @@ fn target_of(filter: &Filter, now: OffsetDateTime) -> Result<Target, &'static st
     }
 }
 
-/// What goes, in words for the audit, which names no recipient.
+/// What is deleted, in words for the audit, which names no recipient.
 fn subject(target: Target) -> String {
     match target {
         Target::Recipient(_) => "one recipient".to_owned(),

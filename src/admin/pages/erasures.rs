@@ -1,4 +1,5 @@
-//! Erasures: what was deleted where and when, and which nodes are outstanding. No page says of whom; none has a recipient in its address.
+//! Erasures: what was deleted where and when, and which nodes are outstanding. No page shows the recipient, and no
+//! address names one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::erasure::receipts::{self, NodeDone, NodeOutstanding, Receipt};
 /// Receipts of a page.
 const PAGE: usize = 50;
 
-/// How long a node may not have been heard of before it is said how to go on without it. One that runs tells twice a minute.
+/// Silence of a node after which the page says how to go on without it. A running node reports twice a minute.
 const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// `GET /erasures`.
@@ -103,10 +104,10 @@ fn deleted(receipt: &Receipt) -> String {
     format!("{} and {} deleted{so_far}", counted(receipt.hits, "hit"), counted(receipt.opens, "open"))
 }
 
-/// `POST /erasures`: notes an erasure, and leads to its receipt.
+/// `POST /erasures`: records an erasure, and redirects to its receipt.
 ///
 /// # Errors
-/// Where no recipient is named.
+/// If no recipient is named.
 pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let recipient = person::recipient(asked)?;
     let with_opt_out = asked.form.get("opt-out") == "yes";
@@ -121,7 +122,7 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     }
 }
 
-/// Says what holds now, which the page of a refusal cannot.
+/// States what is true now, which the page of a refusal cannot.
 fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
     refusal.log();
     let why = match refusal {
@@ -145,7 +146,7 @@ fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
 /// `GET /erasures/{erasure}`.
 ///
 /// # Errors
-/// As the database says, or where there is none of this number.
+/// On a database error, or if there is no erasure with this number.
 pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let number: i64 = asked.parameter("erasure").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;
@@ -237,7 +238,7 @@ fn node_table(receipt: &Receipt, zone: Zone) -> Markup {
     table("What each node has done", &columns, outstanding.chain(done))
 }
 
-/// As docs/privacy.md has it.
+/// The same advice as docs/privacy.md.
 fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Markup {
     let silent_since = pixeld_core::clock::now_utc() - SILENT_AFTER;
     html! {
@@ -250,7 +251,7 @@ fn what_to_do(admin: &Admin, outstanding: &[NodeOutstanding], zone: Zone) -> Mar
             p { "If a node will not come back, retire it with this command on its data directory. It loads the hits that are left and then removes every hit from the disk:" }
             (command(&admin.command("spool drain --retire")))
             p { "If the directory is lost, delete the node's row in the database. If the directory turns up again, its node registers again and carries out every erasure." }
-            // A row of a node that is there must not go: it would acknowledge nothing.
+            // Only silent nodes: deleting the row of a running node would stop its acknowledgements.
             @for NodeOutstanding { node, name, seen_at } in outstanding.iter().filter(|node| node.seen_at < silent_since) {
                 p.hint { (name) ", last seen " (time_of(*seen_at, zone)) ":" }
                 (command(&format!("DELETE FROM nodes WHERE node = '{node}';")))

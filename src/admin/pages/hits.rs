@@ -1,4 +1,5 @@
-//! The log of hits: newest first, of a message, a recipient, an image or a time, so many rows a look.
+//! The log of hits, newest first: of a message, a recipient, an image or a time; one page reads a bounded number of
+//! rows.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -19,13 +20,13 @@ use crate::db::users::Role;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::opens::class::Class;
 
-/// Rows that one look reads.
+/// Rows that one search reads.
 pub const ROWS_MAX: i64 = 20_000;
 
 /// Hits that one page shows.
 pub const FOUND_MAX: i64 = 100;
 
-/// Which hits are meant, as a form or a link says it.
+/// Which hits to show, as a form or a link names them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filter {
     pub message: Option<Uuid>,
@@ -35,7 +36,7 @@ pub(super) struct Filter {
     pub to: Option<OffsetDateTime>,
 }
 
-/// The fields that say it.
+/// Its fields.
 pub(super) const FIELDS: [&str; 5] = ["message", "recipient", "image", "from", "to"];
 
 impl Filter {
@@ -99,7 +100,7 @@ impl Filter {
     }
 }
 
-/// The same fields as a query, with more behind them.
+/// The same fields as a query, followed by more.
 pub(super) fn query_of(fields: &Fields, more: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for name in FIELDS {
@@ -117,7 +118,7 @@ pub(super) fn query_of(fields: &Fields, more: &[(&str, &str)]) -> String {
 /// `GET /hits`.
 ///
 /// # Errors
-/// As the database says; a place to go on from that is none of ours.
+/// On a database error, or if the place to continue from is not one of ours.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let behind = match asked.query.get("behind") {
         "" => None,
@@ -252,7 +253,7 @@ fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
     table("Hits, newest first", &columns, rows)
 }
 
-/// A class in the words of the page; one that this version does not know keeps its name.
+/// A class in the words of the page; one that this version does not know is shown by its name.
 fn opened_by(name: &str) -> Markup {
     match Class::ALL.into_iter().find(|class| class.name() == name) {
         Some(class) => class_words(class),
@@ -260,7 +261,7 @@ fn opened_by(name: &str) -> Markup {
     }
 }
 
-/// An id as a link to its page, under its name where it has one.
+/// An id as a link to its page, with the page's name if it has one.
 fn linked(front: &str, id: Uuid, name: &str) -> Markup {
     if id.is_nil() {
         return html! { span.muted { "none" } };
@@ -268,7 +269,7 @@ fn linked(front: &str, id: Uuid, name: &str) -> Markup {
     html! { a href={ (front) (id) } title=(id) { @if name.is_empty() { span.id { (id) } } @else { (name) } } }
 }
 
-/// A place, as links carry it.
+/// A place, as links contain it.
 fn spelled(place: Place) -> String {
     format!("{}.{}.{}", place.at.unix_timestamp_nanos() / 1000, place.spool, place.seq)
 }

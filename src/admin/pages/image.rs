@@ -1,4 +1,4 @@
-//! One image: how it looks, links to it, its hits, and what can be done with it.
+//! One image: its picture, links to it, its hits, and what can be done with it.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -23,7 +23,7 @@ use pixeld_core::link::make::{self, Names};
 /// `GET /images/{image}`.
 ///
 /// # Errors
-/// Where there is no such image, or as the database says.
+/// If there is no such image, or on a database error.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
         "added" => {
@@ -40,10 +40,10 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     image_page(admin, asked, id(asked)?, StatusCode::OK, notice).await
 }
 
-/// `GET /images/{image}/picture`: also of a deleted one, so that it can be seen what would be restored.
+/// `GET /images/{image}/picture`: of a deleted image, too, so that people see what they would restore.
 ///
 /// # Errors
-/// Where there is no such image, or as the database says.
+/// If there is no such image, or on a database error.
 pub async fn picture(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let loaded = images::load_with(&*admin.client().await?, id(asked)?).await?.ok_or(Refusal::NotFound)?;
     let media_type = match loaded.media_type.as_str() {
@@ -59,10 +59,10 @@ pub async fn picture(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /images/{image}/title`.
 ///
 /// # Errors
-/// Where there is no such image, or as the database says.
+/// If there is no such image, or on a database error.
 pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let id = id(asked)?;
-    // PostgreSQL's text has no NUL; `wrong_title` refuses it with all control characters.
+    // PostgreSQL's text allows no NUL; `wrong_title` refuses it with all control characters.
     let title = asked.form.get("title").trim();
     if let Some(wrong) = upload::wrong_title(title) {
         return unchanged(admin, asked, id, wrong).await;
@@ -76,7 +76,7 @@ pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> 
 /// `POST /images/{image}/replace`.
 ///
 /// # Errors
-/// Where there is no such image, or it is deleted, or the form does not come whole, or as the database says.
+/// If there is no such image, if it is deleted, if the form is incomplete, or on a database error.
 pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
     let id = id(asked)?;
     let bytes = match PictureForm::read(&mut sent).await?.file {
@@ -94,7 +94,7 @@ pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<A
 /// `POST /images/{image}/delete` and `…/restore`.
 ///
 /// # Errors
-/// Where there is no such image, or as the database says.
+/// If there is no such image, or on a database error.
 pub async fn set_deleted(admin: &Admin, asked: &Asked, is_deleted: bool) -> Result<Answer, Refusal> {
     let id = id(asked)?;
     let client = admin.client().await?;
@@ -208,7 +208,7 @@ fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The link that is asked for, or in words why there is none.
+/// The requested link, or in words why there is none.
 fn url(
     admin: &Admin,
     asked: &Asked,

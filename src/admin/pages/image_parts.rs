@@ -1,4 +1,4 @@
-//! What the pages of images share: the form that sends a picture, and how a picture, its title and its size are shown.
+//! What the pages of images share: the upload form, and how a picture, its title and its size are shown.
 
 use maud::{Markup, html};
 
@@ -11,13 +11,13 @@ use crate::images::upload::{self, ACCEPTED, AddError, BYTES_MAX};
 /// Days whose hits are shown.
 pub(super) const DAYS: u16 = 30;
 
-/// Bytes of a file that is too large which are read all the same, so that the browser hears of it: one that is answered while it still
-/// sends shows an error of its own instead.
+/// Bytes of a too large file that are still read, so that the browser shows our answer: one that is answered while it
+/// is still sending shows an error of its own instead.
 const UNREAD_BYTES_MAX: usize = 64 << 20;
 
 /// What a form with a picture holds.
 pub(super) struct PictureForm {
-    /// The title, as it was typed.
+    /// The title, as typed.
     pub title: String,
     /// The picture's bytes, or why there are none.
     pub file: Result<Vec<u8>, String>,
@@ -43,7 +43,7 @@ impl PictureForm {
     }
 }
 
-/// A picture's bytes; nothing where they are too many.
+/// A picture's bytes; `None` if there are too many.
 async fn picture(mut part: Part) -> Result<Option<Vec<u8>>, Refusal> {
     let mut bytes = Vec::new();
     let mut unread = 0;
@@ -61,7 +61,7 @@ async fn picture(mut part: Part) -> Result<Option<Vec<u8>>, Refusal> {
     Ok((unread == 0).then_some(bytes))
 }
 
-/// What the one who sent it is told; what is not their doing is an error.
+/// The message to the user who sent it; if it is not the user's fault, an error.
 pub(super) fn refused(error: AddError) -> Result<String, Refusal> {
     match error {
         AddError::Refused(refusal) => Ok(refusal.to_string()),
@@ -70,7 +70,7 @@ pub(super) fn refused(error: AddError) -> Result<String, Refusal> {
     }
 }
 
-/// The field that takes a picture.
+/// The field for a picture file.
 pub(super) fn file_field() -> Markup {
     field(
         "Image file",
@@ -82,7 +82,7 @@ pub(super) fn file_field() -> Markup {
     )
 }
 
-/// So many bytes, for people.
+/// A number of bytes, for people.
 pub(super) fn bytes(length: i32) -> String {
     match length {
         ..1024 => counted(i64::from(length), "byte"),
@@ -95,7 +95,7 @@ pub(super) fn title(image: &ImageRow) -> &str {
     if image.title.is_empty() { "Untitled image" } else { &image.title }
 }
 
-/// The picture itself, no larger than it is. In a list its title is beside it, so a screen reader skips it there.
+/// The picture itself, at most in its own size. In a list its title is beside it, so screen readers skip it there.
 pub(super) fn picture_tag(image: &ImageRow, is_in_list: bool) -> Markup {
     let (alt, loading) = if is_in_list { ("", Some("lazy")) } else { ("The image", None) };
     html! {

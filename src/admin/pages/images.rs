@@ -30,7 +30,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /images`.
 ///
 /// # Errors
-/// Where the form does not come whole, or as the database says.
+/// If the form is incomplete, or on a database error.
 pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
     let PictureForm { title, file } = PictureForm::read(&mut sent).await?;
     let title = title.trim();
@@ -87,7 +87,7 @@ fn add_form(title: &str) -> Markup {
         form.panel method="post" action="/images" enctype="multipart/form-data" {
             h2 { "Add an image" }
             div.row {
-                // The title comes first, so that it is known whatever becomes of the file.
+                // The title comes first, so that it is read whatever happens to the file.
                 (field("Title", "title", Some("Only you see it; readers never do."), html! {
                     input #title name="title" value=(title) maxlength=(upload::TITLE_CHARS_MAX) autocomplete="off" aria-describedby="title-hint";
                 }))

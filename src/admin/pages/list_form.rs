@@ -1,4 +1,4 @@
-//! What the two pages that take a list share: fields, and what they say about lists.
+//! What the two pages that take a list share: fields, and the texts about lists.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -13,22 +13,22 @@ use crate::lists::header::Consents;
 use crate::lists::{Problem, consent};
 use pixeld_core::link::parse_uuid;
 
-/// The field with which a list is taken although its column looks wrong.
+/// The field that accepts a list although its column looks wrong.
 pub(super) const SURE: &str = "sure";
 
 /// The message that a path names.
 ///
 /// # Errors
-/// Where that is no id of one.
+/// If that is not a message's id.
 pub(super) fn message(asked: &Asked) -> Result<Uuid, Refusal> {
     let id = parse_uuid(asked.parameter("message").as_bytes());
     id.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
-/// Who of a list has consented, as the form says.
+/// Who of a list has consented, by the form's fields.
 ///
 /// # Errors
-/// Where it says two things.
+/// If it contradicts itself.
 pub(super) fn consents(fields: &Fields) -> Result<Consents<'_>, Problem> {
     match (fields.get("consent").trim(), fields.get("all-consent")) {
         (column, "") => Ok(Consents::Column(column)),
@@ -43,7 +43,7 @@ pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Mark
     answer::page(status, frame.page(content))
 }
 
-/// Which message it is about, and the way back to it.
+/// Which message it is about, with a link back to it.
 pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
     html! {
         p {
@@ -70,7 +70,7 @@ pub(super) fn recipient_field(fields: &Fields) -> Markup {
     )
 }
 
-/// The field for the list. Fields come before it in every form, since it is read as it comes.
+/// The field for the list. In every form the other fields come before it, since the form is read as it arrives.
 pub(super) fn file_field() -> Markup {
     field(
         "List",
@@ -82,7 +82,7 @@ pub(super) fn file_field() -> Markup {
     )
 }
 
-/// What lists may be, and what becomes of their cells.
+/// What lists may be, and what happens to their cells.
 pub(super) fn about_lists() -> Markup {
     html! {
         h2 { "About lists" }
@@ -128,7 +128,7 @@ pub(super) fn consent_fields(fields: &Fields) -> Markup {
     }
 }
 
-/// The field with which a column that looks wrong is taken.
+/// The field that accepts a column that looks wrong.
 pub(super) fn sure_field() -> Markup {
     html! {
         div.field {

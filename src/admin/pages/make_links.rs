@@ -1,4 +1,4 @@
-//! Links for a whole list: it comes as CSV, and goes back with each row's own link, ready for a mail merge.
+//! Links for a whole list: it arrives as CSV, and is returned with each row's own link, ready for a mail merge.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /messages/{message}/links`.
 ///
 /// # Errors
-/// As the database and the disk say, or where too many do this at once.
+/// On an error of the database or the disk, or if too many lists are answered at once.
 pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
     match csv::answer_or_words(answered(admin, asked, &mut upload, &mut fields).await, upload).await? {
@@ -58,7 +58,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
     let client = admin.client().await?;
     let image = image(images::find(&client, image_id(fields)?).await?)?;
     let namespace = installation::namespace(&client).await?;
-    // Not kept while the list comes: others need it, too.
+    // Not held while the list arrives: others need it, too.
     drop(client);
     let columns = MakeLinks {
         links: &admin.links,
@@ -75,7 +75,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
     csv::answered(admin, upload, file, columns, place).await
 }
 
-/// The image that was typed, or else chosen.
+/// The image that was typed, or else the one chosen.
 fn image_id(fields: &Fields) -> Result<Uuid, Refusal> {
     let text = [fields.get("image-id").trim(), fields.get("image")].into_iter().find(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refusal::Upload("Choose an image.".to_owned()))?;
@@ -92,7 +92,7 @@ fn image(found: Option<ImageRow>) -> Result<ImageRow, Refusal> {
     }
 }
 
-/// The time of sending, in s since 1970; 0 where none was typed.
+/// The send time, in s since 1970; 0 if none was typed.
 fn sent_at(typed: &str, zone: Zone, links: &Links) -> Result<u32, Refusal> {
     if typed.is_empty() {
         return Ok(0);

@@ -1,7 +1,7 @@
-//! One message: its three numbers, when it was opened, by what, and by whom.
+//! One message: its three numbers, when it was opened, by what, and by which recipients.
 //!
-//! Guarantees: everything here comes from counts and from opens, read through their keys; a filter looks at [`SCAN_MAX`] opens and offers to go
-//! on, so that no look takes longer because a message was opened more often.
+//! Guarantees: everything here comes from counts and from opens, read through their keys. A filter reads [`SCAN_MAX`]
+//! opens and offers to go on, so that no page takes longer because a message was opened more often.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -31,19 +31,20 @@ use pixeld_core::opens::class::{Certainty, Class};
 /// Recipients of a page.
 const PAGE: usize = 50;
 
-/// Opens that a filter looks at: they lie all over the table, so that each may cost a read.
+/// Opens that a filter reads: they are spread over the whole table, so that each may cost a disk read.
 const SCAN_MAX: i64 = 5_000;
 
-/// Hits of a message from which on one recipient who has nearly all of them is told; one who reads often has fewer.
+/// Hits of a message from which on the page warns of one recipient who has nearly all of them; one keen reader has
+/// fewer.
 const CROWD_HITS_MIN: i64 = 50;
 
-/// Addresses that such hits come from at least; a reader on the way may have some.
+/// Minimum number of addresses that such hits come from; a travelling reader may have several.
 const CROWD_ADDRESSES_MIN: i64 = 20;
 
-/// Where no addresses are kept: user agents.
+/// The same for user agents, used if no addresses are kept.
 const CROWD_USER_AGENTS_MIN: i64 = 10;
 
-/// The filters, by the word in the address.
+/// The filters, by their word in the address.
 const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
     ("", "All", None),
     ("confirmed", "Confirmed", Some(Certainty::Confirmed)),
@@ -91,7 +92,7 @@ pub async fn change(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     }
 }
 
-/// Where a change was made: a page of ours, or else the message's.
+/// Where to return after a change: a page of ours, or else the message's.
 fn back(asked: &Asked, message: &Message) -> String {
     let next = safe_next(asked.form.get("next"));
     if next != "/" && is_page(next) { next.to_owned() } else { format!("/messages/{}", message.id) }
@@ -188,11 +189,11 @@ fn about(message: &Message, zone: Zone) -> Markup {
     }
 }
 
-/// Says where nearly all hits name one recipient from many places: a merge tag was filled with the same value for all, or in a way that no
-/// grammar of tags knows.
+/// Warns if nearly all hits name one recipient from many places: a merge tag was filled with the same value for all, or
+/// in a way that no known grammar of tags covers.
 async fn crowd(client: &tokio_postgres::Client, message: &Message) -> Result<Markup, Refusal> {
     let recipients = message.confirmed + message.possible + message.machine;
-    // Only then can one have nine of ten; nearly no message gets further.
+    // Only then can one have nine tenths; nearly every message ends here.
     if message.hits < CROWD_HITS_MIN || (recipients - 1) * 10 > message.hits {
         return Ok(nothing());
     }
@@ -367,7 +368,7 @@ fn recipient_table(listed: &[Open], zone: Zone) -> Markup {
     })
 }
 
-/// A table of opens; `first` is what its first column has, and `named` what stands there.
+/// A table of opens; `first` is the heading of its first column, and `named` makes its cells.
 pub(super) fn open_table(
     caption: &str,
     first: &'static str,

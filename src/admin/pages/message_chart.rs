@@ -1,7 +1,8 @@
 //! When a message was opened: bars by hour or by day of the viewer's zone. Pure.
 //!
-//! Guarantees: never more than [`BARS_MAX`] bars, and so never more hours that have to be read. Gives up: opens after the first 180 days, which
-//! the caption says; and hours of a zone of half hours where hits were counted by hour of UTC: bars then begin at half past.
+//! Guarantees: never more than [`BARS_MAX`] bars, and so a bounded number of hours to read. Gives up: opens after the
+//! first 180 days, which the caption says; and, in zones at half hours, full hours where hits were counted by hour of
+//! UTC: bars then begin at half past.
 
 use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
@@ -20,13 +21,13 @@ pub struct Times {
 }
 
 impl Times {
-    /// Hours from the first hit to the last one; days where there are too many hours, and the first ones where there are too many days.
-    /// Hits from `quarters_from` on are counted by quarter of an hour, and earlier ones by hour.
+    /// Hours from the first hit to the last one; days if there are too many hours; the first ones if there are too many
+    /// days. Hits from `quarters_from` on are counted by quarter of an hour, and earlier ones by hour.
     pub fn of(message: &Message, zone: Zone, quarters_from: OffsetDateTime) -> Times {
         let (Some(first), Some(last)) = (message.first_at, message.last_at) else {
             return Times { bounds: Vec::new(), by_hour: true, is_cut: false };
         };
-        // No bar may part what is counted together.
+        // No bar may split what is counted together.
         let first = if first < quarters_from { Zone::UTC.hour_of(first) } else { zone.hour_of(first) };
         let hours = (last - first).whole_hours() + 1;
         if hours <= BARS_MAX as i64 {
@@ -160,7 +161,7 @@ mod tests {
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
-        // Half an hour comes twice there: the hour that it begins with is as long as all others.
+        // Half an hour occurs twice there: the hour that it starts with is as long as all others.
         let (first, last) = (datetime!(2026-04-04 14:10 UTC), datetime!(2026-04-04 16:10 UTC));
         let found = times(first, last, "Australia/Lord_Howe");
         let text = chart(&found, &[[1, 0, 0], [2, 0, 0], [3, 0, 0]], Zone::named("Australia/Lord_Howe").unwrap())

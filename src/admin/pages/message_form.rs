@@ -1,6 +1,7 @@
-//! What is told of a message in a form: its name, when it was sent, and to how many.
+//! The form for what only the sender knows about a message: its name, send time, and number of recipients.
 //!
-//! Guarantees: a value that is shown and sent back as it was is no change, so that a time's seconds, which the form does not show, stay.
+//! Guarantees: a value that is sent back as it was shown is no change, so that a time keeps its seconds, which the form
+//! does not show.
 
 use maud::{Markup, html};
 use time::macros::datetime;
@@ -10,10 +11,10 @@ use crate::admin::view::{Zone, field};
 use crate::db::messages::{Change, Edit, Message};
 use pixeld_core::text;
 
-/// Characters of a name at most.
+/// Maximum characters of a name.
 pub const NAME_CHARS_MAX: usize = 200;
 
-/// Recipients of one message at most: more is a slip of the keys.
+/// Maximum recipients of one message: more is a typing error.
 const SENT_COUNT_MAX: i64 = 100_000_000_000;
 
 /// What the fields of a form say.
@@ -24,7 +25,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// As a message is known.
+    /// The stored values of a message.
     pub fn known(message: &Message, zone: Zone) -> Values {
         Values {
             name: message.name.clone(),
@@ -33,14 +34,15 @@ impl Values {
         }
     }
 
-    /// As they were filled in.
+    /// The values as typed.
     pub fn typed(form: &Fields) -> Values {
         let text = |name: &str| form.get(name).to_owned();
         Values { name: text("name"), sent_at: text("sent_at"), sent_count: text("sent_count") }
     }
 }
 
-/// Reads what a form says beyond what is known of a message. A field that was not sent changes nothing; an empty one takes its value back.
+/// Reads a form's changes to the known message. A field that was not sent changes nothing; an empty one clears its
+/// value.
 ///
 /// # Errors
 /// What is wrong, in words.
@@ -76,7 +78,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
     Ok(Change { name, sent_at_s, sent_count })
 }
 
-/// The three fields; `place` tells those of several forms on a page apart.
+/// The three fields; `place` distinguishes the ids of several forms on a page.
 pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
     let [name, sent_at, sent_count] = ["name", "sent_at", "sent_count"].map(|field| format!("{field}-{place}"));
     let times = format!("Time zone: {}", zone.name());
@@ -96,7 +98,7 @@ pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
     }
 }
 
-/// The form that changes a message; `next` is the page to go back to.
+/// The form that changes a message; `next` is the page to return to.
 pub fn edit(message: &Message, values: &Values, next: &str, asked: &Asked) -> Markup {
     html! {
         form.edit method="post" action={ "/messages/" (message.id) } {

@@ -1,7 +1,7 @@
 //! All messages, page by page, and the search among them.
 //!
-//! Guarantees: a page is read through an index from a place in the list on, so that its time does not grow with the number of messages; a
-//! search for a name looks at [`SEARCH_MAX`] of them and says where it ended.
+//! Guarantees: a page is read through an index from a place in the list, so that its time does not grow with the number
+//! of messages. A search for a name reads [`SEARCH_MAX`] of them and says where it ended.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -23,10 +23,10 @@ use pixeld_core::link::key::Key;
 /// Messages of a page.
 const PAGE: usize = 50;
 
-/// Messages that a search for a name looks at.
+/// Messages that a search for a name reads.
 const SEARCH_MAX: i64 = 20_000;
 
-/// Characters of a search that are looked for.
+/// Maximum characters of a search.
 const WORDS_CHARS_MAX: usize = 200;
 
 /// What a page lists.
@@ -34,7 +34,7 @@ struct Listed {
     messages: Vec<Message>,
     /// Whether there are newer ones.
     newer: bool,
-    /// The place behind which there are older ones.
+    /// The place after which there are older ones.
     older: Option<Place>,
     /// Where a search ended before the last message.
     reached: Option<Place>,
@@ -48,7 +48,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     list_page(admin, asked, StatusCode::OK, nothing()).await
 }
 
-/// `POST /messages`: a message that is told of before its first hit.
+/// `POST /messages`: adds a message before its first hit.
 ///
 /// # Errors
 /// As the database says.
@@ -109,7 +109,7 @@ async fn list_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Mar
     Ok(answer::page(status, frame.page(content)))
 }
 
-/// What is searched for: no name has control characters, and PostgreSQL takes no NUL.
+/// The searched text: names have no control characters, and PostgreSQL accepts no NUL.
 fn searched(asked: &Asked) -> String {
     let words = asked.query.get("q").trim();
     words.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(WORDS_CHARS_MAX).collect()
@@ -141,7 +141,7 @@ async fn search(client: &tokio_postgres::Client, words: &str, before: Option<Pla
     let found = messages::named(client, words, place, PAGE as i64 + 1, SEARCH_MAX).await?;
     let mut messages = found.messages;
     let older = cut(&mut messages);
-    // Who searches for an id or a key wants that one first, wherever it stands.
+    // A search for an id or a key shows that message first, wherever it is in the list.
     if before.is_none()
         && let Ok(key) = Key::typed(words)
         && let Some(message) = messages::find(client, installation::namespace(client).await?.id_of(&key)).await?
@@ -153,7 +153,7 @@ async fn search(client: &tokio_postgres::Client, words: &str, before: Option<Pla
     Ok(Listed { messages, newer: before.is_some(), older, reached })
 }
 
-/// Cuts what is beyond the page, and says where the next one begins.
+/// Cuts the list to the page's length, and returns where the next page begins.
 fn cut(messages: &mut Vec<Message>) -> Option<Place> {
     let is_more = messages.len() > PAGE;
     messages.truncate(PAGE);
@@ -167,7 +167,7 @@ fn shown(place: Place) -> String {
 
 fn place(text: &str) -> Option<Place> {
     let (at, id) = text.split_once('_')?;
-    // What PostgreSQL has no time for is no place.
+    // A time that PostgreSQL cannot hold is not a place.
     let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse::<i64>().ok()? as i128 * 1000).ok()?;
     let id = Uuid::try_parse(id).ok()?;
     (at.year() > 0).then_some(Place { at, id })
@@ -244,12 +244,12 @@ pub fn called(message: &Message) -> String {
     if message.name.is_empty() { message.id.to_string() } else { message.name.clone() }
 }
 
-/// A message's name or id, which leads to its page.
+/// A message's name or id, as a link to its page.
 pub fn link(message: &Message) -> Markup {
     named_link(message.id, &message.name)
 }
 
-/// The same of an id and a name.
+/// The same from an id and a name.
 pub fn named_link(id: Uuid, name: &str) -> Markup {
     html! {
         a href={ "/messages/" (id) } {
@@ -258,7 +258,7 @@ pub fn named_link(id: Uuid, name: &str) -> Markup {
     }
 }
 
-/// Confirmed opens of each hundred recipients, where it is known how many there are.
+/// Confirmed opens in percent of the recipients, if their number is known.
 pub fn rate(message: &Message) -> Markup {
     match message.sent_count.and_then(|count| percent(message.confirmed, count)) {
         Some(rate) => html! { (rate) },

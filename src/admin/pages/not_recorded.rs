@@ -1,4 +1,5 @@
-//! Why nothing is recorded: the last requests that made no hit, what was dropped behind the edge, and what a link would record.
+//! Why nothing is recorded: the last requests that made no hit, what was dropped after the edge, and what a link would
+//! record.
 
 use std::time::Duration;
 
@@ -25,13 +26,13 @@ use pixeld_core::link::{forgive, named, opt_out, token};
 use pixeld_core::metrics::DropReason;
 use pixeld_edge::unrecorded::{NOTES_MAX, Note, Reason};
 
-/// Characters that are looked at: a link, and the tag around it.
+/// Maximum characters that are read: a link, and the tag around it.
 const LINK_CHARS_MAX: usize = 4000;
 
 /// `GET /not-recorded`.
 ///
 /// # Errors
-/// As the database says, where it is needed to say what a link records.
+/// On a database error, if the database is needed to check the link.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let link: String = asked.query.get("link").chars().take(LINK_CHARS_MAX).collect();
     let said = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
@@ -89,7 +90,7 @@ fn note_table(notes: &[Note], zone: Zone) -> Markup {
     table("Recent requests that were not counted, newest first", &columns, rows)
 }
 
-/// What became of accepted hits that are in no table, by reason; nothing where all are.
+/// What happened to accepted hits that are in no table, by reason; empty if there are none.
 fn drops(admin: &Admin) -> Markup {
     let dropped: Vec<(i64, [&str; 2])> = DropReason::ALL
         .iter()
@@ -109,25 +110,25 @@ fn drops(admin: &Admin) -> Markup {
     }
 }
 
-/// What a link says, as far as it can be read.
+/// What a link contains, as far as it can be read.
 #[derive(Default)]
 struct Said {
     image: Option<Uuid>,
     message: Option<Uuid>,
     recipient: Option<Uuid>,
-    /// Who else may have opted out, and then is not recorded by this link.
+    /// Another id of the recipient under which they may have opted out; this link then records nothing.
     former_recipient: Option<Uuid>,
     /// The keys as they were read.
     message_key: Option<String>,
     recipient_key: Option<String>,
     sent_at_s: u32,
-    /// The number of the key that signed it.
+    /// The number of the signing key.
     signed_by: Option<u8>,
     /// Why nothing is recorded.
     reason: Option<Reason>,
 }
 
-/// What a path says by itself. `namespace` is there for a path with keys.
+/// What a path contains by itself. `namespace` is set for a path with keys.
 fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require_signed: bool) -> Said {
     let id_of = |key: &Key<'_>| namespace.map(|namespace| namespace.id_of(key));
     let mut said = Said::default();
@@ -213,7 +214,7 @@ fn verdict(admin: &Admin, said: &Said, is_out: bool) -> Markup {
     }
 }
 
-/// Why it may not arrive here at all.
+/// Why it may never arrive here.
 fn where_it_goes(pasted: &Pasted, base_url: &str) -> Markup {
     html! {
         @if let Some(host) = &pasted.other_host {
@@ -229,7 +230,7 @@ fn where_it_goes(pasted: &Pasted, base_url: &str) -> Markup {
     }
 }
 
-/// What a fetch of a link that is recorded comes to.
+/// What a fetch of a recorded link counts for.
 fn how_often(admin: &Admin, said: &Said) -> Markup {
     let is_named = |id: Option<Uuid>| id.is_some_and(|id| !id.is_nil());
     html! {
@@ -255,7 +256,7 @@ fn in_words(time: Duration) -> String {
     }
 }
 
-/// A key in words; nothing where it is an id.
+/// A key in words; `None` if it is an id.
 fn words(key: &Key<'_>) -> Option<String> {
     match key {
         Key::Id(_) => None,

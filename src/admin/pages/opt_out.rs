@@ -1,10 +1,10 @@
 //! The page behind the link in an email's footer, on which its reader opts out of being recorded.
 //!
-//! Guarantees: only a POST changes anything, since scanners follow links; each answer is a page in the reader's language, without
-//! a script, a cookie, or anything of the admin page in it: no name, no address, no link there. So it may be reached by everybody, under any
-//! name, from any page. The guards of the admin page are not missed: whoever could make a browser send this form needs the
-//! token, and with that can send it alone. What can be done with a token is bounded by [`OptOutThrottle`]; without one nothing reaches
-//! the database.
+//! Guarantees: only a POST changes anything, since scanners follow links. Each answer is a page in the reader's
+//! language, without a script or a cookie, and without anything of the admin page: no name, no address, no link. So
+//! anybody may reach it, under any name, from any page. It does not need the guards of the admin page: an attacker who
+//! could make a browser send this form needs the token, and with the token can send the form anyway. [`OptOutThrottle`]
+//! bounds what can be done with a token; without one nothing reaches the database.
 //!
 //! [`OptOutThrottle`]: crate::admin::throttle::OptOutThrottle
 
@@ -26,12 +26,12 @@ use crate::db::{QUERY_TIMEOUT, within};
 use crate::opt_outs::suppressions;
 use pixeld_core::privacy::RecipientHash;
 
-/// What a reader is told to wait where the database is away.
+/// The wait that a reader is advised while the database is away.
 const AWAY_WAIT: Duration = Duration::from_secs(60);
 
 /// What the page says.
 enum Said {
-    /// What this is about, and the button.
+    /// What this is about, with the button.
     Ask,
     Out,
     In,
@@ -46,13 +46,13 @@ pub async fn show(admin: &Admin, stranger: &Stranger) -> Answer {
     answered(stranger, look(admin, stranger).await)
 }
 
-/// `POST /opt-out/{token}`, from the page's own buttons, or from a mail program by RFC 8058 (`List-Unsubscribe=One-Click`, in
-/// whatever form it comes).
+/// `POST /opt-out/{token}`, from the page's own buttons, or from a mail program by RFC 8058
+/// (`List-Unsubscribe=One-Click`, in any form encoding).
 pub async fn change(admin: &Admin, stranger: &Stranger) -> Answer {
     answered(stranger, make_change(admin, stranger).await)
 }
 
-/// What else is asked for below this path, or in another way.
+/// Every other path or method below this path.
 pub fn nothing(stranger: &Stranger) -> Answer {
     answered(stranger, Ok(Said::NotValid))
 }
@@ -84,7 +84,7 @@ async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal
     Ok(Said::Out)
 }
 
-/// Whose token this is; nothing where it is none.
+/// The token's recipient; `None` if the token is invalid.
 async fn recipient(admin: &Admin, stranger: &Stranger) -> Result<Option<RecipientHash>, Refusal> {
     let keys = admin.opt_outs.keys(admin).await?;
     let recipient = keys.links.verify(stranger.parameter("token")).ok();
@@ -108,7 +108,7 @@ fn answered(stranger: &Stranger, said: Result<Said, Refusal>) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
     headers.insert(VARY, HeaderValue::from_static("accept-language"));
-    // The address holds the token.
+    // The address contains the token.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(HeaderName::from_static("x-robots-tag"), HeaderValue::from_static("noindex"));
     if let Some(wait) = wait {
@@ -135,16 +135,16 @@ fn page(language: Language, words: &Words, said: &Said) -> Markup {
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
                 title { (title) }
-                // None: browsers would ask for one outside of this path.
+                // Empty: browsers would ask for one outside of this path.
                 link rel="icon" href="data:,";
-                // Relative, so that it is found under whatever path this is reached.
+                // Relative, so that it is found under any path prefix.
                 link rel="stylesheet" href=(view::style_path().trim_start_matches('/'));
             }
             body {
                 main.wide.alone {
                     h1 { (title) }
                     p { (text) }
-                    // To this very address: a form without an action is sent to the page that it stands on.
+                    // To this same address: a form without an action is sent to its own page.
                     @match said {
                         Said::Ask | Said::In => { form method="post" { button type="submit" { (words.opt_out) } } }
                         Said::Out => {

@@ -1,4 +1,4 @@
-//! The first page: how pixeld is, what was opened lately, and which messages are busy.
+//! The first page: the state of pixeld, what was opened lately, and which messages are busy.
 
 use hyper::StatusCode;
 use maud::{Markup, html};

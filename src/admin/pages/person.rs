@@ -1,7 +1,8 @@
-//! What a recipient may ask for, on their page: not to be recorded, to see what is held, to be forgotten.
+//! A recipient's rights, on their page: not to be recorded, to see what is held, to be erased.
 //!
-//! Guarantees: only an admin does any of it, and stands in the audit with it; what is done names the recipient in the body of a form, never in an
-//! address. Viewers see how it stands. An export is for admins alone, too, though viewers see all that is in it: it leaves the house.
+//! Guarantees: only an admin does any of it, and the audit names that admin. The recipient is named in the body of a
+//! form, never in an address. Viewers see the state. Exports are for admins alone, though viewers see all that is in
+//! them: an export leaves the house.
 
 use hyper::StatusCode;
 use maud::{Markup, html};
@@ -21,10 +22,10 @@ use crate::opt_outs::suppressions;
 use pixeld_core::link::parse_uuid;
 use pixeld_core::privacy::Suppression;
 
-/// How it stands with a recipient.
+/// A recipient's state.
 pub(super) struct Standing {
     opt_out: Option<Suppression>,
-    /// The latest.
+    /// The latest erasure.
     erasure: Option<Receipt>,
 }
 
@@ -96,7 +97,7 @@ impl Standing {
     }
 }
 
-/// The recipient, in a form.
+/// The recipient, as a hidden field of a form.
 fn named(recipient: Uuid) -> Markup {
     html! { input type="hidden" name="recipient" value=(recipient); }
 }
@@ -107,7 +108,7 @@ pub(super) fn recipient(asked: &Asked) -> Result<Uuid, Refusal> {
     recipient.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
-/// What the page says after one of its buttons.
+/// The notice after one of its buttons.
 pub(super) fn done(asked: &Asked) -> Markup {
     match asked.query.get("done") {
         "opted-out" => notice(
@@ -159,7 +160,7 @@ async fn set_opt_out(admin: &Admin, asked: &Asked, is_out: bool) -> Result<Answe
 /// `POST /recipients/export`: all that is held, as a file.
 ///
 /// # Errors
-/// As the database says, or where too many do this at once.
+/// On a database error, or if too many exports run.
 pub async fn export(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     admin.exports.begin(admin, asked.actor(), recipient(asked)?).await
 }

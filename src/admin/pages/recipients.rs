@@ -1,8 +1,8 @@
-//! One recipient: which messages they opened, and what they may ask for ([`person`]). Whoever could be one has a page, also where nothing
-//! is known of them.
+//! One recipient: which messages they opened, and their rights ([`person`]). Every possible id has a page, even if
+//! nothing is known about it.
 //!
-//! Guarantees: a page is [`PAGE`] rows read through an index, however many messages or hits there are. Gives up: the order by time across pages;
-//! within one, which nearly every recipient fits on, the latest hit is first.
+//! Guarantees: a page is [`PAGE`] rows read through an index, however many messages or hits there are. Gives up: the
+//! order by time across pages. Within a page, and nearly every recipient fits on one, the latest hit is first.
 
 use hyper::StatusCode;
 use maud::{Markup, html};

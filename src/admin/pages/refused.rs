@@ -10,7 +10,7 @@ use crate::admin::refusal::Refusal;
 use crate::admin::view::{Frame, Tone, Zone, command, notice};
 use crate::db::sessions::SignedIn;
 
-/// The answer to a request that was refused.
+/// The answer to a refused request.
 #[must_use]
 pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer {
     let status = refusal.status();
@@ -52,7 +52,7 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
     answer
 }
 
-/// How else to reach these pages.
+/// Other ways to reach these pages.
 fn other_ways(admin: &Admin) -> maud::Markup {
     let (site, tunnel) = (admin.sites.first(), admin.tunnel());
     html! {

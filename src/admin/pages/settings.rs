@@ -55,7 +55,7 @@ pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /settings/users`.
 ///
 /// # Errors
-/// As the database says, or where too many passwords are hashed at once.
+/// On a database error, or if too many passwords are hashed at once.
 pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (name, password) = (asked.form.get("name"), asked.form.get("new-password"));
     let role = Role::of(asked.form.get("role"));

@@ -1,7 +1,7 @@
 //! Signing in and out.
 //!
-//! Guarantees: a wrong password and a name that nobody has look alike and take the same time; no password is asked for over a way
-//! that others can read.
+//! Guarantees: a wrong password and an unknown name look alike and take the same time. No password is asked for over a
+//! connection that others can read.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::db::{sessions, users};
 /// Longest name that is looked up, in bytes: 64 characters of the longest kind.
 const NAME_BYTES_MAX: usize = 256;
 
-/// What the form says above itself.
+/// The notice above the form.
 enum Said {
     Nothing,
     SignedOut,
@@ -52,7 +52,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /sign-in`.
 ///
 /// # Errors
-/// As the database says, or where too many people sign in at once.
+/// On a database error, or if too many people sign in at once.
 pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if asked.site.way == Way::Open {
         return Ok(form_page(StatusCode::FORBIDDEN, asked, open_way(admin)));
@@ -73,9 +73,9 @@ pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     Ok(form_page(StatusCode::UNAUTHORIZED, asked, form(name, next, Said::Wrong)))
 }
 
-/// The token of a new session, where the password is right.
+/// The token of a new session, if the password is right.
 async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) -> Result<Option<Token>, Refusal> {
-    // The connection goes back before the hashing: that takes a while, and others ask the database meanwhile.
+    // The connection goes back before the hashing, which takes a while: others need it.
     let account = users::account(&*admin.client().await?, name).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
     let is_right = admin.passwords.is_right(password.to_owned(), hash).await?;
@@ -90,7 +90,7 @@ async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) 
     Ok(begun.then_some(token))
 }
 
-/// `POST /sign-out`. For anybody: a session that has ended is signed out of just as well.
+/// `POST /sign-out`. For everybody: a session that has ended is signed out as well.
 ///
 /// # Errors
 /// As the database says.

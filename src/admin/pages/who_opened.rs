@@ -1,8 +1,9 @@
-//! Who of a list opened a message: the list comes as CSV, and goes back with three more columns. Nothing of it stays here, so that addresses
-//! of readers never do.
+//! Who of a list opened a message: the list arrives as CSV, and is returned with three more columns. Nothing of it is
+//! stored here, so readers' addresses never are.
 //!
-//! Guarantees: "not opened" is said of people whose fetch would have been recorded, as far as that can be known: not of those who opted out,
-//! do not consent by this list, or got a link that names nobody by this list. Gives up: a link that was made without the recipient elsewhere; nothing here knows of it.
+//! Guarantees: as far as pixeld can know, "not opened" appears only for people whose fetch would have been recorded:
+//! not for those who opted out, who by this list do not consent, or whose link by this list names nobody. Gives up: a
+//! link that was made without the recipient elsewhere; pixeld does not know of it.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -32,7 +33,7 @@ use pixeld_core::link::key::Namespace;
 use pixeld_core::opens::class::{Certainty, Class};
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
-/// Recipients of a list from which on it is noticed that none is known.
+/// Recipients of a list from which on the page reports that none is known.
 const KNOWN_FROM: u64 = 10;
 
 /// `GET /messages/{message}/who-opened`.
@@ -46,7 +47,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// `POST /messages/{message}/who-opened`.
 ///
 /// # Errors
-/// As the database and the disk say, or where too many do this at once.
+/// On an error of the database or the disk, or if too many lists are answered at once.
 pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
     match csv::answer_or_words(answered(admin, asked, &mut upload, &mut fields).await, upload).await? {
@@ -62,7 +63,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
     let client = admin.client().await?;
     let namespace = installation::namespace(&client).await?;
     let privacy_key = installation::privacy_key(&client).await?;
-    // Not kept while the list comes: others need it, too.
+    // Not held while the list arrives: others need it, too.
     drop(client);
     let columns = WhoOpened {
         admin,
@@ -97,9 +98,9 @@ struct WhoOpened<'a> {
     is_known: bool,
 }
 
-/// What a list says of a row before anything is looked up.
+/// What a list says about a row before anything is looked up.
 enum Listed {
-    /// Whom to look up, and why they may not be measured.
+    /// The recipient to look up, and why they may not be measured.
     Recipient(Uuid, Option<&'static str>),
     /// The row names nobody, and why.
     Nobody(&'static str),
@@ -111,7 +112,7 @@ impl Columns for WhoOpened<'_> {
     fn choose(&mut self, header: &Header) -> Result<(), Problem> {
         self.column = header.recipients(self.fields.get("column"))?;
         self.in_link = header.find(consent::IN_LINK)?;
-        // That column is no consent here: it is told by its own words.
+        // That column is not a consent here: its own words give the reason.
         self.consent = header.consents(consents(self.fields)?)?.filter(|column| Some(*column) != self.in_link);
         Ok(())
     }
@@ -152,7 +153,7 @@ impl Columns for WhoOpened<'_> {
     async fn end(&mut self, header: &Header) -> Result<String, Refusal> {
         let Self { rows, recipients, opened, message, .. } = self;
         if !self.is_known && *recipients >= KNOWN_FROM && self.fields.get(SURE).is_empty() {
-            // Where nobody has opened it yet, nobody can be known.
+            // If nobody has opened it yet, nobody can be known.
             if opens::any_of_message(&*self.admin.client().await?, *message).await? {
                 return Err(Refusal::Upload(format!(
                     "None of these {recipients} recipients is known, but others opened this message. Is {:?} the right column?",
@@ -193,7 +194,7 @@ impl Listed {
     }
 }
 
-/// What the columns say of a recipient, who may not have been measured.
+/// The cells for a recipient, who may not have been measured.
 fn said(open: Option<&Opened>, unmeasured: Option<&'static str>) -> [Cow<'static, str>; 3] {
     let class = open.map(|open| Class::of(open.best).unwrap_or(Class::Unknown));
     let (word, at) = match (open, class.map(Class::certainty)) {

@@ -1,14 +1,14 @@
 //! Charts: stacked bars over time, drawn as SVG by the server. Pure.
 //!
-//! Guarantees: a chart needs no script and no inline style; it has axes with units, a legend, a title on every bar for the
-//! pointer, and a table behind it with the same numbers for those who cannot see it. Gives up: more than
-//! [`BARS_MAX`] bars; the caller joins hours to days before that.
+//! Guarantees: a chart needs no script and no inline style. It has axes with units, a legend, a tooltip on every bar,
+//! and a table after it with the same numbers for those who cannot see it. Gives up: more than [`BARS_MAX`] bars; the
+//! caller merges hours into days before that.
 
 use maud::{Markup, html};
 
 use super::number;
 
-/// Bars of a chart at most: more would be thinner than two pixels on a phone.
+/// Maximum bars of a chart: more would be thinner than two pixels on a phone.
 pub const BARS_MAX: usize = 180;
 
 /// Sizes in the SVG's own units; it is scaled to the page's width.
@@ -18,24 +18,24 @@ const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 26.0;
 const TOP: f64 = 24.0;
 
-/// Labels below the bars at most.
+/// Maximum labels below the bars.
 const LABELS_MAX: usize = 8;
 
-/// What is stacked, from the bottom up, by its colour and its name.
+/// The stacked values, from the bottom up: colour and name.
 type Series = [(&'static str, &'static str)];
 
 /// The three numbers that people see.
 const CERTAINTIES: &Series = &[("confirmed", "Confirmed"), ("possible", "Possible"), ("machine", "Machines")];
 
-/// What is counted whatever it was.
+/// All fetches, of every class.
 const ALL: &Series = &[("all", "All")];
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bar {
-    /// Below it.
+    /// The label below it.
     pub label: String,
-    /// The time that it stands for, in full.
+    /// The time that it covers, in full.
     pub time: String,
     /// Confirmed, possible, machine.
     pub values: [i64; 3],
@@ -101,7 +101,7 @@ fn drawing(caption: &str, unit: &str, bars: &[Bar], most: u64, series: &Series) 
                 @let x = LEFT + slot * place as f64 + (slot - width) / 2.0;
                 g.bar {
                     title { (said(bar, unit, series)) }
-                    // The whole height answers to the pointer, however small the bar is.
+                    // The whole height reacts to the pointer, however small the bar is.
                     rect.reach x=(place_of(LEFT + slot * place as f64)) y=(place_of(TOP)) width=(place_of(slot)) height=(place_of(HEIGHT - TOP - BOTTOM)) {}
                     @for (at, &(class, _)) in series.iter().enumerate() {
                         @let below: u64 = bar.values[..at].iter().map(|&value| value.max(0) as u64).sum();

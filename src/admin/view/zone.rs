@@ -1,7 +1,8 @@
 //! The zone that times are shown in. Pure: the rules of all zones are built in.
 //!
-//! Guarantees: no two times that are a minute apart are shown alike. Where clocks are put back they show an hour (in one zone, half of one)
-//! twice, and then the difference from UTC stands behind the time. Gives up: a field of a form has no room for it; see [`Zone::typed`].
+//! Guarantees: no two times that are a minute apart look alike. When clocks are put back they show an hour (in one
+//! zone, half of one) twice; the difference from UTC then follows the time. Gives up: a field of a form has no room for
+//! it; see [`Zone::typed`].
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -22,9 +23,9 @@ struct Known {
 
 static DATABASE: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
-/// All of them, sorted, with UTC first. The rules of one are read when they are first needed.
+/// All of them, sorted, with UTC first. A zone's rules are read when they are first needed.
 static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
-    // Names with a place; the others are old spellings, or change nothing.
+    // Names with a place; the others are old spellings, or aliases.
     let named = DATABASE.available().map(|name| name.as_str().to_owned());
     let mut names: Vec<String> = named.filter(|name| name.contains('/') && !name.starts_with("Etc/")).collect();
     names.sort_unstable();
@@ -36,7 +37,7 @@ impl Zone {
     /// UTC.
     pub const UTC: Zone = Zone(0);
 
-    /// The zone of a name; nothing where none is known.
+    /// The zone with a name; `None` if there is none.
     #[must_use]
     pub fn named(name: &str) -> Option<Zone> {
         KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name)).map(Zone)
@@ -65,7 +66,7 @@ impl Zone {
         UtcOffset::from_whole_seconds(seconds).ok().and_then(|offset| at.checked_to_offset(offset)).unwrap_or(at)
     }
 
-    /// When the hour of `at` began here, as clocks showed at `at`: a zone of half hours has hours of its own.
+    /// When the hour of `at` began here, by the offset that clocks had at `at`: a zone at half hours has its own hours.
     #[must_use]
     pub fn hour_of(self, at: OffsetDateTime) -> OffsetDateTime {
         let local = self.local(at);
@@ -79,7 +80,8 @@ impl Zone {
         self.instant(PrimitiveDateTime::new(self.local(at).date(), time::Time::MIDNIGHT))
     }
 
-    /// When so many days, and the one after the last, began here, where `last` lies in the last of them. A day may have 23 or 25 hours.
+    /// The starts of the last `days` days here, and of the day after; `last` is in the last of them. A day may have 23
+    /// or 25 hours.
     #[must_use]
     pub fn days_till(self, last: OffsetDateTime, days: u16) -> Vec<OffsetDateTime> {
         let today = self.local(last).date();
@@ -90,7 +92,7 @@ impl Zone {
         (0..=i64::from(days)).rev().map(|left| midnight(left - 1)).collect()
     }
 
-    /// The instant at which clocks show this time here; the first of two, and the one after a gap.
+    /// The instant at which clocks show this time here: the first of two, or the one after a gap.
     #[must_use]
     pub fn instant(self, local: PrimitiveDateTime) -> OffsetDateTime {
         self.instant_by(local, AmbiguousTimestamp::compatible)
@@ -105,25 +107,26 @@ impl Zone {
         at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.as_second()).ok()).unwrap_or(local.assume_utc())
     }
 
-    /// What the rules say of a time that clocks show here.
+    /// What the rules say about a time that clocks show here.
     fn looked_up(self, local: PrimitiveDateTime) -> Option<AmbiguousTimestamp> {
         let at = Timestamp::from_second(local.assume_utc().unix_timestamp()).ok()?;
         Some(self.rules().to_ambiguous_timestamp(TimeZone::UTC.to_datetime(at)))
     }
 
-    /// The time that a `datetime-local` field of a form has; the first one where clocks show it twice.
+    /// The time in a `datetime-local` field of a form; the first one if clocks show it twice.
     #[must_use]
     pub fn typed(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant(local))
     }
 
-    /// The same of a field that ends a window: the second one where clocks show it twice, so that the window has both.
+    /// The same for the field that ends a window: the second one if clocks show it twice, so that the window includes
+    /// both.
     #[must_use]
     pub fn typed_end(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant_by(local, AmbiguousTimestamp::later))
     }
 
-    /// The other way round: what such a field is filled with.
+    /// The reverse: the value that such a field is filled with.
     #[must_use]
     pub fn field(self, at: OffsetDateTime) -> String {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]");
@@ -137,7 +140,7 @@ impl Zone {
         self.local(at).format(&format).unwrap_or_default()
     }
 
-    /// A time here: 4 May 2026, 09:01; or 25 Oct 2026, 02:30 UTC+1, where clocks show it twice.
+    /// A time here: 4 May 2026, 09:01; or 25 Oct 2026, 02:30 UTC+1, if clocks show it twice.
     #[must_use]
     pub fn time(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
@@ -158,7 +161,7 @@ fn typed_local(text: &str) -> Option<PrimitiveDateTime> {
     PrimitiveDateTime::parse(text, &minutes).or_else(|_| PrimitiveDateTime::parse(text, &seconds)).ok()
 }
 
-/// What a clock is ahead of UTC, or behind: UTC+2, UTC-3:30.
+/// A clock's difference from UTC: UTC+2, UTC-3:30.
 fn from_utc(offset: UtcOffset) -> String {
     let minutes = offset.whole_minutes();
     let sign = if minutes < 0 { '-' } else { '+' };
@@ -166,7 +169,7 @@ fn from_utc(offset: UtcOffset) -> String {
     if minutes == 0 { format!("UTC{sign}{hours}") } else { format!("UTC{sign}{hours}:{minutes:02}") }
 }
 
-/// A time in full, in UTC, for machines and those who hover over it.
+/// The exact time in UTC, for machines and for tooltips.
 #[must_use]
 pub fn exact(at: OffsetDateTime) -> String {
     at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
@@ -251,7 +254,7 @@ mod tests {
             assert_eq!([first, second].map(|time| zone(name).time(at(time))), shown, "{name}");
         }
         let berlin = zone("Europe/Berlin");
-        // Before, behind, on another day, and where an hour is left out in spring.
+        // Before, after, on another day, and at the hour that is skipped in spring.
         for (time, shown) in [
             ("2026-10-24T23:59:59Z", "25 Oct 2026, 01:59"),
             ("2026-10-25T02:00:00Z", "25 Oct 2026, 03:00"),

@@ -1,6 +1,6 @@
-//! The languages of the opt-out page, and which one a reader wants. Pure.
+//! The languages of the opt-out page, and how a reader's is chosen. Pure.
 
-/// Entries of `Accept-Language` that are looked at.
+/// Maximum entries of `Accept-Language` that are read.
 const ENTRIES_MAX: usize = 50;
 
 /// A language that the page speaks.
@@ -46,7 +46,7 @@ impl Language {
         }
     }
 
-    /// The one that a reader likes best of those there are, by `Accept-Language`; English where none is.
+    /// The available language that a reader likes best, by `Accept-Language`; English if none is.
     pub(super) fn best(accepted: &str) -> Language {
         let mut best = (Language::English, 0.0);
         for entry in accepted.split(',').take(ENTRIES_MAX) {
@@ -55,7 +55,7 @@ impl Language {
             let primary = tag.split('-').next().unwrap_or_default();
             let known = Language::ALL.into_iter().find(|language| language.tag().eq_ignore_ascii_case(primary));
             let weight = parts.next().map_or(Some(1.0), |part| part.strip_prefix("q=")?.parse::<f32>().ok());
-            // Beyond it, and no number at all, is none that the standard has.
+            // The standard has no weight beyond these.
             let weight = weight.filter(|weight| (0.0..=1.0).contains(weight));
             if let (Some(language), Some(weight)) = (known, weight)
                 && weight > best.1
@@ -66,7 +66,7 @@ impl Language {
         best.0
     }
 
-    /// What is said in it.
+    /// The texts in it.
     pub(super) const fn words(self) -> &'static Words {
         match self {
             Language::English => &ENGLISH,
