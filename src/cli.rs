@@ -1,4 +1,5 @@
-//! The command line: which command, with what. Everything else is settings in the environment ([`crate::config`]).
+//! The command line: the commands and their arguments. Everything else is a setting in the environment
+//! ([`crate::config`]).
 
 mod hits;
 mod image;
@@ -24,7 +25,7 @@ pub use opt_out::OptOutArgs;
 pub use privacy::{EraseArgs, ExportArgs};
 pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
 
-/// What is said below the list of commands.
+/// The text below the list of commands.
 const AFTER_HELP: &str = "\
 Settings come from environment variables and from the file pixeld.env in PIXELD_DATA_DIR; .env.example lists all settings with
 default and unit. Commands find the running pixeld by PIXELD_DATA_DIR (default ./data) or DATABASE_URL, and use the settings that it
@@ -105,7 +106,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What to do: the command that was given, else [`Command::Serve`] without options.
+    /// The given command, or [`Command::Serve`] without options.
     #[must_use]
     pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(ServeArgs { sample: false }))
@@ -185,7 +186,7 @@ pub enum Command {
     Healthcheck,
 }
 
-/// What `pixeld migrate` takes.
+/// The arguments of `pixeld migrate`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct MigrateArgs {
     /// Use this database from now on, even if this node belongs to another installation. Restart `serve` afterwards.
@@ -196,7 +197,7 @@ pub struct MigrateArgs {
     pub new_installation: bool,
 }
 
-/// What `pixeld serve` takes.
+/// The arguments of `pixeld serve`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ServeArgs {
     /// Add a sample image if there are no images, and print what to try.

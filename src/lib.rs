@@ -1,7 +1,7 @@
-//! pixeld: which emails were opened, by whom, when, and how surely.
+//! pixeld: which emails were opened, by whom, when, and how certain that is.
 //!
-//! `ARCHITECTURE.md` is the map: what each room is for, which rooms it may see (a test holds every `use` to that table), and where to change
-//! what. Only [`app`] sees all.
+//! `ARCHITECTURE.md` is the map: the purpose of each room, which rooms it may use (a test checks every `use` against
+//! that table), and where to change what. Only [`app`] sees all.
 
 pub mod admin;
 pub mod app;
@@ -22,7 +22,7 @@ pub mod signals;
 pub mod telemetry;
 pub mod whole_file;
 
-/// When this program was built, in µs since 1970: no hit of its own can be older.
+/// When this program was built, in µs since 1970: none of its hits can be older.
 pub const BUILT_US: i64 = built_us(env!("PIXELD_BUILT"));
 
 const fn built_us(seconds: &str) -> i64 {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match run(command, &config) {
         Ok(code) => code,
         Err(error) => {
-            // Not eprintln: a terminal that was closed must not make a panic of it.
+            // Not eprintln: a closed terminal must not cause a panic.
             drop(writeln!(std::io::stderr(), "pixeld: {}", pixeld::db::told(&error)));
             let is_other = error.downcast_ref::<DbError>().is_some_and(DbError::is_of_installation);
             if is_other || error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
@@ -44,10 +44,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what is wrong with the command line, without an argument that may hold a password.
+/// Says what is wrong with the command line, without any argument that may contain a password.
 fn refuse(error: &clap::Error) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // `pixeld user add ann secret` has one where none is taken.
+    // `pixeld user add ann secret` has a password where none is expected.
     let is_of_user = arguments.first().is_some_and(|command| command == "user");
     let hidden = |(place, argument): &(usize, String)| {
         may_hold_password(argument) || (is_of_user && *place > 2 && !argument.starts_with('-'))
@@ -55,10 +55,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let mut hidden: Vec<String> =
         arguments.into_iter().enumerate().filter(hidden).map(|(_, argument)| argument).collect();
     if hidden.is_empty() || !error.use_stderr() {
-        // As it is, with colours.
+        // As clap prints it, with colours.
         drop(error.print());
     } else {
-        // Its value may be quoted without the option before it.
+        // The message may quote its value without the option before it.
         let values: Vec<String> =
             hidden.iter().filter_map(|argument| Some(argument.split_once('=')?.1.to_owned())).collect();
         hidden.extend(values);

@@ -1,5 +1,4 @@
-//! What the help of every command owes whoever reads it: an example that works, and of each value its default and its
-//! unit.
+//! What the help of every command must contain: an example that works, and the default and the unit of each value.
 
 use clap::{Arg, Command, CommandFactory, Parser};
 
@@ -19,8 +18,7 @@ fn commands() -> Vec<(String, Command)> {
     all
 }
 
-/// The command lines of `pixeld` in a help's examples: what stands indented below it, without what a shell does around
-/// it.
+/// The command lines of `pixeld` in a help's examples: the indented lines below it, without shell syntax around them.
 fn examples(command: &Command) -> Vec<String> {
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default().replace("\\\n     ", "");
     let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
@@ -37,7 +35,7 @@ fn examples(command: &Command) -> Vec<String> {
     called.collect()
 }
 
-/// Words as a shell splits them, with single quotes and no others.
+/// Words as a shell splits them; only single quotes are supported.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for (part, text) in line.split('\'').enumerate() {
@@ -65,7 +63,7 @@ fn every_command_has_an_example_of_itself_and_every_example_is_understood() {
     }
 }
 
-/// What is missing in an option's help; nothing where all is said.
+/// What is missing in an option's help; `None` if nothing is.
 fn missing(argument: &Arg) -> Option<&'static str> {
     let texts = [argument.get_help(), argument.get_long_help()];
     let help = texts.into_iter().flatten().map(ToString::to_string).collect::<Vec<_>>().join(" ");

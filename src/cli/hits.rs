@@ -1,4 +1,4 @@
-//! Hits: what `pixeld reclassify` and `spool` take.
+//! Hits: the arguments of `pixeld reclassify` and `spool`.
 
 use clap::{Args, Subcommand};
 
@@ -12,7 +12,7 @@ const SPOOL_DRAIN_AFTER_HELP: &str = "\
 Example, to retire a node after you stopped its `pixeld serve`:
   PIXELD_DATA_DIR=/var/lib/pixeld pixeld spool drain --retire";
 
-/// What `pixeld reclassify` takes.
+/// The arguments of `pixeld reclassify`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ReclassifyArgs {
     /// Start with the day (UTC) of this time: 2026-05-04T09:00:00Z, or s since 1970; default: all hits.
@@ -31,7 +31,7 @@ pub enum SpoolCommand {
     Drain(SpoolDrainArgs),
 }
 
-/// What `pixeld spool drain` takes.
+/// The arguments of `pixeld spool drain`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct SpoolDrainArgs {
     /// Then remove all hits and quarantined bytes from PIXELD_DATA_DIR, loaded hits too, and remove this node from the nodes

@@ -1,4 +1,4 @@
-//! Images: what `pixeld image` takes.
+//! Images: the arguments of `pixeld image`.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ pub enum ImageCommand {
     List,
 }
 
-/// What `pixeld image add` takes.
+/// The arguments of `pixeld image add`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ImageAddArgs {
     /// The file with the image.

@@ -1,4 +1,4 @@
-//! Moving over: what `pixeld import` takes.
+//! Moving over: the arguments of `pixeld import`.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ Examples:
   pixeld import django --database-url-file /run/secrets/django-database-url --media /srv/app/media --dry-run
   DJANGO_DATABASE_URL=postgresql://app:secret@db.example.com/app pixeld import django --media /srv/app/media";
 
-/// Rows of one batch where nothing else is said.
+/// Default number of rows in a batch.
 const BATCH_ROWS: usize = 10_000;
 
 /// What can be imported.
@@ -35,7 +35,7 @@ pub enum ImportCommand {
     Django(ImportDjangoArgs),
 }
 
-/// What `pixeld import django` takes.
+/// The arguments of `pixeld import django`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ImportDjangoArgs {
     /// The Django app's database: postgresql://user:password@host:5432/database; default: DJANGO_DATABASE_URL.

@@ -1,4 +1,4 @@
-//! Links, keys and messages: what `pixeld link`, `namespace` and `message` take.
+//! Links, keys and messages: the arguments of `pixeld link`, `namespace` and `message`.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ const MESSAGE_LIST_AFTER_HELP: &str = "\
 Example:
   pixeld message list";
 
-/// What `pixeld link` takes.
+/// The arguments of `pixeld link`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct LinkArgs {
     /// The image's id.
@@ -70,7 +70,7 @@ pub struct ListArgs {
     pub sure: bool,
 }
 
-/// What `pixeld namespace` takes.
+/// The arguments of `pixeld namespace`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct NamespaceArgs {
     /// Print the id of each of these keys, one a line; default: print the namespace.
@@ -92,7 +92,7 @@ pub enum MessageCommand {
     List,
 }
 
-/// What `pixeld message set` takes.
+/// The arguments of `pixeld message set`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("told").required(true).multiple(true).args(["name", "sent_at", "sent_count"]))]
 pub struct MessageSetArgs {

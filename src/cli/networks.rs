@@ -1,4 +1,4 @@
-//! Lists of networks: what `pixeld networks` takes.
+//! Lists of networks: the arguments of `pixeld networks`.
 
 use clap::{Args, Subcommand};
 
@@ -25,7 +25,7 @@ pub enum NetworksCommand {
     Status,
 }
 
-/// What `pixeld networks update` takes.
+/// The arguments of `pixeld networks update`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct NetworksUpdateArgs {
     /// The URL of Apple's list of relay addresses (CSV); default: Apple's own.

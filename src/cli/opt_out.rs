@@ -1,8 +1,8 @@
-//! What `pixeld opt-out` takes.
+//! The arguments of `pixeld opt-out`.
 
 use clap::Args;
 
-/// What `pixeld opt-out` takes.
+/// The arguments of `pixeld opt-out`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct OptOutArgs {
     /// The recipient: a UUID, or the key in the links; - reads it from standard input.

@@ -1,21 +1,21 @@
-//! People who ask to be forgotten, or what is held on them: what `pixeld erase` and `pixeld export` take.
+//! Erasure and export: the arguments of `pixeld erase` and `pixeld export`.
 
 use clap::{ArgGroup, Args};
 
-/// What is said below `pixeld erase --help`.
+/// The text below `pixeld erase --help`.
 pub(super) const ERASE_AFTER_HELP: &str = "\
 Examples:
   pixeld erase --recipient 4711 --wait
   printf %s jane@example.com | pixeld erase --recipient -
   pixeld erase --status";
 
-/// What is said below `pixeld export --help`.
+/// The text below `pixeld export --help`.
 pub(super) const EXPORT_AFTER_HELP: &str = "\
 Examples:
   pixeld export --recipient 4711 > 4711.json
   printf %s jane@example.com | pixeld export --recipient -";
 
-/// What `pixeld erase` takes.
+/// The arguments of `pixeld erase`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["recipient", "status"]))]
 pub struct EraseArgs {
@@ -31,7 +31,7 @@ pub struct EraseArgs {
     pub status: bool,
 }
 
-/// What `pixeld export` takes.
+/// The arguments of `pixeld export`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ExportArgs {
     /// The recipient: a UUID, or the key in the links; - reads it from standard input.

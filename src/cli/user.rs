@@ -46,7 +46,7 @@ pub enum UserCommand {
     Password(UserPasswordArgs),
 }
 
-/// What `pixeld user add` takes.
+/// The arguments of `pixeld user add`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct UserAddArgs {
     /// The name for signing in, for example an email address; upper and lower case are the same.
@@ -60,7 +60,7 @@ pub struct UserAddArgs {
     pub password_stdin: bool,
 }
 
-/// What `pixeld user password` takes.
+/// The arguments of `pixeld user password`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct UserPasswordArgs {
     /// The user.
@@ -71,7 +71,7 @@ pub struct UserPasswordArgs {
     pub password_stdin: bool,
 }
 
-/// What `pixeld user remove` takes.
+/// The arguments of `pixeld user remove`.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct UserNameArgs {
     /// The user.
