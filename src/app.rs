@@ -1,13 +1,13 @@
-//! The only place where the parts are wired together: start order, drain order, and who looks after what runs.
+//! The only place where the parts are wired together: the start order, the drain order, and the supervision of tasks.
 //!
-//! Start ([`serve()`]): settings, lock, ports (`claim.rs`); spools of earlier starts, writer, edge (`recording.rs`), from where
-//! on pixels are answered and kept; loader, housekeeper, eraser (`loading.rs`); then PostgreSQL and all that follows it (`following.rs`),
-//! so that a pixel is answered before the database is there.
+//! Start ([`serve()`]): settings, lock, ports (`claim.rs`); spools of earlier starts, writer, edge (`recording.rs`):
+//! from here on pixels are answered and recorded; loader, housekeeper, eraser (`loading.rs`); then PostgreSQL and the
+//! tasks that follow it (`following.rs`), so that pixels are answered before the database is up.
 //!
 //! Drain (`drain.rs`): edge (no new hits), writer (all written and synced), loader (all in PostgreSQL, or left for
 //! the next start), rollup (once more), the private listener, the embedded PostgreSQL.
 //!
-//! What happens when one of them ends or panics meanwhile: the table in `supervise.rs`.
+//! What happens when one of them ends or panics before the drain: the table in `supervise.rs`.
 
 mod claim;
 pub mod commands;

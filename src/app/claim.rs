@@ -1,5 +1,5 @@
-//! What a `pixeld serve` takes for itself before anything runs: its data directory, its ports, and which database is its own.
-//! Nothing is left behind where one of them cannot be had.
+//! What `pixeld serve` claims before anything runs: its data directory, its ports, and its database. If one of them is
+//! not available, nothing is left behind.
 
 use anyhow::Context;
 
@@ -8,22 +8,22 @@ use crate::config::Config;
 use crate::db::Database;
 use pixeld_edge::listener;
 
-/// What was taken.
+/// What was claimed.
 pub(super) struct Claimed {
     pub(super) connections_max: usize,
-    /// Locked as long as this is there.
+    /// Locked until this is dropped.
     pub(super) data: DataDir,
-    /// One a core.
+    /// One per core.
     pub(super) public: Vec<std::net::TcpListener>,
     pub(super) private: std::net::TcpListener,
     pub(super) db: Database,
 }
 
 impl Claimed {
-    /// Takes all of it.
+    /// Claims all of it.
     ///
     /// # Errors
-    /// Which of them cannot be had, and why.
+    /// Which of them is not available, and why.
     pub(super) fn claim(config: &Config) -> anyhow::Result<Claimed> {
         let connections_max = open_files::allow(config.limits.connections_max);
         let data = DataDir::lock(&config.storage.data_dir)?;
@@ -46,7 +46,8 @@ impl Claimed {
     }
 }
 
-/// So that commands work on the same database and make links of the same form. Pixels are served without it, too.
+/// Notes the settings on disk, so that commands use the same database and make links of the same form. Pixels are
+/// served even if this fails.
 fn leave_for_commands(config: &Config, db: &Database) {
     if let Err(error) = config.leave_for_commands(&db.place()) {
         tracing::warn!(%error, "the settings could not be saved for commands of this data directory; set them in the commands' environment");

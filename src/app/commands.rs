@@ -1,4 +1,4 @@
-//! The commands beside `serve`. Each prints its result to standard output and its errors to standard error.
+//! All commands except `serve`. Each prints its result to standard output and its errors to standard error.
 
 mod erase;
 mod export;
@@ -49,7 +49,7 @@ pub use opt_out::opt_out;
 pub use reclassify::reclassify;
 pub use users::{user_add, user_list, user_password, user_remove};
 
-/// Bytes of a recipient on standard input: blanks, and a key that is percent-encoded twice.
+/// Maximum bytes of a recipient on standard input: blanks, and a key that is percent-encoded twice.
 const TYPED_BYTES_MAX: u64 = 16 * KEY_BYTES_MAX as u64;
 
 /// How long `spool drain` may take.
@@ -77,7 +77,7 @@ pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<
 /// `pixeld database-url`.
 ///
 /// # Errors
-/// Where the settings name no database that could be.
+/// If the settings name no possible database.
 pub fn database_url(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     if let Some(note) = db.note_for_people() {
@@ -87,8 +87,8 @@ pub fn database_url(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The recipient that stands in an argument, or, where that is `-`, on standard input. Where it is read as another text than the one that
-/// was typed, that is said to the person who typed it; a receipt names nobody.
+/// The recipient in an argument or, if that is `-`, on standard input. If it is read as a different text than was
+/// typed, the user sees a note on standard error; a receipt names nobody.
 fn typed_recipient(argument: &str) -> anyhow::Result<String> {
     let mut text = argument.to_owned();
     if argument == "-" {
@@ -106,7 +106,7 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 /// `pixeld image add`.
 ///
 /// # Errors
-/// Why the file was refused, or as PostgreSQL says.
+/// Why the file was refused, or a database error.
 pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
     let inspected = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
@@ -127,7 +127,7 @@ pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Op
     Ok(())
 }
 
-/// Reads one byte more than is allowed at most, so that a huge file is refused and not read.
+/// Reads one byte more than is allowed, so that a huge file is refused without reading it.
 fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
     let opened = std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
     let mut bytes = Vec::new();
@@ -161,7 +161,7 @@ pub async fn image_list(config: &Config) -> anyhow::Result<()> {
 /// `pixeld spool status`.
 ///
 /// # Errors
-/// As the disk says. A database that cannot be reached only leaves its column out.
+/// On a disk error. If the database cannot be reached, only its column is missing.
 pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let data = DataDir::look(&config.storage.data_dir);
@@ -201,17 +201,17 @@ async fn marks(db: &Database) -> anyhow::Result<Vec<(Uuid, u64)>> {
     database::with_lease(db, database::NOTHING_CHANGED, reading).await
 }
 
-/// `pixeld spool drain`: loads what the spools hold, then ends. Where the node is to `retire`, it holds no hits after it.
+/// `pixeld spool drain`: loads what the spools hold, then ends. With `retire`, the node holds no hits after it.
 ///
 /// # Errors
-/// Where hits are left, or another pixeld has the data directory.
+/// If hits are left, or another pixeld has the data directory.
 pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
-    // Before the lock, which would make a directory.
+    // Before the lock, which would create a directory.
     let db = which::find(config)?;
     let data = DataDir::lock(&config.storage.data_dir)?;
     let spools = data.spools();
     let recovered = recovery::recover(&spools)?;
-    // To retire is to remove them.
+    // `--retire` would remove them.
     if let Some(error) = recovered.left_alone.into_iter().next() {
         return Err(error).context("a spool cannot be read");
     }
@@ -220,7 +220,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
     let room = Arc::new(SpoolRoom::new(bytes_of(&recovered) + orphans.bytes(), config.storage.spool_bytes_max));
     orphans.share(&room);
-    // What this directory knows of images; nothing is served from it.
+    // The images that this directory knows; nothing is served from it.
     let (images, _) = ImageCache::new(0);
     images::sync::recall(&images, &data.known_images());
     let options = loader_options(config, &spools);
@@ -231,7 +231,8 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
         let eraser =
             Eraser::new(eraser, db.clone(), Arc::clone(&metrics), disk, recovered.clone(), Arc::clone(&orphans));
         let erasing = (node, eraser);
-        // The database may lack what this directory remembers: it was restored from a backup, and the node comes back no more.
+        // The database may lack what this directory remembers, if it was restored from a backup and the node never
+        // returns.
         let (keep, all_spools) = (house_options(config, &db, &spools), recovered.clone());
         let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None, orphans)
             .with_images(images)
@@ -269,7 +270,8 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All is loaded: puts erasures back and carries them out on what is kept; or removes that, too, and takes the node off the list.
+/// Runs after all is loaded: restores erasures and carries them out on the kept hits; with `retire`, removes those
+/// hits, too, and takes the node off the list.
 async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser), retire: bool) -> anyhow::Result<()> {
     let (_trigger, drain) = drain::drain();
     eraser.carry_out_all(&drain).await?;
@@ -298,7 +300,7 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser),
 /// `pixeld healthcheck`: asks a running `serve` whether it serves pixels.
 ///
 /// # Errors
-/// Where it does not answer 200 in time.
+/// If it does not answer 200 in time.
 pub async fn healthcheck(config: &Config) -> anyhow::Result<()> {
     health::ask(config.listen.public).await?;
     println!("ok");

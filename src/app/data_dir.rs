@@ -1,4 +1,4 @@
-//! The data directory: what lies where, and that one process writes to it at a time.
+//! The data directory: the paths in it, and the lock that lets one process at a time write to it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use pixeld_spool::disk::sync_parent;
 
-/// A data directory. Locked, it is this process's until it is dropped or dies.
+/// A data directory. A locked one is this process's until it is dropped or the process dies.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -17,17 +17,17 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// The directory for looking only.
+    /// The directory, for reading only.
     #[must_use]
     pub fn look(path: &Path) -> DataDir {
         DataDir { path: path.to_owned(), _lock: None }
     }
 
-    /// Makes the directory if it is missing, and locks it. One that was used before and is read-only now is locked as it is: what
-    /// is in it is enough to serve pixels.
+    /// Creates the directory if it is missing, and locks it. If it was used before and is now read-only, it is locked
+    /// as it is: its contents are enough to serve pixels.
     ///
     /// # Errors
-    /// Where it cannot be made, or another process has it.
+    /// If it cannot be created, or another process has it.
     pub fn lock(path: &Path) -> anyhow::Result<DataDir> {
         let data = DataDir { path: path.to_owned(), _lock: None };
         for folder in [path, &data.spools()] {
@@ -35,7 +35,7 @@ impl DataDir {
                 Err(error) if is_read_only(&error) && path.is_dir() => continue,
                 made => made.with_context(|| format!("cannot make {} (PIXELD_DATA_DIR)", folder.display()))?,
             }
-            // Best effort on file systems that cannot: what is synced inside needs its folder after a power cut.
+            // Best effort on file systems that do not support it: after a power cut, synced files need their folder.
             if let Err(error) = sync_parent(folder) {
                 tracing::debug!(%error, "a folder's name could not be synced to disk");
             }
@@ -60,23 +60,22 @@ impl DataDir {
         }
     }
 
-    /// Where spools lie.
+    /// The directory of the spools.
     #[must_use]
     pub fn spools(&self) -> PathBuf {
         self.path.join("spool")
     }
 
-    /// Whether there are any.
+    /// Whether there are any spools.
     #[must_use]
     pub fn has_spools(&self) -> bool {
         fs::read_dir(self.spools()).is_ok_and(|mut spools| spools.next().is_some())
     }
 
-    /// The directory's identity: it names this node to the others, and goes where the directory goes. Made when it is first
-    /// asked for.
+    /// The directory's identity: it names this node to the others, and moves with the directory. Created on first use.
     ///
     /// # Errors
-    /// As the disk says, or where the file holds none.
+    /// On a disk error, or if the file holds no id.
     pub fn node(&self) -> anyhow::Result<Uuid> {
         let path = self.path.join("node");
         match fs::read_to_string(&path) {
@@ -90,7 +89,7 @@ impl DataDir {
                     let mut file = File::create_new(&fresh)?;
                     writeln!(file, "{made}")?;
                     file.sync_all()?;
-                    // Another process may be making it at the same time; the first one counts.
+                    // Another process may create it at the same time; the first one wins.
                     let linked = fs::hard_link(&fresh, &path);
                     fs::remove_file(&fresh)?;
                     match linked {
@@ -105,25 +104,25 @@ impl DataDir {
         }
     }
 
-    /// Where erasures are remembered.
+    /// The file that remembers erasures.
     #[must_use]
     pub fn erasures(&self) -> PathBuf {
         self.path.join("erasures")
     }
 
-    /// Where the namespace of keys is kept.
+    /// The file with the namespace of keys.
     #[must_use]
     pub fn namespace(&self) -> PathBuf {
         self.path.join("namespace")
     }
 
-    /// Where it is kept who opted out.
+    /// The file with the recipients who opted out.
     #[must_use]
     pub fn opt_outs(&self) -> PathBuf {
         self.path.join("opt-outs")
     }
 
-    /// Where the ids of all images are kept.
+    /// The file with the ids of all images.
     #[must_use]
     pub fn known_images(&self) -> PathBuf {
         self.path.join("images").join("known.bin")

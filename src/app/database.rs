@@ -1,8 +1,8 @@
-//! Brings the database up, and keeps the embedded one up.
+//! Starts the database, and keeps the embedded one running.
 //!
-//! Guarantees: a PostgreSQL that cannot be used now (unreachable, recovering, no room on its disk) is tried again for ever,
-//! since pixels are served meanwhile and hits wait in the spool. Only what a person must put right before the embedded one
-//! can ever start (no programs, another version, no place) ends the program, with the reason.
+//! Guarantees: a PostgreSQL that cannot be used now (unreachable, recovering, no room on its disk) is tried again
+//! forever, since pixels are served in the meantime and hits wait in the spool. Only a problem that a person must solve
+//! before the embedded one can ever start (no programs, another version, no place) ends the program, with the reason.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,17 +19,17 @@ use crate::signals;
 use pixeld_core::drain::Drain;
 use pixeld_core::metrics::Metrics;
 
-/// How often the embedded PostgreSQL is looked after.
+/// Interval between checks of the embedded PostgreSQL.
 const CHECK: Duration = Duration::from_secs(5);
 
 /// Wait between two attempts to reach the database.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Starts the database if it is ours, migrates, tells `ready`, and looks after it until `close`, whose deadline holds for
-/// stopping it, too.
+/// Starts the database if it is embedded, migrates, sets `ready`, and checks it until `close`, whose deadline also
+/// applies to stopping it.
 ///
 /// # Errors
-/// Where the embedded PostgreSQL cannot be started before somebody has put something right.
+/// If the embedded PostgreSQL cannot start before a person has solved the problem.
 pub async fn keep(
     db: Database,
     metrics: Arc<Metrics>,
@@ -37,7 +37,7 @@ pub async fn keep(
     mut close: Drain,
 ) -> anyhow::Result<()> {
     let mut late = close.clone();
-    // A start that is under way is waited for: given up half way, it would leave a server running.
+    // Wait for a start that is in progress: abandoned half way, it would leave a server running.
     let lease = tokio::select! {
         lease = start(&db, close.clone()) => lease?,
         () = late.deadline() => anyhow::bail!("PostgreSQL was still starting at the drain's deadline; the next start finds it"),
@@ -49,13 +49,13 @@ pub async fn keep(
     }
     tokio::select! {
         released = lease.release() => released?,
-        // It was told, and ends by itself.
+        // It was asked to stop, and ends by itself.
         () = late.deadline() => tracing::warn!("PostgreSQL is still stopping at the drain's deadline"),
     }
     Ok(())
 }
 
-/// Nothing where `close` was asked for before it could be started.
+/// `None` if `close` came before it could be started.
 async fn start(db: &Database, close: Drain) -> Result<Option<Lease>, DbError> {
     let mut backoff = Backoff::new(RETRY, RETRY);
     loop {
@@ -88,7 +88,7 @@ async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool
         let why = error.for_log();
         let is_reached = !error.is_of_connection();
         metrics.database_problem.store(is_reached.then(|| Arc::new(why.clone())));
-        // Once for each reason: a database that came up may then be one that cannot be used.
+        // Log each reason once: a database may come up and still be unusable.
         if why != told {
             tracing::warn!(error = why, "the database is not usable yet; hits wait in the spool");
             told = why;
@@ -107,7 +107,7 @@ async fn watch_over(db: &Database, metrics: &Metrics, ready: &watch::Sender<bool
     }
 }
 
-/// Brings the tables to this version, and remembers which installation that is if none was known.
+/// Migrates the tables to this version, and remembers the installation if none was known.
 async fn migrate_and_learn(db: &Database) -> Result<(), DbError> {
     migrate::run(db).await?;
     let session = db.connect("pixeld-check").await?;
@@ -118,8 +118,8 @@ async fn migrate_and_learn(db: &Database) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Looks whether the database can still be used as it was: it may have become read-only, lost rights or its tables, or be another
-/// one. On a connection of its own, since what somebody sets for a database or a role holds for new ones.
+/// Checks that the database can still be used: it may have become read-only, lost rights or its tables, or be another
+/// one. Uses a new connection, since settings of a database or a role apply to new ones.
 async fn note_fitness(db: &Database, metrics: &Metrics) {
     let checked = async {
         let session = db.connect("pixeld-check").await?;
@@ -127,7 +127,7 @@ async fn note_fitness(db: &Database, metrics: &Metrics) {
         let is_current = migrate::is_current(&session.client).await?;
         metrics.tables_are_current.store(is_current, Ordering::Relaxed);
         if !is_current {
-            // Restored from the backup of an older version, say.
+            // For example after a restore of an older version's backup.
             migrate::run(db).await?;
             if !migrate::is_current(&session.client).await? {
                 return Err(DbError::Migration("some tables of this version are missing; restore a backup".to_owned()));
@@ -138,7 +138,7 @@ async fn note_fitness(db: &Database, metrics: &Metrics) {
     };
     let problem = match checked.await {
         Err(error @ (DbError::Unfit(_) | DbError::Migration(_))) => Some(error.for_log()),
-        // That it is away is noticed elsewhere; how it was stands until it is back.
+        // Another task reports that it is unreachable; until it returns, the last state stays.
         Err(_) => return,
         Ok(()) => None,
     };
@@ -161,13 +161,14 @@ pub async fn until(mut ready: watch::Receiver<bool>) {
     }
 }
 
-/// What is broken off when a command that only looks is stopped.
+/// The error text of a stopped command that only reads.
 pub const NOTHING_CHANGED: &str = "nothing changed";
 
-/// What is broken off when a command is stopped whose one statement may be through.
+/// The error text of a stopped command whose one statement may have committed.
 pub const NOT_KNOWN: &str = "it is not known whether it was done before that; run it again";
 
-/// For commands: as [`with_lease`], with the tables brought to this version first. A database without any is refused.
+/// For commands: as [`with_lease`], but first migrates the tables to this version. A database without tables is
+/// refused.
 ///
 /// # Errors
 /// As [`with_lease`].
@@ -184,18 +185,18 @@ pub async fn with_database<T>(
     with_lease(db, broken_off, migrated).await
 }
 
-/// Starts the database if it is ours, does the `work`, and gives the lease back, so that no server is left running that nobody
-/// uses. A signal breaks the work off, which the transactions of the work must stand; `broken_off` says what that means.
+/// Starts the database if it is embedded, does the `work`, and returns the lease, so that no unused server keeps
+/// running. A signal interrupts the work, and its transactions must tolerate that; `broken_off` says what it means.
 ///
 /// # Errors
-/// As PostgreSQL says, as the work says, or where a signal came.
+/// On a database error, if the work fails, or on a signal.
 pub async fn with_lease<T>(
     db: &Database,
     broken_off: &str,
     work: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let _hold = signals::hold().context("cannot receive signals")?;
-    // To its end, also after a signal: given up half way, it would leave a server running.
+    // Finish the start even after a signal: abandoned half way, it would leave a server running.
     let lease = db.start().await?;
     let outcome = tokio::select! {
         biased;

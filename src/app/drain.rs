@@ -1,8 +1,9 @@
-//! From a signal, or a task that was lost, to a clean end.
+//! From a signal, or the loss of a task, to a clean end.
 //!
-//! The order is what nothing is lost by: the edge (no new hits), the writer (all written and synced), the loader (all in
-//! PostgreSQL, or left for the next start), the rollup (once more), the private listener, the embedded PostgreSQL. Gives up:
-//! to wait for a stage beyond `PIXELD_DRAIN_SECONDS`; what it holds is on disk by then, and the next start goes on with it.
+//! This order loses nothing: the edge (no new hits), the writer (all written and synced), the loader (all in
+//! PostgreSQL, or left for the next start), the rollup (once more), the private listener, the embedded PostgreSQL.
+//! Gives up: waiting for a stage beyond `PIXELD_DRAIN_SECONDS`; what it holds is on disk by then, and the next start
+//! continues.
 
 use std::time::Duration;
 
@@ -13,13 +14,13 @@ use super::loading::Loading;
 use super::recording::Recording;
 use crate::config::Config;
 
-/// Part of the drain's time that is kept for stopping what comes after the loader.
+/// Part of the drain's time that is reserved for stopping what comes after the loader.
 const DRAIN_RESERVE: Duration = Duration::from_millis(1500);
 
 /// Ends all that runs, in order.
 ///
 /// # Errors
-/// Where a stage panicked, or the embedded PostgreSQL cannot be stopped.
+/// If a stage panicked, or the embedded PostgreSQL cannot be stopped.
 pub(super) async fn drain(
     config: &Config,
     recording: Recording,
@@ -39,7 +40,7 @@ pub(super) async fn drain(
     rollup_task.await?;
     others.iter().for_each(tokio::task::JoinHandle::abort);
     database_trigger.ask((deadline - Instant::now()).max(DRAIN_RESERVE));
-    // One that ended before has said why.
+    // If it ended before, it has logged why.
     if !database_task.is_finished() {
         database_task.await??;
     }
@@ -47,7 +48,7 @@ pub(super) async fn drain(
     Ok(())
 }
 
-/// Finishes what was accepted, stage by stage. The housekeeper makes room until all is over.
+/// Finishes what was accepted, stage by stage. The housekeeper makes room until the end.
 async fn drain_hits(
     config: &Config,
     recording: Recording,
@@ -56,7 +57,7 @@ async fn drain_hits(
 ) -> anyhow::Result<crate::ingest::housekeeper::House> {
     let Loading { loader, loader_trigger, eraser_trigger, house, .. } = loading;
     recording.edge_trigger.ask(config.limits.drain / 2);
-    // Not waited for: whatever it is at is whole at every moment, and goes on after the next start.
+    // Not awaited: its files are consistent at every moment, and the next start continues.
     eraser_trigger.ask(Duration::ZERO);
     let Recording { cores, writer, edge_trigger: _edge_trigger } = recording;
     let written = tokio::task::spawn_blocking(move || {

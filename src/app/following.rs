@@ -1,4 +1,4 @@
-//! PostgreSQL, and all that follows it: tasks on one runtime, each under its name.
+//! PostgreSQL, and the tasks that follow it, on one runtime, each under its name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,7 @@ fn rollup_task(common: &Common<'_>, loading: &Loading) -> (JoinHandle<()>, Drain
     (task, trigger)
 }
 
-/// None where hits are kept for ever. It may be cut off: whatever it is at is one transaction, which is undone.
+/// `None` if hits are kept forever. It may be cut off: its work is one transaction, which is rolled back.
 fn retention_task(common: &Common<'_>, loading: &Loading) -> Option<JoinHandle<()>> {
     let days = common.config.privacy.retention_days?;
     let (db, metrics, clocks) = (common.db.clone(), Arc::clone(common.metrics), Arc::clone(&loading.clocks));
@@ -134,7 +134,7 @@ fn retention_task(common: &Common<'_>, loading: &Loading) -> Option<JoinHandle<(
         let retention = Retention::new(db.clone(), Arc::clone(&metrics), days, Arc::clone(&clocks));
         let until_ready = until_ready();
         async move {
-            // Nobody asks it to drain.
+            // Nothing asks it to drain.
             let (_trigger, drain) = drain::drain();
             retention.run(until_ready, drain).await;
         }
@@ -168,7 +168,7 @@ fn networks_task(common: &Common<'_>, edge: &Arc<Edge>, first: Follower) -> Join
                 Some(first) => first,
                 None => {
                     let read = tokio::task::spawn_blocking(move || follower(&config, &metrics)).await;
-                    // Where that panicked, we end as the first one did.
+                    // If that panicked, the first task logged it.
                     let Ok((follower, networks)) = read else { return };
                     put(networks);
                     follower
@@ -191,7 +191,7 @@ fn admin_task(
     }))
 }
 
-/// Forgets quiet addresses, and sets the levels that nobody else sets.
+/// Forgets quiet addresses, and updates the gauges that no other task sets.
 fn cleaning_task(common: &Common<'_>, edge: &Arc<Edge>) -> JoinHandle<()> {
     let (edge, metrics) = (Arc::clone(edge), Arc::clone(common.metrics));
     common.supervisor.restarted(Task::Cleaning, move || {

@@ -1,5 +1,5 @@
-//! Whether a `pixeld serve` serves pixels, asked as a mail client would ask: what `pixeld healthcheck` says, and what
-//! systemd is told.
+//! Checks whether `pixeld serve` serves pixels, by a request like a mail client's: for `pixeld healthcheck`, and for
+//! systemd.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,16 +9,16 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How long it may take, from the connection to the answer's last byte.
+/// Maximum time, from the connection to the answer's last byte.
 pub const HEALTH_WAIT: Duration = Duration::from_secs(2);
 
-/// As much of an answer is read.
+/// Maximum bytes of the answer that are read.
 const ANSWER_BYTES_MAX: u64 = 4096;
 
-/// Asks the public listener's `/healthz`.
+/// Requests the public listener's `/healthz`.
 ///
 /// # Errors
-/// Where it does not answer 200 within [`HEALTH_WAIT`].
+/// If it does not answer 200 within [`HEALTH_WAIT`].
 pub async fn ask(listen: SocketAddr) -> anyhow::Result<()> {
     let address = reachable(listen);
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("not within {} s", HEALTH_WAIT.as_secs()));
@@ -38,7 +38,7 @@ async fn exchange(address: SocketAddr) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Where who is on the same machine reaches a listener.
+/// The address under which a client on the same machine reaches a listener.
 fn reachable(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen {

@@ -1,5 +1,5 @@
-//! From a hit on disk to a row in PostgreSQL: the loader, the housekeeper, and the eraser. Threads of their own, which wait for the
-//! database and hold up no pixel.
+//! From a hit on disk to a row in PostgreSQL: the loader, the housekeeper, and the eraser. Each has its own thread;
+//! they wait for the database without delaying a pixel.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,14 +21,14 @@ use pixeld_core::metrics::Task;
 use pixeld_edge::Edge;
 use pixeld_spool::disk::RealDisk;
 
-/// The threads, and what they tell others.
+/// The threads, and their signals to others.
 pub(super) struct Loading {
     pub(super) loader: JoinHandle<u64>,
     pub(super) loader_trigger: DrainTrigger,
     pub(super) eraser_trigger: DrainTrigger,
-    /// Ends when it is dropped.
+    /// Stops when it is dropped.
     pub(super) house: House,
-    /// Told when a batch was committed.
+    /// Notified after each committed batch.
     pub(super) committed: Arc<Notify>,
     pub(super) clocks: Arc<Clocks>,
 }
@@ -37,7 +37,7 @@ impl Loading {
     /// Starts them.
     ///
     /// # Errors
-    /// As the operating system says when it refuses a thread.
+    /// If the operating system refuses a thread.
     pub(super) fn start(
         config: &Config,
         supervisor: &Supervisor,
@@ -56,7 +56,7 @@ impl Loading {
         let Spools { recovered, spool, room, orphans, .. } = spools;
         let options = loader_options(config, &folder);
         let loader = Loader::new(options, db.clone(), Arc::clone(metrics), recovered, Some(spool), orphans);
-        // After the loader has read the hints: on a full disk they say what may go.
+        // After the loader has read the hints: on a full disk they say what may be removed.
         let keep = house_options(config, db, &folder);
         let house = House::start(keep, all_spools, room, Arc::clone(metrics), |keep| {
             supervisor.thread(Task::Housekeeper, "house", keep)
@@ -68,16 +68,16 @@ impl Loading {
             .with_opt_outs(Arc::clone(&edge.suppressed));
         let (loader_trigger, loader_drain) = drain::drain();
         let until_ready = database::until(database_ready.clone());
-        let loader = supervisor.thread_behind(Task::Loader, loader.run(until_ready, loader_drain))?;
+        let loader = supervisor.background_thread(Task::Loader, loader.run(until_ready, loader_drain))?;
         let (eraser_trigger, eraser_drain) = drain::drain();
         let until_ready = database::until(database_ready.clone());
-        // Its thread is not waited for: whatever it is at is whole at every moment, and goes on after the next start.
-        drop(supervisor.thread_behind(Task::Eraser, eraser.run(until_ready, eraser_drain))?);
+        // Its thread is not awaited: its files are consistent at every moment, and the next start continues.
+        drop(supervisor.background_thread(Task::Eraser, eraser.run(until_ready, eraser_drain))?);
         Ok(Loading { loader, loader_trigger, eraser_trigger, house, committed, clocks })
     }
 }
 
-/// What the eraser goes by; asked before anything runs, since it gives this node its number.
+/// The eraser's options; made before anything runs, since this creates the node's id.
 ///
 /// # Errors
 /// As the operating system says.

@@ -1,7 +1,7 @@
 //! Keeps the namespace of keys on disk, so that a node that starts while the database is down knows it.
 //!
-//! Beside it stands a digest of where the database lies (hosts, ports, its name; a new password changes nothing): a data directory
-//! that is used with another database later must not make ids of the first one's.
+//! The file also has a digest of the database's address (hosts, ports, name; a new password changes nothing): if the
+//! data directory is later used with another database, the first one's namespace must not make ids.
 
 use std::fs;
 use std::io;
@@ -15,10 +15,10 @@ use pixeld_core::digest::{self, Hex};
 use pixeld_core::link::key::Namespace;
 use pixeld_edge::Edge;
 
-/// Wait before it is asked for again.
+/// Wait between two attempts to read it.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What is kept of this database; nothing where nothing is.
+/// The stored namespace of this database; `None` if there is none.
 #[must_use]
 pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
@@ -26,12 +26,12 @@ pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     (target == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
 }
 
-/// Tells databases apart: 16 hexadecimal digits.
+/// Identifies a database: 16 hexadecimal digits.
 fn digest(db: &Database) -> String {
     Hex(&digest::prefix::<8>(&[db.place().as_bytes()])).to_string()
 }
 
-/// Asks the database once it is `ready`, tells the edge, and keeps the answer.
+/// Reads it from the database once that is `ready`, passes it to the edge, and stores it.
 pub async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
     ready.await;
     let namespace = loop {

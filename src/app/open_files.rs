@@ -1,11 +1,12 @@
-//! How many files this process may have open: every connection is one, and most systems allow 1,024 unless asked.
+//! How many files this process may have open: every connection is one, and most systems allow 1,024 unless a program
+//! asks for more.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files beside connections: segments, listeners, connections to PostgreSQL.
+/// Files besides connections: segments, listeners, connections to PostgreSQL.
 const RESERVE: u64 = 256;
 
-/// Asks for all the files that the system lets this process have, and returns how many of `connections` fit.
+/// Raises the limit as far as the system allows, and returns how many of `connections` fit.
 #[must_use]
 pub fn allow(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);

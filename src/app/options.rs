@@ -1,4 +1,4 @@
-//! What of the settings each part gets.
+//! The settings that each part gets.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub fn house_options(config: &Config, db: &Database, spools: &Path) -> HouseOpti
 /// Of the eraser.
 ///
 /// # Errors
-/// Where this node's number cannot be read or kept.
+/// If this node's id cannot be read or stored.
 pub fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<EraserOptions> {
     Ok(EraserOptions {
         spools: data.spools(),
@@ -75,7 +75,7 @@ pub fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<Erase
     })
 }
 
-/// This machine's name, as the mark tells it.
+/// This machine's name, as stored with the mark.
 pub fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! This program, as people type it in a shell, wherever they are.
+//! This program, as people type it in a shell, from any directory.
 
 use crate::config::Config;
 
@@ -8,13 +8,13 @@ pub fn path() -> String {
     std::env::current_exe().map_or("pixeld".to_owned(), |path| quoted(&path.display().to_string()))
 }
 
-/// The beginning of a command of this installation: what `serve` left in its data directory tells it the rest.
+/// The start of a command for this installation: `serve` has noted the other settings in its data directory.
 #[must_use]
 pub fn typed(config: &Config) -> String {
     format!("PIXELD_DATA_DIR={} {}", quoted(&config.storage.data_dir.display().to_string()), path())
 }
 
-/// As a shell takes it for one word.
+/// Quoted as one word for a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }

@@ -31,10 +31,10 @@ use pixeld_spool::{Published, Spool, SpoolRoom, recovery};
 /// Bytes of images that are cached.
 const IMAGE_CACHE_BYTES_MAX: usize = 256 << 20;
 
-/// What earlier starts left on disk, and the spool of this one.
+/// What earlier starts left on disk, and the spool of this start.
 pub(super) struct Spools {
     pub(super) recovered: Vec<Arc<Spool>>,
-    /// Of this start.
+    /// The spool of this start.
     pub(super) spool: Arc<Spool>,
     /// Spools that cannot be read now.
     pub(super) left_alone: usize,
@@ -43,7 +43,7 @@ pub(super) struct Spools {
 }
 
 impl Spools {
-    /// Looks at what is there, and moves damage aside.
+    /// Checks what is there, and quarantines damage.
     ///
     /// # Errors
     /// As the operating system says.
@@ -59,27 +59,27 @@ impl Spools {
         Ok(Spools { recovered: found.spools, spool, left_alone: found.left_alone.len(), room, orphans })
     }
 
-    /// All of them.
+    /// All spools.
     pub(super) fn all(&self) -> Vec<Arc<Spool>> {
         self.recovered.iter().cloned().chain([Arc::clone(&self.spool)]).collect()
     }
 }
 
-/// Bytes that spools have on disk.
+/// Their bytes on disk.
 pub(super) fn bytes_of(spools: &[Arc<Spool>]) -> u64 {
     spools.iter().flat_map(|spool| spool.published().segments.clone()).map(|segment| segment.length).sum()
 }
 
-/// What of the edge others keep in step.
+/// The parts of the edge that other tasks update.
 pub(super) struct EdgeParts {
     pub(super) edge: Arc<Edge>,
-    /// What the image cache asks for.
+    /// What the image cache requests.
     pub(super) wanted: mpsc::Receiver<Wanted>,
     pub(super) networks: Follower,
 }
 
 impl EdgeParts {
-    /// An edge that knows what is on disk: images, opt-outs, networks, the namespace.
+    /// Makes an edge that knows what is on disk: images, opt-outs, networks, the namespace.
     pub(super) fn recall(config: &Config, claimed: &Claimed, metrics: &Arc<Metrics>) -> EdgeParts {
         let data = &claimed.data;
         let (images, wanted) = ImageCache::new(IMAGE_CACHE_BYTES_MAX);
@@ -121,7 +121,7 @@ impl Recording {
     /// Starts them. Pixels are served when it returns.
     ///
     /// # Errors
-    /// As the operating system says when it refuses a thread.
+    /// If the operating system refuses a thread.
     pub(super) fn start(
         config: &Config,
         supervisor: &Supervisor,
@@ -141,7 +141,7 @@ impl Recording {
             supervisor.thread(Task::Writer, "writer", write)
         })?;
         let (edge_trigger, cores) = start_cores(supervisor, edge, public, &queue, &writer)?;
-        // The writer ends when the last core's is gone, too.
+        // The writer ends when the last core's sender is dropped, too.
         drop(queue);
         Ok(Recording { cores, edge_trigger, writer })
     }

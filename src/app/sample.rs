@@ -9,13 +9,13 @@ use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database};
 use crate::images::upload;
 
-/// A small envelope, 32 × 32, that can be seen in a browser.
+/// A small envelope, 32 × 32, that is visible in a browser.
 const SAMPLE: &[u8] = include_bytes!("sample.png");
 
 /// The sample image's id: fixed, so that `docs/sample-email.html` shows it.
 const SAMPLE_ID: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0001);
 
-/// Adds the sample image where there is none, and prints what to try.
+/// Adds the sample image if there is none, and prints what to try.
 pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     database::until(ready).await;
     match image(&db).await {
@@ -29,7 +29,7 @@ async fn image(db: &Database) -> anyhow::Result<Uuid> {
     match images.iter().find(|image| image.deleted_at.is_none()) {
         Some(image) => Ok(image.id),
         None => {
-            // The fixed id may be there and deleted; then another one does.
+            // The fixed id may exist and be deleted; use another one then.
             let is_taken = images.iter().any(|image| image.id == SAMPLE_ID);
             let id = (!is_taken).then_some(SAMPLE_ID);
             let client = db.pool().get().await?;
@@ -42,7 +42,7 @@ fn words(config: &Config, db: &Database, image: Uuid) -> String {
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
     let url = format!("{}/image/{image}_{message}_{recipient}.png", config.listen.base_url);
     let row = format!("SELECT at, class, ip, user_agent FROM hits_readable WHERE recipient = '{recipient}'");
-    // A URL of the user's own may hold a password, and this goes to a log as often as to a terminal.
+    // The user's own URL may contain a password, and this output often goes to a log.
     let database = if db.is_embedded() {
         format!("'{}'", db.url_for_people())
     } else {

@@ -1,4 +1,4 @@
-//! `pixeld serve`, phase by phase; [`crate::app`] tells their order.
+//! `pixeld serve`, phase by phase; [`crate::app`] has their order.
 
 use std::sync::Arc;
 
@@ -20,17 +20,17 @@ use pixeld_core::metrics::{Metrics, Task};
 /// prints what to try.
 ///
 /// # Errors
-/// Why it could not start; nothing is left running then. Or which task ended that it cannot do without; it has drained then.
+/// Why it could not start; then nothing keeps running. Or which indispensable task ended; then it has drained.
 pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     serve_ending(config, sample, None)
 }
 
-/// The same with one task that panics once, for the tests of what is done about that. The program has no way to ask for it.
+/// The same with one task that panics once, for the tests of supervision. The program cannot request it.
 ///
 /// # Errors
 /// As [`serve`].
 pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>) -> anyhow::Result<()> {
-    // First of all: what is started below must be stopped by whoever stops this, however early.
+    // First of all: a signal must stop all that is started below, however early it comes.
     let _hold = signals::hold().context("cannot receive signals")?;
     if let Some(note) = &config.former.note {
         tracing::warn!("{note}");
@@ -69,7 +69,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
         drain(config, recording, loading, following).await?;
         outcome
     });
-    // A name that is being resolved, or a program that is waited for, must not hold the end up.
+    // A name that is being resolved, or a program that is still running, must not delay the end.
     runtime.shutdown_background();
     drop(data);
     outcome
@@ -78,7 +78,7 @@ pub fn serve_ending(config: &Config, sample: bool, ends_on_purpose: Option<Task>
 /// Runs until a signal comes.
 ///
 /// # Errors
-/// Which task ended that pixeld cannot go on without.
+/// Which indispensable task ended.
 async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &mut Following) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         signal = signals::signal() => Ok(signal),
@@ -98,7 +98,7 @@ async fn run_until_signal(config: &Config, supervisor: &Supervisor, following: &
     }
 }
 
-/// Adds the sample image, once. Whether that ends well matters to nobody who serves.
+/// Adds the sample image, once. A failure does not affect serving.
 #[expect(clippy::disallowed_methods, reason = "it ends by itself")]
 fn show_sample(common: &Common<'_>) {
     tokio::spawn(sample::show(common.db.clone(), common.config.clone(), common.database_ready.clone()));

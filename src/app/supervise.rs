@@ -1,4 +1,4 @@
-//! What happens when a part of `pixeld serve` ends or panics although nobody asked for it: the log says which and why,
+//! What happens when a task of `pixeld serve` ends or panics unexpectedly: the log says which and why,
 //! `pixeld_tasks_ended_total` counts it, and it is restarted, or pixeld drains and exits with an error.
 //!
 //! | task | when it ends |
@@ -7,13 +7,14 @@
 //! | images, rollup, retention, opt-outs, networks, admin, cleaning | restart |
 //! | namespace, systemd | restart after a panic; they end by themselves when they are done |
 //!
-//! Guarantees: pixeld is never half alive. Restarted is only what reads its state again from PostgreSQL or disk, and
-//! whose work is one transaction at a time. The others own hits or files that a second one could not take over in the
-//! middle; the next start does ([`pixeld_spool::recovery`]). A restart waits 1 s, then twice as long each time, up
-//! to a minute. Gives up: to tell a task that hangs, which its own numbers do.
+//! Guarantees: pixeld is never half alive. It restarts only tasks that read their state again from PostgreSQL or disk
+//! and whose work is one transaction at a time. The others own hits or files that a second one could not take over in
+//! the middle; the next start does ([`pixeld_spool::recovery`]). A restart waits 1 s, then twice as long each time, up
+//! to a minute. Gives up: detecting a task that hangs; its own metrics show that.
 //!
-//! [`if_it_ends`] is that table. A task can only be started through a [`Supervisor`], under its name in [`Task`]; and
-//! `tests/it/faults/supervise.rs` ends each of [`Task::ALL`] in a real `serve`, so that none is named and not started.
+//! [`if_it_ends`] is that table. A task can only be started through a [`Supervisor`], under its name in [`Task`], and
+//! `tests/it/faults/supervise.rs` ends each of [`Task::ALL`] in a real `serve`, so that every name belongs to a started
+//! task.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -32,20 +33,20 @@ use pixeld_core::metrics::{Metrics, Task};
 /// The wait before a first restart, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How much the loader and the eraser step back behind the threads that serve (0 is not at all, 19 the most).
+/// The niceness of the loader and the eraser, so that the threads that serve go first (0 is none, 19 the most).
 const LOADER_NICE: i32 = 10;
 
 /// When a task that a test ends on purpose panics: it is in the middle of its work by then.
 const ON_PURPOSE_AFTER: Duration = Duration::from_millis(200);
 
-/// What is done about a task that ended.
+/// What happens after a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfItEnds {
     /// pixeld drains, and exits with an error.
     Exit,
     /// It is started again.
     Restart,
-    /// The same after a panic. It may end by itself: it is done then.
+    /// As `Restart` after a panic. It may end by itself: then it is done.
     RestartUnlessDone,
 }
 
@@ -82,16 +83,16 @@ impl Ending {
     }
 }
 
-/// What follows.
+/// What happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// As it should be.
+    /// Nothing: the end is normal.
     Nothing,
     Restart,
     Exit,
 }
 
-/// Pure. `is_drained`: the end was asked for.
+/// Pure. `is_drained`: the drain has begun.
 fn next(task: Task, ending: &Ending, is_drained: bool) -> Next {
     match (if_it_ends(task), ending) {
         _ if is_drained => Next::Nothing,
@@ -101,16 +102,16 @@ fn next(task: Task, ending: &Ending, is_drained: bool) -> Next {
     }
 }
 
-/// Starts tasks, and knows when one ends.
+/// Starts tasks, and notices when one ends.
 #[derive(Debug, Clone)]
 pub struct Supervisor(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     metrics: Arc<Metrics>,
-    /// The first task that ended without which pixeld cannot go on.
+    /// The first indispensable task that ended.
     lost: watch::Sender<Option<Task>>,
-    /// Whether ends are asked for.
+    /// Whether the drain has begun.
     is_drained: watch::Sender<bool>,
     ends_on_purpose: Option<Task>,
     has_ended_on_purpose: AtomicBool,
@@ -134,13 +135,13 @@ impl Supervisor {
         self.0.is_drained.send_replace(true);
     }
 
-    /// Resolves when pixeld cannot go on, with the task that ended.
+    /// Resolves with the task that ended when pixeld cannot go on.
     pub async fn lost(&self) -> Task {
         let mut lost = self.0.lost.subscribe();
         let lost = lost.wait_for(Option::is_some).await.ok().and_then(|lost| *lost);
         match lost {
             Some(task) => task,
-            // The sender lives as long as we do.
+            // The sender lives as long as this.
             None => std::future::pending().await,
         }
     }
@@ -148,7 +149,7 @@ impl Supervisor {
     /// Runs a task on a thread of its own.
     ///
     /// # Errors
-    /// As the operating system says when it refuses the thread.
+    /// If the operating system refuses the thread.
     pub fn thread<T: Send + 'static>(
         &self,
         task: Task,
@@ -168,23 +169,23 @@ impl Supervisor {
         })
     }
 
-    /// The same for what reads files and encodes rows, with a runtime of its own: it must not hold up a pixel.
+    /// The same for tasks that read files and encode rows, with a runtime of their own: they must not delay a pixel.
     ///
     /// # Errors
-    /// As the operating system says when it refuses the thread or the runtime.
-    pub fn thread_behind<T: Send + 'static>(
+    /// If the operating system refuses the thread or the runtime.
+    pub fn background_thread<T: Send + 'static>(
         &self,
         task: Task,
         work: impl Future<Output = T> + Send + 'static,
     ) -> io::Result<thread::JoinHandle<T>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         self.thread(task, task.label(), move || {
-            // Pixels first: a batch takes milliseconds of a core, which may be one that serves.
+            // Pixels first: a batch takes milliseconds of a core that may be serving.
             if let Err(error) = rustix::process::nice(LOADER_NICE) {
                 tracing::debug!(%error, "a thread keeps its priority");
             }
             let outcome = runtime.block_on(work);
-            // A name that is being resolved must not hold the end up.
+            // A name that is being resolved must not delay the end.
             runtime.shutdown_background();
             outcome
         })
@@ -205,7 +206,7 @@ impl Supervisor {
         })
     }
 
-    /// Runs a task on this runtime, and again when it ends: `work` makes it.
+    /// Runs a task on this runtime, and restarts it when it ends: `work` makes it.
     #[expect(clippy::disallowed_methods, reason = "the supervisor owns it")]
     pub fn restarted<W: Future<Output = ()> + Send + 'static>(
         &self,
@@ -239,11 +240,11 @@ impl Supervisor {
                 () = self.moment_to_end(task) => end_on_purpose(task),
             }
         };
-        // All that tasks share are locks that a panic does not close to others, and atomics.
+        // Tasks share only atomics and locks that a panic does not poison for others.
         AssertUnwindSafe(work).catch_unwind().await
     }
 
-    /// Logs and counts an end that nobody asked for, and makes pixeld exit where it must.
+    /// Logs and counts an unexpected end, and makes pixeld exit if it must.
     fn ended<T>(&self, task: Task, outcome: &thread::Result<T>) -> Next {
         let ending = outcome.as_ref().map_or_else(|payload| Ending::of_panic(&**payload), |_| Ending::Returned);
         let next = next(task, &ending, *self.0.is_drained.borrow());
@@ -269,7 +270,7 @@ impl Supervisor {
         next
     }
 
-    /// Whether a test wants this task to end. Once: what is restarted then goes on.
+    /// Whether a test wants this task to panic. Only once: after its restart it goes on.
     fn is_to_end(&self, task: Task) -> bool {
         self.0.ends_on_purpose == Some(task) && !self.0.has_ended_on_purpose.swap(true, Ordering::Relaxed)
     }

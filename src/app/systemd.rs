@@ -1,9 +1,10 @@
-//! What systemd is told of a service with `Type=notify`: that pixels are served, that we live, that we drain.
+//! Notifications to systemd, for a service with `Type=notify`: pixels are served, pixeld is alive, pixeld drains.
 //!
-//! Guarantees: ready is said only after the public listener answered; with `WatchdogSec=`, a sign of life is sent only
-//! while it answers, so that systemd starts anew a pixeld that runs and serves nobody. Gives up: what cannot be told is
-//! logged and not told again; outside systemd (no `NOTIFY_SOCKET`) nothing is said. It is one datagram a message. The crate
-//! sd-notify (0.5, of January 2025) knows no abstract socket, and waits for ever while systemd's queue is full.
+//! Guarantees: ready is sent only after the public listener answered. With `WatchdogSec=`, a keep-alive is sent only
+//! while it answers, so that systemd restarts a pixeld that runs but serves nobody. Gives up: a message that cannot be
+//! sent is logged and not repeated; outside systemd (no `NOTIFY_SOCKET`) nothing is sent. Each message is one datagram.
+//! The crate sd-notify (0.5, of January 2025) does not support abstract sockets, and waits forever while systemd's
+//! queue is full.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,26 +22,26 @@ use super::health;
 /// How long a message may wait for room in systemd's queue.
 const TELL_WAIT: Duration = Duration::from_secs(1);
 
-/// Wait between two looks at a listener that does not answer yet.
+/// Wait between two checks of a listener that does not answer yet.
 const READY_POLL: Duration = Duration::from_millis(20);
 
-/// Signs of life in the time after which systemd misses them: a busy machine may fail to answer in time now and then.
+/// Keep-alives per watchdog time: a busy machine may fail to answer in time now and then.
 const SIGNS: u32 = 4;
 
-/// What is asked for beyond the drain, for stopping what comes after it.
+/// Time requested beyond the drain, for stopping what comes after it.
 const STOP_RESERVE: Duration = Duration::from_secs(10);
 
-/// Who is told.
+/// The connection to systemd.
 #[derive(Debug)]
 pub struct Notifier {
     socket: UnixDatagram,
     to: UnixAddress,
-    /// The time after which systemd misses a sign of life; nothing where it does not wait for any.
+    /// The time after which systemd misses a keep-alive; `None` if it does not expect any.
     watchdog: Option<Duration>,
 }
 
 impl Notifier {
-    /// systemd, where it has started this process and wants to be told.
+    /// systemd, if it started this process and expects notifications.
     #[must_use]
     pub fn from_env() -> Option<Notifier> {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
@@ -66,7 +67,7 @@ impl Notifier {
         Ok(Notifier { socket, to, watchdog })
     }
 
-    /// Says that pixels are served, once they are, and then sends signs of life for as long as they are.
+    /// Sends "ready" once pixels are served, and then keep-alives as long as they are.
     pub async fn tell_of(self: Arc<Self>, listen: SocketAddr) {
         while let Err(error) = health::ask(listen).await {
             tracing::debug!(error = format!("{error:#}"), "pixels are not served yet");
@@ -88,7 +89,7 @@ impl Notifier {
         }
     }
 
-    /// Says that the drain has begun, and how long it may take, whatever `TimeoutStopSec=` says.
+    /// Sends that the drain has begun, and how long it may take, whatever `TimeoutStopSec=` is.
     pub fn tell_stopping(&self, drain: Duration) {
         let time = (drain + STOP_RESERVE).as_micros();
         self.tell(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={time}"));
@@ -114,7 +115,7 @@ mod tests {
     /// How long something may take on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Answers as it is told to: not at all, or with this status. Tells how it has treated whoever came.
+    /// Answers as `status` says: not at all, or with this status. Reports how it treated each connection.
     async fn listener(status: watch::Receiver<Option<u16>>) -> (SocketAddr, watch::Receiver<Vec<Option<u16>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -125,7 +126,7 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let status = *status.borrow();
                 if let Some(status) = status {
-                    // All of it: what is left unread would make a reset of the end.
+                    // Read all of it: unread bytes would turn the close into a reset.
                     assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
                     stream.write_all(format!("HTTP/1.1 {status} x\r\n\r\n").as_bytes()).await.unwrap();
                 } else {
@@ -180,7 +181,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(next(&systemd).await, "WATCHDOG=1");
         }
-        // It takes connections, and hangs. Whoever asks again has told of the answer before.
+        // It accepts connections, and hangs. A client that asks again has reported the previous answer.
         answer.send_replace(None);
         until(|all| all.contains(&None)).await;
         heard(&systemd);

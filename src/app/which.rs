@@ -1,9 +1,9 @@
-//! Which installation a command works on.
+//! Finds the installation that a command works on.
 //!
-//! Guarantees: only `serve` and `migrate` make a database or its tables; every other command finds those of a running installation,
-//! or ends with [`EXIT_CONFIG`](crate::config::EXIT_CONFIG) and says where it looked and how to name another. What changes something
-//! says of which installation, by its short name and where that is. Gives up: two data directories of one database are one
-//! installation.
+//! Guarantees: only `serve` and `migrate` create a database or its tables. Every other command finds those of a running
+//! installation, or ends with [`EXIT_CONFIG`](crate::config::EXIT_CONFIG) and says where it looked and how to name
+//! another. A command that changes something prints the installation's short name and address. Gives up: telling apart
+//! two data directories of one database; they are one installation.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -14,13 +14,13 @@ use tokio_postgres::Client;
 use crate::config::Config;
 use crate::db::{Database, QUERY_TIMEOUT, installation, migrate, within};
 
-/// How long the private PostgreSQL of a `serve` that was started here may take to be made.
+/// How long a `serve` that was started here may take to create its private PostgreSQL.
 const MAKING_MAX: Duration = Duration::from_secs(60);
 
-/// How long a `serve` that was just started may take to begin with its tables.
+/// How long a `serve` that was just started may take to create its first tables.
 const MIGRATING_MAX: Duration = Duration::from_secs(5);
 
-/// How often is looked.
+/// Interval between checks.
 const POLL: Duration = Duration::from_millis(100);
 
 /// There is nothing to work on.
@@ -28,14 +28,14 @@ const POLL: Duration = Duration::from_millis(100);
 #[error("{0}")]
 pub struct NoInstallation(String);
 
-/// The database of the installation that the settings name. Nothing is made.
+/// The database of the installation that the settings name. Creates nothing.
 ///
 /// # Errors
-/// [`NoInstallation`], or settings that name no database that could be.
+/// [`NoInstallation`], or settings that name no possible database.
 pub fn find(config: &Config) -> anyhow::Result<Database> {
     let db = whereabouts(config)?;
     let give_up_at = Instant::now() + if config.served.is_some() { MAKING_MAX } else { Duration::ZERO };
-    // A `serve` that was just started for the first time is making it.
+    // A `serve` that was just started for the first time is creating it.
     while !db.is_made() && Instant::now() < give_up_at {
         std::thread::sleep(POLL);
     }
@@ -54,7 +54,8 @@ pub fn find(config: &Config) -> anyhow::Result<Database> {
     Ok(db)
 }
 
-/// As [`find`], for what may make a database: not where the `serve` of this data directory has another one.
+/// As [`find`], for commands that may create a database; an error if the `serve` of this data directory uses another
+/// one.
 ///
 /// # Errors
 /// As [`find`].
@@ -81,7 +82,7 @@ pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
     Ok(Database::new(config)?)
 }
 
-/// A directory that is there and cannot be entered is not one without a database.
+/// A directory that exists but cannot be entered is not one without a database.
 fn check_readable(data_dir: &Path) -> anyhow::Result<()> {
     match std::fs::metadata(data_dir.join(".")) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(refusal(format!(
@@ -93,13 +94,13 @@ fn check_readable(data_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// An end with status 64, which says what to set.
+/// An error that ends with status 64 and says what to set.
 #[must_use]
 pub fn refusal(words: String) -> anyhow::Error {
     NoInstallation(words).into()
 }
 
-/// Refuses to keep lists of networks where no pixeld reads them.
+/// Refuses to update lists of networks that no pixeld reads.
 ///
 /// # Errors
 /// [`NoInstallation`].
@@ -121,7 +122,7 @@ pub fn check_networks(config: &Config) -> anyhow::Result<()> {
 /// Refuses a database without our tables.
 ///
 /// # Errors
-/// [`NoInstallation`], or as PostgreSQL says.
+/// [`NoInstallation`], or a database error.
 pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
     let session = db.connect("pixeld").await?;
     let give_up_at = Instant::now() + MIGRATING_MAX;
@@ -141,7 +142,7 @@ pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
     )))
 }
 
-/// What a receipt says of where it holds.
+/// The place that a receipt names.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,4 +1,4 @@
-//! `pixeld erase`: forgets a recipient, and shows who has done it.
+//! `pixeld erase`: erases a recipient, and shows which nodes have done so.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 use crate::erasure::receipts::{self, Receipt};
 use crate::erasure::{nodes, request};
 
-/// Receipts that `--status` shows at most.
+/// Maximum receipts that `--status` shows.
 const SHOWN_MAX: i64 = 50;
 
-/// Between two looks at who has done it.
+/// Wait between two checks of the receipt.
 const WAIT_PAUSE: Duration = Duration::from_millis(500);
 
-/// `pixeld erase`: notes the erasure, deletes hits and opens, and shows the receipt. Never says whom it was of.
+/// `pixeld erase`: records the erasure, deletes hits and opens, and shows the receipt. Never prints the recipient.
 ///
 /// # Errors
-/// Where the key can be none, or as PostgreSQL says; what is left is finished by the nodes, or when it is run again.
+/// If the key is invalid, or on a database error; the nodes, or another run, finish what is left.
 pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
     let db = which::find(config)?;
@@ -75,7 +75,7 @@ async fn run(config: &Config, db: &Database, typed: Option<&str>, args: &EraseAr
     }
 }
 
-/// Hits on this machine's own disk count, even if its `pixeld serve` never ran in this version.
+/// Registers this machine, so that hits on its disk count even if its `pixeld serve` never ran in this version.
 async fn register_this(config: &Config, client: &tokio_postgres::Client) -> anyhow::Result<()> {
     let data = DataDir::look(&config.storage.data_dir);
     if data.has_spools() {

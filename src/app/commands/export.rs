@@ -1,4 +1,4 @@
-//! `pixeld export`: all that is held on a recipient, as JSON.
+//! `pixeld export`: all data about a recipient, as JSON.
 
 use std::io::{self, Write};
 
@@ -15,7 +15,7 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 /// `pixeld export`: one JSON object on standard output, written as it is read.
 ///
 /// # Errors
-/// Where the key can be none, or as PostgreSQL says; what was written is no whole JSON then.
+/// If the key is invalid, or on a database error; what was written is then not complete JSON.
 pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = which::find(config)?;
@@ -32,7 +32,7 @@ async fn write(db: &Database, typed: &str) -> anyhow::Result<()> {
     Ok(io::stdout().flush()?)
 }
 
-/// Nobody else waits in this process, so it may block.
+/// Nothing else waits in this process, so it may block.
 struct StandardOutput;
 
 impl Takes for StandardOutput {

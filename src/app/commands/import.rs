@@ -1,11 +1,12 @@
 //! `pixeld import django`: the Django app's pictures and log, from its own PostgreSQL.
 //!
-//! Guarantees: that database is only read, in one snapshot; each log row is taken once, however often the import runs, is
-//! stopped or killed: its hits, the mark and how far the source is read move in one transaction. Rows that were committed late,
-//! with an id a little below one that was taken, are taken by the next run. Nothing is left out in silence: the report counts
-//! and names what could not be taken.
+//! Guarantees: that database is only read, in one snapshot. Each log row is imported once, however often the import
+//! runs, is stopped or killed: its hits, the mark and the source's position move in one transaction. Rows that were
+//! committed late, with an id slightly below an imported one, are imported by the next run. Nothing is left out
+//! silently: the report counts and names what could not be imported.
 //!
-//! Gives up: a row whose picture has no usable file is a hit all the same; its links are answered 404 until there is one.
+//! Gives up: nothing about a row whose picture has no usable file: it is a hit, but its links are answered 404 until
+//! there is one.
 
 mod load;
 mod marks;
@@ -27,26 +28,26 @@ use crate::cli::ImportDjangoArgs;
 use crate::config::{Config, Secret, check_database_url};
 use crate::db::{Database, QUERY_TIMEOUT, locks, within};
 
-/// How long another import, or what is left of one that was killed, is waited for.
+/// How long to wait for another import, or for the connection of one that was killed.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// How often it is asked for.
+/// Interval between attempts to get the lock.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
-/// The exit status where something could not be taken.
+/// The exit status if something could not be imported.
 const EXIT_INCOMPLETE: u8 = 3;
 
-/// Whether all was taken.
+/// Whether everything was imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completeness {
-    /// All.
+    /// Everything.
     Whole,
-    /// The report says what was not.
+    /// The report says what is missing.
     Partly,
 }
 
 impl Completeness {
-    /// The exit status that says so.
+    /// Its exit status.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
@@ -59,14 +60,14 @@ impl Completeness {
 /// `pixeld import django`.
 ///
 /// # Errors
-/// Where one of the databases or the directory cannot be used, or it was stopped; what was taken until then stays.
+/// If one of the databases or the directory cannot be used, or if it was stopped; what was imported until then stays.
 pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Completeness> {
     if let Some(note) = &config.former.note {
         tracing::warn!("{note}");
     }
     let url = source_url(config, args)?;
     check_media(&args.media)?;
-    // First of all: most that can be wrong is wrong there.
+    // First of all: most mistakes are in this URL.
     let source = Source::open(url.expose()).await?;
     let db = which::find(config)?;
     let broken_off = "the rows imported so far are kept; run the same command to continue";
@@ -109,7 +110,7 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
             within(QUERY_TIMEOUT, "noting pictures", noting).await?;
             Destination::Database(taken)
         }
-        // Without pictures there are no rows either, and nothing to be known again by.
+        // Without pictures there are no rows either, and nothing by which to recognise the source.
         (None, false) if ids.is_empty() => Destination::Nothing(None),
         (None, false) => {
             let beginning = marks::begin(client, "import django", &ids);
@@ -120,7 +121,7 @@ async fn import(config: &Config, args: &ImportDjangoArgs, db: &Database, source:
     Ok(report)
 }
 
-/// The URL of the Django app's database, from where it was given.
+/// The URL of the Django app's database, from the option, file or variable that gives it.
 fn source_url(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Secret> {
     let (named_by, url) = match (&args.database_url, &args.database_url_file, &config.former.database_url) {
         (Some(url), _, _) => ("--database-url", Secret::new(url.as_str())),
@@ -138,7 +139,8 @@ fn source_url(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Secret
     Ok(url)
 }
 
-/// Refuses a directory that is none before anything is taken: all pictures would be reported as missing.
+/// Refuses a path that is not a directory before anything is imported: otherwise all pictures would be reported as
+/// missing.
 fn check_media(media: &Path) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(media);
     entries.map(|_| ()).with_context(|| {

@@ -19,7 +19,7 @@ use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::make::{self, Names};
 use pixeld_core::link::opt_out::{self, OptOutKeys};
 
-/// What links are made of.
+/// What is needed to make links.
 struct Maker<'a> {
     config: &'a Config,
     args: &'a LinkArgs,
@@ -28,10 +28,10 @@ struct Maker<'a> {
     opt_out: OptOutKeys,
 }
 
-/// `pixeld link`: the URL, then the tag, then the link for the footer if that is asked for; or all of these in a table.
+/// `pixeld link`: the URL, then the tag, then the link for the footer if requested; or all of these in a table.
 ///
 /// # Errors
-/// Where there is no such image, or what is given cannot be in a link.
+/// If there is no such image, or if a value cannot be in a link.
 pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.opt_out || args.recipient.is_some() || args.csv.is_some(),
@@ -69,8 +69,8 @@ pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Links that the pixeld of this data directory would not record are not made, and links that it could sign are not made unsigned
-/// without a word.
+/// Refuses links that the pixeld of this data directory would not record. Prints a note if it could sign these links, but
+/// they are not signed here.
 fn check_keys(config: &Config) -> anyhow::Result<()> {
     let Some(served) = &config.served else { return Ok(()) };
     let (data_dir, ours) = (config.storage.data_dir.display(), config.signing.keys.digests());
@@ -155,7 +155,7 @@ impl Maker<'_> {
 /// `pixeld namespace`: the namespace, or the ids of keys.
 ///
 /// # Errors
-/// Where a key can be none, or neither the disk nor the database knows the namespace.
+/// If a key is invalid, or neither the disk nor the database knows the namespace.
 pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
     let keys: Vec<Key<'_>> = keys
         .iter()
@@ -171,7 +171,7 @@ pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The namespace as the database has it; as this node keeps it only where the database cannot be asked, and said so.
+/// The namespace in the database; the copy on disk only if the database cannot be reached, with a note.
 async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
     let db = which::find(config)?;
     let asking = async {

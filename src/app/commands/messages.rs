@@ -13,13 +13,13 @@ use crate::db::installation;
 use crate::db::messages::{self, Change};
 use pixeld_core::link::key::Key;
 
-/// Messages that are listed at most.
+/// Maximum messages that are listed.
 const LISTED_MAX: i64 = 50;
 
 /// `pixeld message set`.
 ///
 /// # Errors
-/// Where the key can be none, or as PostgreSQL says.
+/// If the key is invalid, or on a database error.
 pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\", so it cannot be a message");
@@ -27,7 +27,7 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
     let db = which::find(config)?;
     let changing = async {
         let session = db.connect("pixeld message").await?;
-        // Of this database, whatever this node keeps: a name under another one's id would be nobody's.
+        // Use this database's namespace, not this node's copy: an id from another namespace would belong to no message.
         let id = installation::namespace(&session.client).await?.id_of(&key);
         let had_hits = messages::change(&session.client, COMMAND_LINE, id, &change).await?;
         Ok((id, had_hits, which::named(&db, &session.client).await?))

@@ -10,7 +10,7 @@ use pixeld_core::networks::Network;
 /// `pixeld networks update`.
 ///
 /// # Errors
-/// Where a list could not be fetched; the others are.
+/// If a list could not be fetched; the others are fetched.
 pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Result<()> {
     which::check_networks(config)?;
     let mut failed = 0;
@@ -40,7 +40,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
 /// `pixeld networks status`.
 ///
 /// # Errors
-/// Where a list is refused.
+/// If a list is refused.
 pub fn networks_status(config: &Config) -> anyhow::Result<()> {
     which::check_networks(config)?;
     let mut lists = Lists::default();

@@ -1,4 +1,4 @@
-//! `pixeld opt-out`: no longer record a recipient, or again.
+//! `pixeld opt-out`: stops recording a recipient, or starts again.
 
 use time::format_description::well_known::Rfc3339;
 
@@ -10,17 +10,17 @@ use crate::db::audit::COMMAND_LINE;
 use crate::db::{QUERY_TIMEOUT, installation, within};
 use crate::opt_outs::suppressions;
 
-/// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that the audit has.
+/// `pixeld opt-out`: prints a receipt, which names the recipient by the hash that is in the audit.
 ///
 /// # Errors
-/// Where the key can be none, or as PostgreSQL says.
+/// If the key is invalid, or on a database error.
 pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = which::find(config)?;
     let changing = async {
         let session = db.connect("pixeld opt-out").await?;
         let client = &session.client;
-        // Of this database, whatever this node keeps: under another one's namespace a key would be somebody else.
+        // Use this database's namespace, not this node's copy: under another one the key would be another person.
         let recipient = installation::recipient_typed(client, &typed).await?;
         let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(client)).await?;
         let hash = key.hash(recipient);

@@ -14,21 +14,21 @@ use pixeld_core::networks::Network;
 use pixeld_core::opens::agent::Agent;
 use pixeld_core::opens::classify::{Evidence, classify};
 
-/// User agents that are remembered at most.
+/// Maximum user agents that are remembered.
 const AGENTS_MAX: usize = 100_000;
 
-/// Between two chunks, so that whoever waits for the lock meanwhile (a rollup, an erasure) gets it.
+/// Pause between two chunks, so that others who wait for the lock (a rollup, an erasure) get it.
 const CHUNK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Within this time after a time of sending was told, loaders judge by it: they look once a second, and bring what they judged
+/// Time after which all loaders know a send time that was just set: they look once a second, and load what they judged
 /// before within another two.
 const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
 
-/// `pixeld reclassify`: partition by partition, from the one that holds `since` on. Each chunk is a transaction of its own, so
-/// that it may be stopped at any time and begun again.
+/// `pixeld reclassify`: partition by partition, from the one that holds `since` on. Each chunk is a transaction of its
+/// own, so that the command can be stopped at any time and run again.
 ///
 /// # Errors
-/// As PostgreSQL says, or where it was stopped.
+/// On a database error, or if it was stopped.
 pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let broken_off = "finished chunks are kept; a second run starts from the beginning";
@@ -69,7 +69,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
     Ok((seen, changed))
 }
 
-/// A time of sending that was just told is not known to every loader yet: what they judge without it must be in before hits
+/// Waits until all loaders know a send time that was just set: what they judge without it must be loaded before hits
 /// are judged again.
 async fn wait_for_loaders(client: &tokio_postgres::Client) -> anyhow::Result<()> {
     if let Some(age_s) = db::messages::since_told_s(client).await? {
@@ -78,12 +78,12 @@ async fn wait_for_loaders(client: &tokio_postgres::Client) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What user agents say, by their ids.
+/// User agents, parsed, by their ids.
 #[derive(Default)]
 struct Agents(HashMap<i64, Agent>);
 
 impl Agents {
-    /// What a stored hit is judged to be now. One whose user agent was not kept stays as it was judged with it.
+    /// The new verdict on a stored hit. A hit whose user agent was not kept keeps its verdict.
     fn judge(&mut self, hit: &StoredHit<'_>) -> Verdict {
         let Some(text) = hit.user_agent.filter(|_| hit.user_agent_id != 0) else { return hit.judged };
         if self.0.len() > AGENTS_MAX {

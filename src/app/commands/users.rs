@@ -1,4 +1,4 @@
-//! `pixeld user`: those who may sign in to the admin page.
+//! `pixeld user`: the users of the admin page.
 
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -15,7 +15,7 @@ use crate::db::{DbError, QUERY_TIMEOUT, Session, within};
 /// `pixeld user add`.
 ///
 /// # Errors
-/// Where the name is taken, the password is none, or as PostgreSQL says.
+/// If the name is taken, if the password is not allowed, or on a database error.
 pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()> {
     let hash = new_password(&args.name, args.password_stdin)?;
     let added = with_session(config, async |session| {
@@ -51,7 +51,7 @@ pub async fn user_list(config: &Config) -> anyhow::Result<()> {
 /// `pixeld user remove`.
 ///
 /// # Errors
-/// Where there is no such user, or as PostgreSQL says.
+/// If there is no such user, or on a database error.
 pub async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
     let removed = with_session(config, async |session| {
         within(QUERY_TIMEOUT, "removing a user", users::remove(&session.client, COMMAND_LINE, name)).await
@@ -64,7 +64,7 @@ pub async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
 /// `pixeld user password`.
 ///
 /// # Errors
-/// Where there is no such user, the password is none, or as PostgreSQL says.
+/// If there is no such user, if the password is not allowed, or on a database error.
 pub async fn user_password(config: &Config, args: &UserPasswordArgs) -> anyhow::Result<()> {
     let hash = new_password(&args.name, args.password_stdin)?;
     let changed = with_session(config, async |session| {
@@ -82,8 +82,8 @@ async fn with_session<T>(config: &Config, work: impl AsyncFnOnce(&Session) -> Re
     database::with_database(&db, database::NOT_KNOWN, working).await
 }
 
-/// Asks for a new password twice, or reads it from standard input, and hashes it. Before the database is opened: people
-/// type slowly.
+/// Asks for a new password twice, or reads it from standard input, and hashes it. This happens before the database is
+/// opened, since people type slowly.
 fn new_password(name: &str, from_stdin: bool) -> anyhow::Result<String> {
     let password = if from_stdin {
         read_line(std::io::stdin().lock())?
@@ -102,7 +102,7 @@ fn new_password(name: &str, from_stdin: bool) -> anyhow::Result<String> {
     }
 }
 
-/// The first line, without its end; of a longer one than a password may be, enough to see that.
+/// The first line without its line break; of a line longer than any password, just enough to see that.
 fn read_line(input: impl BufRead) -> anyhow::Result<String> {
     let mut line = Vec::new();
     input.take(password::BYTES_MAX as u64 + 3).read_until(b'\n', &mut line).context("cannot read the password")?;

@@ -86,7 +86,7 @@ async fn threads_and_tasks_that_cannot_be_restarted_make_it_exit_whether_they_pa
     assert_eq!(timeout(PATIENCE, first.lost()).await.unwrap(), Task::Writer);
     let joined: std::thread::Result<()> = written.join();
     assert_eq!(Ending::of_panic(&*joined.unwrap_err()), Ending::Panicked("no disk".to_owned()));
-    let loaded = first.thread_behind(Task::Loader, async { 7 }).unwrap();
+    let loaded = first.background_thread(Task::Loader, async { 7 }).unwrap();
     assert_eq!(loaded.join().unwrap(), 7);
     // The first is the reason.
     assert_eq!(timeout(PATIENCE, first.lost()).await.unwrap(), Task::Writer);

@@ -1,7 +1,7 @@
 //! Loads log rows into `hits`, batch by batch, in the order of their ids, by the pipeline that the loader uses ([`crate::ingest::batch`]).
 //!
-//! Guarantees: each row is taken once: how far the source is read moves with the rows. Gives up: order by time; rows that appear under
-//! an id far below the last one ([`LATE_IDS_MAX`]).
+//! Guarantees: each row is imported once: the source's position moves with the rows. Gives up: order by time; rows that
+//! appear under an id far below the last one ([`LATE_IDS_MAX`]).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,32 +31,35 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
 /// A day, in µs.
 const DAY_US: i64 = 86_400_000_000;
 
-/// The longest time that one batch's rows lie apart, so that who looks for its hits later reads no more than a day of others.
+/// The longest time that one batch's rows cover, so that a later search for its hits reads at most a day of others.
 const SPAN_MAX_US: i64 = DAY_US;
 
-/// Batches that a page of rows is cut into for that reason at most; where times jump more often, the last holds the rest.
+/// Maximum batches into which a page of rows is cut for that reason; if times jump more often, the last batch holds the
+/// rest.
 const SPANS_MAX: usize = 64;
 
-/// How far ahead of the database's clock a row may be. Its time stands as it was written: the machine's clock may have been wrong.
+/// How far ahead of the database's clock a row may be. Its time is kept as written, although the machine's clock may
+/// have been wrong.
 const FUTURE_MAX_US: i64 = 366 * DAY_US;
 
-/// So far below the highest id, one without a row is looked for again by the next run: it was being written perhaps.
+/// The next run looks again for a missing row if its id is at most this far below the highest one: it may have been
+/// uncommitted.
 const LATE_IDS_MAX: i64 = 10_000;
 
 /// Where rows go.
 pub enum Destination {
-    /// Into the database, from there on.
+    /// Into the database, from this position on.
     Database(Taken),
-    /// Nowhere: it is only told what would be taken.
+    /// Nowhere: a dry run.
     Nothing(Option<Taken>),
 }
 
-/// Rows of a batch that are no hits.
+/// Rows of a batch that are not hits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Refused {
-    /// Of a picture that the source does not have.
+    /// Their picture is not in the source.
     unknown_image: u64,
-    /// That cannot be read.
+    /// They cannot be read.
     quarantined: u64,
 }
 
@@ -72,7 +75,7 @@ pub struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    /// Asks for what rows are read and judged with.
+    /// Reads what is needed to read and judge rows.
     pub async fn new(
         config: &Config,
         args: &ImportDjangoArgs,
@@ -98,7 +101,7 @@ impl<'a> Loading<'a> {
             ip_privacy: config.privacy.addresses,
             latest_us,
         };
-        // Seen from the latest time that a row can have, so that no time is moved.
+        // Measured from the latest time that a row can have, so that no time is moved.
         let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
         let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
         let memory = Memory::new(Known::of_import(), Arc::default());
@@ -106,14 +109,14 @@ impl<'a> Loading<'a> {
         Ok(Loading { client, source, reading, bounds, memory, into, batch_rows: args.batch_rows })
     }
 
-    /// Takes all rows that are not taken yet.
+    /// Imports all rows that are not imported yet.
     pub async fn run(mut self, report: &mut Report, shown: &mut Shown) -> anyhow::Result<()> {
         let (mut last_id, late_ids) = match &self.into {
             Destination::Database(taken) | Destination::Nothing(Some(taken)) => (taken.last_id, taken.late_ids.clone()),
             Destination::Nothing(None) => (None, Vec::new()),
         };
         let mut done = 0;
-        shown.begin("log rows", self.source.count_behind(last_id.unwrap_or(i64::MIN)).await?);
+        shown.begin("log rows", self.source.count_after(last_id.unwrap_or(i64::MIN)).await?);
         if !late_ids.is_empty() {
             let late = self.source.rows_among(&late_ids).await?;
             for rows in late.chunks(self.batch_rows) {
@@ -121,7 +124,7 @@ impl<'a> Loading<'a> {
             }
         }
         loop {
-            let rows = self.source.rows_behind(last_id.unwrap_or(i64::MIN), self.batch_rows).await?;
+            let rows = self.source.rows_after(last_id.unwrap_or(i64::MIN), self.batch_rows).await?;
             let Some(last) = rows.last() else { break };
             last_id = Some(last.id);
             self.take(&rows, report).await?;
@@ -136,7 +139,7 @@ impl<'a> Loading<'a> {
         Ok(())
     }
 
-    /// Takes some rows, in as many batches as their times need.
+    /// Imports some rows, in as many batches as their times need.
     async fn take(&mut self, rows: &[LogRow], report: &mut Report) -> anyhow::Result<()> {
         let mut rows = rows.to_vec();
         for row in &mut rows {
@@ -166,7 +169,7 @@ impl<'a> Loading<'a> {
         self.memory.leave_erased_out(self.client, &mut hits, 0, BATCH_TIMEOUT).await?;
         let judged = match &self.into {
             Destination::Database(before) => {
-                let after = behind(before, rows);
+                let after = position_after(before, rows);
                 let judged = self.load(before.clone(), &after, refused, &mut hits).await?;
                 self.into = Destination::Database(after);
                 judged
@@ -185,7 +188,7 @@ impl<'a> Loading<'a> {
         Ok(())
     }
 
-    /// Loads a batch in one transaction, again where a day's partition was taken away meanwhile or an erasure came.
+    /// Loads a batch in one transaction, and again if a day's partition was removed or an erasure arrived in between.
     async fn load(
         &mut self,
         before: Taken,
@@ -233,9 +236,9 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// How far the source is taken once these rows are, which come in the order of their ids: all behind the last one, or all
-/// among those that were late.
-fn behind(before: &Taken, rows: &[LogRow]) -> Taken {
+/// The source's position once these rows are imported. They are in the order of their ids, and all of them are either
+/// after the last one, or among those that were late.
+fn position_after(before: &Taken, rows: &[LogRow]) -> Taken {
     let mut after = before.clone();
     after.next_seq += rows.len() as u64;
     let Some(last) = rows.last() else { return after };
@@ -265,16 +268,16 @@ mod tests {
     #[test]
     fn ids_without_a_row_are_looked_for_again_until_they_are_long_past() {
         let nothing = Taken { spool: 1, next_seq: 0, last_id: None, last_us: None, late_ids: Vec::new() };
-        let first = behind(&nothing, &rows(&[3, 4, 7]));
+        let first = position_after(&nothing, &rows(&[3, 4, 7]));
         assert_eq!((first.next_seq, first.last_id, first.last_us), (3, Some(7), Some(7)));
         assert_eq!(first.late_ids, [1, 2, 5, 6]);
-        let late = behind(&first, &rows(&[2, 5]));
+        let late = position_after(&first, &rows(&[2, 5]));
         assert_eq!((late.next_seq, late.last_id, late.late_ids.as_slice()), (5, Some(7), &[1, 6][..]));
-        let next = behind(&late, &rows(&[8, 10]));
+        let next = position_after(&late, &rows(&[8, 10]));
         assert_eq!((next.next_seq, next.last_id, next.late_ids.as_slice()), (7, Some(10), &[1, 6, 9][..]));
-        let far = behind(&next, &rows(&[i64::MAX - 1]));
+        let far = position_after(&next, &rows(&[i64::MAX - 1]));
         assert_eq!((far.late_ids.len() as i64, far.late_ids[0]), (LATE_IDS_MAX, i64::MAX - 1 - LATE_IDS_MAX));
-        assert_eq!(behind(&next, &[]), next);
+        assert_eq!(position_after(&next, &[]), next);
     }
 
     #[test]

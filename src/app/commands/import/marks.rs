@@ -1,7 +1,7 @@
-//! Hits that come from another program: how far each source is taken.
+//! Hits of another program: how far each source is imported.
 //!
-//! Guarantees: how far a source is read moves in the transaction that loads its rows ([`crate::ingest::batch`]). One import at a time. Gives up:
-//! nothing here retries.
+//! Guarantees: a source's position moves in the transaction that loads its rows ([`crate::ingest::batch`]). One import
+//! at a time. Gives up: retries; the caller repeats.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
@@ -9,31 +9,31 @@ use uuid::Uuid;
 
 use crate::ingest::batch::{BatchError, timestamp};
 
-/// How far a source is taken.
+/// How far a source is imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
     /// The source's number in `spool_marks`.
     pub spool: i32,
     /// The next sequence number.
     pub next_seq: u64,
-    /// The highest row that was looked at.
+    /// The highest row that was read.
     pub last_id: Option<i64>,
-    /// That row's time, in µs since 1970, where it has one.
+    /// That row's time, in µs since 1970, if it has one.
     pub last_us: Option<i64>,
-    /// Lower ids that had no row yet, in their order.
+    /// Lower ids that had no row yet, in ascending order.
     pub late_ids: Vec<i64>,
 }
 
-/// What became of all rows of a source so far.
+/// The totals of a source so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Rows that are hits.
     pub loaded: u64,
-    /// Rows of people who asked not to be recorded.
+    /// Rows of people who opted out.
     pub suppressed: u64,
-    /// Rows that are older than hits are kept.
+    /// Rows that are older than the retention time.
     pub expired: u64,
-    /// Rows that could not be taken.
+    /// Rows that could not be imported.
     pub refused: u64,
 }
 
@@ -54,7 +54,7 @@ pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Erro
     Ok(client.query(find, &[&pictures]).await?.iter().map(taken).collect())
 }
 
-/// Notes a new source, of which nothing is taken yet.
+/// Adds a new source, from which nothing is imported yet.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -65,7 +65,7 @@ pub async fn begin(client: &Client, source: &str, pictures: &[Uuid]) -> Result<T
     Ok(Taken { spool, next_seq: 0, last_id: None, last_us: None, late_ids: Vec::new() })
 }
 
-/// Notes pictures that a source has got since.
+/// Adds a source's new pictures.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -76,10 +76,10 @@ pub async fn note_pictures(client: &Client, spool: i32, pictures: &[Uuid]) -> Re
     Ok(())
 }
 
-/// In the transaction that loads a batch: moves the source on to `after`.
+/// Moves the source on to `after`, in the transaction that loads a batch.
 ///
 /// # Errors
-/// [`BatchError::Count`] where the source is not there any more; the batch must not be committed then.
+/// [`BatchError::Count`] if the source no longer exists; the batch must not be committed then.
 pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
     let update = "UPDATE imports SET last_id = $2, last_at = $3, late_ids = $4 WHERE spool = $1";
     let last_at: Option<OffsetDateTime> = after.last_us.map(timestamp);
@@ -87,7 +87,7 @@ pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
     if moved == 1 { Ok(()) } else { Err(BatchError::Count { what: "sources moved", sent: 1, got: moved }) }
 }
 
-/// What became of all rows of a source so far.
+/// The totals of a source so far.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -100,7 +100,8 @@ pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
     Ok(Totals { loaded: number(0), suppressed: number(1), expired: number(2), refused: number(3) })
 }
 
-/// What must be known before rows are taken: the database's clock, and since when hits are kept, in µs since 1970.
+/// What must be known before rows are imported: the database's clock, and the start of the retention time, in µs since
+/// 1970.
 ///
 /// # Errors
 /// As PostgreSQL says.

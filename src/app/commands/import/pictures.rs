@@ -1,8 +1,8 @@
 //! The Django app's pictures: from its media directory into `images`, under the ids that old links have.
 //!
-//! Guarantees: what is stored passed the same inspection as any uploaded image, whatever its name or format was there; a file is
-//! looked for below the media directory only, and read no further than an image may be long. What is here already stays as
-//! it is.
+//! Guarantees: what is stored passed the same checks as any uploaded image, whatever its name or format was in the app.
+//! Files are read only below the media directory, and no further than an image's maximum size. Existing images stay
+//! unchanged.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +18,7 @@ use crate::db::images;
 use crate::images::upload::{self, AddError, BYTES_MAX};
 use pixeld_core::digest;
 
-/// Takes all pictures.
+/// Imports all pictures.
 pub async fn take(
     client: &Client,
     pictures: &[Picture],
@@ -55,7 +55,7 @@ async fn take_one(
         return Ok(match bytes {
             _ if is_deleted => Ok(Became::Deleted),
             Ok(bytes) if differs(&bytes) => Err(PictureProblem::Another),
-            // Also where its file is gone meanwhile.
+            // Even if its file is gone.
             _ => Ok(Became::Here),
         });
     }
@@ -76,7 +76,7 @@ async fn take_one(
     }
 }
 
-/// One byte more than is allowed at most.
+/// Reads one byte more than is allowed.
 fn read(media: &Path, file: &str) -> Result<Vec<u8>, PictureProblem> {
     if file.is_empty() {
         return Err(PictureProblem::NoFile);
@@ -86,7 +86,7 @@ fn read(media: &Path, file: &str) -> Result<Vec<u8>, PictureProblem> {
     }
     let path = media.join(file);
     let read = || {
-        // A pipe would be waited for for ever.
+        // Opening a pipe would block forever.
         if !std::fs::metadata(&path)?.is_file() {
             return Err(std::io::Error::other("it is not a file"));
         }

@@ -1,4 +1,4 @@
-//! What an import says: while it works, and at its end.
+//! What an import prints, while it works and at its end.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -12,16 +12,16 @@ use super::row::Refusal;
 use super::source::{LogRow, Picture};
 use crate::images::upload;
 
-/// Rows that could not be taken of which each is named; the others are counted.
+/// Maximum failed rows that are named; the others are counted.
 const ROWS_NAMED_MAX: usize = 20;
 
-/// Where no terminal shows a bar, a line is written so often.
+/// Without a terminal for a bar, a line is printed at this interval.
 const LINE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a picture could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureProblem {
-    /// The name of its file is no UTF-8.
+    /// The name of its file is not UTF-8.
     #[error("its file name has bytes that the database cannot return as UTF-8 (another encoding)")]
     Unnamed,
     /// The app has no file of it.
@@ -33,7 +33,7 @@ pub enum PictureProblem {
     /// Its file cannot be read.
     #[error("its file is missing or cannot be read: {0}")]
     Unreadable(std::io::Error),
-    /// It is no image, or too large.
+    /// It is not an image, or too large.
     #[error(transparent)]
     Refused(#[from] upload::Refusal),
     /// The nil UUID means "none" in links.
@@ -44,17 +44,17 @@ pub enum PictureProblem {
     Another,
 }
 
-/// What became of a picture.
+/// What happened to a picture.
 pub enum Became {
     /// It is added, or would be.
     Added,
-    /// It was here.
+    /// It exists already.
     Here,
-    /// It was here and is deleted; that stays so.
+    /// It exists and is deleted; it stays deleted.
     Deleted,
 }
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Debug, Default)]
 pub struct Report {
     is_dry_run: bool,
@@ -68,26 +68,26 @@ pub struct Report {
     pub totals: Totals,
 }
 
-/// What became of the log rows of a run.
+/// What happened to the log rows of a run.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// Rows that are hits now, or would be.
     pub taken: u64,
-    /// Rows whose address is none.
+    /// Rows without a valid address.
     pub without_address: u64,
-    /// Rows that are older than hits are kept.
+    /// Rows that are older than the retention time.
     pub expired: u64,
-    /// Rows of people who asked not to be recorded.
+    /// Rows of people who opted out.
     pub suppressed: u64,
-    /// Rows of people who asked to be forgotten.
+    /// Rows of people who were erased.
     pub erased: u64,
-    /// Rows that could not be taken.
+    /// Rows that could not be imported.
     pub refused: u64,
     named: Vec<String>,
 }
 
 impl Rows {
-    /// Notes a row that cannot be taken.
+    /// Counts a row that cannot be imported.
     pub fn refuse(&mut self, row: &LogRow, refusal: Refusal) {
         self.refused += 1;
         if self.named.len() < ROWS_NAMED_MAX {
@@ -97,12 +97,12 @@ impl Rows {
 }
 
 impl Report {
-    /// Nothing yet.
+    /// An empty report.
     pub fn new(is_dry_run: bool) -> Report {
         Report { is_dry_run, ..Report::default() }
     }
 
-    /// Notes a picture.
+    /// Counts a picture.
     pub fn picture(&mut self, became: &Became) {
         match became {
             Became::Added => self.pictures_added += 1,
@@ -111,7 +111,7 @@ impl Report {
         }
     }
 
-    /// Notes a picture that could not be taken, with what to do.
+    /// Counts a picture that could not be imported, with what to do.
     pub fn picture_not_taken(&mut self, picture: &Picture, problem: PictureProblem) {
         let what_to_do = match problem {
             PictureProblem::Refused(upload::Refusal::TooLarge | upload::Refusal::Pixels(..)) => {
@@ -127,8 +127,8 @@ impl Report {
         self.pictures_not_taken.push(said);
     }
 
-    /// Whether all was taken, in this run and in those before. What the settings leave out (retention, people who asked not to be
-    /// recorded) counts as taken.
+    /// Whether everything was imported, in this run and in those before. What the settings leave out (retention,
+    /// opt-outs) counts as imported.
     pub fn completeness(&self) -> Completeness {
         let refused = self.totals.refused.max(self.rows.refused);
         if self.pictures_not_taken.is_empty() && refused == 0 { Completeness::Whole } else { Completeness::Partly }
@@ -180,7 +180,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Shows how far it is: a bar on a terminal, else a line now and then.
+/// Shows the progress: a bar on a terminal, otherwise a line now and then.
 pub struct Shown {
     what: &'static str,
     length: u64,
@@ -190,12 +190,12 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Nothing yet.
+    /// No progress yet.
     pub fn new() -> Shown {
         Shown { what: "", length: 0, position: 0, bar: None, told: Instant::now() }
     }
 
-    /// Begins with `length` of something.
+    /// Starts with a total of `length`.
     pub fn begin(&mut self, what: &'static str, length: u64) {
         (self.what, self.length, self.position) = (what, length, 0);
         self.told = Instant::now();
@@ -206,7 +206,7 @@ impl Shown {
         });
     }
 
-    /// So many are done.
+    /// Shows that `position` are done.
     pub fn at(&mut self, position: u64) {
         self.position = position;
         match &self.bar {

@@ -1,8 +1,8 @@
-//! What a row of the Django app's log is here. Pure.
+//! Turns a row of the Django app's log into a hit. Pure.
 //!
-//! An absent message or recipient is the nil UUID. An id that is no UUID becomes the one that the same key has in a keyed
-//! link, so that both mean the same recipient. What the app took for an address is taken where it is one: it believed the
-//! leftmost X-Forwarded-For entry, so it may be anything.
+//! An absent message or recipient is the nil UUID. An id that is not a UUID becomes the one that the same key has in a
+//! keyed link, so that both mean the same recipient. The app's client address is used if it is valid: the app believed
+//! the leftmost X-Forwarded-For entry, so it may be anything.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,36 +16,36 @@ use pixeld_core::networks::{Network, Networks};
 use pixeld_core::privacy::IpPrivacy;
 use pixeld_edge::client_address;
 
-/// What rows are read with.
+/// What is needed to read rows.
 pub struct Reading {
     /// The ids of pictures by their numbers.
     pub pictures: HashMap<i64, Uuid>,
-    /// What keys are made ids under.
+    /// The namespace that turns keys into ids.
     pub namespace: Namespace,
-    /// Whose network an address lies in.
+    /// The providers' networks.
     pub networks: Networks,
-    /// What of an address is kept.
+    /// How much of an address is kept.
     pub ip_privacy: IpPrivacy,
-    /// A row can be no later than this, in µs since 1970.
+    /// The latest valid time of a row, in µs since 1970.
     pub latest_us: i64,
 }
 
-/// Why a row cannot be taken.
+/// Why a row cannot be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It has no time that can be true.
+    /// Its time is missing or impossible.
     #[error("its time is not between 1970 and a year from now")]
     Time,
     /// It names no picture of the app's.
     #[error("its image is not in images_picture")]
     Picture,
-    /// Its texts are no UTF-8.
+    /// Its texts are not UTF-8.
     #[error("its text has bytes that the database cannot return as UTF-8 (another encoding)")]
     Unreadable,
-    /// Its message is no id.
+    /// Its message is not a valid id.
     #[error("its message_id is not an id: {0}")]
     Message(KeyError),
-    /// Its recipient is no id.
+    /// Its recipient is not a valid id.
     #[error("its user_id is not an id: {0}")]
     User(KeyError),
 }
@@ -68,7 +68,7 @@ impl Reading {
             image,
             message: self.id(&row.message).map_err(Refusal::Message)?,
             recipient: self.id(&row.user).map_err(Refusal::User)?,
-            // Of the full address, before it is cut.
+            // From the full address, before it is cut.
             network: address.and_then(|address| self.networks.of(address)).map_or(0, Network::number),
             prefetch: false,
             address: address.and_then(|address| client_address::kept(address, self.ip_privacy)),
@@ -87,7 +87,7 @@ impl Reading {
     }
 }
 
-/// The address of a row; nothing where what it says is none.
+/// The address of a row; `None` if it is invalid.
 pub fn address(row: &LogRow) -> Option<IpAddr> {
     client_address::parse(row.ip.as_bytes())
 }

@@ -1,7 +1,8 @@
 //! The Django app's database: its pictures and its log, in the order of their ids.
 //!
-//! Guarantees: one snapshot of it, read only; texts are cut to a bound by the server, so that no row is large. A row whose text
-//! the server cannot hand out as UTF-8 (a byte of another encoding) is found and marked, and costs no other row.
+//! Guarantees: one snapshot of it, read only. The server cuts texts to a bound, so that no row is large. A row whose
+//! text the server cannot send as UTF-8 (a byte of another encoding) is found and marked, without the loss of any other
+//! row.
 
 use std::time::Duration;
 
@@ -16,22 +17,23 @@ use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
 /// How long a page of rows, or a count of them, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Time-outs of a session that reads for long and waits for its reader between; it holds no lock that anybody waits for.
+/// Time-outs of a session that reads for a long time and waits for its reader in between; it holds no lock that blocks
+/// others.
 const SETTINGS: &str = "SET statement_timeout = '300s'; SET idle_in_transaction_session_timeout = '15min'; \
      SET default_transaction_read_only = on; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// What is needed of each of the two tables.
+/// The columns that are needed of the two tables.
 const TABLES: [(&str, &[&str]); 2] = [
     ("images_picture", &["id", "uuid", "image", "title"]),
     ("images_userinfo", &["id", "user_agent", "ip", "time", "message_id", "user_id", "picture_id"]),
 ];
 
-/// A row of the log, behind which its table and conditions are to stand. A time that is no time (`infinity`) is none.
+/// Reads rows of the log; the table and conditions follow. A time that is not finite (`infinity`) is NULL.
 const LOG: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\") THEN (extract(epoch FROM \"time\") * 1000000)::bigint END, \
      picture_id::bigint, left(user_agent::text, 2048), left(ip::text, 256), left(message_id::text, 256), left(user_id::text, 256) \
      FROM images_userinfo";
 
-/// The same without texts: what can be read of a row in any case.
+/// The same without texts: these columns can always be read.
 const LOG_WITHOUT_TEXTS: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\") THEN (extract(epoch FROM \"time\") * 1000000)::bigint END, \
      picture_id::bigint FROM images_userinfo";
 
@@ -48,15 +50,15 @@ pub struct Picture {
     pub number: i64,
     /// The id that links name it by.
     pub uuid: Uuid,
-    /// Its file, from the media directory on.
+    /// Its file, relative to the media directory.
     pub file: String,
-    /// Its title, maybe empty.
+    /// Its title; may be empty.
     pub title: String,
     /// The name of its file cannot be read.
     pub is_unreadable: bool,
 }
 
-/// A row of its log, as it stands there.
+/// A row of its log, as stored there.
 #[derive(Debug, Clone, Default)]
 pub struct LogRow {
     /// Its number.
@@ -67,18 +69,18 @@ pub struct LogRow {
     pub picture: Option<i64>,
     /// The user agent.
     pub user_agent: String,
-    /// What it took for the client's address.
+    /// The client address, as the app determined it.
     pub ip: String,
-    /// The message's id, maybe empty.
+    /// The message's id; may be empty.
     pub message: String,
-    /// The recipient's id, maybe empty.
+    /// The recipient's id; may be empty.
     pub user: String,
     /// Its texts cannot be read, and are empty here.
     pub is_unreadable: bool,
 }
 
 impl Source {
-    /// Opens the database that a URL names, looks whether it is the Django app's, and takes the snapshot.
+    /// Opens the database of a URL, checks that it is the Django app's, and takes the snapshot.
     pub async fn open(url: &str) -> anyhow::Result<Source> {
         let database = Database::external(url).context("the Django app's database")?;
         let session = database.connect("pixeld import").await.context("the Django app's database")?;
@@ -147,15 +149,15 @@ impl Source {
         Ok(pictures)
     }
 
-    /// How many rows lie behind `id`.
-    pub async fn count_behind(&self, id: i64) -> anyhow::Result<u64> {
+    /// The number of rows after `id`.
+    pub async fn count_after(&self, id: i64) -> anyhow::Result<u64> {
         let count = "SELECT count(*) FROM images_userinfo WHERE id > $1";
         let rows = self.read("counting log rows", count, &[&id]).await?;
         Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
     }
 
-    /// The next rows behind `id`.
-    pub async fn rows_behind(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
+    /// The next rows after `id`.
+    pub async fn rows_after(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
         let select = format!("{LOG} WHERE id > $1 ORDER BY id LIMIT $2");
         if let Some(rows) = self.read_texts("reading log rows", &select, &[&id, &(limit as i64)]).await? {
             return rows.iter().map(log_row).collect();
@@ -165,14 +167,15 @@ impl Source {
         self.rows_in_parts(ids.iter().map(|row| row.get(0)).collect()).await
     }
 
-    /// Those of these rows that are there.
+    /// The rows among `ids` that exist.
     pub async fn rows_among(&self, ids: &[i64]) -> anyhow::Result<Vec<LogRow>> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         self.rows_in_parts(ids).await
     }
 
-    /// Reads rows by their ids, which are in order: together, and where one cannot be read, in halves down to that one.
+    /// Reads rows by their ids, which are in order: all together and, if one cannot be read, in halves down to that
+    /// one.
     async fn rows_in_parts(&self, ids: Vec<i64>) -> anyhow::Result<Vec<LogRow>> {
         let select = format!("{LOG} WHERE id = ANY($1) ORDER BY id");
         let mut rows = Vec::with_capacity(ids.len());
@@ -197,8 +200,8 @@ impl Source {
         Ok(rows)
     }
 
-    /// Refuses a database that has gone another way than the one that was imported before: ids would mean other rows. The last
-    /// row may be gone meanwhile; then nothing is known.
+    /// Refuses a database that is not a continuation of the one that was imported before: ids would mean other rows. If
+    /// the last row has been deleted, the check is skipped.
     pub async fn check_is_what_was_imported(&self, taken: &Taken) -> anyhow::Result<()> {
         let (Some(last_id), Some(last_us)) = (taken.last_id, taken.last_us) else { return Ok(()) };
         let last = self.rows_among(&[last_id]).await?.pop();
@@ -211,7 +214,7 @@ impl Source {
         Ok(())
     }
 
-    /// Reads rows with texts; nothing where a text of one of them cannot be handed out. The snapshot outlives that.
+    /// Reads rows with texts; `None` if the server cannot send a text of one of them. The snapshot survives that.
     async fn read_texts(
         &self,
         what: &'static str,
@@ -244,7 +247,8 @@ impl Source {
     }
 }
 
-/// Whether a server could not hand a text out as UTF-8: it is not of the encoding that the database says, or has no like.
+/// Whether the server could not send a text as UTF-8: its bytes do not match the database's encoding, or have no
+/// equivalent.
 fn is_of_encoding(error: &DbError) -> bool {
     let encoding = [SqlState::CHARACTER_NOT_IN_REPERTOIRE, SqlState::UNTRANSLATABLE_CHARACTER];
     error.sql_state().is_some_and(|state| encoding.contains(state))

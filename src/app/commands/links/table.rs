@@ -1,7 +1,8 @@
-//! Links for a whole list: a CSV comes in, the same CSV with the links in it goes out.
+//! Links for a whole list: reads a CSV, and prints the same CSV with the links in it.
 //!
-//! Guarantees: a recipient who has not consented gets a link without a recipient; nothing is printed unless every row is right: the answer waits
-//! in a file without a name, so a list of any length needs bounded memory. What a list may be is [`crate::lists`]'s, as on the admin page.
+//! Guarantees: a recipient who has not consented gets a link without a recipient. Nothing is printed unless every row
+//! is valid: the answer waits in a file without a name, so a list of any length needs bounded memory. [`crate::lists`]
+//! defines what a list may be, as on the admin page.
 
 use std::fmt;
 use std::fs::File;
@@ -18,10 +19,10 @@ use crate::lists::{Problem, cells};
 /// Bytes that are read at once.
 const BLOCK_BYTES: usize = 1 << 16;
 
-/// What a row says.
+/// The values of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row<'a> {
-    /// The message, where the table has one for each row.
+    /// The message, if the table has one for each row.
     pub(super) message: Option<&'a str>,
     /// The recipient.
     pub(super) recipient: &'a str,
@@ -29,14 +30,14 @@ pub(super) struct Row<'a> {
     pub(super) has_consented: bool,
 }
 
-/// What the command was given.
+/// The command's options.
 #[derive(Debug)]
 pub(super) struct Options<'a> {
     /// The column of recipients; may be empty.
     pub(super) column: &'a str,
     /// Who has consented.
     pub(super) consents: Consents<'a>,
-    /// Whether the column is right although it looks wrong.
+    /// Whether to accept the column although it looks wrong.
     pub(super) is_sure: bool,
     /// The columns that are added.
     pub(super) added: &'static [&'static str],
@@ -63,7 +64,7 @@ impl fmt::Display for Told {
     }
 }
 
-/// Where the columns are.
+/// The positions of the columns.
 struct Columns {
     recipient: usize,
     message: Option<usize>,
@@ -83,7 +84,7 @@ impl Columns {
 /// The table from `input` with the columns added, which `make` fills, as a file to read.
 ///
 /// # Errors
-/// Where it is not a list or looks wrong, or as `make` says, with the row.
+/// If it is not a list or looks wrong, or if `make` fails, with the row.
 pub(super) fn fill(
     input: &mut dyn Read,
     options: &Options<'_>,
@@ -131,7 +132,7 @@ pub(super) fn fill(
     Ok((file, told))
 }
 
-/// The cells that are added to the rows that came.
+/// The cells to add to the rows.
 fn links(
     reader: &Reader,
     header: &Header,
@@ -171,7 +172,7 @@ mod tests {
     const OPTIONS: Options<'_> =
         Options { column: "", consents: Consents::Column(""), is_sure: false, added: &["link"] };
 
-    /// What was made of each row, the table that came out, and what is told.
+    /// What was made of each row, the resulting table, and the notes.
     fn filled(table: impl AsRef<[u8]>, options: &Options<'_>) -> Result<(Vec<String>, String, String), String> {
         let (mut rows, mut output) = (Vec::new(), String::new());
         let made = fill(&mut table.as_ref(), options, |row| {
