@@ -1,13 +1,14 @@
-//! Settings from the environment, the settings file of the data directory, and, for commands, what `serve` left there; checked before
-//! a port is bound.
+//! Settings from the environment, the settings file of the data directory and, for commands, what `serve` left there;
+//! checked before a port is bound.
 //!
-//! Guarantees: a [`Config`] holds only values that were checked; all wrong settings are reported at once, each with its
-//! variable, what was wrong and what is allowed; a misspelt `PIXELD_…` variable is an error, not a setting that silently
-//! does nothing; a secret's value is never printed, in an error or by `Debug`. Gives up: nothing is read again after
-//! the start, and whether a host answers or a directory can be written is not asked here.
+//! Guarantees: a [`Config`] holds only checked values. All wrong settings are reported at once, each with its variable,
+//! what was wrong and what is allowed. A misspelt `PIXELD_…` variable is an error, not a setting that silently does
+//! nothing. A secret's value is never printed, in an error or by `Debug`. Gives up: reading anything again after the
+//! start; checking whether a host answers or a directory is writable.
 //!
-//! Each section of settings is a struct in a file of its own in `config/`, which reads it and is handed to the part that uses it. A setting is a
-//! `Setting` and a field there, an entry in `SETTINGS`, a line of `shown.rs`, and a line in `.env.example`.
+//! Each section of settings is a struct in its own file in `config/`, which reads it; the part that uses it receives
+//! it. A setting is a `Setting` and a field there, an entry in `SETTINGS`, a line of `shown.rs`, and a line in
+//! `.env.example`.
 
 use std::ffi::OsString;
 use std::io;
@@ -63,13 +64,13 @@ pub const SETTINGS_FILE: &str = "pixeld.env";
 /// Who reads the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
-    /// `serve`, whose settings count.
+    /// `serve`: its settings count.
     Serve,
-    /// Any other command, which does as the `serve` of its data directory where nothing else is said.
+    /// Any other command: it uses the settings of the data directory's `serve`, unless its own say otherwise.
     Command,
 }
 
-/// Every setting there is, in the order in which problems are reported.
+/// All settings, in the order in which problems are reported.
 const SETTINGS: [&Setting; 27] = [
     &listen::LISTEN,
     &listen::ADMIN_LISTEN,
@@ -103,33 +104,33 @@ const SETTINGS: [&Setting; 27] = [
 /// The settings of one process, checked: a section for each part that uses them.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where requests come in, and what leads there.
+    /// The listeners, and the addresses that lead there.
     pub listen: Listen,
-    /// With what links are signed.
+    /// The signing of links.
     pub signing: Signing,
-    /// Where hits are kept, and how safely.
+    /// Where hits are stored, and how safely.
     pub storage: Storage,
     /// Bounds on clients and on this process.
     pub limits: Limits,
-    /// Where lists of networks lie, and whether they are fetched.
+    /// Where lists of networks are stored, and whether they are fetched.
     pub networks: Networks,
-    /// What is kept about people, and how long.
+    /// What is kept about people, and for how long.
     pub privacy: Privacy,
-    /// What is said about this process, and to whom.
+    /// What is logged and reported about this process, and where.
     pub telemetry: Telemetry,
     /// The Django app, for the import.
     pub former: Former,
-    /// What the `serve` of this data directory left for commands; nothing for `serve` itself, or where none ever ran.
+    /// What the `serve` of this data directory left for commands; `None` for `serve` itself, or if none ever ran.
     pub served: Option<Served>,
-    /// Settings that the environment and the settings file both have, with different values.
+    /// Settings that the environment and the settings file set to different values.
     pub overridden: Vec<&'static str>,
-    /// What to leave for commands: settings of the environment, and the names of secrets that stand in it alone.
+    /// What to leave for commands: settings of the environment, and the names of secrets that only the environment has.
     to_leave: (Vec<(String, String)>, Vec<&'static str>),
 }
 
 impl Config {
-    /// The settings in this process's environment, and in the files of its data directory. Also reads the files that `…_FILE`
-    /// variables name.
+    /// Reads the settings in this process's environment, and in the files of its data directory. Also reads the files
+    /// that `…_FILE` variables name.
     ///
     /// # Errors
     /// [`ConfigError`] with every setting that is wrong.
@@ -145,7 +146,7 @@ impl Config {
             files.into_iter().filter(|(_, origin)| *origin == Origin::File || reader == Reader::Command)
         {
             let path = data_dir.join(name);
-            // A directory that only happens to be called ./data is not asked.
+            // A directory that happens to be called ./data is not read.
             let is_asked = is_named || !has_database || std::fs::metadata(&path).is_ok();
             match if is_asked { Layer::read(&path, origin) } else { Ok(None) } {
                 Ok(layer) => behind.extend(layer),
@@ -155,8 +156,8 @@ impl Config {
         Config::read(Vars::of(environment, behind), wrong)
     }
 
-    /// The settings among `vars`, pairs of variable and value. Variables of other programs are ignored, unknown ones
-    /// that begin with `PIXELD_` are not.
+    /// Reads the settings among `vars`, pairs of variable and value. Variables of other programs are ignored; unknown
+    /// ones that begin with `PIXELD_` are errors.
     ///
     /// # Errors
     /// [`ConfigError`] with every setting that is wrong.
@@ -190,7 +191,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Leaves in the data directory what commands there need of these settings; `database` is where that is, without who connects.
+    /// Leaves in the data directory what commands there need of these settings; `database` is its address, without
+    /// credentials.
     ///
     /// # Errors
     /// As the disk says.

@@ -1,8 +1,8 @@
-//! What a PostgreSQL URL says, with the words that libpq has and our client has not.
+//! Reads a PostgreSQL URL, including the options that libpq has and our client lacks.
 //!
-//! Guarantees: pure; every refusal names what is wrong and what to write instead, and holds no piece of the URL but option
-//! names that are known here, since what stands where an option should be may be a piece of a password. Gives up: client
-//! certificates, and what libpq reads from files of its own (`service`, `passfile`).
+//! Guarantees: pure. Every refusal names what is wrong and what to write instead; of the URL it contains only option
+//! names that are known here, since an unknown option may be a piece of a password. Gives up: client certificates, and
+//! what libpq reads from its own files (`service`, `passfile`).
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -21,23 +21,23 @@ pub struct DatabaseUrl {
     pub check: CertificateCheck,
 }
 
-/// How a server's certificate is checked where TLS is used.
+/// How a server's certificate is checked if TLS is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CertificateCheck {
-    /// Not at all: this keeps out who listens, not who sits in between.
+    /// Not at all: this stops eavesdroppers, but not an attacker between client and server.
     Nothing,
     /// Against the system's roots, with the host's name.
     System,
     /// Against the certificates of a file.
     File {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// With the host's name.
+        /// Whether the host's name is checked.
         with_name: bool,
     },
 }
 
-/// What other programs call things, and what to do about it here.
+/// Options of other programs, and what to do instead.
 const OTHERS: [(&[&str], &str); 8] = [
     (
         &["schema", "currentschema", "search_path"],
@@ -116,7 +116,7 @@ const OTHERS: [(&[&str], &str); 8] = [
     ),
 ];
 
-/// What stands before the URL of another kind, and what to write.
+/// The beginnings of other kinds of URLs, and what to write.
 const OTHER_FORMS: [(&[&str], &str); 6] = [
     (&["jdbc:"], "is a JDBC URL; begin with postgresql:// and put user and password before the host"),
     (&["postgresql+", "postgres+"], "names a driver of another language; leave out the part from + to ://"),
@@ -133,7 +133,7 @@ const OTHER_FORMS: [(&[&str], &str); 6] = [
 ];
 
 impl DatabaseUrl {
-    /// Reads a URL, or a connection string of words like `host=…`.
+    /// Reads a URL, or a connection string such as `host=…`.
     ///
     /// # Errors
     /// What is wrong with it, as the rest of a sentence.
@@ -170,7 +170,7 @@ impl DatabaseUrl {
     }
 }
 
-/// The words that are ours to understand.
+/// The options that we interpret.
 #[derive(Default)]
 struct Words {
     sslmode: Option<String>,
@@ -178,7 +178,7 @@ struct Words {
 }
 
 impl Words {
-    /// Whether a word is ours; an error where it is known to be another program's.
+    /// Whether an option is ours; an error if it is known to be another program's.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, String> {
         match name {
             "sslmode" => self.sslmode = Some(value.to_owned()),
@@ -186,7 +186,7 @@ impl Words {
             _ => {
                 let lower = name.to_ascii_lowercase();
                 for (names, what) in OTHERS {
-                    // The known name and not the one that was typed, which nothing is known of.
+                    // Show the known name instead of the typed one, which may be anything.
                     if let Some(known) = names.iter().find(|known| **known == lower) {
                         return Err(format!(
                             "has the option {known}, which pixeld does not support: {what} (its value is not shown)"
@@ -199,7 +199,7 @@ impl Words {
         Ok(true)
     }
 
-    /// The URL without our words. Credentials go to the first `@`, whatever is in them.
+    /// The URL without our options. Credentials reach to the first `@`, whatever they contain.
     fn take_from_url(&mut self, text: &str, rest: &str) -> Result<String, String> {
         let behind = rest.find('@').map_or(rest, |at| &rest[at + 1..]);
         let place = behind.split('?').next().unwrap_or_default();
@@ -221,7 +221,7 @@ impl Words {
         Ok(if others.is_empty() { base.to_owned() } else { format!("{base}?{}", others.join("&")) })
     }
 
-    /// The words without ours.
+    /// The options without ours.
     fn take_from_pairs(&mut self, text: &str) -> Result<String, String> {
         let mut others = String::new();
         let mut rest = text.trim_start();
@@ -249,7 +249,7 @@ impl Words {
             ("allow" | "prefer" | "require" | "verify-ca" | "verify-full", Some("system")) => {
                 (SslMode::Require, System)
             }
-            // Who names a root asks for a check.
+            // Naming a root certificate requests a check.
             ("allow" | "prefer" | "require" | "verify-ca", Some(path)) => (SslMode::Require, file(path, false)),
             ("verify-full", Some(path)) => (SslMode::Require, file(path, true)),
             _ => {
@@ -263,7 +263,7 @@ impl Words {
     }
 }
 
-/// How long the value at a text's beginning is, in quotes or to the next blank; nothing where the quotes do not end.
+/// The length of the value at a text's beginning, in quotes or up to the next blank; `None` if the quotes do not end.
 fn value_length(text: &str) -> Option<usize> {
     let is_quoted = text.starts_with('\'');
     let mut escaped = false;

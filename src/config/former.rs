@@ -1,7 +1,7 @@
 //! The Django app that pixeld replaces: where its database is, for the import, and the names that its `.env` has.
 //!
-//! Guarantees: none of those names changes anything here. Most of them are anybody's (`DEBUG`, `DSN`), so nothing is said
-//! before at least [`TELLING_MIN`] of those that tell are set; values are never shown.
+//! Guarantees: none of those names changes anything here. Many programs have most of them (`DEBUG`, `DSN`), so nothing
+//! is reported unless at least [`TELLING_MIN`] of the typical ones are set. Values are never shown.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ pub(super) const DJANGO_DATABASE_URL: Setting = Setting::secret(
     "postgresql://user:password@host:5432/database, special characters in the password percent-encoded",
 );
 
-/// So many names that tell make it the Django app's `.env`.
+/// Number of typical names that make it the Django app's `.env`.
 const TELLING_MIN: usize = 2;
 
-/// Names that tell, and what they are called now; those that say the same stand together.
+/// Typical names, and what they are called now; names with the same meaning share an entry.
 const TELLING: [(&[&str], &str); 3] = [
     (
         &["DATABASE_HOST", "DATABASE_NAME", "DATABASE_PASSWORD", "DATABASE_PORT", "DATABASE_USER"],
@@ -28,7 +28,7 @@ const TELLING: [(&[&str], &str); 3] = [
     (&["DSN"], "now SENTRY_DSN"),
 ];
 
-/// Names that any program may have: told of beside those that tell.
+/// Names that any program may have; reported only beside typical ones.
 const OTHERS: [(&[&str], &str); 4] = [
     (&["ALLOWED_HOSTS"], "not needed: pixeld serves pixels under every name"),
     (&["CSRF_TRUSTED_ORIGINS"], "now PIXELD_ADMIN_BASE_URL"),
@@ -41,7 +41,7 @@ const OTHERS: [(&[&str], &str); 4] = [
 pub struct Former {
     /// `DJANGO_DATABASE_URL` or `DJANGO_DATABASE_URL_FILE`: the Django app's PostgreSQL, for `pixeld import django`.
     pub database_url: Option<Secret>,
-    /// What to tell at the start of variables that look like the Django app's; nothing where there are none.
+    /// What to print at the start about variables that look like the Django app's; `None` if there are none.
     pub note: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Former {
     }
 }
 
-/// What to tell whoever starts pixeld with the Django app's `.env`; nothing where it does not look like it.
+/// What to tell users who start pixeld with the Django app's `.env`; `None` if it does not look like it.
 fn note(vars: &Vars) -> Option<String> {
     let set: BTreeSet<&str> =
         vars.all().filter(|(_, value)| !value.is_empty()).filter_map(|(name, _)| name.to_str()).collect();

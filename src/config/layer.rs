@@ -1,8 +1,8 @@
-//! Where a setting comes from: the environment, the settings file of the data directory, or what `serve` left there.
+//! The source of a setting: the environment, the settings file of the data directory, or what `serve` left there.
 //!
-//! Guarantees: a file is taken whole or refused with every line that is wrong; no text made here holds a piece of a value; a file
-//! that anybody may write, or that somebody else put there, is refused, as are programs that another user names for root.
-//! Gives up: values have no escapes and go over one line.
+//! Guarantees: a file is accepted whole, or refused with every line that is wrong. No text made here contains a piece
+//! of a value. A file that anybody may write, or that another user put there, is refused; so are programs that another
+//! user names for root. Gives up: escapes in values, and values of several lines.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,10 +16,10 @@ use super::{names, served};
 /// Longest file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Settings whose value is a path, and so must not depend on where a command is called.
+/// Settings whose value is a path, which must not depend on the directory in which a command runs.
 pub(super) const PATHS: [&str; 2] = ["PG_BIN", "PIXELD_NETWORKS_DIR"];
 
-/// Which kind of place settings come from.
+/// The kind of source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// This process's environment.
@@ -30,7 +30,7 @@ pub(super) enum Origin {
     Served,
 }
 
-/// The settings of one place.
+/// The settings of one source.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) origin: Origin,
@@ -47,12 +47,12 @@ impl Layer {
         Layer { origin: Origin::Environment, path: PathBuf::new(), values: vars.into_iter().collect() }
     }
 
-    /// The value of this name; an empty one is none.
+    /// The value of this name; `None` if it is empty.
     pub(super) fn get(&self, name: &str) -> Option<&OsStr> {
         self.values.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(OsString::as_os_str)
     }
 
-    /// Reads a file; nothing where there is none.
+    /// Reads a file; `None` if there is none.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -81,14 +81,14 @@ impl Layer {
             }
         }
         if origin == Origin::Served {
-            // Of another version, perhaps; serve checks its own settings.
+            // Perhaps written by another version; serve checks its own settings.
             return Ok(Some(layer));
         }
         if wrong.is_empty() { Ok(Some(layer)) } else { Err(wrong) }
     }
 }
 
-/// The text of a file that may be believed, and whether its owner may name programs for us.
+/// The text of a file that can be trusted, and whether its owner may name programs for us.
 fn open(path: &Path) -> io::Result<Option<(String, bool)>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory => {
@@ -146,13 +146,13 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// The value between quotes, where it stands in a pair.
+/// The value without its quotes, if it has a pair of them.
 fn unquoted(value: &str) -> &str {
     let inner = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
     inner('"').or_else(|| inner('\'')).unwrap_or(value)
 }
 
-/// Why this setting cannot stand in a file.
+/// Why this setting cannot be in a file.
 fn refused(name: &str, value: &str, is_trusted: bool) -> Option<String> {
     if name == "PIXELD_DATA_DIR" {
         return Some("says where this file is, so it cannot be in it".to_owned());

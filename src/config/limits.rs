@@ -32,12 +32,12 @@ const DRAIN_SECONDS_MOST: u64 = 3600;
 /// Bounds on clients and on this process.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// `PIXELD_THROTTLE`: of the same fetch by the same client, at most one hit is kept in this time. `None`: all are.
-    /// Default 1 h.
+    /// `PIXELD_THROTTLE`: at most one hit of the same fetch by the same client is kept in this time. `None`: all are
+    /// kept. Default 1 h.
     pub throttle: Option<Duration>,
     /// `REDIS_URL` or `REDIS_URL_FILE`: the Redis through which nodes share their throttle. `None`: each has its own.
     pub redis_url: Option<Secret>,
-    /// `PIXELD_ADDRESS_RATE`: hits a second that one client address may have recorded. `None`: no bound. Default 1000.
+    /// `PIXELD_ADDRESS_RATE`: maximum recorded hits per second of one client address. `None`: no bound. Default 1000.
     pub address_rate: Option<NonZeroU32>,
     /// `PIXELD_CONNECTIONS_MAX`: open connections to the public listener, all threads together. Default 20000.
     pub connections_max: usize,

@@ -10,7 +10,7 @@ pub(super) const SIGNING_KEYS: Setting = Setting::secret(
 );
 pub(super) const REQUIRE_SIGNED: Setting = Setting::new("PIXELD_REQUIRE_SIGNED", "`true` or `false`");
 
-/// With what links are signed.
+/// The signing of links.
 #[derive(Debug, Clone)]
 pub struct Signing {
     /// `PIXELD_SIGNING_KEYS` or `PIXELD_SIGNING_KEYS_FILE`: the keys of signed links, the newest first. Default: none.
@@ -27,7 +27,7 @@ impl Signing {
         let keys = secret.and_then(|secret| SigningKeys::parse(secret.expose()).ok()).unwrap_or_default();
         let is_required =
             vars.read(&REQUIRE_SIGNED, false, |text| value::word(text, &[("true", true), ("false", false)]));
-        // A command may do without them; `link` says what it misses.
+        // A command may run without them; `link` reports what is missing.
         if is_required && keys.is_empty() && !vars.is_refused(&SIGNING_KEYS) && !vars.is_after_serve() {
             vars.refuse(
                 REQUIRE_SIGNED.name,

@@ -1,7 +1,7 @@
-//! Where requests come in, what links begin with, and whose word about a client's address is believed.
+//! The listeners, the beginning of links, and the proxies whose X-Forwarded-For is trusted.
 //!
-//! Guarantees: the two listeners cannot be in each other's way; a base URL can be followed by `/` and a path, and
-//! compares with an `Origin` header as it is.
+//! Guarantees: the two listeners cannot overlap. A base URL can be followed by `/` and a path, and equals a browser's
+//! `Origin` header byte for byte.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -32,10 +32,10 @@ const ADMIN_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LO
 /// Longest base URL, in bytes: mail programs break long links.
 const BASE_URL_BYTES_MAX: usize = 512;
 
-/// Most trusted networks; each request from a proxy may be compared with all of them.
+/// Maximum number of trusted networks; each request from a proxy may be compared with all of them.
 const TRUSTED_PROXIES_MAX: usize = 1024;
 
-/// Where requests come in, and what leads there.
+/// The listeners, and the addresses that lead there.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// `PIXELD_LISTEN`: where pixels are served; default `0.0.0.0:8080`. The port is never 0.
@@ -43,14 +43,14 @@ pub struct Listen {
     /// `PIXELD_ADMIN_LISTEN`: where metrics and admin pages are served; default `127.0.0.1:8081`. Never the same as
     /// `public`; the port is never 0.
     pub private: SocketAddr,
-    /// `PIXELD_BASE_URL`: what links in emails begin with; `http://` or `https://`, the host in lower case, no default
-    /// port, no trailing slash. A path in it is one that a proxy takes off. Default: from `public`.
+    /// `PIXELD_BASE_URL`: the beginning of links in emails; `http://` or `https://`, the host in lower case, no default
+    /// port, no trailing slash. A proxy removes the path in it, if any. Default: from `public`.
     pub base_url: String,
-    /// Whether something says what links begin with, and not the default.
+    /// Whether the base URL was set, and is not the default.
     pub is_base_url_set: bool,
     /// `PIXELD_ADMIN_BASE_URL`: where people reach the admin listener, in the form of `base_url`. Default: from `private`.
     pub admin_base_url: String,
-    /// `PIXELD_TRUSTED_PROXIES`: the peers whose X-Forwarded-For is believed. No IPv4-mapped IPv6 among them, so
+    /// `PIXELD_TRUSTED_PROXIES`: the peers whose X-Forwarded-For is trusted. None of them is IPv4-mapped IPv6, so
     /// compare with addresses in canonical form. Default: none.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -80,7 +80,8 @@ fn addresses(vars: &mut Vars) -> (SocketAddr, SocketAddr) {
     (listen, admin_listen)
 }
 
-/// The page's links, cookies and checks hold for a whole host: under a path it would share them with what else is there.
+/// The page's links, cookies and checks apply to a whole host: under a path it would share them with other programs
+/// there.
 fn parse_admin_base_url(text: &str) -> Parsed<String> {
     let url = parse_base_url(text)?;
     match url.split_once("://").is_some_and(|(_, rest)| rest.contains('/')) {
@@ -92,11 +93,11 @@ fn parse_admin_base_url(text: &str) -> Parsed<String> {
 fn parse_listen(text: &str) -> Parsed<SocketAddr> {
     let address: SocketAddr =
         text.parse().map_err(|_| format!("is {}, which is not an IP address with a port", quote(text)))?;
-    // Links and health checks have to know it.
+    // Links and health checks must know the port.
     if address.port() == 0 { Err(format!("is {}, but the port cannot be 0", quote(text))) } else { Ok(address) }
 }
 
-/// Whether two listeners want the same port of the same address. `[::]` is all addresses of both kinds.
+/// Whether two listeners use the same port of the same address. `[::]` covers all addresses of both kinds.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (a_ip, b_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
     let covers = |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
@@ -115,7 +116,7 @@ fn url_of(listen: SocketAddr) -> String {
     }
 }
 
-/// A URL in the one form that browsers send as an origin: lower case, without the scheme's own port or a slash.
+/// A URL in the form that browsers send as an origin: lower case, without the scheme's default port or a slash.
 fn parse_base_url(text: &str) -> Parsed<String> {
     if text.contains('@') {
         return Err("has an @: a user name or password would be in every link".to_owned());
@@ -155,7 +156,7 @@ fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<Ipv6Addr>().is_ok();
     }
-    // An underscore is no host name by the letter of it, yet containers have them.
+    // Strictly, host names have no underscore, but those of containers do.
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     host.split('.').all(|label| !label.is_empty() && label.len() <= 63 && label.bytes().all(letter))
 }
@@ -169,7 +170,7 @@ fn parse_networks(text: &str) -> Parsed<Vec<IpNet>> {
     }
 }
 
-/// A network, or an address as a network of its own. IPv4-mapped IPv6 becomes IPv4, as clients' addresses do.
+/// A network; a single address is a network of its own. IPv4-mapped IPv6 becomes IPv4, as clients' addresses do.
 fn parse_network(text: &str) -> Parsed<IpNet> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_| format!("has {}, which is not an address or CIDR", quote(text)))?;

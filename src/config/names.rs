@@ -1,11 +1,11 @@
-//! Which variables are ours, and what a misspelt one was meant to be.
+//! Which variables are ours, and which one a misspelt name probably means.
 
 use super::SETTINGS;
 
-/// What every variable that is ours alone begins with.
+/// The prefix of all variables that only pixeld has.
 pub(super) const PREFIX: &str = "PIXELD_";
 
-/// Longest unknown name that a known one is looked for, in bytes.
+/// Longest unknown name for which a similar one is searched, in bytes.
 const GUESS_BYTES_MAX: usize = 64;
 
 /// Every variable that is read.
@@ -18,7 +18,8 @@ pub(super) fn is_known(name: &str) -> bool {
     all().any(|known| known == name)
 }
 
-/// Whether Kubernetes made this variable: it tells each pod of every service so, and one may be called `pixeld`.
+/// Whether Kubernetes made this variable: it sets such variables in each pod for every service, and one may be called
+/// `pixeld`.
 pub(super) fn is_link(name: &str, value: &str) -> bool {
     let port = |(_, rest): (&str, &str)| {
         let mut words = rest.split('_');
@@ -32,7 +33,7 @@ pub(super) fn is_link(name: &str, value: &str) -> bool {
         || name.ends_with("_PORT") && ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme))
 }
 
-/// The known name that `name` is most like, if it is like one at all.
+/// The known name that is most similar to `name`, if one is similar at all.
 pub(super) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let wanted = name.strip_prefix(PREFIX).filter(|wanted| wanted.len() <= GUESS_BYTES_MAX)?;
     let like = |known: &'a String| {
@@ -52,14 +53,14 @@ fn is_front(short: &str, long: &str) -> bool {
     !short.is_empty() && long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'))
 }
 
-/// A name's words sorted, so that one with its words swapped is found.
+/// A name's words, sorted, so that swapped words match.
 fn in_order(name: &str) -> String {
     let mut words: Vec<&str> = name.split('_').collect();
     words.sort_unstable();
     words.join("_")
 }
 
-/// How many bytes to insert, remove or change to get from `a` to `b` (Levenshtein).
+/// The number of bytes to insert, remove or change to get from `a` to `b` (Levenshtein distance).
 fn edits(a: &str, b: &str) -> usize {
     let mut above: Vec<usize> = (0..=b.len()).collect();
     for (row, from) in a.bytes().enumerate() {

@@ -10,7 +10,7 @@ pub(super) const NETWORKS_DIR: Setting =
     Setting::new("PIXELD_NETWORKS_DIR", "the path of a directory, like /var/lib/pixeld/networks");
 pub(super) const NETWORKS_UPDATE: Setting = Setting::new("PIXELD_NETWORKS_UPDATE", "`off` or `daily`");
 
-/// Where lists of networks lie, and whether they are fetched.
+/// Where lists of networks are stored, and whether they are fetched.
 #[derive(Debug, Clone)]
 pub struct Networks {
     /// `PIXELD_NETWORKS_DIR`: the directory of lists of providers' networks; absolute. Default: `networks` in the data directory.

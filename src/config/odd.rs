@@ -1,8 +1,9 @@
-//! Texts in which a piece of a password stands where something else is meant, so that it would be shown as a host or a name.
+//! Finds texts in which a piece of a password would be taken for a host or a name, and so be shown.
 //!
-//! Guarantees: what is let through here may stand in logs and errors as host, database and user. A URL is read as its client reads
-//! it: `postgresql://u:p@ss@host/db` gives the host `ss@host`, which no host is called. Gives up: a password that looks like a
-//! host, where the real one is missing, cannot be told from it (`postgresql://user:password@hunter2/db`).
+//! Guarantees: if a text passes these checks, logs and errors may show its host, database and user. A URL is read as
+//! its client reads it: `postgresql://u:p@ss@host/db` gives the host `ss@host`, which is not a host name. Gives up: if
+//! the real host is missing, a password that looks like a host is taken for one
+//! (`postgresql://user:password@hunter2/db`).
 
 use tokio_postgres::config::Host;
 
@@ -11,18 +12,18 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:%[]".contains(&byte))
 }
 
-/// Whether this is the path of a socket, and nothing was glued to it.
+/// Whether this is the path of a socket, and nothing else is attached to it.
 fn is_socket_path(text: &str) -> bool {
     text.starts_with('/') && !text.contains(['@', '=', '&', ';', '?', '#']) && !text.contains(char::is_control)
 }
 
-/// Whether a name has nothing in it that separates parts of a URL or of a connection string.
+/// Whether a name contains nothing that separates parts of a URL or of a connection string.
 fn is_name(text: &str) -> bool {
     !text.contains([':', '/', '=', '&', ';', '?', '#', ','])
         && !text.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
-/// Which part of a PostgreSQL's connection string cannot be what it is taken for, if one cannot.
+/// The part of a PostgreSQL connection string that cannot be what it is taken for, if there is one.
 pub(super) fn of_database(text: &str, target: &tokio_postgres::Config) -> Option<&'static str> {
     let is_host_odd = |host: &Host| match host {
         Host::Tcp(name) => !is_host(name),
@@ -31,7 +32,7 @@ pub(super) fn of_database(text: &str, target: &tokio_postgres::Config) -> Option
     if target.get_hosts().iter().any(is_host_odd) {
         return Some("host");
     }
-    // The client takes all before the first @ for user and password, also where that stands among the options.
+    // The client takes all before the first @ for user and password, even if it is among the options.
     let credentials = text.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(front, _)| front);
     if credentials.is_some_and(|front| front.contains("password=")) {
         return Some("password");
@@ -42,9 +43,9 @@ pub(super) fn of_database(text: &str, target: &tokio_postgres::Config) -> Option
     target.get_dbname().is_some_and(|name| !is_name(name) || name.contains('@')).then_some("database")
 }
 
-/// The same of a Redis.
+/// The same for Redis.
 pub(super) fn of_redis(text: &str, address: &redis::ConnectionAddr) -> bool {
-    // Behind its host, no part has an @ that is not percent-encoded, but a password with a / or a # in it has.
+    // After the host, no part has an @ that is not percent-encoded, except a password that contains a / or a #.
     let behind = text.split_once("://").and_then(|(_, rest)| rest.find(['/', '?', '#']).map(|end| &rest[end..]));
     let is_socket = matches!(address, redis::ConnectionAddr::Unix(_));
     if !is_socket && behind.is_some_and(|behind| behind.contains('@')) {
@@ -58,7 +59,7 @@ pub(super) fn of_redis(text: &str, address: &redis::ConnectionAddr) -> bool {
     }
 }
 
-/// Whether a text may hold a password, though it stands where none belongs: such a one is not repeated in an error.
+/// Whether a text may contain a password in a place where none belongs; errors do not repeat such a text.
 #[must_use]
 pub fn may_hold_password(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();

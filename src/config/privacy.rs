@@ -1,4 +1,4 @@
-//! What is kept about people, and how long.
+//! What is kept about people, and for how long.
 
 use std::num::NonZeroU32;
 
@@ -13,7 +13,7 @@ pub(super) const RETENTION_DAYS: Setting =
 
 const RETENTION_DAYS_MOST: u64 = 36_500;
 
-/// What is kept about people, and how long.
+/// What is kept about people, and for how long.
 #[derive(Debug, Clone)]
 pub struct Privacy {
     /// `PIXELD_IP_PRIVACY`: how much of a client's address is kept. Default `full`.

@@ -1,17 +1,17 @@
-//! What is wrong with the settings, all of it at once.
+//! All that is wrong with the settings.
 
 use std::fmt;
 
 /// One wrong setting. None of its texts holds a secret's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The variable, as it was spelt.
+    /// The variable, as spelt.
     pub variable: String,
-    /// The file in which it stands, where that is not the environment.
+    /// The file that sets it, if that is not the environment.
     pub file: Option<String>,
-    /// What was wrong, as the rest of a sentence that begins with the variable.
+    /// What is wrong, as the rest of a sentence that begins with the variable.
     pub wrong: String,
-    /// What is allowed there instead.
+    /// What is allowed instead.
     pub allowed: String,
 }
 

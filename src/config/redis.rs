@@ -17,7 +17,7 @@ pub(super) fn redis_url(vars: &mut Vars) -> Option<Secret> {
     vars.secret(&REDIS_URL, |text| parse(text).map(|_| ()))
 }
 
-/// Where a URL leads, without who may go there.
+/// The address in a URL, without credentials.
 pub(super) fn shown(url: &Secret) -> String {
     let Ok(target) = parse(url.expose()) else { return "set (not shown)".to_owned() };
     let tls = if matches!(target.addr(), ConnectionAddr::TcpTls { .. }) { " over TLS" } else { "" };

@@ -7,7 +7,7 @@ use std::io::Read;
 
 use super::value::shown_path;
 
-/// Longest content of a file that holds a secret, in bytes.
+/// Maximum size of a file with a secret, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// A value that logs and errors must not show.
@@ -20,10 +20,10 @@ impl Secret {
         Secret(value.into())
     }
 
-    /// The content of a file without the newline at its end.
+    /// The content of a file without its final newline.
     ///
     /// # Errors
-    /// What is wrong with it, as the rest of a sentence that begins with what names the file.
+    /// What is wrong with it, as the rest of a sentence that begins with the variable that names the file.
     pub fn of_file(path: &str) -> Result<Secret, String> {
         let refused = |error: std::io::Error| format!("names {}, which cannot be read: {error}", shown_path(path));
         let mut text = String::new();
@@ -35,11 +35,11 @@ impl Secret {
         read.map_err(refused)?;
         let end = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).len();
         text.truncate(end);
-        // To go on without it would be to start with an embedded database, say, because a secret was not filled in yet.
+        // An error: without it, pixeld could start with an embedded database because a secret was not filled in yet.
         if text.is_empty() { Err(format!("names {}, which is empty", shown_path(path))) } else { Ok(Secret(text)) }
     }
 
-    /// The value itself: for the one who needs it, never for a log or an error.
+    /// The value itself: for its user, never for a log or an error.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,8 +1,8 @@
-//! What `serve` leaves in its data directory for commands that are called there: the settings that its environment gave it, where
-//! secrets lie that have a file, and which are in its environment alone.
+//! What `serve` leaves in its data directory for commands that run there: the settings that its environment gave it,
+//! the paths of secrets in files, and the names of secrets that only its environment has.
 //!
-//! Guarantees: no secret, nor a piece of one, is in it; signing keys are told apart by a digest. Gives up: it says how `serve` last
-//! started, and stays when that has ended.
+//! Guarantees: it contains no secret or piece of one; signing keys are identified by a digest. Gives up: being current.
+//! It says how `serve` last started, and stays after `serve` has ended.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,12 +11,12 @@ use std::path::Path;
 /// Its name in the data directory.
 pub(super) const NAME: &str = "serve.env";
 
-/// The names, no settings, under which `serve` says the rest.
+/// The names of entries that are not settings.
 const DATABASE: &str = "served_database";
 const SIGNING_KEYS: &str = "served_signing_keys";
 const IN_ENVIRONMENT: &str = "served_from_environment";
 
-/// Settings that a command has for itself.
+/// Settings that every command has for itself.
 pub(super) const NOT_LEFT: [&str; 4] = ["PIXELD_DATA_DIR", "PIXELD_LOG", "SENTRY_DSN", "DJANGO_DATABASE_URL"];
 
 const HEAD: &str = "\
@@ -24,19 +24,19 @@ const HEAD: &str = "\
 # pixeld.env beside it. No secret is in here.
 ";
 
-/// What a `serve` of this data directory said.
+/// What a `serve` of this data directory left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Where its database is, without who connects.
+    /// Its database's address, without credentials.
     pub database: String,
-    /// Its signing keys, the newest first, each by a digest.
+    /// The digests of its signing keys, the newest first.
     pub signing_keys: Vec<String>,
     /// The secrets that a command does not have, and why.
     pub missing: BTreeMap<String, String>,
 }
 
 impl Served {
-    /// What `serve.env` says beside the settings, each looked up by its name.
+    /// The entries of `serve.env` that are not settings, each looked up by its name.
     pub(super) fn of<'a>(setting: impl Fn(&str) -> Option<&'a OsStr>) -> Served {
         let text = |name| setting(name).and_then(|value| value.to_str()).unwrap_or_default();
         let words = |name| text(name).split_whitespace().map(str::to_owned);
@@ -53,7 +53,7 @@ impl Served {
 pub(super) fn text(given: &[(String, String)], secrets: &[&str], database: &str, signing_keys: &[String]) -> String {
     let mut text = HEAD.to_owned();
     let mut line = |name: &str, value: &str| {
-        // A value of several lines means the same on one.
+        // A value of several lines means the same on one line.
         let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text.push_str(&format!("{name}={value}\n"));
     };
@@ -66,7 +66,7 @@ pub(super) fn text(given: &[(String, String)], secrets: &[&str], database: &str,
     text
 }
 
-/// Whether a name is one of a served file that is no setting.
+/// Whether a name is an entry of a served file that is not a setting.
 pub(super) fn is_own(name: &str) -> bool {
     [DATABASE, SIGNING_KEYS, IN_ENVIRONMENT].contains(&name)
 }

@@ -1,6 +1,7 @@
 //! The settings as people may see them.
 //!
-//! Guarantees: of a secret only whether it is set, or where it leads without who may go there; each of [`super::SETTINGS`] stands here, in that order.
+//! Guarantees: a secret is shown only as set or not set, or as an address without credentials. All of
+//! [`super::SETTINGS`] are here, in the same order.
 
 use super::{Config, Durability, redis};
 use pixeld_core::privacy::IpPrivacy;
@@ -69,7 +70,7 @@ impl Config {
     }
 }
 
-/// Bytes in the largest unit that leaves no rest.
+/// A number of bytes in the largest unit that divides it.
 fn size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.into_iter().find(|&(shift, _)| bytes >= 1 << shift && bytes.is_multiple_of(1 << shift));

@@ -1,4 +1,4 @@
-//! Where hits are kept: the data directory, PostgreSQL, the spool.
+//! Where hits are stored: the data directory, PostgreSQL, the spool.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,20 +29,21 @@ const SPOOL_BYTES_MAX_MOST: u64 = 1 << 50;
 const SPOOL_KEEP_DEFAULT: SpoolKeep = SpoolKeep { age: Duration::from_secs(3600), bytes: 1 << 30 };
 const SPOOL_KEEP_AGE_MOST: Duration = Duration::from_secs(30 * 86_400);
 
-/// Where hits are kept, and how safely.
+/// Where hits are stored, and how safely.
 #[derive(Debug, Clone)]
 pub struct Storage {
     /// `PIXELD_DATA_DIR`: the directory of spool, embedded database and lists; absolute. Default `./data`.
     pub data_dir: PathBuf,
     /// `DATABASE_URL` or `DATABASE_URL_FILE`: an external PostgreSQL, with at least one host. `None`: the embedded one.
     pub database_url: Option<Secret>,
-    /// `PIXELD_REQUIRE_DATABASE_URL`: never the embedded one; `database_url` is set then. Default false.
+    /// `PIXELD_REQUIRE_DATABASE_URL`: never use the embedded one; `database_url` is set then. Default false.
     pub require_database_url: bool,
-    /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: they are looked for.
+    /// `PG_BIN`: the directory of PostgreSQL's programs for the embedded database; absolute. `None`: pixeld searches
+    /// for them.
     pub pg_bin: Option<PathBuf>,
-    /// `PIXELD_DURABILITY`: what is done with a hit before its request is answered. Default `written`.
+    /// `PIXELD_DURABILITY`: how safely a hit is stored before its request is answered. Default `written`.
     pub durability: Durability,
-    /// `PIXELD_SPOOL_BYTES_MAX`: bytes of disk that the spools may take. Default 8 GiB.
+    /// `PIXELD_SPOOL_BYTES_MAX`: maximum bytes of the spools on disk. Default 8 GiB.
     pub spool_bytes_max: u64,
     /// `PIXELD_SPOOL_KEEP`: how long, and how many bytes of, loaded segments are kept. Default 1 h and 1 GiB.
     pub spool_keep: SpoolKeep,
@@ -67,16 +68,16 @@ impl Storage {
     }
 }
 
-/// What is done with a hit before its request is answered.
+/// How safely a hit is stored before its request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// It is written: survives the death of this process; a power cut costs at most the last second.
+    /// Written: survives the death of this process; a power cut costs at most the last second.
     Written,
-    /// It is written and synced to the disk: survives a power cut too.
+    /// Written and synced to the disk: also survives a power cut.
     Synced,
 }
 
-/// How long loaded segments are kept; the bound that is met first counts.
+/// How long loaded segments are kept; the bound that is reached first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolKeep {
     /// Since they were loaded.
@@ -95,12 +96,12 @@ pub(super) fn data_dir(vars: &mut Vars) -> PathBuf {
     data_dir.unwrap_or_default()
 }
 
-/// The URL, and whether there must be one.
+/// The URL, and whether one is required.
 fn database_url(vars: &mut Vars) -> (Option<Secret>, bool) {
     let url = vars.secret(&DATABASE_URL, check_database_url);
     let is_required =
         vars.read(&REQUIRE_DATABASE_URL, false, |text| value::word(text, &[("true", true), ("false", false)]));
-    // A command may find out from `serve` where that is.
+    // A command may learn it from `serve`.
     if is_required && url.is_none() && !vars.is_refused(&DATABASE_URL) && !vars.is_after_serve() {
         vars.refuse(
             DATABASE_URL.name,
@@ -125,8 +126,8 @@ fn parse_spool_keep(text: &str) -> Parsed<SpoolKeep> {
     Ok(SpoolKeep { age, bytes: value::size(bytes.trim(), 0..=SPOOL_BYTES_MAX_MOST)? })
 }
 
-/// Whether a text names a PostgreSQL, as the rest of a sentence that holds none of it: the client's own error may quote a
-/// piece of a password.
+/// Whether a text is a PostgreSQL URL, as the rest of a sentence that contains nothing of it: the client's own error
+/// may quote a piece of a password.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,4 +1,4 @@
-//! What is said about this process, and to whom.
+//! What is logged and reported about this process, and where.
 
 use sentry::types::Dsn;
 use tracing_subscriber::EnvFilter;
@@ -17,7 +17,7 @@ const LOG_DEFAULT: &str = "info";
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// What is said about this process, and to whom.
+/// What is logged and reported about this process, and where.
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     /// `PIXELD_LOG`: what is logged; parses as a `tracing_subscriber` `EnvFilter`. Default `info`.
@@ -40,7 +40,7 @@ impl Telemetry {
 }
 
 fn parse_log(text: &str) -> Parsed<String> {
-    // The filter takes a word that is no level for the name of a part, so that `inof` would log next to nothing.
+    // The filter takes a word that is not a level for a module's name, so that `inof` would log almost nothing.
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let mut words =
         text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[', '{', ']', '}']));

@@ -250,7 +250,7 @@ fn a_misspelt_variable_is_refused_with_a_guess_and_without_its_value() {
     assert!(!problem.to_string().contains("hunter2"), "{problem}");
     let unreadable = (OsString::from_vec(b"PIXELD_\xff".to_vec()), OsString::new());
     assert_eq!(Config::from_vars([unreadable]).unwrap_err().problems()[0].variable, "PIXELD_\u{fffd}");
-    // Only secrets may stand in files.
+    // Only secrets may be in files.
     assert!(read(&[("PIXELD_LISTEN_FILE", "/dev/null")]).is_err());
 }
 
@@ -294,7 +294,7 @@ fn a_secret_is_read_from_the_file_that_is_named() {
 
 #[test]
 fn only_one_newline_at_the_end_of_a_secret_is_taken_off() {
-    // Read with the check left out: what comes out is what the file holds.
+    // Read without the check: the value is the file's content.
     let (_file, path) = secret_file(b" two \n\n");
     let mut vars = Vars::new([("DATABASE_URL_FILE".into(), path.into())]);
     assert_eq!(vars.secret(&storage::DATABASE_URL, |_| Ok(())).unwrap().expose(), " two \n");
@@ -307,7 +307,7 @@ fn a_secret_that_is_set_twice_is_refused() {
     assert_eq!(problem.variable, "DATABASE_URL");
     assert!(problem.wrong.contains("DATABASE_URL_FILE are both set"), "{problem}");
     assert!(!problem.to_string().contains("hunter2"), "{problem}");
-    // An empty value is an unset one here, too.
+    // An empty value counts as unset here, too.
     assert!(read(&[("DATABASE_URL", ""), ("DATABASE_URL_FILE", &path)]).is_ok());
 }
 
@@ -372,7 +372,7 @@ fn where_a_database_is_required_none_is_an_error_that_says_what_to_set() {
     assert_eq!(missing.variable, "DATABASE_URL");
     assert!(missing.wrong.contains("PIXELD_REQUIRE_DATABASE_URL is true"), "{missing}");
     assert!(missing.allowed.contains("postgresql://") && missing.allowed.contains("DATABASE_URL_FILE"), "{missing}");
-    // What is wrong is told once.
+    // A problem is reported once.
     assert_eq!(problem(&[required, ("DATABASE_URL_FILE", "/nonexistent/secret")]).variable, "DATABASE_URL_FILE");
     assert_eq!(problem(&[required, ("DATABASE_URL", "mysql://db")]).variable, "DATABASE_URL");
     assert!(read(&[required, ("DATABASE_URL", "host=db")]).unwrap().storage.require_database_url);
@@ -387,7 +387,7 @@ fn networks_lie_in_the_data_directory_unless_told_otherwise() {
     assert_eq!((config.networks.folder.to_str(), config.networks.is_daily), (Some("/etc/networks"), true));
 }
 
-/// The settings of .env.example, as someone would have them who took off every `#`.
+/// The settings of .env.example for somebody who removed every `#`.
 fn example() -> Vec<(String, String)> {
     let setting = |line: &str| {
         let (name, value) = line.strip_prefix("# ")?.split_once('=')?;
@@ -409,11 +409,11 @@ fn the_example_lists_every_setting_once() {
 #[test]
 fn the_values_of_the_example_are_the_defaults() {
     let config = Config::from_vars(example().into_iter().map(|(name, value)| (name.into(), value.into()))).unwrap();
-    // All but that they were said.
+    // Equal, except that they were set.
     let listen = Listen { is_base_url_set: false, ..config.listen };
     let config = Config { listen, to_leave: Default::default(), ..config };
     assert_eq!(format!("{config:#?}"), format!("{:#?}", read(&[]).unwrap()));
-    // Only what has no default, or one that depends on the machine, may be empty there.
+    // Only settings without a default, or with one that depends on the machine, may be empty there.
     let empty: BTreeSet<_> =
         example().into_iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect();
     let secrets = SECRETS.into_iter().flat_map(|name| [name.to_owned(), format!("{name}_FILE")]);

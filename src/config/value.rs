@@ -1,4 +1,4 @@
-//! The grammars of values: text in, value out, or what is wrong with the text.
+//! The grammars of values: text in; value out, or what is wrong with the text.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::odd;
 /// A value, or what is wrong with its text, as the rest of a sentence that begins with the variable.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// How much of a wrong value is repeated in an error, in characters.
+/// Maximum characters of a wrong value that an error repeats.
 const QUOTED_CHARS_MAX: usize = 80;
 
 /// The units of a duration, in milliseconds.
@@ -19,9 +19,9 @@ const DURATION_UNITS: [(&str, u64); 5] =
 const SIZE_UNITS: [(&str, u64); 6] =
     [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
-/// A value as errors show it: in quotes, control characters escaped, cut where it is long.
+/// A value as errors show it: in quotes, control characters escaped, long ones cut.
 pub(super) fn quote(text: &str) -> String {
-    // A URL with a password, perhaps, that was set as the wrong variable.
+    // Perhaps a URL with a password that was set as the wrong variable.
     if odd::may_hold_password(text) {
         return "something that may hold a password (not shown)".to_owned();
     }
@@ -31,7 +31,8 @@ pub(super) fn quote(text: &str) -> String {
     }
 }
 
-/// The path of a secret's file as errors show it: not where it may be the secret itself, set as the wrong one of two variables.
+/// The path of a secret's file as errors show it; hidden if it may be the secret itself, set as the wrong one of two
+/// variables.
 pub(super) fn shown_path(path: &str) -> String {
     if path.starts_with(['/', '.']) && !odd::may_hold_password(path) {
         quote(path)
@@ -70,7 +71,7 @@ pub(super) fn or_off<T>(text: &str, parse: impl FnOnce(&str) -> Parsed<T>) -> Pa
     if text == "off" { Ok(None) } else { parse(text).map(Some) }
 }
 
-/// A number times its unit; nothing where that is too large to count.
+/// A number times its unit; `None` if the product overflows.
 fn with_unit(text: &str, units: &[(&str, u64)], what: &str) -> Parsed<Option<u64>> {
     let end = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = (&text[..end], text[end..].trim_start_matches(' '));

@@ -1,7 +1,7 @@
-//! The variables of the environment and what stands behind it (`layer.rs`), and the problems found while they are read.
+//! The variables of the environment and the layers below it (`layer.rs`), and the problems found while they are read.
 //!
-//! Guarantees: reading never stops at a problem (the reader goes on with the default, and [`Vars::finish`] fails), so all
-//! problems come together; no text made here holds a secret's value. An empty value is an unset one.
+//! Guarantees: reading never stops at a problem (the reader goes on with the default, and [`Vars::finish`] fails), so
+//! all problems are reported together. No text made here contains a secret's value. An empty value counts as unset.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use super::{ConfigError, Problem, SETTINGS, Secret};
 pub(super) struct Setting {
     /// The variable.
     pub name: &'static str,
-    /// Its value must not be shown, and may stand in a file that `NAME_FILE` names.
+    /// Its value must not be shown, and may be in a file that `NAME_FILE` names.
     pub secret: bool,
     /// What it may be, with an example.
     pub allowed: &'static str,
@@ -42,7 +42,7 @@ impl Setting {
 
 /// The variables, and what is wrong with them so far.
 pub(super) struct Vars {
-    /// The environment first, then what stands behind it: of a setting that two have, the first one's counts.
+    /// The environment first, then the layers below it: the first one that has a setting counts.
     layers: Vec<Layer>,
     problems: Vec<Problem>,
     missing: BTreeMap<String, String>,
@@ -53,13 +53,13 @@ impl Vars {
         Vars::of(Layer::environment(vars), Vec::new())
     }
 
-    /// The environment, with what stands behind it.
+    /// The environment, with the layers below it.
     pub(super) fn of(environment: Layer, behind: Vec<Layer>) -> Vars {
         let layers = std::iter::once(environment).chain(behind).collect();
         Vars { layers, problems: Vec::new(), missing: BTreeMap::new() }
     }
 
-    /// Every variable of the environment and its value as they are.
+    /// Every variable of the environment with its value, unchanged.
     pub(super) fn all(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         let environment = self.layers.iter().filter(|layer| layer.origin == Origin::Environment);
         environment.flat_map(|layer| &layer.values).map(|(name, value)| (name.as_os_str(), value.as_os_str()))
@@ -72,17 +72,17 @@ impl Vars {
         self.problems.iter().any(|problem| is_its(&problem.variable))
     }
 
-    /// Whether something says one of these.
+    /// Whether any of these is set.
     pub(super) fn is_set(&self, names: &[&str]) -> bool {
         self.layer_of(names).is_some()
     }
 
-    /// Whether this process is a command that has what `serve` left.
+    /// Whether this process is a command and has what `serve` left.
     pub(super) fn is_after_serve(&self) -> bool {
         self.layers.iter().any(|layer| layer.origin == Origin::Served)
     }
 
-    /// Notes a problem.
+    /// Records a problem.
     pub(super) fn refuse(&mut self, variable: &str, wrong: impl Into<String>, allowed: impl Into<String>) {
         self.refuse_in(None, variable, wrong.into(), allowed.into());
     }
@@ -94,14 +94,14 @@ impl Vars {
         self.problems.push(Problem { variable: variable.to_owned(), file, wrong, allowed });
     }
 
-    /// The setting as `parse` reads it; `default` where it is unset, or wrong (and then noted).
+    /// The setting as `parse` reads it; `default` if it is unset or wrong; the latter is recorded.
     pub(super) fn read<T>(&mut self, setting: &Setting, default: T, parse: impl FnOnce(&str) -> Parsed<T>) -> T {
         let Some(layer) = self.layer_of(&[setting.name]) else { return default };
         let Some(text) = self.text(layer, setting.name, setting.allowed) else { return default };
-        // Editors and env files leave blanks and carriage returns at the ends, where no value of ours has any.
+        // Editors and env files leave blanks and carriage returns at the ends; none of our values has any.
         match parse(text.trim()) {
             Ok(value) => value,
-            // Of another version, perhaps; that one checked it.
+            // Perhaps written by another version, which checked it.
             Err(_) if self.is_served(layer) => default,
             Err(wrong) => {
                 self.refuse_in(Some(layer), setting.name, wrong, setting.allowed.to_owned());
@@ -110,7 +110,7 @@ impl Vars {
         }
     }
 
-    /// The secret from its variable or its file, after `check`, whose words must not hold any of it.
+    /// The secret from its variable or its file, after `check`, whose error must not contain any of it.
     pub(super) fn secret(&mut self, setting: &Setting, check: impl FnOnce(&str) -> Parsed<()>) -> Option<Secret> {
         const PATH: &str = "the path of a file that can be read";
         let file_name = setting.file_name()?;
@@ -126,7 +126,7 @@ impl Vars {
             (Some(text), None) => (setting.name.to_owned(), text),
             (None, Some(path)) => match Secret::of_file(&path) {
                 Ok(secret) => (file_name, secret.expose().to_owned()),
-                // Whoever needs it says so: most commands need few.
+                // The code that needs it reports it: most commands need few secrets.
                 Err(wrong) if self.is_served(layer) => {
                     let wrong = format!("comes from {file_name} of `pixeld serve`, which {wrong}");
                     self.missing.insert(setting.name.to_owned(), wrong);
@@ -148,12 +148,12 @@ impl Vars {
         }
     }
 
-    /// What `serve` said for commands, with what of it cannot be had here.
+    /// What `serve` left for commands, with what is missing here.
     pub(super) fn served(&self) -> Option<Served> {
         let layer = self.layers.iter().find(|layer| layer.origin == Origin::Served)?;
         let mut served = Served::of(|name| layer.get(name));
         served.missing.extend(self.missing.clone());
-        // What stands in the environment or the settings file is no more missing.
+        // What the environment or the settings file has is not missing.
         served.missing.retain(|name, _| {
             let file_name = format!("{name}_FILE");
             self.layers
@@ -163,7 +163,7 @@ impl Vars {
         Some(served)
     }
 
-    /// The settings of the environment for commands to have, and the secrets that stand in it alone.
+    /// The settings of the environment to leave for commands, and the names of secrets that only the environment has.
     pub(super) fn to_leave(&self) -> (Vec<(String, String)>, Vec<&'static str>) {
         let (mut given, mut secrets) = (Vec::new(), Vec::new());
         let Some(environment) = self.layers.first() else { return (given, secrets) };
@@ -183,7 +183,7 @@ impl Vars {
         (given, secrets)
     }
 
-    /// The settings that the environment and the settings file both have, with different values.
+    /// The settings that the environment and the settings file set to different values.
     pub(super) fn overridden(&self) -> Vec<&'static str> {
         let of = |origin| self.layers.iter().find(|layer| layer.origin == origin);
         let (Some(environment), Some(file)) = (of(Origin::Environment), of(Origin::File)) else { return Vec::new() };
@@ -194,7 +194,7 @@ impl Vars {
     /// Ends the reading.
     ///
     /// # Errors
-    /// With all problems, where there is one.
+    /// All problems, if there are any.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         if self.problems.is_empty() { Ok(()) } else { Err(ConfigError::new(self.problems)) }
     }
@@ -208,7 +208,7 @@ impl Vars {
         self.layers.get(layer).is_some_and(|layer| layer.origin == Origin::Served)
     }
 
-    /// A variable's text; nothing where it is unset, empty, or (then noted) no UTF-8.
+    /// A variable's text; `None` if it is unset, empty, or not UTF-8; the last is recorded.
     fn text(&mut self, layer: usize, name: &str, allowed: &str) -> Option<String> {
         let value = self.layers.get(layer)?.get(name)?;
         let text = value.to_str().map(str::to_owned);
@@ -219,7 +219,7 @@ impl Vars {
     }
 }
 
-/// Notes each variable that begins like ours and is none: most likely misspelt, it would silently do nothing.
+/// Records each variable that has our prefix but is not ours: it is probably misspelt and would silently do nothing.
 pub(super) fn refuse_unknown(vars: &mut Vars) {
     let known: Vec<String> = names::all().collect();
     let in_kubernetes = vars.all().any(|(name, _)| name == "KUBERNETES_SERVICE_HOST");
