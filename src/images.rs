@@ -1,6 +1,6 @@
-//! Images: what is stored of them, and how each node's cache ([`pixeld_edge::images`]) is kept in step.
+//! Images: how they are stored, and how each node's cache ([`pixeld_edge::images`]) follows.
 //!
-//! [`sync`] follows PostgreSQL, [`known`] keeps the ids on disk, [`upload`] takes new images.
+//! [`sync`] follows PostgreSQL, [`known`] keeps the ids on disk, [`upload`] accepts new images.
 
 mod exif;
 pub mod known;

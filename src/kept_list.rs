@@ -4,8 +4,8 @@
 //! magic 8: the list's name and version | head, the same for all rows | count u32 LE, if counted | rows | crc32c u32 LE of all before
 //! ```
 //!
-//! Guarantees: a reader finds the list as it was or as it is to be, whatever was killed in between; damaged bytes are never taken for a
-//! list. Gives up: a change of one row writes all of them.
+//! Guarantees: a reader finds either the old list or the new one, whatever was killed in between; damaged bytes are
+//! never read as a list. Gives up: small changes; a change of one row writes all rows.
 
 use std::fs;
 use std::io;
@@ -20,33 +20,33 @@ pub trait Row<const BYTES: usize>: Sized {
     /// Its bytes.
     fn encode(&self) -> [u8; BYTES];
 
-    /// Reads what [`Row::encode`] wrote; nothing if the bytes cannot be a row.
+    /// Reads what [`Row::encode`] wrote; `None` if the bytes cannot be a row.
     fn decode(bytes: &[u8; BYTES]) -> Option<Self>;
 }
 
-/// How a list lies on disk: `HEAD` bytes of head, and `ROW` bytes a row.
+/// The format of a list on disk: `HEAD` bytes of head, and `ROW` bytes per row.
 pub struct Format<const HEAD: usize, const ROW: usize> {
     /// The list's name and version.
     pub magic: &'static [u8; 8],
-    /// Whether the number of rows stands before them.
+    /// Whether the number of rows precedes them.
     pub is_counted: bool,
 }
 
-/// Why a list cannot be had.
+/// Why a list cannot be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
-    /// The disk does not give it.
+    /// A disk error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It was not written like this.
+    /// The bytes are damaged.
     #[error("it is damaged")]
     Damaged,
 }
 
-/// Reads a list, as one of the formats that `decode` tries; nothing if there is none.
+/// Reads a list, as one of the formats that `decode` tries; `None` if there is none.
 ///
 /// # Errors
-/// [`ReadError::Damaged`] if `decode` finds nothing.
+/// [`ReadError::Damaged`] if `decode` returns `None`.
 pub fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>, ReadError> {
     match fs::read(path) {
         Ok(bytes) => decode(&bytes).map(Some).ok_or(ReadError::Damaged),
@@ -56,7 +56,7 @@ pub fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<O
 }
 
 impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
-    /// Puts the list in the place of the one at `path`. Its folder must be there.
+    /// Replaces the list at `path`. Its folder must exist.
     ///
     /// # Errors
     /// As the disk says; the old list stays then.
@@ -79,7 +79,7 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
         bytes
     }
 
-    /// Reads what [`Format::encode`] wrote; nothing if the bytes are damaged, or of another format.
+    /// Reads what [`Format::encode`] wrote; `None` if the bytes are damaged, or of another format.
     pub fn decode<R: Row<ROW>>(&self, bytes: &[u8]) -> Option<([u8; HEAD], Vec<R>)> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         let (head, rows) = body.strip_prefix(self.magic)?.split_first_chunk::<HEAD>()?;
@@ -98,7 +98,7 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
     }
 }
 
-/// The bytes that a text of hex digits says, for tests that hold old files.
+/// The bytes of a text of hexadecimal digits, for tests that contain old files.
 #[cfg(test)]
 pub fn from_hex(text: &str) -> Vec<u8> {
     let digits: Vec<char> = text.chars().filter(|digit| !digit.is_whitespace()).collect();

@@ -1,20 +1,20 @@
-//! Small files that are kept whole.
+//! Small files that are replaced whole.
 //!
-//! Guarantees: whoever reads one finds it as it was or as it is to be, whatever was killed in between, also after a power cut; only
-//! its owner may read it. Gives up: two who write the same one at a time.
+//! Guarantees: a reader finds either the old file or the new one, whatever was killed in between, even after a power
+//! cut; only its owner may read it. Gives up: two writers of the same file at a time.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Puts a file with these bytes in the place of the one at `path`. Its folder must be there.
+/// Replaces the file at `path` with these bytes. Its folder must exist.
 ///
 /// # Errors
 /// As the disk says; the old file stays then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
-    // One that another start left half written may have other rights.
+    // A file that another start left half written may have other permissions.
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -1,18 +1,19 @@
-//! What a picture's EXIF says that matters in an email: that it is shown turned, and where it was taken. Pure.
+//! Reads what matters for an email in a picture's EXIF: whether it is rotated, and where it was taken. Pure.
 //!
-//! Guarantees: width and height are those that browsers show, as tried with Chromium: a JPEG is turned, so is a PNG whose EXIF comes before its pixels; a
-//! WebP is not. EXIF that cannot be read says nothing. Gives up: places that a program wrote elsewhere (XMP).
+//! Guarantees: width and height are those that browsers show, as tested with Chromium: a JPEG is rotated, and so is a
+//! PNG whose EXIF comes before its pixels; a WebP is not. EXIF that cannot be read is ignored. Gives up: places that a
+//! program stored elsewhere (XMP).
 
 use std::io::Cursor;
 
 use exif::{Error, Exif, In, Reader, Tag};
 
-/// What it says.
+/// The results.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Notes {
-    /// Whether width and height change places when it is shown.
+    /// Whether width and height are swapped when it is shown.
     pub is_turned: bool,
-    /// Whether it says where it was taken.
+    /// Whether it contains the place where it was taken.
     pub has_place: bool,
 }
 
@@ -38,7 +39,7 @@ pub(super) fn read(media_type: &str, bytes: &[u8]) -> Notes {
 
 fn exif_of(bytes: &[u8]) -> Option<Exif> {
     let mut reader = Reader::new();
-    // Cameras write much that is not quite right; what can be read counts.
+    // Cameras write much that is slightly wrong; use what can be read.
     let read = reader.continue_on_error(true).read_from_container(&mut Cursor::new(bytes));
     match read {
         Ok(exif) => Some(exif),
@@ -69,12 +70,12 @@ pub(super) mod tests {
     use super::*;
     use crate::images::samples::{jpeg, pictures, png, webp};
 
-    /// EXIF with an orientation, and a place if that is asked for.
+    /// EXIF with an orientation and, with `has_place`, a place.
     fn tiff(orientation: u8, has_place: bool) -> Vec<u8> {
         let mut tiff = b"MM\0*\0\0\0\x08\0".to_vec();
         tiff.extend_from_slice(&[1 + u8::from(has_place), 1, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0]);
         if has_place {
-            // A second field leads to the directory of the place, behind this one: a latitude of 52, 30 and 0.
+            // A second field points to the directory of the place, which follows: a latitude of 52, 30 and 0.
             tiff.extend_from_slice(b"\x88\x25\0\x04\0\0\0\x01\0\0\0\x26\0\0\0\0");
             tiff.extend_from_slice(b"\0\x01\0\x02\0\x05\0\0\0\x03\0\0\0\x38\0\0\0\0");
             tiff.extend_from_slice(b"\0\0\0\x34\0\0\0\x01\0\0\0\x1e\0\0\0\x01\0\0\0\0\0\0\0\x01");

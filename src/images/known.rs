@@ -1,8 +1,8 @@
-//! The ids of all images on disk, so that a node that starts while the database is down knows which exist.
+//! Keeps the ids of all images on disk, so that a node that starts while the database is down knows which exist.
 //!
-//! A [`kept_list`] named "PXKNOWN", version 1, counted. A row is an id (16 bytes) and a state (1 byte): 0 there, 1 deleted, 2 lost,
-//! which means that this node knew the image and the database does not have it any more. (Earlier versions read 2 as 0.)
-//! Damaged bytes count as no list at all.
+//! A [`kept_list`] named "PXKNOWN", version 1, counted. A row is an id (16 bytes) and a state (1 byte): 0 exists, 1
+//! deleted, 2 lost, which means that this node knew the image and the database no longer has it. (Earlier versions read
+//! 2 as 0.) Damaged bytes count as no list at all.
 
 use std::fs;
 use std::io;
@@ -49,7 +49,7 @@ pub fn write(path: &Path, ids: &[(Uuid, Knowledge)]) -> io::Result<()> {
     FORMAT.write(path, &[], ids)
 }
 
-/// Reads the list; nothing if there is none, or it is damaged.
+/// Reads the list; `None` if there is none, or it is damaged.
 #[must_use]
 pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {

@@ -1,8 +1,8 @@
-//! Pictures that the tests of this folder look at.
+//! Pictures for the tests of this folder.
 
 use pixeld_edge::images::TRANSPARENT_GIF;
 
-/// A PNG of the outer form only: header, no picture, end.
+/// A PNG without content: header and end only.
 pub fn png(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
     bytes.extend_from_slice(&width.to_be_bytes());

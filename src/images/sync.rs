@@ -1,8 +1,8 @@
-//! Keeps the image cache in step with PostgreSQL, and loads what it wants.
+//! Keeps the image cache in step with PostgreSQL, and loads the images that it requests.
 //!
-//! Guarantees: a change shows within about a second ([`crate::db::follow`]); rows that vanished are noticed by the full list. While
-//! the database is down, what is cached is served as it was. Gives up: a change whose transaction was open for longer than
-//! [`OVERLAP_US`] and whose notice was lost shows with the next full list.
+//! Guarantees: a change takes effect within about a second ([`crate::db::follow`]); the full list finds rows that
+//! vanished. While the database is down, cached images are served as before. Gives up: a change whose transaction was
+//! open for longer than [`OVERLAP_US`] and whose notification was lost takes effect with the next full list.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::db::{Database, DbError};
 use pixeld_edge::images::cache::Wanted;
 use pixeld_edge::images::{Fetched, Image, ImageCache, Knowledge};
 
-/// How far back each heartbeat looks behind the latest change seen: transactions commit later than they begin.
+/// How far before the latest known change each heartbeat reads: transactions commit later than they begin.
 const OVERLAP_US: i64 = 5_000_000;
 
 /// Loads that run at once.
@@ -41,17 +41,17 @@ struct Sync {
 /// The table of images, as far as it was read.
 struct Images {
     sync: Sync,
-    /// The latest version seen.
+    /// The latest version read.
     latest: i64,
 }
 
-/// Fills the cache with the ids that are on disk. Call once, before the first request.
+/// Fills the cache with the ids on disk. Call once, before the first request.
 pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
-    // Until the sync has asked it, the database is not waited for.
+    // Until the sync has connected, do not assume that the database is down.
     cache.note_database(true);
     let Some(ids) = known::read(known_path) else { return };
     for (id, knowledge) in ids {
-        // No version is older, so that whatever PostgreSQL says is news.
+        // No version is older, so that everything PostgreSQL returns is newer.
         match knowledge {
             Knowledge::There => drop(cache.note_known(id, i64::MIN)),
             Knowledge::Deleted => drop(cache.note_deleted(id, i64::MIN)),
@@ -61,7 +61,7 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
     cache.note_list();
 }
 
-/// Runs for ever: first serves nothing but "not now" until `ready`, then keeps in step.
+/// Runs forever: serves only "not now" until `ready`, then keeps in step.
 pub async fn run(
     cache: Arc<ImageCache>,
     wanted: &mut mpsc::Receiver<Wanted>,
@@ -98,7 +98,7 @@ async fn load(sync: Sync, want: Wanted) {
         }
         Ok(Some(found)) => {
             let image = Arc::new(Image::new(Bytes::from(found.bytes), &found.media_type));
-            // Its notice is no news after this.
+            // Its notification is not new after this.
             sync.keep(sync.cache.put(want.id, found.state.version, Arc::clone(&image)));
             Fetched::Cached(image)
         }
@@ -174,11 +174,11 @@ impl Sync {
         }
     }
 
-    /// Has the ids kept on disk, if there is news: at once, also where this node is about to end, and on a thread of its own,
-    /// since a disk that stalls must hold up neither the changes of images nor whatever else runs here.
+    /// Has the ids written to disk, if they changed: at once, even if this node is about to end, and on a separate
+    /// thread, since a disk that stalls must delay neither the changes of images nor anything else that runs here.
     fn keep(&self, news: bool) {
         if !news || self.keeping.is_waiting.swap(true, Ordering::AcqRel) {
-            // One that waits for the writing before it takes this news along.
+            // A task that waits to write will include this change.
             return;
         }
         let sync = self.clone();
@@ -192,7 +192,7 @@ impl Sync {
     }
 }
 
-/// Who writes the list of images: one at a time, and at most one more waits.
+/// Writes the list of images: one writer at a time, and at most one more waits.
 #[derive(Default)]
 struct Keeping {
     turn: Mutex<()>,

@@ -1,10 +1,11 @@
-//! Takes new images: looks at the bytes, never at a name, and stores and serves them byte for byte.
+//! Accepts new images: checks the bytes, never a name, and stores and serves them byte for byte.
 //!
-//! Guarantees: the first bytes are those of a kind that all mail programs and browsers take for a picture and for nothing else, and the size that its
-//! header gives is within bounds. What is served names that kind, forbids guessing another one and runs nothing ([`pixeld_edge::images::Image::new`]), so bytes after
-//! the picture's end harm no reader: cameras put previews and films there, and browsers overlook them.
-//! Gives up: it decodes nothing, so a picture that is damaged inside is as damaged for the reader. It does not look for what else the file could be to a
-//! program that somebody opens it with after downloading it: only signed-in admins add images.
+//! Guarantees: the first bytes are those of a format that all mail programs and browsers treat as a picture and nothing
+//! else, and the size in its header is within bounds. The answer names that format, forbids guessing another one and
+//! runs nothing ([`pixeld_edge::images::Image::new`]), so bytes after the picture's end harm no reader: cameras put
+//! previews and films there, and browsers ignore them. Gives up: decoding, so a picture with damaged pixels is stored
+//! as it is; and checking what else the file could be for a program that opens it after a download: only signed-in
+//! admins add images.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -16,29 +17,29 @@ use crate::db::images::Inspected;
 use pixeld_core::digest;
 use pixeld_core::text;
 
-/// The most bytes that an image has.
+/// Maximum bytes of an image.
 pub const BYTES_MAX: usize = 1 << 20;
 
-/// The most pixels that an image has each way.
+/// Maximum pixels of an image in each direction.
 pub const PIXELS_MAX: usize = 4096;
 
-/// The most characters of a title.
+/// Maximum characters of a title.
 pub const TITLE_CHARS_MAX: usize = 200;
 
-/// What is taken, for people.
+/// The accepted images, for people.
 pub const ACCEPTED: &str = "GIF, PNG, JPEG or WebP, up to 1 MiB and 4096 × 4096 pixels. No SVG.";
 
-/// What a picture is warned of that says where it was taken.
+/// The warning about a picture that contains the place where it was taken.
 const PLACE: &str = "This image says where it was taken (GPS data in its EXIF), and everybody who gets it can read that. Save it without location data \
                      and upload it again.";
 
-/// What a WebP is warned of.
+/// The warning about a WebP.
 const OUTLOOK: &str = "Outlook for Windows does not show WebP. Its readers see no image, but the open is recorded if Outlook fetches it. Use PNG, JPEG or GIF.";
 
-/// Bytes that are looked at for the word that tells an SVG.
+/// Bytes that are searched for the mark of an SVG.
 const SVG_BYTES_MAX: usize = 1024;
 
-/// Why bytes are not taken.
+/// Why bytes are not accepted.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// There are none.
@@ -47,7 +48,7 @@ pub enum Refusal {
     /// Too many.
     #[error("the file is larger than {BYTES_MAX} bytes (1 MiB)")]
     TooLarge,
-    /// No picture, or one of another kind.
+    /// Not a picture, or one of another format.
     #[error("the file is {0}; use GIF, PNG, JPEG or WebP (the file's name does not matter)")]
     Kind(String),
     /// The size cannot be read.
@@ -61,21 +62,21 @@ pub enum Refusal {
 /// Why an image could not be added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// The bytes are not taken.
+    /// The bytes are not accepted.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The id is taken.
+    /// The id is in use.
     #[error("an image with the id {0} exists already")]
     Exists(Uuid),
     /// The nil UUID means "absent" in links.
     #[error("the nil UUID cannot be the id of an image")]
     Nil,
-    /// The database could not be asked.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// What is to be known about a picture that was taken, for people.
+/// What people should know about an accepted picture.
 #[must_use]
 pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
     let place = exif::read(media_type, bytes).has_place.then_some(PLACE);
@@ -83,7 +84,7 @@ pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
     place.into_iter().chain(outlook).collect()
 }
 
-/// Looks at bytes: what picture they are, and how large it is shown.
+/// Checks bytes: their format, and the size at which they are shown.
 ///
 /// # Errors
 /// [`Refusal`], which says what is allowed.
@@ -119,20 +120,20 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     Ok(Inspected { media_type, width: width as i32, height: height as i32, sha256 })
 }
 
-/// Whether it is a text that draws. Only to say so; no text is taken.
+/// Whether it is an SVG; used only for the message, since no text is accepted.
 fn is_svg(bytes: &[u8]) -> bool {
     let start = &bytes[..bytes.len().min(SVG_BYTES_MAX)];
     start.trim_ascii_start().starts_with(b"<") && start.windows(4).any(|word| word.eq_ignore_ascii_case(b"<svg"))
 }
 
-/// What is wrong with a title; nothing where it may be one.
+/// What is wrong with a title; `None` if it is allowed.
 #[must_use]
 pub fn wrong_title(title: &str) -> Option<&'static str> {
     let is_wrong = title.chars().count() > TITLE_CHARS_MAX || text::has_controls(title);
     is_wrong.then_some("a title may have at most 200 characters, and no line breaks or other control characters")
 }
 
-/// Adds an image under `id`, or a new one, and tells all nodes.
+/// Adds an image under `id`, or a new one, and notifies all nodes.
 ///
 /// # Errors
 /// [`AddError`]; nothing was stored then.
@@ -148,13 +149,13 @@ pub async fn add(
     if id.is_nil() {
         return Err(AddError::Nil);
     }
-    // PostgreSQL's text has no NUL.
+    // PostgreSQL's text allows no NUL.
     let title = title.unwrap_or_default().replace('\0', "");
     let is_new = queries::insert(client, actor, id, &title, &inspected, bytes).await?;
     if is_new { Ok(id) } else { Err(AddError::Exists(id)) }
 }
 
-/// Puts other bytes in an image's place, and tells all nodes. Says whether there is such an image that is not deleted.
+/// Replaces an image's bytes, and notifies all nodes. Returns whether there is such an image that is not deleted.
 ///
 /// # Errors
 /// [`AddError`]; nothing was changed then.
@@ -205,7 +206,7 @@ mod tests {
                 assert_ne!(taken.sha256, plain.sha256, "the digest is of all bytes, as all are kept");
             }
         }
-        // Without the trailer, and with an odd length that is not filled up.
+        // Without the trailer, and with an odd length without padding.
         assert!(inspect(&TRANSPARENT_GIF[..TRANSPARENT_GIF.len() - 1]).is_ok());
         let mut webp = webp();
         webp[4] -= 1;

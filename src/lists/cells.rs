@@ -1,9 +1,9 @@
-//! What a cell says, and how it is written. Pure.
+//! What a cell means, and how it is written. Pure.
 //!
-//! Guarantees: no cell that is written is a formula, in any spreadsheet that reads it, whatever delimiter that takes: not at its begin, and not
-//! after a delimiter or a line break within it, where a spreadsheet with another delimiter would begin a cell. A recipient in such a cell is still
-//! the same one when an answer comes back as a list. Gives up: a key of the sender's that has an apostrophe and then a formula in such a
-//! place; it loses the apostrophe.
+//! Guarantees: no written cell is a formula in any spreadsheet, whatever delimiter it uses: neither at the cell's
+//! beginning, nor after a delimiter or a line break within it, where a spreadsheet with another delimiter would begin a
+//! cell. A recipient in such a cell remains the same when an answer is uploaded as a list. Gives up: a sender's key
+//! that has an apostrophe before a formula in such a place; it loses the apostrophe.
 
 use std::borrow::Cow;
 
@@ -12,32 +12,33 @@ use uuid::Uuid;
 use super::dialect::DELIMITERS;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 
-/// What formulas begin with, in some spreadsheet: the wide signs in those of East Asia.
+/// The beginnings of formulas in some spreadsheet; those of East Asia accept the wide signs.
 const FORMULAS: [&str; 8] = ["=", "+", "-", "@", "＝", "＋", "－", "＠"];
 
-/// What may stand at the begin of a cell before a formula, and is taken off by some spreadsheet.
+/// Bytes before a formula that some spreadsheet removes from the beginning of a cell.
 const BLANKS: &[u8] = b"\t\r\n";
 
-/// Whether a text would be a formula if it was a cell's begin.
+/// Whether a text would be a formula at the beginning of a cell.
 fn begins_formula(text: &[u8]) -> bool {
     // The wide signs begin with this byte.
     matches!(text, [b'=' | b'+' | b'-' | b'@' | 0xef, ..])
         && FORMULAS.iter().any(|sign| text.starts_with(sign.as_bytes()))
 }
 
-/// Whether a cell that is read some way or other may begin at `at`: there, or after a delimiter, a line break and quotation marks.
+/// Whether any reader may begin a cell at `at`: at the beginning, or after a delimiter, a line break and quotation
+/// marks.
 fn may_begin(cell: &[u8], at: usize) -> bool {
     let before = cell[..at].iter().rev().find(|byte| **byte != b'"');
     before.is_none_or(|byte| b"\r\n".contains(byte) || DELIMITERS.contains(byte))
 }
 
-/// Whether an apostrophe belongs before the text at `at`.
+/// Whether the text at `at` needs an apostrophe before it.
 fn needs_apostrophe(cell: &[u8], at: usize) -> bool {
     let is_blank = at == 0 && cell.first().is_some_and(|first| BLANKS.contains(first));
     (is_blank || begins_formula(&cell[at..])) && may_begin(cell, at)
 }
 
-/// The cell with an apostrophe before all that may become a formula.
+/// The cell with an apostrophe before everything that may become a formula.
 #[must_use]
 pub fn neutral(cell: &[u8]) -> Cow<'_, [u8]> {
     if !(0..cell.len()).any(|at| needs_apostrophe(cell, at)) {
@@ -69,14 +70,15 @@ fn plain(cell: &str) -> Cow<'_, str> {
             out.push(*byte);
         }
     }
-    // Only ASCII was taken out.
+    // Only ASCII was removed.
     String::from_utf8(out).map_or_else(|_| cell.into(), Cow::Owned)
 }
 
-/// Writes a cell, quoted where some spreadsheet needs it.
+/// Writes a cell, quoted if some spreadsheet needs it.
 pub fn write(out: &mut Vec<u8>, cell: &[u8]) {
     let cell = neutral(cell);
-    // All delimiters, since a spreadsheet elsewhere may take another one than this list has; blanks, since one before a quotation mark is refused.
+    // All delimiters, since another spreadsheet may use a different one than this list; blanks, since one before a
+    // quotation mark is refused.
     let is_plain = !cell.iter().any(|byte| b"\"\r\n".contains(byte) || DELIMITERS.contains(byte));
     if is_plain {
         out.extend_from_slice(&cell);
@@ -92,16 +94,16 @@ pub fn write(out: &mut Vec<u8>, cell: &[u8]) {
     out.push(b'"');
 }
 
-/// What a formula `="0042"` says, by which programs keep spreadsheets from taking the zeros off.
+/// The text in a formula `="0042"`, with which programs keep spreadsheets from removing zeros.
 fn as_text(cell: &str) -> Option<&str> {
     let inner = cell.strip_prefix("=\"")?.strip_suffix('"')?;
     (!inner.contains('"')).then_some(inner.trim())
 }
 
-/// The recipient that a cell names, as it may stand in a link; nothing where the cell is empty, or has the nil UUID.
+/// The recipient in a cell, as it may be in a link; `None` if the cell is empty, or has the nil UUID.
 ///
 /// # Errors
-/// Where it cannot be a key.
+/// If it cannot be a key.
 pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
     let text = std::str::from_utf8(cell).unwrap_or_default();
     let text = match plain(text) {
@@ -120,7 +122,7 @@ pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
     }
 }
 
-/// The id of that recipient.
+/// The id of the recipient in a cell.
 ///
 /// # Errors
 /// As [`recipient`].
@@ -227,7 +229,8 @@ mod tests {
         }
     }
 
-    /// Cells as a lenient reader takes them: quotation marks at the begin of a cell open it, and what follows the closing one is added.
+    /// Cells as a lenient reader sees them: quotation marks at the beginning open a cell, and text after the closing
+    /// one is appended.
     fn as_spreadsheets_read(line: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
         let (mut cells, mut cell, mut is_begin, mut is_quoted) = (Vec::new(), Vec::new(), true, false);
         let mut bytes = line.iter().copied().peekable();

@@ -1,15 +1,17 @@
-//! Whether a row of a list says that its recipient may be named in a link, and which column says it. Pure.
+//! Whether a row of a list allows naming its recipient in a link, and which column says so. Pure.
 //!
-//! Guarantees: a slip is never taken for consent, nor is an empty cell; a column with one of [`NAMES`] is never overlooked, and one whose
-//! name only sounds like it is asked about. Gives up: a name in a language that is not among the stems, or one that says nothing (`status`).
+//! Guarantees: neither a typing error nor an empty cell is taken for consent. A column with one of [`NAMES`] is never
+//! overlooked; for a column whose name only sounds like it, the sender is asked. Gives up: names in languages that are
+//! not among the stems, and unspecific names (`status`).
 
-/// What says yes, in any case: also what spreadsheets write for a truth in German and French.
+/// Words for yes, in any case; including what spreadsheets write for a true value in German and French.
 pub const YES: [&str; 9] = ["yes", "y", "ja", "j", "oui", "true", "1", "wahr", "vrai"];
 
-/// What says no, in any case; an empty cell does, too.
+/// Words for no, in any case; an empty cell also means no.
 pub const NO: [&str; 8] = ["no", "n", "nein", "non", "false", "0", "falsch", "faux"];
 
-/// What a column of consents is called, without its case and all that is neither a letter nor a digit (`Opt-In` is `optin`).
+/// Names of a column of consents, without case and without anything that is neither a letter nor a digit (`Opt-In` is
+/// `optin`).
 pub const NAMES: [&str; 16] = [
     "consent",
     "consents",
@@ -29,11 +31,12 @@ pub const NAMES: [&str; 16] = [
     "consentement",
 ];
 
-/// The column of a list with links that says whether a link names its recipient: what it was made by holds, until the sender says otherwise.
+/// The column of a list with links that says whether a link names its recipient. It counts as the consent column until
+/// the sender names another one.
 pub const IN_LINK: &str = "pixeld_recipient_in_link";
 
-/// What is in the name of a column that may say who agreed, in the languages of the opt-out page and Dutch: `Email consent`, `Einwilligung erteilt`,
-/// `DOUBLE_OPT-IN`.
+/// Parts of the name of a column that may say who agreed, in the languages of the opt-out page and Dutch: `Email
+/// consent`, `Einwilligung erteilt`, `DOUBLE_OPT-IN`.
 const STEMS: [&str; 14] = [
     "consen",
     "agreed",
@@ -51,7 +54,7 @@ const STEMS: [&str; 14] = [
     "toestemming",
 ];
 
-/// What is in the name of a column that may say the opposite.
+/// Parts of the name of a column that may say the opposite.
 const OPPOSITE_STEMS: [&str; 23] = [
     "optout",
     "optedout",
@@ -78,23 +81,23 @@ const OPPOSITE_STEMS: [&str; 23] = [
     "afgemeld",
 ];
 
-/// How the name of a column ends that has the address of a page.
+/// Endings of the name of a column with the address of a page.
 const ADDRESSES: [&str; 3] = ["url", "link", "token"];
 
-/// What a column's name says of consents.
+/// What a column's name says about consents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sounds {
-    /// That it holds them.
+    /// It holds them.
     Certain,
-    /// That it may.
+    /// It may hold them.
     Maybe,
-    /// That it may hold the opposite.
+    /// It may hold the opposite.
     Opposite,
     /// Nothing.
     Nothing,
 }
 
-/// What a name says.
+/// Judges a name.
 #[must_use]
 pub fn sounds(name: &str) -> Sounds {
     let name = plain_name(name);
@@ -108,13 +111,13 @@ pub fn sounds(name: &str) -> Sounds {
     }
 }
 
-/// A column's name, as [`NAMES`] has it.
+/// A column's name, in the form of [`NAMES`].
 #[must_use]
 pub fn plain_name(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// What a cell says; nothing where it says neither.
+/// The meaning of a cell; `None` if it is neither yes nor no.
 #[must_use]
 pub fn read(cell: &[u8]) -> Option<bool> {
     let text = std::str::from_utf8(cell).ok()?.trim();

@@ -1,16 +1,16 @@
-//! How a list is written: what stands between its cells and its rows. Pure.
+//! The format of a list: its delimiter and line ends. Pure.
 //!
-//! Guarantees: what Excel says in a first line `sep=;` holds; where nothing says it and the header can be read in two ways, it is asked.
+//! Guarantees: Excel's first line `sep=;` is obeyed; if there is none and the header is ambiguous, the list is refused.
 
 use super::Problem;
 use super::rows::ROW_BYTES_MAX;
 
-/// How.
+/// The format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dialect {
-    /// What stands between cells.
+    /// The separator of cells.
     pub delimiter: u8,
-    /// What stands between rows.
+    /// The separator of rows.
     pub line_end: &'static [u8],
     /// Whether it begins with a byte order mark.
     pub has_mark: bool,
@@ -18,10 +18,10 @@ pub struct Dialect {
     pub has_sep: bool,
 }
 
-/// What may stand between cells; the first where none does.
+/// Possible separators of cells; the first if none occurs.
 pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
-/// What is before the header.
+/// What comes before the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Start {
     pub(super) dialect: Dialect,
@@ -31,10 +31,11 @@ pub(super) struct Start {
     pub(super) lines: u64,
 }
 
-/// Reads the beginning of a list (as UTF-8, without a mark) up to the end of its header. Nothing where more bytes are needed.
+/// Reads the beginning of a list (as UTF-8, without a mark) up to the end of its header. `None` if more bytes are
+/// needed.
 ///
 /// # Errors
-/// Where it is no list, or what stands between its cells is not certain.
+/// If it is not a list, or its separator is not certain.
 pub(super) fn read(start: &[u8], is_end: bool) -> Result<Option<Start>, Problem> {
     let too_long = || if start.len() > ROW_BYTES_MAX { Err(Problem::RowTooLong(1)) } else { Ok(None) };
     let (mut skipped, mut lines, mut named) = (0, 0, None);
@@ -74,14 +75,14 @@ fn line_ends(blank: &[u8]) -> u64 {
     (blank.len() - pairs) as u64
 }
 
-/// The delimiter that a line of Excel's names: `sep=;`, also in quotation marks.
+/// The delimiter in Excel's line: `sep=;`, also in quotation marks.
 fn sep(line: &[u8]) -> Option<Result<u8, Problem>> {
     let line = line.strip_prefix(b"\"").map_or(line, |rest| rest.strip_suffix(b"\"").unwrap_or(rest));
     let (name, value) = line.split_at_checked(4)?;
     if !name.eq_ignore_ascii_case(b"sep=") {
         return None;
     }
-    // Spreadsheets fill the line up with delimiters: `sep=;;;`.
+    // Spreadsheets pad the line with delimiters: `sep=;;;`.
     Some(match value {
         [first, rest @ ..] if DELIMITERS.contains(first) && rest.iter().all(|byte| DELIMITERS.contains(byte)) => {
             Ok(*first)
@@ -90,7 +91,7 @@ fn sep(line: &[u8]) -> Option<Result<u8, Problem>> {
     })
 }
 
-/// The one that stands most often in the header.
+/// The most frequent one in the header.
 fn likeliest(counts: [usize; 4]) -> Result<u8, Problem> {
     let most = counts.into_iter().max().unwrap_or_default();
     let mut best =
@@ -101,7 +102,7 @@ fn likeliest(counts: [usize; 4]) -> Result<u8, Problem> {
     }
 }
 
-/// How often each delimiter stands in the first line, outside of quotes, and where the line ends.
+/// How often each delimiter occurs in the first line, outside of quotes, and where the line ends.
 fn count(line: &[u8]) -> ([usize; 4], Option<usize>) {
     enum Within {
         Begin,

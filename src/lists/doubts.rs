@@ -1,8 +1,9 @@
-//! What looks wrong in the column of recipients: it may be another column. Pure.
+//! Finds signs that the column of recipients is the wrong one. Pure.
 //!
-//! Guarantees: bounded memory; a column is not called wrong for less than [`ROWS_MIN`] rows; one recipient that only a program writes (a rule under the
-//! header, a line of totals, a number that a spreadsheet rounded) is enough to ask. Gives up: a wrong column with many different words of one
-//! piece, such as places of birth: nothing tells those from keys.
+//! Guarantees: bounded memory. Fewer than [`ROWS_MIN`] rows never make a column look wrong. But one value that only a
+//! program writes (a rule under the header, a line of totals, a number that a spreadsheet rounded) is enough to ask.
+//! Gives up: a wrong column with many different single words, such as places of birth: nothing distinguishes them from
+//! keys.
 
 use std::collections::HashSet;
 
@@ -12,7 +13,8 @@ const ROWS_MIN: u64 = 3;
 /// Rows from which on few different recipients look wrong.
 const MANY_ROWS: u64 = 100;
 
-/// What programs and people write where no recipient is, in lower case: empty cells, totals, and names of columns.
+/// What programs and people write in place of a missing recipient, in lower case: empty cells, totals, and names of
+/// columns.
 const NOBODY: [&str; 24] = [
     "\\n",
     "na",
@@ -40,29 +42,29 @@ const NOBODY: [&str; 24] = [
     "anzahl",
 ];
 
-/// Recipients that are told apart; with more there are not few.
+/// Maximum different recipients that are counted; with more, there are not few.
 const DIFFERENT_MAX: usize = 4096;
 
-/// What was seen.
+/// The signs so far.
 #[derive(Debug, Default)]
 pub struct Doubts {
     rows: u64,
     named: u64,
     dates: u64,
     phrases: u64,
-    /// Numbers as a spreadsheet or a program shows them.
+    /// Numbers in a spreadsheet's or a program's display format.
     shown: u64,
-    /// Those with something around them.
+    /// Values with something around them.
     wrapped: u64,
-    /// The first one that is none, its row, and why.
+    /// The first value that is not a recipient, its row, and why.
     odd: Option<(u64, String, &'static str)>,
     different: HashSet<u64, foldhash::fast::RandomState>,
-    /// A recipient, for the words.
+    /// A recipient, for the text.
     example: String,
 }
 
 impl Doubts {
-    /// The recipient of a row of this number; nothing where it names none.
+    /// Adds the recipient of a row with this number; `None` if the row names none.
     pub fn add(&mut self, row: u64, recipient: Option<&str>) {
         self.rows += 1;
         let Some(text) = recipient else { return };
@@ -84,13 +86,13 @@ impl Doubts {
         }
     }
 
-    /// Rows that were seen.
+    /// Rows that were read.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// What looks wrong, as a question about a column; nothing where nothing does.
+    /// What looks wrong, as a question about a column; `None` if nothing does.
     #[must_use]
     pub fn words(&self, column: &str) -> Option<String> {
         let Doubts { rows, named, example, .. } = self;
@@ -121,7 +123,7 @@ impl Doubts {
     }
 }
 
-/// What a recipient looks like that is none.
+/// What a value is that is not a recipient.
 fn odd(text: &str) -> Option<&'static str> {
     let is_nobody = || NOBODY.contains(&&*text.to_lowercase());
     // `#NV`, `#BEZUG!`, `#DIV/0!`: each language has its own.

@@ -1,7 +1,7 @@
-//! The names of a list's columns, and which of them is which. Pure.
+//! The names of a list's columns, and the purpose of each. Pure.
 //!
-//! Guarantees: a column is used because it was named, or because its name says what it holds: never because it is the first. A name that two columns
-//! have is refused when it is needed.
+//! Guarantees: a column is used because it was named, or because its name says what it holds, never because it is the
+//! first. If two columns share a name that is needed, the list is refused.
 
 use super::Problem;
 use super::cells;
@@ -10,22 +10,23 @@ use super::dialect::Dialect;
 use super::rows::{Batch, Row, quoted};
 use pixeld_core::link::parse_uuid;
 
-/// Columns that a problem names at most.
+/// Maximum columns that a problem names.
 const NAMED_MAX: usize = 30;
 
 /// Whose links may name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consents<'a> {
-    /// Those of whom the column of this name says so; empty: the one that its name tells, if there is one.
+    /// Those for whom the column with this name says yes. If it is empty: the column whose name says consent, if there
+    /// is one.
     Column(&'a str),
-    /// Everybody's: the sender says so.
+    /// Everybody's: the sender says that all have agreed.
     All,
 }
 
-/// What becomes of a list's columns that are called as ours.
+/// What happens to a list's columns that have our names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ours {
-    /// They are left out: nobody else's are called so.
+    /// They are left out: nobody else uses these names.
     Replace,
     /// The list is refused.
     Refuse,
@@ -35,15 +36,15 @@ pub enum Ours {
 #[derive(Debug)]
 pub struct Header {
     names: Vec<String>,
-    /// Those that the answer has, too.
+    /// Those that stay in the answer.
     kept: Vec<usize>,
 }
 
 impl Header {
-    /// Reads the first row of a batch. `ours` are the columns that the answer gets.
+    /// Reads the first row of a batch. `ours` are the columns that are added.
     ///
     /// # Errors
-    /// Where it is not a header, or has a column of ours that may not be there.
+    /// If it is not a header, or has one of our columns that is not allowed there.
     pub fn read(batch: &Batch, ours: &[&str], what: Ours) -> Result<Header, Problem> {
         let row = batch.rows().next().ok_or(Problem::Empty)?;
         let names: Vec<String> = row.cells().map(|cell| one_line(&String::from_utf8_lossy(cell))).collect();
@@ -69,19 +70,19 @@ impl Header {
         self.names.get(column).map_or("", String::as_str)
     }
 
-    /// The column of a name: spelt exactly so, else in any case.
+    /// The column with a name: spelt exactly so, or else in any case.
     ///
     /// # Errors
-    /// Where there is none, or more than one.
+    /// If there is none, or more than one.
     pub fn column(&self, name: &str) -> Result<usize, Problem> {
         let name = one_line(name);
         self.find(&name)?.ok_or_else(|| Problem::NoColumn { known: self.listed(), asked: name })
     }
 
-    /// As [`Header::column`]; nothing where there is none.
+    /// As [`Header::column`]; `None` if there is none.
     ///
     /// # Errors
-    /// Where there is more than one.
+    /// If there is more than one.
     pub fn find(&self, name: &str) -> Result<Option<usize>, Problem> {
         let lower = name.to_lowercase();
         let exact: Vec<usize> = self.columns(|known| known == name);
@@ -97,7 +98,7 @@ impl Header {
         self.names.iter().enumerate().filter(|(_, name)| is_it(name)).map(|(at, _)| at).collect()
     }
 
-    /// The column of recipients: of this name; if it is empty, `recipient` or else `id`.
+    /// The column of recipients: with this name or, if that is empty, `recipient` or else `id`.
     ///
     /// # Errors
     /// As [`Header::column`].
@@ -113,10 +114,10 @@ impl Header {
         Err(Problem::WhichRecipients { known: self.listed() })
     }
 
-    /// The column of consents; nothing where all may be named.
+    /// The column of consents; `None` if all may be named.
     ///
     /// # Errors
-    /// Where the one that was named is not there, or it is not certain which one it is.
+    /// If the named column does not exist, or if it is not certain which one it is.
     pub fn consents(&self, consents: Consents<'_>) -> Result<Option<usize>, Problem> {
         match consents {
             Consents::All => return Ok(None),
@@ -134,26 +135,26 @@ impl Header {
         }
     }
 
-    /// Refuses a row that does not go with the header.
+    /// Refuses a row that does not match the header.
     ///
     /// # Errors
-    /// Where it has more cells.
+    /// If it has more cells.
     pub fn check(&self, row: Row<'_>) -> Result<(), Problem> {
         let columns = self.names.len();
         let is_header = |row: Row<'_>| {
             let cells = row.cells().map(|cell| String::from_utf8_lossy(cell));
             cells.zip(&self.names).all(|(cell, name)| one_line(cell.trim_start_matches('\u{feff}')) == **name)
         };
-        // Lists that were put behind each other.
+        // Lists that were concatenated.
         if row.number() > 1 && row.width() == columns && !row.is_blank() && is_header(row) {
             return Err(Problem::HeaderAgain(row.number()));
         }
         if columns > 1 && row.width() == 1 && row.cell(0).iter().any(|byte| b",;\t".contains(byte)) {
             return Err(Problem::OtherDelimiter(row.number()));
         }
-        // Empty cells at the end of all rows are how some spreadsheets save.
+        // Some spreadsheets save empty cells at the end of all rows.
         let cells = (columns..row.width()).rev().find(|at| !row.cell(*at).trim_ascii().is_empty()).map(|at| at + 1);
-        // The header of one column says nothing of delimiters; `|` may be in a merge tag, and is said otherwise.
+        // The header of one column shows no delimiter; `|` may be part of a merge tag, and is reported elsewhere.
         let parts = row.cell(0).split(|byte| b";\t".contains(byte)).count();
         match cells.or((columns == 1 && parts > 1).then_some(parts)) {
             Some(cells) => Err(Problem::TooWide { row: row.number(), cells, columns }),
@@ -161,10 +162,10 @@ impl Header {
         }
     }
 
-    /// What a row has in a column that is needed.
+    /// The cell of a row in a column that is needed.
     ///
     /// # Errors
-    /// Where the row ends before it.
+    /// If the row ends before it.
     pub fn needed<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
         if column < row.width() || row.is_blank() {
             return Ok(row.cell(column));
@@ -175,7 +176,7 @@ impl Header {
     /// Whether a row's recipient may be named, by the column of consents.
     ///
     /// # Errors
-    /// Where that says neither yes nor no.
+    /// If the cell says neither yes nor no.
     pub fn has_consented(&self, row: Row<'_>, column: Option<usize>) -> Result<bool, Problem> {
         let Some(column) = column else { return Ok(true) };
         let cell = self.needed(row, column)?;
@@ -186,17 +187,17 @@ impl Header {
         })
     }
 
-    /// The cell of a row's recipient, as it may be read.
+    /// The cell of a row's recipient.
     ///
     /// # Errors
-    /// Where it is not certain who that is.
+    /// If it is not certain who that is.
     pub fn recipient<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
         let cell = self.needed(row, column)?;
         let text = cell.trim_ascii();
         if text.iter().any(|byte| b"\r\n".contains(byte)) {
             return Err(Problem::Broken(row.number()));
         }
-        // What programs put in a letter's place.
+        // What programs put in place of an unknown letter.
         if text.windows(3).any(|letter| letter == "\u{fffd}".as_bytes()) {
             return Err(Problem::LostLetter { row: row.number(), cell: quoted(text) });
         }
@@ -230,7 +231,7 @@ impl Header {
     }
 }
 
-/// A name as it can be typed: without the line breaks of a cell that was wrapped.
+/// A name as people can type it: without the line breaks of a wrapped cell.
 fn one_line(name: &str) -> String {
     name.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -314,7 +315,7 @@ mod tests {
         assert_eq!(consents("id,unsubscribed,consent", "consent"), Ok(Some(2)));
         assert_eq!(consents("id,consent_date,consent", ""), Ok(Some(2)));
         assert_eq!(consents("id,OPTIN_TIME", ""), Err(Problem::WhichConsents("\"OPTIN_TIME\"".to_owned())));
-        // What links were made by holds, also where the column of consents was taken out of their list.
+        // The column that made the links counts, even if the column of consents was removed from their list.
         assert_eq!(consents("id,pixeld_recipient_in_link", ""), Ok(Some(1)));
         assert_eq!(header("id,consent,opt_out").unwrap().consents(Consents::All), Ok(None));
     }

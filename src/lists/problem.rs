@@ -1,18 +1,19 @@
-//! Why a list is refused, in words for people. Rows are counted as a spreadsheet counts them: the header and empty lines, too.
+//! Why a list is refused, in words for people. Rows are counted as in a spreadsheet, including the header and empty
+//! lines.
 
 use super::consent;
 use super::rows::CELLS_MAX;
 
-/// Why.
+/// The reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It has no byte but line ends.
+    /// It has no bytes except line ends.
     #[error("The file is empty.")]
     Empty,
-    /// Its first line is blank in every cell.
+    /// Every cell of its first line is blank.
     #[error("The file has no header: its first line names no columns. Add a header line.")]
     NoHeader,
-    /// Its first line is a row.
+    /// Its first line is not a header.
     #[error("The first line contains {0:?}, so it is not a header. Add a header line.")]
     RowAsHeader(String),
     /// It is an Excel file.
@@ -29,9 +30,9 @@ pub enum Problem {
         "Row {row}: {cell:?} is not UTF-8, so a letter in it is unknown. Save the whole list as CSV (UTF-8); in Excel, choose \"CSV UTF-8\"."
     )]
     NotUtf8 {
-        /// Which row.
+        /// Its number.
         row: u64,
-        /// Its first such cell, with what can be read of it.
+        /// The first such cell, as far as it can be read.
         cell: String,
     },
     /// A program has replaced a letter before.
@@ -39,15 +40,15 @@ pub enum Problem {
         "Row {row}: the recipient {cell:?} has lost a letter, probably because the list was saved in the wrong encoding. Export the list again."
     )]
     LostLetter {
-        /// Which row.
+        /// Its number.
         row: u64,
         /// The cell.
         cell: String,
     },
-    /// Excel's first line names a delimiter that is not read.
+    /// Excel's first line names a delimiter that is not supported.
     #[error("The first line names {0:?} as the separator. Use a comma, a semicolon, a tab or |.")]
     Delimiter(String),
-    /// Two delimiters stand equally often in the header.
+    /// Two delimiters occur equally often in the header.
     #[error(
         "The header has equally many {0:?} and {1:?}, so the separator is not certain. Add a line before it: sep={0} or sep={1}"
     )]
@@ -60,7 +61,7 @@ pub enum Problem {
     /// The list ends within quotation marks.
     #[error("Row {0} begins a cell with a quotation mark that is never closed, so the following rows cannot be read.")]
     Unclosed(u64),
-    /// Something stands after a closing quotation mark.
+    /// Text follows a closing quotation mark.
     #[error(
         "Row {0} has text after a closing quotation mark. Within quotation marks, write a quotation mark twice (\"\"), not as \\\"."
     )]
@@ -70,30 +71,30 @@ pub enum Problem {
         "Row {0} has a space between the separator and a quotation mark, so it is not certain where the cell ends. Remove the space."
     )]
     BlankBeforeQuote(u64),
-    /// A row has cells that no column has.
+    /// A row has more cells than there are columns.
     #[error(
         "Row {row} has {cells} cells, the header has {columns}. Does a cell contain a comma or another separator without quotation marks?"
     )]
     TooWide {
-        /// Which row.
+        /// Its number.
         row: u64,
-        /// How many it has.
+        /// Its number of cells.
         cells: usize,
-        /// How many columns the list has.
+        /// The list's number of columns.
         columns: usize,
     },
-    /// A row has the names of the columns again.
+    /// A row repeats the names of the columns.
     #[error("Row {0} is the header again. Were lists joined? Remove this row.")]
     HeaderAgain(u64),
-    /// A row is one cell, since something else stands between its parts than in the header.
+    /// A row is one cell, since it has another separator than the header.
     #[error("Row {0} is a single cell: it uses another separator than the header.")]
     OtherDelimiter(u64),
     /// A row ends before a column that is needed.
     #[error("Row {row} has {cells} cells and ends before the column {column:?}. Add the missing cells.")]
     TooShort {
-        /// Which row.
+        /// Its number.
         row: u64,
-        /// How many it has.
+        /// Its number of cells.
         cells: usize,
         /// The column.
         column: String,
@@ -103,52 +104,52 @@ pub enum Problem {
         "Row {0}: the recipient contains a line break. Perhaps a quotation mark in this row or an earlier one is not closed."
     )]
     Broken(u64),
-    /// A recipient that no link can name.
+    /// A recipient that cannot be in a link.
     #[error("Row {row}: the recipient {cell:?} cannot be a key: {error}.")]
     NoKey {
-        /// Which row.
+        /// Its number.
         row: u64,
         /// The cell.
         cell: String,
         /// Why.
         error: pixeld_core::link::key::KeyError,
     },
-    /// A row, whose consent is no word that we know.
+    /// A consent that is not a known word.
     #[error(
         "Row {row}: consent is {word:?} (column {column:?}); use one of {}, or {} or nothing for no consent.",
         consent::YES.join(", "), consent::NO.join(", ")
     )]
     Consent {
-        /// Which row.
+        /// The row's number.
         row: u64,
         /// The column.
         column: String,
-        /// What it says.
+        /// The word.
         word: String,
     },
-    /// No column was named, and none has a name that says that it holds recipients.
+    /// No column was named, and no name says that it holds recipients.
     #[error("No column is called recipient or id. Name the column with the recipients. The file has {known}.")]
     WhichRecipients {
-        /// The columns that are there.
+        /// The columns that exist.
         known: String,
     },
     /// Several may hold consents.
     #[error("Name the consent column: perhaps {0}. Or confirm that everybody has agreed.")]
     WhichConsents(String),
-    /// A column may say who has opted out, which is the other way round.
+    /// A column may say who has opted out, which is the opposite.
     #[error(
         "The column {0:?} may say who must not be recorded. Name a consent column, or confirm that everybody has agreed."
     )]
     OptOuts(String),
-    /// A column of consents, and everybody.
+    /// Both a column of consents and everybody were given.
     #[error("Either name a consent column or confirm that everybody has agreed, not both.")]
     Both,
-    /// A column that was asked for is not there.
+    /// A requested column does not exist.
     #[error("There is no column {asked:?}. The file has {known}.")]
     NoColumn {
-        /// What was asked for.
+        /// The requested name.
         asked: String,
-        /// The columns that are there.
+        /// The columns that exist.
         known: String,
     },
     /// Two columns have the name.

@@ -1,6 +1,7 @@
-//! Bytes as they come to a header and batches of rows.
+//! From bytes, as they arrive, to a header and batches of rows.
 //!
-//! Guarantees: however the bytes are cut, the same comes out; what is held is one chunk and one row. Every row goes with the header.
+//! Guarantees: the result does not depend on how the bytes are cut; at most one chunk and one row are held. Every row
+//! matches the header.
 
 use super::Problem;
 use super::dialect::{self, Dialect};
@@ -22,29 +23,29 @@ pub struct Reader {
     batch: Batch,
 }
 
-/// What came.
+/// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
     /// The header: [`Reader::header`].
     Header,
     /// Rows: [`Reader::batch`].
     Rows,
-    /// Nothing, before more bytes do; at the end, nothing at all.
+    /// Nothing until more bytes arrive; at the end, nothing at all.
     Nothing,
 }
 
 impl Reader {
-    /// Of a list whose answer has these columns more.
+    /// A reader of a list to which the columns `ours` are added.
     #[must_use]
     pub fn new(ours: &'static [&'static str], what: Ours) -> Reader {
         let (decoder, text, batch) = (Decoder::default(), Vec::new(), Batch::default());
         Reader { ours, what, decoder, text, is_end: false, rows: None, header: None, batch }
     }
 
-    /// Takes bytes. What came of those before is asked for until there is [`Came::Nothing`] first.
+    /// Adds bytes. First call [`Reader::advance`] until it returns [`Came::Nothing`] for those before.
     ///
     /// # Errors
-    /// Where it is not a list.
+    /// If it is not a list.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.decoder.push(bytes, &mut self.text)
     }
@@ -58,10 +59,10 @@ impl Reader {
         self.decoder.end(&mut self.text)
     }
 
-    /// What came.
+    /// Reads on.
     ///
     /// # Errors
-    /// As the list is.
+    /// If the list is refused.
     pub fn advance(&mut self) -> Result<Came, Problem> {
         self.batch.clear();
         let Some((_, rows)) = &mut self.rows else { return self.begin() };
@@ -95,19 +96,19 @@ impl Reader {
         self.advance()
     }
 
-    /// The header, once it came.
+    /// The header, once it was read.
     #[must_use]
     pub fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
-    /// How many columns the answer has more.
+    /// How many columns are added.
     #[must_use]
     pub fn ours(&self) -> usize {
         self.ours.len()
     }
 
-    /// Rows that came.
+    /// The rows that were read.
     #[must_use]
     pub fn batch(&self) -> &Batch {
         &self.batch
@@ -129,7 +130,7 @@ impl Reader {
         }
     }
 
-    /// Writes the rows that came, each with as many of `cells` as the answer has columns of ours.
+    /// Writes the rows that were read, each with as many of `cells` as columns are added.
     pub fn write_rows<T: AsRef<str>>(&self, out: &mut Vec<u8>, cells: &[T]) {
         let (Some((dialect, _)), Some(header)) = (&self.rows, &self.header) else { return };
         for (row, ours) in self.batch.rows().zip(cells.chunks_exact(self.ours.len())) {
@@ -142,7 +143,7 @@ impl Reader {
 mod tests {
     use super::*;
 
-    /// The answer to a list, with one more column.
+    /// The answer to a list, with one column added.
     fn answered(list: &[u8], cut: usize) -> Result<String, Problem> {
         let (mut reader, mut out) = (Reader::new(&["x"], Ours::Replace), Vec::new());
         let mut take = |reader: &mut Reader| loop {

@@ -1,22 +1,23 @@
-//! UTF-8 to rows, as they come. Pure.
+//! From UTF-8 to rows, as it arrives. Pure.
 //!
-//! Guarantees: whatever the bytes are, and however they are cut, the same rows come out, and none of more than [`ROW_BYTES_MAX`] bytes
-//! or [`CELLS_MAX`] cells is held. Every row is UTF-8 without NUL. What a lenient reader would guess at is a problem here: a quotation mark that is
-//! never closed, text after a closed one, a blank before one. That is why no crate reads them. Gives up: a quotation mark within a cell that does not begin
-//! with one is itself.
+//! Guarantees: the same bytes give the same rows, however they are cut, and no row of more than [`ROW_BYTES_MAX`] bytes
+//! or [`CELLS_MAX`] cells is held. Every row is UTF-8 without NUL. Where a lenient reader would guess, this one reports
+//! a problem: a quotation mark that is never closed, text after a closing one, a blank before one. No crate does that,
+//! so this reader is our own. Within a cell that does not begin with a quotation mark, a quotation mark is an ordinary
+//! character.
 
 use super::Problem;
 
-/// Bytes of a row at most.
+/// Maximum bytes of a row.
 pub const ROW_BYTES_MAX: usize = 64 << 10;
 
-/// Cells of a row at most.
+/// Maximum cells of a row.
 pub const CELLS_MAX: usize = 4096;
 
 /// Characters of a cell that a problem quotes.
 const QUOTED_CHARS: usize = 60;
 
-/// Where the reader is.
+/// The position of the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     RowBegin,
@@ -34,28 +35,28 @@ enum At {
 pub struct Rows {
     delimiter: u8,
     at: At,
-    /// Whether a CR was the last byte: a LF belongs to it.
+    /// Whether the last byte was a CR: an LF after it belongs to it.
     is_after_cr: bool,
-    /// The row that is being read.
+    /// The current row.
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// Rows and empty lines that were read.
+    /// Rows and empty lines so far.
     count: u64,
 }
 
 impl Rows {
-    /// Of a list with this delimiter, after `lines` that are no rows.
+    /// For a list with this delimiter, after `lines` that are not rows.
     #[must_use]
     pub fn new(delimiter: u8, lines: u64) -> Rows {
         let (bytes, ends) = (Vec::new(), Vec::new());
         Rows { delimiter, at: At::RowBegin, is_after_cr: false, bytes, ends, count: lines }
     }
 
-    /// Reads rows from the front of `input` into a batch. Says whether that is full now, by its own bounds or with `max` rows; else
-    /// all of the input was read.
+    /// Reads rows from the front of `input` into a batch. Returns whether the batch is full, by its own bounds or with
+    /// `max` rows; if not, all of the input was read.
     ///
     /// # Errors
-    /// Where a row is too long or cannot be read in one way only.
+    /// If a row is too long or ambiguous.
     pub fn read(&mut self, input: &mut &[u8], batch: &mut Batch, max: usize) -> Result<bool, Problem> {
         while let [byte, rest @ ..] = input {
             if self.at == At::Plain || self.at == At::Quoted {
@@ -79,7 +80,7 @@ impl Rows {
         Ok(false)
     }
 
-    /// Ends the last row, where it had no line end.
+    /// Ends the last row, if it had no line end.
     ///
     /// # Errors
     /// As [`Rows::read`].
@@ -91,12 +92,12 @@ impl Rows {
         }
     }
 
-    /// The row that is being read.
+    /// The number of the current row.
     fn row(&self) -> u64 {
         self.count + 1
     }
 
-    /// Takes the bytes of a cell that mean nothing but themselves, as many as a row may have.
+    /// Reads ordinary bytes of a cell, as many as a row may have.
     fn take_run(&mut self, input: &mut &[u8]) {
         let is_quoted = self.at == At::Quoted;
         let means = |byte: &u8| match byte {
@@ -110,7 +111,7 @@ impl Rows {
         *input = &input[length..];
     }
 
-    /// Takes a byte. Says whether it ended a row.
+    /// Reads a byte. Returns whether it ended a row.
     fn step(&mut self, byte: u8, batch: &mut Batch) -> Result<bool, Problem> {
         let is_second_half = std::mem::take(&mut self.is_after_cr) && byte == b'\n';
         if self.at == At::RowBegin {
@@ -179,13 +180,13 @@ pub fn quoted(cell: &[u8]) -> String {
     String::from_utf8_lossy(cell).chars().take(QUOTED_CHARS).collect()
 }
 
-/// Some rows.
+/// Several rows.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    /// Where each cell ends.
+    /// The end of each cell.
     ends: Vec<usize>,
-    /// Where the cells of each row end, and which row it is.
+    /// The end of each row's cells, and the row's number.
     rows: Vec<(usize, u64)>,
 }
 
@@ -199,10 +200,10 @@ pub struct Row<'a> {
 }
 
 impl Batch {
-    /// Rows of a batch at most.
+    /// Maximum rows of a batch.
     pub const ROWS_MAX: usize = 1000;
 
-    /// Bytes after which a batch takes no further row.
+    /// Bytes from which on a batch accepts no further row.
     const BYTES_FULL: usize = 1 << 20;
 
     fn push(&mut self, bytes: &[u8], ends: &[usize], number: u64) {
@@ -212,25 +213,25 @@ impl Batch {
         self.rows.push((self.ends.len(), number));
     }
 
-    /// How many rows.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Whether it should take no further row.
+    /// Whether it should accept no further row.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.rows.len() >= Batch::ROWS_MAX || self.bytes.len() + self.ends.len() * 8 >= Batch::BYTES_FULL
     }
 
-    /// Takes the rows out.
+    /// Removes the rows.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -248,7 +249,7 @@ impl Batch {
 }
 
 impl<'a> Row<'a> {
-    /// A cell; empty beyond the last one.
+    /// A cell; empty after the last one.
     #[must_use]
     pub fn cell(self, at: usize) -> &'a [u8] {
         let Some(end) = self.ends.get(at) else { return b"" };
@@ -256,19 +257,19 @@ impl<'a> Row<'a> {
         &self.bytes[begin..*end]
     }
 
-    /// Which row it is, as a spreadsheet counts: from 1, with the header.
+    /// Its number, as in a spreadsheet: from 1, including the header.
     #[must_use]
     pub fn number(self) -> u64 {
         self.number
     }
 
-    /// Whether it says nothing.
+    /// Whether all its cells are blank.
     #[must_use]
     pub fn is_blank(self) -> bool {
         self.cells().all(|cell| cell.trim_ascii().is_empty())
     }
 
-    /// How many cells.
+    /// The number of cells.
     #[must_use]
     pub fn width(self) -> usize {
         self.ends.len()

@@ -1,36 +1,36 @@
-//! Bytes to UTF-8, as they come: UTF-16 with a byte order mark is converted, UTF-8 loses its mark. All else passes as it is, and is
-//! refused by its row if it is not UTF-8.
+//! From bytes to UTF-8, as they arrive: UTF-16 with a byte order mark is converted, UTF-8 loses its mark. Everything
+//! else passes unchanged; a row that is not UTF-8 is refused later.
 
 use super::Problem;
 
-/// What UTF-8 may begin with.
+/// The byte order mark of UTF-8.
 pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A byte that UTF-8 never has: stands for half a letter of UTF-16, so that its row is refused.
+/// A byte that never occurs in UTF-8: replaces half a letter of UTF-16, so that its row is refused.
 const NEVER: u8 = 0xff;
 
-/// How a list's letters are written.
+/// A list's encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encoding {
     Utf8,
-    /// Two bytes a unit: the first one is the higher.
+    /// Two bytes per unit, the higher one first.
     Utf16Be,
     Utf16Le,
 }
 
-/// Converts.
+/// The converter.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     encoding: Option<Encoding>,
-    /// The beginning, until it says which; then half a unit.
+    /// The first bytes, until the encoding is known; then half a unit.
     held: Vec<u8>,
-    /// The first half of a pair.
+    /// The first half of a surrogate pair.
     high: Option<u16>,
     pub(super) has_mark: bool,
 }
 
 impl Decoder {
-    /// Appends what `chunk` says to `out`.
+    /// Appends `chunk`, converted, to `out`.
     pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Problem> {
         if self.encoding == Some(Encoding::Utf8) {
             out.extend_from_slice(chunk);
@@ -56,7 +56,7 @@ impl Decoder {
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) -> Result<(), Problem> {
-        // ZIP, which new workbooks are, and what old ones are.
+        // ZIP (new workbooks) and the format of old ones.
         if self.held.starts_with(b"PK\x03\x04") || self.held.starts_with(b"\xd0\xcf\x11\xe0") {
             return Err(Problem::Workbook);
         }

@@ -1,10 +1,10 @@
-//! Lists of networks: those that are built in, and the files of `PIXELD_NETWORKS_DIR`.
+//! Lists of networks: the built-in ones, and the files of `PIXELD_NETWORKS_DIR`.
 //!
 //! ```text
 //! {folder}/{network}.txt      one prefix or address a line, # begins a comment
 //! ```
 //!
-//! The file's name says whose network it is. Files add to what is built in. Each is read whole or not at all.
+//! The file's name is the network's. Files add to the built-in lists. Each file is read whole or not at all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -21,10 +21,10 @@ use pixeld_core::networks::{Network, Networks};
 /// The longest list, in bytes; Apple's has about 12 MB.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The widest prefixes that a list may hold: one that covers half of the internet is a mistake or an attack.
+/// The widest prefixes that a list may contain: one that covers half of the internet is a mistake or an attack.
 const WIDEST: (u8, u8) = (8, 16);
 
-/// What providers document themselves and do not change.
+/// Networks that providers document themselves and do not change.
 static BUILT_IN: LazyLock<Vec<(IpNet, Network)>> = LazyLock::new(|| {
     let lines = include_str!("built-in.txt").lines().filter_map(content);
     lines.filter_map(|line| entry(line).ok()).collect()
@@ -33,15 +33,15 @@ static BUILT_IN: LazyLock<Vec<(IpNet, Network)>> = LazyLock::new(|| {
 /// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The disk says no.
+    /// A disk error.
     #[error("{}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
-    /// Its name is of no network.
+    /// It is not named after a network.
     #[error("{}: this network does not exist; allowed: {}", path.display(), names())]
     Name {
         /// The file.
@@ -50,23 +50,23 @@ pub enum FileError {
     /// It is longer than a list can be.
     #[error("{}: longer than {FILE_BYTES_MAX} bytes", .0.display())]
     Long(PathBuf),
-    /// A line is no prefix.
+    /// A line is not a prefix.
     #[error("{}, line {line}: {error}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line's number, from 1.
         line: usize,
         /// What is wrong, and what is allowed.
         error: String,
     },
 }
 
-/// The lists of a folder, of which each file is the last good one.
+/// The lists of a folder: the last good version of each file.
 #[derive(Debug, Default)]
 pub struct Lists {
     lists: BTreeMap<Network, List>,
-    /// Files that were refused, as they were then; nothing where the disk refused them.
+    /// Refused files with their state then; `None` if the disk refused them.
     refused: HashMap<PathBuf, Option<Seen>>,
 }
 
@@ -76,13 +76,13 @@ struct List {
     seen: Seen,
 }
 
-/// A file as it was when it was read.
+/// A file's state when it was read.
 type Seen = (SystemTime, u64);
 
 /// One list of a folder, for people.
 #[derive(Debug, Clone)]
 pub struct ListStatus {
-    /// Whose network.
+    /// The network.
     pub network: Network,
     /// Ranges in it, neighbours joined.
     pub ranges: usize,
@@ -91,8 +91,8 @@ pub struct ListStatus {
 }
 
 impl Lists {
-    /// Reads what changed in `folder` since the last time. Says whether anything did, and which files were refused; a file
-    /// that is refused leaves the list as it was.
+    /// Reads what changed in `folder` since the last time. Returns whether anything did, and which files were refused;
+    /// a refused file leaves its list unchanged.
     pub fn read_changes(&mut self, folder: &Path) -> (bool, Vec<FileError>) {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -105,10 +105,10 @@ impl Lists {
                 continue;
             }
             let network = path.file_stem().and_then(|stem| stem.to_str()).and_then(Network::of_name);
-            // Whatever is wrong with the file now, its list stays while it is there.
+            // Whatever is wrong with the file now, its list stays while the file exists.
             there.extend(network);
             let seen = fs::metadata(&path).and_then(|meta| {
-                // A pipe would be waited for for ever.
+                // Opening a pipe would block forever.
                 if !meta.is_file() {
                     return Err(io::Error::other("it is not a file"));
                 }
@@ -133,7 +133,7 @@ impl Lists {
                     changed = true;
                 }
                 Err(error) => {
-                    // What the disk refuses may be mended without a trace in the file, so it is tried again, and told once.
+                    // A disk error may disappear without a change of the file, so it is tried again, and logged once.
                     let seen = match &error {
                         FileError::Read { .. } => None,
                         _ => fs::metadata(&path).ok().and_then(|meta| Some((meta.modified().ok()?, meta.len()))),
@@ -155,8 +155,8 @@ impl Lists {
         had
     }
 
-    /// What is built in and what these lists add. Of equal prefixes a gateway's wins over a data centre's, and that over a
-    /// mailbox provider's.
+    /// The built-in networks and what these lists add. Among equal prefixes a gateway's wins over a data centre's, and
+    /// that over a mailbox provider's.
     #[must_use]
     pub fn networks(&self) -> Networks {
         let mut prefixes = BUILT_IN.clone();
@@ -208,7 +208,7 @@ pub fn parse(text: &str) -> Result<Vec<IpNet>, (usize, String)> {
     Ok(IpNet::aggregate(&prefixes))
 }
 
-/// One prefix or address, as lists hold it.
+/// One prefix or address, as written in lists.
 ///
 /// # Errors
 /// What is wrong, and what is allowed.
@@ -230,7 +230,7 @@ pub fn prefix(text: &str) -> Result<IpNet, String> {
     Ok(prefix.trunc())
 }
 
-/// A line without its comment and blanks; nothing where nothing is left.
+/// A line without its comment and blanks; `None` if nothing is left.
 fn content(line: &str) -> Option<&str> {
     let line = line.split_once('#').map_or(line, |(line, _)| line).trim();
     (!line.is_empty()).then_some(line)
@@ -292,7 +292,7 @@ mod tests {
         let file = folder.path().join("scanners.txt");
         let mut lists = Lists::default();
         let write = |text: &str| {
-            // Another length each time, so that the change is seen also where the clock of the disk is coarse.
+            // A different length each time, so that the change is noticed even if the disk's clock is coarse.
             fs::write(&file, text).unwrap();
         };
         write("192.0.2.0/24\n");
@@ -307,7 +307,7 @@ mod tests {
         assert!(lists.read_changes(folder.path()).0);
         assert_eq!(of(&lists, "192.0.2.1"), None);
         assert_eq!(of(&lists, "198.51.100.1"), Some(Network::Scanners));
-        // One that cannot be looked at keeps its list, too, and is told of once.
+        // A file that cannot be read keeps its list, too, and is reported once.
         fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("nowhere", &file).unwrap();
         let (changed, errors) = lists.read_changes(folder.path());

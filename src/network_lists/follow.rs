@@ -1,4 +1,4 @@
-//! Keeps the edge's networks in step with the lists on disk, and the lists with what their providers publish.
+//! Keeps the edge's networks in step with the lists on disk, and the lists with those that providers publish.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use super::update::{self, Published};
 use pixeld_core::metrics::Metrics;
 use pixeld_core::networks::Networks;
 
-/// How often the lists on disk are looked at.
+/// Interval between checks of the lists on disk.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How old a published list may become before it is fetched again.
+/// Age of a published list at which it is fetched again.
 const UPDATE_AGE: Duration = Duration::from_secs(86_400);
 
-/// The least wait between two tries to fetch.
+/// Minimum wait between two attempts to fetch.
 const UPDATE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The lists of one folder.
 #[derive(Debug)]
 pub struct Follower {
     folder: PathBuf,
-    /// Published lists that are fetched when theirs here are old.
+    /// Published lists that are fetched again when the copies here are old.
     daily: Vec<Published>,
     metrics: Arc<Metrics>,
     lists: Lists,
 }
 
 impl Follower {
-    /// Reads the folder's lists for the first time. A list that is refused is said in the log, and left out.
+    /// Reads the folder's lists for the first time. A refused list is logged and left out.
     #[must_use]
     pub fn new(folder: PathBuf, daily: Vec<Published>, metrics: Arc<Metrics>) -> (Follower, Networks) {
         let mut follower = Follower { folder, daily, metrics, lists: Lists::default() };
@@ -50,7 +50,7 @@ impl Follower {
         changed
     }
 
-    /// Lists that an operator writes have no age: what stays true does not get old.
+    /// Operator-written lists have no age; only published lists go stale.
     fn note_age(&self) {
         let status = self.lists.status();
         let written = |list: Published| {
@@ -68,7 +68,7 @@ impl Follower {
         networks
     }
 
-    /// Follows for ever, and hands each new state to `put`.
+    /// Follows forever, and passes each new state to `put`.
     pub async fn run(mut self, put: impl Fn(Networks)) {
         let mut tried: Option<Instant> = None;
         loop {
@@ -76,7 +76,7 @@ impl Follower {
             if is_due {
                 tried = Some(Instant::now());
             }
-            // Reading, fetching and building take up to seconds, on a thread that may block.
+            // Reading, fetching and building take up to seconds, so they run on a thread that may block.
             let turn = tokio::task::spawn_blocking(move || {
                 if is_due {
                     self.update_old_ones();
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use pixeld_core::networks::Network;
 
-    /// Answers each GET with a list of Apple's form; returns its URL and how often it was asked.
+    /// Answers each GET with a list in Apple's format; returns its URL and the number of requests.
     fn publish() -> (String, Arc<Mutex<usize>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/list.csv", listener.local_addr().unwrap());

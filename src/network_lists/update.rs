@@ -1,8 +1,8 @@
 //! Fetches the lists that providers publish.
 //!
-//! Guarantees: a list is replaced whole, by a file that was synced and renamed, and only by one that was read without a
-//! mistake; whatever fails, the old one stays. One that fails does not stop the others. Blocks its thread, for at most
-//! [`FETCH_WAIT`] a list.
+//! Guarantees: a list is replaced whole, by a file that was synced and renamed, and only if it was read without errors;
+//! after any failure the old one stays. A failing list does not stop the others. Blocks its thread, for at most
+//! [`FETCH_WAIT`] per list.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use super::files::{FILE_BYTES_MAX, prefix};
 use pixeld_core::networks::Network;
 
-/// How long one list may take.
+/// Maximum time for one list.
 pub const FETCH_WAIT: Duration = Duration::from_secs(60);
 
-/// How a provider publishes.
+/// The format in which a provider publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     /// Lines of comma-separated values, the prefix first.
@@ -29,30 +29,30 @@ enum Format {
     AmazonJson,
 }
 
-/// One list and where it is published.
+/// One list and its URL.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// Whose network.
+    /// The network.
     pub network: Network,
-    /// Where.
+    /// Its URL.
     pub url: String,
     format: Format,
 }
 
-/// The lists that are published, from where their providers publish them.
+/// The published lists, at their providers' URLs.
 #[must_use]
 pub fn published() -> Vec<Published> {
     let list = |network, url: &str, format| Published { network, url: url.to_owned(), format };
     vec![
         list(Network::Apple, "https://mask-api.icloud.com/egress-ip-ranges.csv", Format::Csv),
-        // Google's own list holds its cloud's customers too, and only this one tells them apart: it comes first.
+        // Google's own list contains its cloud's customers, too, and only this one distinguishes them: it comes first.
         list(Network::GoogleCloud, "https://www.gstatic.com/ipranges/cloud.json", Format::GoogleJson),
         list(Network::Google, "https://www.gstatic.com/ipranges/goog.json", Format::GoogleJson),
         list(Network::Amazon, "https://ip-ranges.amazonaws.com/ip-ranges.json", Format::AmazonJson),
     ]
 }
 
-/// Fetches one list into `folder`. Returns how many ranges it has, neighbours joined.
+/// Fetches one list into `folder`. Returns its number of ranges, neighbours joined.
 ///
 /// # Errors
 /// Why the old list stays.
@@ -86,7 +86,7 @@ fn fetch(url: &str) -> anyhow::Result<String> {
     body.map_err(said)
 }
 
-/// The system's roots, or those that `SSL_CERT_FILE` or `SSL_CERT_DIR` names; built-in ones where the system has none.
+/// The system's roots, or those that `SSL_CERT_FILE` or `SSL_CERT_DIR` names; built-in ones if the system has none.
 fn roots() -> anyhow::Result<RootCerts> {
     let found = rustls_native_certs::load_native_certs();
     if !found.certs.is_empty() {
@@ -140,7 +140,7 @@ fn collect(text: &str, lists: &[(&str, &[&str])], prefixes: &mut Vec<IpNet>) -> 
 fn replace(path: &Path, url: &str, prefixes: &[IpNet]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    // Its own, where two update at once.
+    // A name of its own, in case two processes update at once.
     let fresh = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = io::BufWriter::new(File::create(&fresh)?);
     writeln!(file, "# From {url}; `pixeld networks update` replaces this file.")?;
