@@ -1,7 +1,8 @@
-//! Pauses between attempts that fail: each twice the one before, up to a longest one.
+//! Pauses between failing attempts: each is twice the one before, up to a longest one.
 //!
-//! Guarantees: [`Backoff::is_failing`] tells the first failure from those after it, so that an outage is logged once. Pure: the caller
-//! waits. Gives up: chance. The nodes that a database left at once also come back at once; each has one connection to open, or few.
+//! Guarantees: [`Backoff::is_failing`] tells the first failure from later ones, so that an outage is logged once. Pure:
+//! the caller waits. Gives up: random jitter. Nodes that lost a database at the same moment also return at the same
+//! moment; each has only a few connections to open.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ impl Backoff {
         self.last
     }
 
-    /// What should have gone on ended after it ran for `ran`: the pause before it is begun again. It succeeded if it ran for longer
-    /// than the longest pause.
+    /// A task that should have gone on ended after it ran for `ran`: the pause before its restart. It succeeded if it
+    /// ran for longer than the longest pause.
     pub fn end(&mut self, ran: Duration) -> Duration {
         if ran > self.longest {
             self.succeed();

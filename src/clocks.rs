@@ -1,8 +1,8 @@
-//! Whether the clocks can be believed, before anything is deleted or dropped for its age.
+//! Checks whether the clocks can be trusted, before anything is deleted or dropped because of its age.
 //!
-//! Guarantees: while this machine's clock and the database's are more than [`APART_MAX`] apart, or either has jumped by more since
-//! they were first compared, nothing is to be deleted or expired for its age. Gives up: clocks that were both wrong in the same way
-//! before the first comparison; nothing here could tell.
+//! Guarantees: while this machine's clock and the database's are more than [`APART_MAX`] apart, or either has jumped by
+//! more since they were first compared, nothing is deleted or expired because of its age. Gives up: clocks that were
+//! wrong in the same way before the first comparison; nothing here could notice.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use pixeld_core::clock::now_us;
 use pixeld_core::metrics::Metrics;
 
-/// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; what retention counts are days.
+/// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; retention counts days.
 pub const APART_MAX: Duration = Duration::from_secs(86_400);
 
 /// Three clocks, read at one moment, in µs.
@@ -22,7 +22,7 @@ pub struct Reading {
     pub node_us: i64,
     /// The database's, since 1970.
     pub database_us: i64,
-    /// The time since this machine was started, asleep or not; it cannot jump.
+    /// The time since this machine was started, including sleep; it cannot jump.
     pub up_us: i64,
 }
 
@@ -42,16 +42,16 @@ impl Reading {
     }
 }
 
-/// Why nothing may be deleted for its age.
+/// Why nothing may be deleted because of its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Disbelief {
-    /// The two do not agree.
+    /// The two clocks disagree.
     #[error(
         "this machine's clock is {0} s ahead of the database's (negative: behind it), more than a day; nothing is \
          deleted or expired for its age until they agree"
     )]
     Apart(i64),
-    /// A clock went on by another time than has passed.
+    /// A clock moved by a different time than has passed.
     #[error(
         "the clocks jumped by {0} s while pixeld ran, more than a day; nothing is deleted or expired for its age until they are back. \
          If they are right now, restart pixeld"
@@ -70,7 +70,7 @@ struct State {
 }
 
 impl Clocks {
-    /// Takes a reading; says whether the clocks can be believed. A change is logged once.
+    /// Takes a reading; returns whether the clocks can be trusted. A change is logged once.
     pub fn believes(&self, reading: Reading, metrics: &Metrics) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let disbelief = state.judge(reading).err();

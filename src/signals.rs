@@ -1,10 +1,10 @@
-//! SIGTERM, SIGINT and SIGHUP (a terminal that was closed).
+//! SIGTERM, SIGINT and SIGHUP (a terminal was closed).
 //!
-//! Guarantees: while a [`Hold`] is there, the first of them is remembered, whenever it comes, and [`signal`] tells of it; a second
-//! SIGTERM or SIGINT ends the process at once. A second SIGHUP does nothing: a terminal that is closed sends several. Before the
-//! first hold the system's own rule stands (the process ends); without a hold after that, it is the same. A SIGHUP that the
-//! process was started to ignore (`nohup`) stays ignored. Gives up: the exit status after a signal without a hold is 128 and the
-//! signal's number, not the signal itself.
+//! Guarantees: while a [`Hold`] exists, the first of them is remembered, whenever it comes, and [`signal`] returns it;
+//! a second SIGTERM or SIGINT ends the process at once. A second SIGHUP does nothing: a closing terminal sends several.
+//! Before the first hold the system's default applies (the process ends); without a hold after that, the effect is the
+//! same. A SIGHUP that the process was started to ignore (`nohup`) stays ignored. Gives up: after a signal without a
+//! hold, the process exits with 128 plus the signal's number, instead of dying from the signal itself.
 
 use std::io;
 use std::process;
@@ -18,13 +18,13 @@ use tokio::sync::watch;
 /// The exit status after a second signal.
 const EXIT_AT_ONCE: i32 = 130;
 
-/// How many holds there are.
+/// The number of holds.
 static HOLDS: AtomicUsize = AtomicUsize::new(0);
 
-/// The first signal, by its name, and why signals cannot be taken.
+/// The first signal, by its name, and why signals cannot be received.
 static CAME: OnceLock<watch::Receiver<Option<&'static str>>> = OnceLock::new();
 
-/// While it is there, a signal asks for an end and does not bring it.
+/// While it exists, a signal requests an end instead of causing it.
 #[derive(Debug)]
 #[must_use = "signals are held as long as this lives"]
 pub struct Hold(());
@@ -38,11 +38,11 @@ impl Drop for Hold {
 /// Holds signals from now on.
 ///
 /// # Errors
-/// As the operating system says when it refuses the handlers.
+/// If the operating system refuses the handlers.
 pub fn hold() -> io::Result<Hold> {
     HOLDS.fetch_add(1, Ordering::SeqCst);
     let hold = Hold(());
-    // A command holds on its only thread, so nobody else is about to do the same.
+    // A command holds on its only thread, so no other thread does the same at this moment.
     if CAME.get().is_none() {
         let (first, came) = watch::channel(None);
         take_signals(first)?;
@@ -57,7 +57,7 @@ pub fn came() -> Option<&'static str> {
     CAME.get().and_then(|came| *came.borrow())
 }
 
-/// Resolves with the name of the first signal; never where none were ever held.
+/// Resolves with the name of the first signal; never if no hold ever existed.
 pub async fn signal() -> &'static str {
     if let Some(mut came) = CAME.get().cloned()
         && let Ok(first) = came.wait_for(Option::is_some).await
@@ -68,7 +68,7 @@ pub async fn signal() -> &'static str {
     std::future::pending().await
 }
 
-/// Starts the thread that takes them, and waits until its handlers are in place.
+/// Starts the thread that receives them, and waits until its handlers are in place.
 fn take_signals(first: watch::Sender<Option<&'static str>>) -> io::Result<()> {
     let (ready, is_ready) = mpsc::channel();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -136,7 +136,7 @@ impl Signals {
     }
 }
 
-/// Whether this process was started to ignore SIGHUP. Only Linux tells; elsewhere it is taken.
+/// Whether this process was started to ignore SIGHUP. Only Linux shows that; elsewhere SIGHUP is handled.
 fn is_hang_up_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_first_bit_set(&status, "SigIgn:")

@@ -1,8 +1,9 @@
-//! Logs to standard error, and errors to Sentry where a DSN is set.
+//! Logs to standard error; errors also go to Sentry if a DSN is set.
 //!
-//! Guarantees: what goes to Sentry holds no address, user, request, host name or environment; at `info` and above our own
-//! messages name no recipient, address or token. A line says which spool, batch, request of a page or turn of the rollup it is about: their spans
-//! have the level of errors, so that lines have them at every `PIXELD_LOG`. The edge has no spans: they would cost each pixel. Gives up: a DSN that cannot be reached costs nothing but the report.
+//! Guarantees: reports to Sentry contain no address, user, request, host name or environment. At `info` and above our
+//! own messages contain no recipient, address or token. A line names the spool, batch, request of a page or turn of the
+//! rollup that it is about: their spans have the level of errors, so that lines have them at every `PIXELD_LOG`. The
+//! edge has no spans: each pixel would pay for them. Gives up: reports while the DSN cannot be reached.
 
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -31,15 +32,16 @@ pub fn start(config: &config::Telemetry) -> Telemetry {
                 event.request = None;
                 event.server_name = None;
                 event.extra.clear();
-                // The fields of a log line come as a context of their own: paths, and words of others.
+                // Sentry receives a log line's fields as a separate context: they contain paths, and texts of
+                // strangers.
                 event.contexts.retain(|name, _| name == "os" || name == "rust");
                 Some(event)
             });
         sentry::init(options)
     });
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    // It warns of each connection that ends with its server, as at every clean end of the embedded one; whoever uses the
-    // connection says so as well, and what it means.
+    // It warns about each connection that ends with its server, including every clean stop of the embedded one; the
+    // code that uses the connection logs the failure and its meaning as well.
     let filter = match "deadpool=error".parse() {
         Ok(quiet) if !config.log.contains("deadpool") => filter.add_directive(quiet),
         _ => filter,

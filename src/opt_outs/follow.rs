@@ -1,10 +1,11 @@
-//! Keeps what this node knows of opt-outs in step with PostgreSQL, and on disk.
+//! Keeps this node's opt-outs in step with PostgreSQL, and on disk.
 //!
-//! Guarantees: an opt-out holds here within about a second ([`crate::db::follow`]); rows that somebody wrote by hand under an
-//! old number are noticed by the full list. While the database is down, what was known last holds, also after a restart. What a
-//! database that was restored from a backup lacks is put back before a hit is loaded: of each recipient the later change
-//! holds. Gives up: the moment until an opt-out is known, which is the loader's to cover: it asks once more in the
-//! transaction that loads hits; and telling a row that somebody deleted by hand from one that a backup lacks.
+//! Guarantees: an opt-out is in force here within about a second ([`crate::db::follow`]); the full list finds rows that
+//! somebody wrote by hand under an old number. While the database is down, the last known list is in force, even after
+//! a restart. If a database was restored from a backup, its missing rows are put back before a hit is loaded; the later
+//! change of a recipient wins. Gives up: the moment until an opt-out is known here, which the loader covers: it reads
+//! the changes once more in the transaction that loads hits; and telling a row that somebody deleted by hand from one
+//! that a backup lacks.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use crate::db::follow::{Table, follow, look_in_time};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, installation, within};
 use pixeld_edge::suppressed::Suppressed;
 
-/// How often it is listed at once where rows had to be put back, or others changed some meanwhile.
+/// How often the table is listed at once if rows had to be put back, or others changed rows in between.
 const LISTS_MAX: u32 = 3;
 
-/// Somebody who keeps a [`Suppressed`] in step: up to which change they have read.
+/// Keeps a [`Suppressed`] in step: knows up to which change it has read.
 #[derive(Debug, Default)]
 pub struct Reader {
     suppressed: Arc<Suppressed>,
@@ -30,13 +31,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// One who has read nothing yet.
+    /// A reader that has read nothing yet.
     #[must_use]
     pub fn new(suppressed: Arc<Suppressed>) -> Reader {
         Reader { suppressed, complete: AtomicI64::new(0) }
     }
 
-    /// Reads all rows, and puts back what the database lacks. To be done once on every new connection: it may lead to a
+    /// Reads all rows, and puts back what the database lacks. Call it once on every new connection: it may lead to a
     /// database that was restored from a backup.
     ///
     /// # Errors
@@ -68,7 +69,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads what changed since it was last asked; also within a transaction.
+    /// Reads what changed since the last call; also within a transaction.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -76,7 +77,8 @@ impl Reader {
         self.read_changes(client).await.map(|_| ())
     }
 
-    /// The same outside of one: where the database was restored from a backup on this very connection, all rows are listed.
+    /// The same outside of one: if the database was restored from a backup on this same connection, all rows are
+    /// listed.
     ///
     /// # Errors
     /// As PostgreSQL says. The connection must not be used again then.
@@ -84,7 +86,7 @@ impl Reader {
         if self.read_changes(client).await? { self.list(client).await } else { Ok(()) }
     }
 
-    /// Says whether the database's numbers are behind those that were read before.
+    /// Returns whether the database's numbers are lower than those that were read before.
     async fn read_changes(&self, client: &Client) -> Result<bool, Error> {
         let after = self.complete.load(Ordering::Relaxed);
         let complete = suppressions::changes(client, after, |rows| self.suppressed.apply(rows)).await?;
@@ -93,7 +95,7 @@ impl Reader {
     }
 }
 
-/// What is on disk. Call once, before the first request.
+/// The list on disk. Call once, before the first request.
 #[must_use]
 pub fn recall(path: &Path) -> Arc<Suppressed> {
     let suppressed = Suppressed::default();
@@ -103,11 +105,11 @@ pub fn recall(path: &Path) -> Arc<Suppressed> {
     Arc::new(suppressed)
 }
 
-/// Runs for ever: once the database is `ready`, keeps in step, and on disk at `path`.
+/// Runs forever: once the database is `ready`, keeps in step with it, and the list on disk at `path`.
 pub async fn run(suppressed: Arc<Suppressed>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
     ready.await;
     let mut reader = Reader::new(Arc::clone(&suppressed));
-    // Beside it, since a disk that stalls must not hold up what the edge is told.
+    // In parallel, since a disk that stalls must not delay the edge's updates.
     let keep = async {
         loop {
             suppressed.changed().await;
@@ -131,7 +133,7 @@ impl Table for Reader {
     }
 
     async fn read_announced(&mut self, client: &Client, _: &[String]) -> Result<(), DbError> {
-        // One look covers all that was announced until now.
+        // One read covers all that was announced until now.
         look_in_time(self, client).await
     }
 

@@ -1,14 +1,15 @@
-//! Who opted out and when, on disk: so that a node that starts while the database is down knows it, and so that it is not
-//! lost with a database that is restored from a backup.
+//! Keeps on disk who opted out and when, so that a node that starts while the database is down knows it, and so that it
+//! is not lost with a database that is restored from a backup.
 //!
-//! A [`kept_list`] named "PXOPTED", version 2, counted. Its head is the key that the hashes were made with (32 bytes). A row is a
-//! recipient's hash (16 bytes), and since when, until when and by which change it is opted out (i64 LE each). Times are in µs since
-//! 1970; `until` is the end of time while the opt-out lasts. Version 1 is read too: 16 bytes that told of the database's URL stood
-//! before the key, and a row was only the hash of somebody who was out.
+//! A [`kept_list`] named "PXOPTED", version 2, counted. Its head is the key of the hashes (32 bytes). A row is a
+//! recipient's hash (16 bytes), the start and end of the opt-out, and the number of its change (i64 LE each). Times are
+//! in µs since 1970; the end is the maximum while the opt-out lasts. Version 1 is read too: 16 bytes that identified
+//! the database's URL preceded the key, and a row was only the hash of a recipient who was opted out.
 //!
-//! Damaged bytes count as no list at all. For its owner only: anyone who has the key and a recipient's id could look whether that
-//! recipient is in it. The key also tells installations apart: once the database's is known, what was kept under another one
-//! goes. Until then the list holds, wherever the database lies by now: a new password or a move must not lose an opt-out.
+//! Damaged bytes count as no list at all. Only the owner may read it: anyone who has the key and a recipient's id could
+//! check whether that recipient is in it. The key also identifies the installation: once the database's key is known, a
+//! list with another key is removed. Until then the list is in force, wherever the database is by now: a new password
+//! or a move must not lose an opt-out.
 
 use std::io;
 use std::path::Path;
@@ -59,7 +60,7 @@ pub fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<
     FORMAT.write(path, &key.0, rows)
 }
 
-/// Reads the list; nothing if there is none, or it is damaged.
+/// Reads the list; `None` if there is none, or it is damaged.
 #[must_use]
 pub fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
     match kept_list::read(path, decode) {

@@ -1,10 +1,11 @@
-//! Who opted out, as [`RecipientHash`]es. Whoever changes that tells all nodes in the same statement ([`CHANNEL`]), and writes it to
-//! `audit` there too.
+//! The opt-outs, by [`RecipientHash`]. Each change notifies all nodes in the same statement ([`CHANNEL`]), and writes
+//! it to `audit`, too.
 //!
-//! Guarantees: whoever asks what changed ([`changes`]) misses nothing, also not what is committed a moment later under an
-//! earlier time or number: a change holds [`OPTING`] from before its time and number are taken until it is committed, and
-//! who asks waits until nobody holds it. So a loader that asks after it has read its hits knows of every opt-out that began before that.
-//! Gives up: of several periods of one recipient only the last is known.
+//! Guarantees: a reader of changes ([`changes`]) misses nothing, not even a change that commits a moment later under an
+//! earlier time or number: a change holds [`OPTING`] from before its time and number are taken until it is committed,
+//! and a reader waits until it is free. So a loader that reads the changes after it has read its hits knows every
+//! opt-out that began before that. Gives up: earlier periods; of several periods of one recipient only the last is
+//! known.
 
 use std::collections::HashSet;
 
@@ -16,32 +17,33 @@ use crate::db::locks::OPTING;
 use crate::db::{DbError, QUERY_TIMEOUT, within};
 use pixeld_core::privacy::{RecipientHash, Suppression};
 
-/// The channel on which it is told that the list has changed; the payload is empty.
+/// The channel that announces changes of the list; the payload is empty.
 pub const CHANNEL: &str = "pixeld_suppressions";
 
-/// Rows that are asked for at a time.
+/// Rows that are read at a time.
 const PAGE_ROWS: i64 = 50_000;
 
 /// Rows that are put back by one statement.
 const PUT_BACK_ROWS: usize = 5000;
 
-/// What came of an opt-out, or of its being taken back.
+/// The result of an opt-out, or of undoing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
-    /// Since when it holds; nothing where a recipient never was opted out.
+    /// The start of the current state; `None` if a recipient never opted out.
     pub since: Option<OffsetDateTime>,
     /// Whether this changed something.
     pub is_new: bool,
 }
 
-/// What changed since `after`, which is what this returned the last time (0 for all there is): each part of it is given to
-/// `apply`, in the order of changes. Returns up to which number nothing is missing then.
+/// Reads what changed since `after`, which is the result of the last call (0 for everything), and passes it in parts to
+/// `apply`, in the order of changes. Returns the number up to which nothing is missing.
 ///
 /// # Errors
-/// As PostgreSQL says. What was applied until then holds.
+/// On a database error. What was applied until then stays applied.
 pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppression])) -> Result<i64, Error> {
-    // One statement, so that a vanished client never keeps the lock. The next one sees all that was committed before it. The
-    // number is the last one given before the lock: beyond it, a change may be seen before one with an earlier number.
+    // One statement, so that a vanished client never keeps the lock. The next one sees all that was committed before
+    // it. The number is the last one given before the lock: beyond it, a change may be seen before one with an earlier
+    // number.
     let gate = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_advisory_lock($1), pg_advisory_unlock($1) \
                 FROM suppressions_change";
     let complete: i64 = client.query_one(gate, &[&OPTING]).await?.get(0);
@@ -60,7 +62,7 @@ pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppre
     }
 }
 
-/// A recipient's row; nothing where they never opted out.
+/// A recipient's row; `None` if they never opted out.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -74,7 +76,7 @@ pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppres
 /// Which of these recipients are opted out now.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// On a database error, or after [`QUERY_TIMEOUT`].
 pub async fn out_now(client: &Client, hashes: &[RecipientHash]) -> Result<HashSet<RecipientHash>, DbError> {
     let select = "SELECT hash FROM suppressions WHERE hash = ANY($1) AND until IS NULL";
     let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
@@ -93,7 +95,7 @@ fn suppression(row: &tokio_postgres::Row) -> Suppression {
     }
 }
 
-/// Opts a recipient out, from now on. Who is out already stays so since then.
+/// Opts a recipient out, from now on. An existing opt-out keeps its start.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -108,7 +110,7 @@ pub async fn opt_out(client: &Client, actor: &str, hash: RecipientHash) -> Resul
     change_and_tell(client, change, current, actor, "opted out", hash).await
 }
 
-/// Takes an opt-out back, from now on.
+/// Undoes an opt-out, from now on.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -120,14 +122,14 @@ pub async fn opt_in(client: &Client, actor: &str, hash: RecipientHash) -> Result
     change_and_tell(client, change, current, actor, "opted in again", hash).await
 }
 
-/// Puts back what this node remembers and the database does not have, or has as it was before: it was restored from an older
-/// backup. Of each recipient the later time holds. Numbers go on behind `last_change`, the highest that this node knows, so that
-/// none means two things. Returns how many rows were put back.
+/// Puts back what this node remembers and the database lacks, or has in an older state: the database was restored from
+/// an older backup. The later time of a recipient wins. Numbers continue after `last_change`, the highest that this
+/// node knows, so that none means two things. Returns how many rows were put back.
 ///
 /// # Errors
-/// As PostgreSQL says; the connection must not be used again then. What was put back until then holds.
+/// On a database error; the connection must not be used again then. What was put back until then stays.
 pub async fn put_back(client: &Client, remembered: &[Suppression], last_change: i64) -> Result<u64, Error> {
-    // Alone: a number that somebody else takes meanwhile must not be given once more.
+    // Alone: a number that another session takes at the same time must not be given twice.
     let move_numbers = format!(
         "BEGIN; SELECT pg_advisory_xact_lock({OPTING}); \
          SELECT setval('suppressions_change', GREATEST(last_value, {last_change})) FROM suppressions_change \
@@ -154,7 +156,7 @@ async fn change_and_tell(
     action: &str,
     hash: RecipientHash,
 ) -> Result<Receipt, Error> {
-    // The lock before all else: MATERIALIZED, and whatever is computed needs its row.
+    // The lock before everything else: MATERIALIZED, and each computed value needs its row.
     let statement = format!(
         "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({OPTING})), \
          changed AS ({change}), \
@@ -253,7 +255,7 @@ mod tests {
         slow.client.batch_execute("COMMIT").await.unwrap();
         let (last, rows) = asked.await;
         assert_eq!(rows.iter().map(|row| row.hash).collect::<Vec<_>>(), [ANN, BEN]);
-        // The lock was given back at once, though the transaction that asked is still open.
+        // The lock was released at once, though the reader's transaction is still open.
         let taken = tokio::time::timeout(Duration::from_secs(5), opt_in(&quick.client, "test", ANN));
         assert!(taken.await.unwrap().unwrap().is_new);
         let (last, rows) = changed(&asking.client, last).await;
