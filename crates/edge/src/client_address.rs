@@ -1,8 +1,8 @@
-//! Whose request it is: the peer's address, or what trusted proxies say of it. Pure.
+//! The client's address: the peer's, or the one that trusted proxies report. Pure.
 //!
-//! All X-Forwarded-For lines count as one list and are read from the right: each entry was added by the one on its right, so
-//! the first address that is not trusted is the client's, and what stands left of it is only its word. An entry that
-//! cannot be read stops the walk. IPv4 in IPv6 (`::ffff:192.0.2.1`) is IPv4.
+//! All X-Forwarded-For lines count as one list and are read from the right: the proxy to the right of an entry has
+//! added it, so the first address that is not trusted is the client's, and what is to the left of it is only the
+//! client's claim. An entry that cannot be read ends the walk. IPv4 in IPv6 (`::ffff:192.0.2.1`) is IPv4.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use pixeld_core::privacy::IpPrivacy;
 
-/// Entries that are read at most; a chain of so many proxies does not exist.
+/// Maximum entries that are read; no chain of proxies is that long.
 const ENTRIES_MAX: usize = 64;
 
 /// A client's address and how it was found.
@@ -18,7 +18,7 @@ const ENTRIES_MAX: usize = 64;
 pub struct ClientAddress {
     /// The address.
     pub address: IpAddr,
-    /// There was an X-Forwarded-For from a peer that is not trusted; it was not believed.
+    /// An X-Forwarded-For came from a peer that is not trusted, and was ignored.
     pub untrusted_forwarded: bool,
 }
 
@@ -44,7 +44,7 @@ pub fn client_address<'a>(
     ClientAddress { address, untrusted_forwarded: false }
 }
 
-/// What of an address may be kept.
+/// The part of an address that may be kept.
 #[must_use]
 pub fn kept(address: IpAddr, privacy: IpPrivacy) -> Option<IpAddr> {
     match (privacy, address) {

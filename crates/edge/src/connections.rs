@@ -1,10 +1,11 @@
-//! The open connections of one core: what each is doing, since when, and which must go.
+//! The open connections of one core: what each is doing, since when, and which ones are closed.
 //!
-//! Guarantees: a connection that sends half a request, takes no answer, or is idle for too long is cut. When there are too many, the
-//! longest idle ones make room, and where none is idle those that have waited longest for a head's rest or an answer's taking: so
-//! half-sent heads refuse nobody. One address holds at most its share ([`share`]), and beyond it makes room for itself. One sweep a second
-//! looks after all of them, so that a request sets no timer.
-//! Gives up: time-outs are as exact as the sweep; of connections that began in one second, any may go first.
+//! Guarantees: a connection that sends half a request, takes no answer, or is idle for too long is cut. If there are
+//! too many, the longest idle ones make room; if none is idle, those that have waited longest for the rest of a head or
+//! for the client to take an answer. So half-sent heads never cause refusals. One address holds at most its share
+//! ([`share`]); beyond it, it makes room for itself. One sweep a second checks all of them, so that a request sets no
+//! timer. Gives up: precision. Time-outs are as exact as the sweep; among connections that began in the same second,
+//! any may go first.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -24,23 +25,24 @@ pub const HEAD_SECONDS_MAX: u32 = 10;
 /// Seconds that a connection may be idle; longer than a proxy in front keeps its side open (nginx: 60 s).
 pub const IDLE_SECONDS_MAX: u32 = 75;
 
-/// Seconds that a peer may leave an answer untaken.
+/// Seconds a peer may take to accept a response.
 pub const WRITE_SECONDS_MAX: u32 = 10;
 
-/// Seconds after which an idle connection is one that its client does not need just now. One that was opened a moment ago may be a
+/// Seconds after which an idle connection counts as unneeded by its client. One that was opened a moment ago may be a
 /// reader's whose request is on its way.
 const IDLE_SECONDS: u32 = 2;
 
-/// One in how many of the idle, or of an address's, is cut at once, so that the search for them is not made for each new connection.
+/// One in this many of the idle connections, or of an address's, is cut at once, so that the search does not run for
+/// each new connection.
 const CUT_OF_IDLE: usize = 100;
 
-/// The same for those that are not idle, and may be readers on slow lines.
+/// The same for connections that are not idle, which may be readers on slow lines.
 const CUT_OF_OTHERS: usize = 1000;
 
-/// Connections that one address may hold whatever the bound of all is.
+/// Connections that one address may always hold, however low the overall bound is.
 const SHARE_LEAST: usize = 16;
 
-/// How many connections of one core an address (IPv6: a /64) may hold, where all may hold `connections_max`.
+/// How many connections of one core an address (IPv6: a /64) may hold, if all together may hold `connections_max`.
 #[must_use]
 pub fn share(connections_max: usize) -> usize {
     (connections_max / 4).max(SHARE_LEAST)
@@ -62,9 +64,9 @@ pub enum Doing {
 pub struct ConnectionState {
     doing: Cell<Doing>,
     since: Cell<u32>,
-    /// A request is being answered: however long that takes, it is ours.
+    /// A request is being answered; the time that takes is ours, not the client's.
     busy: Cell<bool>,
-    /// Something was received that no request took, or that was refused.
+    /// Bytes were received that no request used, or that were refused.
     unread: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -82,7 +84,7 @@ impl ConnectionState {
         self.unread.set(false);
     }
 
-    /// The request has a body that nobody will read.
+    /// The request has a body that will not be read.
     pub fn leaves_unread(&self) {
         self.unread.set(true);
     }
@@ -100,7 +102,7 @@ impl ConnectionState {
 #[derive(Debug, Default)]
 pub struct Connections {
     open: RefCell<Slab<Open>>,
-    /// How many each address has of them.
+    /// How many of them each address has.
     addresses: RefCell<HashMap<u64, usize>>,
     second: Cell<u32>,
     draining: Cell<bool>,
@@ -113,7 +115,7 @@ struct Open {
     address: u64,
 }
 
-/// A place among the open connections; given back when dropped.
+/// A place among the open connections; freed when dropped.
 #[derive(Debug)]
 pub struct Place {
     connections: Rc<Connections>,
@@ -124,7 +126,7 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // One that was cut is off the list, and its number may be another's.
+        // A connection that was cut is off the list, and its number may belong to another one.
         let is_ours = |open: &Open| Rc::ptr_eq(&open.state, &self.state);
         if self.connections.open.borrow().get(self.number).is_some_and(is_ours) {
             self.connections.remove(self.number);
@@ -149,7 +151,7 @@ impl Connections {
         Place { connections: Rc::clone(self), number, state }
     }
 
-    /// Names the task that serves the connection with this number, so that it can be cut.
+    /// Sets the task that serves the connection with this number, so that it can be cut.
     pub fn serve(&self, number: usize, task: AbortHandle) {
         if let Some(open) = self.open.borrow_mut().get_mut(number) {
             open.task = Some(task);
@@ -187,13 +189,13 @@ impl Connections {
         self.addresses.borrow().get(&limits::key(peer)).copied().unwrap_or_default()
     }
 
-    /// Cuts connections to make room for one: those that are idle for longest, else those that have waited for longest. Says whether
-    /// there were any; while a request is answered, its connection stays.
+    /// Cuts connections to make room for one: the longest idle ones or, if none is idle, those that have waited
+    /// longest. Returns whether there were any. A connection whose request is being answered stays.
     pub fn make_room(&self, counts: &CoreCounts) -> bool {
         self.cut(counts, |_| true, |idle, all| 1 + all / if idle { CUT_OF_IDLE } else { CUT_OF_OTHERS })
     }
 
-    /// The same among a peer's own.
+    /// The same among a peer's own connections.
     pub fn make_room_of(&self, peer: IpAddr, counts: &CoreCounts) -> bool {
         let (address, held) = (limits::key(peer), self.count_of(peer));
         self.cut(counts, |open| open.address == address, |_, _| held / CUT_OF_IDLE + 1)
@@ -211,7 +213,7 @@ impl Connections {
         let open = self.open.borrow();
         let all = open.len();
         let may_go = open.iter().filter(|(_, open)| open.task.is_some() && !open.state.busy.get() && may_go(open));
-        // Those that are not idle come after all that are.
+        // Those that are not idle come last.
         let mut found: Vec<(bool, u32, usize)> =
             may_go.map(|(number, open)| (!is_idle(open), open.state.since.get(), number)).collect();
         drop(open);
@@ -222,7 +224,8 @@ impl Connections {
         }
         found.select_nth_unstable(victims - 1);
         for (_, _, number) in &found[..victims] {
-            // Off the list at once: the task ends a turn later, and must not be cut a second time till then.
+            // Remove it from the list at once: its task ends a turn later, and must not be cut a second time until
+            // then.
             if let Some(task) = self.remove(*number).task {
                 counts.connections_cut.one();
                 task.abort();
@@ -243,7 +246,7 @@ impl Connections {
         open
     }
 
-    /// Asks all connections to close after the request that they are at.
+    /// Asks all connections to close after their current request.
     pub fn drain(&self) {
         self.draining.set(true);
         for (_, open) in self.open.borrow().iter() {
@@ -253,7 +256,7 @@ impl Connections {
         }
     }
 
-    /// Whether connections are asked to close.
+    /// Whether connections were asked to close.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
@@ -280,13 +283,13 @@ impl Place {
         }
     }
 
-    /// A request's answer went out: the connection waits for the next one from now on.
+    /// A request's answer was sent: from now on the connection waits for the next request.
     pub fn sent(&self) {
         self.state.doing.set(Doing::Idle);
         self.state.since.set(self.connections.second.get());
     }
 
-    /// Whether something was received that no request took, or that was refused.
+    /// Whether bytes were received that no request used, or that were refused.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.state.unread.get()
@@ -302,7 +305,7 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    /// A connection that does this, with a task that never ends.
+    /// A connection in this state, with a task that never ends.
     fn open(connections: &Rc<Connections>, peer: IpAddr, doing: Doing) -> (Place, tokio::task::JoinHandle<()>) {
         let place = connections.enter(peer);
         let task = tokio::task::spawn_local(std::future::pending());

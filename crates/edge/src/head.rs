@@ -1,14 +1,14 @@
-//! What a request's head says beside its path, found in one walk over its headers. Pure.
+//! What is needed of a request's head besides its path, found in one walk over its headers. Pure.
 
 use hyper::header::HeaderMap;
 
-/// Bytes of a request's head, at most; also what a connection buffers.
+/// Maximum bytes of a request's head; also the size of a connection's buffer.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// What we look at in a head.
+/// The headers that we read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The user agent; empty where there is none.
+    /// The user agent; empty if there is none.
     pub user_agent: &'a [u8],
     /// The first X-Forwarded-For line.
     pub forwarded: Option<&'a [u8]>,
@@ -16,7 +16,7 @@ pub struct Head<'a> {
     pub is_forwarded_again: bool,
     /// There is an If-None-Match.
     pub is_conditional: bool,
-    /// A header says that nobody looked yet.
+    /// A header says that this is a prefetch: no person has looked yet.
     pub is_prefetch: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Images as they are served, and the cache of them.
 //!
-//! Guarantees: an image's bytes and headers are made once, when it is cached, and are the stored ones byte for byte.
+//! Guarantees: an image's answer is made once, when the image is cached; its bytes are the stored ones, unchanged.
 
 pub mod cache;
 
@@ -25,7 +25,7 @@ pub const TRANSPARENT_GIF: &[u8; 43] =
 pub struct Image {
     /// Its bytes.
     pub bytes: Bytes,
-    /// A strong ETag, from the bytes alone.
+    /// A strong ETag, computed from the bytes alone.
     pub etag: HeaderValue,
     /// All headers of an answer that has the bytes.
     pub headers: HeaderMap,
@@ -42,7 +42,7 @@ impl Image {
         let etag = HeaderValue::try_from(format!("\"{}\"", Hex(&digest))).unwrap_or_else(unreadable);
         let mut not_modified_headers = HeaderMap::with_capacity(8);
         not_modified_headers.insert(ETAG, etag.clone());
-        // Each open must reach us, so nobody in between may keep it, and the reader asks again each time.
+        // Each open must reach us, so no cache may keep it, and the reader asks again each time.
         let always_ask = HeaderValue::from_static("private, no-cache, max-age=0, must-revalidate");
         not_modified_headers.insert(CACHE_CONTROL, always_ask);
         not_modified_headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -58,14 +58,14 @@ impl Image {
         Image { bytes, etag, headers, not_modified_headers }
     }
 
-    /// Bytes that the image takes in memory, about.
+    /// Approximate bytes of memory that the image takes.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.bytes.len() + 2048
     }
 }
 
-/// The transparent GIF: for 404s, deleted images, and where the image itself cannot be had in time.
+/// The transparent GIF: for 404s, for deleted images, and if the image itself is not available in time.
 #[must_use]
 pub fn transparent_gif() -> Arc<Image> {
     static GIF: LazyLock<Arc<Image>> =

@@ -1,13 +1,14 @@
 //! The edge: answers pixels, and records each fetch.
 //!
-//! Guarantees: a GET of a pixel is answered with an image whatever else is wrong; a 200 (or 304) that made a hit is sent only
-//! after the hit's receipt came, or after it was dropped and counted, or after a stalled disk was waited for a second.
-//! Gives up: nothing here waits for PostgreSQL, but for an image that is not cached, and then for half a second at most.
+//! Guarantees: a GET of a pixel is answered with an image whatever else fails. A 200 (or 304) that made a hit is sent
+//! only after the hit's receipt came, after it was dropped and counted, or after a stalled disk was waited for a
+//! second. Gives up: an image that is not cached in time. Nothing else here waits for PostgreSQL, and that wait is half
+//! a second at most.
 //!
 //! The whole path of a request can be read in [`answer`].
 //!
-//! What is gone later is taken here: the headers that say prefetch, and the network of the full address, before the address
-//! is cut as `PIXELD_IP_PRIVACY` asks.
+//! What will be gone later is read here: the headers that mark a prefetch, and the network of the full address, before
+//! the address is cut by `PIXELD_IP_PRIVACY`.
 
 pub mod client_address;
 pub mod connections;
@@ -66,23 +67,23 @@ pub struct Edge {
     pub limits: Limits,
     /// The numbers of this process.
     pub metrics: Arc<Metrics>,
-    /// Peers whose X-Forwarded-For is believed.
+    /// Peers whose X-Forwarded-For is trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// How much of an address is kept.
     pub ip_privacy: IpPrivacy,
-    /// Connections over all cores, at most.
+    /// Maximum connections of all cores together.
     pub connections_max: usize,
-    /// Which provider's network an address lies in.
+    /// The providers' networks.
     pub networks: ArcSwap<Networks>,
-    /// What keys are made ids under; not set until this node has once learnt it.
+    /// The namespace that turns keys into ids; `None` until this node has learnt it.
     pub namespace: ArcSwapOption<Namespace>,
-    /// Who opted out.
+    /// The recipients who opted out.
     pub suppressed: Arc<Suppressed>,
     /// The keys of signed links.
     pub signing_keys: SigningKeys,
-    /// Only signed links are recorded.
+    /// Whether only signed links are recorded.
     pub require_signed: bool,
-    /// What made no hit, and why.
+    /// Requests that made no hit, and why.
     pub unrecorded: Arc<Unrecorded>,
 }
 
@@ -155,7 +156,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     };
     let head = Head::of(request.headers());
     let is_held = head.is_conditional && respond::is_held(request.headers(), &served);
-    // Of a link that is not recorded, why it is not says more than how it was answered.
+    // For an unrecorded link, report the reason rather than the response.
     let unrecorded = match &ids {
         _ if outcome == Outcome::Deleted => Some((Outcome::Deleted, Reason::DeletedImage)),
         Ids::Malformed => Some((Outcome::Malformed, Reason::Malformed)),
@@ -179,7 +180,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     if is_held { respond::not_modified(&served) } else { respond::image(StatusCode::OK, &served) }
 }
 
-/// What a link says beside its ids.
+/// What a link contains besides its ids.
 #[derive(Debug, Clone, Copy)]
 struct Link {
     sent_at_s: u32,
@@ -187,7 +188,7 @@ struct Link {
     former_recipient: Option<Uuid>,
 }
 
-/// Who a keyed link's recipient was by an earlier reading of its key; nothing where nobody opted out.
+/// The recipient of a keyed link by an earlier reading of its key; `None` if nobody opted out.
 fn former_recipient(core: &Core, path: &str, ids: &Ids<'_>) -> Option<Uuid> {
     let Ids::Keyed { .. } = ids else { return None };
     if core.edge.suppressed.count() == 0 {
@@ -202,7 +203,7 @@ fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Ou
     respond::image(StatusCode::NOT_FOUND, &transparent_gif())
 }
 
-/// Takes a note of a request that made no hit; of those who opted out not even this is kept.
+/// Notes a request that made no hit. Leaves no trace of a recipient who opted out.
 fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) {
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
     note_of(core, peer, request.headers(), request.method().as_str(), path, reason);
@@ -234,7 +235,7 @@ async fn find_image(core: &Core, id: Uuid) -> Fetched {
     }
 }
 
-/// Records a hit and waits for its receipt, or drops and counts it, and says why.
+/// Records a hit and waits for its receipt; or drops and counts it, and returns why.
 async fn record(
     core: &Core,
     address: IpAddr,
@@ -247,11 +248,11 @@ async fn record(
     let counts = core.counts();
     counts.accepted.one();
     let (message, recipient, keys) = named(core, ids);
-    // Before anything else takes note of the address. Of a key that is no id yet, the loader finds out whose it is.
+    // Before anything else stores the address. If a key cannot become an id yet, the loader makes this check.
     let suppressed = &core.edge.suppressed;
     if suppressed.is_out(recipient) || link.former_recipient.is_some_and(|id| suppressed.is_out(id)) {
         core.edge.metrics.drop_hits(DropReason::Suppressed, 1);
-        // Nor is it noted anywhere that they were here.
+        // Leave no trace of a recipient who opted out.
         return Ok(());
     }
     let network = core.edge.networks.load().of(address);
@@ -287,7 +288,7 @@ async fn record(
     }
 }
 
-/// Message and recipient, and their keys where only the loader can make ids of them.
+/// Message and recipient, with their keys if only the loader can turn them into ids.
 fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
     match ids {
         Ids::Named { message, recipient } => (*message, *recipient, None),
@@ -306,7 +307,7 @@ fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
     }
 }
 
-/// The client's address, as far as those in front of us can be believed.
+/// The client's address, by the proxies that are trusted.
 fn client_address(core: &Core, peer: IpAddr, head: &Head<'_>, headers: &HeaderMap) -> IpAddr {
     let found = found_address(core, peer, head, headers);
     if found.untrusted_forwarded {

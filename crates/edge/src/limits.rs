@@ -1,9 +1,10 @@
-//! How many hits one client address may make: `PIXELD_ADDRESS_RATE`.
+//! Limits the hits of one client address: `PIXELD_ADDRESS_RATE`.
 //!
 //! Guarantees: an address beyond the rate is still served; its hits are dropped and counted. Memory is bounded: when
-//! [`ADDRESSES_MAX`] are known, everybody is let through until the clean-up has made room (failing open: a flood must not
-//! hide real opens). Gives up: IPv6 is counted by /64, so that neighbours in one network share a rate; and an address may
-//! make up to a quarter more than its rate, since only those that may be busy are looked at closely ([`Sketch`]).
+//! [`ADDRESSES_MAX`] are known, all hits are let through until the clean-up has made room (failing open: a flood must
+//! not hide real opens). Gives up: exactness. IPv6 is counted by /64, so that neighbours in one network share a rate;
+//! and an address may make up to a quarter more hits than its rate, since only addresses that may be busy are counted
+//! exactly ([`Sketch`]).
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -15,22 +16,22 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use pixeld_core::networks::{Network, Use};
 
-/// Addresses whose rate is known at most (about 10 MB).
+/// Maximum addresses whose rate is known (about 10 MB).
 pub const ADDRESSES_MAX: usize = 100_000;
 
 /// The rate of each client address.
 #[derive(Debug)]
 pub struct Limits {
     addresses: Option<RateLimiter<u64, DashMapStateStore<u64>, DefaultClock>>,
-    /// Too many addresses are known; nobody is held back until some are forgotten.
+    /// Too many addresses are known; all hits are let through until some are forgotten.
     crowded: AtomicBool,
     addresses_max: usize,
-    /// Hits of this second, in an address's bucket of one core, below which it cannot be beyond its rate.
+    /// Hits of this second in an address's bucket of one core up to which the address cannot be beyond its rate.
     quiet_max: u16,
 }
 
-/// One core's rough count of this second's hits: addresses share buckets, so that a bucket with few hits holds no busy
-/// address. At a high rate of many addresses, nearly all of them are let through by this one look at 8 KiB.
+/// One core's rough count of this second's hits: addresses share buckets, so that a bucket with few hits contains no
+/// busy address. Even at a high overall rate, this one check of 8 KiB lets nearly all hits through.
 #[derive(Debug)]
 pub struct Sketch(RefCell<Box<[u16; BUCKETS]>>);
 
@@ -61,7 +62,7 @@ impl Sketch {
 }
 
 impl Limits {
-    /// Limits of `rate` hits a second and address, over `cores` cores; none is off.
+    /// Limits of `rate` hits a second and address, over `cores` cores; `None` is off.
     #[must_use]
     pub fn new(rate: Option<NonZeroU32>, cores: usize) -> Limits {
         Limits::with_addresses_max(rate, cores, ADDRESSES_MAX)
@@ -74,8 +75,8 @@ impl Limits {
         Limits { addresses, crowded: AtomicBool::new(false), addresses_max, quiet_max }
     }
 
-    /// Whether a hit from `address` may be recorded now; `sketch` is the asking core's. Behind an address of a mailbox
-    /// provider there are very many readers, so it has no rate.
+    /// Whether a hit from `address` may be recorded now; `sketch` is the calling core's. Very many readers share an
+    /// address of a mailbox provider, so these have no limit.
     #[must_use]
     pub fn allows(&self, sketch: &Sketch, address: IpAddr, network: Option<Network>) -> bool {
         let Some(addresses) = &self.addresses else { return true };
@@ -86,7 +87,7 @@ impl Limits {
             || addresses.check_key(&key).is_ok()
     }
 
-    /// Forgets addresses that were quiet. Call each second or so.
+    /// Forgets addresses that were quiet. Call about once a second.
     pub fn clean(&self) {
         let Some(addresses) = &self.addresses else { return };
         if addresses.len() > self.addresses_max / 2 || self.crowded.load(Ordering::Relaxed) {
@@ -104,7 +105,8 @@ impl Limits {
     }
 }
 
-/// What shares a rate: an IPv4 address, or an IPv6 /64. The former lie where no IPv6 client has its network.
+/// The key of those who share a rate: an IPv4 address, or an IPv6 /64. IPv4 keys are in a range that no IPv6 client's
+/// network has.
 pub(super) fn key(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => 0xffff_0000_0000_0000 | u64::from(u32::from(address)),
@@ -155,7 +157,7 @@ mod tests {
         assert!(!limits.allows(&sketch, address("10.0.0.1"), None));
         limits.clean();
         assert!(limits.allows(&sketch, address("10.0.0.1"), None) && limits.allows(&sketch, address("10.0.0.1"), None));
-        // An address is forgotten once it could not be told from a new one, which takes two seconds at this rate.
+        // An address is forgotten once it equals a new one, which takes two seconds at this rate.
         std::thread::sleep(std::time::Duration::from_millis(2100));
         limits.clean();
         assert!(

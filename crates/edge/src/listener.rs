@@ -1,8 +1,9 @@
-//! Sockets and cores: each core has its own listener on the same port and its own runtime, so that a connection lives and
-//! dies on one core.
+//! Sockets and cores: each core has its own listener on the same port and its own runtime, so that a connection stays
+//! on one core for its whole life.
 //!
-//! Guarantees: every port is bound before anything runs; a port that another process listens on is refused, although
-//! SO_REUSEPORT would share it silently. On a drain, connections that are already in a listener's queue are still served.
+//! Guarantees: every port is bound before anything runs. A port on which another process listens is refused, although
+//! SO_REUSEPORT would share it silently. During a drain, connections that are already in a listener's queue are still
+//! served.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,10 +31,10 @@ use super::{Core, Edge, answer};
 use crate::queue::{Outbox, Queue};
 use pixeld_core::drain::Drain;
 
-/// Connections that may wait to be accepted, a core.
+/// Connections that may wait to be accepted, per core.
 const BACKLOG: i32 = 4096;
 
-/// Connections accepted before others have their turn.
+/// Connections accepted before other tasks have their turn.
 const ACCEPTS_A_TURN: usize = 64;
 
 /// How long nothing is accepted after the operating system refused (too many open files, no memory).
@@ -42,12 +43,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a drain goes on accepting what is already in the listener's queue.
 const LAST_ACCEPTS: Duration = Duration::from_millis(20);
 
-/// Binds `count` listeners to one address. Port 0 takes a free one, the same for all.
+/// Binds `count` listeners to one address. Port 0 chooses a free port, the same for all.
 ///
 /// # Errors
-/// As the operating system says; `AddrInUse` where another process listens there.
+/// On an error of the operating system; `AddrInUse` if another process listens there.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    // Without SO_REUSEPORT first: with it, two processes would share the port, and each would miss half of the opens.
+    // First without SO_REUSEPORT: with it, two processes would share the port, and each would miss half of the opens.
     drop(socket(address, false)?);
     let first = socket(address, true)?;
     let bound = first.local_addr()?.as_socket().unwrap_or(address);
@@ -69,7 +70,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
-    // Set here, accepted sockets inherit it; without it a pipelined answer waits for the one before to be acknowledged.
+    // Accepted sockets inherit this; without it, a pipelined answer waits until the one before is acknowledged.
     socket.set_tcp_nodelay(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -81,7 +82,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// Runs one core on the calling thread. It ends when the drain is done or its deadline has passed.
 ///
 /// # Errors
-/// As the operating system says when it refuses the runtime; where a part of the core ended before that.
+/// If the operating system refuses the runtime, or if a part of the core ended before the drain.
 pub fn run_core(
     number: usize,
     edge: Arc<Edge>,
@@ -110,11 +111,11 @@ async fn run(core: Rc<Core>, listener: Listener, mut drain: Drain) -> io::Result
     tokio::select! {
         () = accept(&core, &listener) => {}
         () = drain.asked() => {}
-        // A core that answers and records nothing, or cuts nobody, is worse than none.
+        // A core that answers but records nothing, or that never cuts a connection, is worse than none.
         _ = &mut carrier => return Err(io::Error::other("the carrier of hits ended")),
         _ = &mut sweep => return Err(io::Error::other("the sweep of connections ended")),
     }
-    // What the kernel has already shaken hands with would be reset with the listener.
+    // Connections that the kernel has already accepted would be reset with the listener.
     tokio::select! {
         () = accept(&core, &listener) => {}
         () = tokio::time::sleep(LAST_ACCEPTS) => {}
@@ -149,7 +150,8 @@ async fn sweep(core: Rc<Core>) {
 /// A listener that does not block, and its event loop.
 type Listener = AsyncFd<std::net::TcpListener>;
 
-/// Accepts one connection. Not tokio's own: that would register it with the event loop, which most never need.
+/// Accepts one connection. Not tokio's own: that would register it with the event loop, which most connections never
+/// need.
 async fn accept_one(listener: &Listener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
     loop {
         let mut ready = listener.readable().await?;
@@ -158,18 +160,18 @@ async fn accept_one(listener: &Listener) -> io::Result<(std::net::TcpStream, Soc
         let Ok(accepted) = accepted else { continue };
         let (socket, peer) = accepted?;
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-        // A peer without an address has gone again.
+        // A peer without an address has already disconnected.
         let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
         return Ok((socket.into(), peer));
     }
 }
 
-/// Accepts connections for ever.
+/// Accepts connections forever.
 async fn accept(core: &Rc<Core>, listener: &Listener) {
     let connections_max = core.edge.connections_max.div_ceil(core.edge.metrics.cores.len());
     for turn in 0_usize.. {
         if turn % ACCEPTS_A_TURN == 0 {
-            // Those that are served already come first for a moment, however many knock.
+            // Served connections come first for a moment, however many new ones wait.
             tokio::task::yield_now().await;
         }
         let (stream, peer) = match accept_one(listener).await {
@@ -197,7 +199,8 @@ async fn accept(core: &Rc<Core>, listener: &Listener) {
     }
 }
 
-/// Whether a connection of this peer may be served; others are cut for it. Behind a trusted proxy are all readers, so it has no share.
+/// Whether a connection of this peer may be served; others are cut for it. Behind a trusted proxy are all readers, so
+/// it has no share.
 fn has_room(core: &Core, peer: IpAddr, connections_max: usize) -> bool {
     let (connections, counts) = (&core.connections, core.counts());
     let is_beyond_share = connections.count_of(peer) >= connections::share(connections_max)
@@ -206,7 +209,7 @@ fn has_room(core: &Core, peer: IpAddr, connections_max: usize) -> bool {
         && (connections.count() < connections_max || connections.make_room(counts))
 }
 
-/// Errors of accept that speak of the one connection, which is gone already.
+/// Errors of accept that concern only the one connection, which is already gone.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -234,9 +237,9 @@ where
         }
     });
     let mut builder = http1::Builder::new();
-    // The sweep looks after time-outs: hyper's own would set a timer for every request. Half-close: a client may end its
-    // side once its request is out, and its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
-    // holds an answer back for as long as anything else was received, in a buffer without a bound.
+    // The sweep handles time-outs: hyper's own would set a timer for every request. Half-close: a client may close its
+    // side once its request is sent; its hit is recorded, so it must be answered. hyper's pipeline_flush stays off: it
+    // delays an answer as long as anything else was received, in a buffer without a bound.
     builder.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX).half_close(true);
     let stream = Mended::new(stream, Rc::clone(&core), peer);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -251,13 +254,13 @@ where
         Pin::new(&mut connection).poll(context)
     });
     if let Err(error) = served.await {
-        // A client that goes away or sends nonsense is no event of ours.
+        // A client that disconnects or sends nonsense is not worth a log line.
         tracing::trace!(%error, "a connection ended");
     }
     drop(counted);
 }
 
-/// Takes a connection off the count, also when its task is cut.
+/// Decreases the count when the connection ends, even if its task is cut.
 struct Counted(Rc<Core>);
 
 impl Drop for Counted {

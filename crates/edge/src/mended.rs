@@ -1,11 +1,13 @@
-//! A connection's stream, with what others spoil on the way mended, and with hyper's own refusals in our words.
+//! A connection's stream. It repairs requests that were damaged on the way, and replaces hyper's own refusals by ours.
 //!
-//! Guarantees: a request line with bytes that HTTP forbids reaches hyper in a form that it takes (`edge::request_line`), so that the
-//! picture is answered and the hit recorded; where hyper refuses a request all the same (a header it cannot read, a head that is too long), the
-//! answer is a picture if a path was seen, it is counted, and noted.
-//! Gives up: only the first of several requests that come at once is mended. Costs a look at the request line and a copy of the head's front.
+//! Guarantees: a request line with bytes that HTTP forbids reaches hyper in a form that it accepts
+//! (`edge::request_line`), so that the image is served and the hit recorded. If hyper still refuses a request (a header
+//! it cannot read, a head that is too long), the answer is an image if a path was found, and the request is counted and
+//! noted. Gives up: requests after the first one of several that arrive at once; only the first is repaired. Costs a
+//! check of the request line and a copy of the head's first bytes.
 //!
-//! hyper writes its refusals itself and asks nobody, so they are known by their status here: no answer of ours has one of these.
+//! hyper writes its refusals itself, without a hook, so they are recognised by their status here: no answer of ours has
+//! one of these.
 
 use std::io;
 use std::net::IpAddr;
@@ -19,7 +21,7 @@ use super::head::HEAD_BYTES_MAX;
 use super::request_line::{self, Line};
 use super::{Core, refused};
 
-/// Bytes of a head that are kept for the case that hyper refuses it.
+/// Bytes of a head that are kept in case hyper refuses it.
 const FRONT_BYTES: usize = 512;
 
 /// The stream of one connection, for hyper.
@@ -28,26 +30,26 @@ pub struct Mended<S> {
     stream: S,
     core: Rc<Core>,
     peer: IpAddr,
-    /// What comes next is the begin of a request.
+    /// Whether the next bytes begin a request.
     at_begin: bool,
-    /// A line whose end has not come yet.
+    /// A line whose end has not arrived yet.
     unfinished: Vec<u8>,
-    /// Bytes for hyper, and how many of them it has.
+    /// Bytes for hyper, and how many of them it has read.
     mended: Vec<u8>,
     taken: usize,
     front: [u8; FRONT_BYTES],
     front_bytes: usize,
-    /// hyper's last answer is written whole.
+    /// Whether hyper's last answer is completely written.
     at_answer: bool,
     refusal: Option<Refusal>,
 }
 
-/// What is written in the place of hyper's refusal.
+/// What is written instead of hyper's refusal.
 #[derive(Debug)]
 struct Refusal {
     bytes: Vec<u8>,
     written: usize,
-    /// How long hyper's own was.
+    /// The length of hyper's own refusal.
     replaced: usize,
 }
 
@@ -76,7 +78,7 @@ impl<S> Mended<S> {
         self.front_bytes += bytes;
     }
 
-    /// Hands mended bytes to hyper.
+    /// Passes repaired bytes to hyper.
     fn take(&mut self, buffer: &mut ReadBuf<'_>) {
         let bytes = (self.mended.len() - self.taken).min(buffer.remaining());
         buffer.put_slice(&self.mended[self.taken..self.taken + bytes]);
@@ -86,7 +88,7 @@ impl<S> Mended<S> {
         }
     }
 
-    /// What hyper reads for the begin of a request of which this was received; nothing while its first line goes on.
+    /// What hyper should read for the received beginning of a request; nothing while its first line is incomplete.
     fn begin(&mut self, received: &[u8]) -> Begin {
         self.keep_front(received);
         let line = if self.unfinished.is_empty() {
@@ -112,7 +114,7 @@ impl<S> Mended<S> {
         if self.mended.is_empty() { Begin::AsItIs } else { Begin::Mended }
     }
 
-    /// hyper's refusal among what it writes, by its status.
+    /// hyper's refusal among the bytes that it writes, by its status.
     fn refused(&self, first: &[u8]) -> Option<u16> {
         let status = first.strip_prefix(b"HTTP/1.")?.get(2..5)?;
         let status = match status {
@@ -167,7 +169,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Mended<S> {
-    /// Writes the refusal that is under way; then hyper's own counts as written.
+    /// Writes the current refusal; then hyper's own counts as written.
     fn poll_refusal(&mut self, context: &mut Context<'_>) -> Option<Poll<io::Result<usize>>> {
         let refusal = self.refusal.as_mut()?;
         while refusal.written < refusal.bytes.len() {

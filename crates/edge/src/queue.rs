@@ -1,13 +1,13 @@
 //! The queue: hits in memory between an edge core and the writer, and the receipts that come back.
 //!
-//! Guarantees: a receipt says `Written` only when the hit's bytes are as durable as `PIXELD_DURABILITY` promises, or when
-//! the hit was dropped and counted; no receipt takes longer than [`RECEIPT_WAIT`]. Bounded by [`QUEUE_HITS_MAX`]: when
-//! full, the hit is refused at once and the caller drops and counts it. Gives up: a hit here dies with the process, which
-//! is why nobody is answered before its receipt.
+//! Guarantees: a receipt is `Written` only if the hit's bytes are as durable as `PIXELD_DURABILITY` promises, or if the
+//! hit was dropped and counted. No receipt takes longer than [`RECEIPT_WAIT`]. The queue is bounded by
+//! [`QUEUE_HITS_MAX`]: when it is full, a hit is refused at once and the caller drops and counts it. Gives up:
+//! durability. A hit here dies with the process, so no request is answered before its receipt.
 //!
-//! A core fills its own parcel and hands it over once a turn of its event loop, however many requests that turn served, so
-//! that the channel, the writer's wake-up and the way back cost once a turn and not once a hit. One writer takes parcels
-//! in order, so one number a core, "acknowledged up to", is the whole way back.
+//! A core fills its own parcel and hands it over once a turn of its event loop, however many requests that turn served.
+//! So the channel, the writer's wake-up and the way back cost once per turn and not once per hit. One writer takes
+//! parcels in order, so one number per core, "acknowledged up to", carries all receipts back.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,22 +27,24 @@ use tokio::time::{Instant, Sleep};
 use pixeld_core::hit::{ENCODED_BYTES_MAX, Hit, Parcel};
 use pixeld_core::metrics::Metrics;
 
-/// Hits in memory on the way to the spool, over all cores; the bound of the queue (about 12 MB).
+/// Maximum hits in memory on the way to the spool, over all cores (about 12 MB).
 pub const QUEUE_HITS_MAX: i64 = 65_536;
 
-/// Parcels in the channel; more than hits could ever need while parcels hold more than a few.
+/// Maximum parcels in the channel; more than the hits could ever need while parcels hold more than a few.
 const QUEUE_PARCELS_MAX: usize = 8_192;
 
 /// Encoded bytes after which a parcel is handed over before its turn ends.
 pub const PARCEL_BYTES_MAX: usize = 128 << 10;
 
-/// The longest that a receipt is waited for: a stalled disk must not stall an email.
+/// The longest wait for a receipt: a stalled disk must not stall an email.
 pub const RECEIPT_WAIT: Duration = Duration::from_secs(1);
 
-/// How soon a parcel that found the channel full is offered again. Nothing else may ever come to this core to do it.
+/// Time after which a parcel that found the channel full is offered again. Perhaps no other event ever comes to this
+/// core.
 const HAND_OVER_RETRY: Duration = Duration::from_millis(10);
 
-/// What the writer has acknowledged to one core. Its own cache lines, like all that two threads share here.
+/// What the writer has acknowledged to one core. It has its own cache lines, like everything that two threads share
+/// here.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct CoreReceipts {
@@ -51,14 +53,14 @@ pub struct CoreReceipts {
 }
 
 impl CoreReceipts {
-    /// All parcels of this core up to `number` are done with.
+    /// All parcels of this core up to `number` are finished.
     pub fn acknowledge(&self, number: u64) {
         self.acknowledged.store(number, Ordering::Release);
         self.waker.wake();
     }
 }
 
-/// Gives receipts: one a core, for its highest parcel.
+/// Sends receipts: one per core, for its highest parcel.
 pub fn acknowledge(receipts: &[CoreReceipts], parcels: impl Iterator<Item = (usize, u64)>) {
     let mut highest = vec![0; receipts.len()];
     for (core, number) in parcels {
@@ -82,7 +84,7 @@ pub struct Queue {
 pub struct Intake {
     /// The parcels, in the order in which the writer must number them.
     pub parcels: Receiver<Parcel>,
-    /// Where the writer acknowledges, one for each core.
+    /// The writer's acknowledgements, one per core.
     pub receipts: Arc<[CoreReceipts]>,
 }
 
@@ -95,16 +97,16 @@ pub fn queue(cores: usize, metrics: &Arc<Metrics>) -> (Queue, Intake) {
     (queue, Intake { parcels: receiver, receipts })
 }
 
-/// How a receipt came.
+/// The kind of receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// The writer is done with the hit: written, or dropped and counted.
+    /// The writer has finished the hit: written, or dropped and counted.
     Written,
     /// The writer was too slow; the hit is still on its way.
     Unwritten,
 }
 
-/// The queue is full; the hit was not taken.
+/// The queue is full; the hit was not accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
@@ -122,12 +124,12 @@ struct State {
     filling: Vec<u8>,
     filling_count: u32,
     filling_waiters: Vec<Waker>,
-    /// Since when the parcel being filled finds the channel full.
+    /// When the channel was first full for this parcel.
     held: Option<Instant>,
     /// The number that the parcel being filled will have.
     number: u64,
     in_flight: VecDeque<InFlight>,
-    /// Parcels up to here were answered without an acknowledgement.
+    /// Parcels up to this one were answered without an acknowledgement.
     given_up: u64,
     /// The writer is late by more than [`RECEIPT_WAIT`]; new hits are not waited for until it is back.
     stalled: bool,
@@ -159,10 +161,10 @@ impl Outbox {
         Rc::new(Outbox { core, queue, writer, state: RefCell::new(state) })
     }
 
-    /// Takes a hit. Await the receipt before answering.
+    /// Accepts a hit. Await the receipt before answering.
     ///
     /// # Errors
-    /// [`QueueFull`] where the bound is reached; the caller drops the hit and counts it.
+    /// [`QueueFull`] if the bound is reached; the caller drops the hit and counts it.
     pub fn record(self: &Rc<Outbox>, hit: &Hit<'_>) -> Result<Receipt, QueueFull> {
         let mut state = self.state.borrow_mut();
         let queued = self.queue.metrics.queued.get() + i64::from(state.filling_count);
@@ -182,7 +184,8 @@ impl Outbox {
         Ok(Receipt { outbox: Rc::clone(self), number })
     }
 
-    /// Hands over what is filled. Where the channel is full it stays, and is tried again after [`HAND_OVER_RETRY`].
+    /// Hands over what is filled. If the channel is full, the parcel stays, and is offered again after
+    /// [`HAND_OVER_RETRY`].
     fn hand_over(&self, state: &mut State) {
         if state.filling_count == 0 {
             return;
@@ -190,7 +193,7 @@ impl Outbox {
         let count = state.filling_count;
         let parcel = Parcel { core: self.core, number: state.number, count, bytes: std::mem::take(&mut state.filling) };
         let capacity = parcel.bytes.len();
-        // Counted before it is sent: the writer takes it off again, and a level must not dip below zero.
+        // Counted before it is sent: the writer subtracts it again, and the gauge must not drop below zero.
         self.queue.metrics.queued.add(i64::from(count));
         match self.queue.parcels.try_send(parcel) {
             Ok(()) => {}
@@ -211,7 +214,7 @@ impl Outbox {
         state.number += 1;
     }
 
-    /// Wakes all whose parcel is acknowledged, and gives up on those that are too old. Returns when to look again.
+    /// Wakes all whose parcel is acknowledged, and gives up on those that are too old. Returns when to check again.
     fn settle(&self, state: &mut State) -> Option<Instant> {
         let acknowledged = self.queue.receipts[self.core].acknowledged.load(Ordering::Acquire);
         while state.in_flight.front().is_some_and(|parcel| parcel.number <= acknowledged) {
@@ -219,7 +222,7 @@ impl Outbox {
             state.stalled = false;
         }
         let now = Instant::now();
-        // Held for as long as a receipt may take: the writer is stalled, whichever core's parcels it sits on.
+        // Held for as long as a receipt may take: the writer is stalled, whichever core's parcels it is writing.
         state.stalled |= state.held.is_some_and(|since| now >= since + RECEIPT_WAIT);
         let retry = state.held.map(|_| now + HAND_OVER_RETRY);
         for parcel in &mut state.in_flight {
@@ -231,7 +234,7 @@ impl Outbox {
             parcel.waiters.drain(..).for_each(Waker::wake);
         }
         if state.stalled {
-            // Nobody waits for a disk that is known to stall.
+            // No request waits for a disk that is known to stall.
             state.given_up = if state.held.is_some() { state.number } else { state.number - 1 };
             state.in_flight.iter_mut().flat_map(|parcel| parcel.waiters.drain(..)).for_each(Waker::wake);
             state.filling_waiters.drain(..).for_each(Waker::wake);
@@ -246,7 +249,7 @@ impl Outbox {
         Carrier { outbox: self, late: Box::pin(tokio::time::sleep(RECEIPT_WAIT)), armed: false }
     }
 
-    /// Whether nothing is on its way.
+    /// Whether no parcel is on its way.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let state = self.state.borrow();
@@ -258,7 +261,7 @@ impl Outbox {
 #[derive(Debug)]
 pub struct Carrier {
     outbox: Rc<Outbox>,
-    /// One timer for all receipts: it is set for the oldest parcel and left alone until it rings.
+    /// One timer for all receipts: it is set for the oldest parcel and left alone until it fires.
     late: Pin<Box<Sleep>>,
     armed: bool,
 }
@@ -289,7 +292,7 @@ impl Future for Carrier {
     }
 }
 
-/// Tells when the writer is done with a hit.
+/// Resolves when the writer has finished a hit.
 #[derive(Debug)]
 pub struct Receipt {
     outbox: Rc<Outbox>,
@@ -310,7 +313,7 @@ impl Future for Receipt {
         if state.stalled {
             return Poll::Ready(Received::Unwritten);
         }
-        // A waker is put down at each poll: a second one costs a needless wake, a missing one a stuck image.
+        // Each poll stores its waker: a superfluous one costs a needless wake, a missing one a stuck image.
         if self.number == state.number {
             state.filling_waiters.push(context.waker().clone());
         } else if let Some(parcel) = state.in_flight.iter_mut().find(|parcel| parcel.number == self.number) {

@@ -1,7 +1,8 @@
-//! Requests that hyper refuses before anybody here sees them: how they are answered, counted and noted.
+//! Requests that hyper refuses before our code sees them: how they are answered, counted and noted.
 //!
-//! Guarantees: where a path was seen, a picture, so that no mail shows a broken image, and a note of what happened; never of somebody
-//! who opted out. The status stays hyper's. Gives up: the hit; what cannot be read is not guessed.
+//! Guarantees: if a path was found, the answer is an image, so that no mail shows a broken one, and the request is
+//! noted, unless it may be of somebody who opted out. The status stays hyper's. Gives up: the hit; what cannot be read
+//! is not guessed.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,7 @@ use crate::images::transparent_gif;
 use crate::unrecorded::Reason;
 use pixeld_core::metrics::Outcome;
 
-/// The answer to a head that begins like this; nothing where no path was seen, and hyper's own words do.
+/// The answer to a head that begins with `front`; `None` if no path was found, and hyper's own answer is enough.
 pub fn answer(core: &Core, peer: IpAddr, front: &[u8], status: u16) -> Option<Vec<u8>> {
     let (outcome, reason) = match status {
         400 => (Outcome::Unreadable, Reason::Unreadable),
@@ -29,7 +30,7 @@ pub fn answer(core: &Core, peer: IpAddr, front: &[u8], status: u16) -> Option<Ve
     Some(with_picture(StatusCode::from_u16(status).ok()?, method == "HEAD"))
 }
 
-/// Those headers at the front that are whole and can be read.
+/// The headers at the beginning that are complete and readable.
 fn headers(front: &[u8]) -> HeaderMap {
     let whole = front.iter().rposition(|&byte| byte == b'\n').map_or(&[][..], |end| &front[..end]);
     let mut headers = HeaderMap::new();

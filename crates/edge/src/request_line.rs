@@ -1,27 +1,28 @@
-//! A request's first line, mended where mail programs put into it what HTTP forbids. Pure.
+//! Repairs a request's first line if a mail program put bytes into it that HTTP forbids. Pure.
 //!
-//! Guarantees: only the target is changed, and only so that it means the same: what HTTP forbids there is percent-encoded, and an address is cut
-//! to its path, since this server has but one name. Nothing is decoded, and a line stays one line, so whoever split the bytes into requests before us split them in the same way.
-//! Gives up: a line that does not end with its version stays as it is; hyper refuses it (`edge::mended`).
+//! Guarantees: only the target is changed, and its meaning stays the same: forbidden bytes are percent-encoded, and an
+//! absolute URL is cut to its path, since this server has only one name. Nothing is decoded, and a line stays one line,
+//! so a proxy before us has split the bytes into the same requests. Gives up: a line that does not end with its version
+//! stays unchanged; hyper refuses it (`edge::mended`).
 
-/// What is to be done with the bytes of a request's begin.
+/// What to do with the first bytes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// Nothing: it is as HTTP wants it, or not to be mended.
+    /// Nothing: it is valid HTTP, or cannot be repaired.
     AsItIs,
-    /// These go on in their place.
+    /// Pass on these bytes instead.
     Mended(Vec<u8>),
-    /// The line's end has not come yet.
+    /// The line's end has not arrived yet.
     Unfinished,
 }
 
-/// Reads the first line of what was received.
+/// Reads the first line of the received bytes.
 #[must_use]
 pub fn read(received: &[u8]) -> Line {
     if is_as_http_wants_it(received) { Line::AsItIs } else { mend(received) }
 }
 
-/// The method and the target of a first line, as far as they can be made out.
+/// The method and the target of a first line, as far as they can be recognised.
 #[must_use]
 pub fn method_and_target(received: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = received.trim_ascii_start();
@@ -54,10 +55,10 @@ pub fn mended_target(target: &[u8]) -> Vec<u8> {
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Letters that a method has at most.
+/// Maximum letters of a method.
 const METHOD_BYTES_MAX: usize = 16;
 
-/// Looks at sixteen bytes at a time: this is the only price that every request pays.
+/// Checks sixteen bytes at a time: this is the only cost for every other request.
 fn is_as_http_wants_it(received: &[u8]) -> bool {
     let rest = match received {
         [b'G', b'E', b'T', b' ', rest @ ..] | [b'H', b'E', b'A', b'D', b' ', rest @ ..] => rest,
@@ -75,7 +76,7 @@ fn is_as_http_wants_it(received: &[u8]) -> bool {
     rest.starts_with(b"/") && is_end
 }
 
-/// What hyper refuses in a path or a query; and `#`, behind which it would leave out all.
+/// What hyper refuses in a path or a query; and `#`, after which it would drop everything.
 fn is_forbidden(byte: u8) -> bool {
     (byte <= b' ') | (byte >= 0x7f) | (byte == b'"') | (byte == b'#') | (byte == b'<') | (byte == b'>') | (byte == b'`')
 }
@@ -99,14 +100,14 @@ fn mend(received: &[u8]) -> Line {
     if mended == received { Line::AsItIs } else { Line::Mended(mended) }
 }
 
-/// How long the method at a line's front is; all of it where nothing else has come yet.
+/// The length of the method at a line's beginning; the whole line if nothing else has arrived yet.
 fn method_bytes(line: &[u8]) -> Option<usize> {
     let bytes = line.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
     let goes_on = line.get(bytes).is_none_or(|&byte| byte == b' ');
     ((1..=METHOD_BYTES_MAX).contains(&bytes) && goes_on && !line.starts_with(b"CONNECT")).then_some(bytes)
 }
 
-/// The path and query of an address; another target stays what it is.
+/// The path and query of an absolute URL; another target stays unchanged.
 fn path_of(target: &[u8]) -> &[u8] {
     let rest = [&b"http://"[..], b"https://"].iter().find_map(|scheme| {
         let (front, rest) = target.split_at_checked(scheme.len())?;

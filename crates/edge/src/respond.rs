@@ -1,4 +1,4 @@
-//! Answers. An image's own headers are made once, when it is cached; here they are put behind a status.
+//! Answers. An image's own headers are made once, when it is cached; here they get a status.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 
 use crate::images::Image;
 
-/// What the edge answers with.
+/// The edge's answer.
 pub type Answer = Response<Full<Bytes>>;
 
 /// An image under any status.
@@ -36,7 +36,7 @@ pub fn method_not_allowed() -> Answer {
     answer
 }
 
-/// 413, and the connection ends: nobody reads a body here.
+/// 413, and the connection ends: no request body is read here.
 #[must_use]
 pub fn body_refused() -> Answer {
     closing(text(StatusCode::PAYLOAD_TOO_LARGE, "a GET or HEAD must not have a body\n"))
@@ -49,7 +49,7 @@ pub fn closing(mut answer: Answer) -> Answer {
     answer
 }
 
-/// A few words.
+/// A short text.
 #[must_use]
 pub fn text(status: StatusCode, words: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
@@ -59,7 +59,7 @@ pub fn text(status: StatusCode, words: &'static str) -> Answer {
     answer
 }
 
-/// Whether `If-None-Match` names the image. Compared weakly, as RFC 9110 asks for it.
+/// Whether `If-None-Match` names the image. Compared weakly, as RFC 9110 requires.
 #[must_use]
 pub fn is_held(headers: &HeaderMap, image: &Image) -> bool {
     let etag = image.etag.as_bytes();

@@ -1,8 +1,8 @@
-//! A connection's stream: notes what the connection is doing, and bothers the event loop only when it must.
+//! A connection's stream: records what the connection is doing, and uses the event loop only if it must.
 //!
-//! Most image proxies open a connection, ask once, and close it. Such a request has come by the time its connection is
-//! accepted, and its answer fits into the socket's buffer; so a stream reads and writes at once, and is registered with
-//! the event loop (three calls into the kernel, and a turn of the loop) only when it has to wait.
+//! Most image proxies open a connection, send one request, and close it. Such a request has arrived by the time its
+//! connection is accepted, and its answer fits into the socket's buffer. So a stream reads and writes at once, and is
+//! registered with the event loop (three system calls, and a turn of the loop) only if it has to wait.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 
 use super::connections::{Doing, Place};
 
-/// Bytes that are read and thrown away at the end of a connection that was refused something.
+/// Bytes that are read and discarded at the end of a connection on which something was refused.
 const UNREAD_BYTES_MAX: usize = 128 << 10;
 
-/// Bytes that an unregistered stream reads at a time: they are zeroed first, and most heads are smaller.
+/// Bytes that an unregistered stream reads at a time: the buffer is zeroed first, and most heads are smaller.
 const FRESH_READ_BYTES: usize = 2048;
 
 /// The stream of one connection.
@@ -29,10 +29,10 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum Socket {
-    /// Never had to wait.
+    /// Has never had to wait.
     Fresh(std::net::TcpStream),
     Registered(TcpStream),
-    /// Could not be registered; the error was told.
+    /// Could not be registered; the error was reported.
     Lost,
 }
 
@@ -56,7 +56,7 @@ impl Stream {
         }
     }
 
-    /// Does `fresh` at once, or `registered` where that would block or the socket is registered already.
+    /// Tries `fresh` at once; uses `registered` if that would block, or if the socket is registered already.
     fn poll_io<T>(
         &mut self,
         mut fresh: impl FnMut(&mut std::net::TcpStream) -> io::Result<T>,
@@ -134,11 +134,11 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.place.has_unread() {
-            // The connection is closed next, and that ends our side too: a call less for each connection.
+            // The connection is closed next, and that ends our side too: one system call less per connection.
             return Poll::Ready(Ok(()));
         }
-        // The kernel resets a connection that is closed over unread bytes, and with it goes the refusal that was just sent.
-        // What has come by now is read; a peer that sends on and on is not waited for.
+        // If a connection is closed with unread bytes, the kernel resets it, and the refusal that was just sent is
+        // lost. Read what has arrived by now; do not wait for a peer that keeps sending.
         let mut waste = [0; 4096];
         let shut = match &mut self.socket {
             Socket::Fresh(socket) => socket.shutdown(std::net::Shutdown::Write),

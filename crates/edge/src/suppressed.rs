@@ -1,7 +1,8 @@
-//! The recipients that opted out, in memory: what the edge asks for each hit, and the loader once more.
+//! The recipients who opted out, in memory: the edge checks it for each hit, and the loader once more.
 //!
-//! Guarantees: who asks never waits; while nobody is opted out, asking is one load of a number and hashes nothing. What is told twice,
-//! or late, changes nothing: a row gives way to a later change only. Gives up: a bound; all rows are held, about 50 bytes each.
+//! Guarantees: a check never waits; while nobody is opted out, it is one load of a number and hashes nothing. A
+//! repeated or late message changes nothing: a row is replaced only by a later change. Gives up: a bound; all rows are
+//! held, about 50 bytes each.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,24 +17,24 @@ use uuid::Uuid;
 
 use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
 
-/// The recipients that opted out, and those who opted in again.
+/// The recipients who opted out, and those who opted in again.
 #[derive(Debug, Default)]
 pub struct Suppressed {
-    /// Not there until this node has once learnt it; then nobody is known to be out.
+    /// `None` until this node has learnt it; then nobody is known to be out.
     key: ArcSwapOption<PrivacyKey>,
     rows: DashMap<RecipientHash, Period, RandomState>,
-    /// How many rows there are: the map itself would ask each of its parts.
+    /// The number of rows: the map itself would have to count each of its shards.
     all: AtomicUsize,
     /// Rows of recipients that are out now.
     out: AtomicUsize,
-    /// Told when a row is another than before, whoever learnt it.
+    /// Notified when a row changes, whichever task learnt it.
     changed: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Period {
     since_us: i64,
-    /// The end of time while it lasts.
+    /// The maximum while it lasts.
     until_us: i64,
     change: i64,
 }
@@ -54,7 +55,7 @@ impl Period {
 }
 
 impl Suppressed {
-    /// Whether a recipient is out now, as far as this node knows. Nil is nobody.
+    /// Whether a recipient is out now, as far as this node knows. The nil UUID is nobody.
     #[must_use]
     pub fn is_out(&self, recipient: Uuid) -> bool {
         if self.out.load(Ordering::Relaxed) == 0 {
@@ -86,36 +87,36 @@ impl Suppressed {
         self.out.load(Ordering::Relaxed)
     }
 
-    /// The installation's key; nothing until this node has learnt it.
+    /// The installation's key; `None` until this node has learnt it.
     #[must_use]
     pub fn key(&self) -> Option<Arc<PrivacyKey>> {
         self.key.load_full()
     }
 
-    /// Sets the key. Under another one than before no row would mean anybody, so they go.
+    /// Sets the key. With a different key the old rows would match nobody, so they are removed.
     pub fn know(&self, key: PrivacyKey) {
         let key = Arc::new(key);
         let before = self.key.swap(Some(Arc::clone(&key)));
         if before.as_ref() != Some(&key) {
             self.retain(|_, _| false);
-            // Also that nobody is out is worth knowing at the next start.
+            // That nobody is out is also worth saving for the next start.
             self.changed.notify_one();
         }
     }
 
-    /// Takes what was on disk.
+    /// Loads what was on disk.
     pub fn recall(&self, key: PrivacyKey, rows: &[Suppression]) {
         self.know(key);
         self.apply(rows);
     }
 
-    /// Takes rows as they are now.
+    /// Applies rows in their current state.
     pub fn apply(&self, rows: &[Suppression]) {
         rows.iter().for_each(|row| self.note(row, |there| there.change >= row.change));
     }
 
-    /// Takes a row of a full list, whatever its number, since a database that was restored from a backup gives numbers anew.
-    /// Returns our own row where that is the later one, by its number and by its time: such a database lacks it.
+    /// Applies a row of a full list, whatever its number, since a database that was restored from a backup reuses
+    /// numbers. Returns our own row if it is the later one, by its number and by its time: the database lacks it.
     pub fn apply_listed(&self, row: &Suppression) -> Option<Suppression> {
         let mut ours = None;
         self.note(row, |there| {
@@ -127,26 +128,26 @@ impl Suppressed {
         ours
     }
 
-    /// Rows that were not listed and that could be put back: whose times are known.
+    /// Rows that were not listed and that could be put back: their times are known.
     #[must_use]
     pub fn unlisted(&self, listed: &HashSet<RecipientHash>) -> Vec<Suppression> {
         let rows = self.rows.iter().filter(|row| row.since_us > i64::MIN && !listed.contains(row.key()));
         rows.map(|row| row.value().row(*row.key())).collect()
     }
 
-    /// The highest number of a change that is known; 0 where none is.
+    /// The highest known number of a change; 0 if there is none.
     #[must_use]
     pub fn last_change(&self) -> i64 {
         self.rows.iter().map(|row| row.change).max().unwrap_or(0)
     }
 
-    /// All rows up to the change `complete` were listed: what was not among them is no row of the database, unless it
-    /// came later.
+    /// All rows up to the change `complete` were listed: removes those that were not among them, unless they came
+    /// later.
     pub fn keep_listed(&self, listed: &HashSet<RecipientHash>, complete: i64) {
         self.retain(|hash, period| period.change > complete || listed.contains(hash));
     }
 
-    /// Waits until a row is another than when it was last waited for. For one who waits at a time.
+    /// Waits until a row has changed since the last wait. For one waiting task at a time.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -157,7 +158,7 @@ impl Suppressed {
         self.rows.iter().map(|row| row.value().row(*row.key())).collect()
     }
 
-    /// Puts a row in its place, unless the one that is there is to stay.
+    /// Stores a row, unless the existing one is to stay.
     fn note(&self, row: &Suppression, stays: impl FnOnce(&Period) -> bool) {
         let period = Period::of(row);
         let was_open = match self.rows.entry(row.hash) {
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(suppressed.unlisted(&HashSet::new()), [], "nobody could say since when");
         let rows = [row(1, 10, None, 1), row(2, 20, Some(30), 2)];
         suppressed.apply(&rows);
-        // It came while the list was read.
+        // It arrived while the list was read.
         suppressed.apply(&[row(4, 40, None, 3)]);
         suppressed.keep_listed(&rows.iter().map(|row| row.hash).collect(), 2);
         let out = [1, 2, 3, 4].map(|n| suppressed.is_out(Uuid::from_u128(n)));
@@ -267,7 +268,7 @@ mod tests {
         let remembered = [row(1, 100, Some(500), 5), row(2, 600, None, 6), row(3, 700, None, 7), row(4, 100, None, 4)];
         suppressed.recall(KEY, &remembered);
         assert_eq!(suppressed.last_change(), 7);
-        // As the backup has it; and 5 and 4 were changed after it was restored, under numbers that were given before.
+        // As in the backup; and 5 and 4 were changed after the restore, under numbers that had been used before.
         let listed = [row(1, 100, None, 1), row(2, 200, Some(300), 3), row(4, 100, Some(900), 5), row(5, 950, None, 6)];
         let ours: Vec<_> = listed.iter().filter_map(|row| suppressed.apply_listed(row)).collect();
         assert_eq!(ours, remembered[..2]);

@@ -1,10 +1,11 @@
 //! The last requests that made no hit, each with its reason, for senders who wonder why nothing is recorded.
 //!
-//! Guarantees: none whose link may name somebody who opted out, whatever the reason, and also where they opted out later. Each reason has a ring of
-//! its own with the last [`NOTES_MAX`], so that probes for `/.env` push out nothing that a sender looks for. In memory only, with as much of an
-//! address as `PIXELD_IP_PRIVACY` lets be kept, and texts cut to [`TEXT_CHARS_MAX`]. At most [`NOTES_A_SECOND_MAX`] of a reason are taken a second, and none
-//! waits for another, so that a flood of such requests costs nearly nothing; a request that makes a hit never comes here.
-//! Gives up: those beyond that are only counted.
+//! Guarantees: no request is listed whose link may name somebody who opted out, whatever the reason, even if they opt
+//! out later. Each reason has its own ring of the last [`NOTES_MAX`], so that probes for `/.env` push out nothing that
+//! a sender looks for. The notes are in memory only, with as much of an address as `PIXELD_IP_PRIVACY` allows, and
+//! texts cut to [`TEXT_CHARS_MAX`]. At most [`NOTES_A_SECOND_MAX`] of a reason are accepted a second, and none waits
+//! for another, so that a flood of such requests costs almost nothing; a request that makes a hit never comes here.
+//! Gives up: requests beyond that; they are only counted.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use crate::suppressed::Suppressed;
 /// Notes of a reason that are kept.
 pub const NOTES_MAX: usize = 30;
 
-/// Notes of a reason that are taken a second.
+/// Notes of a reason that are accepted a second.
 pub const NOTES_A_SECOND_MAX: u32 = 30;
 
 /// Characters of a path and of a user agent that are kept.
@@ -27,15 +28,15 @@ pub const TEXT_CHARS_MAX: usize = 200;
 /// Why a request made no hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The message or recipient can be no id or key.
+    /// The message or recipient is not a valid id or key.
     Malformed,
     /// A merge tag was left in the link.
     Unmerged,
     /// The link is not signed, and `PIXELD_REQUIRE_SIGNED` is on.
     Unsigned,
-    /// A token that is none of ours.
+    /// A token that is not one of ours.
     Forged,
-    /// No image id stands where one has to.
+    /// The path has no image id in its place.
     NoImageId,
     /// No image has this id.
     UnknownImage,
@@ -43,7 +44,7 @@ pub enum Reason {
     DeletedImage,
     /// No such path.
     WrongPath,
-    /// HEAD, which reads no picture.
+    /// HEAD, which shows no image to anybody.
     Head,
     /// A method other than GET and HEAD.
     Method,
@@ -151,11 +152,11 @@ pub struct Note {
     pub reason: Reason,
     /// Its method.
     pub method: String,
-    /// Its path and query, the front of it.
+    /// The beginning of its path and query.
     pub path: String,
     /// As much of the client's address as is kept.
     pub address: Option<IpAddr>,
-    /// Its user agent, the front of it.
+    /// The beginning of its user agent.
     pub user_agent: String,
 }
 
@@ -163,9 +164,9 @@ pub struct Note {
 #[derive(Debug)]
 pub struct Unrecorded {
     suppressed: Arc<Suppressed>,
-    /// By the reason's place in [`Reason::ALL`].
+    /// Indexed by the reason's position in [`Reason::ALL`].
     rings: [Mutex<Ring>; Reason::ALL.len()],
-    /// Paths that look like a link, but are not under one of ours: scanners ask for many others.
+    /// Paths that look like a link, but are not under one of our prefixes: scanners request many others.
     lost_links: Mutex<Ring>,
     unlisted: AtomicU64,
 }
@@ -179,15 +180,15 @@ struct Ring {
 }
 
 impl Unrecorded {
-    /// None yet, and none of those who are in `suppressed`.
+    /// No notes yet; recipients in `suppressed` are never noted.
     #[must_use]
     pub fn new(suppressed: Arc<Suppressed>) -> Unrecorded {
         let (rings, lost_links, unlisted) = Default::default();
         Unrecorded { suppressed, rings, lost_links, unlisted }
     }
 
-    /// Takes a note of a request for `path`, if there is room for one in this second and nobody else is at it. Only then is found out
-    /// whom it may name, and the note is made.
+    /// Notes a request for `path`, if this second has room for one and no other thread is writing. Only then does it
+    /// find out whom the request may name, and make the note.
     pub fn note(
         &self,
         at_us: i64,
@@ -222,7 +223,7 @@ impl Unrecorded {
         }
         ring.in_second += 1;
         let named = named();
-        // Neither listed nor counted: nothing is to say that they were here.
+        // Neither listed nor counted: leave no trace of a recipient who opted out.
         if self.names_somebody_out(&named) {
             return true;
         }
@@ -257,16 +258,16 @@ impl Unrecorded {
     }
 }
 
-/// Whether a path has a part like a link's, under whatever prefix.
+/// Whether a path has a part like a link's, under any prefix.
 fn is_like_a_link(path: &[u8]) -> bool {
     let parts = [&b"/image/"[..], b"/t/", b"/o/", b"/opt-out/"];
     parts.iter().any(|part| path.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part)))
 }
 
-/// The front of a text of a stranger's choosing.
+/// The beginning of a text that a stranger chose.
 #[must_use]
 pub fn cut(text: &[u8]) -> String {
-    // A character has four bytes at most.
+    // A character has at most four bytes.
     let front = &text[..text.len().min(4 * TEXT_CHARS_MAX)];
     let text = String::from_utf8_lossy(front);
     let mut kept: String = text.chars().take(TEXT_CHARS_MAX).collect();
@@ -291,7 +292,7 @@ mod tests {
         Unrecorded::new(Arc::default())
     }
 
-    /// Notes a request at a time, for a path.
+    /// Notes a request for a path at the time `n`.
     fn take(unrecorded: &Unrecorded, n: i64, reason: Reason, path: &str) {
         unrecorded.note(n, reason, path.as_bytes(), Vec::new, || note(n, reason));
     }

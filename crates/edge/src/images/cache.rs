@@ -1,9 +1,9 @@
-//! The image cache: what the edge knows of images.
+//! The image cache: what the edge knows about images.
 //!
-//! Guarantees: an image that exists is told from one that does not without a query, also while the database is down; the
-//! bytes of an image are loaded once however many ask, and nobody waits longer than [`IMAGE_LOAD_WAIT`]; cached bytes stay
-//! under a bound, the least lately used go first. Gives up: an image added within the last moment may take a look-up, of
-//! which there are [`UNKNOWN_LOOKUPS_PER_SECOND`].
+//! Guarantees: whether an image exists is known without a query, even while the database is down. An image's bytes are
+//! loaded once, however many requests wait for them, and no request waits longer than [`IMAGE_LOAD_WAIT`]. Cached bytes
+//! stay within a bound; the least recently used go first. Gives up: an image added within the last moment may need a
+//! look-up, and there are at most [`UNKNOWN_LOOKUPS_PER_SECOND`] of them.
 
 mod wanted;
 
@@ -22,19 +22,19 @@ use uuid::Uuid;
 pub use self::wanted::{Fetched, Wanted};
 use super::Image;
 
-/// The longest that a request waits for an image that is not cached.
+/// The longest time that a request waits for an image that is not cached.
 pub const IMAGE_LOAD_WAIT: Duration = Duration::from_millis(500);
 
-/// Look-ups a second for ids that are not in the list: an image added this second.
+/// Look-ups a second for ids that are not in the list: the image may have been added this second.
 pub const UNKNOWN_LOOKUPS_PER_SECOND: u32 = 20;
 
-/// Lost images that are remembered at most; beyond it one more counts as never known.
+/// Maximum lost images that are remembered; a further one counts as never known.
 const LOST_MAX: usize = 100_000;
 
-/// Loads that may wait to be begun; beyond it a request is answered with the GIF at once.
+/// Loads that may wait to start; beyond that a request is answered with the GIF at once.
 const WANTED_MAX: usize = 256;
 
-/// Which images exist, and the bytes of those that were asked for.
+/// Which images exist, and the bytes of those that were requested.
 #[derive(Debug)]
 pub struct ImageCache {
     slots: DashMap<Uuid, Slot, RandomState>,
@@ -46,12 +46,12 @@ pub struct ImageCache {
     bytes: AtomicUsize,
     bytes_max: usize,
     lost: AtomicUsize,
-    /// Seconds since the start, as [`ImageCache::tick`] counts them: which image was used last need not be exact, and a
-    /// clock is not read for each request.
+    /// Seconds since the start, counted by [`ImageCache::tick`]: which image was used last need not be exact, so no
+    /// request has to read a clock.
     second: AtomicU32,
 }
 
-/// When an image's row was changed last, as PostgreSQL says, in µs since 1970.
+/// When an image's row last changed, by PostgreSQL's clock, in µs since 1970.
 pub type Version = i64;
 
 #[derive(Debug)]
@@ -68,19 +68,19 @@ enum Holds {
     Lost,
 }
 
-/// What a node knows of an image.
+/// What a node knows about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knowledge {
     /// The database has it.
     There,
     /// Somebody deleted it.
     Deleted,
-    /// The database had it and does not have it any more, though nobody deleted it: it was put back to an earlier state, or is another
-    /// one.
+    /// The database had it and no longer has it, though nobody deleted it: the database was restored to an earlier
+    /// state, or is another one.
     Lost,
 }
 
-/// What is known of an image at once.
+/// What is known about an image without a query.
 #[derive(Debug)]
 pub enum Lookup {
     /// Here it is.
@@ -89,16 +89,16 @@ pub enum Lookup {
     NotCached,
     /// It was deleted.
     Deleted,
-    /// It was in the list and is not any more, though nobody deleted it.
+    /// It was in the list and no longer is, though nobody deleted it.
     Lost,
     /// It is not in the list.
     Unknown,
-    /// It is not known, and there never was a list.
+    /// It is not known, and no list was ever read.
     NoList,
 }
 
 impl ImageCache {
-    /// A cache of at most `bytes_max` bytes of images, and the receiver of what it wants loaded.
+    /// A cache of at most `bytes_max` bytes of images, and the receiver of the images that it requests.
     #[must_use]
     pub fn new(bytes_max: usize) -> (Arc<ImageCache>, mpsc::Receiver<Wanted>) {
         let (wanted, receiver) = mpsc::channel(WANTED_MAX);
@@ -118,13 +118,13 @@ impl ImageCache {
         (Arc::new(cache), receiver)
     }
 
-    /// What is known of an image at once.
+    /// What is known about an image without a query.
     #[must_use]
     pub fn lookup(&self, id: Uuid) -> Lookup {
         match self.slots.get(&id).as_deref().map(|slot| &slot.holds) {
             Some(Holds::Image { image, used }) => {
                 let second = self.second();
-                // Written only when it changes: the line is shared by all cores.
+                // Written only if it changes: all cores share the cache line.
                 if used.load(Ordering::Relaxed) != second {
                     used.store(second, Ordering::Relaxed);
                 }
@@ -138,7 +138,7 @@ impl ImageCache {
         }
     }
 
-    /// Fetches an image, together with all who want it now. From any thread and runtime.
+    /// Fetches an image, together with all requests that wait for it now. May be called from any thread and runtime.
     pub async fn fetch(self: &Arc<ImageCache>, id: Uuid) -> Fetched {
         match self.lookup(id) {
             Lookup::Cached(image) => return Fetched::Cached(image),
@@ -153,14 +153,14 @@ impl ImageCache {
         let Some(mut answer) = self.want(id) else { return self.without_database(id) };
         let answered = tokio::time::timeout(IMAGE_LOAD_WAIT, answer.wait_for(Option::is_some)).await;
         match answered {
-            // Its readers are recorded: their hits wait until the image is there again.
+            // Its readers are recorded: their hits wait until the image exists again.
             Ok(Ok(fetched)) if matches!(*fetched, Some(Fetched::Unknown)) && self.knows(id) => Fetched::TimedOut,
             Ok(Ok(fetched)) => fetched.clone().unwrap_or(Fetched::TimedOut),
             _ => self.without_database(id),
         }
     }
 
-    /// What can be said of an image that is not cached without asking the database.
+    /// The answer for an image that is not cached, without the database.
     fn without_database(&self, id: Uuid) -> Fetched {
         match self.lookup(id) {
             Lookup::Unknown => Fetched::Unknown,
@@ -168,19 +168,19 @@ impl ImageCache {
         }
     }
 
-    /// Joins the load of an image, or begins it. Nothing where too many are waiting.
+    /// Joins the load of an image, or starts it. `None` if too many are waiting.
     fn want(self: &Arc<ImageCache>, id: Uuid) -> Option<watch::Receiver<Option<Fetched>>> {
         let (sender, receiver) = watch::channel(None);
         match self.loading.entry(id) {
             Entry::Occupied(there) => return Some(there.get().clone()),
             Entry::Vacant(free) => drop(free.insert(receiver.clone())),
         }
-        // Sent with no lock held: where it is refused, dropping it takes the entry back.
+        // Sent without holding a lock: if it is refused, dropping it removes the entry.
         self.wanted.try_send(Wanted { id, answer: sender, cache: Arc::clone(self) }).ok().map(|()| receiver)
     }
 
-    /// Puts an image into the cache, and makes room for it. One that was read before a later change was noted is not taken.
-    /// Says whether it is news that there is this image.
+    /// Puts an image into the cache, and makes room for it. Does nothing if the image was read before a change that is
+    /// already noted. Returns whether it is news that this image exists.
     pub fn put(&self, id: Uuid, version: Version, image: Arc<Image>) -> bool {
         let memory = image.memory();
         if memory > self.bytes_max || self.slots.get(&id).is_some_and(|slot| slot.version > version) {
@@ -195,7 +195,8 @@ impl ImageCache {
         is_news
     }
 
-    /// Notes that an image exists in this version. Bytes cached of another version are let go. Says whether it is news.
+    /// Notes that an image exists in this version. Cached bytes of another version are dropped. Returns whether it is
+    /// news.
     pub fn note_known(&self, id: Uuid, version: Version) -> bool {
         let is_old = |slot: &Slot| slot.version == version && !matches!(slot.holds, Holds::Deleted | Holds::Lost);
         let is_news = !self.slots.get(&id).is_some_and(|slot| is_old(&slot));
@@ -205,14 +206,14 @@ impl ImageCache {
         is_news
     }
 
-    /// Notes that an image was deleted. Says whether it is news.
+    /// Notes that an image was deleted. Returns whether it is news.
     pub fn note_deleted(&self, id: Uuid, version: Version) -> bool {
         let is_news = !self.slots.get(&id).is_some_and(|slot| matches!(slot.holds, Holds::Deleted));
         self.set(id, Slot { version, holds: Holds::Deleted });
         is_news
     }
 
-    /// Notes that there is no such row. An image that this node knew is lost then. Says whether it is news.
+    /// Notes that there is no such row. An image that this node knew is then lost. Returns whether it is news.
     pub fn note_missing(&self, id: Uuid) -> bool {
         let is_news = self.slots.get(&id).is_some_and(|slot| !matches!(slot.holds, Holds::Lost));
         if is_news {
@@ -221,17 +222,17 @@ impl ImageCache {
         is_news
     }
 
-    /// Notes that an image which this node knew is not in the database any more.
+    /// Notes that an image which this node knew is no longer in the database.
     pub fn note_lost(&self, id: Uuid) {
         if self.lost.load(Ordering::Relaxed) < LOST_MAX {
-            // No version is older, so that whatever PostgreSQL says of it later is news.
+            // No version is older, so that everything PostgreSQL says about it later is newer.
             self.set(id, Slot { version: Version::MIN, holds: Holds::Lost });
         } else if let Some((_, old)) = self.slots.remove(&id) {
             self.give_back(&old);
         }
     }
 
-    /// Whether this node knows the image, also one that was deleted or lost.
+    /// Whether this node knows the image, even if it was deleted or lost.
     #[must_use]
     pub fn knows(&self, id: Uuid) -> bool {
         self.slots.contains_key(&id)
@@ -254,7 +255,7 @@ impl ImageCache {
         };
     }
 
-    /// Lets the least lately used go until a tenth of the bound is free, so that this is not done for each image.
+    /// Drops the least recently used ones until a tenth of the bound is free, so that this does not run for each image.
     fn evict(&self) {
         let mut cached: Vec<(u32, Uuid, Version)> = self
             .slots
@@ -273,23 +274,23 @@ impl ImageCache {
         }
     }
 
-    /// Notes that the list of all images is in: what is not in it does not exist.
+    /// Notes that the list of all images was read: an image that is not in it does not exist.
     pub fn note_list(&self) {
         self.has_list.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the list of all images was ever in.
+    /// Whether the list of all images was ever read.
     #[must_use]
     pub fn has_list(&self) -> bool {
         self.has_list.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the database can be asked.
+    /// Notes whether the database is down.
     pub fn note_database(&self, is_down: bool) {
         self.is_down.store(is_down, Ordering::Relaxed);
     }
 
-    /// All ids and what is known of each.
+    /// All ids, with what is known about each.
     #[must_use]
     pub fn ids(&self) -> Vec<(Uuid, Knowledge)> {
         let knowledge = |slot: &Slot| match slot.holds {

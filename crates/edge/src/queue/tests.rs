@@ -163,7 +163,7 @@ async fn no_receipt_waits_longer_where_another_core_has_filled_the_channel() {
         }
         assert!(started.elapsed() < RECEIPT_WAIT * 2, "{:?}", started.elapsed());
 
-        // The writer is back, and knows nothing of the quiet core yet.
+        // The writer is back, and does not know the quiet core yet.
         assert_eq!(intake.parcels.try_iter().count(), QUEUE_PARCELS_MAX);
         tokio::time::sleep(RECEIPT_WAIT * 2).await;
         let parcel = intake.parcels.try_recv().unwrap();

@@ -1,6 +1,7 @@
-//! An image whose bytes a request waits for: who loads it says what came of it.
+//! An image whose bytes a request waits for; the loader reports the result.
 //!
-//! Guarantees: an image is loaded once, however many requests wait for it; whatever becomes of the load, the next request may begin another.
+//! Guarantees: an image is loaded once, however many requests wait for it. However the load ends, the next request may
+//! start another.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::ImageCache;
 use crate::images::Image;
 
-/// What came of fetching an image.
+/// The result of fetching an image.
 #[derive(Debug, Clone)]
 pub enum Fetched {
     /// Here it is.
@@ -19,11 +20,11 @@ pub enum Fetched {
     Deleted,
     /// There is no such image.
     Unknown,
-    /// Nobody could say in time.
+    /// It was not loaded in time.
     TimedOut,
 }
 
-/// An image that is wanted, and where to say what came of it.
+/// A requested image, and the way to report the result.
 #[derive(Debug)]
 pub struct Wanted {
     /// The image.
@@ -33,7 +34,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Says what came of it, to all who wait.
+    /// Reports the result to all that wait.
     pub fn answer(self, fetched: Fetched) {
         self.answer.send_replace(Some(fetched));
     }
@@ -41,7 +42,7 @@ impl Wanted {
 
 impl Drop for Wanted {
     fn drop(&mut self) {
-        // Whatever became of the load, the next request may begin another.
+        // However the load ended, the next request may start another.
         self.cache.loading.remove(&self.id);
     }
 }
