@@ -1,10 +1,10 @@
 //! Appends groups of hits to the current segment, and begins the next one.
 //!
-//! Guarantees: after `Ok` every hit of the group has a number and is in a file, whole; after `Err` none of them is, no
-//! number was used, and the file ends where it ended before (or is cut back to there before a number is used again). What was
-//! not synced yet is kept in memory (at most 64 MiB) and written again, into a segment of its own, when a sync
-//! fails: a failed fdatasync may have thrown the pages away, and asking the same file again would be told that all is well.
-//! Gives up: beyond that bound, what a failed sync took can only be read from the page cache.
+//! Guarantees: after `Ok` every hit of the group has a number and is in a file, whole. After `Err` none of them is, no
+//! number was used, and the file ends where it ended before (or is cut back to there before a number is used again).
+//! Hits that are not synced yet are kept in memory (at most 64 MiB) and written again, into a segment of their own,
+//! after a failed sync: a failed fdatasync may have discarded the pages, and a second one on the same file would report
+//! success. Gives up: beyond that bound, hits of a failed sync can only be read from the page cache.
 
 mod unsynced;
 
@@ -20,10 +20,10 @@ use super::{Segment, Spool, SpoolRoom};
 use pixeld_core::hit::Parcel;
 use pixeld_core::metrics::{DropReason, Metrics};
 
-/// Time after which a segment ends even if it is small, so that what is loaded can be removed.
+/// Age at which a segment ends even if it is small, so that it can be removed once it is loaded.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(600);
 
-/// How long hits are dropped without asking the disk again after it refused a write.
+/// How long hits are dropped without trying the disk again after it refused a write.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Appends to one spool.
@@ -49,14 +49,14 @@ struct Current {
     opened: Instant,
 }
 
-/// A file with bytes behind its end that could not be cut off.
+/// A file with bytes after its end that could not be cut off.
 struct Torn {
     file: Arc<dyn DiskFile>,
     length: u64,
 }
 
 impl Appender {
-    /// Begins to append to an empty spool.
+    /// Starts to append to an empty spool.
     #[must_use]
     pub fn new(spool: Arc<Spool>, room: Arc<SpoolRoom>, disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Appender {
         Appender {
@@ -79,7 +79,7 @@ impl Appender {
         self.next_seq
     }
 
-    /// The file that was appended to last, if it is still the current one.
+    /// The file that was last appended to, if it is still the current one.
     #[must_use]
     pub fn file(&self) -> Option<&Arc<dyn DiskFile>> {
         self.current.as_ref().map(|current| &current.file)
@@ -116,7 +116,7 @@ impl Appender {
         outcome
     }
 
-    /// Encodes the group behind what is unsynced; returns the number behind its last hit.
+    /// Encodes the group after the unsynced frames; returns the number after its last hit.
     fn encode(&mut self, parcels: &[Parcel]) -> u64 {
         let out = &mut self.unsynced.bytes;
         let mut seq = self.next_seq;
@@ -140,7 +140,7 @@ impl Appender {
         seq
     }
 
-    /// Writes what lies in `unsynced` from `start` on, beginning a segment where needed, and publishes it.
+    /// Writes `unsynced` from `start` on, begins a segment if needed, and publishes it.
     fn write_from(&mut self, start: usize, next_seq: u64) -> Result<(), DropReason> {
         let bytes = (self.unsynced.bytes.len() - start) as u64;
         let full = |current: &Current| {
@@ -171,7 +171,7 @@ impl Appender {
             return Err(DropReason::DiskFull);
         }
         if self.torn.is_some() {
-            // Its successor would use numbers that are on disk behind the end of this one.
+            // Its successor would use numbers that are on disk after the end of this one.
             return Err(DropReason::DiskError);
         }
         if self.dropping.is_none() {
@@ -198,8 +198,8 @@ impl Appender {
         }
     }
 
-    /// There is no room: asks for some, and ends the segment, so that it can be removed once it is loaded. On a full disk only if
-    /// it is large, else each little room that comes and goes would make a segment.
+    /// There is no room: asks for some, and ends the segment, so that it can be removed once it is loaded. On a full
+    /// disk only a large segment is ended; otherwise each bit of room that appears briefly would make a segment.
     fn make_removable(&mut self, reason: DropReason) {
         let is_large = |current: &Current| current.length >= self.room.segment_bytes_max() / 4;
         if reason == DropReason::SpoolFull || self.current.as_ref().is_some_and(is_large) {
@@ -208,7 +208,7 @@ impl Appender {
         self.room.ask_for_room();
     }
 
-    /// One attempt at writing what lies in `unsynced` from `start` on.
+    /// One attempt to write `unsynced` from `start` on.
     fn write_group(&mut self, start: usize, next_seq: u64) -> io::Result<()> {
         if self.current.is_none() {
             self.begin_segment(SegmentId { first_seq: self.next_seq, rewrite: 0 })?;
@@ -216,7 +216,7 @@ impl Appender {
         let Some(current) = &mut self.current else { return Err(io::Error::other("no segment")) };
         let bytes = &self.unsynced.bytes[start..];
         if let Err(error) = write_all(&*current.file, bytes, current.length) {
-            // A torn write is cut off. Where even that fails, readers stop before it, but whole frames of it would be found
+            // Cut off a torn write. If even that fails, readers stop before it, but its whole frames would be found
             // after a restart: nothing is written under their numbers until they are gone.
             if let Err(error) = current.file.truncate(current.length) {
                 tracing::error!(%error, "a torn write could not be cut back; hits are dropped until this is fixed");
@@ -235,7 +235,7 @@ impl Appender {
         let segment = Segment { id: current.id, length: current.length, ended: false, end };
         self.spool.publish(|published| {
             // A segment is published with its first frame. One that is discarded before that is begun again under the
-            // same name, and a reader that had opened it would go on in the file that is gone.
+            // same name, and a reader that had opened it would go on reading the removed file.
             match published.segments.last_mut().filter(|last| last.id == segment.id) {
                 Some(last) => *last = segment,
                 None => published.segments.push(segment),
@@ -254,7 +254,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Begins a segment under `id`, or the next rewrite that is not taken.
+    /// Begins a segment under `id`, or the next free rewrite of it.
     fn begin_segment(&mut self, mut id: SegmentId) -> io::Result<()> {
         let file = loop {
             match self.disk.create(&self.spool.path(id)) {
@@ -276,7 +276,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Takes the current segment back: it holds nothing and was never published.
+    /// Removes the current segment: it is empty and was never published.
     fn discard_segment(&mut self) {
         let Some(current) = self.current.take() else { return };
         self.room.give_back(current.length);
@@ -303,7 +303,7 @@ impl Appender {
         }
     }
 
-    /// Ends the current segment if that was asked for.
+    /// Ends the current segment if that was requested.
     pub fn seal_if_asked(&mut self) {
         if self.spool.take_seal() {
             self.end_segment();
@@ -321,11 +321,11 @@ impl Appender {
         self.spool.synced(seq);
     }
 
-    /// A sync has failed: writes all that is unsynced again, into a segment of its own, under the numbers it has. Returns
-    /// that segment's file, unless there was nothing to write.
+    /// After a failed sync: writes all unsynced hits again, into a segment of their own, under their old numbers.
+    /// Returns that segment's file, unless there was nothing to write.
     ///
     /// # Errors
-    /// As the disk says; call again later.
+    /// On a disk error; call again later.
     pub fn rewrite_unsynced(&mut self) -> io::Result<Option<Arc<dyn DiskFile>>> {
         self.end_segment();
         if self.unsynced.incomplete {
@@ -335,8 +335,8 @@ impl Appender {
             return Ok(None);
         }
         self.cut_torn()?;
-        // Told by its name from a segment that was begun in the stream's order, and ended at once: the next one then begins
-        // behind all that it holds, which is how recovery finds its place among the others.
+        // Its name distinguishes it from a segment that was begun in the stream's order. It is ended at once: the next
+        // one then begins after all its hits, and recovery uses that to find its place among the others.
         self.begin_segment(SegmentId { first_seq: self.first_unsynced_seq(), rewrite: 1 })?;
         let file = self.file().cloned();
         let written = self.write_group(0, self.next_seq);
@@ -349,7 +349,7 @@ impl Appender {
         frame::decode(self.spool.key, &self.unsynced.bytes).map_or(self.next_seq, |frame| frame.first_seq)
     }
 
-    /// Ends the spool: nothing will be appended any more.
+    /// Ends the spool: nothing more is appended.
     pub fn close(&mut self) {
         self.end_segment();
         self.spool.publish(|published| published.closed = true);

@@ -1,6 +1,6 @@
 //! The disk behind one small trait, so that a test can make it full, fail or tear a write.
 //!
-//! Only what the writer does goes through it; the reader reads files, and damage there is tried on real files.
+//! Only the writer goes through it; the reader reads files, and its tests damage real files.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,9 +8,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What the writer asks of a disk.
+/// What the writer needs of a disk.
 pub trait Disk: Send + Sync + 'static {
-    /// Makes a new file, its folder if that is missing, and makes both names durable. Fails where the name is taken.
+    /// Creates a new file, and its folder if that is missing, and makes both names durable. Fails if the name is in
+    /// use.
     ///
     /// # Errors
     /// As the operating system says.
@@ -22,31 +23,31 @@ pub trait Disk: Send + Sync + 'static {
     /// As the operating system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Puts a file in the place of another, and makes that durable. The other is whole until it is gone.
+    /// Replaces a file by another, and makes that durable. The old file is whole until it is gone.
     ///
     /// # Errors
     /// As the operating system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 }
 
-/// What the writer, the syncer and the reader ask of a file.
+/// What the writer, the syncer and the reader need of a file.
 pub trait DiskFile: Send + Sync {
-    /// Reads some bytes at `offset` and says how many; none is the file's end.
+    /// Reads some bytes at `offset` and returns how many; 0 at the file's end.
     ///
     /// # Errors
     /// As the operating system says.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes some of `bytes` at `offset` and says how many.
+    /// Writes some of `bytes` at `offset` and returns how many.
     ///
     /// # Errors
     /// As the operating system says.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
-    /// Makes all that was written survive a power cut.
+    /// Makes everything that was written survive a power cut.
     ///
     /// # Errors
-    /// As the operating system says; after one, what was not synced yet must be taken for lost.
+    /// On an error of the operating system; then everything that was not synced must count as lost.
     fn sync(&self) -> io::Result<()>;
 
     /// Cuts the file to `length` bytes.
@@ -62,12 +63,12 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        // 0600: the spool holds addresses.
+        // 0600: the spool contains addresses.
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = match (options.open(path), path.parent()) {
-            // A spool's folder comes with its first segment, so that a start on a full disk still serves; and again if somebody
-            // deleted it.
+            // A spool's folder is created with its first segment, so that a start on a full disk still serves; and
+            // again if somebody deleted it.
             (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
                 std::fs::create_dir_all(folder)?;
                 sync_parent(folder)?;
@@ -110,7 +111,7 @@ impl DiskFile for File {
     }
 }
 
-/// Makes the names in the directory that holds `path` durable.
+/// Makes the names in the directory that contains `path` durable.
 ///
 /// # Errors
 /// As the operating system says.
@@ -121,18 +122,18 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A file system, as it stands.
+/// A file system's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// Bytes that it holds in all.
+    /// Its total bytes.
     pub total: u64,
-    /// Bytes that this process may still write to it; `u64::MAX` where the file system does not tell.
+    /// Bytes that this process may still write to it; `u64::MAX` if the file system does not report it.
     pub free: u64,
-    /// It takes no writes.
+    /// It accepts no writes.
     pub is_read_only: bool,
 }
 
-/// The file system that holds `path`, or where that is missing, the nearest directory that is there.
+/// The file system that contains `path` or, if that is missing, its nearest existing parent directory.
 ///
 /// # Errors
 /// As the operating system says.
@@ -145,13 +146,13 @@ pub fn space(path: &Path) -> io::Result<DiskSpace> {
         }
     }
     let stat = stat?;
-    // Some file systems of programs and of networks say 0 of 0.
+    // Some virtual and network file systems report 0 of 0.
     let free = if stat.f_blocks == 0 { u64::MAX } else { stat.f_bavail.saturating_mul(stat.f_frsize) };
     let is_read_only = stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
     Ok(DiskSpace { total: stat.f_blocks.saturating_mul(stat.f_frsize), free, is_read_only })
 }
 
-/// Whether files can be made in this directory.
+/// Whether files can be created in this directory.
 ///
 /// # Errors
 /// Why not.
@@ -160,7 +161,7 @@ pub fn check_writable(folder: &Path) -> io::Result<()> {
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
 }
 
-/// Writes all of `bytes`, also where the disk takes them in parts.
+/// Writes all of `bytes`, even if the disk accepts them in parts.
 pub fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {

@@ -1,7 +1,8 @@
 //! A disk for tests that gets full, fails, tears writes and loses power. Its files are real ones, since readers read those.
 //!
-//! A sync only notes how long the file is: [`FakeDisk::power_cut`] then takes from every file what no sync covered. A file
-//! whose sync has failed once keeps nothing that comes later, and says so when it is asked again ([`FakeDisk::asked_again`]).
+//! A sync only records the file's length: [`FakeDisk::power_cut`] then removes from every file what no sync covered. A
+//! file whose sync has failed once keeps nothing that is written later, and reports a second sync
+//! ([`FakeDisk::asked_again`]).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -12,18 +13,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Disk, DiskFile};
 
-/// What goes wrong from now on.
+/// What fails from now on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The disk takes so many more bytes, then it is full.
+    /// The disk accepts this many more bytes, then it is full.
     pub room: Option<u64>,
-    /// After so many more bytes every write fails with EIO.
+    /// After this many more bytes every write fails with EIO.
     pub write_error_after: Option<u64>,
     /// Every write panics.
     pub write_panics: bool,
-    /// Making a file fails.
+    /// Creating a file fails.
     pub create: bool,
-    /// Cutting a file fails.
+    /// Truncating a file fails.
     pub truncate: bool,
     /// Removing a file fails.
     pub remove: bool,
@@ -31,7 +32,7 @@ pub struct Faults {
     pub sync: bool,
     /// Every sync panics.
     pub sync_panics: bool,
-    /// After so many more steps of any kind each one fails, as if the process had been killed.
+    /// After this many more steps of any kind each one fails, as if the process had been killed.
     pub steps: Option<u64>,
 }
 
@@ -54,7 +55,7 @@ struct State {
     files: BTreeMap<PathBuf, Lengths>,
     fail_next_sync: bool,
     asked_again: u64,
-    /// Called after a write has failed, as another thread could run there.
+    /// Called after a write has failed, since another thread could run there.
     after_failed_write: Option<Box<dyn FnMut() + Send>>,
 }
 
@@ -76,32 +77,32 @@ struct FakeFile {
 }
 
 impl FakeDisk {
-    /// Lets things go wrong, or right again.
+    /// Sets what fails from now on.
     pub fn set(&self, faults: Faults) {
         self.lock().faults = faults;
     }
 
-    /// What goes wrong now.
+    /// What fails now.
     pub fn faults(&self) -> Faults {
         self.lock().faults
     }
 
-    /// What is called after a write has failed.
+    /// Sets what is called after a write has failed.
     pub fn after_failed_write(&self, call: impl FnMut() + Send + 'static) {
         self.lock().after_failed_write = Some(Box::new(call));
     }
 
-    /// Lets the next sync fail, and none behind it.
+    /// Lets the next sync fail, and none after it.
     pub fn fail_next_sync(&self) {
         self.lock().fail_next_sync = true;
     }
 
-    /// Syncs of a file whose sync had failed before: it would say that all is well.
+    /// Syncs of a file whose sync had failed before: a real one would report success.
     pub fn asked_again(&self) -> u64 {
         self.lock().asked_again
     }
 
-    /// Takes from every file what no sync covered.
+    /// Removes from every file what no sync covered.
     pub fn power_cut(&self) {
         for (path, lengths) in &self.lock().files {
             if let Ok(file) = File::options().write(true).open(path) {
@@ -181,7 +182,7 @@ impl DiskFile for FakeFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let outcome = self.disk.write(self, bytes, offset);
         if outcome.is_err() {
-            // Taken out meanwhile, so that it is called without the lock.
+            // Taken out first, so that it is called without the lock.
             let call = self.disk.lock().after_failed_write.take();
             if let Some(mut call) = call {
                 call();

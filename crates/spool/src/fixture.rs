@@ -15,7 +15,7 @@ use pixeld_core::hit::fixture::carrying;
 use pixeld_core::hit::{Hit, Parcel};
 use pixeld_core::metrics::Metrics;
 
-/// A hit's bytes; `n` tells it from all others, `filler` is how much it carries.
+/// A hit's bytes; `n` makes it unique, `filler` is the length of its content.
 pub fn hit(n: u64, filler: usize) -> Vec<u8> {
     let user_agent = "x".repeat(filler);
     let mut bytes = Vec::new();
@@ -28,7 +28,7 @@ pub fn parcel(hits: &[Vec<u8>]) -> Parcel {
     Parcel { core: 0, number: 1, count: hits.len() as u32, bytes: hits.concat() }
 }
 
-/// Folders as the program has them: the spools in one, the quarantine beside it.
+/// Folders as in the program: the spools in one, the quarantine beside it.
 pub struct Folders {
     root: TempDir,
 }
@@ -36,26 +36,27 @@ pub struct Folders {
 impl Folders {
     /// Empty ones.
     pub fn make() -> Folders {
-        // In memory where the system has that: the tests' many small syncs are slow on a disk, and nothing here loses power.
+        // In memory if the system supports that: the tests' many small syncs are slow on a disk, and no power is lost
+        // here.
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         std::fs::create_dir(root.path().join("spools")).unwrap();
         Folders { root }
     }
 
-    /// Where the spools lie.
+    /// The folder of the spools.
     pub fn spools(&self) -> PathBuf {
         self.root.path().join("spools")
     }
 
-    /// A new spool, its folder made, as a start does it.
+    /// A new spool with its folder, as a start makes it.
     pub fn begin(&self, uuid: u128) -> Arc<Spool> {
         let spool = Spool::new(&self.spools(), Uuid::from_u128(uuid), Published::default());
         std::fs::create_dir(&spool.folder).unwrap();
         spool
     }
 
-    /// A copy of all that lies on disk, as a kill at this moment would leave it.
+    /// A copy of everything on disk, as a kill at this moment would leave it.
     pub fn copy(&self) -> Folders {
         let copy = Folders::make();
         for (path, bytes) in self.files() {
@@ -112,10 +113,10 @@ impl Folders {
     }
 }
 
-/// What a reader told: of each number its hit, or nothing where it is missing.
+/// What a reader returned: for each number its hit, or `None` if it is missing.
 pub type Told = Vec<Option<Vec<u8>>>;
 
-/// Adds what `chunk` tells.
+/// Adds the hits of `chunk`.
 pub fn tell(told: &mut Told, chunk: &Chunk) {
     told.extend((0..chunk.missing).map(|_| None));
     let before = told.len();
@@ -128,7 +129,7 @@ pub fn tell(told: &mut Told, chunk: &Chunk) {
     assert_eq!((told.len() - before) as u64, chunk.count, "a chunk counts what it holds");
 }
 
-/// Reads on, `rows_max` at a time, until nothing comes; what is told follows on `told`.
+/// Reads on, `rows_max` at a time, until nothing comes, and appends the results to `told`.
 pub fn read_on(reader: &mut Reader, rows_max: u64, told: &mut Told) {
     loop {
         let seq = reader.next_seq();
@@ -141,7 +142,7 @@ pub fn read_on(reader: &mut Reader, rows_max: u64, told: &mut Told) {
     }
 }
 
-/// All that `spool` tells from `seq` on.
+/// All hits of `spool` from `seq` on.
 pub fn read_from(folders: &Folders, spool: &Arc<Spool>, seq: u64, rows_max: u64) -> Told {
     let mut reader = folders.reader(spool, seq);
     let mut told = Told::new();

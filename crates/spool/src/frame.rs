@@ -4,26 +4,26 @@
 //! length u32 (of the payload) | crc u32 | first_seq u64 | count u32 | payload: `count` encoded hits
 //! ```
 //!
-//! Little-endian. The CRC32C covers first_seq, count and payload, and starts from the spool's UUID: a user agent is
-//! bytes of a stranger's choosing, and without the UUID in the sum it could carry a frame of its own, which a reader
-//! that looks for the next valid frame behind damage would take for real.
+//! Little-endian. The CRC32C covers first_seq, count and payload, and starts from the spool's UUID: strangers choose
+//! the bytes of a user agent, and without the UUID in the sum it could contain a forged frame, which a reader that
+//! looks for the next valid frame after damage would accept.
 
 use uuid::Uuid;
 
 use pixeld_core::hit;
 
-/// Bytes in front of a payload.
+/// Bytes before a payload.
 pub const FRAME_HEADER_BYTES: usize = 4 + 4 + 8 + 4;
 
-/// The most payload that one frame holds, in bytes.
+/// Maximum payload of one frame, in bytes.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
-/// The start of every checksum of one spool.
+/// The initial value of all checksums of one spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameKey(u32);
 
 impl FrameKey {
-    /// The key of the spool that has this UUID.
+    /// The key of the spool with this UUID.
     #[must_use]
     pub fn of(spool: Uuid) -> FrameKey {
         FrameKey(crc32c::crc32c(spool.as_bytes()))
@@ -35,9 +35,9 @@ impl FrameKey {
 pub struct Frame<'a> {
     /// The sequence number of its first hit.
     pub first_seq: u64,
-    /// How many hits it holds; at least one.
+    /// The number of its hits; at least one.
     pub count: u32,
-    /// Their bytes, one behind the other.
+    /// Their bytes, without gaps.
     pub payload: &'a [u8],
 }
 
@@ -48,30 +48,30 @@ impl Frame<'_> {
         FRAME_HEADER_BYTES + self.payload.len()
     }
 
-    /// The sequence number behind its last hit.
+    /// The sequence number after its last hit.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.first_seq + u64::from(self.count)
     }
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
     /// The bytes end before the frame does.
     #[error("the frame is cut short: {need} bytes needed, {have} there")]
     Short {
-        /// Bytes that the frame asks for.
+        /// Bytes that the frame needs.
         need: usize,
-        /// Bytes that are there.
+        /// Bytes that are available.
         have: usize,
     },
     /// A length or count that no writer writes.
     #[error("the frame's header is impossible: {count} hits in {length} bytes")]
     Impossible {
-        /// Payload bytes that it claims.
+        /// Its claimed payload bytes.
         length: u32,
-        /// Hits that it claims.
+        /// Its claimed number of hits.
         count: u32,
     },
     /// The checksum is wrong.
@@ -79,8 +79,7 @@ pub enum FrameError {
     Checksum,
 }
 
-/// Starts a frame at the end of `out`: the payload follows, then [`finish`].
-/// Returns where the frame starts.
+/// Starts a frame at the end of `out`: append the payload, then call [`finish`]. Returns where the frame starts.
 #[must_use]
 pub fn begin(out: &mut Vec<u8>) -> usize {
     let start = out.len();
@@ -103,7 +102,7 @@ pub fn finish(out: &mut [u8], start: usize, key: FrameKey, first_seq: u64, count
 /// Reads the frame at the front of `bytes`.
 ///
 /// # Errors
-/// [`FrameError`] where there is none, or its checksum is wrong.
+/// [`FrameError`] if there is none, or its checksum is wrong.
 pub fn decode(key: FrameKey, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     let short = |need| FrameError::Short { need, have: bytes.len() };
     let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or(short(FRAME_HEADER_BYTES))?;
@@ -118,8 +117,8 @@ pub fn decode(key: FrameKey, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(Frame { first_seq, count, payload })
 }
 
-/// Finds the next valid frame in `bytes`, and where it starts. Frames before `seq_min` do not count: behind damage
-/// they would be old bytes, not the stream's.
+/// Finds the next valid frame in `bytes`, and where it starts. Frames before `seq_min` do not count: after damage they
+/// would be old bytes, not the stream's.
 #[must_use]
 pub fn find(key: FrameKey, bytes: &[u8], seq_min: u64) -> Option<usize> {
     (0..bytes.len().saturating_sub(FRAME_HEADER_BYTES))

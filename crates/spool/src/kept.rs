@@ -1,7 +1,8 @@
-//! Loaded segments that are still there: which they are, and how they go.
+//! Loaded segments that still exist: which ones, and how they are removed.
 //!
-//! Guarantees: a segment is listed only when all its hits are committed, also those that were written again after a failed sync;
-//! one that is removed is in no list any more, and takes the folder of a spool that is done with it.
+//! Guarantees: a segment is listed only when all its hits are committed, including hits that were written again after a
+//! failed sync. A removed one is in no list any more; when a spool is finished, its folder is removed with its last
+//! segment.
 
 use std::fs;
 use std::io;
@@ -9,10 +10,10 @@ use std::io;
 use super::segment::SegmentId;
 use super::{Published, Segment, Spool};
 
-/// A loaded segment that is still there.
+/// A loaded segment that still exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Which segment.
+    /// The segment.
     pub id: SegmentId,
     /// Its bytes.
     pub bytes: u64,
@@ -29,21 +30,21 @@ impl Spool {
         all.take_while(loaded).map(|(_, s)| Kept { id: s.id, bytes: s.length }).collect()
     }
 
-    /// Whether all is loaded and removed, and nothing will come.
+    /// Whether everything is loaded and removed, and nothing more will come.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         let published = self.published();
         published.closed && published.segments.is_empty() && published.loaded.seq >= published.next_seq
     }
 
-    /// Removes a loaded segment, if it still is one, and the folder with the last of a spool that is done.
+    /// Removes a loaded segment, if it still is one, and the folder with the last segment of a finished spool.
     ///
     /// # Errors
     /// As the disk says.
     pub fn remove(&self, kept: Kept) -> io::Result<()> {
-        // Whoever writes a segment anew looks for it in the list before it takes this one's place.
+        // A task that rewrites a segment looks for it in the list before it replaces this file.
         let _files = self.files();
-        // A restored database may have said meanwhile that less is loaded.
+        // A restored database may have reported in the meantime that less is loaded.
         if !self.kept().contains(&kept) {
             return Ok(());
         }
@@ -61,17 +62,17 @@ impl Spool {
     }
 }
 
-/// The number after the last hit of the segment at this place of the list.
+/// The number after the last hit of the segment at this position of the list.
 fn end_of(published: &Published, at: usize) -> u64 {
     if let Some(end) = published.segments[at].end {
         return end;
     }
-    // A segment's hits end where the next one begins, unless either holds hits that were written again.
+    // A segment's hits end where the next one begins, unless either contains hits that were written again.
     let next = published.segments[at + 1..].iter().find(|next| !next.id.may_overlap());
     next.map_or(published.next_seq, |next| next.id.first_seq)
 }
 
-/// Somebody else may have deleted it.
+/// Ignores a missing file: somebody may have deleted it.
 fn if_there(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,11 +1,12 @@
 //! The spool: hits on disk between the edge's answer and PostgreSQL's commit.
 //!
-//! Guarantees: a hit whose receipt was given is in a frame of a segment; hits are numbered from 0 without gaps; a spool
-//! is begun anew at every start under a fresh UUID, so that a tail that a power cut took, a cloned disk or a restored
-//! backup can never use a number twice. Gives up: numbers say nothing of time, and a spool by itself does not know how far
-//! it was loaded; that is the mark, in PostgreSQL.
+//! Guarantees: a hit whose receipt was given is in a frame of a segment. Hits are numbered from 0 without gaps. Every
+//! start begins a new spool with a new UUID, so that numbers are never reused, even after a power cut that loses a
+//! tail, with a cloned disk or a restored backup. Gives up: order by time; and a spool by itself does not know how far
+//! it was loaded: that is the mark, in PostgreSQL.
 //!
-//! The writer appends and publishes how far (here); the loader reads no further. Both see the same list of segments.
+//! The writer appends, and publishes its position here; the loader reads no further. Both see the same list of
+//! segments.
 
 pub mod appender;
 pub mod disk;
@@ -42,46 +43,48 @@ use frame::FrameKey;
 pub use room::SpoolRoom;
 use segment::SegmentId;
 
-/// The span of all work on one spool, so that each line of the log says which. It has the level of errors: lines have it at every `PIXELD_LOG`.
+/// The span of all work on one spool, so that each line of the log names it. It has the level of errors: lines have it
+/// at every `PIXELD_LOG`.
 #[must_use]
 pub fn span(spool: Uuid) -> Span {
     tracing::error_span!("spool", uuid = %spool)
 }
 
-/// Segments of this process whose files stay open until they are removed, the newest ones.
+/// Segments of this process whose files stay open until they are removed; only the newest ones.
 const OPEN_FILES_MAX: usize = 16;
 
-/// One spool: where it lies and which segments it has.
+/// One spool: its folder and its segments.
 pub struct Spool {
-    /// The spool's own UUID, made at the start that began it.
+    /// The spool's own UUID, created with the spool.
     pub uuid: Uuid,
     /// The folder that holds its segments.
     pub folder: PathBuf,
-    /// The start of its frames' checksums.
+    /// The initial value of its frames' checksums.
     pub key: FrameKey,
     published: Mutex<Published>,
-    /// Told when something was published.
+    /// Notified when something was published.
     pub grown: Notify,
-    /// Held while a file is removed or put in another's place.
+    /// Held while a file is removed or replaced.
     files: Mutex<()>,
-    /// The files of the newest segments that this process wrote: what is in them can be read even if somebody deletes them.
+    /// The files of the newest segments that this process wrote: their contents can be read even if somebody deletes
+    /// them.
     open_files: Mutex<VecDeque<(SegmentId, Arc<dyn DiskFile>)>>,
-    /// How often files were written anew.
+    /// How often files were rewritten.
     rewrites: AtomicU64,
-    /// The writer is to end its segment.
+    /// The writer should end its segment.
     seal_asked: AtomicBool,
     /// Everything before this number is synced, and will not be written again.
     synced_seq: AtomicU64,
 }
 
-/// What may be read.
+/// The part that may be read.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
-    /// The segments, as the stream runs. Loaded ones leave at the front.
+    /// The segments in the stream's order. Loaded ones leave at the front.
     pub segments: Vec<Segment>,
     /// The number that the next hit will get.
     pub next_seq: u64,
-    /// Nothing will be appended any more.
+    /// Nothing more will be appended.
     pub closed: bool,
     /// How far it is loaded.
     pub loaded: Loaded,
@@ -92,25 +95,26 @@ pub struct Published {
 pub struct Loaded {
     /// Everything before this number was committed.
     pub seq: u64,
-    /// PostgreSQL says so on the loader's connection; else it is what this process or an earlier one was told last.
+    /// PostgreSQL reported it on the loader's connection; otherwise it is the last value that this or an earlier
+    /// process learnt.
     pub is_sure: bool,
 }
 
-/// One segment as far as it is published.
+/// The published part of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// Which one.
+    /// Its id.
     pub id: SegmentId,
-    /// Bytes that may be read, header included.
+    /// Bytes that may be read, including the header.
     pub length: u64,
-    /// Nothing will be appended to it any more.
+    /// Nothing more will be appended to it.
     pub ended: bool,
-    /// The number behind its last hit, where that does not follow from the segments behind it: it was written again.
+    /// The number after its last hit, if the following segments do not determine it: it was written again.
     pub end: Option<u64>,
 }
 
 impl Segment {
-    /// Whether it can hold the hit `seq`, as far as can be told without those behind it.
+    /// Whether it can contain the hit `seq`, as far as can be known without the segments after it.
     #[must_use]
     pub fn may_hold(&self, seq: u64) -> bool {
         self.id.first_seq <= seq && self.end.is_none_or(|end| seq < end)
@@ -118,12 +122,12 @@ impl Segment {
 }
 
 impl Spool {
-    /// A spool that lies in `spools` under its UUID, with what `published` says.
+    /// A spool in the folder `spools` under its UUID, with what `published` says.
     #[must_use]
     pub fn new(spools: &Path, uuid: Uuid, published: Published) -> Arc<Spool> {
         let folder = spools.join(uuid.to_string());
         let key = FrameKey::of(uuid);
-        // What an earlier process left is on disk for good.
+        // What an earlier process left is safely on disk.
         let synced_seq = AtomicU64::new(published.next_seq);
         let published = Mutex::new(published);
         Arc::new(Spool {
@@ -140,19 +144,20 @@ impl Spool {
         })
     }
 
-    /// Where a segment lies.
+    /// The path of a segment.
     #[must_use]
     pub fn path(&self, segment: SegmentId) -> PathBuf {
         self.folder.join(segment.file_name())
     }
 
-    /// What may be read, now.
+    /// The part that may be read now.
     pub fn published(&self) -> MutexGuard<'_, Published> {
-        // A panic elsewhere leaves whole values behind, since each change is one assignment after the write it tells of.
+        // A panic elsewhere leaves consistent values, since each change is one assignment after the write that it
+        // describes.
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Held by whoever removes a file or puts one in its place, so that none comes back.
+    /// Hold this to remove or replace a file, so that none comes back.
     pub fn files(&self) -> MutexGuard<'_, ()> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,7 +177,7 @@ impl Spool {
         self.open_files().iter().find(|(id, _)| *id == segment).map(|(_, file)| Arc::clone(file))
     }
 
-    /// Closes the file of a segment: it is removed, or another has taken its place.
+    /// Closes the file of a segment: it is removed or replaced.
     pub fn close_file(&self, segment: SegmentId) {
         self.open_files().retain(|(id, _)| *id != segment);
     }
@@ -181,39 +186,39 @@ impl Spool {
         self.open_files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How often files were written anew: open ones are no longer those on disk.
+    /// How often files were rewritten: after that, open ones are not those on disk.
     #[must_use]
     pub fn rewrites(&self) -> u64 {
         self.rewrites.load(Ordering::Acquire)
     }
 
-    /// Notes that a file was written anew.
+    /// Counts a rewritten file.
     pub fn was_rewritten(&self) {
         self.rewrites.fetch_add(1, Ordering::Release);
     }
 
-    /// Asks the writer to end the segment that it appends to.
+    /// Asks the writer to end its current segment.
     pub fn ask_seal(&self) {
         self.seal_asked.store(true, Ordering::Release);
     }
 
-    /// Whether that was asked since the last call.
+    /// Whether that was requested since the last call.
     pub fn take_seal(&self) -> bool {
         self.seal_asked.load(Ordering::Relaxed) && self.seal_asked.swap(false, Ordering::Acquire)
     }
 
-    /// Everything before this number is synced: it is in no memory any more from which it could be written again.
+    /// Everything before this number is synced: it is no longer in any memory from which it could be written again.
     #[must_use]
     pub fn synced_seq(&self) -> u64 {
         self.synced_seq.load(Ordering::Acquire)
     }
 
-    /// Notes how far it is synced.
+    /// Sets how far it is synced.
     pub fn synced(&self, seq: u64) {
         self.synced_seq.fetch_max(seq, Ordering::Release);
     }
 
-    /// Changes what may be read and tells the reader.
+    /// Changes the part that may be read, and notifies the reader.
     pub fn publish(&self, change: impl FnOnce(&mut Published)) {
         change(&mut self.published());
         self.grown.notify_one();

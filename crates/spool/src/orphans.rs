@@ -1,15 +1,15 @@
-//! Hits whose image the database does not have although this node knew it: kept on disk until the image is there again.
+//! Hits whose image the database lacks although this node knew it: kept on disk until the image exists again.
 //!
-//! Guarantees: what was added is synced before the caller goes on, and stands here once, however often it is added; it stays until it
-//! was loaded, and then for `PIXELD_SPOOL_KEEP`, so that a database that is restored once more finds it again. Which of them still
-//! have to be loaded says the table `orphans`, not this. Erasures reach them. Bounded in bytes, which are taken from the
-//! spools' room; what finds no room is refused, and the caller counts it.
+//! Guarantees: what was added is synced before the caller goes on, and is here once, however often it is added. It
+//! stays until it is loaded, and then for `PIXELD_SPOOL_KEEP`, so that a database that is restored once more finds it
+//! again. The table `orphans` says which of them still have to be loaded. Erasures include them. Their bytes are
+//! bounded, and counted in the spools' room; hits without room are refused, and the caller counts them.
 //!
-//! Only ids that this node has had in its list of images get here: a stranger who makes up ids fills nothing.
+//! Only ids that were in this node's list of images come here: a stranger who makes up ids fills nothing.
 //!
-//! A file is a segment (`spool/segment.rs`) of its own: `{mark}-{first number}.orphans` in the quarantine. Its frames hold runs
-//! of consecutive numbers of the spool whose mark has that UUID, in the order in which they were set aside, which is not always that
-//! of the numbers.
+//! A file is a segment (`spool/segment.rs`) of its own: `{mark}-{first number}.orphans` in the quarantine. Its frames
+//! contain runs of consecutive numbers of the spool whose mark has that UUID, in the order in which they were set
+//! aside, which is not always the numbers' order.
 
 mod file;
 
@@ -34,16 +34,16 @@ use super::tombstone::Erasing;
 use pixeld_core::hit::Hit;
 use pixeld_core::link::key::Namespace;
 
-/// What the name of such a file ends in.
+/// The suffix of such a file's name.
 pub const ORPHANS: &str = "orphans";
 
-/// Bytes of all files at most, and which part of the spools' bound.
+/// Maximum bytes of all files, and their maximum fraction of the spools' bound.
 const BYTES_MAX: (u64, u64) = (256 << 20, 4);
 
-/// Bytes after which another file is begun, so that none takes long to read or to write anew.
+/// Bytes after which another file is begun, so that none takes long to read or to rewrite.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// The hits that are kept, of all spools.
+/// The kept hits of all spools.
 #[derive(Debug)]
 pub struct Orphans {
     folder: PathBuf,
@@ -53,16 +53,16 @@ pub struct Orphans {
 #[derive(Debug, Default)]
 struct State {
     files: Vec<OrphanFile>,
-    /// By the UUID of their spool's mark, and by number: where each hit is, and of which image.
+    /// By the UUID of their spool's mark, and by number: the position of each hit, and its image.
     hits: HashMap<Uuid, BTreeMap<u64, Entry>>,
     is_read: bool,
     room: Option<Arc<SpoolRoom>>,
     bytes_max: u64,
-    /// Hits erased since that was last asked.
+    /// Hits erased since the last call of [`Orphans::take_erased`].
     erased: u64,
 }
 
-/// Where a hit is. Nil is the image of one that was erased.
+/// The position of a hit. An erased hit has the nil UUID as its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     image: Uuid,
@@ -75,15 +75,15 @@ struct OrphanFile {
     mark: Uuid,
     first_seq: u64,
     bytes: u64,
-    /// Since when nothing of it has to be loaded, as far as is known.
+    /// Since when nothing in it has to be loaded, as far as is known.
     done_since: Option<Instant>,
     is_gone: bool,
 }
 
-/// A hit that is kept: its number and its bytes.
+/// A kept hit: its number and its bytes.
 pub type Kept = (u64, Vec<u8>);
 
-/// Which hits of an image and a spool wait: a row of the table `orphans`.
+/// The waiting hits of an image and a spool: a row of the table `orphans`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
     /// The UUID of the spool's mark.
@@ -92,14 +92,14 @@ pub struct Waiting {
     pub spool: i32,
     /// The image.
     pub image: Uuid,
-    /// The first number that it is about.
+    /// The first of its numbers.
     pub first_seq: u64,
-    /// The number behind the last.
+    /// The number after the last.
     pub next_seq: u64,
 }
 
 impl Orphans {
-    /// What earlier starts left in this quarantine; only its size is looked at here.
+    /// What earlier starts left in this quarantine; only its size is read here.
     #[must_use]
     pub fn find(folder: PathBuf) -> Orphans {
         let mut state = State { bytes_max: BYTES_MAX.0, ..State::default() };
@@ -118,7 +118,7 @@ impl Orphans {
         self.state().bytes()
     }
 
-    /// From now on what is added is taken from this room, in which [`Orphans::bytes`] are taken already.
+    /// From now on additions count in this room, which already includes [`Orphans::bytes`].
     pub fn share(&self, room: &Arc<SpoolRoom>) {
         let mut state = self.state();
         state.bytes_max = BYTES_MAX.0.min(room.bytes_max / BYTES_MAX.1);
@@ -144,21 +144,21 @@ impl Orphans {
         self.state().hits.is_empty()
     }
 
-    /// The UUIDs of the marks of the spools of which hits are kept, and the number behind the last hit of each.
+    /// The UUIDs of the marks of all spools with kept hits, and the number after each one's last kept hit.
     #[must_use]
     pub fn ends(&self) -> HashMap<Uuid, u64> {
         let end = |hits: &BTreeMap<u64, Entry>| hits.last_key_value().map_or(0, |(last, _)| last + 1);
         self.state().hits.iter().map(|(mark, hits)| (*mark, end(hits))).collect()
     }
 
-    /// How many hits wait, of these that the database waits for.
+    /// How many kept hits are among those that the database waits for.
     #[must_use]
     pub fn count(&self, waiting: &[Waiting]) -> u64 {
         let state = self.state();
         waiting.iter().map(|waiting| state.of(waiting).count() as u64).sum()
     }
 
-    /// How many hits are kept that were not erased.
+    /// How many kept hits were not erased.
     #[must_use]
     pub fn count_all(&self) -> u64 {
         let state = self.state();
@@ -171,11 +171,12 @@ impl Orphans {
         std::mem::take(&mut self.state().erased)
     }
 
-    /// Keeps hits of the spool whose mark has this UUID, each with its number, in their order; those that are kept already are
-    /// passed over. They are on disk for good then.
+    /// Keeps hits of the spool whose mark has this UUID, each with its number, in their order; hits that are already
+    /// kept are skipped. When it returns, they are safely on disk.
     ///
     /// # Errors
-    /// `QuotaExceeded` beyond the bound, `StorageFull` where spools have no room; else as the disk says. Nothing is kept then.
+    /// `QuotaExceeded` beyond the bound, `StorageFull` if spools have no room; otherwise a disk error. Then nothing is
+    /// kept.
     pub fn add(&self, mark: Uuid, hits: &[(u64, &Hit<'_>)]) -> io::Result<()> {
         let mut state = self.state();
         let known = state.hits.get(&mark);
@@ -193,7 +194,7 @@ impl Orphans {
             opened.sync_data()
         });
         if let Err(error) = written {
-            // What stands behind the end is written over, or cut off by the next start.
+            // Bytes after the end are overwritten, or cut off by the next start.
             if let Ok(opened) = File::options().write(true).open(&file.path) {
                 opened.set_len(offset).ok();
             }
@@ -209,9 +210,9 @@ impl Orphans {
         Ok(())
     }
 
-    /// The first hits that wait of these, at most `max`, by their numbers.
+    /// The first of these waiting hits, at most `max`, by their numbers.
     ///
-    /// What is not in its file any more is forgotten, which is logged.
+    /// A hit that is no longer in its file is forgotten, which is logged.
     ///
     /// # Errors
     /// As the disk says.
@@ -243,10 +244,10 @@ impl Orphans {
         Ok(found.into_iter().collect())
     }
 
-    /// Makes tombstones of the hits that go, in all files. `each` is called behind each file.
+    /// Replaces the erased hits in all files by tombstones. Calls `each` after each file.
     ///
     /// # Errors
-    /// As the disk says; what is done stays done.
+    /// On a disk error; finished files stay finished.
     pub fn erase<E: Erasing>(
         &self,
         disk: &dyn Disk,
@@ -274,8 +275,8 @@ impl Orphans {
         Ok(())
     }
 
-    /// Removes the files of which nothing has to be loaded for longer than `keep`: none of `waiting` is in them, and each spool is
-    /// loaded beyond them, as `loaded` says.
+    /// Removes the files in which nothing had to be loaded for longer than `keep`: they contain none of `waiting`, and
+    /// `loaded` says that each spool is loaded beyond them.
     pub fn remove_done(&self, waiting: &[Waiting], loaded: &HashMap<Uuid, u64>, keep: Duration) {
         let mut state = self.state();
         let in_use: HashSet<usize> = waiting.iter().flat_map(|w| state.of(w).map(|(_, entry)| entry.file)).collect();
@@ -321,7 +322,7 @@ impl State {
         hits.into_iter().flatten().filter(move |(_, entry)| entry.image == image).map(|(seq, entry)| (*seq, *entry))
     }
 
-    /// Takes up what a file holds; what stands behind its last whole frame is cut off.
+    /// Reads a file's hits; bytes after its last whole frame are cut off.
     fn read_file(&mut self, at: usize) -> io::Result<()> {
         let file = &mut self.files[at];
         let bytes = fs::read(&file.path)?;
@@ -340,7 +341,7 @@ impl State {
         Ok(())
     }
 
-    /// The file that takes `more` bytes of a spool's hits: the newest one, or a fresh one.
+    /// The file for `more` bytes of a spool's hits: the newest one, or a new one.
     fn file_for(&mut self, folder: &Path, mark: Uuid, first_seq: u64, more: u64) -> io::Result<usize> {
         let header = SEGMENT_HEADER_BYTES as u64;
         let full = |kind: io::ErrorKind, why: &str| Err(io::Error::new(kind, why.to_owned()));

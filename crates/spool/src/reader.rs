@@ -1,11 +1,11 @@
 //! Reads a spool as a stream of hits, in order, as far as the writer has published.
 //!
-//! Guarantees: every number is told once, as a hit or as missing, in order. Damage is copied aside (`quarantine`), the reader
-//! goes on at the next valid frame, and what lay between is told as missing only if no later segment has it: after a
-//! failed sync two segments can hold the same hits, and the second copy is passed over. Gives up: where damage hides the
-//! very end of a spool, nobody knows how many hits it held.
+//! Guarantees: every number is returned once, in order, as a hit or as missing. Damage is copied to the `quarantine`;
+//! the reader goes on at the next valid frame, and what is between counts as missing only if no later segment has it:
+//! after a failed sync two segments can contain the same hits, and the second copy is skipped. Gives up: if damage
+//! covers the very end of a spool, the number of hits that it held is unknown.
 //!
-//! The page cache makes reading what was just written cheap, so there is no second path in memory.
+//! The page cache makes reading recent writes cheap, so there is no second path in memory.
 
 mod chunk;
 
@@ -27,24 +27,24 @@ const READ_BYTES: usize = FRAME_HEADER_BYTES + FRAME_PAYLOAD_BYTES_MAX;
 /// Reads one spool.
 pub struct Reader {
     spool: Arc<Spool>,
-    /// Where damaged bytes are copied.
+    /// The folder for copies of damaged bytes.
     quarantine: PathBuf,
     next_seq: u64,
     place: Option<Place>,
-    /// How often the spool had files written anew when the place was opened.
+    /// How often the spool had rewritten files when the place was opened.
     rewrites: u64,
     buffer: Vec<u8>,
     damages: u64,
-    /// A segment that could not be read, and is passed over.
+    /// A segment that could not be read, and is skipped.
     passed_over: Option<SegmentId>,
     /// The segment that the last error was about.
     failed: Option<SegmentId>,
 }
 
-/// Where the reader stands in a segment.
+/// The reader's position in a segment.
 struct Place {
     id: SegmentId,
-    /// None where nothing of it can be read: its hits are missing.
+    /// `None` if nothing of it can be read: its hits are missing.
     file: Option<Arc<dyn DiskFile>>,
     offset: u64,
 }
@@ -66,7 +66,7 @@ impl Reader {
         }
     }
 
-    /// The number that is told next.
+    /// The number that is returned next.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next_seq
@@ -83,7 +83,7 @@ impl Reader {
         self.place.as_ref().map(|place| place.id)
     }
 
-    /// Whether everything is told and nothing will come.
+    /// Whether everything was returned and nothing more will come.
     #[cfg(any(test, feature = "fixture"))]
     pub fn is_at_end(&self) -> bool {
         let published = self.spool.published();
@@ -96,13 +96,13 @@ impl Reader {
         self.place = None;
     }
 
-    /// Takes the segment that could not be read for one without hits; its numbers are then told as missing. The file stays.
+    /// Treats the segment that could not be read as empty; its numbers are then returned as missing. The file stays.
     pub fn pass_over_failed(&mut self) {
         self.passed_over = self.failed.take();
         self.damages += 1;
     }
 
-    /// Lets a file go that another has taken the place of, since somebody was erased from it; reading goes on in the new one.
+    /// Closes a file that was replaced because of an erasure; reading goes on in the new one.
     pub fn refresh(&mut self) {
         let rewrites = self.spool.rewrites();
         if self.rewrites != rewrites {
@@ -111,10 +111,10 @@ impl Reader {
         }
     }
 
-    /// Reads on until about `rows_max` hits are together or nothing more is published. Empty: nothing new.
+    /// Reads on until it has about `rows_max` hits or nothing more is published. Empty: nothing new.
     ///
     /// # Errors
-    /// As the disk says; nothing is told then, and the next call tries again.
+    /// On a disk error; then nothing is returned, and the next call tries again.
     pub fn read(&mut self, rows_max: u64) -> io::Result<Chunk> {
         self.refresh();
         let mut chunk = Chunk { first_seq: self.next_seq, ..Chunk::default() };
@@ -137,7 +137,7 @@ impl Reader {
             if more == Progress::ChunkDone || chunk.count >= rows_max {
                 return Ok(());
             }
-            // Looked at after the read: what was published meanwhile is read before the segment is left.
+            // Checked after the read: whatever was published by then is read before the reader leaves the segment.
             let (now, behind) = self.look(segment.id);
             if now.is_some_and(|now| now.length > segment.length) {
                 continue;
@@ -154,7 +154,7 @@ impl Reader {
         Ok(())
     }
 
-    /// All segments are read: what the spool counts beyond them is missing.
+    /// All segments are read: the numbers that the spool counts beyond them are missing.
     fn tell_lost_end(&self, chunk: &mut Chunk) {
         let published = self.spool.published();
         let read_to_the_end =
@@ -164,7 +164,7 @@ impl Reader {
         }
     }
 
-    /// Whether a segment behind `id` has the hit `seq`: one that was written again after a failed sync.
+    /// Whether a segment after `id` has the hit `seq`: one that was written again after a failed sync.
     fn is_written_again(&self, id: SegmentId, seq: u64) -> bool {
         let published = self.spool.published();
         published.segments.iter().skip_while(|segment| segment.id != id).skip(1).any(|s| s.may_hold(seq))
@@ -175,8 +175,8 @@ impl Reader {
         let published = self.spool.published();
         let place = self.place.as_ref();
         let here = place.and_then(|place| published.segments.iter().position(|segment| segment.id == place.id));
-        // Else the last one that begins at or before the number, else the first. One that was written again comes after those
-        // whose hits it holds and may hold fewer of them, so reading starts with those.
+        // Otherwise the last one that begins at or before the number, otherwise the first. One that was written again
+        // comes after those whose hits it repeats, and may contain fewer of them, so reading starts with those.
         let position = here.or_else(|| {
             let begins = |segment: &Segment| !segment.id.may_overlap() && segment.id.first_seq <= seq;
             let last = published.segments.iter().rposition(begins);
@@ -197,7 +197,7 @@ impl Reader {
         Ok(Some(segment))
     }
 
-    /// The segment as it is now, and whether there is one behind it.
+    /// The segment's current state, and whether there is one after it.
     fn look(&self, id: SegmentId) -> (Option<Segment>, bool) {
         let published = self.spool.published();
         let position = published.segments.iter().position(|segment| segment.id == id);
@@ -227,7 +227,7 @@ impl Reader {
         }
         let file: Arc<dyn DiskFile> = match (File::open(&path), self.spool.open_file(segment.id)) {
             (Ok(file), _) => Arc::new(file),
-            // Somebody deleted it, and this process has it open since it was written.
+            // Somebody deleted it, and this process has had it open since it was written.
             (Err(_), Some(file)) => file,
             (Err(error), None) => return Err(error),
         };
@@ -235,7 +235,7 @@ impl Reader {
         let read = file.read_at(&mut header, 0)?;
         refuse_newer(&header[..read])?;
         if !header_is_right(&header[..read], self.spool.uuid, segment.id.first_seq) {
-            // Frames carry the spool's key themselves, so a lost header loses nothing else.
+            // Frames contain the spool's key themselves, so a lost header loses nothing else.
             tracing::error!(segment = %path.display(), "a segment's header is damaged; pixeld still reads its frames");
             self.damages += 1;
             offset = 0;
@@ -268,13 +268,13 @@ impl Reader {
         }
     }
 
-    /// Takes frames out of the buffer. Returns how many bytes of it are done with, and why it stopped.
+    /// Takes frames out of the buffer. Returns how many of its bytes were used, and why it stopped.
     fn take_frames(&self, id: SegmentId, chunk: &mut Chunk, rows_max: u64) -> (usize, Stop) {
         let mut used = 0;
         while used < self.buffer.len() {
             let frame = match frame::decode(self.spool.key, &self.buffer[used..]) {
                 Ok(frame) => frame,
-                // Read again from here: the rest of the frame may lie behind the buffer.
+                // Read again from here: the rest of the frame may be after the buffer.
                 Err(FrameError::Short { need, .. }) if used > 0 && need <= READ_BYTES => {
                     return (used, Stop::BufferDone);
                 }
@@ -296,7 +296,8 @@ impl Reader {
         (used, if used == 0 { Stop::Damage } else { Stop::BufferDone })
     }
 
-    /// Copies the damaged bytes at the reader's place aside and goes to the next valid frame, or the segment's end.
+    /// Copies the damaged bytes at the reader's position to the quarantine, and goes to the next valid frame, or the
+    /// segment's end.
     fn pass_damage(&mut self, segment: Segment, seq: u64) -> io::Result<()> {
         let Some(place) = &mut self.place else { return Ok(()) };
         let Some(file) = &place.file else { return Ok(()) };
@@ -304,7 +305,7 @@ impl Reader {
         let read = read_full(&**file, &mut bytes, place.offset);
         self.failed = read.is_err().then_some(segment.id);
         bytes.truncate(read?);
-        // The first byte is passed over, else the frame that was just refused would be looked at for ever.
+        // Skip the first byte; otherwise the frame that was just refused would be tried forever.
         let found = bytes.get(1..).and_then(|rest| frame::find(self.spool.key, rest, seq)).map(|at| at + 1);
         let damage = &bytes[..found.unwrap_or(bytes.len())];
         let from = place.offset;
@@ -326,7 +327,7 @@ enum Progress {
     ChunkDone,
 }
 
-/// Why a buffer was not taken further.
+/// Why reading a buffer stopped.
 enum Stop {
     BufferDone,
     ChunkDone,

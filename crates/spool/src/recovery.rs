@@ -1,9 +1,10 @@
 //! Finds the spools of earlier starts, and makes them readable to their end.
 //!
-//! Guarantees: after it, every segment that an earlier process left is in a list, in the order in which they were written,
-//! and the newest one ends with a whole frame: a torn tail (bytes behind the last valid frame) is copied aside and cut off, and
-//! the cut synced. Damage with valid frames behind it is left for the reader, which copies it aside. Only the newest segment is
-//! read here, and the few that were written again after a failed sync, so that a long backlog does not delay the first pixel.
+//! Guarantees: after it, every segment that an earlier process left is in a list, in the order in which they were
+//! written, and the newest one ends with a whole frame: a torn tail (bytes after the last valid frame) is copied to the
+//! quarantine and cut off, and the cut is synced. Damage with valid frames after it is left for the reader, which
+//! copies it to the quarantine. Only the newest segment is read here, and the few that were written again after a
+//! failed sync, so that a long backlog does not delay the first pixel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,24 +20,24 @@ use super::rewrite::NEW;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, refuse_newer};
 use super::{Published, Segment, Spool};
 
-/// Bytes that all copies of damaged or refused hits take at most; beyond it they are counted but not kept.
+/// Maximum bytes of all copies of damaged or refused hits; beyond that they are counted but not kept.
 const QUARANTINE_BYTES_MAX: u64 = 256 << 20;
 
-/// What was found of earlier starts.
+/// What earlier starts left.
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// The spools, oldest first.
     pub spools: Vec<Arc<Spool>>,
-    /// Why others cannot be read, or the folder of all: they are left as they are.
+    /// Why others, or the folder of all, cannot be read: they are left unchanged.
     pub left_alone: Vec<io::Error>,
-    /// Segments that could not be read and were moved aside.
+    /// Segments that could not be read and were quarantined.
     pub moved_aside: u64,
 }
 
-/// All spools below `spools`. Empty ones are removed. What cannot be read stops nobody from reading the rest.
+/// All spools below `spools`. Empty ones are removed. One that cannot be read does not stop the others.
 ///
 /// # Errors
-/// Only where a newer pixeld wrote a spool: this one must not go on beside it.
+/// Only if a newer pixeld wrote a spool: this one must not run beside it.
 pub fn recover(spools: &Path) -> io::Result<Recovered> {
     let mut recovered = Recovered::default();
     let mut found = Vec::new();
@@ -83,7 +84,7 @@ fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
     Ok(found)
 }
 
-/// A spool as it lies on disk.
+/// A spool's state on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolOnDisk {
     /// Its UUID.
@@ -92,7 +93,7 @@ pub struct SpoolOnDisk {
     pub segments: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// The number behind its last whole frame.
+    /// The number after its last whole frame.
     pub next_seq: u64,
 }
 
@@ -126,7 +127,8 @@ pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
 fn begun(folder: &Path) -> Duration {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let stamp = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).map(since).unwrap_or_default();
-    // The folder's own time moves when a segment is removed; that of its first segment only grows while it is written.
+    // The folder's own time changes when a segment is removed; that of its first segment only increases while it is
+    // written.
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| stamp(&entry.path())).min().unwrap_or_default()
 }
 
@@ -154,8 +156,9 @@ fn recover_spool(spools: &Path, uuid: Uuid, moved_aside: &mut u64) -> io::Result
         }
         in_order.pop();
     }
-    // As they were written, which names alone do not tell: a segment that was written again after a failed sync begins at an
-    // earlier number than others that were there before it, but what follows it begins where it ends.
+    // In the order in which they were written, which names alone do not show: a segment that was written again after a
+    // failed sync begins at an earlier number than others that existed before it, but what follows it begins where it
+    // ends.
     let mut placed: Vec<_> = in_order.into_iter().map(|segment| ((segment.id.first_seq, true), segment)).collect();
     for mut segment in overlapping {
         if let Some(end) = mend(&mut segment)? {
@@ -174,7 +177,7 @@ fn recover_spool(spools: &Path, uuid: Uuid, moved_aside: &mut u64) -> io::Result
     Ok(Some(Spool::new(spools, uuid, Published { segments, next_seq, closed: true, ..Published::default() })))
 }
 
-/// Removes files that were to take another's place and were not finished.
+/// Removes unfinished files that were meant to replace others.
 fn remove_unfinished(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -185,7 +188,7 @@ fn remove_unfinished(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves a segment that the disk does not give back to the quarantine, so that the rest of its spool can be loaded.
+/// Quarantines a segment that the disk cannot read, so that the rest of its spool can be loaded.
 fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, error: &io::Error) -> io::Result<()> {
     let (from, to) = (folder.join(id.file_name()), quarantine.join(format!("{spool}-{}.unreadable", id.file_name())));
     fs::create_dir_all(quarantine)?;
@@ -197,7 +200,7 @@ fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, erro
     Ok(())
 }
 
-/// Cuts off a segment's torn tail, and removes a segment that has no whole frame. Returns the number behind its last hit.
+/// Cuts off a segment's torn tail, and removes a segment without a whole frame. Returns the number after its last hit.
 fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) -> io::Result<Option<u64>> {
     let name = segment.id.file_name();
     let path = folder.join(&name);
@@ -205,7 +208,7 @@ fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) ->
     refuse_newer(&bytes).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let (length, end) = valid_end(FrameKey::of(spool), &bytes);
     let kept = if end.is_some() { length as usize } else { 0 };
-    // Damage to the last frame looks like a torn tail, and then the copy is all that is left of hits that were answered.
+    // Damage to the last frame looks like a torn tail; then the copy is all that is left of hits that were answered.
     if kept < bytes.len() && bytes.len() > SEGMENT_HEADER_BYTES {
         copy_aside(quarantine, &format!("{spool}-{name}-{kept}.damaged"), &bytes[kept..]);
     }
@@ -238,7 +241,7 @@ pub fn list_segments(folder: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// Where the last valid frame of a segment ends, and the number behind its last hit; no number where there is no frame.
+/// Where the last valid frame of a segment ends, and the number after its last hit; `None` if there is no frame.
 fn valid_end(key: FrameKey, bytes: &[u8]) -> (u64, Option<u64>) {
     let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
     let mut end = (offset as u64, None);
@@ -253,13 +256,13 @@ fn valid_end(key: FrameKey, bytes: &[u8]) -> (u64, Option<u64>) {
     }
 }
 
-/// Where damaged and refused hits of the spools in `spools` are kept.
+/// The folder with damaged and refused hits of the spools in `spools`.
 #[must_use]
 pub fn quarantine(spools: &Path) -> std::path::PathBuf {
     spools.parent().unwrap_or(spools).join("quarantine")
 }
 
-/// Keeps a copy of bytes that cannot be loaded. Best effort and bounded: that they are lost is counted in any case.
+/// Keeps a copy of bytes that cannot be loaded. Best effort and bounded: their loss is counted in any case.
 pub fn copy_aside(quarantine: &Path, name: &str, bytes: &[u8]) {
     let outcome = (|| {
         fs::create_dir_all(quarantine)?;

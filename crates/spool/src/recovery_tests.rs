@@ -12,7 +12,7 @@ use super::frame::{self, FrameKey};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::{Spool, recovery};
 
-/// A small spool that was written in full, and where everything in it lies.
+/// A small spool that was completely written, and the positions of everything in it.
 struct Written {
     folders: Folders,
     spool: Arc<Spool>,
@@ -28,7 +28,7 @@ struct Placed {
     seqs: Range<usize>,
 }
 
-/// Writes segments of frames of so many hits each.
+/// Writes segments of frames with these numbers of hits.
 fn write(segments: &[&[u64]]) -> Written {
     let folders = Folders::make();
     let spool = folders.begin(7);
@@ -106,7 +106,7 @@ fn for_each_flipped_bit(written: &Written, mut check: impl FnMut(&PathBuf, usize
     }
 }
 
-/// What is told when the hits of `hurt` are damaged.
+/// What a reader returns if the hits of `hurt` are damaged.
 fn without(written: &Written, hurt: Option<&Placed>) -> Told {
     let is_hurt = |n: usize| hurt.is_some_and(|frame| frame.seqs.contains(&n));
     written.hits.iter().enumerate().map(|(n, hit)| hit.clone().filter(|_| !is_hurt(n))).collect()
@@ -133,12 +133,12 @@ fn any_flipped_bit_costs_its_own_frame_only_after_a_restart() {
         let told = read_from(&written.folders, &spool, 0, 3);
         let mut expected = without(&written, hurt);
         while expected.last().is_some_and(Option::is_none) {
-            // Damage at the very end looks like a torn tail: nobody knows how many hits it held.
+            // Damage at the very end looks like a torn tail: the number of hits in it is unknown.
             expected.pop();
         }
         assert!(told == expected, "byte {at} of {}", path.display());
         let damaged = hurt.map_or(0..SEGMENT_HEADER_BYTES, |frame| frame.bytes.clone());
-        // A damaged header at the newest segment's front is passed over; its copy is made by the reader.
+        // A damaged header at the start of the newest segment is skipped; the reader makes its copy.
         let is_kept = written.folders.quarantined().iter().any(|copy| *copy == flipped[damaged.clone()]);
         assert!(is_kept, "the damaged bytes are copied aside; byte {at} of {}", path.display());
         for (path, bytes) in &originals {
@@ -192,7 +192,7 @@ fn a_frame_forged_in_a_user_agent_is_not_taken_for_real_behind_damage() {
     let path = spool.path(spool.published().segments[0].id);
     let mut bytes = bytes_of(&path);
     let at = bytes.windows(forged.len()).position(|window| window == forged.as_bytes()).unwrap();
-    // Damage in front of the forged frame makes the reader look for the next valid one.
+    // Damage before the forged frame makes the reader look for the next valid one.
     bytes[at - 4] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     let expected: Told = vec![Some(hits[0].clone()), None, Some(hits[2].clone())];
@@ -200,9 +200,9 @@ fn a_frame_forged_in_a_user_agent_is_not_taken_for_real_behind_damage() {
     assert_eq!(read_from(&folders, &folders.recover_one().unwrap(), 0, 9), expected);
 }
 
-/// A whole frame of the spool with this key, as a user agent can carry it.
+/// A whole frame of the spool with this key, in the form of a user agent.
 fn forged_frame(key: FrameKey) -> String {
-    // Some number makes the checksum one that is text.
+    // Some number gives a checksum that is valid text.
     let forge = |n: u64| {
         let mut bytes = Vec::new();
         let start = frame::begin(&mut bytes);
@@ -258,7 +258,7 @@ fn a_segment_that_is_begun_again_under_its_name_is_read_from_its_new_file() {
         let (reader, told) = (Arc::clone(&reader), Arc::clone(&told));
         move || read_on(&mut reader.lock().unwrap(), 9, &mut told.lock().unwrap())
     };
-    // A reader that looks while the disk fills up just behind the new segment's header.
+    // A reader that looks when the disk has become full just after the new segment's header.
     disk.after_failed_write(look.clone());
     disk.set(Faults { room: Some(SEGMENT_HEADER_BYTES as u64 + 10), ..Faults::default() });
     appender.append(&[parcel(&[hit(1, 3)])]).unwrap_err();
@@ -304,7 +304,7 @@ fn a_spool_of_a_newer_version_is_refused_and_left_as_it_is() {
         std::fs::write(&frame.path, &newer).unwrap();
         let mut reader = written.folders.reader(&written.spool, frame.seqs.start as u64);
         assert!(reader.read(9).unwrap_err().to_string().contains("a newer pixeld"));
-        // Recovery looks at the newest segment only; the others are the reader's.
+        // Recovery reads only the newest segment; the reader handles the others.
         let recovered = recovery::recover(&written.folders.spools());
         assert_eq!(recovered.is_err(), frame.seqs.start == 2);
         assert!(bytes_of(&frame.path) == newer && written.folders.quarantined().is_empty());
@@ -312,7 +312,7 @@ fn a_spool_of_a_newer_version_is_refused_and_left_as_it_is() {
     }
 }
 
-/// Puts a directory in a segment's place: what the disk cannot read as a file, also for root.
+/// Replaces a segment by a directory: the disk cannot read it as a file, even for root.
 fn make_unreadable(path: &PathBuf) {
     std::fs::remove_file(path).unwrap();
     std::fs::create_dir(path).unwrap();

@@ -1,8 +1,8 @@
-//! Writes files of a spool anew without somebody's hits.
+//! Rewrites files of a spool without a recipient's hits.
 //!
-//! Guarantees: a file is whole at every moment, as it was or as it is to be: the new one is written beside it, synced, and
-//! renamed over it, and the folder is synced. Its length, and the time by which spools are put in order, stay. A segment that was
-//! removed meanwhile does not come back. Needs room for one more segment at a time.
+//! Guarantees: a file is whole at every moment, old or new: the new one is written beside it, synced, and renamed over
+//! it, and the folder is synced. Its length, and the time by which spools are sorted, stay. A segment that was removed
+//! in the meantime does not come back. Needs room for one more segment at a time.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,13 +15,13 @@ use super::tombstone::{self, Erasing};
 use super::{Segment, Spool};
 use pixeld_core::link::key::Namespace;
 
-/// What the name of a file that is being written ends in.
+/// The suffix of a file that is being written.
 pub const NEW: &str = "new";
 
-/// Erases from a segment that nothing is appended to any more. Says whether it was written anew.
+/// Erases from an ended segment. Returns whether it was rewritten.
 ///
 /// # Errors
-/// As the disk says; the segment is as it was then.
+/// On a disk error; then the segment is unchanged.
 pub fn rewrite_segment(
     disk: &dyn Disk,
     spool: &Spool,
@@ -31,7 +31,7 @@ pub fn rewrite_segment(
 ) -> io::Result<bool> {
     let path = spool.path(segment.id);
     let Some(mut bytes) = read(&path)? else { return Ok(false) };
-    // Behind what is published lies only a torn write that could not be cut off yet.
+    // After the published part there is only a torn write that could not be cut off yet.
     let is_torn = bytes.len() as u64 > segment.length;
     bytes.truncate(segment.length as usize);
     let changed = tombstone::erase_segment(&mut bytes, spool.uuid, segment.id.first_seq, namespace, who);
@@ -44,7 +44,7 @@ pub fn rewrite_segment(
             return Ok(false);
         }
         rename()?;
-        // Also where somebody deletes the new file: what is erased must not be read again.
+        // Even if somebody deletes the new file, what is erased must not be read again.
         spool.close_file(segment.id);
         Ok(true)
     })?;
@@ -52,10 +52,10 @@ pub fn rewrite_segment(
     Ok(replaced && changed)
 }
 
-/// Erases from a quarantined file. Says whether it was written anew.
+/// Erases from a quarantined file. Returns whether it was rewritten.
 ///
 /// # Errors
-/// As the disk says; the file is as it was then.
+/// On a disk error; then the file is unchanged.
 pub fn rewrite_quarantined(
     disk: &dyn Disk,
     path: &Path,
@@ -69,11 +69,11 @@ pub fn rewrite_quarantined(
     replace(disk, path, &bytes, |rename| rename().map(|()| true))
 }
 
-/// Erases from a file of hits that were set aside (`spool/orphans.rs`), which is a segment in all but its place. Says whether it
-/// was written anew.
+/// Erases from a file of hits that were set aside (`spool/orphans.rs`), which is a segment in another folder. Returns
+/// whether it was rewritten.
 ///
 /// # Errors
-/// As the disk says; the file is as it was then.
+/// On a disk error; then the file is unchanged.
 pub fn rewrite_orphans(
     disk: &dyn Disk,
     path: &Path,
@@ -97,7 +97,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Puts `bytes` in the place of the file `path`, if `decide` calls what it is given.
+/// Replaces the file `path` by `bytes`, if `decide` calls the function that it is given.
 fn replace(
     disk: &dyn Disk,
     path: &Path,
@@ -108,7 +108,7 @@ fn replace(
     fresh.push(".");
     fresh.push(NEW);
     let fresh = Path::new(&fresh);
-    // One that was killed half way left it.
+    // A process that was killed half way left it.
     if fresh.exists() {
         disk.remove(fresh)?;
     }
@@ -144,7 +144,7 @@ mod tests {
 
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
 
-    /// The first recipient; below it are the fixture's image and message, and nobody.
+    /// The first recipient; smaller numbers are the fixture's image and message, and nobody.
     const FIRST: u64 = 100;
 
     /// Some of the fixture's recipients.
@@ -195,7 +195,7 @@ mod tests {
         Ok(rewritten)
     }
 
-    /// What is told where these recipients are gone.
+    /// What a reader returns if these recipients are erased.
     fn expected(hits: &[Vec<u8>], gone: &[u128]) -> Told {
         let told = |(n, hit): (usize, &Vec<u8>)| {
             let mut hit = hit.clone();
@@ -223,7 +223,7 @@ mod tests {
             let whole = expected(&written.hits, &[]);
             let erased = expected(&written.hits, &gone);
             for step in 0.. {
-                // Each step fails once, and the one before it has been done.
+                // Each step fails once, after the one before it has succeeded.
                 written.disk.set(steps(step));
                 let outcome = rewrite(&written, &mut Recipients(gone.clone()));
                 written.disk.set(Faults::default());

@@ -1,10 +1,11 @@
-//! The room that spools may take: their own bound, and what the disk has left.
+//! The room that spools may take: their own bound, and the free space of the disk.
 //!
-//! Guarantees: a write that goes beyond the bound is refused before it is tried; the same holds where room on the disk is set
-//! aside for a PostgreSQL that shares it, however seldom anybody looks at the disk, since each write is taken from what was left.
-//! Whoever looks is woken after each segment's worth of bytes, so that a low disk is seen before it is full, however fast hits come.
-//! Gives up: what others write to the disk between two looks; then the write fails, and whoever looks is woken. A file that is
-//! removed takes its room until it was synced (a second), so a disk that fills within that time drops hits.
+//! Guarantees: a write beyond the bound is refused before it is tried. If room on the disk is reserved for a PostgreSQL
+//! that shares it, the same holds there, however rarely the disk is checked, since each write is subtracted from what
+//! was left. The housekeeper is woken after each segment's worth of bytes, so that it sees a low disk before it is
+//! full, however fast hits arrive. Gives up: what other programs write between two checks; then the write fails, and
+//! the housekeeper is woken. A removed file takes its room until the removal is synced (a second), so a disk that fills
+//! within that time drops hits.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,22 +16,23 @@ use pixeld_core::metrics::DropReason;
 /// Bytes after which a segment ends, unless the room is small.
 pub const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 
-/// Part of the room that one segment takes: the open one cannot be removed, so it must not be most of a small disk.
+/// One segment takes at most this fraction of the room: the open one cannot be removed, so it must not be most of a
+/// small disk.
 const SEGMENTS_MIN: u64 = 8;
 
-/// Bytes that a segment may have on the smallest disk.
+/// Minimum bytes of a segment, on the smallest disk.
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
-/// Bytes that all spools take, against their bounds.
+/// The bytes of all spools, and their bounds.
 #[derive(Debug)]
 pub struct SpoolRoom {
     bytes: AtomicU64,
     /// The bound: `PIXELD_SPOOL_BYTES_MAX`.
     pub bytes_max: u64,
-    /// Bytes that may still be written before the disk is looked at again; no bound is `u64::MAX`.
+    /// Bytes that may still be written before the next check of the disk; `u64::MAX` is no bound.
     disk_left: AtomicU64,
     segment_bytes_max: AtomicU64,
-    /// Bytes written since the disk was looked at.
+    /// Bytes written since the last check of the disk.
     unseen: AtomicU64,
     housekeeper: OnceLock<Thread>,
 }
@@ -58,7 +60,7 @@ impl SpoolRoom {
     /// Whether `more` bytes fit.
     ///
     /// # Errors
-    /// Which bound they would break.
+    /// Which bound they would exceed.
     pub fn admit(&self, more: u64) -> Result<(), DropReason> {
         if self.bytes().saturating_add(more) > self.bytes_max {
             return Err(DropReason::SpoolFull);
@@ -66,11 +68,11 @@ impl SpoolRoom {
         if self.disk_left.load(Ordering::Relaxed) < more { Err(DropReason::DiskFull) } else { Ok(()) }
     }
 
-    /// Takes bytes that were written.
+    /// Adds bytes that were written.
     pub fn take(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let take = |left| (left != u64::MAX).then(|| u64::saturating_sub(left, bytes));
-        // Refused where there is no bound, which is right.
+        // It returns an error if there is no bound, which is fine.
         self.disk_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok();
         let (before, segment) = (self.unseen.fetch_add(bytes, Ordering::Relaxed), self.segment_bytes_max());
         if before < segment && before.saturating_add(bytes) >= segment {
@@ -78,7 +80,7 @@ impl SpoolRoom {
         }
     }
 
-    /// Gives bytes back.
+    /// Subtracts bytes.
     pub fn give_back(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -89,25 +91,26 @@ impl SpoolRoom {
         self.segment_bytes_max.load(Ordering::Relaxed)
     }
 
-    /// Somebody looks at the disk now.
+    /// The disk is being checked now.
     pub fn is_looked_at(&self) {
         self.unseen.store(0, Ordering::Relaxed);
     }
 
-    /// Notes what a look at the disk found: bytes that spools could take in all, and how many may be written until the next look.
+    /// Sets the result of a check of the disk: bytes that spools could take in total, and how many may be written until
+    /// the next check.
     pub fn disk_has(&self, usable: u64, left: Option<u64>) {
         let segment = (usable / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
         self.segment_bytes_max.store(segment.min(self.bytes_max / SEGMENTS_MIN), Ordering::Relaxed);
         self.disk_left.store(left.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Says which thread looks after the room.
+    /// Sets the thread that looks after the room.
     pub fn is_kept_by(&self, housekeeper: Thread) {
         // There is one for each room.
         self.housekeeper.set(housekeeper).ok();
     }
 
-    /// Wakes whoever looks after the room, since there is none left.
+    /// Wakes the housekeeper, since there is no room left.
     pub fn ask_for_room(&self) {
         if let Some(housekeeper) = self.housekeeper.get() {
             housekeeper.unpark();

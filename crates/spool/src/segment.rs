@@ -4,11 +4,12 @@
 //! magic 7 "PXSPOOL" | version u8 | spool UUID 16 | first_seq u64 LE | crc32c u32 LE of all before it
 //! ```
 //!
-//! Version 2 is version 1 in which some hits are tombstones; a segment is written so when somebody is erased from it. One of a later
+//! Version 2 is version 1 with tombstones; a segment becomes version 2 when a recipient is erased from it. A later
 //! version is refused.
 //!
-//! Its name is its first sequence number in twenty digits, so that names sort as the stream runs. One that holds again what
-//! a failed sync may have lost has a name that ends in `-1`, `-2`, …: its hits are in segments before it too.
+//! Its name is its first sequence number in twenty digits, so that names sort in the stream's order. A segment that
+//! repeats what a failed sync may have lost has a name that ends in `-1`, `-2`, …: its hits are in segments before it,
+//! too.
 
 use uuid::Uuid;
 
@@ -19,17 +20,17 @@ const MAGIC: &[u8; 7] = b"PXSPOOL";
 const VERSION: u8 = 1;
 const VERSION_WITH_TOMBSTONES: u8 = 2;
 
-/// Which segment of its spool; sorts by the first number, and so as the stream runs where nothing was written again.
+/// A segment of its spool; sorts by the first number, which is the stream's order if nothing was written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId {
     /// The sequence number of its first hit.
     pub first_seq: u64,
-    /// 0, or which of those that were written again from the same number on it is.
+    /// 0, or the count of segments that were written again from the same number on.
     pub rewrite: u32,
 }
 
 impl SegmentId {
-    /// Whether other segments can hold the same hits.
+    /// Whether other segments can contain the same hits.
     #[must_use]
     pub fn may_overlap(self) -> bool {
         self.rewrite > 0
@@ -44,7 +45,7 @@ impl SegmentId {
         }
     }
 
-    /// Reads a file name; nothing where it is no segment's.
+    /// Reads a file name; `None` if it is not a segment's.
     #[must_use]
     pub fn parse(name: &str) -> Option<SegmentId> {
         let stem = name.strip_suffix(".seg")?;
@@ -63,7 +64,7 @@ pub fn header(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION, spool, first_seq)
 }
 
-/// The header of one in which some hits are tombstones.
+/// The header of a segment with tombstones.
 #[must_use]
 pub fn header_with_tombstones(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION_WITH_TOMBSTONES, spool, first_seq)
@@ -86,7 +87,7 @@ pub fn header_is_right(bytes: &[u8], spool: Uuid, first_seq: u64) -> bool {
     [VERSION, VERSION_WITH_TOMBSTONES].iter().any(|&version| bytes.starts_with(&header_of(version, spool, first_seq)))
 }
 
-/// Refuses a segment whose whole header tells of a version that this program does not know: to take its frames for damaged ones
+/// Refuses a segment whose valid header has a version that this program does not know: treating its frames as damaged
 /// would lose them.
 ///
 /// # Errors

@@ -1,10 +1,10 @@
-//! Leaves tombstones of hits in a segment's bytes. Pure: bytes in, bytes of the same length out.
+//! Replaces hits in a segment's bytes by tombstones. Pure: bytes in, bytes of the same length out.
 //!
-//! Guarantees: lengths, places and numbers of all hits and frames stay, so that whoever reads the segment meanwhile goes on
-//! where it stood; frames that held an erased hit get a new checksum. Where bytes are damaged, or are copies of damaged ones, there
-//! are no hits to be told: there every run of 16 bytes is taken for an id, and every counted run for a key, and where one is an
-//! erased recipient's, all around it that can belong to its hit is zeroed.
-//! Gives up: an id of which the damage took a part; that part is not an id any more.
+//! Guarantees: the lengths, positions and numbers of all hits and frames stay, so that a reader of the segment goes on
+//! where it was; frames that contained an erased hit get a new checksum. In damaged bytes, or copies of them, hits
+//! cannot be recognised: there every run of 16 bytes counts as an id, and every counted run as a key, and around an
+//! erased recipient's id everything that can belong to its hit is zeroed. Gives up: an id that is partly damaged; the
+//! rest is no longer an id.
 
 use uuid::Uuid;
 
@@ -13,16 +13,16 @@ use super::segment::{self, SEGMENT_HEADER_BYTES};
 use pixeld_core::hit::{self, Hit};
 use pixeld_core::link::key::{KEY_BYTES_MAX, Key, Namespace};
 
-/// Who is to be erased.
+/// The recipients to erase.
 pub trait Erasing {
-    /// Whether this hit goes; its keys have been made ids. What it says yes to is counted.
+    /// Whether this hit is erased; its keys have been turned into ids. Each yes is counted.
     fn takes(&mut self, hit: &Hit<'_>) -> bool;
 
-    /// Whether this is the id of a recipient whose hits go.
+    /// Whether this is the id of a recipient whose hits are erased.
     fn takes_id(&mut self, id: Uuid) -> bool;
 }
 
-/// Makes tombstones of the hits that go in a segment of the spool `spool`. Returns whether a byte has changed.
+/// Replaces the erased hits in a segment of the spool `spool` by tombstones. Returns whether a byte has changed.
 pub fn erase_segment(
     bytes: &mut [u8],
     spool: Uuid,
@@ -57,7 +57,7 @@ pub fn erase_segment(
     changed
 }
 
-/// Where in a payload the hits stand that go.
+/// The positions of the erased hits in a payload.
 fn hits_that_go(payload: &[u8], namespace: Namespace, who: &mut impl Erasing) -> Vec<std::ops::Range<usize>> {
     let mut gone = Vec::new();
     let mut rest = payload;
@@ -74,7 +74,8 @@ fn hits_that_go(payload: &[u8], namespace: Namespace, who: &mut impl Erasing) ->
     gone
 }
 
-/// Zeroes what can belong to an erased recipient's hit in bytes that are no whole frames. Returns whether a byte has changed.
+/// Zeroes what can belong to an erased recipient's hit in bytes that are not whole frames. Returns whether a byte has
+/// changed.
 pub fn erase_loose(bytes: &mut [u8], namespace: Namespace, who: &mut impl Erasing) -> bool {
     let mut found = Vec::new();
     for at in 0..bytes.len() {
@@ -109,7 +110,7 @@ mod tests {
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
     const SPOOL: Uuid = Uuid::from_u128(9);
 
-    /// One id, whenever its hits were.
+    /// One id; its hits may have any time.
     struct One(Uuid, u64);
 
     impl Erasing for One {

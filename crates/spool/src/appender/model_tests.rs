@@ -12,7 +12,7 @@ use crate::reader::Reader;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Parcels of hits, each by how much it carries.
+    /// Parcels of hits, each with the lengths of its hits' contents.
     Append(Vec<Vec<usize>>),
     /// A group of more than one frame.
     AppendLarge,
@@ -76,9 +76,9 @@ struct World {
     appender: Appender,
     reader: Reader,
     told: Told,
-    /// Every hit whose append said `Ok`.
+    /// Every hit whose append returned `Ok`.
     hits: Told,
-    /// So many of them are synced.
+    /// How many of them are synced.
     synced: usize,
     /// Files that a sync would have to cover.
     unsynced: Vec<Arc<dyn DiskFile>>,
@@ -136,7 +136,7 @@ impl World {
             parcels.push(parcel(&made));
             hits.extend(made.into_iter().map(Some));
         }
-        // The pause after a refusal is time, which is not modelled.
+        // The pause after a refusal is time, which the model leaves out.
         self.appender.refused = None;
         if self.appender.append(&parcels).is_ok() {
             self.hits.extend(hits);
@@ -166,8 +166,8 @@ impl World {
         }
     }
 
-    /// What a kill at this moment leaves is all there. Hits whose append failed may be among it at the very end, if their
-    /// bytes could not be taken back yet: nobody else has their numbers.
+    /// A kill at this moment loses nothing. Hits whose append failed may follow at the very end, if their bytes could
+    /// not be removed yet: no other hits have their numbers.
     fn kill(&self, seq: usize) {
         let left = self.folders.copy();
         let Some(spool) = left.recover_one() else {
@@ -199,7 +199,7 @@ impl World {
     }
 }
 
-/// Like `assert_eq`, but says where and not what: the hits are long.
+/// Like `assert_eq`, but reports where and not what: the hits are long.
 fn assert_same(told: &[Option<Vec<u8>>], hits: &[Option<Vec<u8>>]) {
     let differ = told.iter().zip(hits).position(|(told, hit)| told != hit);
     if let Some(at) = differ {
@@ -283,7 +283,7 @@ proptest! {
         for step in steps {
             world.step(step);
         }
-        // Once the disk is well again, recording resumes without a restart.
+        // Once the disk works again, recording resumes without a restart.
         world.disk.set(Faults::default());
         let before = world.hits.len();
         world.append(&[vec![5, 6]]);

@@ -2,27 +2,27 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of frames kept in memory until a sync has made them safe.
+/// Maximum bytes of frames kept in memory until a sync has made them safe.
 const UNSYNCED_BYTES_MAX: usize = 64 << 20;
 
-/// Frames that no sync has covered yet, in order, one behind the other.
+/// Frames that no sync has covered yet, in order, without gaps.
 #[derive(Default)]
 pub(super) struct Unsynced {
     pub(super) bytes: Vec<u8>,
-    /// Of each frame: its length in bytes and the number behind its last hit.
+    /// For each frame: its length in bytes and the number after its last hit.
     pub(super) frames: VecDeque<(usize, u64)>,
-    /// Frames were let go, since there were too many.
+    /// Frames were removed, since there were too many.
     pub(super) incomplete: bool,
 }
 
 impl Unsynced {
-    /// Lets the oldest frames go where there are too many bytes.
+    /// Removes the oldest frames if there are too many bytes.
     pub(super) fn bound(&mut self) {
         if self.bytes.len() <= UNSYNCED_BYTES_MAX {
             return;
         }
         let mut bytes = 0;
-        // Half of them at once, so that what stays is not moved for every group while the disk stalls.
+        // Half of them at once, so that the rest is not moved for every group while the disk stalls.
         while self.bytes.len() - bytes > UNSYNCED_BYTES_MAX / 2 {
             let Some((length, _)) = self.frames.pop_front() else { break };
             bytes += length;

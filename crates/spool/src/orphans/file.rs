@@ -1,6 +1,6 @@
 //! The bytes and the name of a file of hits that wait for their image. Pure.
 //!
-//! Guarantees: what is damaged is passed over, and the hits around it are read. Gives up: how many hits a damaged part held.
+//! Guarantees: damage is skipped, and the hits around it are read. Gives up: counting the hits in a damaged part.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::frame::{self, FRAME_PAYLOAD_BYTES_MAX, FrameKey};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use pixeld_core::hit::{self, Hit};
 
-/// Frames of runs of consecutive numbers.
+/// Encodes hits as frames, one per run of consecutive numbers.
 pub(super) fn frames(key: FrameKey, hits: &[(u64, &Hit<'_>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = hits;
@@ -31,7 +31,8 @@ pub(super) fn frames(key: FrameKey, hits: &[(u64, &Hit<'_>)]) -> Vec<u8> {
     bytes
 }
 
-/// Shows each hit of a file with its number and its bytes; what is damaged is passed over. Returns where the last whole frame ends.
+/// Passes each hit of a file with its number and its bytes to `each`; damage is skipped. Returns where the last whole
+/// frame ends.
 pub(super) fn each_hit(mark: Uuid, bytes: &[u8], mut each: impl FnMut(u64, &Hit<'_>, &[u8])) -> usize {
     let key = FrameKey::of(mark);
     let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
@@ -52,7 +53,7 @@ pub(super) fn each_hit(mark: Uuid, bytes: &[u8], mut each: impl FnMut(u64, &Hit<
     }
 }
 
-/// The mark's UUID and the first number that a file's name tells.
+/// The mark's UUID and the first number in a file's name.
 pub(super) fn parse(path: &Path) -> Option<(Uuid, u64)> {
     let stem = path.file_name()?.to_str()?.strip_suffix(ORPHANS)?.strip_suffix('.')?;
     let (mark, first_seq) = stem.rsplit_once('-')?;

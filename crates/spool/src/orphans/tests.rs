@@ -5,7 +5,7 @@ use pixeld_core::hit::fixture::carrying;
 const MARK: Uuid = Uuid::from_u128(7);
 const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
 
-/// A hit of a recipient and an image; its recipient's number tells it from all others.
+/// A hit of a recipient and an image; its recipient's number makes it unique.
 fn of(image: u128, recipient: u64) -> Hit<'static> {
     Hit { image: Uuid::from_u128(image), ..carrying(recipient, "Thunderbird") }
 }
@@ -30,7 +30,7 @@ fn read(orphans: &Orphans, waiting: &Waiting, max: usize) -> Vec<u64> {
     kept.into_iter().map(|(n, _)| n).collect()
 }
 
-/// As a next start finds them.
+/// What a next start finds.
 fn found(folder: &Path) -> Orphans {
     let orphans = Orphans::find(folder.to_owned());
     orphans.read_all();
@@ -45,7 +45,7 @@ fn what_was_added_is_there_once_however_often_and_in_whatever_order_also_after_a
     add(&orphans, 1, &[5, 6, 9]).unwrap();
     add(&orphans, 2, &[7]).unwrap();
     add(&orphans, 1, &[5, 6, 9, 10]).unwrap();
-    // A database that was put back has the spool's beginning set aside later.
+    // A restored database has the spool's beginning set aside later.
     add(&orphans, 1, &[1, 2, 6]).unwrap();
     let bytes = orphans.bytes();
     add(&orphans, 1, &[1, 2, 6]).unwrap();
@@ -87,7 +87,7 @@ fn they_take_no_more_than_their_part_of_the_spools_room() {
     assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     assert!((500..=1000).contains(&orphans.bytes()) && room.bytes() == orphans.bytes(), "{}", orphans.bytes());
     assert_eq!(read(&orphans, &waiting(1, 0..99), 99), kept);
-    // What is full is the spool.
+    // The spool is full.
     room.take(4000 - room.bytes());
     let full = Orphans::find(folder.path().join("other"));
     full.share(&room);
@@ -149,7 +149,7 @@ fn an_erased_recipients_hits_are_gone_from_the_disk_and_the_others_stay() {
     assert!(!fs::read(&path).unwrap().windows(16).any(|id| id == who.0.as_bytes()));
     for orphans in [&orphans, &found(folder.path())] {
         assert_eq!(read(orphans, &waiting(1, 0..999), 9), [300, 400]);
-        // The original of the tombstone is passed over once more: it does not come back.
+        // The original of the tombstone is skipped once more: it does not come back.
         add(orphans, 1, &[301]).unwrap();
         assert_eq!(orphans.count(&[waiting(1, 0..999)]), 2);
     }

@@ -3,12 +3,12 @@
 use crate::frame;
 use pixeld_core::hit::Hit;
 
-/// A run of consecutive numbers, all told.
+/// A run of consecutive numbers, each a hit or missing.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// The first number that it tells of.
+    /// Its first number.
     pub first_seq: u64,
-    /// So many numbers from the first on have no hit: their bytes are damaged.
+    /// How many numbers, from the first on, have no hit: their bytes are damaged.
     pub missing: u64,
     /// How many hits follow.
     pub count: u64,
@@ -17,25 +17,25 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// The number behind the last that it tells of.
+    /// The number after its last one.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.first_seq + self.missing + self.count
     }
 
-    /// Whether it tells of nothing.
+    /// Whether it has no numbers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.missing + self.count == 0
     }
 }
 
-/// What became of a frame.
+/// The result of taking a frame.
 pub(super) enum Taken {
     All,
-    /// The frame begins behind the next number, and the chunk holds hits already: it must be a chunk's start.
+    /// The frame begins after the next number, and the chunk already has hits: it must start a new chunk.
     GapAhead,
-    /// The checksum is right and the hits are not: no writer of ours made it.
+    /// The checksum is right but the hits are not: none of our writers made it.
     Unreadable,
 }
 
@@ -56,7 +56,7 @@ impl Chunk {
         for n in 0..u64::from(frame.count) {
             if n == skip {
                 let payload = rest;
-                // All are looked at before any is taken, so that a chunk never holds half a frame.
+                // All are checked before any is taken, so that a chunk never contains half a frame.
                 for _ in n..u64::from(frame.count) {
                     let Ok((_, behind)) = Hit::decode(rest) else { return Taken::Unreadable };
                     rest = behind;
