@@ -1,11 +1,11 @@
-//! The eraser: carries erasures out on this node's disk, and tells that it has.
+//! The eraser: carries erasures out on this node's disk, and acknowledges them.
 //!
-//! Guarantees: an erasure is acknowledged only when no file of the spools and the quarantine holds the recipient's id or key in a
-//! hit that was recorded before it was asked for: what was in memory at that moment is written, the open segment is ended and
-//! synced (so that no failed sync writes its hits again), and then every segment is looked through. It remembers erasures on
-//! disk first, and puts them back where a restored database lacks them. Beside that it finishes what others left in the database.
-//! It is a thread of its own at the loader's priority: to read 8 GiB of spool takes most of a minute.
-//! Gives up: hits that are recorded after it was asked are new facts, and stay.
+//! Guarantees: an erasure is acknowledged only when no file of the spools and the quarantine holds the recipient's id
+//! or key in a hit that was recorded before the request. What was in memory at that moment is written, the open segment
+//! is ended and synced (so that no failed sync writes its hits again), and then every segment is searched. It first
+//! remembers erasures on disk, and puts them back if a restored database lacks them. It also finishes what others left
+//! in the database. It is a thread of its own at the loader's priority: reading 8 GiB of spool takes most of a minute.
+//! Gives up: hits that are recorded after the request; they are new facts, and stay.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -37,19 +37,20 @@ use pixeld_spool::rewrite::{NEW, rewrite_quarantined, rewrite_segment};
 use pixeld_spool::tombstone::Erasing;
 use pixeld_spool::{Segment, Spool};
 
-/// How often it looks for erasures.
+/// Interval between checks for erasures.
 pub const POLL: Duration = Duration::from_secs(2);
 
-/// How often it tells that it is there, and compares what it remembers with what the database knows.
+/// How often it reports that it is alive, and compares what it remembers with what the database knows.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// How long the writer may take to write what is in memory, end its segment and have it synced; then all is tried again later.
+/// How long the writer may take to write what is in memory, end its segment and have it synced; after that everything
+/// is tried again later.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 
-/// Between two looks at the writer.
+/// Wait between two checks of the writer.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
-/// Where the eraser works, and as whom.
+/// The eraser's folders, and its identity.
 #[derive(Debug)]
 pub struct EraserOptions {
     /// The folder that holds all spools.
@@ -60,7 +61,7 @@ pub struct EraserOptions {
     pub node: Uuid,
     /// This machine's name.
     pub name: String,
-    /// Spools that could not be read at the start: nobody knows whose hits they hold.
+    /// Spools that could not be read at the start: whose hits they hold is unknown.
     pub left_alone: usize,
 }
 
@@ -75,12 +76,12 @@ pub struct Eraser {
     connected: Option<Connected>,
 }
 
-/// A connection, and what was learnt with it.
+/// A connection, and what was read over it.
 struct Connected {
     session: Session,
     key: PrivacyKey,
     namespace: Namespace,
-    /// When it told last that it is there.
+    /// When it last reported that it is alive.
     told: Option<Instant>,
 }
 
@@ -98,7 +99,7 @@ impl Eraser {
         Eraser { options, db, metrics, disk, spools, orphans, connected: None }
     }
 
-    /// Carries out what is asked for, once the database is `ready`, until `drain` is asked for.
+    /// Carries out erasures, once the database is `ready`, until the drain.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         tokio::select! {
             () = ready => {}
@@ -139,13 +140,13 @@ impl Eraser {
     /// Carries out all that is pending now.
     ///
     /// # Errors
-    /// As PostgreSQL or the disk says.
+    /// On an error of PostgreSQL or the disk.
     pub async fn carry_out_all(mut self, drain: &Drain) -> anyhow::Result<()> {
         while self.turn(drain).await? > 0 {}
         leftovers::finish(&self.db).await
     }
 
-    /// Carries out what is pending, up to a bound. Returns how many erasures.
+    /// Carries out what is pending, up to a bound. Returns the number of erasures.
     async fn turn(&mut self, drain: &Drain) -> anyhow::Result<usize> {
         let mut connected = match self.connected.take() {
             Some(connected) if !connected.session.client.is_closed() => connected,
@@ -155,7 +156,7 @@ impl Eraser {
         if connected.told.is_none_or(|told| told.elapsed() > HEARTBEAT) {
             let registering = nodes::register(client, self.options.node, &self.options.name);
             within(QUERY_TIMEOUT, "registering this node", registering).await?;
-            // Before the disk is asked, so that one that refuses is seen by what stays pending.
+            // Before the disk is used, so that a failing disk shows as erasures that stay pending.
             self.pending(client).await?;
             self.compare(&connected).await?;
             connected.told = Some(Instant::now());
@@ -185,15 +186,15 @@ impl Eraser {
         Ok(Connected { session, key, namespace, told: None })
     }
 
-    /// The erasures to be carried out, which the metrics then tell.
+    /// The pending erasures, which also go to the metrics.
     async fn pending(&self, client: &Client) -> anyhow::Result<Vec<Erasure>> {
         let pending = within(QUERY_TIMEOUT, "looking for erasures", nodes::pending(client, self.options.node)).await?;
         self.metrics.erasures_pending.set(pending.len() as i64);
         Ok(pending)
     }
 
-    /// Puts back what this node remembers and the database does not; and, once a connection, does again what the database knows and
-    /// this node does not remember.
+    /// Puts back what this node remembers and the database does not. Once per connection, it also repeats what the
+    /// database knows and this node does not remember.
     async fn compare(&self, connected: &Connected) -> anyhow::Result<()> {
         let remembered = remembered::read(&self.options.kept, &connected.key)?;
         if connected.told.is_none() {
@@ -213,7 +214,7 @@ impl Eraser {
         Ok(())
     }
 
-    /// Erases from all files. Returns what was erased for each.
+    /// Erases from all files. Returns what was erased for each erasure.
     async fn erase(
         &mut self,
         connected: &Connected,
@@ -265,7 +266,7 @@ impl Eraser {
                 fs::remove_file(&path)?;
                 continue;
             }
-            // They have a way of their own, by which the loader can go on with them meanwhile.
+            // They have their own procedure, during which the loader can go on with them.
             if path.extension().is_some_and(|end| end == ORPHANS) {
                 continue;
             }
@@ -290,7 +291,7 @@ impl Eraser {
         spool.ask_seal();
         let end = spool.published().next_seq;
         let is_sealed = || spool.published().segments.iter().all(|s| s.ended || s.id.first_seq >= end);
-        // Before it is synced, its hits are in memory and might be written again.
+        // Until it is synced, its hits are in memory and might be written again.
         while !is_sealed() || spool.synced_seq() < end {
             wait(deadline).await?;
         }
@@ -311,15 +312,15 @@ async fn ahead_us(connected: &Connected) -> anyhow::Result<i64> {
     Ok(pixeld_core::clock::now_us() - row.get::<_, i64>(0))
 }
 
-/// Those who are erased, and what was found of each.
+/// The recipients to erase, and what was found of each.
 struct Who {
     key: PrivacyKey,
     margin_us: i64,
-    /// Of each: when it was asked last, and the erasures.
+    /// For each recipient: the time of the latest request, and the erasures.
     asked: HashMap<RecipientHash, (i64, Vec<i64>)>,
     latest_us: i64,
     done: HashMap<i64, OnDisk>,
-    /// Found in the file at hand.
+    /// Found in the current file.
     here: HashSet<RecipientHash>,
 }
 

@@ -1,9 +1,9 @@
-//! Which hits the loader must not load, since their recipients asked to be forgotten.
+//! Which hits the loader must not load, because their recipients were erased.
 //!
-//! Guarantees: what was recorded before somebody asked to be forgotten is never loaded after that: the list is compared within
-//! the batch's transaction, and erasures wait for that. Hits that were recorded later are new facts; who does not want them
-//! opts out. Recorded is by the node's clock and asked is by the database's, so that a minute ([`CLOCK_MARGIN_US`]) and whatever
-//! this node's clock is ahead are given on top: rather a new hit goes than an old one comes back.
+//! Guarantees: what was recorded before an erasure request is never loaded after it: the list is compared within the
+//! batch's transaction, and erasures wait for that. Hits that were recorded later are new facts; a recipient who does
+//! not want them opts out. Hits have the node's time and requests the database's, so a minute ([`CLOCK_MARGIN_US`]) and
+//! this node's lead over the database's clock are added: it is better to lose a new hit than to bring back an old one.
 //! Gives up: a clock that was ahead when the hit was recorded and is right when it is loaded.
 
 use std::collections::HashMap;
@@ -15,22 +15,22 @@ use super::request::{self, ErasureState};
 use pixeld_core::hit::Hit;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
-/// How long after somebody asked their hits are still taken for earlier ones, in µs.
+/// Hits that come up to this long after an erasure request still count as earlier ones, in µs.
 pub const CLOCK_MARGIN_US: i64 = 60_000_000;
 
-/// What the loader knows of erasures.
+/// What the loader knows about erasures.
 #[derive(Default)]
 pub struct Erased {
     known: Option<(PrivacyKey, ErasureState)>,
 }
 
 impl Erased {
-    /// Forgets what is known: the version has moved.
+    /// Forgets what is known: the version has changed.
     pub fn forget(&mut self) {
         self.known = None;
     }
 
-    /// Asks where nothing is known. Says whether it did.
+    /// Reads the state if it is not known. Returns whether it did.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -38,20 +38,20 @@ impl Erased {
         if self.known.is_some() {
             return Ok(false);
         }
-        // The state first: an erasure that comes between the two moves the version.
+        // The state first: an erasure between the two changes the version.
         let state = request::state(client).await?;
         self.known = Some((crate::db::installation::privacy_key(client).await?, state));
         Ok(true)
     }
 
-    /// The version that batches are prepared by.
+    /// The version by which batches are prepared.
     #[must_use]
     pub fn version(&self) -> i64 {
         self.known.as_ref().map_or(-1, |(_, state)| state.version)
     }
 
-    /// Makes tombstones of hits that must not be loaded. `ahead_us` is how far this node's clock is ahead of the database's.
-    /// Costs a comparison a hit unless some are older than the latest erasure.
+    /// Replaces hits that must not be loaded by tombstones. `ahead_us` is how far this node's clock is ahead of the
+    /// database's. Costs one comparison per hit unless some are older than the latest erasure.
     ///
     /// # Errors
     /// As PostgreSQL says.

@@ -1,7 +1,8 @@
-//! What others left unfinished in the database: erasures that were interrupted or put back, and user agents that only erased hits
-//! had.
+//! Finishes what others left unfinished in the database: erasures that were interrupted or put back, and user agents
+//! that only erased hits had.
 //!
-//! Guarantees: beside the eraser's own work, which a search through all hits must not hold up. One at a time in all nodes.
+//! Guarantees: it runs beside the eraser's own work, which a search through all hits must not delay. One at a time over
+//! all nodes.
 
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, user_agents, within};
 use pixeld_core::drain::Drain;
 use pixeld_core::metrics::Metrics;
 
-/// How often it looks.
+/// Interval between checks.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Finishes them until `drain` is asked for.
+/// Finishes them until the drain.
 pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
     let mut backoff = Backoff::new(RETRY_PAUSE_MAX, RETRY_PAUSE_MAX);
     while !drain.is_asked() {
         let finished = tokio::select! {
             finished = finish(db) => finished,
-            // The search is given up with its connection, and whoever looks next begins it again.
+            // The search is abandoned with its connection; the next node that looks starts it again.
             () = drain.asked() => return,
         };
         let wait = match finished {
@@ -48,10 +49,10 @@ pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
     }
 }
 
-/// Finishes what there is now.
+/// Finishes what is left now.
 ///
 /// # Errors
-/// As PostgreSQL says; what is left is found again.
+/// On a database error; what is left is found again.
 pub(super) async fn finish(db: &Database) -> anyhow::Result<()> {
     let session = db.connect("pixeld-leftovers").await?;
     let key = within(QUERY_TIMEOUT, "reading the key", installation::privacy_key(&session.client)).await?;

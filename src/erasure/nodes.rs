@@ -1,7 +1,8 @@
-//! The nodes, each a data directory that may hold hits: which there are, what they have to carry out, and that they have.
+//! The nodes. Each is a data directory that may hold hits: which ones exist, what they have to carry out, and what they
+//! have carried out.
 //!
-//! Guarantees: an erasure waits for each node that was there when it was asked for, until that one acknowledges, is retired, or its row
-//! is deleted by hand.
+//! Guarantees: an erasure waits for each node that existed at the request, until the node acknowledges it, is retired,
+//! or its row is deleted by hand.
 
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -11,29 +12,29 @@ use pixeld_core::privacy::RecipientHash;
 /// Erasures that a node carries out at once.
 pub const PENDING_MAX: i64 = 10_000;
 
-/// An erasure as nodes need it.
+/// An erasure in the form that nodes need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Erasure {
     /// Its number.
     pub id: i64,
-    /// Who asked.
+    /// The recipient.
     pub recipient: RecipientHash,
-    /// When, in µs since 1970.
+    /// The time of the request, in µs since 1970.
     pub requested_us: i64,
 }
 
 /// What a node erased on its disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OnDisk {
-    /// Segments that were written anew.
+    /// Segments that were rewritten.
     pub segments: u64,
     /// Hits in them.
     pub hits: u64,
-    /// Quarantined files that were written anew.
+    /// Quarantined files that were rewritten.
     pub files: u64,
 }
 
-/// Notes that this data directory is there, and not retired.
+/// Records that this data directory exists, and is not retired.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -43,7 +44,7 @@ pub async fn register(client: &Client, node: Uuid, name: &str) -> Result<(), Err
     client.execute(upsert, &[&node, &name]).await.map(|_| ())
 }
 
-/// Notes that a data directory holds no hits any more and gets none: receipts become final without it.
+/// Records that a data directory holds no hits and gets no more: receipts become final without it.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -70,20 +71,20 @@ pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error>
     Ok(rows.iter().map(erasure).collect())
 }
 
-/// Has erasures carried out once more that the node's disk does not remember, of the latest `most`: it went back in time, with all that
-/// was on it then.
+/// Reopens those of the latest `max` erasures that the node's disk does not remember: the disk went back in time, with
+/// all that was on it then.
 ///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn reopen(
     client: &Client,
     node: Uuid,
-    most: i64,
+    max: i64,
     remembers: impl Fn(RecipientHash, i64) -> bool,
 ) -> Result<(), Error> {
     let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
                   WHERE id <= (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id DESC LIMIT $2";
-    let rows = client.query(select, &[&node, &most]).await?;
+    let rows = client.query(select, &[&node, &max]).await?;
     let forgotten = rows
         .iter()
         .filter(|row| !remembers(RecipientHash::of_column(row.get(1)), row.get(2)))
@@ -97,7 +98,8 @@ pub async fn reopen(
     client.execute("UPDATE nodes SET erased_to = $2::bigint - 1 WHERE node = $1", &[&node, &first]).await.map(|_| ())
 }
 
-/// Notes that a node has carried these out. One that began after an erasure and had nothing of it gives no receipt.
+/// Records that a node has carried these out. A node that began after an erasure and had no hits of it gives no
+/// receipt.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,7 +1,7 @@
-//! Receipts of erasures: what was deleted, which nodes have carried them out, and who asked.
+//! Receipts of erasures: what was deleted, which nodes have carried them out, and who requested them.
 //!
-//! Guarantees: no receipt names whom it is of; so many receipts are read by three queries, however many nodes there are; who asked is
-//! found by an index of the audit (`audit_erasures`). Gives up: who asked for one that a node put back.
+//! Guarantees: no receipt names its recipient. Three queries read any number of receipts, however many nodes there are;
+//! an index of the audit (`audit_erasures`) finds the actor. Gives up: the actor of an erasure that a node put back.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use uuid::Uuid;
 use super::nodes::OnDisk;
 use pixeld_core::privacy::RecipientHash;
 
-/// What is known of an erasure.
+/// What is known about an erasure.
 #[derive(Debug, Clone)]
 pub struct Receipt {
     /// Its number.
     pub id: i64,
-    /// Whose it is.
+    /// Its recipient.
     pub recipient: RecipientHash,
-    /// When it was asked for.
+    /// The time of the request.
     pub requested_at: OffsetDateTime,
     /// Rows of hits that were deleted.
     pub hits: i64,
     /// Rows of opens that were deleted.
     pub opens: i64,
-    /// When all of them were gone.
+    /// When all of them were deleted.
     pub deleted_at: Option<OffsetDateTime>,
     /// When it was put back into a restored database.
     pub put_back_at: Option<OffsetDateTime>,
@@ -43,7 +43,7 @@ pub struct NodeDone {
     pub node: Uuid,
     /// Its machine's name.
     pub name: String,
-    /// When.
+    /// The time.
     pub done_at: OffsetDateTime,
     /// What was erased.
     pub on_disk: OnDisk,
@@ -56,12 +56,12 @@ pub struct NodeOutstanding {
     pub node: Uuid,
     /// Its machine's name.
     pub name: String,
-    /// When it was last heard of.
+    /// When it last reported.
     pub seen_at: OffsetDateTime,
 }
 
 impl Receipt {
-    /// Whether nothing is left to be done.
+    /// Whether nothing is left to do.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.deleted_at.is_some() && self.outstanding.is_empty()
@@ -74,18 +74,18 @@ const ERASURES: &str = "SELECT id, recipient_hash, requested_at, hits, opens, de
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn latest(client: &Client, before: Option<i64>, most: i64) -> Result<Vec<Receipt>, Error> {
+pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE id < $1 ORDER BY id DESC LIMIT $2");
-    found(client, &select, &[&before.unwrap_or(i64::MAX), &most]).await
+    found(client, &select, &[&before.unwrap_or(i64::MAX), &max]).await
 }
 
 /// The erasures of one recipient, the newest first.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn of_recipient(client: &Client, recipient: RecipientHash, most: i64) -> Result<Vec<Receipt>, Error> {
+pub async fn of_recipient(client: &Client, recipient: RecipientHash, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE recipient_hash = $1 ORDER BY id DESC LIMIT $2");
-    found(client, &select, &[&&recipient.0[..], &most]).await
+    found(client, &select, &[&&recipient.0[..], &max]).await
 }
 
 /// One erasure.
@@ -96,14 +96,14 @@ pub async fn find(client: &Client, erasure: i64) -> Result<Option<Receipt>, Erro
     Ok(found(client, &format!("{ERASURES} WHERE id = $1"), &[&erasure]).await?.pop())
 }
 
-/// Who asked for these, by their numbers. Nobody is known of one that a node put back.
+/// Who requested these, by their numbers. An erasure that a node put back has no known actor.
 ///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn actors(client: &Client, receipts: &[Receipt]) -> Result<HashMap<i64, String>, Error> {
     let asked = receipts.iter().filter(|receipt| receipt.put_back_at.is_none());
     let ids: Vec<String> = asked.map(|receipt| receipt.id.to_string()).collect();
-    // No order and no limit, for which the planner would read the audit backwards instead of its index.
+    // Without ORDER BY and LIMIT: with them, the planner would read the audit backwards instead of using its index.
     let select = "SELECT detail->>'erasure', actor FROM audit \
                   WHERE action = 'recipient erased' AND detail->>'erasure' = ANY($1)";
     let rows = client.query(select, &[&ids]).await?;

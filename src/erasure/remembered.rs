@@ -1,10 +1,10 @@
 //! The erasures that a node remembers on disk, so that they are not lost with a database that is restored from a backup.
 //!
-//! A [`kept_list`] named "PXERASE", version 1, without a count. Its head is the installation (8 bytes): a digest of the key that the
-//! hashes were made with, since those of another installation say nothing. (It is not the database's URL, which changes when a
-//! backup is restored elsewhere.) A row is a recipient's hash (16 bytes) and when the erasure was asked for (i64 LE, µs since
-//! 1970). At most [`ERASURES_MAX`]; beyond it the oldest go, which is logged. A damaged file counts as none, and is kept beside
-//! the new one under another name.
+//! A [`kept_list`] named "PXERASE", version 1, without a count. Its head is the installation (8 bytes): a digest of the
+//! key of the hashes, since hashes of another installation mean nothing. (Not of the database's URL, which changes when
+//! a backup is restored elsewhere.) A row is a recipient's hash (16 bytes) and the time of the request (i64 LE, µs
+//! since 1970). At most [`ERASURES_MAX`]; beyond that the oldest are removed, which is logged. A damaged file counts as
+//! none, and is kept beside the new one under another name.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,12 +15,12 @@ use crate::kept_list::{self, Format, ReadError, Row};
 use pixeld_core::digest;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
-/// Erasures that are remembered at most (12 MB).
+/// Maximum erasures that are remembered (12 MB).
 pub const ERASURES_MAX: usize = 500_000;
 
 const FORMAT: Format<8, 24> = Format { magic: b"PXERASE\x01", is_counted: false };
 
-/// A recipient's hash, and when the erasure was asked for, in µs since 1970.
+/// A recipient's hash, and the time of the request, in µs since 1970.
 pub type Entry = (RecipientHash, i64);
 
 impl Row<24> for Entry {
@@ -37,7 +37,7 @@ impl Row<24> for Entry {
     }
 }
 
-/// What is remembered of the installation that has this key.
+/// The remembered erasures of the installation with this key.
 ///
 /// # Errors
 /// As the disk says.
@@ -54,7 +54,7 @@ pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
     }
 }
 
-/// Remembers these too.
+/// Remembers these, too.
 ///
 /// # Errors
 /// As the disk says; the old list stays then.

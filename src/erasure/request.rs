@@ -1,9 +1,9 @@
-//! Erasures: who asked to be forgotten, which nodes have carried it out, and what has to be finished.
+//! Erasures: the requests, the deletion in the database, and what has to be finished.
 //!
-//! Guarantees: after [`request`] no transaction that loads hits can end without knowing of it, since each of them holds
-//! [`locks::LOADING`] shared and reads the version under it; ids of erasures become visible in their order. An erasure whose
-//! deletion was interrupted is found by [`finish_all`] and can be finished by whoever has the database alone, since
-//! recipients are found by their hash. Gives up: that search reads all hits.
+//! Guarantees: after [`request`] no transaction that loads hits can commit without knowing the erasure, since each of
+//! them holds [`locks::LOADING`] shared and reads the version under it; ids of erasures become visible in their order.
+//! [`finish_all`] finds an erasure whose deletion was interrupted; the database alone is enough to finish it, since
+//! recipients are found by their hash. Gives up: speed; that search reads all hits.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::opt_outs::suppressions;
 use crate::rollup::change::Changes;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
-/// The pause between two tries for [`DELETING`].
+/// The pause between two attempts to get [`DELETING`].
 const DELETING_PAUSE: Duration = Duration::from_millis(250);
 
-/// Longest time to look through one partition for recipients or user agents.
+/// Maximum time to search one partition for recipients or user agents.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Unfinished ones that are looked for in all hits at once.
+/// Unfinished erasures that one search through all hits covers.
 const UNFINISHED_MAX: i64 = 1000;
 
-/// How old one is before others than the command that asked for it finish it.
+/// Age at which others finish an erasure instead of the command that requested it.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(30);
 
 /// Erasures that are put back by one statement.
 const PUT_BACK_ROWS: usize = 5000;
 
-/// What loaders judge by.
+/// What loaders need to know about erasures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ErasureState {
-    /// Moves with each erasure, and with each user agent that is forgotten.
+    /// Increases with each erasure, and with each user agent that is deleted.
     pub version: i64,
-    /// When the latest erasure was asked for, in µs since 1970; none while there is none.
+    /// When the latest erasure was requested, in µs since 1970; `None` if there is none.
     pub latest_us: Option<i64>,
 }
 
@@ -51,7 +51,7 @@ pub async fn state(client: &Client) -> Result<ErasureState, Error> {
     Ok(ErasureState { version: row.get(0), latest_us: row.get(1) })
 }
 
-/// Which of these were erased, and when that was asked last, in µs since 1970.
+/// Which of these were erased, and when that was last requested, in µs since 1970.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -67,13 +67,13 @@ pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<V
         .collect())
 }
 
-/// Notes that somebody is to be forgotten, and who asked for it; and, `with_opt_out`, that they are not to be recorded from
-/// now on: both or nothing. Returns the erasure's number.
+/// Records an erasure and its actor; with `with_opt_out` also the recipient's opt-out: both or nothing. Returns the
+/// erasure's number.
 ///
-/// Give it a connection of its own: who gives up waiting must drop it, and the open transaction with it.
+/// Give it a connection of its own: a caller that stops waiting must drop it, and the open transaction with it.
 ///
 /// # Errors
-/// As PostgreSQL says, or where transactions that load hits leave no gap for it.
+/// On a database error, or if transactions that load hits leave no gap for it.
 pub async fn request(
     client: &Client,
     actor: &str,
@@ -82,7 +82,7 @@ pub async fn request(
 ) -> Result<i64, DbError> {
     locks::begin_alone(client).await?;
     if with_opt_out {
-        // Loaders, too, take the lock of opt-outs behind this one. First, so that no moment lies between the two times.
+        // Loaders, too, take the lock of opt-outs after this one. First, so that no moment is between the two times.
         within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(client, actor, recipient)).await?;
     }
     let insert = "WITH asked AS (INSERT INTO erasures (recipient_hash) VALUES ($1) RETURNING id, requested_at), \
@@ -97,10 +97,11 @@ pub async fn request(
     Ok(row.get(0))
 }
 
-/// Deletes the hits and opens of a recipient for an erasure, and notes that it is finished. Waits for whoever does the same.
+/// Deletes the hits and opens of a recipient for an erasure, and records that it is finished. Waits for others that
+/// delete for it.
 ///
 /// # Errors
-/// As PostgreSQL says; the erasure is unfinished then, and others take it up.
+/// On a database error; the erasure is then unfinished, and others continue it.
 pub async fn delete(db: &Database, erasure: i64, recipient: Uuid) -> anyhow::Result<()> {
     let session = db.connect("pixeld-erase").await?;
     lock_deleting(&session.client, erasure).await?;
@@ -108,7 +109,7 @@ pub async fn delete(db: &Database, erasure: i64, recipient: Uuid) -> anyhow::Res
     Ok(finish(&session.client, &[erasure]).await?)
 }
 
-/// One session's wait for another that deletes may last as long as that.
+/// Waits for another session that deletes, for as long as that takes.
 async fn lock_deleting(client: &Client, erasure: i64) -> Result<(), DbError> {
     loop {
         if try_deleting(client, erasure).await? {
@@ -119,14 +120,14 @@ async fn lock_deleting(client: &Client, erasure: i64) -> Result<(), DbError> {
 }
 
 async fn try_deleting(client: &Client, erasure: i64) -> Result<bool, DbError> {
-    // A number that wraps only makes two erasures wait for each other.
+    // A number that wraps around only makes two erasures wait for each other.
     let number = erasure as i32;
     let values: [&(dyn ToSql + Sync); 2] = [&DELETING, &number];
     let lock = client.query_one("SELECT pg_try_advisory_lock($1, $2)", &values);
     Ok(within(QUERY_TIMEOUT, "pg_try_advisory_lock", lock).await?.get(0))
 }
 
-/// Notes that the rows of these erasures are gone; and of earlier ones of the same people, which were interrupted.
+/// Records that the rows of these erasures are deleted; and those of earlier, interrupted ones of the same people.
 async fn finish(client: &Client, erasures: &[i64]) -> Result<(), DbError> {
     let update = "UPDATE erasures AS e SET deleted_at = clock_timestamp() \
                   WHERE e.deleted_at IS NULL AND (e.id = ANY($1) OR EXISTS (SELECT 1 FROM erasures d \
@@ -135,11 +136,11 @@ async fn finish(client: &Client, erasures: &[i64]) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Finishes erasures that were interrupted or put back: finds their recipients by their hashes, in all hits and opens. Returns
-/// how many were finished. Leaves out what somebody else is at.
+/// Finishes erasures that were interrupted or put back: finds their recipients by their hashes, in all hits and opens.
+/// Returns how many were finished. Skips erasures that others are working on.
 ///
 /// # Errors
-/// As PostgreSQL says; what is left is found again.
+/// On a database error; what is left is found again.
 pub async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize> {
     let session = db.connect("pixeld-erase").await?;
     let select = "SELECT id, recipient_hash FROM erasures WHERE deleted_at IS NULL \
@@ -188,8 +189,8 @@ async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Re
     Ok(found.into_iter().collect())
 }
 
-/// Puts erasures back that this node remembers and the database does not: it was restored from an older backup. They are
-/// unfinished then. Returns how many there were.
+/// Puts erasures back that this node remembers and the database does not: it was restored from an older backup. They
+/// are then unfinished. Returns how many there were.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,5 +1,5 @@
--- Notes what a node has deleted from its disk for some erasures, and how far it has come. A node that began after an
--- erasure and had nothing of it gives no receipt.
+-- Records what a node has deleted from its disk for some erasures, and that it is done with them. A node that began
+-- after an erasure and had no hits of it gives no receipt.
 -- $1: the node. $2: its name. $3: the erasures. $4, $5, $6: segments, hits and files of each.
 WITH noted AS (
     INSERT INTO erasure_nodes AS t (erasure, node, name, segments, hits, files)

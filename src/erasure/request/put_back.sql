@@ -1,5 +1,5 @@
--- Puts erasures back that the database lacks, writes it to the audit, and says how many there were.
--- $1: the recipients' hashes. $2: when each was asked for, in µs since 1970.
+-- Puts erasures back that the database lacks, writes it to the audit, and returns how many there were.
+-- $1: the recipients' hashes. $2: when each was requested, in µs since 1970.
 WITH lacking AS (
     SELECT k.hash, max('1970-01-01 00:00:00+00'::timestamptz + k.us * interval '1 microsecond') AS at
     FROM unnest($1::bytea[], $2::bigint[]) AS k (hash, us)
