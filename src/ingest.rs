@@ -1,7 +1,7 @@
 //! From a hit in memory to a row in PostgreSQL, once.
 //!
-//! [`queue`](pixeld_edge::queue) → [`writer`] (beside [`syncer`]) → [`spool`](pixeld_spool) → [`loader`] → PostgreSQL ([`batch`]). A stage lets go
-//! of a hit only when the next one holds it.
+//! [`queue`](pixeld_edge::queue) → [`writer`] (beside [`syncer`]) → [`spool`](pixeld_spool) → [`loader`] → PostgreSQL
+//! ([`batch`]). A stage drops its copy of a hit only when the next one has it.
 
 pub mod batch;
 pub mod copy;

@@ -1,28 +1,33 @@
-//! One batch's transaction: the place where hits become rows exactly once. The loader and `pixeld import` have no other way in.
+//! One batch's transaction: the place where hits become rows exactly once. The loader and `pixeld import` have no other
+//! way in.
 //!
 //! Its order is in the types, and each step consumes the one before:
 //!
-//! 1. [`BatchTransaction::begin`] takes [`LOADING`] shared, and then locks the mark's row. It goes on only if the mark is at the batch's
-//!    first number, and if the batch was prepared by the current list of erasures, which cannot grow while [`LOADING`] is held.
-//! 2. [`with_opt_outs`](BatchTransaction::with_opt_outs) asks who opted out: after the lock, in READ COMMITTED, so that nobody who opted
-//!    out before this moment is missed.
-//! 3. [`copy`](BatchTransaction::copy) judges the hits while PostgreSQL copies the rows of those before.
-//! 4. [`commit`](BatchTransaction::commit) moves the mark behind the batch's last number, records the batch, and sends COMMIT.
+//! 1. [`BatchTransaction::begin`] takes [`LOADING`] shared, and then locks the mark's row. It goes on only if the mark
+//!    is at the batch's first number, and if the batch was prepared with the current list of erasures, which cannot
+//!    grow while [`LOADING`] is held.
+//! 2. [`with_opt_outs`](BatchTransaction::with_opt_outs) reads who opted out: after the lock, in READ COMMITTED, so
+//!    that no opt-out before this moment is missed.
+//! 3. [`copy`](BatchTransaction::copy) judges the hits while PostgreSQL copies the rows of earlier ones.
+//! 4. [`commit`](BatchTransaction::commit) moves the mark past the batch's last number, records the batch, and sends
+//!    COMMIT.
 //!
 //! Why each hit is in once (`tests/it/faults/batch.rs` tries to break it):
 //!
-//! 1. A hit has a name that never changes: its spool and its number. The mark is the first number of a spool that is not in yet.
+//! 1. A hit has a name that never changes: its spool and its number. The mark is the first number of a spool that is
+//!    not loaded yet.
 //! 2. Rows, mark and record are one transaction: PostgreSQL keeps all of them or none.
 //! 3. Of two transactions with the same numbers, the second waits for the mark's row, finds it moved, and is refused
 //!    ([`BatchError::MarkMoved`]). So no hit is in twice.
-//! 4. The mark moves from the batch's first number to the number behind its last, and only if PostgreSQL copied as many rows as were judged.
-//!    The record accounts for each number between (a CHECK of `batches`). So no hit is passed over in silence.
-//! 5. COMMIT is sent only after the statement that moves the mark has moved exactly one. In an aborted transaction that statement fails. So
-//!    a `commit()` that returns Ok for one (rust-postgres #1334) cannot deceive.
-//! 6. After any other error nobody guesses: the connection goes, and whoever claims the mark on the next one waits for this
-//!    transaction's end, and then reads what is true.
+//! 4. The mark moves from the batch's first number to the number after its last, and only if PostgreSQL copied as many
+//!    rows as were judged. The record accounts for each number between (a CHECK of `batches`). So no hit is skipped
+//!    silently.
+//! 5. COMMIT is sent only after the statement that moves the mark has moved exactly one. In an aborted transaction that
+//!    statement fails. So a `commit()` that returns Ok for an aborted transaction (rust-postgres #1334) does no harm.
+//! 6. After any other error nothing is assumed: the connection is dropped, and the next claim of the mark, on another
+//!    connection, waits for this transaction's end, and then reads what is true.
 //!
-//! Gives up: nothing here retries. The loader and the import know what an error means to them.
+//! Gives up: retries. The loader and the import know what an error means to them.
 
 use futures_util::SinkExt;
 use time::OffsetDateTime;
@@ -35,56 +40,56 @@ use super::judge::{Facts, Judged, Judging};
 use crate::db::locks::LOADING;
 use crate::opt_outs::follow::Reader;
 
-/// What can come of loading a batch.
+/// How loading a batch can fail.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The mark is elsewhere; nothing was written.
+    /// The mark is at another number; nothing was written.
     #[error("the mark is at {0}")]
     MarkMoved(u64),
-    /// Erasures came, or user agents went, since the batch was prepared; nothing was written.
+    /// Erasures were added, or user agents deleted, since the batch was prepared; nothing was written.
     #[error("erasures were requested meanwhile")]
     Erasures,
     /// PostgreSQL refused the data itself; the same rows will be refused again.
     #[error("PostgreSQL refuses the data: {0}")]
     Data(Error),
-    /// A day has no partition (any more).
+    /// A day has no partition, or no longer has one.
     #[error("a partition is missing: {0}")]
     Partition(Error),
     /// Anything else: whether it was committed is unknown until the mark is read again.
     #[error("{0}")]
     Unclear(#[from] Error),
-    /// A count that came back is not the one that was sent.
+    /// A count that PostgreSQL returned is not the expected one.
     #[error("{what}: {got} came back, {sent} was sent")]
     Count {
-        /// Of what.
+        /// The counted thing.
         what: &'static str,
-        /// What was sent.
+        /// The expected count.
         sent: u64,
-        /// What came back.
+        /// The returned count.
         got: u64,
     },
 }
 
-/// What a transaction writes about a batch.
+/// What a transaction records about a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchRecord {
     /// The spool's number in `spool_marks`.
     pub spool: i32,
     /// The batch's first number.
     pub first_seq: u64,
-    /// The number behind its last.
+    /// The number after its last.
     pub next_seq: u64,
     /// Rows copied.
     pub loaded: u64,
     /// Hits held back by the throttle.
     pub throttled: u64,
-    /// Hits of recipients that had opted out.
+    /// Hits of recipients who had opted out.
     pub suppressed: u64,
     /// Hits that PostgreSQL refused.
     pub quarantined: u64,
-    /// Hits that were set aside because the database does not have their image; they stand among the quarantined.
+    /// Hits that were set aside because the database lacks their image; they are included in `quarantined`.
     pub orphans: u64,
-    /// Hits beyond the retention.
+    /// Hits older than the retention time.
     pub expired: u64,
     /// Hits of images that do not exist.
     pub unknown_image: u64,
@@ -94,7 +99,7 @@ pub struct BatchRecord {
     pub erased: u64,
     /// The earliest and the latest row, in µs since 1970.
     pub at_us: Option<(i64, i64)>,
-    /// The hits come from another program: they are counted, and are no events.
+    /// The hits come from another program: they are counted, but are not events.
     pub is_imported: bool,
 }
 
@@ -102,7 +107,7 @@ pub struct BatchRecord {
 #[derive(Debug)]
 pub struct MarkLocked(());
 
-/// A step of [`BatchTransaction`]: who opted out is known.
+/// A step of [`BatchTransaction`]: the opt-outs are known.
 #[derive(Debug)]
 pub struct OptOutsRead(());
 
@@ -110,8 +115,8 @@ pub struct OptOutsRead(());
 #[derive(Debug)]
 pub struct RowsCopied(u64);
 
-/// A transaction that loads one batch, at a `Step` of its order. After an error its connection must not be used again, unless the error says
-/// that nothing was written; nor if it is dropped before its commit.
+/// A transaction that loads one batch, at a `Step` of its order. After an error its connection must not be used again,
+/// unless the error says that nothing was written; the same applies if it is dropped before its commit.
 #[derive(Debug)]
 #[must_use = "a batch that is not committed is not loaded"]
 pub struct BatchTransaction<'c, Step> {
@@ -123,13 +128,15 @@ pub struct BatchTransaction<'c, Step> {
 }
 
 impl<'c> BatchTransaction<'c, MarkLocked> {
-    /// Begins: the mark of `spool` must be at `first_seq`, and `erasures` be the version of [`crate::erasure::erased::Erased`] by which the
-    /// batch was prepared.
+    /// Begins: the mark of `spool` must be at `first_seq`, and `erasures` must be the version of
+    /// [`crate::erasure::erased::Erased`] with which the batch was prepared.
     ///
     /// # Errors
-    /// [`BatchError::MarkMoved`] and [`BatchError::Erasures`], after which the transaction is undone; [`BatchError::Unclear`].
+    /// [`BatchError::MarkMoved`] and [`BatchError::Erasures`], after which the transaction is rolled back;
+    /// [`BatchError::Unclear`].
     pub async fn begin(client: &'c Client, spool: i32, first_seq: u64, erasures: i64) -> Result<Self, BatchError> {
-        // Whatever the server's default is: in a stricter one, the first statement would decide which opt-outs are seen.
+        // Overrides the server's default: at a stricter level, the first statement would decide which opt-outs are
+        // visible.
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared({LOADING})");
         client.batch_execute(&begin).await?;
         let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
@@ -145,7 +152,7 @@ impl<'c> BatchTransaction<'c, MarkLocked> {
         Ok(BatchTransaction { client, spool, first_seq, now_us: mark.get(1), step: MarkLocked(()) })
     }
 
-    /// Asks who opted out, which is what hits are judged by from here on.
+    /// Reads who opted out; from here on hits are judged by it.
     ///
     /// # Errors
     /// [`BatchError::Unclear`].
@@ -161,10 +168,12 @@ impl<'c> BatchTransaction<'c, MarkLocked> {
 }
 
 impl<'c> BatchTransaction<'c, OptOutsRead> {
-    /// Judges hits and copies their rows. While a slice of them is judged, PostgreSQL works on the last one. Without hits it copies nothing.
+    /// Judges hits and copies their rows. While a slice of them is judged, PostgreSQL works on the previous one.
+    /// Without hits it copies nothing.
     ///
     /// # Errors
-    /// [`BatchError::Data`] and [`BatchError::Partition`], after which the transaction is undone; [`BatchError::Unclear`].
+    /// [`BatchError::Data`] and [`BatchError::Partition`], after which the transaction is rolled back;
+    /// [`BatchError::Unclear`].
     pub async fn copy<F: Facts>(
         self,
         mut judging: Judging<'_, F>,
@@ -181,7 +190,7 @@ impl<'c> BatchTransaction<'c, OptOutsRead> {
 }
 
 impl<'c> BatchTransaction<'c, RowsCopied> {
-    /// The connection, for what must be committed with the batch.
+    /// The connection, for statements that must commit with the batch.
     #[must_use]
     pub fn client(&self) -> &'c Client {
         self.client
@@ -193,7 +202,7 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
         self.now_us
     }
 
-    /// What there is to write about this batch, which ends before `next_seq`, by what its hits were judged to be.
+    /// The record of this batch, which ends before `next_seq`, from the verdicts on its hits.
     #[must_use]
     pub fn record(&self, next_seq: u64, judged: &Judged) -> BatchRecord {
         BatchRecord {
@@ -214,7 +223,7 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
     /// Moves the mark, records the batch, commits.
     ///
     /// # Errors
-    /// [`BatchError`]; whether it was committed, the mark says.
+    /// [`BatchError`]; the mark then says whether it was committed.
     pub async fn commit(self, batch: &BatchRecord) -> Result<(), BatchError> {
         let RowsCopied(rows) = self.step;
         if rows != batch.loaded {
@@ -233,7 +242,7 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
             batch.quarantined + batch.orphans,
         ]
         .map(count);
-        // A column beside its value: two of them cannot be taken for each other.
+        // Each column beside its value, so that two of them cannot be mixed up.
         let columns: [(&str, &(dyn ToSql + Sync)); 11] = [
             ("loaded", &loaded),
             ("throttled", &throttled),
@@ -276,7 +285,7 @@ impl<'c, Step> BatchTransaction<'c, Step> {
     }
 }
 
-/// Rolls a transaction back that is refused.
+/// Rolls a refused transaction back.
 async fn undo(client: &Client, refusal: BatchError) -> BatchError {
     match client.batch_execute("ROLLBACK").await {
         Ok(()) => refusal,
@@ -292,7 +301,7 @@ async fn copy_rows<F: Facts>(client: &Client, judging: &mut Judging<'_, F>) -> R
     let mut sink = Box::pin(client.copy_in::<_, bytes::Bytes>(COPY_HITS).await?);
     while let Some(part) = rows {
         if let Err(closed) = sink.feed(part.freeze()).await {
-            // The server stopped listening; its reason comes with the end.
+            // The server stopped reading; its reason comes with the end.
             return sink.as_mut().finish().await.and(Err(closed));
         }
         rows = judging.next_rows();
@@ -300,7 +309,8 @@ async fn copy_rows<F: Facts>(client: &Client, judging: &mut Judging<'_, F>) -> R
     sink.as_mut().finish().await
 }
 
-/// What an error of the COPY means. Classes 22 and 23 speak of the data, but for a missing partition, which is our job.
+/// What an error of the COPY means. Classes 22 and 23 concern the data, except a missing partition, which is ours to
+/// make.
 fn of_copy(error: Error) -> BatchError {
     let Some(refusal) = error.as_db_error() else { return BatchError::Unclear(error) };
     let code = refusal.code().code();
@@ -313,7 +323,7 @@ fn of_copy(error: Error) -> BatchError {
     }
 }
 
-/// A time that is counted in µs since 1970.
+/// A time from µs since 1970.
 pub fn timestamp(at_us: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

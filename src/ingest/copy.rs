@@ -1,6 +1,6 @@
 //! Rows of `hits` in PostgreSQL's binary COPY format. Pure: values in, bytes out.
 //!
-//! tokio-postgres has a writer of its own that flushes every 4 KiB and panics on a wrong column count; this one fills one
+//! tokio-postgres has its own writer, which flushes every 4 KiB and panics on a wrong column count; this one fills one
 //! buffer that is sent in large pieces.
 
 use std::net::IpAddr;
@@ -28,9 +28,9 @@ pub struct Row {
     pub user_agent: i64,
     /// Seconds since 1970; 0 is NULL.
     pub sent_at_s: u32,
-    /// The message; nil where absent.
+    /// The message; nil if absent.
     pub message: Uuid,
-    /// The recipient; nil where absent.
+    /// The recipient; nil if absent.
     pub recipient: Uuid,
     /// The image.
     pub image: Uuid,
@@ -38,31 +38,31 @@ pub struct Row {
     pub spool: i32,
     /// What fetched it.
     pub class: i16,
-    /// Why we think so.
+    /// The reason for the class.
     pub rule: i16,
     /// The provider network of its full address.
     pub network: i16,
-    /// A request header said that nobody looked yet.
+    /// Whether a request header marked it as a prefetch, so no person has looked yet.
     pub prefetch: bool,
-    /// The address as far as it may be kept.
+    /// The address, as far as it may be kept.
     pub address: Option<IpAddr>,
-    /// Which mail client or proxy its user agent names.
+    /// The mail client or proxy that its user agent names.
     pub client: i16,
 }
 
-/// The front of the stream.
+/// Appends the beginning of the stream.
 pub fn begin(out: &mut BytesMut) {
     out.put_slice(b"PGCOPY\n\xff\r\n\0");
     out.put_i32(0);
     out.put_i32(0);
 }
 
-/// The end of the stream.
+/// Appends the end of the stream.
 pub fn end(out: &mut BytesMut) {
     out.put_i16(-1);
 }
 
-/// One row.
+/// Appends one row.
 pub fn put(out: &mut BytesMut, row: &Row) {
     out.reserve(256);
     out.put_i16(COLUMNS);

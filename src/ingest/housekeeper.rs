@@ -1,16 +1,17 @@
-//! Looks after the spools: removes what is loaded and need not be kept, makes room where the disk is low, sees what other people
-//! do to the files, and sets the levels that people watch.
+//! Looks after the spools: removes loaded segments that need not be kept, makes room if the disk is low, notices
+//! changes that people make to the files, and sets the gauges that people watch.
 //!
-//! Guarantees: a segment is removed only when its hits are loaded. While there is room, PostgreSQL must say so on the loader's
-//! connection, and `PIXELD_SPOOL_KEEP` must be over (a database restored from a backup is brought up to date from what is kept).
-//! Where the spool's bound or the disk is nearly reached, new hits come first: kept segments go, the oldest first, even if only
-//! the hint says that they are loaded. Whoever writes the hint had the answer to its COMMIT, so what is given up is that a
-//! database restored from an older backup gets them again; a new hit that finds no room is lost for certain. Where the private
-//! PostgreSQL shares the disk, the spool stops while PostgreSQL still has room for its log and for what waits: without that it
-//! takes no commit, so nothing is loaded and no room ever comes back.
-//! Gives up: what other programs write to the disk in a second, and to delete what waits.
+//! Guarantees: a segment is removed only when its hits are loaded. While there is room, PostgreSQL must confirm that on
+//! the loader's connection, and `PIXELD_SPOOL_KEEP` must have passed (a database restored from a backup is brought up
+//! to date from the kept segments). When the spool's bound or the disk is nearly reached, new hits come first: kept
+//! segments are removed, the oldest first, even if only the hint says that they are loaded. The hint is written after
+//! the answer to COMMIT, so the only loss is that a database restored from an older backup does not get them again; a
+//! new hit without room is lost for certain. If the private PostgreSQL shares the disk, the spool stops while
+//! PostgreSQL still has room for its log and for the waiting hits: without room it accepts no commit, so nothing is
+//! loaded and no room is ever freed. Gives up: what other programs write to the disk within a second; and deleting hits
+//! that wait.
 //!
-//! It is a thread of its own, so that neither a database nor a Redis that hangs keeps room from being made.
+//! It is a thread of its own, so that neither a hanging database nor a hanging Redis stops it from making room.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -31,30 +32,30 @@ use pixeld_spool::kept::Kept;
 use pixeld_spool::segment::SegmentId;
 use pixeld_spool::{Spool, SpoolRoom};
 
-/// How often it looks.
+/// Interval between checks.
 pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
-/// How often it looks while room is short.
+/// Interval between checks while room is short.
 const HOUSEKEEPING_SHORT: Duration = Duration::from_millis(100);
 
-/// Minutes of traffic that the estimate of the outage left looks back on.
+/// Minutes of traffic on which the estimate of the remaining time in an outage is based.
 const RATE_MINUTES: f64 = 3.0;
 
-/// So many whole segments are to fit on the disk, else loaded ones go.
+/// Number of whole segments that must fit on the disk; otherwise loaded ones are removed.
 const SEGMENTS_FREE: u64 = 2;
 
-/// What the housekeeper goes by.
+/// The housekeeper's options.
 #[derive(Debug)]
 pub struct HouseOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
     /// How long loaded segments are kept.
     pub keep: SpoolKeep,
-    /// Where the private PostgreSQL lies, if there is one.
+    /// The private PostgreSQL's directory, if there is one.
     pub postgres: Option<PathBuf>,
 }
 
-/// The running housekeeper; it ends when this is dropped, which does not wait for it: a disk that hangs must not hold the end up.
+/// The running housekeeper. It ends when this is dropped, without waiting: a hanging disk must not delay the end.
 #[derive(Debug)]
 pub struct House {
     thread: Option<JoinHandle<()>>,
@@ -65,7 +66,7 @@ impl House {
     /// Starts to look after `spools`, on a thread that `spawn` makes.
     ///
     /// # Errors
-    /// As the operating system says when it refuses a thread.
+    /// If the operating system refuses a thread.
     pub fn start(
         options: HouseOptions,
         spools: Vec<Arc<Spool>>,
@@ -108,19 +109,19 @@ impl Drop for House {
     }
 }
 
-/// What is known of the spools.
+/// What is known about the spools.
 struct Keeper {
     options: HouseOptions,
     spools: Vec<Arc<Spool>>,
     room: Arc<SpoolRoom>,
     metrics: Arc<Metrics>,
-    /// Since when each loaded segment is seen as such by this process; a restart begins anew.
+    /// When this process first saw each loaded segment as loaded; a restart starts the clock again.
     loaded_since: HashMap<(Uuid, SegmentId), Instant>,
     /// Segments that somebody else deleted.
     missing: HashSet<(Uuid, SegmentId)>,
     appended: (Instant, u64),
     bytes_a_minute: f64,
-    /// What was logged already, so that it is logged once.
+    /// What was already logged, so that it is logged once.
     has_said: Said,
 }
 
@@ -131,22 +132,22 @@ struct Said {
     problem: Option<String>,
 }
 
-/// What the spools take and what may still come, in bytes.
+/// The bytes of the spools and of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Levels {
-    /// Loaded, and can go.
+    /// Loaded, and removable.
     kept: u64,
-    /// Not loaded, or in a segment that cannot go yet.
+    /// Not loaded, or in a segment that cannot be removed yet.
     waiting: u64,
     /// Free on the disk.
     free: u64,
-    /// Set aside for the private PostgreSQL, where it shares the disk.
+    /// Reserved for the private PostgreSQL, if it shares the disk.
     reserve: Option<u64>,
 }
 
 impl Levels {
-    /// Bytes that could be spooled if all that is loaded went, as far as the disk is asked. What waits needs about as much again
-    /// in PostgreSQL before its segment can go.
+    /// Bytes that could be spooled if all loaded segments were removed, as far as the disk is concerned. Waiting hits
+    /// need about as much again in PostgreSQL before their segment can be removed.
     fn disk_room(&self, free: u64) -> u64 {
         match self.reserve {
             None => free,
@@ -154,7 +155,7 @@ impl Levels {
         }
     }
 
-    /// What all spools together could take of the disk.
+    /// The bytes that all spools together could use on the disk.
     fn usable(&self) -> u64 {
         (self.free.saturating_sub(self.reserve.unwrap_or(0))).saturating_add(self.kept).saturating_add(self.waiting)
     }
@@ -175,7 +176,7 @@ impl Keeper {
         }
     }
 
-    /// Looks after all once. Returns how long to wait until the next time.
+    /// Checks everything once. Returns the wait until the next check.
     fn keep(&mut self) -> Duration {
         self.room.is_looked_at();
         let space = disk::space(&self.options.spools).ok();
@@ -192,22 +193,23 @@ impl Keeper {
         if self.is_low(levels.free, reserve) { HOUSEKEEPING_SHORT } else { HOUSEKEEPING }
     }
 
-    /// Bytes to be left to the private PostgreSQL; nothing where it does not share the disk.
+    /// Bytes to leave for the private PostgreSQL; `None` if it does not share the disk.
     fn reserve(&self, space: DiskSpace) -> Option<u64> {
         let device = |path: &Path| path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|found| found.dev());
         let postgres = self.options.postgres.as_deref()?;
         (device(postgres) == device(&self.options.spools)).then(|| wal_bytes_max(space.total))
     }
 
-    /// Whether the disk has so little left that loaded segments go.
+    /// Whether the disk is so low that loaded segments are removed.
     fn is_low(&self, free: u64, reserve: Option<u64>) -> bool {
         let segments = SEGMENTS_FREE * self.room.segment_bytes_max();
         free < reserve.unwrap_or(0).saturating_add(segments)
     }
 
-    /// Removes what need not be kept, and what cannot be kept. Returns the bytes of loaded segments that stay, and of those that went.
+    /// Removes segments that need not or cannot be kept. Returns the bytes of the loaded segments that stay, and of the
+    /// removed ones.
     fn remove_loaded(&mut self, free: u64, reserve: Option<u64>) -> (u64, u64) {
-        // Oldest first, with whether PostgreSQL says that they are loaded.
+        // Oldest first, each with whether PostgreSQL confirms that it is loaded.
         let kept: Vec<(Arc<Spool>, Kept, bool)> = self
             .spools
             .iter()
@@ -217,7 +219,7 @@ impl Keeper {
             })
             .collect();
         let mut kept_bytes: u64 = kept.iter().map(|(_, kept, _)| kept.bytes).sum();
-        // What waits must always find room beside what is only kept.
+        // Waiting hits must always find room beside hits that are only kept.
         let kept_bytes_max = self.options.keep.bytes.min(self.room.bytes_max / 2);
         let (mut still_kept, mut freed) = (HashMap::new(), 0);
         for (spool, kept, is_sure) in kept {
@@ -249,7 +251,7 @@ impl Keeper {
                 }
             }
         }
-        // What goes makes just the room that is wanted, so a disk is low again and again, and that is said once.
+        // Removing frees just the room that is needed, so a disk is low again and again; log that once.
         if !self.is_low(free.saturating_add(freed) / 2, reserve) {
             self.has_said.low = false;
         }
@@ -267,10 +269,11 @@ impl Keeper {
         }
     }
 
-    /// Sees which files somebody else deleted, and has the writer begin another where it was the one being written.
+    /// Finds files that somebody else deleted, and makes the writer begin another one if the current file is among
+    /// them.
     fn look_for_missing(&mut self) {
         for spool in &self.spools {
-            // No file is removed by us meanwhile.
+            // We remove no file at the same time.
             let _files = spool.files();
             let segments = spool.published().segments.clone();
             let is_missing = |path: &Path| {
@@ -298,11 +301,11 @@ impl Keeper {
         }
     }
 
-    /// Says why no hit can be written, where that can be seen without a hit.
+    /// Sets the reason why no hit can be written, if that is visible without a hit.
     fn set_problem(&mut self, space: Option<DiskSpace>) {
         let folder = &self.options.spools;
         let problem = match disk::check_writable(folder) {
-            // The writer makes it again.
+            // The writer creates it again.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => Some(format!("{} cannot be written: {error}", folder.display())),
             Ok(()) if space.is_some_and(|space| space.is_read_only) => {

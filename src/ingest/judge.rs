@@ -1,10 +1,10 @@
-//! What becomes of each hit of a batch: a row, or a counted drop. Pure: hits and what is known in, rows and counts out.
+//! Decides about each hit of a batch: a row, or a counted drop. Pure: hits and known facts in, rows and counts out.
 //!
-//! Rows come out in slices, so that PostgreSQL works on the last one while the next is judged.
+//! Rows come out in slices, so that PostgreSQL works on the previous one while the next is judged.
 //!
-//! A hit is thrown away for its age, its image or its recipient's opt-out before the throttle sees it, so that a token is never spent by a hit that
-//! is dropped for another reason. One whose image the database lost is neither: it is an orphan, and set aside. Nothing is dropped for what fetched it: it gets a class and a rule, which can be judged
-//! again.
+//! A hit is dropped for its age, its image or its recipient's opt-out before the throttle sees it, so that a hit that
+//! is dropped for another reason never spends a token. A hit whose image the database lost is neither: it is an orphan,
+//! and set aside. No hit is dropped for what fetched it: it gets a class and a rule, which can be judged again.
 
 mod question;
 
@@ -29,24 +29,24 @@ const FUTURE_MAX_US: i64 = 3_600_000_000;
 /// Hits that are judged between two slices of rows.
 const SLICE_HITS: usize = 512;
 
-/// What a batch is judged by.
+/// The bounds by which a batch is judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// The database's clock, in µs since 1970.
     pub now_us: i64,
-    /// No hit can be older than the program that records it, in µs since 1970.
+    /// When this program was built, in µs since 1970: its hits cannot be older.
     pub built_us: i64,
-    /// Hits older than this are not kept.
+    /// Older hits are dropped.
     pub retention: Option<Duration>,
 }
 
 impl Bounds {
-    /// A hit's time, moved into what can be true.
+    /// A hit's time, moved to the nearest possible one.
     fn clamp(&self, at_us: i64) -> i64 {
         at_us.clamp(self.built_us.min(self.now_us), self.now_us.saturating_add(FUTURE_MAX_US))
     }
 
-    /// Hits from before are expired.
+    /// Earlier hits are expired.
     fn oldest_us(&self) -> i64 {
         let age_us = |age: Duration| i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         self.retention.map_or(i64::MIN, |age| self.now_us.saturating_sub(age_us(age)))
@@ -70,44 +70,44 @@ impl Bounds {
     }
 }
 
-/// What is known of a user agent.
+/// What is known about a user agent.
 #[derive(Debug, Clone, Copy)]
 pub struct UserAgent {
-    /// The id that its text has.
+    /// The id of its text.
     pub own: i64,
-    /// The id to store: its own, or 0 where the text is not kept.
+    /// The id to store: its own, or 0 if the text is not kept.
     pub stored: i64,
     /// What its text says.
     pub agent: Agent,
 }
 
-/// What the database says of a hit's image.
+/// The state of a hit's image in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImageThen {
-    /// It was there when the hit was recorded.
+    /// It existed when the hit was recorded.
     There,
-    /// It is not there, or was deleted before.
+    /// It does not exist, or was deleted before.
     Unknown,
-    /// It is not there, although this node knew it: the database was put back to an earlier state, or is another one.
+    /// It does not exist, although this node knew it: the database was restored to an earlier state, or is another one.
     Lost,
 }
 
-/// What a batch's hits are judged by beside themselves.
+/// The facts by which a batch's hits are judged, besides their own contents.
 pub trait Facts {
-    /// What there is to say of an image at a time, in µs since 1970.
+    /// The state of an image at a time, in µs since 1970.
     fn image(&self, image: Uuid, at_us: i64) -> ImageThen;
 
-    /// What is known of a user agent.
+    /// What is known about a user agent.
     fn user_agent(&self, text: &str) -> UserAgent;
 
-    /// When a message was sent, in s since 1970, as its sender told; 0 where nobody did.
+    /// When a message was sent, in s since 1970, according to its sender; 0 if unknown.
     fn sent_at_s(&self, message: Uuid) -> u32;
 
     /// Whether a recipient had opted out at a time, in µs since 1970.
     fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool;
 }
 
-/// A day in UTC, counted from 1970: what a partition holds.
+/// A day in UTC, counted from 1970: each has one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(i64);
 
@@ -124,7 +124,7 @@ impl Day {
         Day(self.0 + 1)
     }
 
-    /// Its date; beyond the year 9999 its last day.
+    /// Its date; after the year 9999, that year's last day.
     #[must_use]
     pub fn date(self) -> time::Date {
         let midnight = time::OffsetDateTime::from_unix_timestamp(self.0.saturating_mul(86_400));
@@ -132,26 +132,26 @@ impl Day {
     }
 }
 
-/// What came of a judged batch.
+/// The result of judging a batch.
 #[derive(Debug)]
 pub struct Judged {
-    /// How many rows.
+    /// The number of rows.
     pub loaded: u64,
     /// Hits held back by the throttle.
     pub throttled: u64,
     /// Those among them that only the shared throttle holds back.
     pub throttled_elsewhere: u64,
-    /// Hits of recipients that had opted out.
+    /// Hits of recipients who had opted out.
     pub suppressed: u64,
     /// Hits of images that do not exist.
     pub unknown_image: u64,
-    /// Hits of images that the database lost, by their places in the batch.
+    /// Hits of images that the database lost, by their positions in the batch.
     pub orphans: Vec<usize>,
-    /// Hits beyond the retention.
+    /// Hits older than the retention time.
     pub expired: u64,
-    /// Hits whose recipients asked to be forgotten.
+    /// Hits whose recipients were erased.
     pub erased: u64,
-    /// Rows whose time was moved into what can be true.
+    /// Rows whose time was moved to a possible one.
     pub clamped: u64,
     /// Rows whose user agent is not kept.
     pub user_agents_capped: u64,
@@ -159,7 +159,7 @@ pub struct Judged {
     pub min_at_us: i64,
     /// The latest row.
     pub max_at_us: i64,
-    /// To be spent once the rows are committed.
+    /// Tokens to spend once the rows are committed.
     pub tokens: BatchTokens,
 }
 
@@ -183,7 +183,7 @@ impl Default for Judged {
     }
 }
 
-/// Why a hit does not become a row, before the throttle sees it.
+/// Why a hit is dropped before the throttle sees it.
 enum Dropped {
     Expired,
     UnknownImage,
@@ -191,7 +191,7 @@ enum Dropped {
     Suppressed,
 }
 
-/// What the throttle needs to know of a hit beside itself, unless it is dropped before.
+/// The hit's user agent, which the throttle needs, unless the hit is dropped before.
 fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Result<UserAgent, Dropped> {
     if at_us < oldest_us {
         return Err(Dropped::Expired);
@@ -219,13 +219,13 @@ pub struct Judging<'a, F> {
     bounds: Bounds,
     throttle: Option<&'a Throttle>,
     facts: &'a F,
-    /// The numbers of hits that the shared throttle holds back, in their order.
+    /// The numbers of hits that the shared throttle holds back, in ascending order.
     held_back: Peekable<std::vec::IntoIter<u64>>,
     judged: Judged,
 }
 
 impl<'a, F: Facts> Judging<'a, F> {
-    /// Begins with `hits`, of which the first has the number `first_seq` in `spool`.
+    /// Begins with `hits`; the first one has the number `first_seq` in `spool`.
     #[must_use]
     pub fn new(
         hits: &'a [Hit<'a>],
@@ -239,14 +239,14 @@ impl<'a, F: Facts> Judging<'a, F> {
         Judging { hits, done: 0, first_seq, spool, bounds, throttle, facts, held_back, judged: Judged::default() }
     }
 
-    /// The same batch, of which the shared throttle holds back the hits of these numbers, told in their order.
+    /// The same batch, with the numbers of the hits that the shared throttle holds back, in ascending order.
     #[must_use]
     pub fn holding_back(mut self, held_back: Vec<u64>) -> Self {
         self.held_back = held_back.into_iter().peekable();
         self
     }
 
-    /// The next part of the COPY stream; nothing behind its end, and nothing at all where there are no hits.
+    /// The next part of the COPY stream; `None` after its end, and at once if there are no hits.
     pub fn next_rows(&mut self) -> Option<BytesMut> {
         let slice = &self.hits[self.done..self.hits.len().min(self.done + SLICE_HITS)];
         if slice.is_empty() {
@@ -337,7 +337,7 @@ impl<'a, F: Facts> Judging<'a, F> {
         copy::put(rows, &row);
     }
 
-    /// What came of it. All rows must have been taken.
+    /// The result. All rows must have been taken.
     #[must_use]
     pub fn finish(self) -> Judged {
         debug_assert_eq!(self.done, self.hits.len(), "every hit is judged");

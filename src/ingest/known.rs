@@ -1,8 +1,8 @@
-//! What the loader remembers of PostgreSQL, so that it need not ask for every hit: user agents, images, and when messages
-//! were sent.
+//! What the loader remembers of PostgreSQL's contents, so that it need not ask for every hit: user agents, images, and
+//! send times.
 //!
-//! Bounded: when a memory is full it is emptied, and the next batches ask again; of the times of sending, the
-//! [`SENT_MAX`] told last are remembered at least. A time that is told shows within about a second.
+//! Bounded: when a memory is full it is emptied, and the next batches ask again. At least the [`SENT_MAX`] send times
+//! that were set last are remembered. A new send time takes effect within about a second.
 
 mod agent_budget;
 
@@ -23,19 +23,19 @@ use pixeld_core::opens::agent::Agent;
 use pixeld_edge::images::ImageCache;
 use pixeld_edge::suppressed::Suppressed;
 
-/// User agents remembered at most (about 5 MB).
+/// Maximum user agents that are remembered (about 5 MB).
 const USER_AGENTS_MAX: usize = 20_000;
 
-/// Images remembered at most.
+/// Maximum images that are remembered.
 const IMAGES_MAX: usize = 100_000;
 
-/// Messages whose time of sending is asked for at once at most; twice as many are remembered.
+/// Maximum messages whose send time is read at once; twice as many are remembered.
 const SENT_MAX: usize = 100_000;
 
-/// How often it is asked which times of sending were told.
+/// Interval between checks for new send times.
 const SENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long user agents are remembered: then it is told anew that they are in use.
+/// How long user agents are remembered: after that PostgreSQL is told again that they are in use.
 const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// User agents and images that PostgreSQL is known to have.
@@ -43,21 +43,21 @@ const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 pub struct Known {
     user_agents: HashMap<Box<str>, UserAgent, RandomState>,
     user_agents_since: Instant,
-    /// When each was deleted, in µs since 1970; the end of time where it was not.
+    /// When each was deleted, in µs since 1970; the maximum if it was not.
     images: HashMap<Uuid, i64, RandomState>,
-    /// When each message was sent, in s since 1970, where its sender told.
+    /// When each message was sent, in s since 1970, if its sender has set it.
     sent: HashMap<Uuid, u32, RandomState>,
-    /// Up to when these are known, in µs since 1970 by the database's clock, and when that was asked.
+    /// The time up to which these are known, in µs since 1970 by the database's clock, and when they were read.
     sent_till: Option<(i64, Instant)>,
     hour: Instant,
     budget: AgentBudget,
-    /// User agents that PostgreSQL refuses, of those above.
+    /// Those of the user agents above that PostgreSQL refuses.
     refused: HashSet<i64, RandomState>,
-    /// Every image counts as there.
+    /// Every image counts as existing.
     all_images: bool,
-    /// What this node itself knows of images.
+    /// What this node itself knows about images.
     own_images: Option<Arc<ImageCache>>,
-    /// Who opted out, which the loader keeps in step.
+    /// The opt-outs, which the loader keeps in step.
     suppressed: Arc<Suppressed>,
 }
 
@@ -80,34 +80,34 @@ impl Default for Known {
 }
 
 impl Known {
-    /// For hits that no stranger can make up: every user agent is stored, and an image that is not here had them all the same.
+    /// For hits that no stranger can make up: every user agent is stored, and a missing image does not drop its hits.
     #[must_use]
     pub fn of_import() -> Known {
         Known { budget: AgentBudget::unbounded(), all_images: true, ..Known::default() }
     }
 
-    /// From now on says of a recipient what this knows, which somebody else keeps in step.
+    /// From now on answers from these opt-outs, which another task keeps in step.
     pub fn use_opt_outs(&mut self, suppressed: &Arc<Suppressed>) {
         self.suppressed = Arc::clone(suppressed);
     }
 
-    /// From now on tells images that the database lost from those that this node never knew.
+    /// From now on distinguishes images that the database lost from those that this node never knew.
     pub fn compare_images(&mut self, own: Arc<ImageCache>) {
         self.own_images = Some(own);
     }
 
-    /// Whether the database has an image, as of [`Known::learn`]; also one that was deleted.
+    /// Whether the database has an image, as of [`Known::learn`]; also true for a deleted one.
     #[must_use]
     pub fn has_image(&self, image: Uuid) -> bool {
         self.images.contains_key(&image)
     }
 
-    /// Forgets which images there are: this may be another database.
+    /// Forgets which images exist: this may be another database.
     pub fn forget_images(&mut self) {
         self.images.clear();
     }
 
-    /// Makes sure that the user agents of `hits` are stored and that their images were asked for.
+    /// Makes sure that the user agents of `hits` are stored and that their images were looked up.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -117,7 +117,7 @@ impl Known {
         self.learn_user_agents(client, hits).await
     }
 
-    /// Forgets which user agents are stored: some may be gone.
+    /// Forgets which user agents are stored: some may be deleted.
     pub fn forget_user_agents(&mut self) {
         self.user_agents.clear();
         self.refused.clear();
@@ -128,7 +128,7 @@ impl Known {
         if self.sent_till.is_some_and(|(_, asked)| asked.elapsed() < SENT_PAUSE) {
             return Ok(());
         }
-        // Twice as many, so that beyond the bound not every look asks for all of them again.
+        // Twice as many, so that beyond the bound not every check reads all of them again.
         if self.sent.len() > 2 * SENT_MAX {
             self.sent.clear();
             self.sent_till = None;
@@ -150,7 +150,7 @@ impl Known {
         let mut last = Uuid::nil();
         let mut new = HashSet::new();
         for hit in hits.iter().filter(|hit| !hit.is_erased) {
-            // One message's hits come together; most ask for the image of the hit before.
+            // One message's hits come together; most have the image of the hit before.
             if hit.image != last && !self.images.contains_key(&hit.image) {
                 new.insert(hit.image);
             }
@@ -187,8 +187,8 @@ impl Known {
         }
         let ids: Vec<i64> = new.values().copied().collect();
         let mut stored: HashSet<i64> = user_agents::stored(client, &ids).await?.into_iter().collect();
-        // In the order of the hits, so that each is taken from the budget of a network that it came from. Counted once it is
-        // stored: what fails is tried again.
+        // In the order of the hits, so that each counts for the budget of a network that it came from. It is counted
+        // once it is stored: a failed statement is tried again.
         let mut budget = self.budget.clone();
         let mut fresh: HashMap<i64, &str> = HashMap::new();
         for hit in hits.iter().filter(|hit| !hit.is_erased) {
@@ -214,8 +214,8 @@ impl Known {
         Ok(())
     }
 
-    /// Whether a hit's user agent is new here, or was left out for want of room that there is for this hit's network: what one
-    /// network could not store must not be lost to all others.
+    /// Whether a hit's user agent is new here, or was left out by a full budget while this hit's network still has
+    /// room: what one network could not store must not be lost to all others.
     fn is_to_be_learnt(&self, hit: &Hit<'_>) -> bool {
         match self.user_agents.get(hit.user_agent) {
             None => true,
@@ -227,7 +227,8 @@ impl Known {
 }
 
 impl Facts for Known {
-    /// As of [`Known::learn`]. One that was deleted while its hits waited in the spool was there when they were answered.
+    /// As of [`Known::learn`]. An image that was deleted while its hits waited in the spool existed when they were
+    /// answered.
     fn image(&self, image: Uuid, at_us: i64) -> ImageThen {
         match self.images.get(&image) {
             _ if self.all_images => ImageThen::There,

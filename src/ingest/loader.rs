@@ -1,15 +1,17 @@
-//! The loader: spools → PostgreSQL, exactly once.
+//! The loader: from spools to PostgreSQL, exactly once.
 //!
-//! A turn needs a connection (`loader/connected.rs`), a mark (`claim.rs`, `ahead.rs`) and a chunk of its spool, which it loads in as few batches
-//! as it can (`load.rs`). `origin.rs` says where a batch's hits come from, `aside.rs` and `orphans.rs` what becomes of those whose image is gone.
+//! A turn needs a connection (`loader/connected.rs`), a mark (`claim.rs`, `ahead.rs`) and a chunk of its spool, which
+//! it loads in as few batches as it can (`load.rs`). `origin.rs` says where a batch's hits come from; `aside.rs` and
+//! `orphans.rs` handle hits whose image is gone.
 //!
-//! Guarantees: a hit is in `hits` once, whatever is killed when ([`super::batch`] has the proof): after any error the connection goes, and the
-//! mark is read again before anything is tried again. A data error costs one row (copied aside and counted), never the stream. It
-//! never gives up on an outage; it waits, at most [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the
-//! moment of their opt-out on: who opted out is asked in the transaction itself. Put back to an earlier state (a restored backup, a
-//! failover), a database gets what it lacks, and what it lost throttles nothing. A mark that is ahead passes over no hit but those
-//! that are loaded. Hits of an image that the database lost are set aside until it is there again. Gives up: order between spools;
-//! older ones go first, and one that cannot be read any further does not stop the others.
+//! Guarantees: a hit is in `hits` once, whatever is killed at any time ([`super::batch`] has the proof): after any
+//! error the connection is dropped, and the mark is read again before anything is tried again. A data error costs one
+//! row (quarantined and counted), never the stream. The loader never gives up in an outage; it waits, at most
+//! [`RETRY_PAUSE_MAX`] between attempts. A recipient's hits are dropped from the moment of their opt-out on: the
+//! transaction itself reads the opt-outs. A database that goes back to an earlier state (a restored backup, a failover)
+//! gets what it lacks, and hits that it lost throttle nothing. A mark that is ahead skips only hits that are loaded.
+//! Hits of an image that the database lost are set aside until it exists again. Gives up: order between spools; older
+//! ones go first, and one that cannot be read any further does not stop the others.
 
 mod ahead;
 mod aside;
@@ -48,10 +50,10 @@ use pixeld_edge::suppressed::Suppressed;
 use pixeld_spool::Spool;
 use pixeld_spool::orphans::Orphans;
 
-/// Maximum of rows in one batch, give or take a frame.
+/// Maximum rows in one batch, plus or minus a frame.
 pub const BATCH_ROWS_MAX: u64 = 50_000;
 
-/// The least time from one batch's start to the next's, so that a trickle of hits is not a stream of commits.
+/// Minimum time from one batch's start to the next's, so that a trickle of hits does not become a stream of commits.
 pub const FLUSH_DELAY: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.
@@ -60,16 +62,16 @@ pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The first of those waits.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// What the loader works with.
+/// The loader's options.
 #[derive(Debug)]
 pub struct LoaderOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
-    /// How long a hit of the same fetch is held back; none is off.
+    /// How long repeated hits of the same fetch are held back; `None` is off.
     pub throttle: Option<Duration>,
-    /// The Redis through which nodes share their throttle; none is each for itself.
+    /// The Redis through which nodes share their throttle; `None`: each has its own.
     pub redis: Option<Secret>,
-    /// Hits older than this are dropped.
+    /// Older hits are dropped.
     pub retention: Option<Duration>,
     /// How long hits that were set aside are kept after they are loaded.
     pub keep: Duration,
@@ -85,7 +87,7 @@ pub struct Loader {
     sources: Vec<Source>,
     memory: Memory,
     shared_throttle: Option<SharedThrottle>,
-    /// What keys are made ids under, as the first connection said.
+    /// The namespace that turns keys into ids, as read over the first connection.
     namespace: Option<Namespace>,
     aside: Aside,
     /// Whether a writer appends to the newest of the sources.
@@ -97,16 +99,17 @@ pub struct Loader {
     committed: Arc<Notify>,
 }
 
-/// What one turn of the loader came to.
+/// The result of one turn of the loader.
 enum Turn {
-    /// A batch was committed, or a mark was found elsewhere: go on at once.
+    /// A batch was committed, or a mark was at another number: continue at once.
     Progressed,
-    /// Nothing is there to load.
+    /// There is nothing to load.
     Idle,
 }
 
 impl Loader {
-    /// A loader of `recovered` spools, oldest first, of the one that is being written, if any, and of hits that were set aside.
+    /// A loader of `recovered` spools, oldest first, of the spool that is being written, if any, and of hits that were
+    /// set aside.
     #[must_use]
     pub fn new(
         options: LoaderOptions,
@@ -141,21 +144,21 @@ impl Loader {
         }
     }
 
-    /// The same loader, which tells `committed` of each batch that has hits in PostgreSQL.
+    /// The same loader, which notifies `committed` of each batch that has hits in PostgreSQL.
     #[must_use]
     pub fn with_commit_notifier(mut self, committed: Arc<Notify>) -> Loader {
         self.committed = committed;
         self
     }
 
-    /// The same loader, which tells `suppressed` what it learns of opt-outs, and so makes use of what others learn.
+    /// The same loader, which shares its opt-outs with others through `suppressed`.
     #[must_use]
     pub fn with_opt_outs(mut self, suppressed: Arc<Suppressed>) -> Loader {
         self.memory.use_opt_outs(suppressed);
         self
     }
 
-    /// The same loader, which keeps hits of images that this node knows and the database does not have.
+    /// The same loader, which keeps hits of images that this node knows and the database lacks.
     #[must_use]
     pub fn with_images(mut self, images: Arc<ImageCache>) -> Loader {
         self.memory.known.compare_images(images);
@@ -169,8 +172,8 @@ impl Loader {
         self
     }
 
-    /// Loads, once the database is `ready`, until `drain` is asked for and all is loaded, or its deadline has passed.
-    /// Returns how many hits are left.
+    /// Loads, once the database is `ready`, until the drain is asked for and everything is loaded, or the drain's
+    /// deadline has passed. Returns how many hits are left.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) -> u64 {
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
         match (self.options.throttle, &self.options.redis) {
@@ -188,7 +191,8 @@ impl Loader {
                     drain.deadline().await;
                 }
             };
-            // A database that is ready comes first: hits that wait for an image are not in `behind`, and may be loaded now.
+            // A database that is ready comes first: hits that wait for an image are not in `behind`, and may be loaded
+            // now.
             tokio::select! {
                 biased;
                 () = &mut ready => break,
@@ -214,13 +218,13 @@ impl Loader {
                     }
                 }
                 Ok(Turn::Idle) => {
-                    // What waits for its image may wait on, but for the command that is to leave nothing.
+                    // Hits that wait for their image may go on waiting, except for the command that must leave nothing.
                     let is_held = self.aside.is_held && !self.is_live;
                     if drain.is_asked() && self.sources.iter().all(Source::is_done) && !is_held {
                         break;
                     }
                     if !self.sources.iter().any(Source::is_behind) {
-                        // Else the next hit would seem to have waited since the last one.
+                        // Otherwise the next hit would seem to have waited since the last one.
                         self.metrics.oldest_at_us.store(0, Ordering::Relaxed);
                     }
                     self.wait_for_hits(&mut drain).await;
@@ -237,7 +241,7 @@ impl Loader {
         self.behind()
     }
 
-    /// Counts a turn that failed, and logs the first of several. Returns the pause before the next one.
+    /// Counts a failed turn, and logs the first of several. Returns the pause before the next one.
     fn turn_failed(&mut self, error: &anyhow::Error, backoff: &mut Backoff) -> Duration {
         self.metrics.load_retries.one();
         self.metrics.database_up.set(0);
@@ -269,7 +273,7 @@ impl Loader {
         self.sources.iter().map(|s| s.spool.published().next_seq.saturating_sub(s.loaded_seq)).sum()
     }
 
-    /// Loads one chunk, on the connection that there is. After an error there is none.
+    /// Loads one chunk, over the existing connection. After an error there is none.
     async fn turn(&mut self) -> anyhow::Result<Turn> {
         let mut connected = self.take_connection().await?;
         let turn = self.load_next(&mut connected).await?;
@@ -277,9 +281,9 @@ impl Loader {
         Ok(turn)
     }
 
-    /// Loads hits that were set aside and whose image is there again, or one chunk of the oldest spool that has one.
+    /// Loads hits that were set aside and whose image exists again, or one chunk of the oldest spool that has one.
     async fn load_next(&mut self, connected: &mut Connected) -> anyhow::Result<Turn> {
-        // Also of those that are read to their end, so that no file stays open that was rewritten.
+        // Including those that are read to their end, so that no rewritten file stays open.
         self.sources.iter_mut().for_each(|source| source.reader.refresh());
         if self.load_orphans(connected).await? {
             return Ok(Turn::Progressed);
@@ -289,7 +293,7 @@ impl Loader {
             let span = pixeld_spool::span(source.spool.uuid);
             let number = match source.number {
                 Some(number) => number,
-                // Nobody loads behind a mark that another connection holds; the other spools go on meanwhile.
+                // Nothing can be loaded under a mark that another connection holds; the other spools go on.
                 None if source.is_held() || source.spool.published().next_seq == 0 => continue,
                 None => match self.claim(connected, place).instrument(span.clone()).await? {
                     Some(number) => number,
@@ -315,7 +319,7 @@ impl Loader {
             }
             let loaded = self.load_chunk(connected, place, number, &chunk).instrument(span).await;
             if loaded.is_err() {
-                // What was committed of it is known once the mark is read again.
+                // Which part of it was committed is known once the mark is read again.
                 self.sources[place].forget_mark();
             }
             loaded?;
@@ -326,13 +330,13 @@ impl Loader {
         Ok(Turn::Idle)
     }
 
-    /// Looks at the first hit that waits, so that the lag is known while the database is away.
+    /// Reads the first waiting hit, so that the lag is known while the database is down.
     fn note_oldest(&mut self) {
         let Some(source) = self.sources.iter_mut().find(|source| source.is_behind()) else { return };
         source.reader.seek(source.loaded_seq);
         let Ok(chunk) = source.reader.read(1) else { return };
         source.reader.seek(source.loaded_seq);
-        // Damage is counted when its hits are loaded, not each time that it is looked at.
+        // Damage is counted when its hits are loaded, not each time that it is read.
         source.reader.take_damages();
         if let Ok((hit, _)) = Hit::decode(&chunk.bytes) {
             self.metrics.oldest_at_us.store(hit.at_us, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! How far each spool is loaded, as PostgreSQL knows it: its mark, and the batches that are in.
+//! How far each spool is loaded, in PostgreSQL: its mark, and the loaded batches.
 //!
 //! Nothing here retries. A mark moves only in the transaction that loads a batch ([`super::batch`]).
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::ingest::source::MarkName;
 
-/// How far a spool is loaded, as PostgreSQL knows.
+/// How far a spool is loaded, in PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     /// The spool's number.
@@ -19,13 +19,14 @@ pub struct Mark {
     pub now_us: i64,
 }
 
-/// Finds a spool's mark, makes it at its first number if it is new, and notes this connection as the one that loads it.
+/// Finds a spool's mark, creates it at its first number if it is new, and records this connection as the one that loads
+/// it.
 ///
 /// # Errors
-/// `55P03` where another connection holds the mark for longer than the session's lock_timeout.
+/// `55P03` if another connection holds the mark for longer than the session's lock_timeout.
 pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
     let MarkName { uuid: spool, first_seq } = name;
-    // Looked for first: an INSERT that conflicts would burn a number each time.
+    // Checked first: an INSERT that conflicts would use up a number each time.
     if client.query_opt("SELECT 1 FROM spool_marks WHERE spool_uuid = $1", &[&spool]).await?.is_none() {
         let insert = "INSERT INTO spool_marks (spool_uuid, node, next_seq) VALUES ($1, $2, $3) \
                       ON CONFLICT (spool_uuid) DO NOTHING";
@@ -39,7 +40,7 @@ pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, 
     Ok(Mark { spool: row.get(0), next_seq: row.get::<_, i64>(1) as u64, now_us: row.get(2) })
 }
 
-/// How far each of `spools` is loaded; one that the database does not know is at 0.
+/// How far each of `spools` is loaded; 0 if the database does not know it.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -49,16 +50,16 @@ pub async fn loaded_to(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u6
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
 }
 
-/// What tells one hit of a spool from another that has its number.
+/// What distinguishes hits of a spool that have the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HitIdentity {
     /// Its time, in µs since 1970.
     pub at_us: i64,
     /// Its image.
     pub image: Uuid,
-    /// Its message; nil where it has none.
+    /// Its message; nil if it has none.
     pub message: Uuid,
-    /// Its recipient; nil where it has none.
+    /// Its recipient; nil if it has none.
     pub recipient: Uuid,
 }
 
@@ -67,12 +68,12 @@ pub struct HitIdentity {
 pub struct LoadedBatch {
     /// The batch's first number.
     pub first_seq: u64,
-    /// The number behind its last.
+    /// The number after its last.
     pub next_seq: u64,
     at: (OffsetDateTime, OffsetDateTime),
 }
 
-/// The batches of a spool that have rows and reach into the numbers from `from` up to `to`, the last one first.
+/// The batches of a spool that have rows and overlap the numbers from `from` to before `to`, the last one first.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -104,8 +105,8 @@ pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> 
     Ok(rows.iter().map(hit).collect())
 }
 
-/// Ends the connection that is noted as the one loading `spool`, if it is still there: a vanished client's backend can
-/// hold the mark for hours. Says whether there was one.
+/// Ends the connection that is recorded as the one loading `spool`, if it still exists: a vanished client's backend can
+/// hold the mark for hours. Returns whether there was one.
 ///
 /// # Errors
 /// As PostgreSQL says.

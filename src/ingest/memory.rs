@@ -1,8 +1,9 @@
-//! What is remembered from one batch to the next, and the one way to copy a batch by it. The loader and the import share it.
+//! What is remembered from one batch to the next, and the one way to copy a batch with it. The loader and the import
+//! share it.
 //!
-//! Guarantees: a batch is copied by what was learnt of erasures, and by the opt-outs that its own transaction read. It outlives
-//! connections: a new one may lead to another database, and then what was learnt of the last one must be forgotten
-//! ([`Memory::forget_database`]).
+//! Guarantees: a batch is copied with the known erasures, and with the opt-outs that its own transaction read. The
+//! memory outlives connections: a new one may lead to another database, and then everything read from the last one must
+//! be forgotten ([`Memory::forget_database`]).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,22 +21,22 @@ use crate::opt_outs::follow::Reader;
 use pixeld_core::hit::Hit;
 use pixeld_edge::suppressed::Suppressed;
 
-/// What hits are judged by, and which days have partitions.
+/// The facts by which hits are judged, and the days that have partitions.
 pub struct Memory {
     /// User agents, images and send times.
     pub known: Known,
-    /// Who was erased.
+    /// The erasures.
     pub erased: Erased,
-    /// Keeps `known` in step with who opted out.
+    /// Keeps the opt-outs of `known` in step.
     pub opt_outs: Reader,
     /// Days that have partitions.
     pub partitions: Partitions,
-    /// What holds hits of the same fetch back.
+    /// Holds back repeated hits of the same fetch.
     pub throttle: Option<Throttle>,
 }
 
 impl Memory {
-    /// Remembers nothing yet but what `known` holds, and keeps `suppressed` in step with who opted out.
+    /// An empty memory except for `known`; keeps the opt-outs in `suppressed` in step.
     #[must_use]
     pub fn new(known: Known, suppressed: Arc<Suppressed>) -> Memory {
         let (opt_outs, erased, partitions) = (Reader::default(), Erased::default(), Partitions::default());
@@ -50,14 +51,15 @@ impl Memory {
         self.opt_outs = Reader::new(suppressed);
     }
 
-    /// This is another connection, and may be another database.
+    /// For a new connection, which may lead to another database.
     pub fn forget_database(&mut self) {
         self.erased.forget();
         self.known.forget_images();
     }
 
-    /// Makes tombstones of hits of people who were erased. Before anything else is learnt of them, so that nothing of an erased hit
-    /// reaches a table. `ahead_us` is how far the clock that timed them is ahead of the database's.
+    /// Replaces hits of erased people by tombstones. This comes before anything else is looked up for them, so that
+    /// nothing of an erased hit reaches a table. `ahead_us` is how far the clock that timed them is ahead of the
+    /// database's.
     pub async fn leave_erased_out(
         &mut self,
         client: &Client,
@@ -71,15 +73,15 @@ impl Memory {
         within(limit, "looking at erasures", self.erased.mark(client, hits, ahead_us)).await
     }
 
-    /// Learns what else hits are judged by.
+    /// Reads the other facts by which hits are judged.
     pub async fn learn(&mut self, client: &Client, hits: &[Hit<'_>], limit: Duration) -> Result<(), DbError> {
         within(limit, "looking at user agents and images", self.known.learn(client, hits)).await
     }
 
-    /// Copies a batch that begins at `first_seq`, and whose hits `judging` holds.
+    /// Copies the batch in `judging`, which begins at `first_seq`.
     ///
     /// # Errors
-    /// [`BatchError`], as [`BatchTransaction`] says.
+    /// [`BatchError`], as for [`BatchTransaction`].
     pub async fn copy<'c>(
         &self,
         client: &'c Client,
@@ -93,13 +95,13 @@ impl Memory {
     }
 }
 
-/// Days that are known to have a partition. One that is dropped meanwhile (retention) is noticed when its rows are refused
+/// Days that are known to have a partition. If one is dropped (retention), its rows are refused
 /// ([`BatchError::Partition`]), and then all must be forgotten.
 #[derive(Debug, Default)]
 pub struct Partitions(HashSet<Day>);
 
 impl Partitions {
-    /// Makes the partitions of `days` that are not known. Each may take `limit`.
+    /// Makes the missing partitions of `days`. Each may take `limit`.
     pub async fn make(
         &mut self,
         client: &Client,
@@ -115,7 +117,7 @@ impl Partitions {
         Ok(())
     }
 
-    /// Forgets which days have one: some may be gone.
+    /// Forgets which days have one: some may be dropped.
     pub fn forget(&mut self) {
         self.0.clear();
     }

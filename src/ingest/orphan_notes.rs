@@ -1,7 +1,7 @@
-//! The table `orphans`: which hits wait on the disks of nodes because the database does not have their image.
+//! The table `orphans`: which hits wait on the disks of nodes because the database lacks their image.
 //!
-//! Guarantees: it changes in the transactions that pass over these hits and that load them, so that it says at any moment
-//! that a database is restored to which of them it lacks. Nodes that have copies of the same hits load them once.
+//! Guarantees: it changes in the transactions that skip these hits and that load them, so that a restored database
+//! always says which of them it lacks. Nodes that have copies of the same hits load them once.
 
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::batch::BatchError;
 use pixeld_spool::orphans::Waiting;
 
-/// What waits of the spools whose marks have these UUIDs.
+/// The waiting hits of the spools whose marks have these UUIDs.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -26,8 +26,8 @@ pub async fn waiting(client: &Client, marks: &[Uuid]) -> Result<Vec<Waiting>, Er
     Ok(client.query(select, &[&marks]).await?.iter().map(waiting).collect())
 }
 
-/// In a batch's transaction: notes that hits wait. `open` is a note that reaches to where nothing else of the image was loaded
-/// since; it is made longer, if it is still there.
+/// In a batch's transaction: records that hits wait. `open` is a note that reaches to a number after which nothing of
+/// the image was loaded since; it is extended, if it still exists.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -46,10 +46,10 @@ pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) ->
     Ok(*waiting)
 }
 
-/// In the transaction that loads them: notes that hits wait no more, all or those before `rest`.
+/// In the transaction that loads them: records that hits no longer wait, all or those before `rest`.
 ///
 /// # Errors
-/// [`BatchError::Count`] where somebody else has changed the note.
+/// [`BatchError::Count`] if another session has changed the note.
 pub async fn take(client: &Client, waiting: &Waiting, rest: Option<u64>) -> Result<(), BatchError> {
     let (first, next) = (waiting.first_seq as i64, waiting.next_seq as i64);
     let which = "WHERE spool = $1 AND image = $2 AND first_seq = $3 AND next_seq = $4";

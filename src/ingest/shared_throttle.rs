@@ -1,27 +1,26 @@
 //! The shared throttle: `PIXELD_THROTTLE` over all nodes that load into one PostgreSQL, through a Redis.
 //!
-//! Asked by the loader, once a batch, about the hits that this node's own throttle lets through and that nothing else
-//! drops ([`super::judge::questions`]). Under each fingerprint Redis keeps the hits that were let through: their own
-//! time, and their name (of the spool's UUID, and the hit's number; a restored database gives its own numbers of spools
-//! again, to other spools). One script looks and writes at once, so that two nodes
-//! never both win. Keys are the installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
+//! The loader asks once per batch about the hits that this node's own throttle lets through and that nothing else drops
+//! ([`super::judge::questions`]). Under each fingerprint Redis keeps the hits that were let through: their own time,
+//! and their name (from the spool's UUID, and the hit's number; a restored database reuses its own numbers of spools
+//! for other spools). One script reads and writes at once, so that two nodes never both win. Keys are the
+//! installation's keyed fingerprints: Redis never sees an address, an id or a user agent.
 //!
 //! Guarantees: two hits are compared by their own times in both directions, whenever and in whatever order they are
-//! loaded. A hit that asks again finds its own name and is let through again, so that a batch that is tried again
-//! (after a failed COPY, a lost COMMIT, a restart, in halves) loses nothing, and neither does one that is loaded again because the database was put back to a backup or failed over.
-//! A hit that PostgreSQL refuses gives its
-//! place back. A batch waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has
-//! answered a connection again; then the node's own throttle decides alone, counted (`throttle_alone`). Connections
-//! are made behind the loader's back, with pauses up to [`PAUSE_MAX`]. Only the loader is here: an answer to a mail
-//! client never waits for Redis.
+//! loaded. A hit that asks again finds its own name and is let through again, so that nothing is lost when a batch is
+//! tried again (after a failed COPY, a lost COMMIT, a restart, in halves), or when hits are loaded again because the
+//! database was restored from a backup or failed over. A hit that PostgreSQL refuses gives its place back. A batch
+//! waits at most [`ANSWER_WAIT`] for Redis, and after a failure none waits until Redis has answered a connection again;
+//! then the node's own throttle decides alone, counted (`throttle_alone`). Connections are opened in the background,
+//! with pauses up to [`PAUSE_MAX`]. Only the loader uses Redis: an answer to a mail client never waits for it.
 //!
-//! Gives up: while Redis is away, or has lost what it knew, a repeated hit is recorded once a node. Names are written
-//! before COMMIT, so a hit may be held back in favour of one that another node has yet to load; that one is loaded in
-//! the end, since its spool is durable, unless that node's disk is lost, or the hit is dropped for another reason when
-//! it is judged again (its age, its image), or it was refused and Redis could not be told. Entries live for the window
-//! and as long again, at least [`LATENESS_MIN`] more: a node that loads later than that records again. Of one
-//! fingerprint, the [`ENTRIES_MAX`] latest are kept. What PostgreSQL lost for good, as no spool has it any more, holds back
-//! for as long as its entry lives.
+//! Gives up: while Redis is down, or has lost its data, a repeated hit is recorded once per node. Names are written
+//! before COMMIT, so a hit may be held back in favour of one that another node has not loaded yet. That one is loaded
+//! in the end, since its spool is durable, unless that node's disk is lost, or the hit is dropped for another reason
+//! when it is judged again (its age, its image), or it was refused and Redis could not be informed. Entries live for
+//! twice the window, and at least [`LATENESS_MIN`] longer than it: a node that loads later than that records the hit
+//! again. For one fingerprint, the [`ENTRIES_MAX`] latest are kept. A hit that PostgreSQL lost, and that no spool has
+//! any more, holds repeated ones back as long as its entry lives.
 
 mod connection;
 
@@ -40,25 +39,26 @@ use pixeld_core::metrics::Metrics;
 /// The longest that a batch waits for Redis, connecting included.
 pub const ANSWER_WAIT: Duration = Duration::from_millis(50);
 
-/// Hits that are asked about at once at most: Redis does nothing else meanwhile (about 2 µs each), and it must be done
-/// well within [`ANSWER_WAIT`].
+/// Maximum hits in one question: Redis does nothing else in the meantime (about 2 µs each), and must finish well within
+/// [`ANSWER_WAIT`].
 pub const QUESTION_HITS_MAX: usize = 2_000;
 
 /// The longest pause between two attempts to connect.
 pub const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How much later than another node a node may at least load, for its hits to be compared.
+/// How much later than another node a node may load at least, with its hits still compared.
 pub const LATENESS_MIN: Duration = Duration::from_secs(600);
 
-/// Entries of one fingerprint at most.
+/// Maximum entries of one fingerprint.
 pub const ENTRIES_MAX: usize = 32;
 
-/// What our keys begin with.
+/// The prefix of our keys.
 ///
-/// The 2: entries of another form, which knew spools by their numbers, lie without it, and are not to be found by their hits.
+/// The 2: entries in an older format, which identified spools by their numbers, have no 2, and must not be found by
+/// their hits.
 pub const KEY_PREFIX: &str = "pixeld:throttle:2:";
 
-/// Asked by each batch, and so loaded with each connection.
+/// Used by each batch, and therefore loaded with each connection.
 const TAKE: &str = include_str!("shared_throttle/take.lua");
 
 /// For the rare hit that PostgreSQL refuses.
@@ -70,7 +70,7 @@ pub struct SharedThrottle {
     window: Duration,
     keeper: Keeper,
     metrics: Arc<Metrics>,
-    /// Whether a connection that is not there is worth waiting for: not after a failure.
+    /// Whether to wait for a missing connection: not after a failure.
     is_patient: bool,
 }
 
@@ -82,8 +82,8 @@ struct Script {
 }
 
 impl SharedThrottle {
-    /// Begins to connect to the Redis at `url`, within the runtime that this is called in. Nothing where that is no URL,
-    /// which the check of the settings does not let happen.
+    /// Starts to connect to the Redis at `url`, within the current runtime. `None` if that is not a URL, which the
+    /// check of the settings rules out.
     #[must_use]
     pub fn start(url: &Secret, window: Duration, metrics: &Arc<Metrics>) -> Option<SharedThrottle> {
         match Keeper::start(url, TAKE, Arc::clone(metrics)) {
@@ -98,8 +98,8 @@ impl SharedThrottle {
         }
     }
 
-    /// The numbers of those hits of `spool` that are held back, in their order; none where Redis does not answer within
-    /// [`ANSWER_WAIT`].
+    /// The numbers of those hits of `spool` that are held back, in ascending order; none if Redis does not answer
+    /// within [`ANSWER_WAIT`].
     pub async fn ask(&mut self, spool: Uuid, questions: &[Question]) -> Vec<u64> {
         if questions.is_empty() {
             return Vec::new();
@@ -127,8 +127,8 @@ impl SharedThrottle {
         questions.iter().zip(answer).filter(|(_, letter)| *letter == b'0').map(|(question, _)| question.seq).collect()
     }
 
-    /// Gives back what a hit took that is no row after all. Where Redis does not answer, its place stays taken until it
-    /// expires.
+    /// Gives back the place of a hit that did not become a row. If Redis does not answer, the place stays taken until
+    /// it expires.
     pub async fn release(&mut self, spool: Uuid, question: Question) {
         let fill = |command: &mut Cmd| {
             command.arg(1).arg(key(&question)).arg(name(spool, &question));
@@ -139,7 +139,7 @@ impl SharedThrottle {
         }
     }
 
-    /// Runs a script within [`ANSWER_WAIT`]; nothing where it has no answer by then.
+    /// Runs a script within [`ANSWER_WAIT`]; `None` if there is no answer by then.
     async fn run(
         &mut self,
         script: Script,
@@ -174,8 +174,8 @@ impl SharedThrottle {
         }
     }
 
-    /// Asks. Where the connection was gone, as after a restart of Redis, asks over the next one, too: whoever asks again
-    /// finds his own names.
+    /// Asks. If the connection was lost, as after a restart of Redis, asks over the next one, too: a repeated question
+    /// finds its own names.
     async fn exchange(&self, script: Script, fill: impl Fn(&mut Cmd)) -> (Ready, RedisResult<Vec<u8>>) {
         let first = self.keeper.next().await;
         match call(&first, script, &fill).await {
@@ -190,7 +190,7 @@ impl SharedThrottle {
     }
 }
 
-/// Runs a script by its hash where it is loaded, else, and where Redis has forgotten it, by its text.
+/// Runs a script by its hash if it is loaded; otherwise, or if Redis has forgotten it, by its text.
 async fn call(ready: &Ready, script: Script, fill: &impl Fn(&mut Cmd)) -> Result<Vec<u8>, RedisError> {
     let mut connection = ready.connection.clone();
     let command = |word: &str, script: &str| {
@@ -211,8 +211,8 @@ fn key(question: &Question) -> String {
     format!("{KEY_PREFIX}{:016x}", question.token.fingerprint())
 }
 
-/// A hit's name in Redis: the same whenever it is loaded again, into whatever state of the database. Half of the UUID is
-/// enough: two spools that agree in it are not to be expected, and an entry is a third shorter.
+/// A hit's name in Redis: the same whenever it is loaded again, into whatever state of the database. Half of the UUID
+/// is enough: two spools with the same half are not to be expected, and an entry is a third shorter.
 fn name(spool: Uuid, question: &Question) -> String {
     format!("{:016x}:{}", spool.as_u64_pair().0, question.seq)
 }

@@ -1,9 +1,9 @@
 //! One spool as the loader sees it: its reader and its mark.
 //!
-//! Guarantees: what it tells the spool as loaded was committed by PostgreSQL, and the hint beside the segments never names more.
-//! A spool's mark bears its UUID, unless its numbers were found to be in use by another history of it; then the rest of it has a
-//! mark of its own, whose name stands in the spool's folder. Gives up: a hint that the disk does not take; an older one stays, and
-//! less is known as loaded at the next start.
+//! Guarantees: what it reports to the spool as loaded was committed by PostgreSQL, and the hint beside the segments
+//! never names more. A spool's mark has the spool's UUID, unless another history of the spool was found to use its
+//! numbers; then the rest of it has its own mark, whose name is in the spool's folder. Gives up: a hint that the disk
+//! does not accept; an older one stays, and fewer hits count as loaded at the next start.
 
 use std::fs;
 use std::io;
@@ -19,26 +19,26 @@ use pixeld_spool::reader::Reader;
 use pixeld_spool::recovery::quarantine;
 use pixeld_spool::{Loaded, Spool};
 
-/// Name of the file that notes how far a spool was loaded. A hint: the truth is the mark.
+/// Name of the file that records how far a spool was loaded. A hint: the truth is the mark.
 const LOADED_HINT: &str = "loaded";
 
-/// How long a segment that cannot be read is tried again before its hits are given up for those after them.
+/// How long to try a segment that cannot be read before its hits are given up in favour of those after them.
 const UNREADABLE_MAX: Duration = Duration::from_secs(30);
 
 /// Name of the file that says under which other UUID a spool's mark is, and from which number on.
 const MARK_NAME: &str = "mark";
 
-/// By what name PostgreSQL knows how far a spool is loaded.
+/// The name under which PostgreSQL knows how far a spool is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarkName {
     /// `spool_marks.spool_uuid`.
     pub uuid: Uuid,
-    /// The first number that it is about.
+    /// The first number that it covers.
     pub first_seq: u64,
 }
 
 impl MarkName {
-    /// The mark of the spool with this UUID, whose folder this is.
+    /// The mark of the spool with this UUID and folder.
     #[must_use]
     pub fn of(spool: Uuid, folder: &Path) -> MarkName {
         let own = MarkName { uuid: spool, first_seq: 0 };
@@ -68,7 +68,7 @@ pub struct Source {
     pub spool: Arc<Spool>,
     /// Its reader.
     pub reader: Reader,
-    /// By what name the database knows how far it is loaded.
+    /// The name under which the database knows how far it is loaded.
     pub mark: MarkName,
     /// This process appends to it.
     pub is_live: bool,
@@ -78,14 +78,14 @@ pub struct Source {
     pub loaded_seq: u64,
     /// Hits of it that are counted as spooled.
     pub counted: u64,
-    /// Since when a segment of it cannot be read.
+    /// Since when one of its segments cannot be read.
     pub unreadable_since: Option<Instant>,
-    /// Another connection holds its mark, which is asked for again from then on.
+    /// Another connection holds its mark; it is claimed again after this time.
     pub held_until: Option<Instant>,
 }
 
 impl Source {
-    /// The spool of an earlier start. What it holds is counted by the hint until its mark is known.
+    /// The spool of an earlier start. Its waiting hits are counted by the hint until its mark is known.
     #[must_use]
     pub fn recovered(spool: Arc<Spool>, spools: &Path) -> Source {
         let hint = fs::read_to_string(spool.folder.join(LOADED_HINT)).ok().and_then(|text| text.trim().parse().ok());
@@ -126,10 +126,10 @@ impl Source {
         }
     }
 
-    /// Gives the numbers from `first_seq` on a mark under a fresh UUID, which is returned. It is on disk then.
+    /// Gives the numbers from `first_seq` on a mark under a new UUID, which is returned. It is then on disk.
     ///
     /// # Errors
-    /// As the disk says; nothing has changed then.
+    /// On a disk error; then nothing has changed.
     pub fn begin_mark(&mut self, first_seq: u64) -> io::Result<Uuid> {
         let mark = MarkName { uuid: Uuid::new_v4(), first_seq };
         let text = format!("{} {first_seq}\n", mark.uuid);
@@ -140,14 +140,14 @@ impl Source {
         Ok(mark.uuid)
     }
 
-    /// Whether every hit is loaded and none will come.
+    /// Whether every hit is loaded and no more will come.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let published = self.spool.published();
         published.closed && self.loaded_seq >= published.next_seq
     }
 
-    /// Whether its mark is not to be asked for yet.
+    /// Whether it is too early to claim its mark again.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.held_until.is_some_and(|until| Instant::now() < until)
@@ -159,7 +159,7 @@ impl Source {
         self.loaded_seq < self.spool.published().next_seq
     }
 
-    /// The mark was read: everything before `loaded_seq` is committed, as PostgreSQL says.
+    /// The mark was read: everything before `loaded_seq` is committed.
     pub fn mark_is_known(&mut self, number: i32) {
         self.number = Some(number);
         self.spool.published().loaded.is_sure = true;
@@ -171,8 +171,9 @@ impl Source {
         self.spool.published().loaded.is_sure = false;
     }
 
-    /// A segment cannot be read. After a while it is passed over, and its hits are told as missing; the file stays where it is.
-    /// Not where only a person can mend it, and with it all that waits: no right to read it, or a newer pixeld wrote it.
+    /// A segment cannot be read. After a while it is skipped, and its hits are counted as missing; the file stays. Not
+    /// if only a person can repair it, and with it all waiting hits: no permission to read it, or a newer pixeld wrote
+    /// it.
     pub fn is_unreadable(&mut self, error: &io::Error) {
         let Some(since) = self.unreadable_since else {
             tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; pixeld tries again");
@@ -187,7 +188,7 @@ impl Source {
         }
     }
 
-    /// Notes that everything before `seq` is committed.
+    /// Records that everything before `seq` is committed.
     pub fn loaded(&mut self, seq: u64) {
         self.loaded_seq = seq;
         self.spool.published().loaded.seq = seq;
@@ -196,8 +197,8 @@ impl Source {
         }
     }
 
-    /// Always of one length and over what is there, so that a full disk takes it, too: at a start with the database away it
-    /// says which segments may go to make room.
+    /// Always has the same length and overwrites the old one, so that even a full disk accepts it: at a start while the
+    /// database is down it says which segments may be removed to make room.
     fn write_hint(&self, seq: u64) -> io::Result<()> {
         let mut options = fs::File::options();
         let file = options.write(true).create(true).truncate(false).open(self.spool.folder.join(LOADED_HINT))?;
@@ -212,7 +213,7 @@ mod tests {
     use pixeld_spool::fixture::{Folders, hit, parcel, read_from};
     use pixeld_spool::recovery::list_spools;
 
-    /// Two segments of two hits each, all four written again after a failed sync, and one hit behind them.
+    /// Two segments of two hits each, all four written again after a failed sync, and one hit after them.
     fn written_again() -> (Folders, Arc<Spool>) {
         let folders = Folders::make();
         let spool = folders.begin(7);
@@ -238,7 +239,7 @@ mod tests {
                 source.loaded(loaded);
                 assert_eq!(spool.kept().len(), removable, "{loaded} are loaded");
             }
-            // What is removed at any moment costs nothing that is not loaded.
+            // Removing at any moment loses nothing that is not loaded.
             for loaded in [2, 4] {
                 source.loaded(loaded);
                 for kept in spool.kept() {

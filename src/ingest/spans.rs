@@ -1,11 +1,11 @@
 //! How hits are cut into batches by their times. Pure.
 //!
-//! A batch covers a short time, since a search for its hits later reads all that came in that time.
+//! A batch covers a short time, since a later search for its hits reads all that came in that time.
 
 use std::ops::Range;
 
-/// Ranges whose `times` lie within `span_max_us` of each other, one after the other, and none left out. At most `spans_max` of them:
-/// where times jump more often, the last one holds the rest. What has no time goes with what stands before it.
+/// Consecutive ranges whose `times` are within `span_max_us` of each other, without gaps. At most `spans_max` of them:
+/// if times jump more often, the last one holds the rest. An item without a time belongs to the range before it.
 #[must_use]
 pub fn spans(
     times: impl ExactSizeIterator<Item = Option<i64>>,

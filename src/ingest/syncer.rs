@@ -1,8 +1,8 @@
 //! The syncer: a thread that makes written segments survive a power cut.
 //!
-//! Guarantees: with `written`, everything is synced within [`SYNC_INTERVAL`] and a disk's time for it; with `synced`, one
-//! fdatasync covers all that was written while the one before ran, and only then receipts are given. A file whose sync
-//! failed is never asked again; the writer is told to write its unsynced frames elsewhere.
+//! Guarantees: with `written`, everything is synced within [`SYNC_INTERVAL`] and a disk's time for it. With `synced`,
+//! one fdatasync covers all that was written while the one before ran, and only then receipts are given. A file whose
+//! sync failed is never synced again; the writer must write its unsynced frames elsewhere.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use pixeld_core::metrics::Metrics;
 use pixeld_edge::queue::{CoreReceipts, acknowledge};
 use pixeld_spool::disk::DiskFile;
 
-/// How often `written` syncs.
+/// Interval between syncs with `written`.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the writer and the syncer share.
@@ -30,12 +30,12 @@ struct State {
     written_seq: u64,
     /// All hits before this number are synced.
     synced_seq: u64,
-    /// Receipts to give once all that is written now is synced: core and parcel number.
+    /// Receipts to give once everything written so far is synced: core and parcel number.
     waiting: Vec<(usize, u64)>,
     failed: bool,
-    /// No more is written than is written now.
+    /// Nothing more is written.
     finishing: bool,
-    /// One of the two threads ends or has ended.
+    /// One of the two threads is ending or has ended.
     closed: bool,
 }
 
@@ -51,16 +51,17 @@ struct Due {
 pub struct SyncReport {
     /// All hits before this number are synced.
     pub synced_seq: u64,
-    /// A sync failed: what is unsynced must be written elsewhere, then [`Syncs::rewritten`] told.
+    /// A sync failed: unsynced hits must be written elsewhere, and then [`Syncs::rewritten`] called.
     pub failed: bool,
 }
 
 impl Syncs {
-    /// Tells that all hits before `written_seq` are written, the last of them to `file`; `receipts` wait for the sync.
+    /// Reports that all hits before `written_seq` are written, the last of them to `file`; `receipts` wait for the
+    /// sync.
     pub fn written(&self, file: &Arc<dyn DiskFile>, written_seq: u64, receipts: impl Iterator<Item = (usize, u64)>) {
         let mut state = self.lock();
         let first = state.files.is_empty();
-        // After a failure the file must not be asked again; the writer writes these hits elsewhere first.
+        // After a failure the file must not be synced again; the writer first writes these hits elsewhere.
         if !state.failed && !state.files.last().is_some_and(|last| Arc::ptr_eq(last, file)) {
             state.files.push(Arc::clone(file));
         }
@@ -72,13 +73,13 @@ impl Syncs {
         }
     }
 
-    /// Gives receipts of dropped hits in their turn: a number stands for all before it, and those may wait for a sync.
+    /// Gives receipts of dropped hits in their turn: a number covers all before it, and those may wait for a sync.
     pub fn acknowledge_in_turn(&self, receipts: impl Iterator<Item = (usize, u64)>) {
         self.lock().waiting.extend(receipts);
         self.changed.notify_one();
     }
 
-    /// Tells that all that was unsynced at a failure is written again, to `file` (none: there was nothing).
+    /// Reports that everything unsynced at a failure is written again, to `file` (`None`: there was nothing).
     pub fn rewritten(&self, file: Option<Arc<dyn DiskFile>>, written_seq: u64) {
         let mut state = self.lock();
         state.failed = false;
@@ -87,18 +88,18 @@ impl Syncs {
         self.changed.notify_one();
     }
 
-    /// Whether the syncer has ended. The writer, who asks, has not.
+    /// Whether the syncer has ended. Only the writer calls this, so the writer has not.
     pub fn has_ended(&self) -> bool {
         self.lock().closed
     }
 
-    /// How far syncs are.
+    /// How far the syncs are.
     pub fn report(&self) -> SyncReport {
         let state = self.lock();
         SyncReport { synced_seq: state.synced_seq, failed: state.failed }
     }
 
-    /// Asks for a sync of all that is written and waits for it. Where it fails, write again, then ask again.
+    /// Syncs all that is written and waits for it. If it fails, write again, then call it again.
     pub fn finish(&self) -> SyncReport {
         let mut state = self.lock();
         state.finishing = true;
@@ -109,7 +110,7 @@ impl Syncs {
         SyncReport { synced_seq: state.synced_seq, failed: state.failed }
     }
 
-    /// Lets go of both threads when it is dropped, so that neither waits for one that panicked.
+    /// Releases both threads when it is dropped, so that neither waits for one that panicked.
     pub fn closing(&self) -> Closing<'_> {
         Closing(self)
     }
@@ -159,7 +160,7 @@ impl Syncs {
                     let mut state = self.lock();
                     state.failed = true;
                     state.files.clear();
-                    // Their receipts come with the sync of the file that they are written to next.
+                    // Their receipts come with the sync of the next file to which they are written.
                     state.waiting.splice(0..0, waiting);
                     drop(state);
                     self.changed.notify_one();

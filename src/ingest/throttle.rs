@@ -1,11 +1,13 @@
-//! The throttle: at most one hit of the same fetcher, message and recipient in `PIXELD_THROTTLE`.
+//! The throttle: at most one hit of the same client, message and recipient in `PIXELD_THROTTLE`.
 //!
-//! Guarantees: two hits that differ in image, message, recipient, address, user agent or prefetch tag never suppress each
-//! other, and a hit without a recipient is never suppressed, so that all readers behind one mail provider's proxy stay
-//! apart; a token is spent only by a hit that PostgreSQL committed. Judged by the hits' own times, so that a backlog loads as
-//! it would have at once. A hit that the database lost again (a restored backup, a failover) holds nothing back: whoever
-//! notices says how far a spool is loaded now, and what was recorded of it beyond that is forgotten. Gives up: memory is bounded ([`TOKENS_MAX`]), and when it is full, after a restart, or with more
-//! than one node (but see [`super::shared_throttle`]), a repeated hit is recorded again. 64-bit fingerprints can collide, once in about 10^19 pairs.
+//! Guarantees: two hits that differ in image, message, recipient, address, user agent or prefetch mark never hold each
+//! other back, and a hit without a recipient is never held back, so that all readers behind one mail provider's proxy
+//! stay separate. A token is spent only by a hit that PostgreSQL committed. Hits are judged by their own times, so that
+//! a backlog loads as it would have at once. A hit that the database lost again (a restored backup, a failover) holds
+//! nothing back: the caller that notices reports how far a spool is loaded now, and later recorded hits are forgotten.
+//! Gives up: completeness. Memory is bounded ([`TOKENS_MAX`]); when it is full, after a restart, or with more than one
+//! node (but see [`super::shared_throttle`]), a repeated hit is recorded again. 64-bit fingerprints can collide, once
+//! in about 10^19 pairs.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,10 +19,10 @@ use uuid::Uuid;
 
 use pixeld_core::hit::Hit;
 
-/// Hits that are remembered at most, over both generations (about 50 MB).
+/// Maximum hits that are remembered, over both generations (about 50 MB).
 pub const TOKENS_MAX: usize = 1 << 20;
 
-/// Key of the fingerprints: a secret of the installation, so that what is remembered says nothing of anybody.
+/// The key of the fingerprints: a secret of the installation, so that the memory reveals nothing about anybody.
 pub type ThrottleKey = [u8; 16];
 
 /// A hit as the throttle sees it.
@@ -31,7 +33,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// Of what the hit is the same fetch as others, hashed.
+    /// Hash of the fields that make two hits the same fetch.
     #[must_use]
     pub fn fingerprint(self) -> u64 {
         self.fingerprint
@@ -44,7 +46,7 @@ impl Token {
     }
 }
 
-/// What was recorded lately.
+/// The hits that were recorded lately.
 #[derive(Debug)]
 pub struct Throttle {
     window_us: i64,
@@ -52,7 +54,7 @@ pub struct Throttle {
     young: Tokens,
     old: Tokens,
     tokens_max: usize,
-    /// The spools that hits were recorded of, and how far each was.
+    /// The spools of the recorded hits, and how far each was recorded.
     spools: Vec<(Uuid, u64)>,
 }
 
@@ -65,12 +67,12 @@ struct Recorded {
     id: RecordedId,
 }
 
-/// Which hit it was: its spool's index in the high 16 bits, its number below. Packed, since there may be a million.
+/// The hit's identity: its spool's index in the high 16 bits, its number below. Packed, since there may be a million.
 #[derive(Debug, Clone, Copy)]
 struct RecordedId(u64);
 
 impl RecordedId {
-    /// Spools from this index on are not told apart.
+    /// Spools from this index on are not distinguished.
     const SPOOLS_MAX: usize = 0xffff;
 
     fn new(spool: usize, seq: u64) -> RecordedId {
@@ -117,7 +119,7 @@ impl Throttle {
         Throttle { window_us, key, young, old, tokens_max, spools: Vec::new() }
     }
 
-    /// The token of a hit; none where it is never throttled. `user_agent` is its user agent's id.
+    /// The token of a hit; `None` if it is never throttled. `user_agent` is its user agent's id.
     #[must_use]
     pub fn token(&self, hit: &Hit<'_>, user_agent: i64) -> Option<Token> {
         if hit.recipient.is_nil() {
@@ -144,7 +146,7 @@ impl Throttle {
         last.is_some_and(|last| self.is_near(last.at_us, token.at_us))
     }
 
-    /// Whether two times lie within one window.
+    /// Whether two times are within one window.
     #[must_use]
     pub fn is_near(&self, one_us: i64, other_us: i64) -> bool {
         one_us.abs_diff(other_us) < self.window_us.unsigned_abs()
@@ -160,7 +162,7 @@ impl Throttle {
         for (token, seq) in tokens {
             self.spools[index].1 = self.spools[index].1.max(seq + 1);
             if self.young.len() >= self.tokens_max / 2 {
-                // Two generations: forgetting half at once costs nothing a hit, and what was used lately stays.
+                // Two generations: forgetting half at once costs nothing per hit, and recently used ones stay.
                 self.old = std::mem::take(&mut self.young);
             }
             let recorded = Recorded { at_us: token.at_us, id: RecordedId::new(index, seq) };
@@ -168,13 +170,14 @@ impl Throttle {
         }
     }
 
-    /// The spools that hits were recorded of.
+    /// The spools of the recorded hits.
     #[must_use]
     pub fn spools(&self) -> Vec<Uuid> {
         self.spools.iter().map(|(spool, _)| *spool).collect()
     }
 
-    /// The database has `spool` up to `next_seq` only: forgets what was recorded beyond that. Returns how many hits that were.
+    /// The database has `spool` only up to `next_seq`: forgets what was recorded beyond that. Returns the number of
+    /// forgotten hits.
     pub fn forget_from(&mut self, spool: Uuid, next_seq: u64) -> usize {
         let Some(index) = self.spools.iter().position(|&(known, end)| known == spool && next_seq < end) else {
             return 0;
@@ -194,8 +197,8 @@ impl Throttle {
 pub struct BatchTokens(Tokens);
 
 impl BatchTokens {
-    /// Takes the token for the hit `seq` unless the throttle or an earlier hit of the batch holds it back. Says whether it was
-    /// taken.
+    /// Takes the token for the hit `seq` unless the throttle or an earlier hit of the batch holds it back. Returns
+    /// whether it was taken.
     pub fn take(&mut self, throttle: &Throttle, token: Token, seq: u64) -> bool {
         let is_free = !self.holds_back(throttle, token);
         if is_free {

@@ -1,13 +1,13 @@
 //! The writer: one thread that takes parcels from the queue and appends them to the spool.
 //!
-//! Guarantees: parcels are numbered in the order of the queue; a receipt is given after `write` returned (`written`) or
-//! after a sync (`synced`), or after the hits were dropped and counted. Gives up: it never waits for anybody but the disk,
-//! and while the disk stalls the queue fills and then drops.
+//! Guarantees: parcels are numbered in the order of the queue. A receipt is given after `write` returned (`written`),
+//! after a sync (`synced`), or after the hits were dropped and counted. The writer waits only for the disk. Gives up:
+//! hits while the disk stalls; the queue then fills and hits are dropped.
 //!
-//! It parks while nothing is there rather than blocking on the channel: a blocked crossbeam receiver spins in `sched_yield`
-//! when hits come faster than it sleeps, which cost a third of a hit. Under load it does not wait for a group to grow: while
-//! it writes one, the cores fill the next, and the more there is to do the larger that is (a nap between all groups cost
-//! 0.4 µs a hit). Only after a small one it gathers for a moment.
+//! While there is nothing to do it parks instead of blocking on the channel: a blocked crossbeam receiver spins in
+//! `sched_yield` when hits come faster than it sleeps, which cost a third of a hit's time. Under load it does not wait
+//! for a group to grow: while it writes one, the cores fill the next, and the more there is to do the larger that is (a
+//! nap between all groups cost 0.4 µs a hit). It gathers for a moment only after a small group.
 
 use std::sync::Arc;
 use std::thread::{JoinHandle, Thread};
@@ -24,19 +24,20 @@ use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::Disk;
 use pixeld_spool::{Spool, SpoolRoom};
 
-/// Hits below which a group was small.
+/// A group with fewer hits is small.
 const SMALL_GROUP_HITS: u64 = 16;
 
-/// How long the writer gathers after a small group: a group costs as much as some hits, whatever it holds.
+/// How long the writer gathers after a small group: writing a group costs as much as several hits, whatever it
+/// contains.
 const SMALL_GROUP_PAUSE: Duration = Duration::from_micros(300);
 
-/// How long it parks at most while nothing comes: old segments are ended and a closed queue is seen at this pace.
+/// Maximum time to park while nothing comes: at this interval old segments are ended and a closed queue is noticed.
 const PARK_MAX: Duration = Duration::from_millis(250);
 
-/// Encoded bytes that one group holds at most; bounds what one write takes.
+/// Maximum encoded bytes of one group; bounds the time of one write.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// How long after unsynced frames were written again, or could not be, before that is done once more.
+/// Wait after unsynced frames were written again, or could not be, before the next attempt.
 const REWRITE_PAUSE: Duration = Duration::from_millis(250);
 
 /// How often hits are written again after a failed sync once the queue is closed.
@@ -45,12 +46,12 @@ const LAST_REWRITES_MAX: u32 = 3;
 /// The running writer.
 #[derive(Debug)]
 pub struct Writer {
-    /// The thread to wake when a parcel was sent.
+    /// The thread to wake after sending a parcel.
     pub thread: Thread,
     join: JoinHandle<()>,
 }
 
-/// What the writer writes to.
+/// Where the writer writes.
 pub struct Target {
     /// The spool of this start.
     pub spool: Arc<Spool>,
@@ -63,11 +64,11 @@ pub struct Target {
 }
 
 impl Writer {
-    /// Starts the writer, on a thread that `spawn` makes, and its syncer. It ends when all sending halves of the queue are gone
-    /// and all is synced, and panics when its syncer did.
+    /// Starts the writer, on a thread that `spawn` makes, and its syncer. It ends when all sending halves of the queue
+    /// are dropped and everything is synced, and panics if its syncer panicked.
     ///
     /// # Errors
-    /// As the operating system says when it refuses a thread.
+    /// If the operating system refuses a thread.
     pub fn start(
         target: Target,
         intake: Intake,
@@ -86,7 +87,7 @@ impl Writer {
         Ok(Writer { thread: join.thread().clone(), join })
     }
 
-    /// Waits until everything is written and synced. All sending halves of the queue must be gone.
+    /// Waits until everything is written and synced. All sending halves of the queue must be dropped before.
     pub fn finish(self) {
         self.thread.unpark();
         if self.join.join().is_err() {
@@ -116,7 +117,7 @@ impl<'a> Loop<'a> {
         loop {
             let open = self.gather(&mut group);
             if self.syncs.has_ended() {
-                // Nothing would be synced any more. The scope that waits for both threads passes its panic on.
+                // Nothing would be synced any more. The scope that waits for both threads propagates its panic.
                 return;
             }
             self.collect_syncs();
@@ -138,7 +139,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Takes what is there, up to a bound. Returns whether more can come.
+    /// Takes the waiting parcels, up to a bound. Returns whether more can come.
     fn gather(&self, group: &mut Vec<Parcel>) -> bool {
         let mut bytes = 0;
         while bytes < GROUP_BYTES_MAX {
@@ -154,7 +155,7 @@ impl<'a> Loop<'a> {
         true
     }
 
-    /// Writes a group and gives its receipts. Returns how many hits it had.
+    /// Writes a group and gives its receipts. Returns its number of hits.
     fn write(&mut self, group: &[Parcel]) -> u64 {
         let hits: u64 = group.iter().map(|parcel| u64::from(parcel.count)).sum();
         let receipts = group.iter().map(|parcel| (parcel.core, parcel.number));
@@ -187,7 +188,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    /// Lets go of what is synced, and writes again what a failed sync may have lost.
+    /// Drops what is synced, and writes again what a failed sync may have lost.
     fn collect_syncs(&mut self) {
         let report = self.syncs.report();
         self.appender.synced(report.synced_seq);
@@ -198,10 +199,10 @@ impl<'a> Loop<'a> {
             Ok(file) => self.syncs.rewritten(file, self.appender.next_seq()),
             Err(error) => tracing::error!(%error, "unsynced hits could not be rewritten yet"),
         }
-        // Also after a rewrite: where every sync fails, each would be followed by the next at once and fill the spool.
+        // After a rewrite, too: if every sync fails, each would be followed by the next at once and fill the spool.
         self.rewrite_at = Some(Instant::now() + REWRITE_PAUSE);
     }
-    /// Syncs all that is written. A sync that fails now is made up for like any other, but not for ever.
+    /// Syncs all that is written. A sync that fails now is repeated like any other, but not forever.
     fn finish_syncs(&mut self) {
         let mut rewrites = 0;
         while self.syncs.finish().failed {

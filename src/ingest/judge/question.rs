@@ -4,7 +4,7 @@ use super::{Bounds, Facts, admit};
 use crate::ingest::throttle::{Throttle, Token};
 use pixeld_core::hit::Hit;
 
-/// A hit that may become a row, as the shared throttle is asked about it.
+/// A question to the shared throttle about a hit that may become a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
     /// Its number in its spool.
@@ -13,8 +13,8 @@ pub struct Question {
     pub token: Token,
 }
 
-/// What there is to ask about `hits`, of which the first has the number `first_seq`: all that have a token and that
-/// nothing else drops. A hit that an earlier one of them holds back is among them: that one may be held back itself.
+/// The questions about `hits`, the first of which has the number `first_seq`: all hits that have a token and that
+/// nothing else drops. A hit that an earlier one of them would hold back is included: that one may be held back itself.
 #[must_use]
 pub fn questions(
     hits: &[Hit<'_>],

@@ -104,7 +104,7 @@ fn a_hit_of_an_unknown_image_spends_no_token() {
     assert_eq!(judged.tokens.into_tokens().count(), 1);
 }
 
-/// Numbers of the hits that there is something to ask about.
+/// Numbers of the hits about which there is a question.
 fn asked(hits: &[Hit<'_>], throttle: &Throttle) -> Vec<u64> {
     let bounds = Bounds { now_us: NOW, built_us: 0, retention: Some(Duration::from_secs(30 * 86_400)) };
     questions(hits, 70, bounds, throttle, &OneImage).into_iter().map(|question| question.seq).collect()
@@ -124,7 +124,7 @@ fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
 fn what_is_recorded_elsewhere_is_held_back_and_does_not_hold_back_here() {
     let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
     let minute = 60_000_000;
-    // Elsewhere one was recorded at -10 minutes: the first is near it, the second only near the first.
+    // Another node recorded one at -10 minutes: the first is near it, the second only near the first.
     let hits = [hit(1, NOW), hit(1, NOW + 55 * minute), hit(2, NOW), hit(2, NOW + minute), hit(0, NOW)];
     let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
     let mut judging = Judging::new(&hits, 70, 1, bounds, Some(&throttle), &OneImage).holding_back(vec![70, 73]);
@@ -169,7 +169,7 @@ fn slices_of_rows_are_one_stream_with_consecutive_numbers() {
         assert!(stream.starts_with(b"PGCOPY\n") && stream.ends_with(&[0xff, 0xff]));
         let row = (end - begin) / count;
         for n in 0..count {
-            // Behind the number of columns and the time: the length of the number, then the number.
+            // After the number of columns and the time: the length of the number, then the number.
             let seq = begin + n * row + 2 + 12 + 4;
             assert_eq!(stream[seq..seq + 8], (70 + n as i64).to_be_bytes());
         }

@@ -1,9 +1,10 @@
-//! How many new user agents an hour may bring: each is a row for ever, and a stranger can make one up for every hit. Pure.
+//! Limits the new user agents per hour: each is a permanent row, and a stranger can make one up for every hit. Pure.
 //!
-//! Guarantees: at most [`NEW_USER_AGENTS_PER_HOUR`] an hour, of which one network of addresses gets [`NETWORK_SHARE`], and
-//! [`LATE_NETWORK_SHARE`] once half of the hour's are gone: whoever floods from ten networks takes half, and needs hundreds
-//! for the rest. Memory is bounded by the same number. Gives up: hits without an address (`PIXELD_IP_PRIVACY=none`) count as
-//! one network that has no share of its own, since all readers are in it.
+//! Guarantees: at most [`NEW_USER_AGENTS_PER_HOUR`] an hour. One network of addresses gets [`NETWORK_SHARE`] of them,
+//! and [`LATE_NETWORK_SHARE`] once half of the hour's are gone: a flood from ten networks takes half, and needs
+//! hundreds of networks for the rest. Memory is bounded by the same number. Gives up: a share for hits without an
+//! address (`PIXELD_IP_PRIVACY=none`): they count as one network without a limit of its own, since it contains all
+//! readers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use foldhash::quality::RandomState;
 /// New user agents stored in an hour.
 pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 
-/// Of these, from one IPv4 /24 or IPv6 /48.
+/// Maximum of these from one IPv4 /24 or IPv6 /48.
 const NETWORK_SHARE: u64 = 500;
 
 /// The same, once half of the hour's are stored.
@@ -28,7 +29,7 @@ pub struct AgentBudget {
 }
 
 impl AgentBudget {
-    /// An hour's.
+    /// A whole hour's budget.
     #[must_use]
     pub fn new() -> AgentBudget {
         AgentBudget { max: NEW_USER_AGENTS_PER_HOUR, used: 0, networks: HashMap::default() }
@@ -57,7 +58,7 @@ impl AgentBudget {
         self.used < self.max && address.is_none_or(|address| taken(network(address)) < share)
     }
 
-    /// Takes one for this address; says whether there was room.
+    /// Takes one for this address; returns whether there was room.
     pub fn take(&mut self, address: Option<IpAddr>) -> bool {
         let has_room = self.has_room(address);
         if has_room && self.max < u64::MAX {
@@ -70,8 +71,8 @@ impl AgentBudget {
     }
 }
 
-/// What shares: an IPv4 /24, or an IPv6 /48. The former lie where no IPv6 client has its network. Also the same for an address
-/// that `PIXELD_IP_PRIVACY` has cut.
+/// The key of those who share: an IPv4 /24, or an IPv6 /48. IPv4 keys are in a range that no IPv6 client's network has.
+/// Also works for an address that `PIXELD_IP_PRIVACY` has cut.
 fn network(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => 0xffff_0000_0000_0000 | u64::from(u32::from(address) >> 8),

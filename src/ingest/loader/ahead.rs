@@ -1,12 +1,12 @@
-//! Why a mark is further than this process has loaded its spool, and what then.
+//! Finds out why a mark is further than this process has loaded its spool, and what to do.
 //!
-//! Guarantees: no answered hit is passed over because of it. Where the hits before the mark are our own, somebody loaded them from
-//! a copy of this spool, and they count as loaded. Where they are others, the spool has two histories: a machine was
-//! put back to a snapshot while pixeld ran, or its disk was cloned, and both went on giving the same numbers. Then what both
-//! have in common stays as it is, and the rest of ours gets a mark of its own under a fresh UUID, which is on disk before the first
-//! hit is loaded under it. So files are never renamed and the writer never stops: only the name by which the database knows
-//! the spool's numbers is new. Gives up: hits that the other history dropped (throttled, say) leave no row to compare; those
-//! behind the last common row are judged again.
+//! Guarantees: no answered hit is skipped because of it. If the hits before the mark are our own, somebody loaded them
+//! from a copy of this spool, and they count as loaded. If they are different, the spool has two histories: a machine
+//! was restored to a snapshot while pixeld ran, or its disk was cloned, and both went on giving the same numbers. Then
+//! the common part stays as it is, and the rest of ours gets its own mark under a new UUID, which is on disk before the
+//! first hit is loaded under it. So files are never renamed and the writer never stops: only the name under which the
+//! database knows the spool's numbers is new. Gives up: hits that the other history dropped (throttled, for example)
+//! leave no row to compare; those after the last common row are judged again.
 
 use std::collections::HashMap;
 
@@ -21,9 +21,9 @@ use pixeld_core::link::key::Namespace;
 
 /// What a mark ahead means.
 pub(super) enum Ahead {
-    /// Hits of ours were loaded from a copy.
+    /// Our hits were loaded from a copy.
     OurHits,
-    /// The numbers from this one on are other hits there than here.
+    /// From this number on the hits there are different from ours.
     OtherHits(u64),
 }
 
@@ -43,7 +43,7 @@ impl Loader {
         let listing = marks::batches_between(client, number, loaded_seq, mark.min(end));
         let batches = within(self.patience, "listing batches", listing).await?;
         let (mut last_same, mut are_others) = (None, false);
-        // From the end on: the last row that is ours says of all before it that they are.
+        // From the end: if the last row is ours, so are all before it.
         for batch in batches {
             let (from, to) = (batch.first_seq.max(loaded_seq), batch.next_seq.min(mark).min(end));
             let ours = self.own_hits(connected.namespace, place, from, to)?;
@@ -60,12 +60,13 @@ impl Loader {
                 break;
             }
         }
-        // Only this process appends to its live spool. So a mark beyond the end, or without any hit of ours, is another's.
+        // Only this process appends to its live spool. So a mark beyond its end, or without any of our hits, is another
+        // history's.
         let is_forked = are_others || is_live && (mark > end || last_same.is_none());
         Ok(if is_forked { Ahead::OtherHits(last_same.map_or(loaded_seq, |seq| seq + 1)) } else { Ahead::OurHits })
     }
 
-    /// Gives a spool's hits from `from` on a mark of their own.
+    /// Gives a spool's hits from `from` on their own mark.
     pub(super) fn fork(&mut self, place: usize, from: u64) -> anyhow::Result<()> {
         let source = &mut self.sources[place];
         let (spool, hits) = (source.mark.uuid, source.spool.published().next_seq.saturating_sub(from));
@@ -80,7 +81,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Our hits with numbers from `from` up to `to`.
+    /// Our hits with numbers from `from` to before `to`.
     fn own_hits(
         &mut self,
         namespace: Namespace,
@@ -115,7 +116,7 @@ impl Loader {
     }
 }
 
-/// Whether a row is this hit. Times that cannot be true are moved when a hit is loaded.
+/// Whether a row is this hit. Impossible times are moved when a hit is loaded.
 fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
     let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
     let was_moved = own.at_us < crate::BUILT_US || own.at_us > pixeld_core::clock::now_us();

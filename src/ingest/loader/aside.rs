@@ -1,8 +1,9 @@
-//! Hits whose image the database lost: set aside when a batch passes over them.
+//! Hits whose image the database lost: set aside when a batch skips them.
 //!
-//! Guarantees: the mark passes over such a hit only after it is on disk in `spool/orphans.rs`, and in the transaction that notes
-//! in the table `orphans` that it waits. `loader/orphans.rs` loads it once the image is there again. Gives up: hits for which the bound or the
-//! disk has no room for longer than [`NO_ROOM_MAX`]; they are dropped as `unknown_image`, which is logged.
+//! Guarantees: the mark passes such a hit only after it is on disk in `spool/orphans.rs`, and in the transaction that
+//! records its waiting in the table `orphans`. `loader/orphans.rs` loads it once the image exists again. Gives up: hits
+//! for which the bound or the disk has no room for longer than [`NO_ROOM_MAX`]; they are dropped as `unknown_image`,
+//! which is logged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -22,20 +23,20 @@ use pixeld_core::hit::Hit;
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::orphans::{Orphans, Waiting};
 
-/// How long hits that cannot be set aside hold up the others.
+/// How long hits that cannot be set aside may delay the others.
 const NO_ROOM_MAX: Duration = Duration::from_secs(30);
 
-/// What the loader knows of hits that are set aside.
+/// What the loader knows about hits that are set aside.
 #[derive(Debug)]
 pub(super) struct Aside {
     pub(super) orphans: Arc<Orphans>,
     /// How long they are kept after they were loaded.
     pub(super) keep: Duration,
-    /// When it was last looked for images that are there again.
+    /// When it last looked for images that exist again.
     pub(super) looked: Option<Instant>,
-    /// Another connection held a mark then, so some may be left that could be loaded.
+    /// Another connection held a mark then, so some loadable hits may be left.
     pub(super) is_held: bool,
-    /// Notes that this connection wrote and that can be made longer, by the spool's number and the image.
+    /// Notes that this connection wrote and can still extend, by the spool's number and the image.
     open: HashMap<(i32, Uuid), Waiting>,
     no_room_since: Option<Instant>,
     has_said_no_room: bool,
@@ -66,18 +67,19 @@ impl Aside {
         metrics.recovered.add(count);
     }
 
-    /// This is another connection, and may be another database.
+    /// For a new connection, which may lead to another database.
     pub(super) fn forget(&mut self) {
         self.open.clear();
         self.looked = None;
     }
 
-    /// What was learnt of images may say that hits of one are loaded from here on: its notes end before them.
+    /// Closes the notes of images that exist again: their hits are loaded from here on, so the notes must end before
+    /// them.
     pub(super) fn close_notes(&mut self, known: &Known) {
         self.open.retain(|(_, image), _| !known.has_image(*image));
     }
 
-    /// Whether hits that could not be set aside are to be dropped; else the batch is tried again.
+    /// Whether to drop hits that could not be set aside; otherwise the batch is tried again.
     fn gives_up(&mut self, error: &io::Error) -> bool {
         let since = *self.no_room_since.get_or_insert_with(Instant::now);
         let gives_up = error.kind() == io::ErrorKind::QuotaExceeded || since.elapsed() >= NO_ROOM_MAX;
@@ -102,7 +104,7 @@ impl Aside {
         }
     }
 
-    /// Within the transaction of a batch: sets the hits aside whose image the database lost, and notes that they wait.
+    /// Within a batch's transaction: sets the hits aside whose image the database lost, and records that they wait.
     pub(super) async fn set_aside(
         &mut self,
         client: &Client,
@@ -132,7 +134,7 @@ impl Aside {
         }
         self.name(firsts.keys().copied());
         for (image, first_seq) in firsts {
-            // To the batch's end: it loads no hit of this image.
+            // Up to the batch's end: it loads no hit of this image.
             let waiting = Waiting { mark, spool: record.spool, image, first_seq, next_seq: record.next_seq };
             let open = self.open.get(&(record.spool, image));
             let noted = patiently(patience, notes::note(client, &waiting, open)).await??;

@@ -1,7 +1,9 @@
-//! A spool's mark is claimed before its first batch, and after every connection and every error: what it says is true.
+//! A spool's mark is claimed before its first batch, and after every reconnection and every error: then its value is
+//! certain.
 //!
-//! Guarantees: a batch whose COMMIT got no answer is counted if the mark says that it is in. What the database lacks is loaded
-//! again, and throttles nothing. Gives up: a spool whose mark another connection holds, for [`HELD_PAUSE`].
+//! Guarantees: a batch whose COMMIT got no answer is counted if the mark shows that it is in. What the database lacks
+//! is loaded again, and throttles nothing. Gives up: waiting for a spool whose mark another connection holds; it is
+//! left alone for [`HELD_PAUSE`].
 
 use std::time::{Duration, Instant};
 
@@ -15,20 +17,21 @@ use crate::db::within;
 use crate::ingest::marks::{self, Mark};
 use crate::ingest::source::MarkName;
 
-/// How long a spool whose mark another connection holds is left alone.
+/// How long a spool is left alone while another connection holds its mark.
 const HELD_PAUSE: Duration = Duration::from_secs(1);
 
-/// What came of asking for a mark.
+/// The result of claiming a mark.
 pub(super) enum Claimed {
     Mark(Mark),
-    /// Another connection holds it. It was `ended`, if it is one that loads.
+    /// Another connection holds it. `ended`: it was a loading one, and was ended.
     Held {
         ended: bool,
     },
 }
 
 impl Loader {
-    /// Reads a source's mark and puts its reader there. Returns the spool's number; nothing where that could not be done now.
+    /// Reads a source's mark and moves its reader there. Returns the spool's number; `None` if that is not possible
+    /// now.
     pub(super) async fn claim(&mut self, connected: &mut Connected, place: usize) -> anyhow::Result<Option<i32>> {
         let name = self.sources[place].mark;
         let mark = match self.claim_mark(connected, name).await? {
@@ -51,12 +54,12 @@ impl Loader {
         }
         let source = &mut self.sources[place];
         source.reader.seek(source.loaded_seq);
-        // Not before: from here on what is loaded may be removed.
+        // Not earlier: from here on loaded segments may be removed.
         source.mark_is_known(mark.spool);
         Ok(Some(mark.spool))
     }
 
-    /// Claims a mark, and counts the batch of it whose answer was lost. Ends the connection that holds it.
+    /// Claims a mark, and counts its batch whose answer was lost. Ends the connection that holds it.
     pub(super) async fn claim_mark(&mut self, connected: &mut Connected, name: MarkName) -> anyhow::Result<Claimed> {
         let claiming = marks::claim(connected.client(), name, &self.options.node);
         let mark = match within(self.patience, "claiming a mark", claiming).await {
@@ -73,7 +76,7 @@ impl Loader {
         Ok(Claimed::Mark(mark))
     }
 
-    /// PostgreSQL says that a source is loaded to another number than we thought: it is right.
+    /// PostgreSQL has a source at another number than we thought: PostgreSQL is right.
     fn mark_is_elsewhere(&mut self, place: usize, mark: u64) {
         let source = &self.sources[place];
         let (spool, thought) = (source.mark.uuid, source.loaded_seq);
@@ -86,19 +89,19 @@ impl Loader {
         self.forget_lost(spool, mark);
     }
 
-    /// Goes on at `mark`, to which another process loaded a source's hits.
+    /// Goes on at `mark`, up to which another process loaded a source's hits.
     pub(super) fn pass_over(&mut self, place: usize, mark: u64) {
         let source = &mut self.sources[place];
         let published = source.spool.published().next_seq;
         let moved = mark.min(published) as i64 - source.loaded_seq.min(published) as i64;
-        // Not by this process: neither loaded nor dropped by it, so it was no backlog of its own.
+        // This process neither loaded nor dropped them, so they were not a backlog of its own.
         self.metrics.recovered.add(-moved);
         self.metrics.spooled.add(-moved);
         source.loaded(mark);
         source.reader.seek(mark);
     }
 
-    /// The database has a spool up to `mark`: what was recorded of it beyond that must not hold its own hits back.
+    /// The database has a spool up to `mark`: later recorded hits must not hold their own repetition back.
     pub(super) fn forget_lost(&mut self, spool: Uuid, mark: u64) {
         let forgotten = self.memory.throttle.as_mut().map_or(0, |throttle| throttle.forget_from(spool, mark));
         if forgotten > 0 {

@@ -1,5 +1,5 @@
-//! What exists only with a connection: the session, the database's clock, and the namespace of keys. And how long anything asked over it may
-//! take.
+//! What exists only with a connection: the session, the database's clock, and the namespace of keys. Also the time
+//! limits for all that is done over it.
 
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use crate::ingest::source::Source;
 use crate::ingest::throttle::{Throttle, ThrottleKey};
 use pixeld_core::link::key::Namespace;
 
-/// A lock that is not given is said by the server before our own patience ends, so that its holder can be looked for.
+/// The server reports a lock that is not granted before our own time limit, so that its holder can be found.
 const LOADER_SETTINGS: &str = "SET lock_timeout = '4s'";
 
-/// How long a batch may take before its connection is given up; doubled after each time-out, up to the second.
+/// How long a batch may take before its connection is dropped; doubled after each time-out, up to the second value.
 pub(super) const PATIENCE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(120));
 
-/// A connection, and what was learnt with it.
+/// A connection, and what was read over it.
 pub(super) struct Connected {
     session: Session,
-    /// Set by each mark that is claimed, and so before the first hit is judged.
+    /// Set by each claim of a mark, and so before the first hit is judged.
     pub(super) clock: Clock,
-    /// What keys are made ids under.
+    /// The namespace that turns keys into ids.
     pub(super) namespace: Namespace,
 }
 
@@ -33,7 +33,7 @@ impl Connected {
     }
 }
 
-/// The database's clock, read now and then and carried on by ours, which cannot jump.
+/// The database's clock, read now and then; in between, our own monotonic clock advances it, which cannot jump.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     database_us: i64,
@@ -41,7 +41,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// The database's clock says this now.
+    /// A clock that shows `database_us` now.
     pub(super) fn at(database_us: i64) -> Clock {
         Clock { database_us, read: Instant::now() }
     }
@@ -52,7 +52,7 @@ impl Clock {
 }
 
 impl Loader {
-    /// Takes the connection, or makes one.
+    /// Takes the connection, or opens one.
     pub(super) async fn take_connection(&mut self) -> anyhow::Result<Connected> {
         match self.connected.take() {
             Some(connected) if !connected.client().is_closed() => Ok(connected),
@@ -77,7 +77,8 @@ impl Loader {
         };
         self.namespace = Some(namespace);
         within(self.patience, "listing opt-outs", self.memory.opt_outs.list(client)).await?;
-        // Of all spools, before the first hit is judged: one of them may be loaded again before another's mark is read.
+        // For all spools, before the first hit is judged: one of them may be loaded again before another's mark is
+        // read.
         let spools = self.memory.throttle.as_ref().map(Throttle::spools).unwrap_or_default();
         for (spool, mark) in within(self.patience, "reading marks", marks::loaded_to(client, &spools)).await? {
             self.forget_lost(spool, mark);
@@ -86,14 +87,15 @@ impl Loader {
         // It may be another database, restored from a backup.
         self.memory.forget_database();
         self.aside.forget();
-        // A mark is read again on every connection: it may have been left unclear by the last one.
+        // Marks are read again on every connection: the last one may have left an unclear outcome.
         self.sources.iter_mut().for_each(Source::forget_mark);
         Ok(Connected { session, clock: Clock::at(pixeld_core::clock::now_us()), namespace })
     }
 }
 
-/// Waits for a part of a batch no longer than the loader's patience, which grows when it was too short: a bound that a
-/// slow server never meets would try the same batch for ever. COPY ignores statement_timeout, and a frozen server answers nothing at all.
+/// Waits for a part of a batch within the loader's time limit, which grows when it was too short: with a fixed limit, a
+/// slow server would be sent the same batch forever. COPY ignores statement_timeout, and a frozen server answers
+/// nothing at all.
 pub(super) async fn patiently<T>(patience: &mut Duration, part: impl Future<Output = T>) -> anyhow::Result<T> {
     let waited = *patience;
     tokio::time::timeout(waited, part).await.map_err(|_| {

@@ -1,8 +1,9 @@
-//! Loads one chunk of a spool: judges it, makes its partitions, commits it batch by batch, and counts what became of it.
+//! Loads one chunk of a spool: judges it, makes its partitions, commits it batch by batch, and counts the results.
 //!
-//! Guarantees: what is counted was committed. A batch whose COMMIT got no answer stays [`Pending`] until its mark is read again. Where PostgreSQL
-//! refuses data, halves of it are tried, down to the one bad row. Why each hit is in once: [`crate::ingest::batch`]. Gives up: nothing; an error
-//! means that the connection goes and the mark says what is in.
+//! Guarantees: what is counted was committed. A batch whose COMMIT got no answer stays [`Pending`] until its mark is
+//! read again. If PostgreSQL refuses data, halves of it are tried, down to the one bad row. [`crate::ingest::batch`]
+//! shows why each hit is in once. Gives up: retries; after an error the connection is dropped and the mark shows what
+//! is in.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -25,20 +26,20 @@ use pixeld_spool::frame::{self, FrameKey};
 use pixeld_spool::reader::Chunk;
 use pixeld_spool::recovery::{copy_aside, quarantine};
 
-/// The longest time that one batch's hits lie apart, in µs.
+/// The longest time that one batch's hits cover, in µs.
 const SPAN_MAX_US: i64 = 3_600_000_000;
 
-/// Batches of one chunk at most, for that reason.
+/// Maximum batches of one chunk, for that reason.
 const SPANS_MAX: usize = 32;
 
-/// What became of a piece that is one batch.
+/// The result of a piece that is one batch.
 enum Outcome {
     Committed,
-    /// PostgreSQL refuses its data, and says why.
+    /// PostgreSQL refuses its data, with this reason.
     Refused(String),
     /// Another process has moved the mark.
     MarkMoved,
-    /// Erasures came since it was prepared.
+    /// Erasures were added since it was prepared.
     Outdated,
 }
 
@@ -47,13 +48,14 @@ pub(super) enum Loaded {
     All,
     /// Not all: another process has moved the mark.
     MarkMoved,
-    /// What is before this number: erasures came, and the rest must be prepared again.
+    /// Only what is before this number: erasures were added, and the rest must be prepared again.
     Outdated {
         next_seq: u64,
     },
 }
 
-/// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, nobody knows whether it is in.
+/// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, it is unknown whether it
+/// is in.
 pub(super) struct Pending {
     pub(super) spool: Uuid,
     pub(super) is_of_orphans: bool,
@@ -62,7 +64,7 @@ pub(super) struct Pending {
 }
 
 impl Loader {
-    /// Loads a chunk of a spool that has this number.
+    /// Loads a chunk of the spool with this number.
     pub(super) async fn load_chunk(
         &mut self,
         connected: &mut Connected,
@@ -88,13 +90,13 @@ impl Loader {
         match self.load_hits(connected, &mut origin, piece).await? {
             Loaded::All => {}
             Loaded::Outdated { next_seq } => self.sources[place].reader.seek(next_seq),
-            // Whose hits it passed over is looked at when the mark is claimed again.
+            // The next claim of the mark checks whose hits it skipped.
             Loaded::MarkMoved => self.sources[place].forget_mark(),
         }
         Ok(())
     }
 
-    /// Learns what hits are judged by.
+    /// Reads the facts by which hits are judged.
     pub(super) async fn prepare(&mut self, connected: &Connected, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
         let (client, limit) = (connected.client(), self.patience);
         let ahead_us = pixeld_core::clock::now_us() - connected.clock.now_us();
@@ -104,8 +106,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Loads hits in as few batches as their times, the shared throttle and PostgreSQL's refusals allow: where it refuses the data, in halves
-    /// down to the one bad row.
+    /// Loads hits in as few batches as their times, the shared throttle and PostgreSQL's refusals allow: if it refuses
+    /// the data, in halves down to the one bad row.
     pub(super) async fn load_hits(
         &mut self,
         connected: &mut Connected,
@@ -113,7 +115,7 @@ impl Loader {
         all: Piece<'_>,
     ) -> anyhow::Result<Loaded> {
         let Piece { mut first_seq, mut missing, hits } = all;
-        // What is asked about in one round trip is one batch.
+        // One batch is one round trip to the shared throttle.
         let hits_max = if self.shared_throttle.is_some() { QUESTION_HITS_MAX } else { usize::MAX };
         // Ranges of hits still to load, the next one last.
         let mut ranges = ranges(hits, hits_max);
@@ -189,7 +191,7 @@ impl Loader {
         let mut questions = questions(piece.hits, piece.first_hit(), bounds, throttle, &self.memory.known);
         match &origin.kind {
             OriginKind::Spool(_) => shared.ask(origin.mark, &questions).await,
-            // By the names that they would have had, so that they are the same hits to whatever state of the database.
+            // Under the names that they would have had, so that they are the same hits for every state of the database.
             OriginKind::Orphans(taken) => {
                 questions.iter_mut().for_each(|question| question.seq = taken.own_number(question.seq));
                 let held_back = shared.ask(taken.waiting.mark, &questions).await;
@@ -198,8 +200,9 @@ impl Loader {
         }
     }
 
-    /// Commits a batch and counts it. Returns the database's clock. An error means that the outcome is unclear, and that the connection must go;
-    /// the batch is counted then if the mark, once it is read again, says that it is in.
+    /// Commits a batch and counts it. Returns the database's clock. An error means that the outcome is unclear, and
+    /// that the connection must be dropped; the batch is then counted if the mark, once it is read again, shows that it
+    /// is in.
     async fn commit(
         &mut self,
         origin: &mut Origin,
@@ -227,7 +230,7 @@ impl Loader {
         Ok(clock)
     }
 
-    /// A mark was read again after an unclear outcome: counts the batch that was under way, if it is in.
+    /// A mark was read again after an unclear outcome: counts the pending batch, if it is in.
     pub(super) fn settle_pending(&mut self, spool: Uuid, mark: u64) {
         if let Some(pending) = self.pending.take_if(|pending| pending.spool == spool)
             && pending.record.next_seq == mark
@@ -237,7 +240,7 @@ impl Loader {
         }
     }
 
-    /// Keeps the one hit that PostgreSQL refuses aside, and moves the mark over it.
+    /// Quarantines the one hit that PostgreSQL refuses, and moves the mark past it.
     async fn quarantine(
         &mut self,
         connected: &mut Connected,
@@ -254,13 +257,13 @@ impl Loader {
         let erasures = self.memory.erased.version();
         let beginning = BatchTransaction::begin(connected.client(), origin.spool, piece.first_seq, erasures);
         let copied = patiently(&mut self.patience, beginning).await??.without_rows();
-        // Not before: from here on no erasure is noted that its eraser would have looked for in this file.
+        // Not earlier: from here on no erasure is recorded whose eraser would have searched this file.
         copy_aside(&quarantine(&self.options.spools), &format!("{uuid}-{seq:020}.refused"), &bytes);
         let judged = Judged::default();
         let quarantined = piece.hits.len() as u64;
         let record = BatchRecord { missing: piece.missing, quarantined, ..copied.record(piece.next_seq(), &judged) };
         connected.clock = self.commit(origin, piece, copied, record, judged).await?;
-        // It is no row, so it must not hold back one that will be.
+        // It is not a row, so it must not hold a later one back.
         if let (Some(shared), Some(throttle), Some(hit)) =
             (&mut self.shared_throttle, &self.memory.throttle, piece.hits.first())
             && let Some(token) = throttle.token(hit, self.memory.known.user_agent(hit.user_agent).own)
@@ -305,11 +308,11 @@ impl Loader {
     }
 }
 
-/// Ranges of hits that are one batch each, since they lie within [`SPAN_MAX_US`] of each other and are no more than `hits_max`.
+/// Ranges of hits that are one batch each: within [`SPAN_MAX_US`] of each other and at most `hits_max`.
 fn ranges(hits: &[Hit<'_>], hits_max: usize) -> Vec<Range<usize>> {
     let mut spans = spans(hits.iter().map(|hit| Some(hit.at_us)), SPAN_MAX_US, SPANS_MAX);
     if spans.is_empty() {
-        // Also without hits there is a batch: numbers may be missing.
+        // Without hits there is still a batch: numbers may be missing.
         spans.push(0..0);
     }
     let cut = |span: Range<usize>| {
@@ -319,7 +322,7 @@ fn ranges(hits: &[Hit<'_>], hits_max: usize) -> Vec<Range<usize>> {
     spans.into_iter().flat_map(cut).collect()
 }
 
-/// The server's own words, without the row that they may quote: it holds an address and ids.
+/// The server's own error text, without the row that it may quote, which contains an address and ids.
 fn said_by(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |refusal| refusal.message().to_owned())
 }

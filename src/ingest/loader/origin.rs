@@ -1,4 +1,4 @@
-//! Where a batch's hits come from: a spool, or those that were set aside and now have numbers under a mark of their own.
+//! Where a batch's hits come from: a spool, or hits that were set aside and now have numbers under their own mark.
 
 use tokio_postgres::Client;
 use tracing::Span;
@@ -9,7 +9,7 @@ use crate::ingest::orphan_notes as notes;
 use pixeld_core::hit::Hit;
 use pixeld_spool::orphans::Waiting;
 
-/// Consecutive numbers of one spool: some missing, then hits.
+/// Consecutive numbers of one spool: first missing ones, then hits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece<'a> {
     pub(super) first_seq: u64,
@@ -27,13 +27,13 @@ impl Piece<'_> {
         self.first_hit() + self.hits.len() as u64
     }
 
-    /// The span in which its way into PostgreSQL is logged, within its spool's.
+    /// The span for logging its way into PostgreSQL, within its spool's span.
     pub(super) fn span(&self) -> Span {
         tracing::error_span!("batch", first_seq = self.first_seq, hits = self.hits.len())
     }
 }
 
-/// What hits are taken from, and how PostgreSQL knows it.
+/// The source of hits, and its identity in PostgreSQL.
 #[derive(Debug)]
 pub(super) struct Origin {
     /// The UUID of its mark.
@@ -52,7 +52,7 @@ pub(super) enum OriginKind {
 }
 
 impl Origin {
-    /// The UUID in the names of what is kept aside of it.
+    /// The UUID in the names of its quarantined files.
     pub(super) fn uuid(&self) -> Uuid {
         match self.kind {
             OriginKind::Spool(uuid) => uuid,
@@ -64,29 +64,29 @@ impl Origin {
 /// Hits that were set aside and are being loaded.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// The note that says that they wait.
+    /// The note that records their waiting.
     pub(super) waiting: Waiting,
     /// Their own numbers, ascending.
     pub(super) numbers: Vec<u64>,
     /// The number that the first of them gets.
     pub(super) first_seq: u64,
-    /// The note is about no others.
+    /// Whether the note covers no other hits.
     pub(super) is_all: bool,
 }
 
 impl Taken {
-    /// The own number of the one that gets the number `seq`.
+    /// The own number of the hit that gets the number `seq`.
     pub(super) fn own_number(&self, seq: u64) -> u64 {
         let place = (seq - self.first_seq) as usize;
         self.numbers.get(place).copied().unwrap_or(u64::MAX)
     }
 
-    /// The number that the one with this own number gets.
+    /// The number that the hit with this own number gets.
     pub(super) fn number_of(&self, own: u64) -> u64 {
         self.first_seq + self.numbers.partition_point(|&number| number < own) as u64
     }
 
-    /// In the transaction that loads them: takes the note away of those that get numbers before `seq`.
+    /// In the transaction that loads them: removes the note for those that get numbers before `seq`.
     pub(super) async fn take_to(&mut self, client: &Client, seq: u64) -> Result<(), BatchError> {
         let next = self.numbers.get((seq - self.first_seq) as usize).copied();
         let after_all = || self.numbers.last().map(|last| last + 1).filter(|_| !self.is_all);

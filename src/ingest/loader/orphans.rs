@@ -1,9 +1,10 @@
-//! Hits whose image the database had lost (`loader/aside.rs`): loaded once the image is there again.
+//! Hits whose image the database had lost (`loader/aside.rs`): loaded once the image exists again.
 //!
-//! Guarantees: such a hit is loaded in the transaction that takes away the note that it waits. So it is in once, whatever is killed,
-//! and to whatever earlier state a database is restored: that state says itself which hits it lacks. These hits have numbers
-//! under a mark of their own, in the order in which they come. Gives up: what a database never passed over of a spool that is
-//! not on the disk any more (one from before they were set aside, longer ago than `PIXELD_SPOOL_KEEP`): it stays in its file, which is logged.
+//! Guarantees: such a hit is loaded in the transaction that removes the note about its waiting. So it is in once,
+//! whatever is killed, and whatever earlier state a database is restored to: that state itself says which hits it
+//! lacks. These hits have numbers under their own mark, in the order in which they are loaded. Gives up: hits that a
+//! database never skipped, of a spool that is no longer on the disk (a database from before they were set aside, longer
+//! ago than `PIXELD_SPOOL_KEEP`): they stay in their file, which is logged.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -25,21 +26,21 @@ use pixeld_core::hit::Hit;
 use pixeld_core::metrics::DropReason;
 use pixeld_spool::orphans::Waiting;
 
-/// How often it is looked for images that are there again.
+/// Interval between checks for images that exist again.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Hits that are loaded at once at most.
+/// Maximum hits that are loaded at once.
 const AT_ONCE_MAX: usize = 10_000;
 
 impl Loader {
-    /// Loads some hits whose image is there again. Says whether there were any.
+    /// Loads some hits whose image exists again. Returns whether there were any.
     pub(super) async fn load_orphans(&mut self, connected: &mut Connected) -> anyhow::Result<bool> {
         let is_early = self.aside.looked.is_some_and(|looked| looked.elapsed() < LOOK);
         if is_early || self.aside.orphans.is_empty() && self.metrics.orphans.get() == 0 {
             return Ok(false);
         }
         match &self.pending {
-            // What the database says now may hold a batch that is not counted yet.
+            // The database's current state may include a batch that is not counted yet.
             Some(pending) if !pending.is_of_orphans => return Ok(false),
             Some(pending) => {
                 let mark = pending.spool;
@@ -69,7 +70,7 @@ impl Loader {
         Ok(has_changed)
     }
 
-    /// Loads hits that wait. Says whether something has changed.
+    /// Loads waiting hits. Returns whether something has changed.
     async fn load_waiting(&mut self, connected: &mut Connected, waiting: Waiting) -> anyhow::Result<bool> {
         let mark = Uuid::new_v5(&waiting.mark, b"orphans");
         let Some((spool, first_seq)) = self.claim_mark_of_orphans(connected, mark).await? else { return Ok(false) };
@@ -96,7 +97,7 @@ impl Loader {
         Ok(true)
     }
 
-    /// Claims the mark under which hits that were set aside are loaded; nothing where another connection holds it.
+    /// Claims the mark under which hits that were set aside are loaded; `None` if another connection holds it.
     async fn claim_mark_of_orphans(
         &mut self,
         connected: &mut Connected,
@@ -117,7 +118,7 @@ impl Loader {
         }
     }
 
-    /// Asks the database which hits wait, counts those that are here, and removes files that nobody needs any more.
+    /// Asks the database which hits wait, counts those that are here, and removes files that are no longer needed.
     async fn recount(&mut self, client: &Client) -> anyhow::Result<Vec<Waiting>> {
         let orphans = &self.aside.orphans;
         let ends = orphans.ends();
@@ -125,12 +126,12 @@ impl Loader {
         let waiting = within(self.patience, "looking for hits that wait", notes::waiting(client, &marks)).await?;
         let loaded = within(self.patience, "reading marks", marks::loaded_to(client, &marks)).await?;
         let loaded: HashMap<Uuid, u64> = loaded.into_iter().collect();
-        // Asked for before the count: what is erased in between is counted the next time.
+        // Read before the count: what is erased in between is counted the next time.
         let erased = orphans.take_erased() as i64;
         let change = orphans.count(&waiting) as i64 - self.metrics.orphans.get();
         let of_erasures = erased.min(-change).max(0);
         self.metrics.drop_hits(DropReason::Erased, of_erasures as u64);
-        // The rest is what a database that was put back, or is another one, says of them.
+        // The rest comes from a database that was restored, or is another one.
         self.metrics.recovered.add(change + of_erasures);
         self.metrics.orphans.add(change);
         orphans.remove_done(&waiting, &loaded, self.aside.keep);

@@ -1,8 +1,8 @@
-//! The connection to Redis: one, kept by a task behind the loader's back.
+//! The connection to Redis: a task in the background keeps one open.
 //!
-//! Guarantees: whoever finds no connection can go on at once; a failure is logged once until Redis has answered again,
-//! and counted each time; neither says the password. Attempts are apart by pauses that double up to [`PAUSE_MAX`], but
-//! for the first one after an answer, which is made at once.
+//! Guarantees: a caller that finds no connection can go on at once. A failure is logged once until Redis has answered
+//! again, and counted each time; neither shows the password. The pauses between attempts double up to [`PAUSE_MAX`],
+//! but the first attempt after an answer is made at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ const CONNECT_WAIT: Duration = Duration::from_secs(1);
 /// The first pause between two attempts.
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
 
-/// Characters of a reason that are logged at most: some come from the server.
+/// Maximum characters of a reason that are logged: some come from the server.
 const REASON_CHARS_MAX: usize = 200;
 
 /// A connection that works as far as is known, and the hash of the script that is loaded there.
@@ -36,7 +36,7 @@ pub(super) struct Ready {
     number: u64,
 }
 
-/// Keeps a connection; ends with its drop.
+/// Keeps a connection open; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Keeper {
     state: Arc<State>,
@@ -49,18 +49,18 @@ struct State {
     current: watch::Sender<Option<Ready>>,
     /// Whether the last question was answered.
     is_answering: AtomicBool,
-    /// Whether the trouble of now was logged.
+    /// Whether the current trouble was logged.
     is_told: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl Keeper {
-    /// Begins to connect.
+    /// Starts to connect.
     ///
     /// # Errors
-    /// Where the URL is none.
+    /// If the URL is invalid.
     pub(super) fn start(url: &Secret, script: &'static str, metrics: Arc<Metrics>) -> RedisResult<Keeper> {
-        // The client takes the process's own where there are several to choose from, and panics where none was chosen.
+        // The client uses the process's default; if there are several and none was chosen, it panics.
         if CryptoProvider::get_default().is_none() && ring::default_provider().install_default().is_err() {
             tracing::debug!("another thread chose the cryptography meanwhile");
         }
@@ -83,7 +83,7 @@ impl Keeper {
         let mut current = self.state.current.subscribe();
         loop {
             let found = current.wait_for(Option::is_some).await;
-            // Its sender lives as long as we do.
+            // Its sender lives as long as this.
             match found.ok().and_then(|found| found.clone()) {
                 Some(ready) => return ready,
                 None => std::future::pending().await,
@@ -99,7 +99,7 @@ impl Keeper {
         }
     }
 
-    /// A connection failed, and is not to be used any more.
+    /// A connection failed, and must not be used any more.
     pub(super) fn failed(&self, failed: &Ready, reason: &str) {
         self.state.note(reason);
         self.state
@@ -140,7 +140,7 @@ async fn keep(client: Client, script: &'static str, state: Arc<State>) {
             Ok(Err(error)) => state.note(&error.to_string()),
             Err(_) => state.note(&format!("no connection within {CONNECT_WAIT:?}")),
         }
-        // A connection alone proves nothing: one that never answers a question in time is not made anew without a pause.
+        // A connection alone proves nothing: one that never answers a question in time is not replaced without a pause.
         let answered = state.is_answering.swap(false, Ordering::Relaxed);
         if answered {
             backoff.succeed();
@@ -151,7 +151,7 @@ async fn keep(client: Client, script: &'static str, state: Arc<State>) {
 }
 
 async fn connect(client: &Client, script: &str) -> Result<(MultiplexedConnection, String), RedisError> {
-    // Our own bounds hold; the client's are only not to be longer.
+    // Our own bounds apply; the client's only need to be at least as long.
     let bounds = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_WAIT))
         .set_response_timeout(Some(CONNECT_WAIT));

@@ -1,4 +1,4 @@
-//! The writer and its syncer as they run, on a disk that fails.
+//! The writer and its syncer in real threads, on a disk that fails.
 
 use std::rc::Rc;
 
@@ -61,12 +61,12 @@ impl Running {
         }
     }
 
-    /// Hits that were told to be dropped because of the disk.
+    /// Hits that were counted as dropped because of the disk.
     fn dropped(&self) -> u64 {
         self.metrics.dropped(DropReason::DiskFull) + self.metrics.dropped(DropReason::DiskError)
     }
 
-    /// Ends the edge's part, then the writer's, as the program does.
+    /// Ends the edge's part, then the writer's, in the program's order.
     async fn end(self) -> Ended {
         self.carrier.abort();
         assert!(self.carrier.await.unwrap_err().is_cancelled());
@@ -191,7 +191,7 @@ fn a_full_disk_drops_what_it_counts_and_recording_resumes_when_there_is_room() {
             let mut expected = Told::new();
             for round in 0..3 {
                 running.disk.set(Faults::default());
-                // The writer does not ask a disk at once again that has just refused.
+                // The writer does not at once try a disk again that has just refused.
                 tokio::time::sleep(Duration::from_millis(110)).await;
                 for n in round * 100..round * 100 + 5 {
                     assert_eq!(running.record(n).await, Received::Written);
@@ -248,7 +248,8 @@ fn a_writer_that_panics_is_seen_to_have_ended() {
         assert_eq!(running.record(0).await, Received::Written);
         running.disk.set(Faults { write_panics: true, ..Faults::default() });
         assert_eq!(running.record(1).await, Received::Unwritten);
-        // The last receipt comes while the thread unwinds. Its end is seen, so that the program can end and be started again.
+        // The last receipt comes while the thread unwinds. Its end is noticed, so that the program can end and be
+        // restarted.
         running.writer_ends().await;
         assert_eq!(running.record(2).await, Received::Unwritten);
         running.end().await;
