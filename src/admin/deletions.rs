@@ -92,7 +92,7 @@ impl Deletions {
 async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
     let deleting = async {
         let mut changes = Changes::open(db).await?;
-        anyhow::Ok(changes.delete_hits_telling(target, |deleted| progress.tell(deleted)).await?)
+        anyhow::Ok(changes.delete_hits_reporting(target, |deleted| progress.tell(deleted)).await?)
     };
     let why = match deleting.await {
         Ok(deleted) => {

@@ -1,16 +1,17 @@
-//! Changes of hits that are loaded already: judging them again, and deleting them.
+//! Changes of loaded hits: reclassifying them, and deleting them.
 //!
-//! Guarantees: after each committed chunk, opens and counts are what the hits say. A chunk holds the same lock as the rollup,
-//! after whatever is pending is rolled up; it touches no hit of a pending batch. It is bounded, so that the rollup waits for
-//! one chunk at most; a lock that is not given is asked for again, up to [`LOCK_TRIES`] times. After an error nothing of the
-//! chunk is done, or, where the answer to COMMIT was lost, all of it; to run the same again is right either way.
+//! Guarantees: after each committed chunk, opens and counts match the hits. A chunk holds the same lock as the rollup,
+//! after all pending batches are rolled up; it touches no hit of a pending batch. It is bounded, so that the rollup
+//! waits for one chunk at most. A lock that is not granted is requested again, up to [`LOCK_TRIES`] times. After an
+//! error nothing of the chunk is done or, if the answer to COMMIT was lost, all of it; running the same again is right
+//! either way.
 //!
-//! An open whose `first_at` lies before `rollup_state.retained_from` is frozen: its older hits are gone, so that it cannot be
-//! computed again. It is never rebuilt, only erased; its hours' hits follow all the same.
+//! An open whose `first_at` is before `rollup_state.retained_from` is frozen: its older hits are deleted, so that it
+//! cannot be computed again. It is never rebuilt, only erased; the counts of its hours still follow its hits.
 //!
-//! Gives up: the first and best of an open cannot be taken back by arithmetic, so a pair that is touched is computed from its
-//! hits. Those beyond the chunk are looked for between the open's first and last time, on a closed day through the index on
-//! `recipient`, on an open one by reading the day.
+//! Gives up: arithmetic for an open's first and best hit. They cannot be subtracted, so a touched pair is computed
+//! again from its hits. Hits outside the chunk are searched between the open's first and last time: on a closed day
+//! through the index on `recipient`, on an open one by reading the day.
 
 mod count;
 mod delete;
@@ -33,13 +34,13 @@ use crate::db::{Database, DbError};
 /// Hits of one chunk.
 pub const CHUNK_ROWS_MAX: i64 = 50_000;
 
-/// How often the lock is asked for, each time for the session's `lock_timeout`.
+/// How often the lock is requested, each time for the session's `lock_timeout`.
 pub const LOCK_TRIES: u32 = 12;
 
-/// How long a batch whose hits are not all there is waited for altogether.
+/// Total time to wait for a batch whose hits are not all visible.
 const MISMATCH_WAIT_MAX: Duration = Duration::from_secs(90);
 
-/// Wait between two looks at such a batch.
+/// Wait between two checks of such a batch.
 const MISMATCH_PAUSE: Duration = Duration::from_millis(500);
 
 static REBUILD: LazyLock<String> = LazyLock::new(|| statement(include_str!("change/rebuild_pairs.sql")));
@@ -47,13 +48,13 @@ static REBUILD: LazyLock<String> = LazyLock::new(|| statement(include_str!("chan
 /// Why a change could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// As PostgreSQL says.
+    /// PostgreSQL failed.
     #[error("{0}")]
     Tally(#[from] TallyError),
-    /// Somebody else keeps the lock.
+    /// Another session keeps the lock.
     #[error("another transaction locked opens and counts for too long")]
     Locked,
-    /// A loaded batch and its hits do not agree, so that counts cannot be brought up to date.
+    /// A loaded batch and its hits do not match, so that counts cannot be brought up to date.
     #[error("some hits of a batch are not there yet")]
     Mismatch,
     /// The nil UUID is nobody.
@@ -73,7 +74,7 @@ impl From<tokio_postgres::Error> for ChangeError {
     }
 }
 
-/// Changes hits, and opens and counts with them. After an error make a new one.
+/// Changes hits together with opens and counts. After an error make a new one.
 pub struct Changes {
     tally: Tally,
     mismatches: Mismatches,
@@ -89,7 +90,7 @@ impl Changes {
         Changes::with(db, CHUNK_ROWS_MAX, MISMATCH_PATIENCE).await
     }
 
-    /// As [`Changes::open`], with chunks of so many hits, and a mismatch waited for so long.
+    /// As [`Changes::open`], with chunks of `rows_max` hits, and `patience` for a mismatch.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -106,7 +107,7 @@ impl Changes {
         Ok(partitions::since(self.tally.client(), since).await?)
     }
 
-    /// Begins a transaction with the lock, in which nothing is pending that can be seen. A backlog is rolled up before, in
+    /// Begins a transaction with the lock, in which no visible batch is pending. A backlog is rolled up before, in
     /// transactions of its own.
     async fn begin(&mut self) -> Result<(), ChangeError> {
         let started = Instant::now();
@@ -138,7 +139,7 @@ impl Changes {
         }
     }
 
-    /// Computes the opens of `touched` from their hits, and brings opens and counts in line.
+    /// Computes the opens of `touched` from their hits, and updates opens and counts.
     async fn settle(&self, touched: u64) -> Result<(), ChangeError> {
         if touched > 0 {
             self.find_other_hits().await?;

@@ -1,7 +1,8 @@
-//! Receipts of deletions: who had which hits deleted, when, and how many went. They lie in the audit, which is never deleted from.
+//! Receipts of deletions: who had which hits deleted, when, and how many. They are in the audit, which is never deleted
+//! from.
 //!
-//! Guarantees: no receipt names a recipient whose hits it is about, so that it may outlive them. A deletion that began and did not end
-//! has its first entry only.
+//! Guarantees: no receipt names a recipient whose hits were deleted, so that it may outlive them. A deletion that began
+//! and did not end has only its first entry.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
@@ -17,30 +18,30 @@ const FAILED: &str = "deleting hits failed";
 pub struct Receipt {
     /// Its number.
     pub job: i64,
-    /// Who asked for it.
+    /// The user who requested it.
     pub actor: String,
-    /// What was to go, in words.
+    /// What to delete, in words.
     pub subject: String,
     /// When it began.
     pub began_at: OffsetDateTime,
-    /// How it ended; nothing where it did not.
+    /// How it ended; `None` if it did not.
     pub end: Option<End>,
 }
 
 /// How a deletion ended.
 #[derive(Debug, Clone)]
 pub struct End {
-    /// When.
+    /// The time.
     pub at: OffsetDateTime,
-    /// All was deleted.
+    /// Whether everything was deleted.
     pub is_done: bool,
-    /// How much went.
+    /// How much was deleted.
     pub deleted: Deleted,
-    /// Why not all; nothing where all went, or where an earlier version wrote it down.
+    /// Why not everything; `None` if everything was, or if an earlier version recorded it.
     pub why: Option<String>,
 }
 
-/// Writes down that a deletion begins, and returns its number.
+/// Records the start of a deletion, and returns its number.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -49,7 +50,7 @@ pub async fn begin(client: &Client, actor: &str, subject: &str) -> Result<i64, E
     Ok(client.query_one(insert, &[&actor, &BEGAN, &subject]).await?.get(0))
 }
 
-/// Writes down how it ended, with `why` where it failed; once, however often it is told.
+/// Records its end, with `why` if it failed; only once, however often it is called.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -69,7 +70,7 @@ const RECEIPTS: &str = "SELECT b.id, b.actor, b.subject, b.at, e.at, e.action = 
        WHERE id > b.id AND action IN ($2, $3) AND detail->>'job' = b.id::text ORDER BY id LIMIT 1) AS e ON true \
      WHERE b.action = $1";
 
-/// The receipt of this number.
+/// The receipt with this number.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -83,9 +84,9 @@ pub async fn find(client: &Client, job: i64) -> Result<Option<Receipt>, Error> {
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn latest(client: &Client, most: i64) -> Result<Vec<Receipt>, Error> {
+pub async fn latest(client: &Client, max: i64) -> Result<Vec<Receipt>, Error> {
     let find = format!("{RECEIPTS} ORDER BY b.id DESC LIMIT $4");
-    Ok(client.query(&find, &[&BEGAN, &DONE, &FAILED, &most]).await?.iter().map(receipt).collect())
+    Ok(client.query(&find, &[&BEGAN, &DONE, &FAILED, &max]).await?.iter().map(receipt).collect())
 }
 
 fn receipt(row: &tokio_postgres::Row) -> Receipt {

@@ -1,8 +1,10 @@
-//! The task that deletes what is beyond `PIXELD_RETENTION_DAYS`: days of hits, opens without hits, user agents without hits.
+//! The task that deletes what is older than `PIXELD_RETENTION_DAYS`: days of hits, opens without hits, user agents
+//! without hits.
 //!
-//! Guarantees: loads wait for it no longer than [`LOCK_WAITS`] says at a time; one node at a time does it; whatever fails is
-//! tried again. Counts stay, since they name nobody. While the clocks cannot be believed ([`crate::clocks`]) nothing goes. Gives up: exactness to the hour; hits go by whole days (UTC), so that the
-//! oldest is up to a day and an hour older than the retention, and more while a long query holds `hits`.
+//! Guarantees: loads wait for it at most as long as [`LOCK_WAITS`] at a time. One node at a time does it; whatever
+//! fails is tried again. Counts stay, since they name nobody. While the clocks cannot be trusted ([`crate::clocks`])
+//! nothing is deleted. Gives up: precision. Hits are deleted by whole days (UTC), so that the oldest is up to a day and
+//! an hour older than the retention, and more while a long query holds `hits`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -17,37 +19,37 @@ use crate::db::{Database, locks, user_agents, within};
 use pixeld_core::drain::Drain;
 use pixeld_core::metrics::Metrics;
 
-/// How often it looks.
+/// Interval between checks.
 pub const PERIOD: Duration = Duration::from_secs(600);
 
-/// How long it waits for `hits` at the first try, the second, and so on; those who load wait behind it as long.
+/// How long it waits for `hits` at the first attempt, the second, and so on; loads wait behind it equally long.
 pub const LOCK_WAITS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800)];
 
-/// Between two tries, so that loads catch up.
+/// Pause between two attempts, so that loads catch up.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Wait after a failure.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Deletes what is beyond the retention.
+/// Deletes what is older than the retention.
 pub struct Retention {
     db: Database,
     metrics: Arc<Metrics>,
     days: NonZeroU32,
     clocks: Arc<Clocks>,
-    /// Whether opens were looked through since the start: an earlier process may have been stopped in the middle.
+    /// Whether opens were searched since the start: an earlier process may have been stopped in the middle.
     has_looked: bool,
 }
 
 impl Retention {
-    /// Keeps hits for so many days.
+    /// Keeps hits for `days` days.
     #[must_use]
     pub fn new(db: Database, metrics: Arc<Metrics>, days: NonZeroU32, clocks: Arc<Clocks>) -> Retention {
         Retention { db, metrics, days, clocks, has_looked: false }
     }
 
-    /// Deletes, once the database is `ready`, until `drain` is asked for.
+    /// Deletes, once the database is `ready`, until the drain.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         tokio::select! {
             () = ready => {}
@@ -75,7 +77,7 @@ impl Retention {
         }
     }
 
-    /// Deletes all that is overdue now.
+    /// Deletes everything that is overdue now.
     ///
     /// # Errors
     /// As PostgreSQL says; call it again.
@@ -92,7 +94,7 @@ impl Retention {
         let overdue = retention_day::overdue(client, self.days.get()).await?;
         self.metrics.retention_overdue.set(overdue.len() as i64);
         if let Some(last) = overdue.last() {
-            // Before any of them goes: a rebuilt open must not come out of half of its hits.
+            // Before any day is dropped: an open must not be rebuilt from half of its hits.
             Changes::open(&self.db).await?.retain_from(last.to).await?;
             for (left, day) in (0..overdue.len() as i64).rev().zip(&overdue) {
                 if !self.drop_day(client, day).await? {
@@ -118,7 +120,7 @@ impl Retention {
         Ok(())
     }
 
-    /// Drops a day, with some tries. Says whether it is gone.
+    /// Drops a day, with several attempts. Returns whether it is gone.
     async fn drop_day(&self, client: &tokio_postgres::Client, day: &Partition) -> anyhow::Result<bool> {
         for wait in LOCK_WAITS {
             match retention_day::drop_day(client, day, wait).await? {
@@ -127,7 +129,7 @@ impl Retention {
                     tracing::info!(day = day.name, waited_ms, held_ms, "a day beyond the retention was deleted");
                     return Ok(true);
                 }
-                // A node whose retention is longer brought something meanwhile.
+                // A node with a longer retention loaded something in the meantime.
                 Dropped::Pending => Changes::open(&self.db).await?.retain_from(day.to).await?,
                 Dropped::Busy => tokio::time::sleep(BUSY_PAUSE).await,
             }

@@ -1,13 +1,14 @@
-//! Days of hits that are beyond the retention, dropped whole.
+//! Drops whole days of hits that are older than the retention.
 //!
-//! Guarantees: a day goes in one short transaction that has `hits` to itself, or not at all: it waits no longer for that than it is
-//! told to, and whoever loads waits behind it no longer than that and the drop itself; a vacuum of the day is waited for before
-//! that, while loads and queries run on. No hit goes that is not in the counts yet. Gives up: while a query reads `hits` for
-//! hours, no day goes; it is tried again.
+//! Guarantees: a day is dropped in one short transaction that has `hits` to itself, or not at all. It waits for that at
+//! most as long as allowed, and loads wait behind it only that long plus the time of the drop; it waits for a vacuum of
+//! the day before that, while loads and queries go on. No hit is dropped that is not in the counts yet. Gives up: days
+//! while a query reads `hits` for hours; they are tried again.
 //!
-//! `DETACH … CONCURRENTLY` holds nobody up, not even behind a query of hours (tried: beside one that waited, a row and a new day's
-//! partition took 50 ms). But it cannot be in a transaction with the look for hits that are not counted, and one that is interrupted leaves
-//! a day that is half there until somebody finalises it. A day of millions of rows goes in milliseconds either way.
+//! `DETACH … CONCURRENTLY` would block nobody, not even behind a query of hours (measured: beside one that waited, a
+//! row and a new day's partition took 50 ms). But it cannot be in one transaction with the check for uncounted hits,
+//! and an interrupted one leaves a half-detached day until somebody finalises it. Either way, a day of millions of rows
+//! is dropped in milliseconds.
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +18,27 @@ use tokio_postgres::error::SqlState;
 use crate::db::partitions::{self, Partition};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
 
-/// How long after the end of the retention a day goes: a batch that was judged before that is surely in, and counted.
+/// How long after the end of the retention a day is dropped: by then a batch that was judged before is loaded and
+/// counted.
 pub const MARGIN: Duration = Duration::from_secs(3600);
 
-/// How long a vacuum of the day, or an index that is made on it, is waited for; longer than it takes until a vacuum gives way
-/// (`deadlock_timeout`, a second).
+/// How long to wait for a vacuum of the day, or for an index that is being built on it; longer than a vacuum takes to
+/// give way (`deadlock_timeout`, a second).
 const DAY_WAIT: Duration = Duration::from_secs(2);
 
-/// What came of dropping a day.
+/// The result of dropping a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// It is gone; `hits` was waited for, and held, so long.
+    /// It is dropped, after this wait for `hits` and this time of holding it.
     Gone {
-        /// Until nobody else used it.
+        /// Until no other session used it.
         waited: Duration,
         /// Until it was free again.
         held: Duration,
     },
-    /// Somebody used `hits` all the time.
+    /// Other sessions used `hits` all the time.
     Busy,
-    /// Hits that are not rolled up may lie in it.
+    /// It may contain hits that are not rolled up.
     Pending,
 }
 
@@ -49,7 +51,7 @@ pub async fn now_us(client: &Client) -> Result<i64, DbError> {
     Ok(within(QUERY_TIMEOUT, "asking for the time", client.query_one(select, &[])).await?.get(0))
 }
 
-/// The days that are wholly older than so many days, by the database's clock, the oldest first.
+/// The days that are completely older than `days` days, by the database's clock, the oldest first.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -60,18 +62,18 @@ pub async fn overdue(client: &Client, days: u32) -> Result<Vec<Partition>, DbErr
     partitions::until(client, row.get(0)).await
 }
 
-/// Drops a day, if `hits` can be had within `wait`. Its opens must be frozen.
+/// Drops a day, if `hits` can be locked within `wait`. Its opens must be frozen.
 ///
 /// # Errors
-/// As PostgreSQL says; the day is still there then, or gone, and who looks again sees.
+/// On a database error; whether the day still exists then shows at the next check.
 pub async fn drop_day(client: &Client, day: &Partition, wait: Duration) -> Result<Dropped, DbError> {
     let own = format!(
         "BEGIN; SET LOCAL lock_timeout = '{}ms'; LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE",
         DAY_WAIT.as_millis(),
         day.name
     );
-    // Not more of the day before that: a query that reads all days would have hits and wait for the day, and we for it. ONLY: else it
-    // would wait for whoever is at any of the days.
+    // Lock no more of the day before that: a query that reads all days would have hits and wait for the day, and we for
+    // it. ONLY: otherwise it would wait for every session that uses any of the days.
     let alone = format!(
         "SET LOCAL lock_timeout = '{}ms'; LOCK TABLE ONLY hits IN ACCESS EXCLUSIVE MODE",
         wait.as_millis().max(1)

@@ -1,32 +1,33 @@
 //! The rollup's statements, and what they share.
 //!
-//! A longer statement has a `.sql` file in the folder of the code that runs it. The file opens with a comment: what the statement does, and its
-//! parameters. Statements that are only alike are each written out, so that one file is enough to read. What must never differ is written
-//! once: the files have a name in braces for it, and [`statement`] replaces that name.
+//! A longer statement has a `.sql` file in the folder of the code that runs it. The file opens with a comment: what the
+//! statement does, and its parameters. Statements that are merely similar are each written out, so that one file is
+//! enough to read. Parts that must never differ are written once: the files have a name in braces for them, and
+//! [`statement`] replaces that name.
 //! - `{human}`, `{confirmed}` and so on are numbers of classes ([`numbered`]). No statement has a bare one (`tests/it/ship/sql.rs`).
 //! - `{slot of at}` is when the slot of the time `at` begins ([`SLOT`]).
-//! - `{opens of work_hits}` is what opens are, computed from the table `work_hits` (`statement/opens.sql`).
+//! - `{opens of work_hits}` is the definition of opens, computed from the table `work_hits` (`statement/opens.sql`).
 //!
-//! `{day}`, `{from}`, `{to}` and `{target}` are filled in later, each time that the statement runs.
+//! `{day}`, `{from}`, `{to}` and `{target}` are filled in later, each time the statement runs.
 
 use pixeld_core::opens::class::{Certainty, Class};
 
-/// What an open is; `{hits}` is a table with its hits.
+/// The definition of an open; `{hits}` is a table with its hits.
 const OPENS: &str = include_str!("statement/opens.sql");
 
-/// When the slot of the time `{at}` begins. The query in it is run once a statement; `date_trunc` with a zone's name would cost four
-/// times as much for each row.
+/// When the slot of the time `{at}` begins. Its subquery runs once per statement; `date_trunc` with a zone's name would
+/// cost four times as much for each row.
 const SLOT: &str = "date_bin(CASE WHEN {at} >= (SELECT quarters_from FROM counting) THEN interval '15 minutes' \
      ELSE interval '1 hour' END, {at}, '2000-01-01 00:00:00+00')";
 
-/// The statement of a file, with what it shares filled in.
+/// The statement of a file, with the shared parts filled in.
 pub(super) fn statement(file: &str) -> String {
     let opens = filled(file, "{opens of ", |table| OPENS.replace("{hits}", table));
     let slots = filled(&opens, "{slot of ", |at| SLOT.replace("{at}", at));
     numbered(&slots)
 }
 
-/// Replaces each `opening`, the name after it and its closing brace by `by` of that name.
+/// Replaces each `opening`, the name after it and its closing brace by the result of `by` for that name.
 fn filled(text: &str, opening: &str, by: impl Fn(&str) -> String) -> String {
     let mut parts = text.split(opening);
     let mut filled = parts.next().unwrap_or_default().to_owned();

@@ -1,28 +1,30 @@
 //! The one place where opens and counts are changed.
 //!
-//! Whoever changes them (the rollup, a reclassification, a deletion) opens a [`Tally`], locks, fills `delta_hits` with hits that
-//! came or went and `pairs` with opens as they were and as they are to be, and calls [`Tally::apply`]. Everything else
-//! follows from those two temporary tables, so that no two callers can count differently.
+//! Every change (the rollup, a reclassification, a deletion) opens a [`Tally`], locks, fills `delta_hits` with added or
+//! removed hits and `pairs` with the old and new state of opens, and calls [`Tally::apply`]. Everything else follows
+//! from those two temporary tables, so that no two callers can count differently.
 //!
-//! Guarantees: each statement is bounded in time; each count of rows that could betray a lost update is compared. After any
-//! error the connection must be dropped: what the transaction left behind is not known. Gives up: where opens or hits are
-//! distributed over several servers, rows cannot be found by their `ctid`, and this must find them by their key.
+//! Guarantees: each statement is bounded in time; each count of rows that could reveal a lost update is compared. After
+//! any error the connection must be dropped: the state of its transaction is unknown. Gives up: opens or hits that are
+//! distributed over several servers. There rows cannot be found by their `ctid`, and this code would have to find them
+//! by their key.
 //!
 //! # Definitions
-//! Each number is a function of `hits` alone, pending batches left out. The nil UUID is an absent message or recipient.
-//! - The **slot** of a time is its quarter of an hour: all zones are quarters apart, so every day and every hour of every zone is
-//!   made of whole slots. Before `counting.quarters_from`, which never changes, it is its hour (UTC). Columns called `hour` hold
-//!   the time at which a slot begins.
-//! - A hit feeds an **open** if it has a message and a recipient. `image`, `first_at`, `first_spool`, `first_seq` and
-//!   `first_class` are those of the earliest hit by (at, spool, seq); `last_at` is the latest time; `confirmed_first_at` and
-//!   `confirmed_first_class` the least (at, class) of hits that are human or proxied; `best` the class of the least rank.
-//! - **message_hours**: hits of a message by slot and class. `first_opens`: opens whose `first_at` lies in the slot, under
-//!   `first_class`; `first_confirmed_opens` the same by `confirmed_first_at` and `confirmed_first_class`.
-//! - **site_hours**: the sums of those, and hits without a message besides. **image_hours**: all hits of an image.
+//! Each number is a function of `hits` alone, without pending batches. The nil UUID is an absent message or recipient.
+//! - The **slot** of a time is its quarter of an hour: all zones differ by multiples of a quarter, so every day and
+//!   every hour of every zone consists of whole slots. Before `counting.quarters_from`, which never changes, it is its
+//!   hour (UTC). Columns called `hour` contain the time at which a slot begins.
+//! - A hit contributes to an **open** if it has a message and a recipient. `image`, `first_at`, `first_spool`,
+//!   `first_seq` and `first_class` are those of the earliest hit by (at, spool, seq); `last_at` is the latest time;
+//!   `confirmed_first_at` and `confirmed_first_class` the least (at, class) of hits that are human or proxied; `best`
+//!   the class of the least rank.
+//! - **message_hours**: hits of a message by slot and class. `first_opens`: opens whose `first_at` is in the slot,
+//!   under `first_class`; `first_confirmed_opens` the same by `confirmed_first_at` and `confirmed_first_class`.
+//! - **site_hours**: the sums of those, plus hits without a message. **image_hours**: all hits of an image.
 //! - **message_facets**: hits of a message by rule (1) and by client (2).
 //! - **messages**: `hits`, `machine_hits` (prefetch, scanner, bot), `first_at` and `last_at` of all its hits; `opens` the rows
 //!   of opens, `confirmed_opens` those with a confirmed hit, `possible_opens` those whose best is unknown or privacy_prefetch.
-//! - A row of counts that are all zero does not exist, but for `messages`, which keeps what the sender said.
+//! - A row of counts that are all zero does not exist, except in `messages`, which keeps what the sender set.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -34,11 +36,11 @@ use tokio_postgres::{Client, Row, SimpleQueryMessage};
 use super::statement::statement;
 use crate::db::{Database, DbError, Session, within};
 
-/// Longest time for one statement of a tally; the server gives up later.
+/// Maximum time for one statement of a tally; the server's own limit is longer.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// What a tally's connection starts with. `work_mem` holds a chunk of hits twice over; `temp_buffers` the temporary tables. A
-/// chunk is planned in a millisecond and run in some hundred, so compiling its queries first never pays.
+/// The settings of a tally's connection. `work_mem` holds a chunk of hits twice over; `temp_buffers` the temporary
+/// tables. A chunk is planned in a millisecond and run in a few hundred, so compiling its queries first never pays.
 const SETTINGS: &str = "SET temp_buffers = '48MB'; SET work_mem = '64MB'; SET jit = off; \
      SET max_parallel_workers_per_gather = 0";
 
@@ -48,37 +50,37 @@ const TABLES: &str = include_str!("tally/temporary_tables.sql");
 const CLEAR: &str = "DELETE FROM work_hits; DELETE FROM verdicts; DELETE FROM touched; DELETE FROM pair_hits; \
      DELETE FROM pairs; DELETE FROM edges; DELETE FROM delta_hits; DELETE FROM delta_hours";
 
-/// Writes `pairs` into opens, then both tables into the counts. Joins are nested loops throughout: without statistics of the
-/// temporary tables the planner would read all of opens now and then.
+/// Writes `pairs` into opens, then both tables into the counts. All joins are nested loops: without statistics of the
+/// temporary tables the planner would sometimes read all of opens.
 static APPLY: LazyLock<String> = LazyLock::new(|| {
     let opens = include_str!("tally/write_opens.sql");
     let counts = statement(include_str!("tally/write_counts.sql"));
     format!("{NESTED_LOOPS};\n{opens}\n{counts}\n{ANY_JOIN}")
 });
 
-/// Where in [`APPLY`] opens are written: the three statements after the two of [`NESTED_LOOPS`].
+/// Which of the statements of [`APPLY`] write opens: the three after the two of [`NESTED_LOOPS`].
 const OPENS_WRITTEN: std::ops::Range<usize> = 2..5;
 
 /// From here on the transaction joins by nested loops only.
 pub(super) const NESTED_LOOPS: &str = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
 
-/// Takes [`NESTED_LOOPS`] back.
+/// Undoes [`NESTED_LOOPS`].
 pub(super) const ANY_JOIN: &str = "SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on";
 
 /// Why opens and counts could not be changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TallyError {
-    /// As PostgreSQL says.
+    /// PostgreSQL failed.
     #[error("{0}")]
     Db(#[from] DbError),
-    /// A statement changed another number of rows than it must.
+    /// A statement changed an unexpected number of rows.
     #[error("{what}: {got} rows, {expected} were expected")]
     Count {
-        /// Of what.
+        /// The rows.
         what: &'static str,
-        /// What must have been.
+        /// The expected number.
         expected: u64,
-        /// What was.
+        /// The actual number.
         got: u64,
     },
 }
@@ -98,12 +100,12 @@ pub struct State {
     pub events: i64,
 }
 
-/// How to come by the lock.
+/// How to get the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// Only if nobody has it.
+    /// Only if it is free.
     Try,
-    /// After whoever has it, within the session's `lock_timeout`.
+    /// After its current holder, within the session's `lock_timeout`.
     Wait,
 }
 
@@ -125,14 +127,14 @@ impl Tally {
         Ok(Tally { session })
     }
 
-    /// Where statements go.
+    /// The connection for statements.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.session.client
     }
 
-    /// Begins a transaction that holds the lock; none where somebody else keeps it. The lock is a statement of its own, so
-    /// that those after it see what its last holder did.
+    /// Begins a transaction that holds the lock; `None` if another session keeps it. The lock is a statement of its
+    /// own, so that later statements see what its last holder did.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -154,10 +156,10 @@ impl Tally {
         Ok(row.map(|row| State { published: row.get(0), events: row.get(1) }))
     }
 
-    /// Writes `pairs` and `delta_hits` into opens and counts. `pairs` is how many rows the table has.
+    /// Writes `pairs` and `delta_hits` into opens and counts. `pairs` is the table's number of rows.
     ///
     /// # Errors
-    /// As PostgreSQL says, or where an open that was there is not found.
+    /// On a database error, or if an existing open is not found.
     pub async fn apply(&self, pairs: u64) -> Result<(), TallyError> {
         let counts = self.run("changing opens and counts", &APPLY).await?;
         let written = counts.get(OPENS_WRITTEN).unwrap_or_default().iter().sum();
@@ -176,12 +178,12 @@ impl Tally {
     /// PostgreSQL answers COMMIT with a rollback and no error.
     ///
     /// # Errors
-    /// As PostgreSQL says; whether it was committed is not known then.
+    /// On a database error; whether it was committed is then unknown.
     pub async fn commit(&self) -> Result<(), TallyError> {
         self.run("COMMIT", "COMMIT").await.map(|_| ())
     }
 
-    /// Undoes the transaction.
+    /// Rolls the transaction back.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -215,7 +217,7 @@ impl Tally {
         Ok(within(STATEMENT_TIMEOUT, what, self.client().query_one(query, values)).await?)
     }
 
-    /// Runs statements in one exchange; returns how many rows each changed.
+    /// Runs statements in one round trip; returns how many rows each changed.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -232,7 +234,7 @@ impl Tally {
 /// Compares two counts.
 ///
 /// # Errors
-/// Where they differ.
+/// If they differ.
 pub fn same(what: &'static str, expected: u64, got: u64) -> Result<(), TallyError> {
     if expected == got { Ok(()) } else { Err(TallyError::Count { what, expected, got }) }
 }

@@ -1,9 +1,9 @@
 //! The task that keeps opens and counts in step with `hits`, and looks after closed days.
 //!
-//! Guarantees: whatever fails, it backs off, connects anew and goes on; what a batch adds is in opens and counts once, in the
-//! transaction that publishes it. One node at a time does it, whichever takes the lock; the others look again later. A trickle
-//! of batches costs one transaction each [`TURN_MIN`], a backlog one after the other. Gives up: order between nodes' batches;
-//! their numbers are given in the order in which they are seen.
+//! Guarantees: after any failure it waits, reconnects and goes on. What a batch adds is in opens and counts once, in
+//! the transaction that publishes it. One node at a time does it, the one that gets the lock; the others check again
+//! later. A trickle of batches costs one transaction each [`TURN_MIN`]; a backlog is worked off without pauses. Gives
+//! up: order between nodes' batches; they are numbered in the order in which they become visible.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,19 +19,19 @@ use crate::db::{Database, DbError, partitions};
 use pixeld_core::drain::Drain;
 use pixeld_core::metrics::Metrics;
 
-/// The least time from one transaction's start to the next's while there is no backlog.
+/// Minimum time from one transaction's start to the next's while there is no backlog.
 pub const TURN_MIN: Duration = Duration::from_secs(1);
 
-/// How often batches of other nodes are looked for.
+/// Interval between checks for batches of other nodes.
 pub const POLL: Duration = Duration::from_secs(2);
 
 /// The longest wait between two attempts.
 pub const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How often closed days are looked for.
+/// Interval between checks for closed days.
 const HOUSEKEEPING: Duration = Duration::from_secs(600);
 
-/// Fewest hits of a transaction, where more take too long.
+/// Minimum hits of a transaction, if larger ones take too long.
 const CHUNK_HITS_MIN: u64 = 1000;
 
 /// Keeps opens and counts in step.
@@ -44,12 +44,12 @@ pub struct Rollup {
     hits_max: u64,
 }
 
-/// What one turn came to.
+/// The result of one turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     /// A transaction was committed.
-    Went(Rolled),
-    /// Another node has the lock, or a batch's hits are not all there yet.
+    Progressed(Rolled),
+    /// Another node has the lock, or a batch's hits are not all visible yet.
     Later,
 }
 
@@ -61,10 +61,11 @@ impl Rollup {
         Rollup { db, metrics, committed, tally: None, mismatches, hits_max: CHUNK_HITS_MAX }
     }
 
-    /// Rolls up, once the database is `ready`, until `drain` is asked for; then once more what is pending, until its deadline.
+    /// Rolls up, once the database is `ready`, until the drain; then once more what is pending, until the drain's
+    /// deadline.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         let mut late = drain.clone();
-        // What waits is not known before the first look.
+        // The backlog is unknown before the first check.
         self.stands_still();
         tokio::select! {
             () = ready => {}
@@ -79,7 +80,7 @@ impl Rollup {
         }
     }
 
-    /// Rolls up until the drain is asked for, and what is pending then.
+    /// Rolls up until the drain, including what is pending then.
     async fn keep_rolling(&mut self, drain: &mut Drain) {
         let mut backoff = Backoff::new(Duration::from_millis(100), RETRY_PAUSE_MAX);
         loop {
@@ -87,7 +88,7 @@ impl Rollup {
             let is_last = drain.is_asked();
             let span = tracing::error_span!("rollup", hits_max = self.hits_max);
             let wait = match self.turn().instrument(span.clone()).await {
-                Ok(Turn::Went(rolled)) => {
+                Ok(Turn::Progressed(rolled)) => {
                     backoff.succeed();
                     if rolled.more {
                         continue;
@@ -101,7 +102,7 @@ impl Rollup {
                 }
             };
             if is_last {
-                // What could not be done now the next start does, or another node.
+                // The next start, or another node, does what could not be done now.
                 return;
             }
             tokio::select! {
@@ -126,7 +127,7 @@ impl Rollup {
         };
         let started = Instant::now();
         let turn = self.turn_with(&tally).await?;
-        if let Turn::Went(rolled) = turn
+        if let Turn::Progressed(rolled) = turn
             && rolled.batches > 0
         {
             self.metrics.rollup_hits.add(rolled.hits);
@@ -139,7 +140,7 @@ impl Rollup {
         self.metrics.rollup_pending.set(backlog.batches);
         self.metrics.stuck.rollup.store(None);
         self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
-        // After an error it is not put back: what is left of its transaction is not known.
+        // After an error it is not put back: the state of its transaction is unknown.
         self.tally = Some(tally);
         Ok(turn)
     }
@@ -149,11 +150,11 @@ impl Rollup {
         match turn::roll_up(tally, &mut state, self.hits_max, &mut self.mismatches).await? {
             Outcome::Rolled(rolled) if rolled.batches > 0 => {
                 tally.commit().await?;
-                Ok(Turn::Went(rolled))
+                Ok(Turn::Progressed(rolled))
             }
             Outcome::Rolled(rolled) => {
                 tally.rollback().await?;
-                Ok(Turn::Went(rolled))
+                Ok(Turn::Progressed(rolled))
             }
             Outcome::Mismatch => {
                 tally.rollback().await?;
@@ -162,10 +163,10 @@ impl Rollup {
         }
     }
 
-    /// From now on the lag grows, unless it does already, until a look at the backlog succeeds.
+    /// From now on the lag grows, unless it does already, until a check of the backlog succeeds.
     fn stands_still(&self) {
         let oldest_us = &self.metrics.rollup_oldest_us;
-        // An error says that it grows already.
+        // The error means that it grows already.
         oldest_us
             .compare_exchange(0, pixeld_core::clock::now_us(), Ordering::Relaxed, Ordering::Relaxed)
             .unwrap_or_default();
@@ -185,13 +186,13 @@ impl Rollup {
             tracing::warn!(error = said, "opens and counts cannot be updated now; pixeld tries again");
         }
         if matches!(error, TallyError::Db(DbError::Timeout { .. })) {
-            // A bound that a slow server never meets would try the same for ever.
+            // With a fixed bound, a slow server would be sent the same transaction forever.
             self.hits_max = (self.hits_max / 2).max(CHUNK_HITS_MIN);
         }
     }
 }
 
-/// Looks after closed days for ever, on a connection of its own.
+/// Indexes closed days forever, on a connection of its own.
 async fn index_days(db: Database) {
     loop {
         let made = async {

@@ -1,10 +1,10 @@
-//! Brings loaded hits into opens and counts: one transaction for some batches, exactly their hits.
+//! Adds loaded hits to opens and counts: one transaction for several batches and exactly their hits.
 //!
-//! Guarantees: a batch is rolled up once, in the transaction that gives it its `published` number; numbers have no gaps, and
-//! `events_before` is the sum of `next_seq - first_seq` over all batches published before. Rows are compared with
-//! `batches.loaded`, batch by batch: where a batch can be seen before its hits (a distributed PostgreSQL), it is left for later.
-//! Gives up: what a batch still lacks after [`MISMATCH_PATIENCE`] (somebody deleted rows by hand) is logged and counted, and
-//! what is there is rolled up; to wait for ever would stop all counts.
+//! Guarantees: a batch is rolled up once, in the transaction that gives it its `published` number. Numbers have no
+//! gaps, and `events_before` is the sum of `next_seq - first_seq` over all batches published before. Rows are compared
+//! with `batches.loaded`, batch by batch: a batch that is visible before its hits (in a distributed PostgreSQL) is left
+//! for later. Gives up: missing rows. If a batch still lacks some after [`MISMATCH_PATIENCE`] (somebody deleted rows by
+//! hand), this is logged and counted, and the existing rows are rolled up; waiting forever would stop all counts.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,17 +16,17 @@ use super::statement::statement;
 use super::tally::{self, State, Tally, TallyError, same};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
 
-/// Hits that one transaction rolls up at most, unless a single batch has more.
+/// Maximum hits that one transaction rolls up, unless a single batch has more.
 pub const CHUNK_HITS_MAX: u64 = 100_000;
 
-/// Batches that one transaction rolls up at most.
+/// Maximum batches that one transaction rolls up.
 pub const CHUNK_BATCHES_MAX: usize = 1000;
 
 /// How long the same mismatch is waited for.
 pub const MISMATCH_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many µs the hits of one transaction lie apart at most, unless a single batch's do: each day between them is a partition
-/// to be looked through and locked, and an import brings years.
+/// Maximum time in µs that the hits of one transaction cover, unless a single batch covers more: each day in between is
+/// a partition to search and lock, and an import covers years.
 const CHUNK_SPAN_US_MAX: i64 = 32 * 86_400_000_000;
 
 const PICK: &str = "SELECT id, next_seq - first_seq, loaded, (extract(epoch FROM min_at) * 1000000)::bigint, \
@@ -42,7 +42,7 @@ const PUBLISH: &str = "UPDATE batches AS b SET published = p.published, events_b
      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS p (id, published, events) \
      WHERE b.id = p.id AND b.published IS NULL";
 
-/// What one transaction came to.
+/// The result of one transaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rolled {
     /// Batches published.
@@ -55,12 +55,12 @@ pub struct Rolled {
     pub more: bool,
 }
 
-/// What came of [`roll_up`].
+/// The result of [`roll_up`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All went well; nothing is committed yet.
+    /// Success; nothing is committed yet.
     Rolled(Rolled),
-    /// A batch and its hits do not agree yet: undo, and come again later.
+    /// A batch and its hits do not match yet: roll back, and try again later.
     Mismatch,
 }
 
@@ -72,13 +72,13 @@ pub struct Mismatches {
 }
 
 impl Mismatches {
-    /// None so far; the same one is waited for so long.
+    /// None so far; waits for the same one as long as `patience`.
     #[must_use]
     pub fn new(patience: Duration) -> Mismatches {
         Mismatches { patience, seen: HashMap::new() }
     }
 
-    /// Whether a batch with so many rows has been waited for long enough.
+    /// Whether a batch with `rows` rows has been waited for long enough.
     fn is_old(&mut self, batch: i64, rows: u64) -> bool {
         let now = Instant::now();
         let (seen_rows, since) = self.seen.entry(batch).or_insert((rows, now));
@@ -95,7 +95,8 @@ struct Batch {
     loaded: u64,
 }
 
-/// Rolls up pending batches, the oldest first, up to `hits_max` hits, in the transaction that holds the lock. `state` moves on.
+/// Rolls up pending batches, the oldest first, up to `hits_max` hits, in the transaction that holds the lock. Advances
+/// `state`.
 ///
 /// # Errors
 /// As PostgreSQL says; drop the tally then.
@@ -143,7 +144,7 @@ async fn pick(tally: &Tally, hits_max: u64) -> Result<(Vec<Batch>, bool), TallyE
     let mut batches = Vec::new();
     for row in &rows {
         let loaded = row.get::<_, i32>(2) as u64;
-        // A batch without a row has no time.
+        // A batch without rows has no times.
         let (earlier, later) =
             (row.get::<_, Option<i64>>(3).unwrap_or(from), row.get::<_, Option<i64>>(4).unwrap_or(to));
         (from, to) = (from.min(earlier), to.max(later));
@@ -164,7 +165,7 @@ async fn read(tally: &Tally, batches: &[Batch]) -> Result<u64, TallyError> {
     let ids: Vec<i64> = batches.iter().map(|batch| batch.id).collect();
     let span = "SELECT min(min_at), max(max_at) FROM batches WHERE id = ANY($1)";
     let span = tally.row("looking at batches", span, &[&ids]).await?;
-    // Known when it is planned, so that the other days' partitions cost nothing.
+    // Known when the query is planned, so that the other days' partitions cost nothing.
     let (from, to): (Option<OffsetDateTime>, Option<OffsetDateTime>) = (span.get(0), span.get(1));
     tally.run("SET", "SET LOCAL enable_seqscan = off").await?;
     let rows = tally.execute("reading hits of batches", READ, &[&ids, &from, &to]).await?;
@@ -172,7 +173,7 @@ async fn read(tally: &Tally, batches: &[Batch]) -> Result<u64, TallyError> {
     Ok(rows)
 }
 
-/// The batches that have another number of hits than were loaded, and that number.
+/// The batches whose number of hits differs from the loaded one, with their number.
 async fn compare<'a>(tally: &Tally, batches: &'a [Batch]) -> Result<Vec<(&'a Batch, u64)>, TallyError> {
     let count = tally.client().query("SELECT n, count(*) FROM work_hits GROUP BY n", &[]);
     let rows = within(tally::STATEMENT_TIMEOUT, "counting hits of batches", count).await?;
@@ -207,7 +208,7 @@ pub struct Backlog {
     pub age_seconds: f64,
 }
 
-/// Looks at what waits.
+/// Reads the backlog.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,7 +1,7 @@
-//! How many hits a deletion would delete, before somebody asks for it.
+//! Counts the hits that a deletion would delete, before it is requested.
 //!
-//! Guarantees: reads counts where there are any, and no more rows of `hits` than it was allowed. Gives up: hits that are loaded between the
-//! answer and the deletion.
+//! Guarantees: reads counts if there are any, and no more rows of `hits` than allowed. Gives up: hits that are loaded
+//! between the answer and the deletion.
 
 use tokio_postgres::Client;
 
@@ -9,11 +9,11 @@ use super::Target;
 use crate::db::DbError;
 use crate::db::partitions::{self, DAYS_AT_ONCE};
 
-/// How many hits a deletion would find, as they are counted; of a time, `most` and one more at most.
+/// How many hits a deletion would find, from the counts; for a time range, at most `max` and one more.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Result<i64, DbError> {
+pub async fn count_to_delete(client: &Client, target: Target, max: i64) -> Result<i64, DbError> {
     let row = match target {
         Target::Message(message) => {
             let count = "SELECT coalesce((SELECT hits FROM messages WHERE id = $1), 0)";
@@ -26,7 +26,7 @@ pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Resu
         Target::Recipient(recipient) => {
             let opens = "SELECT hits FROM opens WHERE recipient = $1 LIMIT $2";
             let count = format!("SELECT coalesce(sum(hits), 0)::bigint FROM ({opens}) AS o");
-            client.query_one(&count, &[&recipient, &(most + 1)]).await?
+            client.query_one(&count, &[&recipient, &(max + 1)]).await?
         }
         Target::Period { from, to } => {
             let hits = "SELECT 1 FROM hits WHERE at >= $1 AND at < $2 AND at >= $4 AND at < $5 LIMIT $3";
@@ -34,10 +34,10 @@ pub async fn count_to_delete(client: &Client, target: Target, most: i64) -> Resu
             let mut counted = 0;
             for group in partitions::within_times(client, from, to).await?.chunks(DAYS_AT_ONCE) {
                 let Some((first, last)) = group.first().zip(group.last()) else { break };
-                let left = most + 1 - counted;
+                let left = max + 1 - counted;
                 counted +=
                     client.query_one(&count, &[&from, &to, &left, &first.from, &last.to]).await?.get::<_, i64>(0);
-                if counted > most {
+                if counted > max {
                     break;
                 }
             }

@@ -13,19 +13,19 @@ use crate::db::{DbError, within};
 use crate::rollup::statement::statement;
 use crate::rollup::tally;
 
-/// Longest time to look for hits in one partition, without the lock; an open day is read whole.
+/// Maximum time to search one partition for hits, without the lock; an open day is read whole.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A chunk with so many hits takes no further day in, so that the lock is not held for longer than a day's hits need.
+/// A chunk with this many hits includes no further day, so that the lock is not held for longer than a day's hits need.
 const SHARED_ROWS_MAX: i64 = 5000;
 
-/// Wait where what was found is not rolled up yet.
+/// Wait if the found hits are not rolled up yet.
 const PENDING_PAUSE: Duration = Duration::from_millis(200);
 
-/// Whose hits to delete.
+/// The hits to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// All of a recipient's.
+    /// All hits of a recipient.
     Recipient(Uuid),
     /// Those of one recipient and one message.
     Pair {
@@ -34,10 +34,10 @@ pub enum Target {
         /// The recipient.
         recipient: Uuid,
     },
-    /// All of a message's.
+    /// All hits of a message.
     Message(Uuid),
-    /// All of a time, whosoever. Frozen opens stay: of them it is not known what the time's hits did. A time that is not over may
-    /// never be empty.
+    /// All hits in a time range, whoever they belong to. Frozen opens stay: it is unknown what the hits of the range
+    /// contributed to them. A range that is not over may never become empty.
     Period {
         /// From this time on.
         from: OffsetDateTime,
@@ -56,7 +56,8 @@ pub struct Deleted {
 }
 
 impl Target {
-    /// The condition that its rows of hits meet, `$1` and `$2` being [`Target::values`]; but for a time, opens meet it too.
+    /// The condition on rows of hits, with [`Target::values`] as `$1` and `$2`. Except for a time range, opens meet it,
+    /// too.
     fn condition(self) -> &'static str {
         match self {
             Target::Recipient(_) => "recipient = $1 AND $2::uuid IS NOT NULL",
@@ -93,20 +94,20 @@ const TOUCH: &str = include_str!("delete/touch_pairs.sql");
 const TOUCH_LEFTOVERS: &str = include_str!("delete/touch_leftovers.sql");
 
 impl Changes {
-    /// Deletes all hits of `target` chunk by chunk, and its opens, until none is found: what is loaded meanwhile goes, too. An
-    /// error may leave part of them; call it again then.
+    /// Deletes all hits of `target` chunk by chunk, and its opens, until none is found, so hits that are loaded during
+    /// that time are included. An error may leave part of them; call it again then.
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
     pub async fn delete_hits(&mut self, target: Target) -> Result<Deleted, ChangeError> {
-        self.delete_hits_telling(target, |_| {}).await
+        self.delete_hits_reporting(target, |_| {}).await
     }
 
-    /// The same, and tells after each chunk how much is deleted.
+    /// The same; reports after each chunk how much is deleted.
     ///
     /// # Errors
     /// As [`Changes::delete_hits`].
-    pub async fn delete_hits_telling(
+    pub async fn delete_hits_reporting(
         &mut self,
         target: Target,
         tell: impl Fn(Deleted) + Sync,
@@ -114,8 +115,8 @@ impl Changes {
         self.delete_all(target, None, tell).await
     }
 
-    /// As [`Changes::delete_hits`] of a recipient. What each chunk deletes is added to the erasure's row in the chunk's own
-    /// transaction, and the user agents of its hits are doubted there.
+    /// As [`Changes::delete_hits`] of a recipient. Each chunk's own transaction adds what it deletes to the erasure's
+    /// row, and marks the user agents of its hits as doubted.
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
@@ -134,7 +135,7 @@ impl Changes {
         }
         let mut deleted = Deleted::default();
         loop {
-            // What is pending now is found through its open after this.
+            // Hits that are pending now are found through their open after this.
             self.begin().await?;
             self.tally.commit().await?;
             let days = self.days_of(target).await?;
@@ -148,7 +149,7 @@ impl Changes {
         }
     }
 
-    /// The partitions that may hold hits of it: no more than have some, but for a time.
+    /// The partitions that may contain hits of the target: only those that do, except for a time range.
     async fn days_of(&self, target: Target) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
         let days = match target {
@@ -169,7 +170,7 @@ impl Changes {
         Ok(self.unbounded(partitions::with_rows(client, &days, target.condition(), &[first, second])).await?)
     }
 
-    /// By its slots: no index finds a message's hits in a day.
+    /// From its slots: no index finds a message's hits in a day.
     async fn days_of_message(&self, message: Uuid) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
         let hours = "SELECT DISTINCT hour FROM message_hours WHERE message = $1 AND hits > 0 ORDER BY hour";
@@ -186,7 +187,7 @@ impl Changes {
         Ok(days)
     }
 
-    /// Deletes the hits of a target in these partitions, each of them gone through once from its front to its end. Returns how many were
+    /// Deletes the hits of a target in these partitions; each is read once from beginning to end. Returns how many were
     /// found. Days with few hits share a chunk.
     async fn delete_of_days(
         &mut self,
@@ -236,7 +237,8 @@ impl Changes {
         Ok(found)
     }
 
-    /// Deletes rows that were found without the lock: what has been moved or is pending since is left for the next round.
+    /// Deletes rows that were found without the lock: rows that were moved or are pending since are left for the next
+    /// round.
     async fn delete_chunk(
         &mut self,
         chunk: Chunk<'_>,
@@ -278,7 +280,7 @@ impl Changes {
         let (hits, opens) = (deleted.hits as i64, deleted.opens as i64);
         let add = "UPDATE erasures SET hits = hits + $2, opens = opens + $3 WHERE id = $1";
         self.tally.execute("adding to an erasure", add, &[&erasure, &hits, &opens]).await?;
-        // In order, as loaders lock them.
+        // In this order, since loaders lock them so.
         let doubt = "UPDATE user_agents AS u SET doubted_at = clock_timestamp() FROM ( \
                SELECT id FROM user_agents WHERE id IN (SELECT user_agent FROM work_hits) AND id <> 0 AND doubted_at IS NULL \
                ORDER BY id FOR UPDATE) AS d WHERE u.id = d.id";
@@ -292,11 +294,11 @@ impl Changes {
         Ok(row.get::<_, i64>(0) as u64)
     }
 
-    /// Deletes opens whose hits went before: with their partition, or by somebody's hand. Returns how many opens were there,
-    /// and how many of them are gone.
+    /// Deletes opens whose hits were deleted before: with their partition, or by hand. Returns how many opens existed,
+    /// and how many of them were deleted.
     async fn delete_leftovers(&mut self, target: Target, erasure: Option<i64>) -> Result<(u64, u64), ChangeError> {
         if matches!(target, Target::Period { .. }) {
-            // An open lies in no one time: it goes with its last hit.
+            // An open does not belong to one time: it is deleted with its last hit.
             return Ok((0, 0));
         }
         let find = format!("SELECT message, recipient FROM opens WHERE {} LIMIT $3", target.condition());
@@ -316,7 +318,7 @@ impl Changes {
         Ok((rows.len() as u64, gone))
     }
 
-    /// Looks for rows without the lock, and without the short limit of other statements.
+    /// Searches for rows without the lock, and without the short time limit of other statements.
     pub(super) async fn search(
         &self,
         find: &str,
@@ -341,7 +343,7 @@ impl Changes {
     }
 }
 
-/// Rows of some days that one transaction deletes.
+/// Rows of several days that one transaction deletes.
 #[derive(Default)]
 struct Chunk<'a> {
     days: Vec<(&'a Partition, Vec<String>)>,

@@ -1,7 +1,8 @@
-//! Hits beyond those at hand: of opens that must be computed again, and at the ends of messages that lost some.
+//! Hits outside the chunk: of opens that must be computed again, and at the first and last time of messages that lost
+//! some.
 //!
-//! Guarantees: however many days an open or a message reaches over, the transaction holds locks on a bounded number of them; what is
-//! read elsewhere is read in a savepoint that gives its locks back, and written afterwards.
+//! Guarantees: however many days an open or a message covers, the transaction holds locks on a bounded number of them.
+//! Other days are read in a savepoint that releases its locks, and written afterwards.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -15,7 +16,7 @@ use crate::db::within;
 use crate::rollup::statement::statement;
 use crate::rollup::tally;
 
-/// Most pairs times days of one look whose rows go through the program.
+/// Maximum pairs times days of one search whose rows go through the program.
 const PAIR_DAYS_MAX: usize = 50_000;
 
 const OTHER_HITS: &str = include_str!("others/other_hits.sql");
@@ -31,7 +32,7 @@ const EDGE_HITS: &str = include_str!("others/edge_hits.sql");
 static WRITE_EDGES: LazyLock<String> = LazyLock::new(|| statement(include_str!("others/write_edges.sql")));
 
 impl Changes {
-    /// Copies the hits of pairs that are not wholly at hand into `pair_hits`.
+    /// Copies the hits of pairs that are not completely in the chunk into `pair_hits`.
     pub(super) async fn find_other_hits(&self) -> Result<(), ChangeError> {
         let span = "SELECT min(was_first_at), max(was_last_at), count(*) FROM touched WHERE NOT whole";
         let span = self.tally.row("looking at opens", span, &[]).await?;
@@ -75,8 +76,8 @@ impl Changes {
         Ok(tally::same("other hits", rows.len() as u64, added)?)
     }
 
-    /// Corrects the first and last time of messages that may have lost the hit that they came from: looked for in the first and last
-    /// slot that still has hits.
+    /// Corrects the first and last time of messages that may have lost the hit that they came from: searches the first
+    /// and last slot that still has hits.
     pub(super) async fn correct_edges(&self) -> Result<(), ChangeError> {
         if self.tally.execute("looking for messages", FIND_EDGES, &[]).await? == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Judging hits again.
+//! Reclassifying hits.
 
 use std::sync::LazyLock;
 
@@ -11,43 +11,43 @@ use crate::db::within;
 use crate::rollup::statement::statement;
 use crate::rollup::tally::{self, ANY_JOIN, NESTED_LOOPS, same};
 
-/// Where in a partition a chunk ends: at this hit, by (at, spool, seq).
+/// Where a chunk ends in a partition: at this hit, by (at, spool, seq).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// Its time.
     pub at: OffsetDateTime,
     /// Its spool.
     pub spool: i32,
-    /// Its number in it.
+    /// Its number in the spool.
     pub seq: i64,
 }
 
-/// A hit, with what judging it needs.
+/// A hit, with what is needed to judge it.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredHit<'a> {
-    /// When it was made.
+    /// Its time.
     pub at: OffsetDateTime,
     /// The id of its user agent.
     pub user_agent_id: i64,
-    /// Its user agent; none where only its id is known.
+    /// Its user agent; `None` if only its id is known.
     pub user_agent: Option<&'a str>,
-    /// When the message was sent, as the link says or else the sender.
+    /// When the message was sent, according to the link or else to the sender.
     pub sent_at: Option<OffsetDateTime>,
     /// The provider network of its address.
     pub network: i16,
-    /// A request header said that nobody looked yet.
+    /// Whether a request header marked it as a prefetch, so no person has looked yet.
     pub prefetch: bool,
-    /// Its message; nil where absent.
+    /// Its message; nil if absent.
     pub message: Uuid,
-    /// Its recipient; nil where absent.
+    /// Its recipient; nil if absent.
     pub recipient: Uuid,
     /// Its image.
     pub image: Uuid,
-    /// What it was judged to be.
+    /// Its verdict so far.
     pub judged: Verdict,
 }
 
-/// What a hit is judged to be.
+/// The verdict on a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// The class's number.
@@ -58,14 +58,14 @@ pub struct Verdict {
     pub client: i16,
 }
 
-/// What a chunk came to.
+/// The result of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reclassified {
-    /// Where the next chunk begins; none where the partition is done.
+    /// Where the next chunk begins; `None` if the partition is done.
     pub next: Option<Cursor>,
-    /// Hits looked at.
+    /// Hits read.
     pub seen: u64,
-    /// Hits judged otherwise than before.
+    /// Hits whose verdict changed.
     pub changed: u64,
 }
 
@@ -84,8 +84,8 @@ const TOUCH: &str = include_str!("reclassify/touch_pairs.sql");
 const GATHER: &str = include_str!("reclassify/gather_hits.sql");
 
 impl Changes {
-    /// Judges one chunk of a partition's hits again, those after `after`, and brings opens and counts in line with what has
-    /// changed. Hits that are loaded behind the cursor meanwhile are not seen; their loader judged them by the rules of now.
+    /// Reclassifies one chunk of a partition's hits, those after `after`, and updates opens and counts. Hits that are
+    /// loaded behind the cursor in the meantime are not read; their loader judged them by the current rules.
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`] and the same cursor.
@@ -125,7 +125,7 @@ impl Changes {
         let has_more = is_full || self.has_pending(day).await?;
         self.tally.commit().await?;
         let last = rows.last().map(|row| Cursor { at: row.get(0), spool: row.get(13), seq: row.get(14) });
-        // With nothing read and something pending, the same place is tried again.
+        // If nothing was read and something is pending, the same position is tried again.
         let start = || Cursor { at: day.from, spool: i32::MIN, seq: i64::MIN };
         let next = has_more.then(|| last.or(after).unwrap_or_else(start));
         Ok(Reclassified { next, seen, changed })

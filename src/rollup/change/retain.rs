@@ -1,18 +1,18 @@
-//! The end of the retention: since when hits are kept, and opens whose hits are all gone.
+//! The end of the retention: the time from which on hits are kept, and opens whose hits are all deleted.
 //!
-//! Counts stay: those of hours, messages and images name nobody. So does a message's number of opens, although it has fewer rows of
-//! opens then; who fetches an old mail again after that is counted as a new open.
+//! Counts stay: those of hours, messages and images name nobody. So does a message's number of opens, although it then
+//! has fewer rows of opens; a reader who fetches an old mail again after that counts as a new open.
 
 use time::OffsetDateTime;
 
 use super::{ChangeError, Changes};
 
-/// Opens that one transaction forgets at most.
+/// Maximum opens that one transaction deletes.
 const CHUNK_OPENS_MAX: i64 = 10_000;
 
 impl Changes {
-    /// Notes that hits are kept from then on only: opens that began before are frozen. Whatever is pending is rolled up first,
-    /// so that the hits before it are all counted.
+    /// Records that hits are kept only from `from` on: opens that began before are frozen. Pending batches are rolled
+    /// up first, so that all hits before it are counted.
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
@@ -23,7 +23,7 @@ impl Changes {
         Ok(self.tally.commit().await?)
     }
 
-    /// Deletes opens whose last hit is not retained, chunk by chunk, without a change of counts. Returns how many.
+    /// Deletes opens whose last hit is beyond the retention, chunk by chunk, without changing counts. Returns how many.
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
@@ -38,7 +38,7 @@ impl Changes {
             let Some(end) = tids.last() else { return Ok(forgotten) };
             last.clone_from(end);
             self.begin().await?;
-            // Looked at again under the lock: a hit that came meanwhile keeps its open.
+            // Checked again under the lock: a hit that came in between keeps its open.
             let delete = "DELETE FROM opens o USING rollup_state s \
                           WHERE o.ctid = ANY($1::text[]::tid[]) AND o.last_at < s.retained_from";
             forgotten += self.tally.execute("forgetting opens", delete, &[&tids]).await?;

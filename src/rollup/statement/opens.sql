@@ -1,7 +1,8 @@
--- What an open is: one row for each message and recipient, computed from the hits of the table {hits} that have both.
+-- The definition of opens: one row for each message and recipient, computed from the hits of the table {hits} that have
+-- both.
 --
--- The hits are numbered in their order once (they nearly stand in it), so that each pair's earliest is one more hash
--- aggregate and not a sort by four columns.
+-- The hits are numbered once in their order (they are nearly sorted already), so that each pair's earliest is one more
+-- hash aggregate and not a sort by four columns.
 WITH h AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY at, spool, seq) AS n, message, recipient, at, seq, image, spool, class
     FROM {hits}

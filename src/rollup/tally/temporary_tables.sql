@@ -1,7 +1,7 @@
 -- The temporary tables of a tally's connection. Each is empty when a transaction begins.
 
--- The hits at hand. `n` is the batch's or the hit's own number, `tid` the row in its partition; both and what only
--- judging needs are empty where nobody asks.
+-- The current hits. `n` is the batch's or the hit's own number, `tid` the row in its partition; these, and what only
+-- judging needs, are NULL if they are not used.
 CREATE TEMP TABLE IF NOT EXISTS work_hits (
     at timestamptz NOT NULL,
     seq bigint NOT NULL,
@@ -20,7 +20,7 @@ CREATE TEMP TABLE IF NOT EXISTS work_hits (
     sent_at timestamptz
 ) ON COMMIT DELETE ROWS;
 
--- New judgements of hits by `n`.
+-- New verdicts on hits, by `n`.
 CREATE TEMP TABLE IF NOT EXISTS verdicts (
     n int NOT NULL,
     class smallint NOT NULL,
@@ -29,7 +29,7 @@ CREATE TEMP TABLE IF NOT EXISTS verdicts (
     tid tid NOT NULL
 ) ON COMMIT DELETE ROWS;
 
--- Opens that must be computed again, as they are. `whole`: no hit beyond those at hand is to be looked for.
+-- Opens that must be computed again, in their old state. `whole`: `work_hits` is enough, no other hit is searched for.
 CREATE TEMP TABLE IF NOT EXISTS touched (
     message uuid NOT NULL,
     recipient uuid NOT NULL,
@@ -43,7 +43,7 @@ CREATE TEMP TABLE IF NOT EXISTS touched (
     whole bool NOT NULL
 ) ON COMMIT DELETE ROWS;
 
--- The hits that those are computed from.
+-- The hits from which those are computed.
 CREATE TEMP TABLE IF NOT EXISTS pair_hits (
     at timestamptz NOT NULL,
     seq bigint NOT NULL,
@@ -54,7 +54,7 @@ CREATE TEMP TABLE IF NOT EXISTS pair_hits (
     class smallint NOT NULL
 ) ON COMMIT DELETE ROWS;
 
--- Opens as they were (`was_…` and `tid`, empty for a new one) and as they are to be (empty for one that goes).
+-- Opens in their old state (`was_…` and `tid`, NULL for a new one) and new state (NULL for a deleted one).
 CREATE TEMP TABLE IF NOT EXISTS pairs (
     message uuid NOT NULL,
     recipient uuid NOT NULL,
@@ -86,7 +86,7 @@ CREATE TEMP TABLE IF NOT EXISTS edges (
     last_hour timestamptz
 ) ON COMMIT DELETE ROWS;
 
--- What is added to the counts, or taken with a negative number: by hits, and by the slots of hits and opens.
+-- What is added to the counts, or subtracted with a negative number: by hits, and by the slots of hits and opens.
 CREATE TEMP TABLE IF NOT EXISTS delta_hits (
     message uuid NOT NULL,
     image uuid NOT NULL,

@@ -1,6 +1,6 @@
--- Writes `pairs` and `delta_hits` into the counts. A row of counts that are all zero goes, but for `messages`.
+-- Writes `pairs` and `delta_hits` into the counts. A row of counts that are all zero is deleted, except in `messages`.
 
--- What is added to the hours: hits, and the first (confirmed) time of opens as they are to be, less as they were.
+-- What is added to the hours: hits, and the new first (confirmed) time of opens minus the old one.
 INSERT INTO delta_hours (message, hour, class, hits, first_opens, first_confirmed_opens)
 SELECT message, hour, class, sum(hits), sum(firsts), sum(confirmed)
 FROM (

@@ -1,4 +1,4 @@
--- Writes `pairs` into opens: new ones, changed ones, and those that go.
+-- Writes `pairs` into opens: new, changed and deleted ones.
 INSERT INTO opens (message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq,
     first_spool, best, first_class, confirmed_first_class)
 SELECT message, recipient, image, first_at, last_at, confirmed_first_at, hits, confirmed_hits, first_seq,

@@ -1,6 +1,6 @@
--- Computes the opens of `work_hits` and puts them together with those that are there, into `pairs`.
+-- Computes the opens of `work_hits` and combines them with the existing ones, into `pairs`.
 --
--- `LIMIT 1` makes it one look through the key of opens for each pair, in the key's order.
+-- `LIMIT 1` makes it one look-up in the key of opens for each pair, in the key's order.
 INSERT INTO pairs
 SELECT a.message, a.recipient,
     CASE WHEN earlier THEN a.image ELSE o.image END,

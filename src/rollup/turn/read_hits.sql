@@ -1,8 +1,8 @@
--- Copies the hits of some batches into `work_hits`, with the batch's place in their order as `n`.
+-- Copies the hits of some batches into `work_hits`, with the batch's index as `n`.
 -- $1: the batches' ids. $2, $3: the first and last time of all of them, so that the other days' partitions cost
 -- nothing.
 --
--- Each batch is one look through btree(at); `OFFSET 0` keeps the planner from reading whole days for many batches at
+-- Each batch is one look-up in btree(at); `OFFSET 0` keeps the planner from reading whole days for many batches at
 -- once.
 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n)
 SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class, h.rule, h.client, b.n

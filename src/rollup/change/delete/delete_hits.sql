@@ -1,5 +1,5 @@
 -- Deletes rows of one day that were found before, and keeps them in `work_hits`. Rows that were moved since are not
--- met; those of a pending batch are left.
+-- found; those of a pending batch are left.
 -- $1, $2: the target's values. $3: the rows' ctids. {day}: the partition's name. {target}: the target's condition.
 WITH gone AS (
     DELETE FROM {day} AS h

@@ -1,4 +1,4 @@
--- Takes `work_hits`, which are deleted, from the counts: adds them up into `delta_hits` with negative numbers.
+-- Subtracts `work_hits`, which are deleted, from the counts: sums them up into `delta_hits` with negative numbers.
 INSERT INTO delta_hits (message, image, hour, class, rule, client, hits)
 SELECT message, image, hour, class, rule, client, -count(*)
 FROM (SELECT *, {slot of at} AS hour FROM work_hits) AS h

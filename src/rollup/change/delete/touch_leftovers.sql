@@ -1,4 +1,5 @@
--- Finds opens whose hits are gone already, into `touched`. `whole`: it is frozen, and goes; others are computed again.
+-- Finds opens whose hits are already deleted, into `touched`. `whole`: it is frozen, and is deleted; others are
+-- computed again.
 -- $1, $2: their messages and recipients.
 INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class,
     was_confirmed_first_class, was_best, whole)

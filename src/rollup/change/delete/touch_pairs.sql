@@ -1,6 +1,6 @@
 -- Finds the opens that lost a hit of `work_hits`, into `touched`. `whole`: no hit is left. A frozen open cannot be
--- computed again: it goes whole, or not at all.
--- $1: whether all hits of a recipient or a message go, and so their frozen opens.
+-- computed again: it is deleted completely, or not at all.
+-- $1: whether all hits of a recipient or a message are deleted, and therefore their frozen opens.
 INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class,
     was_confirmed_first_class, was_best, whole)
 SELECT t.message, t.recipient, o.first_at, o.last_at, o.confirmed_first_at, o.tid, o.first_class,

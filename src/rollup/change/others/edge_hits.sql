@@ -1,6 +1,6 @@
 -- The first hit of each first slot of a day, and the last hit of each last one, of the messages in `edges`. Most slots
--- end before the hour is over; what is found after them is neither the first hit nor looked for, since no later slot
--- has one. Hits of a pending batch are in no count yet.
+-- end before the hour is over; a hit found after its slot is not the first one, and is not searched for either, since
+-- no later slot has one. Hits of a pending batch are in no count yet.
 -- {day}: the partition's name. {from}, {to}: its bounds.
 SELECT e.message,
     (

@@ -1,4 +1,5 @@
--- The hits of one day of pairs in `touched` that are not wholly at hand. Hits of a pending batch are in no count yet.
+-- The hits of one day of pairs in `touched` that are not completely in the chunk. Hits of a pending batch are in no
+-- count yet.
 -- {day}: the partition's name. {from}, {to}: its bounds.
 SELECT h.at, h.seq, h.message, h.recipient, h.image, h.spool, h.class
 FROM touched AS t

@@ -1,5 +1,5 @@
--- Writes the first and last time of the messages in `edges`. If the hits of a first or last slot are beyond the
--- retention, the time stays if it lies in that slot.
+-- Writes the first and last time of the messages in `edges`. If the hits of a first or last slot are older than the
+-- retention, the time stays if it is in that slot.
 -- $1, $2, $3: messages with their first and last hit, as far as hits were found.
 UPDATE messages AS t
 SET first_at = COALESCE(

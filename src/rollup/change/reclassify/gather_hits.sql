@@ -1,4 +1,5 @@
--- The hits in `work_hits` of opens in `touched` that are wholly at hand, as they are judged now, into `pair_hits`.
+-- The hits in `work_hits` of opens in `touched` that are completely in the chunk, with their new class, into
+-- `pair_hits`.
 INSERT INTO pair_hits (at, seq, message, recipient, image, spool, class)
 SELECT w.at, w.seq, w.message, w.recipient, w.image, w.spool, COALESCE(v.class, w.class)
 FROM work_hits w

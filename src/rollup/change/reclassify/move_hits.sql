@@ -1,5 +1,4 @@
--- Counts the hits in `verdicts` under their new class, rule and client, and no longer under the old ones: into
--- `delta_hits`.
+-- Counts the hits in `verdicts` under their new class, rule and client instead of the old ones, into `delta_hits`.
 INSERT INTO delta_hits (message, image, hour, class, rule, client, hits)
 SELECT message, image, hour, class, rule, client, sum(hits)
 FROM (

@@ -1,7 +1,6 @@
--- Copies the next hits of one day into `work_hits`, numbered as `n`: up to the earliest hit that is pending, since what
--- came after the last look at batches is for the next chunk.
--- $1, $2, $3: begin after the hit with this time, spool and number; without a spool, at this time. $4: how many at
--- most.
+-- Copies the next hits of one day into `work_hits`, numbered as `n`: up to the earliest pending hit, since hits that
+-- came after the last check of batches belong to the next chunk.
+-- $1, $2, $3: begin after the hit with this time, spool and number; without a spool, at this time. $4: maximum hits.
 -- {day}: the partition's name.
 INSERT INTO work_hits (at, seq, message, recipient, image, spool, class, rule, client, n, tid, network, prefetch,
     user_agent, sent_at)

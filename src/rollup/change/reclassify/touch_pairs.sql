@@ -1,5 +1,5 @@
--- Finds the opens of which a hit in `work_hits` has another class now, into `touched`, but for frozen ones. `whole`:
--- all of its hits are in the chunk.
+-- Finds the opens that have a hit in `work_hits` with a new class, into `touched`, except frozen ones. `whole`: all of
+-- its hits are in the chunk.
 INSERT INTO touched (message, recipient, was_first_at, was_last_at, was_confirmed_first_at, tid, was_first_class,
     was_confirmed_first_class, was_best, whole)
 SELECT t.message, t.recipient, o.first_at, o.last_at, o.confirmed_first_at, o.tid, o.first_class,
