@@ -1,11 +1,10 @@
 //! PostgreSQL: one way to reach it, whether it is the sender's own or the one that pixeld runs itself.
 //!
-//! Guarantees: every connect, and every statement sent over what this module hands out, ends within a named time, on
-//! the server's side by [`SESSION_SETTINGS`] and on ours by [`within`] (a frozen server keeps no time-outs); a client
-//! that vanished loses its locks within about half a minute. Gives up: it does not retry; whoever calls knows whether
-//! that is safe.
+//! Guarantees: every connect, and every statement sent over what this module hands out, ends within a named time: on
+//! the server's side by [`SESSION_SETTINGS`] and on ours by [`within`] (a frozen server keeps no time-outs). A client
+//! that vanished loses its locks within about half a minute. Gives up: retries; the caller knows whether one is safe.
 //!
-//! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode, which is looked at before anything else
+//! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode; this is checked before anything else
 //! ([`pooler`]). For TLS see `db/tls.rs`.
 
 pub mod audit;
@@ -55,20 +54,20 @@ use guard::Guard;
 use pooler::Pooling;
 use target::{bound_in_time, make_pool, shown};
 
-/// Longest time for a connection to be ready for its first query: name look-up, TLS, log-in and session settings.
+/// Maximum time until a connection is ready for its first query: name look-up, TLS, log-in and session settings.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A sensible limit for [`within`] around a short query. The server gives up later ([`SESSION_SETTINGS`]), so that our
-/// side, which also notices a frozen server, decides.
+/// A sensible limit for [`within`] around a short query. The server's limit is longer ([`SESSION_SETTINGS`]), so that
+/// our side, which also notices a frozen server, decides.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most connections of [`Database::pool`].
+/// Maximum connections of [`Database::pool`].
 pub const POOL_CONNECTIONS_MAX: usize = 4;
 
-/// Most notices that wait in the receiver of [`Database::listen`]; beyond it they are dropped.
+/// Maximum notifications that wait in the receiver of [`Database::listen`]; further ones are dropped.
 pub const NOTICES_MAX: usize = 1024;
 
-/// What each session starts with.
+/// The settings that each session starts with.
 pub const SESSION_SETTINGS: &str = include_str!("db/session_settings.sql");
 
 /// How to reach PostgreSQL. Cloning is cheap, and all clones share one pool.
@@ -87,20 +86,20 @@ struct Inner {
 
 /// A connection of its own. Its task is ended when this is dropped, and the connection with it.
 pub struct Session {
-    /// Where statements go.
+    /// The client for statements.
     pub client: Client,
     _connection: AbortOnDrop,
 }
 
-/// Keeps an embedded PostgreSQL running until [`Lease::release`]; nothing for an external one.
+/// Keeps an embedded PostgreSQL running until [`Lease::release`]; does nothing for an external one.
 #[must_use = "the embedded PostgreSQL is stopped by Lease::release"]
 pub struct Lease(Option<EmbeddedLease>);
 
 impl Database {
-    /// Settles where PostgreSQL is, without asking it: `DATABASE_URL`, or else the directory of the embedded one.
+    /// Chooses where PostgreSQL is, without connecting: `DATABASE_URL`, or else the directory of the embedded one.
     ///
     /// # Errors
-    /// [`DbError::Url`] for a URL that no server could make work; [`DbError::Embedded`] where no place for the embedded
+    /// [`DbError::Url`] for a URL that cannot work with any server; [`DbError::Embedded`] if no place for the embedded
     /// one can be chosen.
     pub fn new(config: &Config) -> Result<Self, DbError> {
         let guard = Guard::of(&config.storage.data_dir);
@@ -124,7 +123,7 @@ impl Database {
         Database::settle(target, &check, url.to_owned(), None, guard)
     }
 
-    /// The embedded PostgreSQL of an absolute data directory, with the programs in `pg_bin` or those that are found.
+    /// The embedded PostgreSQL of an absolute data directory, with the programs in `pg_bin` or those that pixeld finds.
     ///
     /// # Errors
     /// As [`Database::new`].
@@ -158,7 +157,7 @@ impl Database {
         Ok(Database(Arc::new(Inner { target, connector, pooling, pool, url_for_people, embedded, guard })))
     }
 
-    /// What this node remembers of its installation. Every connection is checked by it.
+    /// What this node remembers of its installation. Every connection is checked against it.
     #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.0.guard
@@ -170,13 +169,13 @@ impl Database {
         self.0.embedded.is_some()
     }
 
-    /// A URL that `psql` takes, with the password of `DATABASE_URL` where it has one: only for the one who asked.
+    /// A URL for `psql`, including the password of `DATABASE_URL` if it has one: show it only to the user who asked.
     #[must_use]
     pub fn url_for_people(&self) -> String {
         self.0.url_for_people.clone()
     }
 
-    /// Where it is, in words for people, without who connects.
+    /// Its address in words for people, without credentials.
     #[must_use]
     pub fn whereabouts(&self) -> String {
         match &self.0.embedded {
@@ -185,25 +184,25 @@ impl Database {
         }
     }
 
-    /// Whether the embedded PostgreSQL was ever made; an external one is none of ours to make.
+    /// Whether the embedded PostgreSQL was ever created; true for an external one, which is not ours to create.
     #[must_use]
     pub fn is_made(&self) -> bool {
         self.0.embedded.as_ref().is_none_or(Embedded::is_made)
     }
 
-    /// Its hosts, ports and name, without who connects: stays the same when a password changes.
+    /// Its hosts, ports and name, without credentials: stays the same when a password changes.
     #[must_use]
     pub fn place(&self) -> String {
         shown(&self.0.target)
     }
 
-    /// Where the embedded PostgreSQL lies; nothing for an external one.
+    /// The directory of the embedded PostgreSQL; `None` for an external one.
     #[must_use]
     pub fn embedded_place(&self) -> Option<&Path> {
         self.0.embedded.as_ref().map(Embedded::place)
     }
 
-    /// A sentence for people where the embedded PostgreSQL does not lie in the data directory, or its socket does not.
+    /// A sentence for people if the embedded PostgreSQL or its socket is not in the data directory.
     #[must_use]
     pub fn note_for_people(&self) -> Option<String> {
         self.0.embedded.as_ref().and_then(Embedded::note_for_people)
@@ -211,11 +210,11 @@ impl Database {
 
     /// Finds or starts the embedded PostgreSQL and holds a lease on it; nothing to do for an external one.
     ///
-    /// After a crash this can take up to [`embedded::START_TIMEOUT`]. Let it end, then release the lease: a call that is
-    /// dropped half way may leave a server running (the next start finds it).
+    /// After a crash this can take up to [`embedded::START_TIMEOUT`]. Let it end, then release the lease: a call that
+    /// is dropped half way may leave a server running (the next start finds it).
     ///
     /// # Errors
-    /// [`DbError::Embedded`], with the tail of the server's log where it did not start.
+    /// [`DbError::Embedded`], with the end of the server's log if it did not start.
     pub async fn start(&self) -> Result<Lease, DbError> {
         match &self.0.embedded {
             Some(embedded) => Ok(Lease(Some(embedded.lease().await?))),
@@ -223,8 +222,8 @@ impl Database {
         }
     }
 
-    /// Starts the embedded PostgreSQL again if it died. Meant to be called every few seconds while a [`Lease`] is held;
-    /// costs one connect to its socket while all is well.
+    /// Restarts the embedded PostgreSQL if it died. Call it every few seconds while a [`Lease`] is held; it costs one
+    /// connect to the socket while all is well.
     ///
     /// # Errors
     /// As [`Database::start`].
@@ -243,7 +242,7 @@ impl Database {
         self.guarded(self.open(application_name, None).await?).await
     }
 
-    /// The same to whatever installation, or none: for who looks which it is.
+    /// The same to any installation, or none: for code that finds out which one it is.
     pub(crate) async fn connect_unguarded(&self, application_name: &str) -> Result<Session, DbError> {
         self.open(application_name, None).await
     }
@@ -253,10 +252,10 @@ impl Database {
         Ok(session)
     }
 
-    /// Opens a connection that listens on `channel` and forwards the payloads of its notices.
+    /// Opens a connection that listens on `channel` and forwards the payloads of its notifications.
     ///
-    /// The receiver ends when the connection does. It holds [`NOTICES_MAX`] payloads; what comes while it is full is
-    /// dropped, so whoever receives must look at the whole now and then, as it must after a lost connection anyway.
+    /// The receiver ends with the connection. It holds [`NOTICES_MAX`] payloads and drops further ones, so the caller
+    /// must read everything now and then, as it must after a lost connection anyway.
     ///
     /// # Errors
     /// As [`Database::connect`].
@@ -269,15 +268,15 @@ impl Database {
         let session = self.guarded(self.open(application_name, Some(sender)).await?).await?;
         let listen = format!("LISTEN \"{}\"", channel.replace('"', "\"\""));
         match within(CONNECT_TIMEOUT, "LISTEN", session.client.batch_execute(&listen)).await {
-            // A standby gives no notices; whoever receives looks now and then anyway.
+            // A standby sends no notifications; the caller reads everything now and then anyway.
             Err(error) if error.sql_state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {}
             listening => listening?,
         }
         Ok((session, receiver))
     }
 
-    /// Up to [`POOL_CONNECTIONS_MAX`] shared connections for look-ups, opened when they are first needed. A connection
-    /// lives on the runtime whose task opened it, so use the pool from one runtime.
+    /// Up to [`POOL_CONNECTIONS_MAX`] shared connections for look-ups, opened on first use. A connection lives on the
+    /// runtime whose task opened it, so use the pool from one runtime.
     #[must_use]
     pub fn pool(&self) -> Pool {
         self.0.pool.clone()
@@ -308,11 +307,11 @@ impl Database {
 }
 
 impl Lease {
-    /// Gives the lease back. The last one out stops the embedded PostgreSQL; a lease that is only dropped (or whose
-    /// process is killed) leaves it running for the next start to find.
+    /// Releases the lease. The last one stops the embedded PostgreSQL; a lease that is only dropped (or whose process
+    /// is killed) leaves it running for the next start to find.
     ///
     /// # Errors
-    /// [`DbError::Embedded`] where it does not stop; nothing is lost by that.
+    /// [`DbError::Embedded`] if it does not stop; no data is lost by that.
     pub async fn release(self) -> Result<(), DbError> {
         match self.0 {
             Some(lease) => Ok(lease.release().await?),
@@ -321,7 +320,7 @@ impl Lease {
     }
 }
 
-/// Waits for `work` no longer than `limit`. After a time-out drop the session: its state is not known.
+/// Waits for `work` for at most `limit`. After a time-out drop the session: its state is unknown.
 ///
 /// # Errors
 /// [`DbError::Timeout`] naming `what`, or the work's own error.

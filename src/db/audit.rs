@@ -1,12 +1,12 @@
-//! Who changed what. Entries are written by the statements that change something; here they are read.
+//! Who changed what. The statements that change something write the entries; this module reads them.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
 
-/// The actor of what is done by a command.
+/// The actor of commands.
 pub const COMMAND_LINE: &str = "command line";
 
-/// The actor of what a recipient does on the page behind an opt-out link.
+/// The actor of what a recipient does on the opt-out page.
 pub const OPT_OUT_PAGE: &str = "opt-out page";
 
 /// One entry.
@@ -14,15 +14,15 @@ pub const OPT_OUT_PAGE: &str = "opt-out page";
 pub struct Entry {
     /// Its number; later ones have higher numbers.
     pub id: i64,
-    /// When.
+    /// The time.
     pub at: OffsetDateTime,
     /// A user's name, or [`COMMAND_LINE`].
     pub actor: String,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// With whom or what: a name, an id, or the hash of a recipient.
+    /// Its object: a name, an id, or the hash of a recipient.
     pub subject: String,
-    /// More of it: an object of JSON, empty as a rule.
+    /// Details: a JSON object, usually empty.
     pub detail: String,
 }
 
@@ -30,10 +30,10 @@ pub struct Entry {
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn latest(client: &Client, before: Option<i64>, most: i64) -> Result<Vec<Entry>, Error> {
+pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Entry>, Error> {
     let select =
         "SELECT id, at, actor, action, subject, detail::text FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2";
-    let rows = client.query(select, &[&before.unwrap_or(i64::MAX), &most]).await?;
+    let rows = client.query(select, &[&before.unwrap_or(i64::MAX), &max]).await?;
     let entry = |row: &tokio_postgres::Row| Entry {
         id: row.get(0),
         at: row.get(1),

@@ -1,6 +1,6 @@
-//! Opens a connection as `sslmode` says.
+//! Opens a connection according to `sslmode`.
 //!
-//! Guarantees: under `prefer`, a handshake that fails is tried again without TLS, as libpq does, and that is logged once.
+//! Guarantees: under `prefer`, a failed TLS handshake is repeated without TLS, as in libpq, and that is logged once.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ impl Connector {
         Connector { tls, told: Arc::default() }
     }
 
-    /// Opens one.
+    /// Opens a connection.
     ///
     /// # Errors
     /// As tokio-postgres says.
@@ -41,7 +41,7 @@ impl Connector {
             Err(error) if may_be_plain && tls::is_of_tls(&error) => {
                 let mut plain = target.clone();
                 plain.ssl_mode(SslMode::Disable);
-                // What the first one said is nearer to the truth where both fail.
+                // If both fail, the first error is closer to the cause.
                 let opened = plain.connect(self.tls.clone()).await.map_err(|_| error)?;
                 if !self.told.swap(true, Ordering::Relaxed) {
                     tracing::warn!(

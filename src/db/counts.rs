@@ -1,10 +1,12 @@
-//! Opens over all messages, from the counts by slot: their time does not grow with the number of hits.
+//! Opens over all messages, from the counts by slot: the time of a query does not grow with the number of hits.
 //!
-//! Guarantees: times that are whole quarters of an hour, as midnight is in every zone, are met exactly. Gives up: of hits that were counted
-//! by hour (before [`quarters_from`]), all of an hour count where it begins, which in a zone of half hours may be the day before.
+//! Guarantees: bounds at whole quarters of an hour are exact, and midnight is one in every zone. Gives up: hits that
+//! were counted by hour (before [`quarters_from`]). All hits of such an hour count at its beginning, which in a zone at
+//! half hours may be the day before.
 //!
-//! An open is counted in the slot of its first hit, by that hit's class, and, where it is confirmed, in the slot in which it was.
-//! Whoever was fetched by a machine first and read later is therefore in two of the three numbers, each time when it happened.
+//! An open is counted in the slot of its first hit, by that hit's class, and, if it is confirmed, in the slot in which
+//! it was. A recipient who was first fetched by a machine and read later is therefore in two of the three numbers, at
+//! two times.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
@@ -12,14 +14,14 @@ use uuid::Uuid;
 
 use pixeld_core::opens::class::{Certainty, Class};
 
-/// The three numbers of a time.
+/// The three numbers of a time range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Opens {
-    /// Recipients who were first seen to open then.
+    /// Recipients whose first confirmed open was in the range.
     pub confirmed: i64,
-    /// Recipients whose first fetch came then, and perhaps was an open.
+    /// Recipients whose first fetch was in the range, and was perhaps an open.
     pub possible: i64,
-    /// Recipients whose first fetch came then, and was a machine's.
+    /// Recipients whose first fetch was in the range, and was a machine's.
     pub machine: i64,
     /// All hits, with and without a recipient.
     pub hits: i64,
@@ -33,7 +35,7 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
     let select = include_str!("counts/since.sql");
     let mut opens = [Opens::default(); 3];
     for row in client.query(select, &[&times[0], &times[1], &times[2]]).await? {
-        // A newer program's class that this one does not know.
+        // A class of a newer program that this one does not know.
         let class = Class::of(row.get(0)).unwrap_or(Class::Unknown);
         for (at, opens) in opens.iter_mut().enumerate() {
             let [first, confirmed, hits]: [i64; 3] = [1, 2, 3].map(|column| row.get(column + 3 * at));
@@ -49,7 +51,7 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
     Ok(opens)
 }
 
-/// Hits between each of these times and the next: confirmed, possible, machine. A slot counts where it begins.
+/// Hits between each of these times and the next: confirmed, possible, machine. A slot counts at its beginning.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -77,7 +79,7 @@ pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDat
     Ok(sums)
 }
 
-/// Hits of each of these images since a time; none is left out.
+/// Hits of each of these images since a time, including images without hits.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -88,7 +90,7 @@ pub async fn image_hits_since(client: &Client, images: &[Uuid], since: OffsetDat
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Adds rows of (place, class, number) up.
+/// Sums up rows of (index, class, number).
 fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
     let mut sums = vec![[0; 3]; places];
     for row in rows {
@@ -105,7 +107,7 @@ fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
     sums
 }
 
-/// Since when hits are counted by quarter of an hour, and not by hour.
+/// The time from which on hits are counted by quarter of an hour instead of by hour.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -25,7 +25,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Runs a connection to its end. Dropping `notices` at that end is what tells the receiver.
+/// Runs a connection to its end. It then drops `notices`, which ends the receiver.
 pub(super) async fn drive<T>(
     mut connection: Connection<Socket, T>,
     application_name: String,
@@ -45,7 +45,7 @@ pub(super) async fn drive<T>(
             Some(Ok(AsyncMessage::Notice(notice))) => tracing::debug!(application_name, %notice, "PostgreSQL says"),
             Some(Ok(_)) => {}
             Some(Err(error)) => {
-                // Statements under way only learn that the connection closed; why is known here alone.
+                // Running statements only learn that the connection closed; the reason is known only here.
                 tracing::info!(application_name, reason = reason(&error), "connection to PostgreSQL lost");
                 return;
             }

@@ -1,16 +1,16 @@
 //! The PostgreSQL that pixeld runs itself when there is no `DATABASE_URL`.
 //!
-//! Guarantees: a private cluster, reached over a private Unix socket only, with fsync on; however many pixeld processes
-//! use it (`serve` and commands), it is started once, and the last to leave stops it; a server left over from a
-//! `kill -9` is found and used again; Ctrl-C in a terminal does not reach it. Gives up: a server whose last user was
-//! killed keeps running until the next one leaves.
+//! Guarantees: a private cluster, reached only over a private Unix socket, with fsync on. However many pixeld processes
+//! use it (`serve` and commands), it is started once, and the last to leave stops it. A server left over from a `kill
+//! -9` is found and used again. Ctrl-C in a terminal does not reach it. Gives up: stopping a server whose last user was
+//! killed; it keeps running until the next user leaves.
 //!
-//! Two lock files beside the cluster (flock, so the kernel lets go of them when a process dies):
+//! Two lock files beside the cluster (flock, so the kernel releases them when a process dies):
 //! - `postgres.lock`: each user holds it shared; that is its lease.
-//! - `postgres.gate`: whoever looks, starts or stops holds it exclusively meanwhile. With one file for both, going from
-//!   exclusive to shared is not atomic, and the last one out could stop the server between.
+//! - `postgres.gate`: held exclusively by a process that checks, starts or stops the server. One file for both is not
+//!   enough: going from exclusive to shared is not atomic, and the last user could stop the server in between.
 //!
-//! Beneath both lies PostgreSQL's own interlock (`postmaster.pid` and shared memory): it never runs twice on a cluster.
+//! Below both is PostgreSQL's own interlock (`postmaster.pid` and shared memory): it never runs twice on a cluster.
 
 mod cluster;
 mod place;
@@ -34,16 +34,16 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(120);
 const GATE_WAIT_MAX: Duration = Duration::from_secs(180);
 const GATE_POLL: Duration = Duration::from_millis(50);
 
-/// How long a living server may not answer on our socket until it is stopped and started anew.
+/// How long a running server may fail to answer on our socket before it is stopped and restarted.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_POLL: Duration = Duration::from_millis(100);
 
-/// How often a start is tried: children of a postmaster that was killed keep its memory for some seconds.
+/// Maximum attempts to start: children of a killed postmaster keep its memory for several seconds.
 const START_TRIES: usize = 5;
 const START_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Bytes that the server's log (WAL) takes at most between checkpoints, give or take, on a disk of `disk_bytes`.
+/// Approximate maximum bytes of the server's log (WAL) between checkpoints, on a disk of `disk_bytes`.
 #[must_use]
 pub fn wal_bytes_max(disk_bytes: u64) -> u64 {
     (disk_bytes / 10).clamp(64 << 20, 2 << 30)
@@ -53,26 +53,26 @@ pub fn wal_bytes_max(disk_bytes: u64) -> u64 {
 const ROLE: &str = "pixeld";
 const DATABASE: &str = "pixeld";
 
-/// Why the embedded PostgreSQL cannot be used. Each says what to do about it.
+/// Why the embedded PostgreSQL cannot be used. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// PostgreSQL's programs are missing or too old.
     #[error("{0}")]
     Programs(String),
-    /// The programs are of another version than the cluster; the text has the steps of an upgrade.
+    /// The programs have another version than the cluster; the text has the steps of an upgrade.
     #[error("{0}")]
     Version(String),
     /// No directory can be used for the cluster, its socket or its locks.
     #[error("{0}")]
     Place(String),
-    /// A file or directory could not be made or read.
+    /// A file or directory could not be created or read.
     #[error("{what} {}: {source}{}", path.display(), hint(source))]
     File {
-        /// What was tried.
+        /// The action.
         what: &'static str,
-        /// On what.
+        /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: std::io::Error,
     },
     /// Another pixeld process has been starting or stopping the server for too long.
@@ -80,10 +80,10 @@ pub enum EmbeddedError {
     Busy {
         /// The cluster.
         place: PathBuf,
-        /// How long was waited.
+        /// How long this process waited.
         waited: Duration,
     },
-    /// The server could not be made, started or stopped; with the tail of its log.
+    /// The server could not be created, started or stopped; with the end of its log.
     #[error("{0}")]
     Server(String),
 }
@@ -114,7 +114,7 @@ pub(super) struct EmbeddedLease {
 
 enum Probe {
     Up,
-    /// It is there and says that it is starting or stopping.
+    /// It exists and reports that it is starting or stopping.
     Busy(String),
     Silent(String),
 }
@@ -128,7 +128,7 @@ impl Embedded {
 
     pub(super) fn is_made(&self) -> bool {
         let looked = std::fs::metadata(self.0.place.cluster.join("PG_VERSION"));
-        // One that cannot be looked into is there.
+        // A directory that cannot be read counts as existing.
         !looked.is_err_and(|error| {
             matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
         })
@@ -182,17 +182,18 @@ impl EmbeddedLease {
     pub(super) async fn release(self) -> Result<(), EmbeddedError> {
         let EmbeddedLease { cluster, shared } = self;
         let _gate = cluster.gate(GATE_WAIT_MAX).await?;
-        // Closing it would leave the lock to a child of another thread that is between fork and exec.
+        // Unlock explicitly: closing it would leave the lock to a child of another thread that is between fork and
+        // exec.
         let unlocked = shared.unlock();
         unlocked.map_err(|source| EmbeddedError::file("cannot unlock beside", &cluster.place.cluster, source))?;
         let last = blocking(&cluster, Cluster::nobody_shares).await?;
-        // Held until the stop is through, so that the answer stays true.
+        // Held until the stop is finished, so that the answer stays true.
         let Some(_exclusive) = last else { return Ok(()) };
         blocking(&cluster, Cluster::stop).await
     }
 }
 
-/// Runs blocking work (programs, files) beside the runtime's own thread.
+/// Runs blocking work (programs, files) outside the runtime's own thread.
 async fn blocking<T: Send + 'static>(
     cluster: &Arc<Cluster>,
     work: impl FnOnce(&Cluster) -> Result<T, EmbeddedError> + Send + 'static,
@@ -225,7 +226,7 @@ impl Cluster {
     }
 }
 
-/// Makes the server answer on our socket, whatever state it was left in. Only under the gate.
+/// Makes the server answer on our socket, whatever state it was left in. Only while holding the gate.
 async fn bring_up(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
     let give_up_at = Instant::now() + START_TIMEOUT;
     let mut silent_since = Instant::now();
@@ -282,12 +283,12 @@ fn target(cluster: &Cluster, database: &str) -> tokio_postgres::Config {
     target
 }
 
-/// Asks through our socket, and makes sure that the answer comes from our cluster.
+/// Connects through our socket, and checks that the answer comes from our cluster.
 async fn probe(cluster: &Arc<Cluster>) -> Result<Probe, EmbeddedError> {
     let asking = async {
         let (client, connection) = target(cluster, "postgres").connect(NoTls).await?;
         let connection = super::AbortOnDrop::spawn(async move {
-            // Its error comes to the query below as well.
+            // The query below gets its error as well.
             connection.await.ok();
         });
         let row = client.query_one("SHOW data_directory", &[]).await?;
@@ -308,13 +309,13 @@ async fn probe(cluster: &Arc<Cluster>) -> Result<Probe, EmbeddedError> {
     let said = super::reason::reason(&error);
     match error.code() {
         Some(&SqlState::CANNOT_CONNECT_NOW) => Ok(Probe::Busy(said)),
-        // All connections are taken: it lives.
+        // All connections are in use, so it is alive.
         Some(&SqlState::TOO_MANY_CONNECTIONS) => Ok(Probe::Up),
         _ => Ok(Probe::Silent(said)),
     }
 }
 
-/// Whether the postmaster has its socket open. A frozen or overloaded one counts: starting it again would not mend it.
+/// Whether the postmaster has its socket open. A frozen or overloaded one counts: a restart would not help.
 async fn is_listening(cluster: &Cluster) -> bool {
     let connecting = tokio::net::UnixStream::connect(cluster.place.socket_path());
     match tokio::time::timeout(PROBE_TIMEOUT, connecting).await {
@@ -323,7 +324,7 @@ async fn is_listening(cluster: &Cluster) -> bool {
     }
 }
 
-/// A crash between initdb and this leaves a cluster without our database, so it is looked for at each start.
+/// A crash between initdb and this leaves a cluster without our database, so each start checks for it.
 async fn create_database(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
     let creating = async {
         let (client, connection) = target(cluster, "postgres").connect(NoTls).await?;

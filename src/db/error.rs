@@ -1,4 +1,4 @@
-//! What can go wrong between us and PostgreSQL.
+//! Errors in the use of PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use super::tls;
 /// Why PostgreSQL could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// `DATABASE_URL` cannot be used, whatever the server does.
+    /// `DATABASE_URL` cannot work, whatever the server does.
     #[error("DATABASE_URL: {0}")]
     Url(String),
-    /// No connection; it may come back.
+    /// No connection; it may return.
     #[error("cannot connect to PostgreSQL at {to}: {reason}", reason = reason_with_way_out(cause, grant))]
     Connect {
         /// Host and database, without the password.
         to: String,
-        /// The statement that lets the role in, should it lack that right.
+        /// The statement that lets the role in, in case it lacks that right.
         grant: String,
-        /// What tokio-postgres says. Not a source: what there is to say of it is said.
+        /// The error of tokio-postgres. Not a `source`: this error's text already includes it.
         cause: tokio_postgres::Error,
     },
-    /// Our own limit ran out; whether the work was done is not known.
+    /// Our own limit ran out; whether the work was done is unknown.
     #[error("PostgreSQL: {what} took longer than {limit:?}")]
     Timeout {
-        /// What was under way.
+        /// The work.
         what: &'static str,
         /// The limit.
         limit: Duration,
@@ -38,46 +38,46 @@ pub enum DbError {
     /// A statement failed, or the connection did while it ran.
     #[error("PostgreSQL: {}", reason(.0))]
     Query(#[from] tokio_postgres::Error),
-    /// The pool has no connection to give.
+    /// The pool has no connection.
     #[error("PostgreSQL: {}", pool_reason(.0))]
     Pool(#[from] PoolError),
-    /// The database is reached and cannot hold what pixeld keeps.
+    /// The database can be reached, but cannot hold pixeld's data.
     #[error(transparent)]
     Unfit(#[from] Unfit),
     /// Another node held the lock of the migrations for the whole wait.
     #[error("another node has been migrating the database for more than {waited:?}; try again when it is done")]
     MigrationLock {
-        /// How long was waited.
+        /// How long this node waited.
         waited: Duration,
     },
-    /// A migration failed or does not fit what the database has.
+    /// A migration failed or does not match the database.
     #[error("migration: {0}")]
     Migration(String),
-    /// Somebody publishes changes of a table, and it lacks what PostgreSQL wants for that.
+    /// Changes of a table are published, and it lacks the replica identity that PostgreSQL requires for that.
     #[error(
         "somebody publishes changes of the table {table}, so PostgreSQL changes its rows only with a replica identity, and that \
          could not be set ({reason}); once this is put right all goes on, or run as its owner: ALTER TABLE {table} REPLICA IDENTITY FULL"
     )]
     Identity {
-        /// Its name, as SQL takes it.
+        /// Its name, as SQL accepts it.
         table: String,
-        /// What PostgreSQL says.
+        /// PostgreSQL's error.
         reason: String,
     },
-    /// The embedded PostgreSQL could not be found, made, started or stopped.
+    /// The embedded PostgreSQL could not be found, created, started or stopped.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
 }
 
 impl DbError {
-    /// What may be logged, and so reported to Sentry: the first line. The others are the embedded server's own log, which
-    /// may quote a row, and with it an address.
+    /// The text for the log, and so for Sentry: the first line. The others are the embedded server's own log, which may
+    /// quote a row, and with it an address.
     #[must_use]
     pub fn for_log(&self) -> String {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The same of a statement that was to give a table its replica identity.
+    /// The same for a statement that should have given a table its replica identity.
     pub(super) fn of_identity(self, table: String) -> DbError {
         match &self {
             DbError::Query(refused) if !self.is_of_connection() => DbError::Identity { table, reason: reason(refused) },
@@ -85,8 +85,8 @@ impl DbError {
         }
     }
 
-    /// Whether the connection failed, rather than something that was asked over it: the database is away, or too busy to
-    /// take another connection, and may come back by itself.
+    /// Whether the connection failed, and not a statement: the database is down, or too busy to accept another
+    /// connection, and may return by itself.
     #[must_use]
     pub fn is_of_connection(&self) -> bool {
         match self {
@@ -105,7 +105,8 @@ impl DbError {
         }
     }
 
-    /// What a refused statement may say in a log, and so to Sentry: the code, and the message where its class quotes no values.
+    /// What the log, and so Sentry, may contain about a refused statement: the code, and the message if its class
+    /// quotes no values.
     #[must_use]
     pub fn for_log_of_statement(&self) -> String {
         let Some(code) = self.sql_state().map(SqlState::code) else { return self.for_log() };
@@ -115,13 +116,13 @@ impl DbError {
         }
     }
 
-    /// Whether it is a database of another installation than this node's, or of none.
+    /// Whether the database belongs to another installation than this node, or to none.
     #[must_use]
     pub fn is_of_installation(&self) -> bool {
         matches!(self, DbError::Unfit(unfit) if unfit.is_of_installation())
     }
 
-    /// What the server answered, where it did.
+    /// The server's SQLSTATE, if it answered.
     #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
@@ -134,7 +135,7 @@ impl DbError {
     }
 }
 
-/// The code of a statement that PostgreSQL refused, where that is why something failed and the connection is well.
+/// The code of a statement that PostgreSQL refused, if that is the reason for the failure and the connection works.
 #[must_use]
 pub fn refused_with(error: &anyhow::Error) -> Option<String> {
     let source = error.chain().find_map(|cause| match cause.downcast_ref::<DbError>() {
@@ -145,7 +146,7 @@ pub fn refused_with(error: &anyhow::Error) -> Option<String> {
     source.code().filter(|_| !is_lost(source)).map(|code| code.code().to_owned())
 }
 
-/// Why something failed, in one line, unless the connection is what failed: that is told elsewhere.
+/// The reason for a failure in one line, unless the connection failed: that is reported elsewhere.
 #[must_use]
 pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
     let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
@@ -155,8 +156,8 @@ pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
     (!error.chain().any(is_of_connection)).then(|| Arc::new(told(error).replace('\n', " ")))
 }
 
-/// Whether an error means that the connection is gone, or could not be had: no answer at all, or one of the answers by which
-/// a server sends clients away (class 08, shutting down, starting, no connection free).
+/// Whether an error means that the connection is lost, or was not established: no answer at all, or one of the answers
+/// with which a server sends clients away (class 08, shutting down, starting, no connection free).
 fn is_lost(error: &tokio_postgres::Error) -> bool {
     match error.code() {
         Some(code) => ["08", "57P", "53300"].iter().any(|class| code.code().starts_with(class)),
@@ -183,18 +184,18 @@ fn pool_reason(error: &PoolError) -> String {
     }
 }
 
-/// An error with its causes, as `{:#}` of anyhow has it, but without the values that PostgreSQL quotes.
+/// An error with its causes, in the format of anyhow's `{:#}`, but without the values that PostgreSQL quotes.
 #[must_use]
 pub fn told(error: &anyhow::Error) -> String {
     with_causes(error.as_ref())
 }
 
-/// The same of any error.
+/// The same for any error.
 pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in std::iter::successors(Some(error), |error| error.source()) {
         let (part, is_last) = match (cause.downcast_ref::<tokio_postgres::Error>(), cause.downcast_ref::<DbError>()) {
-            // Both tell their causes themselves.
+            // Both include their causes themselves.
             (Some(error), _) => (reason(error), true),
             (_, Some(error)) => (error.to_string(), true),
             _ => match cause.downcast_ref::<tokio_postgres::error::DbError>() {
@@ -202,7 +203,7 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
                 None => (cause.to_string(), false),
             },
         };
-        // One that is shown as its cause, or ends with it, says nothing more.
+        // An error whose text is its cause's, or ends with it, adds nothing.
         if !parts.last().is_some_and(|before| before.ends_with(&part)) {
             parts.push(part);
         }

@@ -1,7 +1,8 @@
-//! All that is held on one recipient, as one JSON object.
+//! All data held about one recipient, as one JSON object.
 //!
-//! Guarantees: opens and hits are those of one moment; they come row by row, so that memory does not grow with them. Numbers are
-//! spelt out as in `hits_readable`. Gives up: hits that are still in a spool, for a second or two.
+//! Guarantees: opens and hits are those of one moment; they are read row by row, so that memory does not grow with
+//! them. Numbers are written as words, as in `hits_readable`. Gives up: hits that are still in a spool, for a second or
+//! two.
 
 use std::io;
 use std::pin::pin;
@@ -20,13 +21,13 @@ const OPENS: &str = include_str!("export/opens.sql");
 
 const HITS: &str = include_str!("export/hits.sql");
 
-/// Takes the JSON, part by part.
+/// Receives the JSON, part by part.
 pub trait Takes: Send {
     /// The next part.
     fn take(&mut self, part: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 }
 
-/// Bytes of a part, about.
+/// Approximate bytes of a part.
 pub const PART_BYTES: usize = 64 << 10;
 
 /// An export that has begun.
@@ -40,7 +41,8 @@ pub struct Export {
 }
 
 impl Export {
-    /// Writes to the audit who asks for it, reads what is known besides opens and hits, and begins the transaction that reads those.
+    /// Writes the actor to the audit, reads everything except opens and hits, and begins the transaction that reads
+    /// those.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -54,7 +56,8 @@ impl Export {
         let erasures = "SELECT row_to_json(r)::text FROM (SELECT id AS erasure, requested_at, deleted_at, hits, opens \
                         FROM erasures WHERE recipient_hash = $1 ORDER BY id) AS r";
         let erasures = within(QUERY_TIMEOUT, "reading erasures", client.query(erasures, &[&bytes])).await?;
-        // No day is dropped while it is read, and all is of one moment. ONLY: a lock on each day would be too many.
+        // No day is dropped while it is read, and everything is of one moment. ONLY: a lock on each day would be too
+        // many.
         let snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE ONLY hits IN ACCESS SHARE MODE; \
                         SET LOCAL statement_timeout = 0";
         within(QUERY_TIMEOUT, "BEGIN", client.batch_execute(snapshot)).await?;
@@ -67,10 +70,10 @@ impl Export {
         })
     }
 
-    /// Gives one JSON object to `out`, as it is read. The connection is the one that it was begun with.
+    /// Writes one JSON object to `out`, while it is read. `client` must be the connection that was used to begin it.
     ///
     /// # Errors
-    /// As PostgreSQL says, or `out`; what `out` has then is no whole JSON.
+    /// If PostgreSQL or `out` fails; `out` then has incomplete JSON.
     pub async fn write(&self, client: &Client, out: &mut impl Takes) -> anyhow::Result<()> {
         let Export { recipient, hash, .. } = self;
         let mut part = format!("{{\"recipient\": \"{recipient}\",\n\"hash\": \"{hash}\",\n");
@@ -83,7 +86,7 @@ impl Export {
         items.has_any = false;
         let days = partitions::since(client, None).await?;
         for group in days.chunks(partitions::DAYS_AT_ONCE) {
-            // What was locked to find and read them is given back; the snapshot stays.
+            // Release the locks taken to find and read them; the snapshot stays.
             client.batch_execute("SAVEPOINT days").await?;
             for day in partitions::with_rows(client, group, "recipient = $1", &[recipient]).await? {
                 items.rows(client, &HITS.replace("{day}", &day.name), *recipient).await?;

@@ -1,7 +1,7 @@
-//! Whether a database can hold what pixeld keeps, asked before anything is locked or changed, and every few seconds after.
+//! Checks whether a database can hold pixeld's data, before anything is locked or changed, and every few seconds after.
 //!
-//! Guarantees: what is wrong is said in one sentence that names it and what to do; what a role may not do comes with the
-//! statements that allow it. Gives up: it says how the database is at this moment; whoever runs it may change it a second
+//! Guarantees: each problem is described in one sentence with its solution; missing rights come with the statements
+//! that grant them. Gives up: the future. It describes the database at this moment; its operator may change it a second
 //! later.
 
 use tokio_postgres::Client;
@@ -23,10 +23,10 @@ pub enum Unfit {
     Encoding {
         /// Its name.
         database: String,
-        /// As PostgreSQL calls it.
+        /// PostgreSQL's name for it.
         encoding: String,
     },
-    /// Each transaction would be another session.
+    /// Each transaction would run in another session.
     #[error(
         "a pooler in transaction mode answers at {to}, but pixeld needs its own sessions (settings, LISTEN, advisory \
          locks): use session mode (PgBouncer: pool_mode=session), or name PostgreSQL itself in DATABASE_URL"
@@ -35,13 +35,13 @@ pub enum Unfit {
         /// Host and database, without the password.
         to: String,
     },
-    /// It follows another server, and takes changes from that one only.
+    /// It is a standby, which accepts changes only from its primary.
     #[error("the database {database:?} is read-only: it is a standby; name its primary in DATABASE_URL, or promote it")]
     Standby {
         /// Its name.
         database: String,
     },
-    /// Its hits, opt-outs and ids are others.
+    /// It has other hits, opt-outs and ids.
     #[error(
         "the database is the installation {found}, but this node belongs to {known}, so pixeld loads nothing into it: name the \
          right database in DATABASE_URL, or take this one for good with pixeld migrate --new-installation and a restart"
@@ -62,7 +62,7 @@ pub enum Unfit {
         /// The node's.
         known: InstallationId,
     },
-    /// Somebody made it so.
+    /// It was set to read-only.
     #[error(
         "the database {database:?} is read-only: default_transaction_read_only is on for new connections; set it to off \
          (ALTER DATABASE, ALTER ROLE or postgresql.conf)"
@@ -71,15 +71,15 @@ pub enum Unfit {
         /// Its name.
         database: String,
     },
-    /// The role may not do what pixeld does.
+    /// The role lacks rights that pixeld needs.
     #[error("the role {role} lacks rights; run as a superuser in this database: {}", grants.join("; "))]
     Rights {
-        /// Its name, quoted where SQL needs it.
+        /// Its name, quoted if SQL needs that.
         role: String,
-        /// The statements that give them.
+        /// The statements that grant them.
         grants: Vec<String>,
     },
-    /// Its tables are somebody else's.
+    /// Its tables belong to another role.
     #[error(
         "the table {table} belongs to {owner}, and the role {role} must own all tables of pixeld; run as a superuser: \
          ALTER TABLE {table} OWNER TO {role}, and so for each (docs/database.md has one statement for all)"
@@ -87,9 +87,9 @@ pub enum Unfit {
     Owner {
         /// The first of them.
         table: String,
-        /// Whose it is.
+        /// Its owner.
         owner: String,
-        /// Who connects.
+        /// The role that connects.
         role: String,
     },
 }
@@ -101,7 +101,7 @@ impl Unfit {
         matches!(self, Unfit::OtherInstallation { .. } | Unfit::NoInstallation { .. })
     }
 
-    /// Whether it can be read, and changes nothing.
+    /// Whether it can be read but not changed.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         matches!(self, Unfit::Standby { .. } | Unfit::ReadOnly { .. })
@@ -110,10 +110,10 @@ impl Unfit {
 
 const LOOK: &str = include_str!("fitness/look.sql");
 
-/// Looks at the database that `client` is connected to.
+/// Checks the database of the connection `client`.
 ///
 /// # Errors
-/// [`DbError::Unfit`] with the first thing that is wrong; connection errors.
+/// [`DbError::Unfit`] with the first problem; connection errors.
 pub async fn check(client: &Client) -> Result<(), DbError> {
     let row = within(QUERY_TIMEOUT, "looking at the database", client.query_one(LOOK, &[])).await?;
     let text = |column: usize| row.get::<_, String>(column);

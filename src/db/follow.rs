@@ -1,8 +1,9 @@
-//! Follows what changes in a table: by its notices, by a heartbeat, and by a full list now and then.
+//! Follows the changes of a table: by notifications, by a heartbeat, and by a full list now and then.
 //!
-//! Guarantees: a change shows within about a second: by its notice, or by the heartbeat, which asks each second what changed and so
-//! notices a half-open connection too; a change that both miss is found by the full list a minute later. A lost connection is
-//! opened again. Gives up: telling how often a row changed; a notice says only that something did.
+//! Guarantees: a change arrives within about a second: by its notification, or by the heartbeat, which reads the
+//! changes each second and so also notices a half-open connection. A change that both miss is found by the full list
+//! within a minute. A lost connection is opened again. Gives up: how often a row changed; a notification says only that
+//! something did.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use tokio_postgres::Client;
 use super::{Database, DbError, within};
 use crate::backoff::Backoff;
 
-/// How often it is asked what changed.
+/// Interval between reads of the changes.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long the answer may take before the connection counts as lost.
 const HEARTBEAT_WAIT: Duration = Duration::from_secs(2);
 
-/// How often all rows are listed.
+/// Interval between full lists.
 const FULL_LIST: Duration = Duration::from_secs(60);
 
 /// The shortest and the longest wait before a lost connection is opened again.
@@ -27,31 +28,31 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 
 /// A table, and what a node keeps of it.
 pub trait Table: Send {
-    /// Who connects, as PostgreSQL shows it.
+    /// The connection's name in PostgreSQL.
     const APPLICATION_NAME: &'static str;
-    /// Where changes are announced.
+    /// The channel of notifications.
     const CHANNEL: &'static str;
-    /// The heartbeat, for the error if no answer comes.
+    /// The heartbeat's name, for the error if no answer comes.
     const HEARTBEAT: &'static str;
 
     /// Reads all rows.
     fn list(&mut self, client: &Client) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Reads what changed since the last look.
+    /// Reads what changed since the last read.
     fn look(&mut self, client: &Client) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Reads what these notices announce, in time.
+    /// Reads what these notifications announce, within the heartbeat's time.
     fn read_announced(
         &mut self,
         client: &Client,
         notices: &[String],
     ) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// The table cannot be followed now. `is_first`: the last attempt before this one succeeded, so this one is worth a line of the log.
+    /// The table cannot be followed now. `is_first`: the last attempt before this one succeeded, so log this one.
     fn lost(&mut self, error: &DbError, is_first: bool);
 }
 
-/// Follows for ever.
+/// Follows forever.
 pub async fn follow(db: &Database, table: &mut impl Table) {
     let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
     loop {
@@ -66,17 +67,17 @@ pub async fn follow(db: &Database, table: &mut impl Table) {
     }
 }
 
-/// Looks, within the heartbeat's time.
+/// Reads the changes, within the heartbeat's time.
 ///
 /// # Errors
-/// [`DbError::Timeout`], or as the look.
+/// [`DbError::Timeout`], or the error of the read.
 pub async fn look_in_time<T: Table>(table: &mut T, client: &Client) -> Result<(), DbError> {
     within(HEARTBEAT_WAIT, T::HEARTBEAT, table.look(client)).await
 }
 
 /// Follows on one connection until it is lost.
 async fn follow_once<T: Table>(db: &Database, table: &mut T, backoff: &mut Backoff) -> Result<(), DbError> {
-    // Listened to before it is listed: what changes in between is announced twice rather than never.
+    // Listen before listing: changes in between then arrive twice instead of never.
     let (session, mut notices) = db.listen(T::APPLICATION_NAME, T::CHANNEL).await?;
     table.list(&session.client).await?;
     backoff.succeed();

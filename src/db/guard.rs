@@ -1,10 +1,10 @@
-//! Which installation this node belongs to, and that it has to do with no other.
+//! Remembers which installation this node belongs to, and keeps it away from every other one.
 //!
-//! Guarantees: a node that knows its installation gets no connection to a database that is another one, or that has no tables: it
-//! loads nothing there, makes no tables, and puts no opt-outs or erasures back. A restored dump is the same installation. What
-//! a node belongs to is one small file in its data directory, written when it first reaches a database, and else only by
-//! `pixeld migrate --new-installation`. Gives up: a connection that is open already is not asked again; what it was opened to does
-//! not become another installation.
+//! Guarantees: a node that knows its installation gets no connection to the database of another one, or to one without
+//! tables: it loads nothing there, creates no tables, and puts no opt-outs or erasures back. A restored dump is the
+//! same installation. A node's installation is one small file in its data directory, written when it first reaches a
+//! database, and after that only by `pixeld migrate --new-installation`. Gives up: checking open connections again;
+//! their database does not become another installation.
 
 use std::fs;
 use std::io;
@@ -23,13 +23,13 @@ const FILE: &str = "installation";
 /// What a node remembers.
 #[derive(Debug, Default)]
 pub struct Guard {
-    /// Nothing is remembered without it.
+    /// Without it nothing is remembered.
     path: Option<PathBuf>,
     known: ArcSwapOption<InstallationId>,
 }
 
 impl Guard {
-    /// What the node of this data directory remembers.
+    /// What the node with this data directory remembers.
     #[must_use]
     pub fn of(data_dir: &Path) -> Guard {
         let path = data_dir.join(FILE);
@@ -46,7 +46,7 @@ impl Guard {
         Guard { path: Some(path), known: ArcSwapOption::from(known.map(Into::into)) }
     }
 
-    /// Whether a connection leads to the installation that is known. Where none is, it does.
+    /// Checks whether a connection leads to the known installation. If none is known, it does.
     ///
     /// # Errors
     /// As PostgreSQL says.
@@ -63,7 +63,7 @@ impl Guard {
     /// Remembers the first installation that is reached.
     ///
     /// # Errors
-    /// As the disk says; it holds for this process then.
+    /// On a disk error; it is then remembered in this process only.
     pub fn learn(&self, found: InstallationId) -> io::Result<()> {
         if self.known.load().is_some() { Ok(()) } else { self.accept(found) }
     }
@@ -71,7 +71,7 @@ impl Guard {
     /// Remembers this installation in place of another.
     ///
     /// # Errors
-    /// As the disk says; it holds for this process then.
+    /// On a disk error; it is then remembered in this process only.
     pub fn accept(&self, found: InstallationId) -> io::Result<()> {
         self.known.store(Some(found.into()));
         match &self.path {

@@ -1,4 +1,4 @@
-//! Queries about images. Whoever changes one tells all nodes ([`CHANNEL`]) and writes it to `audit` in the same statement.
+//! Queries about images. Each change notifies all nodes ([`CHANNEL`]) and is written to `audit` in the same statement.
 
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
@@ -7,40 +7,40 @@ use uuid::Uuid;
 
 use super::{Database, DbError, QUERY_TIMEOUT, within};
 
-/// The channel on which changed images are told; the payload is the image's id.
+/// The channel that announces changed images; the payload is the image's id.
 pub const CHANNEL: &str = "pixeld_images";
 
-/// What a list of images says of each.
+/// One image in a list.
 #[derive(Debug, Clone)]
 pub struct ImageRow {
     /// The image's id.
     pub id: Uuid,
-    /// Its title, maybe empty.
+    /// Its title; may be empty.
     pub title: String,
     /// Its media type.
     pub media_type: String,
-    /// Pixels across.
+    /// Its width in pixels.
     pub width: i32,
-    /// Pixels down.
+    /// Its height in pixels.
     pub height: i32,
-    /// Its bytes' number.
+    /// Its length in bytes.
     pub length: i32,
     /// When it was deleted.
     pub deleted_at: Option<OffsetDateTime>,
 }
 
-/// What the cache needs to know of an image.
+/// What the cache needs to know about an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageState {
     /// The image's id.
     pub id: Uuid,
-    /// When its row was changed, in µs since 1970.
+    /// When its row last changed, in µs since 1970.
     pub version: i64,
     /// Whether it was deleted.
     pub is_deleted: bool,
 }
 
-/// An image's bytes as they are now.
+/// An image's current bytes.
 #[derive(Debug, Clone)]
 pub struct ImageBytes {
     /// Its state.
@@ -51,14 +51,14 @@ pub struct ImageBytes {
     pub bytes: Vec<u8>,
 }
 
-/// What a picture's bytes say of themselves.
+/// What was read from a picture's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
     /// `image/gif`, `image/png`, `image/jpeg` or `image/webp`.
     pub media_type: &'static str,
-    /// Pixels across.
+    /// Its width in pixels.
     pub width: i32,
-    /// Pixels down.
+    /// Its height in pixels.
     pub height: i32,
     /// SHA-256 of the bytes.
     pub sha256: [u8; 32],
@@ -78,7 +78,7 @@ pub async fn all_states(client: &Client) -> Result<Vec<ImageState>, DbError> {
     states(client, &format!("{STATE} FROM images"), &[]).await
 }
 
-/// The state of images that were changed at or after `since`, in µs since 1970.
+/// The state of images that changed at or after `since`, in µs since 1970.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -87,7 +87,7 @@ pub async fn states_since(client: &Client, since: i64) -> Result<Vec<ImageState>
     states(client, &format!("{STATE} {changed}"), &[&since]).await
 }
 
-/// The state of one image; nothing where there is none.
+/// The state of one image; `None` if there is none.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -100,7 +100,7 @@ async fn states(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) ->
     Ok(rows.iter().map(state).collect())
 }
 
-/// An image's bytes; nothing where there is none.
+/// An image's bytes; `None` if there is none.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -108,7 +108,7 @@ pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError
     load_with(&*db.pool().get().await?, id).await
 }
 
-/// The same, over a connection that the caller has.
+/// The same, over the caller's connection.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -129,8 +129,8 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
     Ok(rows.iter().map(listed).collect())
 }
 
-/// So many images, deleted ones or the others, the newest first; those added before `before`, if there is one. Images are few and
-/// their bytes lie elsewhere, so no index is kept for this.
+/// At most `max` images, deleted or not, the newest first; with `before`, those added before it. Images are few and
+/// their bytes are stored elsewhere, so there is no index for this.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -138,19 +138,19 @@ pub async fn newest(
     client: &Client,
     is_deleted: bool,
     before: Option<Uuid>,
-    most: i64,
+    max: i64,
 ) -> Result<Vec<ImageRow>, DbError> {
     let query = format!(
         "{LISTED} WHERE (deleted_at IS NOT NULL) = $1 \
          AND ($2::uuid IS NULL OR (created_at, id) < (SELECT created_at, id FROM images WHERE id = $2)) \
          ORDER BY created_at DESC, id DESC LIMIT $3"
     );
-    let values: [&(dyn ToSql + Sync); 3] = [&is_deleted, &before, &most];
+    let values: [&(dyn ToSql + Sync); 3] = [&is_deleted, &before, &max];
     let rows = within(QUERY_TIMEOUT, "listing images", client.query(&query, &values)).await?;
     Ok(rows.iter().map(listed).collect())
 }
 
-/// One image; nothing where there is none.
+/// One image; `None` if there is none.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -174,7 +174,7 @@ fn listed(row: &tokio_postgres::Row) -> ImageRow {
     }
 }
 
-/// The SHA-256 of an image's bytes and whether it was deleted; nothing where there is none.
+/// The SHA-256 of an image's bytes and whether it was deleted; `None` if there is none.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -184,7 +184,7 @@ pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, boo
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Stores a new image. Says whether it is new; where the id is taken, nothing is changed.
+/// Stores a new image. Returns whether it is new; if the id is in use, nothing changes.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -204,7 +204,7 @@ pub async fn insert(
     Ok(!added.is_empty())
 }
 
-/// Puts other bytes in an image's place. Says whether there is such an image that is not deleted.
+/// Replaces an image's bytes. Returns whether there is such an image that is not deleted.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -223,7 +223,7 @@ pub async fn replace(
     Ok(!replaced.is_empty())
 }
 
-/// Deletes an image, or takes that back: its row and its bytes stay. Says whether that changed something.
+/// Deletes or restores an image: its row and its bytes stay. Returns whether that changed something.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -234,7 +234,7 @@ pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: boo
     Ok(!changed.is_empty())
 }
 
-/// Gives an image another title. Says whether there is such an image. No node needs to hear of it: titles are never served.
+/// Changes an image's title. Returns whether there is such an image. Nodes are not notified: titles are never served.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -246,7 +246,7 @@ pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> R
     Ok(within(QUERY_TIMEOUT, "titling an image", client.execute(update, &values)).await? > 0)
 }
 
-/// Which of `ids` are images, and when each was deleted, in µs since 1970; none where it was not.
+/// Which of `ids` are images, and when each was deleted, in µs since 1970; `None` if it was not.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,4 +1,4 @@
-//! What all nodes of this installation share and nobody ever types.
+//! Secrets that all nodes of this installation share and that nobody ever types.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use pixeld_core::digest;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::privacy::PrivacyKey;
 
-/// Which installation a database is: a digest of a secret that every one has from its first migration on, and that nobody
-/// changes. A dump that is restored elsewhere is the same installation. Its short name stands on receipts and in errors.
+/// Identifies an installation: a digest of a secret that every database has from its first migration on, and that never
+/// changes. A dump that is restored elsewhere is the same installation. Receipts and errors show its short name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InstallationId(pub [u8; 16]);
 
@@ -21,13 +21,13 @@ impl InstallationId {
         InstallationId(digest::prefix(&[b"pixeld installation\0", secret]))
     }
 
-    /// All of it, in 32 hexadecimal digits.
+    /// The whole id, in 32 hexadecimal digits.
     #[must_use]
     pub fn digits(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
 
-    /// What [`InstallationId::digits`] wrote.
+    /// Reads the result of [`InstallationId::digits`].
     #[must_use]
     pub fn parse(digits: &str) -> Option<InstallationId> {
         let digits = Some(digits).filter(|digits| digits.len() == 32)?;
@@ -43,7 +43,7 @@ impl fmt::Display for InstallationId {
     }
 }
 
-/// Which installation this database is.
+/// The installation of this database.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -52,7 +52,7 @@ pub async fn id(client: &Client) -> Result<InstallationId, Error> {
     Ok(InstallationId::of(row.get(0)))
 }
 
-/// The same; nothing where the database has no tables of pixeld.
+/// The same; `None` if the database has no tables of pixeld.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -65,21 +65,21 @@ pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error>
     }
 }
 
-/// Why what a person typed is nobody. Never repeats it: it may name somebody.
+/// Why a typed text is not a recipient. Never repeats the text: it may name somebody.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipientError {
-    /// No UUID and no key.
+    /// Neither a UUID nor a key.
     #[error("this is not a valid recipient: {0}")]
     NoKey(#[from] KeyError),
     /// The nil UUID.
     #[error("this is not a valid recipient: the nil UUID stands for none")]
     Nil,
-    /// It cannot be said now.
+    /// The database failed.
     #[error(transparent)]
     Database(#[from] DbError),
 }
 
-/// The id of the recipient whom a person typed: a UUID, or a key of this installation's links.
+/// The id of the recipient that a person typed: a UUID, or a key of this installation's links.
 ///
 /// # Errors
 /// [`RecipientError`].
@@ -99,7 +99,7 @@ pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
     secret(client, "throttle_key").await
 }
 
-/// What keys are made ids under.
+/// The namespace that turns keys into ids.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -107,7 +107,7 @@ pub async fn namespace(client: &Client) -> Result<Namespace, Error> {
     Ok(Namespace(Uuid::from_bytes(secret(client, "key_namespace").await?)))
 }
 
-/// What recipients are hashed under on lists that name nobody.
+/// The key of recipients' hashes, for lists that name nobody.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -115,7 +115,7 @@ pub async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
     Ok(PrivacyKey(secret(client, "privacy_key").await?))
 }
 
-/// What opt-out links are signed with where there are no signing keys.
+/// The key that signs opt-out links if there are no signing keys.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_installation_keeps_its_name_and_another_has_another() {
-        // Receipts that are out there have it.
+        // Existing receipts have it.
         assert_eq!(InstallationId::of(&[7; 32]).to_string(), "722b-d12d");
         let id = InstallationId::of(&[7; 32]);
         assert_eq!(InstallationId::parse(&id.digits()), Some(id));

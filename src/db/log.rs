@@ -1,9 +1,9 @@
-//! The log of hits: what was recorded, newest first, looked through a bounded number of rows at a time.
+//! The log of hits: what was recorded, newest first, read a bounded number of rows at a time.
 //!
-//! Guarantees: a look reads at most [`Wanted::rows_max`] rows, by the index on `at`, so that its time does not grow with the number of
-//! hits; looks that go on from each other's [`Place`] show every row once, also where many have the same time. A message's or an
-//! image's hits are looked for only where its counts, or what is not counted yet, say that there can be some.
-//! Gives up: a hit that is loaded late, behind the place that a reader has reached, is seen by who begins anew.
+//! Guarantees: a search reads at most [`Wanted::rows_max`] rows, through the index on `at`, so that its time does not
+//! grow with the number of hits. Searches that continue at each other's [`Place`] show every row once, even if many
+//! have the same time. A message's or an image's hits are searched only where its counts, or batches that are not
+//! counted yet, allow some. Gives up: a hit that is loaded late, behind the reader's position, needs a new search.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ use uuid::Uuid;
 use super::DbError;
 use super::partitions::{self, DAYS_AT_ONCE};
 
-/// Days that a look begins with.
+/// Days in the first query of a search.
 const FIRST_DAYS: usize = 4;
 
-/// Which hits to look for.
+/// The hits to search for.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Of this message; the nil UUID is "of none".
+    /// Of this message; the nil UUID means "no message".
     pub message: Option<Uuid>,
     /// Of this recipient.
     pub recipient: Option<Uuid>,
@@ -31,35 +31,35 @@ pub struct Wanted {
     pub from: Option<OffsetDateTime>,
     /// Before this time.
     pub to: Option<OffsetDateTime>,
-    /// Behind this place.
+    /// After this place.
     pub behind: Option<Place>,
-    /// Rows to read at most.
+    /// Maximum rows to read.
     pub rows_max: i64,
-    /// Rows to return at most.
+    /// Maximum rows to return.
     pub found_max: i64,
 }
 
-/// A row's place in the log; no two have the same.
+/// A row's place in the log; no two rows share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Its time.
     pub at: OffsetDateTime,
     /// Its spool.
     pub spool: i32,
-    /// Its number there.
+    /// Its number in the spool.
     pub seq: i64,
 }
 
 /// A hit in words.
 #[derive(Debug, Clone)]
 pub struct Hit {
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
-    /// The image, and its title, maybe empty.
+    /// The image, and its title; the title may be empty.
     pub image: (Uuid, String),
-    /// The message, nil where absent, and its name, maybe empty.
+    /// The message, nil if absent, and its name; the name may be empty.
     pub message: (Uuid, String),
-    /// The recipient, nil where absent.
+    /// The recipient, nil if absent.
     pub recipient: Uuid,
     /// The class's name.
     pub class: String,
@@ -71,47 +71,47 @@ pub struct Hit {
     pub network: String,
     /// As much of the address as is kept.
     pub address: Option<IpAddr>,
-    /// What the reader's program calls itself.
+    /// The reader's user agent.
     pub user_agent: String,
 }
 
-/// What a look found.
+/// The result of a search.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
     /// The hits, newest first.
     pub hits: Vec<Hit>,
-    /// Where the next look goes on; nothing where there is nothing more.
+    /// Where the next search continues; `None` if there is nothing more.
     pub next: Option<Place>,
     /// The time of the last row that was read.
     pub read_to: Option<OffsetDateTime>,
-    /// How many rows were read, those without a wanted hit included.
+    /// How many rows were read, including unwanted ones.
     pub read: i64,
 }
 
-/// The times between which hits of a message can be: those that are counted, and those of batches that are not yet.
+/// The times between which hits of a message can be: from the counts, and from batches that are not counted yet.
 const MESSAGE_TIMES: &str = "SELECT least(m.first_at, p.first_at), greatest(m.last_at, p.last_at) \
      FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p \
      LEFT JOIN messages AS m ON m.id = $1 AND m.hits > 0";
 
-/// The same of an image; no slot is longer than an hour.
+/// The same for an image; no slot is longer than an hour.
 const IMAGE_TIMES: &str = "SELECT least(i.first_at, p.first_at), greatest(i.last_at, p.last_at) \
      FROM (SELECT min(min_at) AS first_at, max(max_at) AS last_at FROM batches WHERE published IS NULL) AS p, \
        (SELECT min(hour) AS first_at, max(hour) + interval '1 hour' AS last_at FROM image_hours WHERE image = $1 AND hits > 0) AS i";
 
 const LOOK: &str = include_str!("log/look.sql");
 
-/// Looks once, through groups of days, the newest first: a query over all days would lock each of them.
+/// Searches once, through groups of days, the newest first: a query over all days would lock each of them.
 ///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, DbError> {
     let Some((from, to)) = window(client, wanted).await? else { return Ok(Look::default()) };
-    // Behind the last place of its time, where there is none to go on from.
+    // The last possible place at this time, if there is none to continue from.
     let behind = wanted.behind.unwrap_or(Place { at: to, spool: i32::MAX, seq: i64::MAX });
     let mut look = Look::default();
     let days = partitions::within_times(client, from, to.min(behind.at)).await?;
     let mut days = &days[..];
-    // The first look is at few days: mostly that is enough, and a plan for many takes long.
+    // The first query covers few days: usually that is enough, and planning for many takes long.
     let mut at_once = FIRST_DAYS;
     while !days.is_empty() && look.next.is_none() {
         let group;
@@ -152,7 +152,7 @@ async fn look_at(
     let read: i64 = first.get(0);
     let last_read = Place { at: first.get(1), spool: first.get(2), seq: first.get(3) };
     let hits: Vec<Hit> = rows.iter().filter_map(hit).collect();
-    // Of a full page the rows behind it were read as well, and are to be read again.
+    // If the page is full, the rows after it were read as well, and must be read again.
     let is_full = hits.len() as i64 >= found_max;
     let last_seen = hits.last().filter(|_| is_full).map_or(last_read, |hit| hit.place);
     look.hits.extend(hits);
@@ -162,9 +162,9 @@ async fn look_at(
     Ok(())
 }
 
-/// The first and the last time to look at; nothing where no hit can be.
+/// The first and the last time to search; `None` if no hit is possible.
 async fn window(client: &Client, wanted: &Wanted) -> Result<Option<(OffsetDateTime, OffsetDateTime)>, Error> {
-    // PostgreSQL's own range is wider; no clock is.
+    // PostgreSQL's own range is wider; no clock's is.
     let mut from = wanted.from.unwrap_or(time::macros::datetime!(1970-01-01 0:00 UTC));
     let mut to = match wanted.to {
         Some(to) => to - time::Duration::microseconds(1),

@@ -1,6 +1,7 @@
-//! Messages: what their senders tell of them, and what is counted of them.
+//! Messages: what their senders say about them, and their counts.
 //!
-//! Guarantees: no query here reads hits; each reads at most as many rows as it is told, or as one message has slots, rules and clients.
+//! Guarantees: no query here reads hits; each reads at most as many rows as requested, or as one message has slots,
+//! rules and clients.
 
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -11,43 +12,43 @@ use uuid::Uuid;
 use pixeld_core::opens::class::{Certainty, Class};
 use pixeld_core::text;
 
-/// How far back each look goes behind the last one, in µs: transactions commit later than they begin.
+/// How far each read goes back before the last one, in µs: transactions commit later than they begin.
 const OVERLAP_US: i64 = 10_000_000;
 
-/// Times of sending that were told.
+/// Send times that senders have set.
 #[derive(Debug)]
 pub struct Told {
-    /// Each message with its time in s since 1970; 0 where it was taken back.
+    /// Each message with its send time in s since 1970; 0 if it was cleared.
     pub messages: Vec<(Uuid, u32)>,
     /// The database's clock, in µs since 1970.
     pub now_us: i64,
 }
 
-/// Which times of sending were told since a time of the database's clock, or at all; the last ones first, `most` at most.
+/// Send times that were set since a time of the database's clock, or all; the last ones first, at most `max`.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn sent_since(client: &Client, since_us: Option<i64>, most: i64) -> Result<Told, Error> {
+pub async fn sent_since(client: &Client, since_us: Option<i64>, max: i64) -> Result<Told, Error> {
     let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let now_us = client.query_one(now, &[]).await?.get(0);
     let since = at(since_us.map_or(0, |since_us| since_us.saturating_sub(OVERLAP_US)));
     let select = "SELECT id, coalesce(extract(epoch FROM sent_at), 0)::bigint FROM messages \
                   WHERE sent_changed_at >= $1 ORDER BY sent_changed_at DESC LIMIT $2";
-    let rows = client.query(select, &[&since, &most]).await?;
-    // A time before 1970 or beyond 2106 is no time of sending.
+    let rows = client.query(select, &[&since, &max]).await?;
+    // A time before 1970 or after 2106 cannot be a send time.
     let messages = rows.iter().map(|row| (row.get(0), u32::try_from(row.get::<_, i64>(1)).unwrap_or(0))).collect();
     Ok(Told { messages, now_us })
 }
 
-/// What is told of one value.
+/// A change of one value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Edit<T> {
-    /// Nothing: it stays as it is.
+    /// Keep it as it is.
     #[default]
     Keep,
-    /// It is not known any more.
+    /// Clear it.
     Clear,
-    /// It is this.
+    /// Set it to this.
     Set(T),
 }
 
@@ -67,18 +68,19 @@ impl<T: Copy> Edit<T> {
     }
 }
 
-/// What a sender tells of a message; what is not told stays as it is.
+/// A sender's change of a message's values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// What people call it; empty takes a name back.
+    /// What people call it; an empty name clears it.
     pub name: Option<String>,
     /// When it was sent, in s since 1970.
     pub sent_at_s: Edit<u32>,
-    /// To how many recipients.
+    /// The number of recipients.
     pub sent_count: Edit<i64>,
 }
 
-/// Tells of a message, and writes down who did; one that nobody opened yet is made. Says whether it has hits.
+/// Changes a message, and writes the actor to the audit; creates it if nobody opened it yet. Returns whether it has
+/// hits.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -92,7 +94,7 @@ pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> 
     Ok(client.query_one(upsert, &parameters).await?.get(0))
 }
 
-/// Seconds since a time of sending was last told; nothing where none ever was.
+/// Seconds since a send time was last set; `None` if none ever was.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -109,32 +111,33 @@ pub struct Message {
     pub id: Uuid,
     /// What people call it; may be empty.
     pub name: String,
-    /// When it was sent, where its sender told.
+    /// When it was sent, if its sender set that.
     pub sent_at: Option<OffsetDateTime>,
-    /// To how many, where its sender told.
+    /// To how many recipients, if its sender set that.
     pub sent_count: Option<i64>,
     /// Recipients whose open is confirmed.
     pub confirmed: i64,
     /// Recipients who perhaps opened it.
     pub possible: i64,
-    /// Recipients of whom only machines are known to have fetched it.
+    /// Recipients for whom only machines are known to have fetched it.
     pub machine: i64,
     /// All hits.
     pub hits: i64,
-    /// The earliest one.
+    /// The time of the earliest hit.
     pub first_at: Option<OffsetDateTime>,
-    /// The latest one.
+    /// The time of the latest hit.
     pub last_at: Option<OffsetDateTime>,
     /// Its place in the list.
     pub place: Place,
 }
 
-/// A place in the list of messages, which has those with the latest hits first; one without hits stands where it was told of.
+/// A place in the list of messages, which has those with the latest hits first; one without hits is listed by when it
+/// was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The time.
     pub at: OffsetDateTime,
-    /// The message, where times are the same.
+    /// The message, to order equal times.
     pub id: Uuid,
 }
 
@@ -167,54 +170,55 @@ fn message(row: &Row) -> Message {
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn latest(client: &Client, most: i64) -> Result<Vec<Message>, Error> {
-    older(client, Place::FIRST, most).await
+pub async fn latest(client: &Client, max: i64) -> Result<Vec<Message>, Error> {
+    older(client, Place::FIRST, max).await
 }
 
-/// The messages behind a place, the next one first.
+/// The messages after a place, the next one first.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn older(client: &Client, place: Place, most: i64) -> Result<Vec<Message>, Error> {
+pub async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
          ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3"
     );
-    Ok(client.query(&select, &[&place.at, &place.id, &most]).await?.iter().map(message).collect())
+    Ok(client.query(&select, &[&place.at, &place.id, &max]).await?.iter().map(message).collect())
 }
 
-/// The messages before a place, in the list's order: those that stand nearest to it.
+/// The messages before a place, in the list's order: those nearest to it.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn newer(client: &Client, place: Place, most: i64) -> Result<Vec<Message>, Error> {
+pub async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) > ($1, $2) \
          ORDER BY coalesce(last_at, created_at), id LIMIT $3"
     );
-    Ok(client.query(&select, &[&place.at, &place.id, &most]).await?.iter().rev().map(message).collect())
+    Ok(client.query(&select, &[&place.at, &place.id, &max]).await?.iter().rev().map(message).collect())
 }
 
-/// What a search for a name found.
+/// The result of a search for a name.
 #[derive(Debug)]
 pub struct Found {
     /// In the list's order.
     pub messages: Vec<Message>,
-    /// The last message that was looked at, where there may be more.
+    /// The last message that was read, if there may be more.
     pub reached: Option<Place>,
 }
 
-/// The messages behind a place whose name holds these words, in any case, `most` at most; looks at so many messages.
+/// The messages after a place whose name contains these words, in any case, at most `max`; reads at most `reads_max`
+/// messages.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn named(client: &Client, words: &str, place: Place, most: i64, looks_at: i64) -> Result<Found, Error> {
+pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_max: i64) -> Result<Found, Error> {
     let select = include_str!("messages/named.sql").replace("{columns}", COLUMNS);
-    // Not ILIKE, which knows only the case of ASCII where the database's language is C.
+    // Not ILIKE, which knows only ASCII case if the database's language is C.
     let pattern = text::pattern(words);
-    let rows = client.query(&select, &[&place.at, &place.id, &looks_at, &pattern, &most]).await?;
-    let all_looked_at = |row: &Row| row.get::<_, i64>(13) == looks_at;
-    let reached = rows.first().filter(|row| all_looked_at(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
+    let rows = client.query(&select, &[&place.at, &place.id, &reads_max, &pattern, &max]).await?;
+    let all_read = |row: &Row| row.get::<_, i64>(13) == reads_max;
+    let reached = rows.first().filter(|row| all_read(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
     let messages = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(message).collect();
     Ok(Found { messages, reached })
 }
@@ -228,7 +232,7 @@ pub async fn find(client: &Client, id: Uuid) -> Result<Option<Message>, Error> {
     Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
 }
 
-/// What people call a message; empty where they have not named it, or it is not known.
+/// What people call a message; empty if it has no name or is unknown.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -237,20 +241,20 @@ pub async fn name_of(client: &Client, id: Uuid) -> Result<String, Error> {
     Ok(row.map_or_else(String::new, |row| row.get(0)))
 }
 
-/// Hits of a message that one rule, or one mail client, is behind.
+/// Hits of a message by one rule, or by one mail client.
 #[derive(Debug)]
 pub struct Facet {
     /// What people call the rule or client.
     pub name: String,
-    /// What the rule says of a hit.
+    /// The rule's class.
     pub class: Class,
-    /// What explains the rule; empty for a client.
+    /// The sentence that explains the rule; empty for a client.
     pub sentence: String,
     /// How many.
     pub hits: i64,
 }
 
-/// What hits are counted by.
+/// What hits are grouped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FacetKind {
     /// The rule that judged them.
@@ -259,7 +263,7 @@ pub enum FacetKind {
     Client = 2,
 }
 
-/// Hits of a message by rule or client, the most first; at most as many as there are rules or clients.
+/// Hits of a message by rule or client, the most first; at most as many rows as there are rules or clients.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -277,7 +281,7 @@ pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Fa
     Ok(client.query(select, &[&id, &(kind as i16), &word]).await?.iter().map(facet).collect())
 }
 
-/// First opens of a message between each of these times and the next, as [`super::counts`] counts them.
+/// First opens of a message between each of these times and the next, counted as in [`super::counts`].
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,8 +1,8 @@
-//! Brings the database's schema to what this program needs.
+//! Updates the database's schema to this program's version.
 //!
-//! Guarantees: however many nodes start at once, each migration runs once, in a transaction of its own. Gives up: a
-//! database that is already further than this program is accepted, because nodes are replaced one by one
-//! (see migrations/README.md, "expand, then contract").
+//! Guarantees: however many nodes start at once, each migration runs once, in its own transaction. Gives up: refusing a
+//! database that is already newer than this program. It is accepted, because nodes are replaced one by one (see
+//! migrations/README.md, "expand, then contract").
 
 use std::time::Duration;
 
@@ -12,27 +12,27 @@ use super::{Database, DbError, QUERY_TIMEOUT, fitness, installation, locks, with
 /// How long to wait for another node's migrations.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(120);
 
-/// How often to ask for the lock.
+/// Interval between attempts to get the lock.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
-/// The longest time for all migrations together. A server that froze must not hold the start for ever.
+/// Maximum time for all migrations together. A frozen server must not block the start forever.
 pub const MIGRATIONS_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 mod built_in {
     refinery::embed_migrations!("migrations");
 }
 
-/// Runs the migrations that the database does not have yet. One that is read-only and has them all is taken as it is.
+/// Runs the migrations that the database does not have yet. A read-only database that has them all is accepted.
 ///
 /// # Errors
-/// [`DbError::Unfit`] where the database cannot be used; [`DbError::MigrationLock`] where another node holds the lock for longer than [`LOCK_WAIT_MAX`];
-/// [`DbError::Migration`] where one fails (its transaction is undone) or differs from the one that the database ran;
-/// connection errors.
+/// [`DbError::Unfit`] if the database cannot be used; [`DbError::MigrationLock`] if another node holds the lock for
+/// longer than [`LOCK_WAIT_MAX`]; [`DbError::Migration`] if one fails (its transaction is rolled back) or differs from
+/// the one that the database ran; connection errors.
 pub async fn run(database: &Database) -> Result<(), DbError> {
     migrate(database, false).await
 }
 
-/// The same, whatever installation it is or becomes: the node belongs to it from now on.
+/// The same for any installation: the node belongs to it from now on.
 ///
 /// # Errors
 /// As [`run`].
@@ -46,12 +46,13 @@ async fn migrate(database: &Database, is_accepting: bool) -> Result<(), DbError>
         within(QUERY_TIMEOUT, "looking at the installation", database.guard().check(&session.client)).await??;
     }
     match fitness::check(&session.client).await {
-        // All is there that a migration would make, so at least it can be read.
+        // Everything exists that a migration would create, so at least it can be read.
         Err(DbError::Unfit(unfit)) if unfit.is_read_only() && is_current(&session.client).await? => return Ok(()),
         checked => checked?,
     }
     take_lock(&session.client, LOCK_WAIT_MAX).await?;
-    // A migration may fill a table; it is bounded as a whole, below. lock_timeout stays: see migrations/README.md.
+    // A migration may fill a table; all of them together are bounded below. lock_timeout stays: see
+    // migrations/README.md.
     let unbounded = session.client.batch_execute("SET statement_timeout = 0");
     within(QUERY_TIMEOUT, "SET statement_timeout", unbounded).await?;
     let runner = built_in::migrations::runner().set_abort_missing(false);
@@ -72,7 +73,7 @@ async fn migrate(database: &Database, is_accepting: bool) -> Result<(), DbError>
     Ok(())
 }
 
-/// Whether the database has this program's last migration, or a later one, and its tables are still there.
+/// Whether the database has this program's last migration, or a later one, and its tables still exist.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -97,8 +98,8 @@ pub async fn is_begun(client: &tokio_postgres::Client) -> Result<bool, tokio_pos
     Ok(client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?.get(0))
 }
 
-/// Asks again and again rather than in one waiting statement: that would hold a snapshot all the while, which whoever
-/// migrates may have to wait for.
+/// Tries repeatedly instead of one waiting statement: that would hold a snapshot all the time, for which the migrating
+/// node may have to wait.
 async fn take_lock(client: &tokio_postgres::Client, wait_max: Duration) -> Result<(), DbError> {
     let give_up_at = tokio::time::Instant::now() + wait_max;
     loop {
@@ -118,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// A real PostgreSQL of this test's own, in a directory that its user can enter.
+    /// A real PostgreSQL for this test, in a directory that its user can enter.
     async fn start() -> (tempfile::TempDir, Database, crate::db::Lease) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();

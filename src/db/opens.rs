@@ -1,7 +1,7 @@
 //! Opens, row by row: who opened a message, and what a recipient opened.
 //!
-//! Guarantees: each look reads at most so many rows, through a key and in its order, so that its time depends neither on the number of hits
-//! nor on that of opens.
+//! Guarantees: each query reads at most a given number of rows, through a key and in its order, so that its time
+//! depends neither on the number of hits nor on that of opens.
 
 use time::OffsetDateTime;
 use tokio_postgres::types::{ToSql, Type};
@@ -14,17 +14,17 @@ use pixeld_core::opens::class::{Certainty, Class};
 /// What hits say about one message and one recipient.
 #[derive(Debug, Clone)]
 pub struct Open {
-    /// The other one of the two: the recipient on a message's page, the message on a recipient's.
+    /// The other id of the pair: the recipient on a message's page, the message on a recipient's.
     pub id: Uuid,
-    /// The message's name, where messages are listed; may be empty.
+    /// The message's name, if messages are listed; may be empty.
     pub name: String,
     /// The first hit.
     pub first_at: OffsetDateTime,
     /// The latest one.
     pub last_at: OffsetDateTime,
-    /// The first one that confirms it.
+    /// The time of the first hit that confirms it.
     pub confirmed_first_at: Option<OffsetDateTime>,
-    /// How many.
+    /// The number of hits.
     pub hits: i64,
     /// The best class of its hits.
     pub best: Class,
@@ -42,17 +42,17 @@ fn open(row: &Row) -> Open {
     }
 }
 
-/// What a look found.
+/// Opens, and how far they were read.
 #[derive(Debug)]
 pub struct Looked {
     /// In the order of their ids.
     pub opens: Vec<Open>,
-    /// The last row that was looked at, where there may be more.
+    /// The last row that was read, if there may be more.
     pub reached: Option<Uuid>,
 }
 
-/// Opens of a message behind a recipient (nil for the first), `most` at most, and only those of one certainty where it is given; looks at
-/// so many rows.
+/// Opens of a message after a recipient (nil for the first), at most `max`; with a certainty, only those that have it.
+/// Reads at most `reads_max` rows.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -61,14 +61,14 @@ pub async fn of_message(
     message: Uuid,
     after: Uuid,
     certainty: Option<Certainty>,
-    most: i64,
-    looks_at: i64,
+    max: i64,
+    reads_max: i64,
 ) -> Result<Looked, Error> {
     let select = include_str!("opens/of_message.sql");
     let is_asked = |class: &Class| certainty.is_none_or(|certainty| class.certainty() == certainty);
     let classes: Vec<i16> = Class::ALL.into_iter().filter(is_asked).map(Class::number).collect();
-    let rows = client.query(select, &[&message, &after, &classes, &looks_at, &most]).await?;
-    let reached = rows.first().filter(|row| row.get::<_, i64>(8) == looks_at).map(|row| row.get(7));
+    let rows = client.query(select, &[&message, &after, &classes, &reads_max, &max]).await?;
+    let reached = rows.first().filter(|row| row.get::<_, i64>(8) == reads_max).map(|row| row.get(7));
     let opens = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(open).collect();
     Ok(Looked { opens, reached })
 }
@@ -87,14 +87,14 @@ pub async fn find(client: &Client, message: Uuid, recipient: Uuid) -> Result<Opt
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, most: i64) -> Result<Vec<Open>, Error> {
+pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, max: i64) -> Result<Vec<Open>, Error> {
     let select = "SELECT o.message, coalesce(m.name, ''), o.first_at, o.last_at, o.confirmed_first_at, o.hits, o.best \
                   FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
                   LEFT JOIN messages m ON m.id = o.message ORDER BY o.message DESC";
-    Ok(client.query(select, &[&recipient, &before, &most]).await?.iter().map(open).collect())
+    Ok(client.query(select, &[&recipient, &before, &max]).await?.iter().map(open).collect())
 }
 
-/// Whether any of some recipients has an open of any message. One look into an index each, until one has.
+/// Whether any of these recipients has an open of any message. One index look-up each, until one has.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -117,26 +117,27 @@ pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbEr
     Ok(row.get(0))
 }
 
-/// One recipient whom nearly all hits of a message name.
+/// One recipient in nearly all hits of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Crowd {
-    /// Who.
+    /// The recipient.
     pub recipient: Uuid,
     /// How many hits name them.
     pub hits: i64,
-    /// From how many addresses these come, of those that were looked at; 0 where none are kept.
+    /// From how many addresses these come, among those that were read; 0 if none are kept.
     pub addresses: i64,
     /// From how many user agents.
     pub user_agents: i64,
 }
 
-/// Opens of a message that [`crowd`] looks at: it is asked only where there are few for its hits.
+/// Opens of a message that [`crowd`] reads: it is called only if there are few compared with its hits.
 const CROWD_OPENS_MAX: i64 = 5_000;
 
-/// The last hits of all messages that it looks at.
+/// The last hits of all messages that it reads.
 const CROWD_HITS_MAX: i64 = 20_000;
 
-/// The recipient whom at least 9 of 10 of a message's `hits` name, and from how many places they come. Reads a bounded number of rows.
+/// The recipient in at least 9 of 10 of a message's `hits`, and from how many places they come. Reads a bounded number
+/// of rows.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -154,10 +155,10 @@ pub async fn crowd(client: &Client, message: Uuid, hits: i64) -> Result<Option<C
     Ok(Some(Crowd { recipient, hits: named, addresses: row.get(0), user_agents: row.get(1) }))
 }
 
-/// What an open says of its recipient, for a list of many.
+/// One recipient's open, for a list of many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
-    /// Who.
+    /// The recipient.
     pub recipient: Uuid,
     /// The first hit of all.
     pub first_at: OffsetDateTime,
@@ -167,7 +168,7 @@ pub struct Opened {
     pub best: i16,
 }
 
-/// The opens of some recipients; those who have none are left out. One look into the primary key each.
+/// The opens of these recipients; those who have none are left out. One look-up in the primary key each.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
@@ -175,7 +176,7 @@ pub async fn of_recipients(client: &Client, message: Uuid, recipients: &[Uuid]) 
     let select = "SELECT recipient, first_at, confirmed_first_at, best FROM opens \
                   WHERE message = $1 AND recipient = ANY($2)";
     let asked = async {
-        // With their types, so that one round trip is enough: a list takes a thousand of these.
+        // With explicit types, so that one round trip is enough: a list needs a thousand of these.
         let rows = client.query_typed(select, &[(&message, Type::UUID), (&recipients, Type::UUID_ARRAY)]).await?;
         let opened = |row: &Row| Opened {
             recipient: row.get(0),

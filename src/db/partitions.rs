@@ -1,11 +1,11 @@
-//! The daily partitions of `hits`: which there are, and the index on `recipient` that a day gets once it is closed.
+//! The daily partitions of `hits`, and the index on `recipient` that a day gets once it is closed.
 //!
-//! While a day is open such an index would cost more than all the rest of a row; what must find a recipient's hits there
-//! reads the day.
+//! While a day is open such an index would cost more than the rest of a row; searches for a recipient's hits there read
+//! the whole day.
 //!
-//! A statement locks each day that it may touch, and the day's indexes, until its transaction ends, and PostgreSQL has room for a few
-//! thousand locks altogether. So nothing looks at more than [`DAYS_AT_ONCE`] days in one transaction, however many there are, unless it
-//! gives the locks back in between ([`look`]).
+//! A statement locks each day that it may touch, and the day's indexes, until its transaction ends, and PostgreSQL has
+//! room for a few thousand locks altogether. So nothing reads more than [`DAYS_AT_ONCE`] days in one transaction,
+//! however many there are, unless it releases the locks in between ([`look`]).
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ use tokio_postgres::{Client, Error, Row};
 use super::locks::{self, PARTITIONING};
 use super::{DbError, QUERY_TIMEOUT, within};
 
-/// How long after its end a day is taken for closed, by the database's clock.
+/// How long after its end a day counts as closed, by the database's clock.
 pub const CLOSED_AFTER: Duration = Duration::from_secs(2 * 3600);
 
-/// How long an index may take to be made.
+/// Maximum time to build an index.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 
-/// Most days that one transaction holds locks on.
+/// Maximum days on which one transaction holds locks.
 pub const DAYS_AT_ONCE: usize = 64;
 
-/// How long a day that lacks a replica identity is waited for, to give it one.
+/// How long to wait for a day that lacks a replica identity, to give it one.
 const IDENTITY_WAIT: &str = "5s";
 
 /// A partition of `hits`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Its name, as SQL takes it.
+    /// Its name, as SQL accepts it.
     pub name: String,
     /// The first time in it.
     pub from: OffsetDateTime,
@@ -41,7 +41,8 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// Whether one of these slots of counts, by when they begin and in that order, reaches into it. A slot is an hour or a quarter of one.
+    /// Whether one of these slots of counts, sorted by when they begin, overlaps it. A slot is an hour or a quarter of
+    /// one.
     #[must_use]
     pub fn has_a_slot_of(&self, slots: &[OffsetDateTime]) -> bool {
         let next = slots.partition_point(|slot| *slot + time::Duration::HOUR <= self.from);
@@ -49,7 +50,7 @@ impl Partition {
     }
 }
 
-/// Partitions whose bounds are times; all that pixeld makes are.
+/// Partitions whose bounds are times; all those that pixeld creates are.
 const LIST: &str = "SELECT name, at_from, at_to FROM ( \
        SELECT c.oid, c.oid::regclass::text AS name, (bounds[1])::timestamptz AS at_from, (bounds[2])::timestamptz AS at_to \
        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
@@ -93,7 +94,7 @@ async fn partitions(listing: impl Future<Output = Result<Vec<Row>, Error>>) -> R
     Ok(rows.iter().map(|row| Partition { name: row.get(0), from: row.get(1), to: row.get(2) }).collect())
 }
 
-/// Makes the partition of the day that `day` begins (midnight UTC), unless it is there.
+/// Makes the partition of the day that `day` begins (midnight UTC), unless it exists.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -117,8 +118,8 @@ pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
     outcome
 }
 
-/// One statement over several days: `select` for each of them, in which `{day}` is its name, `{n}` its place in `days`, and `{from}` and
-/// `{to}` its bounds.
+/// One statement over several days: `select` for each of them, in which `{day}` is its name, `{n}` its index in `days`,
+/// and `{from}` and `{to}` are its bounds.
 #[must_use]
 pub fn over(days: &[Partition], select: &str) -> String {
     let time = |at: OffsetDateTime, up: i64| format!("to_timestamp({})", at.unix_timestamp() + up);
@@ -130,7 +131,8 @@ pub fn over(days: &[Partition], select: &str) -> String {
     days.iter().enumerate().map(of_day).collect::<Vec<_>>().join(" UNION ALL ")
 }
 
-/// Those of `days` that have rows of a `condition` with these values, each found by one look through its index where it has one.
+/// Those of `days` with rows that meet `condition` with these values, each checked by one look-up in its index if it
+/// has one.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -140,7 +142,7 @@ pub async fn with_rows(
     condition: &str,
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Partition>, Error> {
-    // Counted, and not LIMIT 1: for one row the planner would rather read a whole day.
+    // Counted, not LIMIT 1: for one row the planner would rather read a whole day.
     let select = format!("SELECT {{n}} AS n FROM {{day}} WHERE {condition} HAVING count(*) > 0");
     let mut found = Vec::new();
     for group in days.chunks(DAYS_AT_ONCE) {
@@ -152,7 +154,7 @@ pub async fn with_rows(
     Ok(found)
 }
 
-/// Runs a query in an open transaction, and gives back the locks that it took.
+/// Runs a query in an open transaction, and releases the locks that it took.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -165,11 +167,11 @@ pub async fn look(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) 
 
 const LACKING_IDENTITY: &str = include_str!("partitions/lacking_identity.sql");
 
-/// Gives a replica identity to those of `days` that have none, where somebody publishes changes of tables: PostgreSQL refuses to
-/// update or delete their rows otherwise. A day that is new gets it when it is made.
+/// Gives a replica identity to those of `days` that have none, if changes of tables are published: PostgreSQL otherwise
+/// refuses to update or delete their rows. New days get one when they are created.
 ///
 /// # Errors
-/// [`DbError::Identity`] where PostgreSQL refuses that, also since a day is in use for too long; or as it says.
+/// [`DbError::Identity`] if PostgreSQL refuses that, or if a day is in use for too long; or a database error.
 pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError> {
     let names: Vec<&str> = days.iter().map(|day| day.name.as_str()).collect();
     let lacking = within(QUERY_TIMEOUT, "looking at publications", client.query(LACKING_IDENTITY, &[&names])).await?;
@@ -188,8 +190,9 @@ pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError
     Ok(())
 }
 
-/// Makes the index on `recipient` of each closed day that has no valid one, the newest first. Returns how many were made.
-/// Does nothing while another node is at it. The connection's time-outs are changed for good: give it one of its own.
+/// Builds the index on `recipient` of each closed day without a valid one, the newest first. Returns how many were
+/// built. Does nothing while another node is building. The connection's time-outs stay changed: give it a connection of
+/// its own.
 ///
 /// # Errors
 /// As PostgreSQL says.

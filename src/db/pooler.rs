@@ -1,9 +1,9 @@
-//! Whether a connection keeps its session, or a pooler lends it another one for each transaction or statement.
+//! Detects whether a connection keeps its session, or a pooler lends it another one for each transaction or statement.
 //!
-//! Settings, LISTEN, advisory locks and prepared statements belong to a session: over such a pooler they are set for strangers and
-//! are not there when they are needed. Guarantees: asked by plain statements that leave nothing behind, before anything else is
-//! done with a connection. Gives up: it is asked once, and again after a failed connect; and a second connection is needed
-//! for it, without which nothing is decided.
+//! Settings, LISTEN, advisory locks and prepared statements belong to a session: over such a pooler they are set for
+//! other clients and missing when they are needed. Guarantees: the check uses plain statements that leave nothing
+//! behind, before anything else is done with a connection. Gives up: certainty. It runs once, and again after a failed
+//! connect; and it needs a second connection, without which nothing is decided.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,15 +17,16 @@ use super::driver::AbortOnDrop;
 /// How long the second connection and its answers may take.
 const SECOND_WAIT: Duration = Duration::from_secs(3);
 
-/// How often each is asked: what others do at the same moment may hide what a pooler does once, and hardly each time.
+/// How often each is asked: what other clients do at the same moment may hide a pooler's behaviour once, but hardly
+/// each time.
 const ROUNDS: usize = 3;
 
-/// What is known of a target.
+/// What is known about a target.
 pub(super) struct Pooling {
     target: tokio_postgres::Config,
     connector: Connector,
     keeps_sessions: AtomicBool,
-    /// One at a time, so that connects of our own do not hide anything from each other.
+    /// One check at a time, so that our own connects do not disturb each other.
     asking: Mutex<()>,
 }
 
@@ -41,8 +42,9 @@ impl Pooling {
 
     /// Whether `client`, which was just opened, keeps its session.
     ///
-    /// Each session has a server process of its own, for as long as it lives. So two clients never see one process, and one
-    /// never sees two: a pooler that lends the process it used last is found by the first, one that takes turns by the second.
+    /// Each session has its own server process as long as it lives. So two clients never see the same process, and one
+    /// never sees two: a pooler that lends the process it used last fails the first test, one that rotates fails the
+    /// second.
     pub(super) async fn keeps_session(&self, client: &Client) -> Result<bool, Error> {
         let _asking = self.asking.lock().await;
         if self.keeps_sessions.load(Ordering::Relaxed) {
@@ -64,13 +66,13 @@ impl Pooling {
         self.keeps_sessions.store(false, Ordering::Relaxed);
     }
 
-    /// Whether `client` stays with the process `first`, and nobody else gets it.
+    /// Whether `client` stays with the process `first`, and no other client gets it.
     async fn is_alone(&self, client: &Client, first: &str) -> Result<bool, Error> {
         let mut target = self.target.clone();
         target.application_name("pixeld-check");
         let (second, connection) = self.connector.open(&target).await?;
         let _connection = AbortOnDrop::spawn(async move {
-            // Its error comes to the query as well.
+            // The query gets its error as well.
             connection.await.ok();
         });
         for _ in 0..ROUNDS {
@@ -83,7 +85,7 @@ impl Pooling {
     }
 }
 
-/// By the simple protocol, which prepares nothing.
+/// Uses the simple protocol, which prepares nothing.
 async fn process(client: &Client) -> Result<String, Error> {
     let answers = client.simple_query("SELECT pg_backend_pid()").await?;
     let pid = answers.iter().find_map(|answer| match answer {

@@ -1,10 +1,11 @@
 //! Why PostgreSQL refused something, in words that may be logged.
 //!
-//! Guarantees: no value of a row or of a statement is in them.
+//! Guarantees: they contain no value of a row or of a statement.
 
 use tokio_postgres::error::SqlState;
 
-/// tokio-postgres says only "db error"; what happened is in its source. Of what the server answers, no value of a row or statement.
+/// tokio-postgres says only "db error"; the reason is in its source. The result contains no value of a row or
+/// statement.
 pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     let said = error.to_string();
     if let Some(answer) = error.as_db_error() {
@@ -16,8 +17,8 @@ pub(super) fn reason(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// What the server answered: its message and hint, and no details, which quote rows, but for those about columns, without which nobody
-/// would know what a publication lacks. Messages about data quote a value, and those of functions of the database's own say what their
+/// The server's message and hint. Details quote rows, so they are left out, except those about columns: only they say
+/// what a publication lacks. Messages about data quote a value, and those of user-defined functions contain what their
 /// author likes.
 pub(super) fn without_values(answer: &tokio_postgres::error::DbError) -> String {
     let code = answer.code().code();
@@ -35,10 +36,10 @@ pub(super) fn without_values(answer: &tokio_postgres::error::DbError) -> String 
     format!("{}: {message}{hint}", answer.severity())
 }
 
-/// A text with each quoted part, and all after bytes in hexadecimal, left out.
+/// A text without its quoted parts, and without everything after bytes in hexadecimal.
 fn without_quoted(text: &str) -> String {
     let text = text.split(" 0x").next().unwrap_or(text);
-    // A value may have quotes of its own: from the first to the last one is left out.
+    // A value may contain quotes itself: everything from the first to the last one is left out.
     match (text.find('"'), text.rfind('"')) {
         (Some(first), Some(last)) if first < last => format!("{}\"…\"{}", &text[..first], &text[last + 1..]),
         (Some(first), _) => format!("{}\"…", &text[..first]),

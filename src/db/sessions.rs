@@ -1,36 +1,36 @@
 //! Sessions of the admin page, by the SHA-256 of their tokens.
 //!
-//! Guarantees: a session ends 12 hours after its last use and 7 days after its beginning, at "sign out everywhere", with a new
-//! password, and with its user. One that a sign-in with the old password would begin while the password is changed does not begin.
+//! Guarantees: a session ends 12 hours after its last use and 7 days after its start, at "sign out everywhere", with a
+//! new password, and with its user. A sign-in with the old password during a change of the password starts no session.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
 use super::users::Role;
 
-/// Sessions of one user at most; the oldest end first.
+/// Maximum sessions of one user; the oldest end first.
 pub const OF_A_USER_MAX: i64 = 20;
 
 /// A digest of a token.
 pub type TokenDigest = [u8; 32];
 
-/// Who is signed in.
+/// A user who is signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedIn {
     /// The user's number.
     pub id: i64,
-    /// Their name.
+    /// Its name.
     pub name: String,
-    /// What they may do.
+    /// Its role.
     pub role: Role,
-    /// The zone that they want times in.
+    /// The zone for times.
     pub zone: String,
 }
 
 const FRESH: &str = "s.used_at > clock_timestamp() - interval '12 hours' \
                      AND s.created_at > clock_timestamp() - interval '7 days'";
 
-/// Whose session this is; nothing where it has ended or never was.
+/// The user of a session; `None` if it has ended or never existed.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -41,7 +41,7 @@ pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedI
          WHERE s.token_sha256 = $1 AND u.disabled_at IS NULL AND s.created_at >= u.sessions_valid_from AND {FRESH}"
     );
     let Some(row) = client.query_opt(&select, &[&token.as_slice()]).await? else { return Ok(None) };
-    // Once a minute, so that looking at pages does not write a row version each.
+    // Once a minute, so that reading pages does not write a row version each time.
     if row.get(4) {
         let update = "UPDATE sessions SET used_at = clock_timestamp() WHERE token_sha256 = $1";
         match client.execute(update, &[&token.as_slice()]).await {
@@ -56,8 +56,8 @@ pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedI
     Ok(Some(SignedIn { id: row.get(0), name: row.get(1), role, zone: row.get(3) }))
 }
 
-/// Begins a session of a user whose password was just seen to be right. Says whether it did: it does not where the
-/// password or the user was changed meanwhile.
+/// Starts a session of a user whose password was just checked. Returns whether it did: not if the password or the user
+/// changed in the meantime.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -73,7 +73,7 @@ pub async fn begin(
            SELECT token_sha256 FROM sessions WHERE user_id = $1 ORDER BY used_at DESC LIMIT $2))"
     );
     client.execute(&tidy, &[&user, &(OF_A_USER_MAX - 1)]).await?;
-    // The lock waits for a change of the password that is under way, and then the hash differs.
+    // The lock waits for a concurrent change of the password; after that the hash differs.
     let insert = "INSERT INTO sessions (token_sha256, user_id, user_agent) \
                   SELECT $1, id, left($4, 200) FROM users \
                   WHERE id = $2 AND password_hash = $3 AND disabled_at IS NULL FOR SHARE";

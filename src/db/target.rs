@@ -1,4 +1,4 @@
-//! Where PostgreSQL is, as its URL says, with what the URL leaves unbounded bounded; and the pool of connections to it.
+//! Where PostgreSQL is, from its URL, with bounds for what the URL leaves unbounded; and the pool of connections to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::guard::Guard;
 use super::pooler::Pooling;
 use super::{CONNECT_TIMEOUT, DbError, POOL_CONNECTIONS_MAX, SESSION_SETTINGS};
 
-/// How long a silent TCP connection may be before our side gives it up.
+/// How long a TCP connection may be silent before our side gives it up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// Leaves what the URL sets, and bounds what it does not.
+/// Keeps what the URL sets, and bounds what it does not.
 pub(super) fn bound_in_time(target: &mut tokio_postgres::Config) {
     if target.get_connect_timeout().is_none() {
         // With several hosts, one that does not answer must leave time for the next.
@@ -43,7 +43,7 @@ pub(super) fn make_pool(
     let (pooling, to, guard) = (Arc::clone(pooling), shown(target), Arc::clone(guard));
     let mut target = target.clone();
     target.application_name("pixeld look-ups");
-    // Verified: a connection that went silent in the pool must cost the recycle time-out, not a query's.
+    // Verified: a connection that went silent in the pool costs the recycle time-out, not a query's.
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
     let connections = deadpool_postgres::Manager::from_connect(target, connector.clone(), recycling);
     let settle = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
@@ -84,7 +84,7 @@ pub(super) fn shown(target: &tokio_postgres::Config) -> String {
     format!("{}{port}, database {}", hosts.join(","), target.get_dbname().unwrap_or("(the user's name)"))
 }
 
-/// The statement without which a role may not connect.
+/// The statement that allows a role to connect.
 pub(super) fn grant(target: &tokio_postgres::Config) -> String {
     let quoted = |name: Option<&str>| format!("\"{}\"", name.unwrap_or_default().replace('"', "\"\""));
     let (user, database) = (target.get_user(), target.get_dbname());

@@ -1,4 +1,4 @@
-//! TLS to an external PostgreSQL, by what `sslmode` and `sslrootcert` in `DATABASE_URL` ask for.
+//! TLS to an external PostgreSQL, according to `sslmode` and `sslrootcert` in `DATABASE_URL`.
 //!
 //! | `sslmode` | without `sslrootcert` | with a file in it |
 //! |---|---|---|
@@ -7,9 +7,10 @@
 //! | `require`, `verify-ca` | always; checked against the system's roots (`SSL_CERT_FILE` names others), with the host's name | always; checked against the file, without the name |
 //! | `verify-full` | the same | always; checked against the file, with the name |
 //!
-//! So it is in libpq, but that `require` without a root checks here, and that a root that is named always counts. A Unix socket
-//! is never encrypted. What `prefer` cannot check, it need not be able to check: it takes certificates of version 1 and keys
-//! that no check here supports, but where `channel_binding=require` rests on the key.
+//! This is libpq's behaviour with two exceptions: `require` without a root checks here, and a named root always counts.
+//! A Unix socket is never encrypted. `prefer` verifies nothing, so it also accepts what it could not verify, namely
+//! certificates of version 1 and keys that no check here supports, except if `channel_binding=require` depends on the
+//! key.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -26,10 +27,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::CertificateCheck;
 
-/// Makes the connector for `config`, and turns TLS off in it where no host is reached over TCP.
+/// Makes the connector for `config`, and turns TLS off in it if no host is reached over TCP.
 ///
 /// # Errors
-/// A sentence, where certificates must be checked and there are no roots to check them against.
+/// A sentence, if certificates must be checked and there are no roots.
 pub(super) fn connector(
     config: &mut tokio_postgres::Config,
     check: &CertificateCheck,
@@ -76,7 +77,7 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The certificates of a PEM file, as roots and as they are.
+/// The certificates of a PEM file, as roots and unchanged.
 fn file_roots(path: &std::path::Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
     let read = CertificateDer::pem_file_iter(path).map_err(|error| format!("cannot be read: {error}"))?;
     let certificates: Vec<_> = read.collect::<Result<_, _>>().map_err(|error| format!("cannot be read: {error}"))?;
@@ -88,13 +89,13 @@ fn file_roots(path: &std::path::Path) -> Result<(RootCertStore, Vec<CertificateD
     }
 }
 
-/// Whether an error is one of the handshake, or of a server that sends away who comes with TLS.
+/// Whether an error comes from the handshake, or from a server that refuses TLS clients.
 pub(super) fn is_of_tls(error: &tokio_postgres::Error) -> bool {
     let refused_with_tls = error.code() == Some(&tokio_postgres::error::SqlState::INVALID_AUTHORIZATION_SPECIFICATION);
     refused_with_tls || error.to_string().starts_with("error performing TLS handshake")
 }
 
-/// What to do about a handshake that failed; nothing where that is not why.
+/// What to do about a failed handshake; `None` if that is not the reason.
 pub(super) fn way_out(error: &tokio_postgres::Error) -> Option<&'static str> {
     if super::reason::reason(error).contains("server does not support TLS") {
         return Some("turn ssl on there, or use sslmode=disable on a network that nobody else can read");
@@ -130,11 +131,11 @@ pub(super) fn way_out(error: &tokio_postgres::Error) -> Option<&'static str> {
     })
 }
 
-/// Of keys that are not supported.
+/// For keys that are not supported.
 const KEYS: &str = "its key is of a kind that cannot be checked (P-521, or RSA of fewer than 2048 bits): give the server a key of \
      P-256, or RSA of 2048 bits or more, or use sslmode=prefer, which encrypts and checks nothing";
 
-/// Checks certificates as libpq does: the chain always, the name where it is asked for, and one that is itself among the roots.
+/// Checks certificates like libpq: always the chain, the name if requested, and one that is itself among the roots.
 #[derive(Debug)]
 struct Checked {
     chain: Arc<WebPkiServerVerifier>,
@@ -169,11 +170,11 @@ impl ServerCertVerifier for Checked {
         };
         let rustls::Error::InvalidCertificate(wrong) = &error else { return Err(error) };
         match wrong {
-            // The chain was looked at first.
+            // The chain was checked first.
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } if !self.with_name => {
                 Ok(ServerCertVerified::assertion())
             }
-            // A certificate that signed itself is its own root; its dates were looked at before.
+            // A self-signed certificate is its own root; its dates were checked before.
             CertificateError::Other(other)
                 if other.to_string().contains("CaUsedAsEndEntity") && self.named.contains(certificate) =>
             {
@@ -209,8 +210,8 @@ impl ServerCertVerifier for Checked {
     }
 }
 
-/// Takes any certificate. Who sits in between could take TLS away altogether, so that the handshake's signature guards nothing
-/// but the binding of the password's proof to the server's key, where the URL asks for that.
+/// Accepts any certificate. An attacker in between could remove TLS altogether, so the handshake's signature protects
+/// only the binding of the password's proof to the server's key, if the URL requests that.
 #[derive(Debug)]
 struct Unchecked {
     provider: Arc<CryptoProvider>,

@@ -1,8 +1,9 @@
-//! User agents: which are stored, which are in use, and forgetting the others, since one can tell a person from all others.
+//! User agents: which are stored, which are in use, and deleting the others, since one can identify a person.
 //!
-//! Guarantees: none goes that a hit has. Loaders tell once in [`TOLD_AFTER`] which they use; one that was not used since before the
-//! oldest hit goes by that alone ([`forget_unused`]). One whose hits were erased is doubted, looked for in all hits, and goes if
-//! none has it and no loader has used it since ([`forget_doubted`]).
+//! Guarantees: none is deleted that a hit has. Loaders report once in [`TOLD_AFTER`] which ones they use; one that was
+//! not used since before the oldest hit is deleted without a search ([`forget_unused`]). One whose hits were erased is
+//! doubted, searched for in all hits, and deleted if no hit has it and no loader has used it since
+//! ([`forget_doubted`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,24 +14,25 @@ use tokio_postgres::{Client, Error};
 
 use super::{DbError, QUERY_TIMEOUT, locks, partitions, within};
 
-/// How long after it was told that a user agent is used it is told again.
+/// How long after a report that a user agent is in use it is reported again.
 pub const TOLD_AFTER: Duration = Duration::from_secs(12 * 3600);
 
-/// User agents that are forgotten by one statement, or looked for at once.
+/// User agents that one statement deletes, or that one search covers.
 const FORGOTTEN_ROWS: i64 = 1000;
 
-/// User agents that are looked for one by one in a batch because PostgreSQL refuses them.
+/// User agents that are tried one by one in a batch because PostgreSQL refuses them.
 const REFUSED_MAX: usize = 64;
 
-/// Beyond the oldest hit, so that a loader that tells late, and a hit whose clock was ahead, change nothing.
+/// Margin before the oldest hit, so that a loader that reports late, or a hit whose clock was ahead, makes no
+/// difference.
 const UNUSED_MARGIN: Duration = Duration::from_secs(2 * 86_400);
 
-/// Longest time to look for user agents in one partition.
+/// Maximum time to search one partition for user agents.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Which user agents are stored already; those are told to be in use.
+/// Which user agents are stored already; reports that these are in use.
 ///
-/// One that is due to be told is only taken for stored if its row could be locked: it may be going at this moment.
+/// One that is due for a report counts as stored only if its row could be locked: it may be in deletion at this moment.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -44,8 +46,8 @@ pub async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
     Ok(client.query(select, &[&ids, &TOLD_AFTER.as_secs_f64()]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in two orders
-/// inside their long transactions deadlock. Returns how many were new.
+/// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in
+/// different orders within their long transactions would deadlock. Returns how many were new.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -58,12 +60,12 @@ pub async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64,
     Ok(client.query(insert, &[&ids, &texts]).await?.iter().filter(|row| row.get(0)).count() as u64)
 }
 
-/// Stores user agents as [`store`] does, and leaves out those that PostgreSQL refuses for their text (an encoding, a rule of
-/// somebody's own): halves are tried until the one is found. Returns how many were new, and which were left out; beyond
+/// Stores user agents as [`store`] does, and leaves out those whose text PostgreSQL refuses (an encoding, a custom
+/// rule): halves are tried until the one is found. Returns how many were new, and which were left out; after
 /// [`REFUSED_MAX`] of those, the rest is left out untried.
 ///
 /// # Errors
-/// As PostgreSQL says, but for refused texts.
+/// On a database error other than a refused text.
 pub async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u64, BTreeSet<i64>), Error> {
     let (mut new, mut refused) = (0, BTreeSet::new());
     let mut parts = vec![agents];
@@ -88,13 +90,14 @@ pub async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u6
     Ok((new, refused))
 }
 
-/// Whether an error speaks of the values: they are wrong (class 22), break a rule (23, P0 in a trigger) or are too long (54).
+/// Whether an error concerns the values: they are wrong (class 22), violate a rule (23, P0 in a trigger) or are too
+/// long (54).
 fn is_of_data(error: &Error) -> bool {
     let code = error.code().map_or("", |code| code.code());
     ["22", "23", "54", "P0"].iter().any(|class| code.starts_with(class))
 }
 
-/// Forgets those that nobody has used since before `retained_from`, in bounded statements. Returns how many.
+/// Deletes those that were not used since before `retained_from`, in bounded statements. Returns how many.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -114,7 +117,7 @@ pub async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Re
     }
 }
 
-/// Forgets those of erased hits that no other hit has. Does nothing while another node is at it. Returns how many.
+/// Deletes those of erased hits that no other hit has. Does nothing while another node is doing it. Returns how many.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -138,9 +141,9 @@ pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
     Ok(forgotten)
 }
 
-/// Looks for some of them. Returns how many, and how many went.
+/// Searches for some of them. Returns how many, and how many were deleted.
 async fn forget_some(client: &Client) -> Result<(usize, u64), DbError> {
-    // From here on a loader of hits has said again which user agents it uses.
+    // From here on a loader of hits has reported again which user agents it uses.
     locks::begin_alone(client).await?;
     let select = "WITH moved AS (UPDATE erasure_state SET version = version + 1) \
                   SELECT id, clock_timestamp() FROM user_agents WHERE doubted_at IS NOT NULL AND id <> 0 ORDER BY id LIMIT $1";
@@ -150,7 +153,7 @@ async fn forget_some(client: &Client) -> Result<(usize, u64), DbError> {
     let mut left: BTreeSet<i64> = rows.iter().map(|row| row.get(0)).collect();
     let looked_for = left.len();
     client.batch_execute("SET statement_timeout = 0").await?;
-    // Newest first: what many have is found there at once.
+    // Newest first: common ones are found there at once.
     for day in partitions::since(client, None).await?.iter().rev() {
         if left.is_empty() {
             break;

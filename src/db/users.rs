@@ -1,15 +1,15 @@
-//! Those who may sign in to the admin page. Whoever changes one writes it to `audit` in the same statement.
+//! The users of the admin page. Each change is written to `audit` in the same statement.
 //!
-//! Guarantees: a name is one user's, however it is capitalised, in any language ([`text::fold`]); users who were there before with names that are one now still
-//! sign in, each by the exact name; [`set_enabled`] never takes the last admin who can sign in; a new
-//! password and a disabled user end the sessions there are.
+//! Guarantees: a name belongs to one user, in any case and language ([`text::fold`]). Earlier users whose names have
+//! become equal still sign in, each by the exact name. [`set_enabled`] never disables the last admin who can sign in. A
+//! new password, or disabling a user, ends the user's sessions.
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
 
 use pixeld_core::text;
 
-/// What a user may do. The later one may do all that the earlier one may.
+/// What a user may do. A later role includes the earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// See everything.
@@ -31,14 +31,14 @@ impl Role {
         }
     }
 
-    /// The role of a word; nothing where there is none.
+    /// The role of a word; `None` if there is none.
     #[must_use]
     pub fn of(word: &str) -> Option<Role> {
         Role::ALL.into_iter().find(|role| role.word() == word)
     }
 }
 
-/// Sets the zone that a user wants times in.
+/// Sets the zone of a user's times.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -50,17 +50,17 @@ pub async fn set_zone(client: &Client, user: i64, zone: &str) -> Result<(), Erro
 /// A user, for people.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// The number that forms name a user by.
+    /// The number that identifies a user in forms.
     pub id: i64,
-    /// The name, as it was first written.
+    /// The name, as first written.
     pub name: String,
     /// What they may do.
     pub role: Role,
-    /// Since when they are there.
+    /// When the user was added.
     pub created_at: OffsetDateTime,
-    /// Since when they cannot sign in.
+    /// When the user was disabled.
     pub disabled_at: Option<OffsetDateTime>,
-    /// When one of their sessions was last used; about a minute old at most.
+    /// When one of their sessions was last used, to about a minute.
     pub used_at: Option<OffsetDateTime>,
 }
 
@@ -71,11 +71,11 @@ pub struct Account {
     pub id: i64,
     /// The PHC string of the password.
     pub password_hash: String,
-    /// Whether they may not sign in.
+    /// Whether the user is disabled.
     pub is_disabled: bool,
 }
 
-/// What is wrong with a name; nothing where it may be a user's.
+/// What is wrong with a name; `None` if it is allowed.
 #[must_use]
 pub fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.trim() != name {
@@ -87,7 +87,7 @@ pub fn wrong_name(name: &str) -> Option<&'static str> {
     None
 }
 
-/// The user whom a name means: who has exactly this one, else the only one who has it in another case.
+/// The user with a name: the one with exactly this name, otherwise the only one who has it in another case.
 async fn id_of(client: &Client, name: &str) -> Result<Option<i64>, Error> {
     let users = client.query("SELECT id, name FROM users", &[]).await?;
     let exact = users.iter().find(|row| row.get::<_, &str>(1) == name);
@@ -100,19 +100,19 @@ async fn id_of(client: &Client, name: &str) -> Result<Option<i64>, Error> {
     Ok(exact.or(only).map(|row| row.get(0)))
 }
 
-/// Whether somebody has a name, in any case.
+/// Whether a user has this name, in any case.
 async fn is_taken(client: &Client, name: &str) -> Result<bool, Error> {
     let folded = text::fold(name);
     Ok(client.query("SELECT name FROM users", &[]).await?.iter().any(|row| text::fold(row.get(0)) == folded))
 }
 
-/// Adds a user; nothing where the name is taken.
+/// Adds a user; `None` if the name is in use.
 ///
 /// # Errors
 /// As PostgreSQL says.
 pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &str) -> Result<Option<i64>, Error> {
     let insert = include_str!("users/add.sql");
-    // Two who are added in the same moment are told apart by the index, which knows at least the case of ASCII.
+    // The index separates two users who are added at the same moment; it knows at least ASCII case.
     if is_taken(client, name).await? {
         return Ok(None);
     }
@@ -120,7 +120,7 @@ pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &st
     Ok(row.map(|row| row.get(0)))
 }
 
-/// Removes a user and their sessions. Says whether there was one.
+/// Removes a user and their sessions. Returns whether there was one.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -131,7 +131,7 @@ pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Er
     Ok(client.execute(delete, &[&actor, &id]).await? > 0)
 }
 
-/// Gives a user another password, and ends their sessions. Says whether there is such a user.
+/// Changes a user's password, and ends their sessions. Returns whether there is such a user.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -145,7 +145,7 @@ pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) 
     Ok(client.execute(update, &[&actor, &id, &hash]).await? > 0)
 }
 
-/// Lets a user sign in or not. Says whether that changed something; the last admin who can sign in is left.
+/// Enables or disables a user. Returns whether that changed something; the last admin who can sign in stays enabled.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -188,7 +188,7 @@ fn user(row: &Row) -> User {
     User {
         id: row.get(0),
         name: row.get(1),
-        // The table's check lets no other word in; a viewer is the one who may least.
+        // The table's check allows no other word; a viewer has the fewest rights.
         role: Role::of(row.get(2)).unwrap_or(Role::Viewer),
         created_at: row.get(3),
         disabled_at: row.get(4),
@@ -204,7 +204,7 @@ pub async fn any(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT EXISTS (SELECT FROM users)", &[]).await?.get(0))
 }
 
-/// What a sign-in under this name is checked against; nothing where there is no such user.
+/// What a sign-in under this name is checked against; `None` if there is no such user.
 ///
 /// # Errors
 /// As PostgreSQL says.

@@ -1,4 +1,4 @@
-//! The words for the numbers in `hits`, as `hits_readable` shows them.
+//! The words for the numbers in `hits`, which `hits_readable` shows.
 
 use tokio_postgres::{Client, Error};
 
@@ -7,7 +7,7 @@ use pixeld_core::opens::agent::Client as MailClient;
 use pixeld_core::opens::class::Class;
 use pixeld_core::opens::rule::Rule;
 
-/// Writes the words that this program knows. Those of a newer program that this one does not know stay.
+/// Writes the words that this program knows. Words of a newer program that this one does not know stay.
 ///
 /// # Errors
 /// As PostgreSQL says.
@@ -25,7 +25,7 @@ pub async fn write(client: &Client) -> Result<(), Error> {
     let names: Vec<&str> = words.iter().map(|word| word.2).collect();
     let classes: Vec<Option<i16>> = words.iter().map(|word| word.3).collect();
     let sentences: Vec<&str> = words.iter().map(|word| word.4).collect();
-    // Only what differs is written, so that a start costs no row versions.
+    // Only differences are written, so that a start creates no row versions.
     let upsert = "INSERT INTO words AS w (kind, number, name, class, sentence) \
                   SELECT * FROM unnest($1::text[], $2::smallint[], $3::text[], $4::smallint[], $5::text[]) \
                   ON CONFLICT (kind, number) DO UPDATE \

@@ -1,5 +1,5 @@
-//! One cluster on disk: making it, finding its server, starting and stopping that. All of it blocks; what changes
-//! something is called under the gate only.
+//! One cluster on disk: creating it, finding its server, starting and stopping the server. All of it blocks; functions
+//! that change something are called only while holding the gate.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -19,53 +19,53 @@ const INITDB_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where half-made clusters lie. A name is used once, so an initdb that outlived its pixeld harms no other.
+/// The prefix of half-made clusters. A name is used once, so an initdb that outlived its pixeld harms no other.
 const NEW_PREFIX: &str = "postgres.new-";
 
-/// The server's settings. They are given at each start rather than written into the cluster, so that they come with the
-/// program; who wants others sets `DATABASE_URL`.
+/// The server's settings. They are passed at each start instead of being written into the cluster, so that they come
+/// with the program; set `DATABASE_URL` to use others.
 const SETTINGS: &[(&str, &str)] = &[
     // Private: no TCP port, and a socket for this user alone.
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
     ("port", "5432"),
-    // Promise 2 rests on these, whatever the cluster's own file says.
+    // Promise 2 depends on these, whatever the cluster's own file says.
     ("fsync", "on"),
     ("full_page_writes", "on"),
-    // pixeld's own, 24 at most, and some commands and psql sessions.
+    // pixeld's own, at most 24, and several commands and psql sessions.
     ("max_connections", "40"),
-    // pixeld itself needs few at a time; a query over all days, or a dump of five years, needs three a day.
+    // pixeld itself needs few at a time; a query over all days, or a dump of five years, needs three per day.
     ("max_locks_per_transaction", "1024"),
     // The open day's pages; more would be taken from the page cache, which also feeds the loader.
     ("shared_buffers", "128MB"),
     ("wal_compression", "on"),
-    // Into server_log::NAME, by pg_ctl; a collector would be one process more.
+    // pg_ctl writes to server_log::NAME; a collector would be one more process.
     ("logging_collector", "off"),
     ("log_checkpoints", "off"),
-    // No value of a row or statement, in neither its own log nor what is shown of that.
+    // No value of a row or statement in the server's log, nor in what pixeld shows of it.
     ("log_error_verbosity", "terse"),
     ("log_min_error_statement", "panic"),
     ("cluster_name", "pixeld"),
 ];
 
-/// A cluster and where to find programs for it.
+/// A cluster and where to find its programs.
 pub(super) struct Cluster {
     pub(super) place: Place,
     pub(super) pg_bin: Option<PathBuf>,
     pub(super) path: Option<OsString>,
 }
 
-/// What `postmaster.pid` says of the server.
+/// The server according to `postmaster.pid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Postmaster {
-    /// None runs; PostgreSQL itself clears a pid file whose process is gone.
+    /// Not running; PostgreSQL itself removes a pid file whose process is gone.
     Gone,
     /// It runs on this cluster.
     Ours,
-    /// The pid file names a process that is none of this cluster here.
+    /// The pid file names a process that does not belong to this cluster.
     Stranger { pid: u32 },
-    /// It ended, but nobody has collected it (a container whose first process collects no orphans), so that PostgreSQL
-    /// itself would take it for alive.
+    /// It ended, but no parent has collected it (a container whose first process collects no orphans), so that
+    /// PostgreSQL itself would take it for alive.
     Zombie { pid: u32 },
 }
 
@@ -75,7 +75,7 @@ impl Cluster {
         self.open_lock("postgres.gate")
     }
 
-    /// Takes a lease. Nobody holds the file exclusively outside the gate, which the caller holds.
+    /// Takes a lease. No process holds the file exclusively without the gate, which the caller holds.
     pub(super) fn share(&self) -> Result<File, EmbeddedError> {
         let file = self.open_lock("postgres.lock")?;
         match file.try_lock_shared() {
@@ -87,7 +87,7 @@ impl Cluster {
         }
     }
 
-    /// The file, locked exclusively, if nobody holds a lease.
+    /// The file, locked exclusively, if no process holds a lease.
     pub(super) fn nobody_shares(&self) -> Result<Option<File>, EmbeddedError> {
         let file = self.open_lock("postgres.lock")?;
         match file.try_lock() {
@@ -99,7 +99,7 @@ impl Cluster {
         }
     }
 
-    /// Made by root, a lock belongs to the user who runs the server, so that this user can take it as well.
+    /// If root creates a lock, it belongs to the user who runs the server, so that this user can take it as well.
     fn open_lock(&self, name: &str) -> Result<File, EmbeddedError> {
         let path = self.place.beside(name);
         let mut options = OpenOptions::new();
@@ -120,7 +120,7 @@ impl Cluster {
         make_dir_for_all(self.place.parent())?;
         let Some(link) = &self.place.link else { return Ok(()) };
         make_dir_for_all(link.parent().unwrap_or(Path::new("/")))?;
-        // An empty directory of that name is as good as none.
+        // An empty directory with that name counts as missing.
         fs::remove_dir(link).ok();
         match std::os::unix::fs::symlink(&self.place.cluster, link) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -130,7 +130,7 @@ impl Cluster {
         }
     }
 
-    /// The programs for this cluster: of its own version, or the newest for one that is yet to be made.
+    /// The programs for this cluster: of its own version, or the newest for one that does not exist yet.
     fn programs(&self) -> Result<Programs, EmbeddedError> {
         let found = programs::find(self.pg_bin.as_deref(), self.path.as_deref())?;
         let path = self.place.cluster.join("PG_VERSION");
@@ -168,7 +168,7 @@ impl Cluster {
         ))
     }
 
-    /// Makes the cluster if it is not there. Its name appears only when it is whole.
+    /// Creates the cluster if it is missing. Its name appears only when it is complete.
     fn init(&self, programs: &Programs) -> Result<(), EmbeddedError> {
         let cluster = &self.place.cluster;
         if cluster.join("PG_VERSION").exists() {
@@ -204,7 +204,7 @@ impl Cluster {
         synced.map_err(|source| EmbeddedError::file("cannot sync", parent, source))
     }
 
-    /// Brings everything to where the server can start, and tells with which programs.
+    /// Prepares everything that the server needs to start, and returns the programs to use.
     pub(super) fn prepare(&self) -> Result<Programs, EmbeddedError> {
         let programs = self.programs()?;
         if let Some(run_as) = self.place.run_as
@@ -222,7 +222,7 @@ impl Cluster {
         Ok(programs)
     }
 
-    /// Starts the server, which must not run, and waits until it is ready or `give_up_at`.
+    /// Starts the server, which must not be running, and waits until it is ready or `give_up_at`.
     pub(super) fn start(&self, programs: &Programs, give_up_at: Instant) -> Result<(), EmbeddedError> {
         let seconds = give_up_at.saturating_duration_since(Instant::now()).as_secs().max(1);
         let mut starting = self.pg_ctl(programs);
@@ -230,7 +230,7 @@ impl Cluster {
         self.run(starting, Duration::from_secs(seconds + 10), "pg_ctl start")
     }
 
-    /// Stops the server if it runs: politely to other sessions if it can, at once if it must. Either loses nothing.
+    /// Stops the server if it runs: lets other sessions finish if possible, otherwise at once. Neither loses data.
     pub(super) fn stop(&self) -> Result<(), EmbeddedError> {
         if self.postmaster()? != Postmaster::Ours {
             return Ok(());
@@ -246,21 +246,21 @@ impl Cluster {
             stop("immediate")
         });
         match stopped {
-            // It may have gone by itself meanwhile, which pg_ctl calls an error.
+            // It may have ended by itself, which pg_ctl reports as an error.
             Err(error) if self.postmaster()? == Postmaster::Ours => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// pg_ctl puts the directory's name into a shell command without quoting, so it runs inside and says ".". It gives
-    /// the server a session of its own, which keeps a terminal's signals away.
+    /// pg_ctl puts the directory's name into a shell command without quoting, so it runs inside the directory with ".".
+    /// It gives the server a session of its own, which keeps a terminal's signals away.
     fn pg_ctl(&self, programs: &Programs) -> Command {
         let mut command = programs::command(&programs.dir.join("pg_ctl"), self.place.run_as);
         command.current_dir(&self.place.cluster).args(["-D", "."]);
         command
     }
 
-    /// Bytes of the file system that holds the cluster; plenty where it does not tell.
+    /// Bytes of the file system that contains the cluster; a large number if the file system does not report it.
     fn disk_bytes(&self) -> u64 {
         let stat = rustix::fs::statvfs(self.place.parent());
         stat.map_or(u64::MAX, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
@@ -272,9 +272,9 @@ impl Cluster {
         for (name, value) in SETTINGS {
             options.extend_from_slice(format!("-c {name}='{value}' ").as_bytes());
         }
-        // A list of directories: double quotes keep a comma, and doubled ones a double quote, in a name.
-        // Bulk COPY writes much log: fewer checkpoints, smaller full-page images. It bounds the replay after a crash, too. The
-        // spool leaves as much of the disk free.
+        // A list of directories: double quotes protect a comma, and doubled ones a double quote, in a name. Bulk COPY
+        // writes much WAL: fewer checkpoints mean fewer full-page images. The size also bounds the replay after a
+        // crash; the spool leaves as much of the disk free.
         let megabytes = wal_bytes_max(self.disk_bytes()) >> 20;
         let wal = format!("-c max_wal_size={megabytes}MB -c min_wal_size={}MB ", megabytes.min(80));
         options.extend_from_slice(wal.as_bytes());
@@ -290,8 +290,8 @@ impl Cluster {
         std::os::unix::ffi::OsStringExt::from_vec(options)
     }
 
-    /// Looks whether the process that `postmaster.pid` names works in this cluster; PostgreSQL's processes stay in
-    /// their data directory. Its number alone proves nothing: it may be another's after a reboot.
+    /// Checks whether the process that `postmaster.pid` names works in this cluster: PostgreSQL's processes stay in
+    /// their data directory. The number alone proves nothing: after a reboot it may belong to another process.
     pub(super) fn postmaster(&self) -> Result<Postmaster, EmbeddedError> {
         let path = self.place.cluster.join("postmaster.pid");
         let text = match fs::read_to_string(&path) {
@@ -300,7 +300,7 @@ impl Cluster {
             Err(source) => return Err(EmbeddedError::file("cannot read", &path, source)),
         };
         let Some(pid) = text.lines().next().and_then(|line| line.trim().parse::<i64>().ok()) else {
-            // Empty for an instant at a start, or after a crash of the machine; PostgreSQL knows what to do with it.
+            // Empty for an instant at a start, or after a crash of the machine; PostgreSQL handles both.
             return Ok(Postmaster::Gone);
         };
         let pid = u32::try_from(pid.unsigned_abs()).unwrap_or_default();
@@ -309,7 +309,7 @@ impl Cluster {
             Some('Z') => return Ok(Postmaster::Zombie { pid }),
             Some(_) => {}
         }
-        // Asked as the server's user: root in a container may not look at another user's process.
+        // Checked as the server's user: root in a container may not see another user's process.
         let mut asking = programs::command(Path::new("/bin/sh"), self.place.run_as);
         asking.args(["-c", "cd \"/proc/$1/cwd\" && pwd -P", "sh", &pid.to_string()]);
         let answer = programs::run(asking, ASK_TIMEOUT);
@@ -318,9 +318,9 @@ impl Cluster {
         Ok(if ours { Postmaster::Ours } else { Postmaster::Stranger { pid } })
     }
 
-    /// Removes a pid file that names a zombie or a stranger, which PostgreSQL would take for its own server. A stranger's
-    /// only if nobody holds a lease: the server may run where we cannot see it, as in another container with the same
-    /// volume.
+    /// Removes a pid file that names a zombie or a foreign process, which PostgreSQL would take for its own server. A
+    /// foreign one's only if no process holds a lease: the server may run where we cannot see it, as in another
+    /// container with the same volume.
     pub(super) fn forget_pid(&self, postmaster: Postmaster) -> Result<(), EmbeddedError> {
         let path = self.place.cluster.join("postmaster.pid");
         let _exclusive = match postmaster {
@@ -361,15 +361,15 @@ impl Cluster {
     }
 }
 
-/// The letter that /proc gives a process (`Z` is a zombie); none where there is no such process.
+/// The state letter of a process in /proc (`Z` is a zombie); `None` if there is no such process.
 fn process_state(pid: u32) -> Option<char> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it is in parentheses and may have any characters, parentheses too.
+    // The name before it is in parentheses and may contain any characters, including parentheses.
     text.rsplit_once(") ")?.1.chars().next()
 }
 
-/// Makes a directory that other users may enter (whoever runs the server has to), whatever the umask; leaves one that
-/// is there as it is.
+/// Creates a directory that other users may enter (the user who runs the server must), whatever the umask; leaves an
+/// existing one unchanged.
 fn make_dir_for_all(dir: &Path) -> Result<(), EmbeddedError> {
     let missing: Vec<_> = dir.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
     for dir in missing.into_iter().rev() {

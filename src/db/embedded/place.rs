@@ -1,14 +1,14 @@
-//! Where the embedded cluster lies. The choice depends on nothing but what is on disk and who asks, so that every
-//! command finds the place that `serve` uses:
+//! Where the embedded cluster is. The choice depends only on what is on disk and on the user, so that every command
+//! finds the place that `serve` uses:
 //!
-//! 1. `{data}/postgres`, where it is there; if it is a symbolic link, where it leads;
+//! 1. `{data}/postgres`, if it exists; if it is a symbolic link, its target;
 //! 2. not as root: `{data}/postgres`;
-//! 3. as root (which PostgreSQL refuses to run as): `{data}/postgres` for the user `postgres`, if that user can enter the
-//!    data directory; else a directory of this data directory's own in `/var/lib/pixeld`, with a link to it at
-//!    `{data}/postgres`, so that it is found again when the data directory has been moved.
+//! 3. as root (which PostgreSQL refuses to run as): `{data}/postgres` for the user `postgres`, if that user can enter
+//!    the data directory; otherwise a directory for this data directory in `/var/lib/pixeld`, with a link to it at
+//!    `{data}/postgres`, so that it is found even after the data directory was moved.
 //!
-//! The socket lies in the cluster's own directory (mode 0700), unless its path would be longer than a Unix socket's may
-//! be, or has a comma, at which libpq would split it; then in a private directory in /tmp.
+//! The socket is in the cluster's own directory (mode 0700), unless its path would be longer than a Unix socket's may
+//! be, or contains a comma, at which libpq would split it; then it is in a private directory in /tmp.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,28 +20,28 @@ use super::EmbeddedError;
 use super::programs::RunAs;
 use pixeld_core::digest::{self, Hex};
 
-/// PostgreSQL's port; on a Unix socket only a part of its name.
+/// PostgreSQL's port; for a Unix socket only a part of its name.
 pub(super) const PORT: u16 = 5432;
 
 /// The longest path that a Unix socket can have, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The user that the server runs as when pixeld is root.
+/// The user that runs the server when pixeld is root.
 const USER_FOR_ROOT: &str = "postgres";
 
-/// Where clusters go whose data directory that user cannot enter.
+/// The directory of clusters whose data directory that user cannot enter.
 const PLACE_FOR_ROOT: &str = "/var/lib/pixeld";
 
-/// Where the cluster, its socket and its locks are, and who runs it.
+/// The paths of the cluster, its socket and its locks, and the user who runs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     /// The cluster's directory, without symbolic links.
     pub(super) cluster: PathBuf,
-    /// Where the socket lies; often the cluster's directory itself.
+    /// The socket's directory; often the cluster's directory itself.
     pub(super) socket_dir: PathBuf,
-    /// Who runs the server, where it is not we.
+    /// The user who runs the server, if it is not the current one.
     pub(super) run_as: Option<RunAs>,
-    /// The link to make in the data directory, where the cluster is elsewhere.
+    /// The link to create in the data directory, if the cluster is elsewhere.
     pub(super) link: Option<PathBuf>,
     /// What people should know about the choice.
     pub(super) note: Option<String>,
@@ -57,13 +57,13 @@ impl Place {
         self.cluster.with_file_name(name)
     }
 
-    /// The directory in which the cluster lies.
+    /// The directory that contains the cluster.
     pub(super) fn parent(&self) -> &Path {
         self.cluster.parent().unwrap_or(Path::new("/"))
     }
 }
 
-/// Chooses the place; makes nothing.
+/// Chooses the place; creates nothing.
 pub(super) fn choose(data_dir: &Path) -> Result<Place, EmbeddedError> {
     let user_for_root = if nix::unistd::geteuid().is_root() { user_for_root()? } else { None };
     choose_with(data_dir, nix::unistd::geteuid().is_root(), user_for_root, Path::new(PLACE_FOR_ROOT))
@@ -141,7 +141,7 @@ fn no_user_for_root() -> EmbeddedError {
     ))
 }
 
-/// Makes the socket's directory, where it is one of its own, or checks that nobody else made it.
+/// Creates the socket's directory, if it is a separate one, or checks that no other user created it.
 pub(super) fn prepare_socket_dir(place: &Place) -> Result<(), EmbeddedError> {
     let dir = &place.socket_dir;
     if *dir == place.cluster {
@@ -168,7 +168,7 @@ pub(super) fn prepare_socket_dir(place: &Place) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-/// Hands what root just made to the user who runs the server.
+/// Gives what root just created to the user who runs the server.
 pub(super) fn give_to(path: &Path, run_as: Option<RunAs>) -> Result<(), EmbeddedError> {
     match run_as {
         Some(RunAs { uid, gid }) => std::os::unix::fs::lchown(path, Some(uid), Some(gid))
@@ -177,7 +177,7 @@ pub(super) fn give_to(path: &Path, run_as: Option<RunAs>) -> Result<(), Embedded
     }
 }
 
-/// Without symbolic links, as PostgreSQL itself reports its directory; what is not there yet is kept as it is.
+/// Without symbolic links, as PostgreSQL itself reports its directory; missing parts of the path stay unchanged.
 fn resolved(path: &Path) -> Result<PathBuf, EmbeddedError> {
     let existing = nearest_existing(path);
     let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
@@ -198,7 +198,7 @@ fn is_empty_dir(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// 16 hex digits that stand for a path.
+/// 16 hexadecimal digits that identify a path.
 fn short_hash(path: &Path) -> String {
     Hex(&digest::prefix::<8>(&[path.as_os_str().as_bytes()])).to_string()
 }
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_directory_that_postgres_cannot_enter_sends_root_elsewhere() {
         if !nix::unistd::geteuid().is_root() {
-            // Only root can ask what another user may do; the choice is made for root alone.
+            // Only root can check what another user may do; the choice is made for root alone.
             return;
         }
         let dir = open_dir();

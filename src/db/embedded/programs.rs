@@ -1,4 +1,4 @@
-//! PostgreSQL's own programs: where they are, of which version, and running them for a bounded time.
+//! PostgreSQL's own programs: where they are, their version, and running them for a bounded time.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -16,10 +16,10 @@ pub const OLDEST_MAJOR: u32 = 14;
 /// Where Debian and Ubuntu put each version's programs.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 
-/// Without one of these a directory is no use to us (`/usr/bin` may have `pg_ctl` alone, or clients only).
+/// A directory without one of these is useless (`/usr/bin` may have only `pg_ctl` or clients).
 const NEEDED: [&str; 3] = ["initdb", "pg_ctl", "postgres"];
 
-/// How much of a program's output is kept, in bytes, and how long is waited for its last words.
+/// Maximum bytes of a program's output that are kept, and how long to wait for the end of its output.
 const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
 const OUTPUT_WAIT: Duration = Duration::from_secs(1);
 const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ pub(super) struct RunAs {
 }
 
 impl RunAs {
-    /// Asks the kernel, as that user, rather than working modes, groups and access lists out.
+    /// Asks the kernel, as that user, instead of evaluating modes, groups and access lists.
     pub(super) fn can_enter(self, dir: &Path) -> bool {
         let mut asking = command(Path::new("/bin/sh"), Some(self));
         asking.args(["-c", "test -x \"$1\"", "sh"]).arg(dir);
@@ -51,11 +51,11 @@ pub(super) struct Programs {
 /// How a program ended.
 pub(super) struct Ended {
     pub(super) success: bool,
-    /// What it printed, cut.
+    /// Its output, cut.
     pub(super) output: String,
 }
 
-/// Finds all versions, in the order PG_BIN (then nothing else counts), PATH, Debian's directories.
+/// Finds all versions, in the order PG_BIN (if set, nothing else counts), PATH, Debian's directories.
 pub(super) fn find(pg_bin: Option<&Path>, path: Option<&OsStr>) -> Result<Vec<Programs>, EmbeddedError> {
     let mut found: Vec<Programs> = Vec::new();
     for dir in candidates(pg_bin, path, Path::new(DEBIAN_ROOT)) {
@@ -95,12 +95,12 @@ pub(super) fn newest(found: Vec<Programs>) -> Result<Programs, EmbeddedError> {
 
 fn candidates(pg_bin: Option<&Path>, path: Option<&OsStr>, debian_root: &Path) -> Vec<PathBuf> {
     if let Some(pg_bin) = pg_bin {
-        // The programs run in other directories than we do.
+        // The programs run in other directories than pixeld.
         return vec![std::path::absolute(pg_bin).unwrap_or_else(|_| pg_bin.to_owned())];
     }
     let mut dirs = Vec::new();
     for dir in path.map(|path| std::env::split_paths(path).collect::<Vec<_>>()).unwrap_or_default() {
-        // A link to pg_ctl leads to the directory where the others are.
+        // A link to pg_ctl leads to the directory with the other programs.
         if let Ok(pg_ctl) = std::fs::canonicalize(dir.join("pg_ctl")) {
             dirs.extend(pg_ctl.parent().map(Path::to_owned));
         }
@@ -120,15 +120,15 @@ fn major_of(dir: &Path) -> Option<u32> {
     parse_major(&run(asking, VERSION_TIMEOUT).ok()?.output)
 }
 
-/// From `postgres (PostgreSQL) 15.18 (Debian …)`, `… 18beta1` and the like.
+/// Reads `postgres (PostgreSQL) 15.18 (Debian …)`, `… 18beta1` and the like.
 fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
     let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number[..digits].parse().ok()
 }
 
-/// A program with a clean environment (PGPORT, PGDATA and the like would change what it does), as another user where
-/// asked, and in a process group of its own, so that Ctrl-C in a terminal does not break initdb off.
+/// A program with a clean environment (PGPORT, PGDATA and the like would change its behaviour), as another user if
+/// requested, and in its own process group, so that Ctrl-C in a terminal does not interrupt initdb.
 pub(super) fn command(program: &Path, run_as: Option<RunAs>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir("/");
@@ -143,7 +143,8 @@ pub(super) fn command(program: &Path, run_as: Option<RunAs>) -> Command {
 pub(super) fn run(mut command: Command, limit: Duration) -> std::io::Result<Ended> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (sender, output) = mpsc::channel();
-    // Threads of their own: a full pipe must not stop the program, nor a grandchild that keeps it open stop us.
+    // Separate threads: a full pipe must not stop the program, and a grandchild that keeps it open must not stop
+    // pixeld.
     let pipes: [Option<Box<dyn Read + Send>>; 2] =
         [child.stdout.take().map(|pipe| Box::new(pipe) as _), child.stderr.take().map(|pipe| Box::new(pipe) as _)];
     for mut pipe in pipes.into_iter().flatten() {
@@ -151,7 +152,7 @@ pub(super) fn run(mut command: Command, limit: Duration) -> std::io::Result<Ende
         #[expect(clippy::disallowed_methods, reason = "it ends with the program whose output it reads")]
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            // What could not be read is missing from an error's text, no more.
+            // Output that could not be read is only missing from an error's text.
             (&mut pipe).take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).ok();
             std::io::copy(&mut pipe, &mut std::io::sink()).ok();
             sender.send(bytes).ok();

@@ -1,5 +1,5 @@
-//! The embedded server's own log. Guarantees: it takes at most twice [`BYTES_MAX`] on disk, if [`bound`] is called now and
-//! then. Gives up: lines written while it is cut may be lost.
+//! The embedded server's own log. Guarantees: it takes at most twice [`BYTES_MAX`] on disk, if [`bound`] is called now
+//! and then. Gives up: lines that are written while it is cut may be lost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -14,11 +14,12 @@ use super::{EmbeddedError, place};
 /// Its name, inside the cluster, so that the user who runs the server can write it.
 pub(super) const NAME: &str = "server.log";
 
-/// Beyond this its end is moved to `server.log.1`, over what was moved there before.
+/// Beyond this its contents are moved to `server.log.1`, over what was moved there before.
 const BYTES_MAX: u64 = 16 << 20;
 const TAIL_BYTES: u64 = 2048;
 
-/// Keeps the log in its bounds. Copied and cut rather than renamed, since the server has it open (for appending).
+/// Keeps the log within its bounds. It is copied and cut instead of renamed, since the server has it open (for
+/// appending).
 pub(super) fn bound(cluster: &Path, owner: Option<RunAs>) -> Result<(), EmbeddedError> {
     let path = cluster.join(NAME);
     let Ok(mut log) = open_plain(&path, true) else { return Ok(()) };
@@ -58,7 +59,7 @@ pub(super) fn tail(cluster: &Path) -> String {
     }
 }
 
-/// Opens a file in the cluster, but nothing that a link there leads to: root reads it, another user owns the directory.
+/// Opens a file in the cluster, but never the target of a link there: root reads it, another user owns the directory.
 fn open_plain(path: &Path, write: bool) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(write).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
 }

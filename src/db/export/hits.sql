@@ -1,4 +1,4 @@
--- The hits of a recipient in one day as JSON, one a row, in words as `hits_readable` has them.
+-- The hits of a recipient in one day as JSON, one per row, in words like `hits_readable`.
 -- $1: the recipient. {day}: the partition's name.
 SELECT row_to_json(r)::text
 FROM (

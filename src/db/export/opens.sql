@@ -1,4 +1,4 @@
--- The opens of a recipient as JSON, one a row, with classes in words.
+-- The opens of a recipient as JSON, one per row, with classes in words.
 -- $1: the recipient.
 SELECT row_to_json(r)::text
 FROM (

@@ -1,7 +1,7 @@
--- Looks at the database, at what this role may do there, and at the first of pixeld's tables that belongs to another
+-- Reads the database's settings, this role's rights there, and the first of pixeld's tables that belongs to another
 -- role.
 --
--- Names are quoted as SQL needs them. Where no schema of the search path may be used, `public` is meant.
+-- Names are quoted for SQL. If no schema of the search path may be used, `public` is meant.
 WITH place AS (
     SELECT coalesce(current_schema(), 'public')::text AS schema
 ), ours AS (

@@ -1,7 +1,7 @@
--- Puts other bytes in an image's place, writes it to the audit and tells all nodes. No row: there is no such image, or
--- it is deleted.
--- $1: who does. $2: the channel. $3: the id. $4: the media type. $5, $6: width and height. $7: the bytes.
--- $8: their SHA-256.
+-- Replaces an image's bytes, writes it to the audit and notifies all nodes. No row: there is no such image, or it is
+-- deleted.
+-- $1: the actor. $2: the channel. $3: the id. $4: the media type. $5, $6: width and height. $7: the bytes. $8: their
+-- SHA-256.
 WITH replaced AS (
     UPDATE images
     SET media_type = $4, width = $5, height = $6, bytes = $7, sha256 = $8, updated_at = clock_timestamp()

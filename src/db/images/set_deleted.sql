@@ -1,5 +1,5 @@
--- Deletes an image, or takes that back; writes it to the audit and tells all nodes. No row: that changes nothing.
--- $1: who does. $2: the channel. $3: the id. $4: whether it is to be deleted.
+-- Deletes or restores an image, writes it to the audit and notifies all nodes. No row: that changes nothing.
+-- $1: the actor. $2: the channel. $3: the id. $4: whether to delete it.
 WITH changed AS (
     UPDATE images
     SET updated_at = clock_timestamp(), deleted_at = CASE WHEN $4 THEN clock_timestamp() END

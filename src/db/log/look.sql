@@ -1,8 +1,8 @@
--- Reads hits, the newest first: the number of rows read and the last of them in each row, then those that are wanted,
--- in words.
--- $1, $2: the window's first and last time. $3, $4, $5: time, spool and number of the hit to go on after.
--- $6: how many rows to read at most. $7, $8, $9: the message, recipient and image wanted; NULL for any.
--- $10: how many of them at most.
+-- Reads hits, the newest first: each row has the number of rows read and the last of them; then the wanted ones, in
+-- words.
+-- $1, $2: the window's first and last time. $3, $4, $5: time, spool and number of the hit to continue after.
+-- $6: maximum rows to read. $7, $8, $9: the message, recipient and image wanted; NULL for any.
+-- $10: maximum rows to return.
 WITH looked AS MATERIALIZED (
     SELECT * FROM hits
     WHERE at >= $1 AND at <= $2 AND at <= $3 AND (at, spool, seq) < ($3, $4, $5)

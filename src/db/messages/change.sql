@@ -1,8 +1,8 @@
--- Changes what the sender said of a message, or makes one, and writes it to the audit. Says whether it has hits.
--- $1: who does. $2: the message. $3: its name; NULL keeps it. $4: when it was sent, if $6 is true. $5: to how many, if
+-- Changes a message's values from its sender, or adds one, and writes it to the audit. Returns whether it has hits.
+-- $1: the actor. $2: the message. $3: its name; NULL keeps it. $4: when it was sent, if $6 is true. $5: to how many, if
 -- $7 is true.
 --
--- A time that is taken back is a change of it, too: loaders must forget it.
+-- A time that is cleared is a change of it, too: loaders must forget it.
 WITH changed AS (
     INSERT INTO messages AS m (id, name, sent_at, sent_count, sent_changed_at)
     VALUES ($2, coalesce($3, ''), $4, $5, CASE WHEN $4::timestamptz IS NOT NULL THEN clock_timestamp() END)

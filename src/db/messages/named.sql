@@ -1,7 +1,7 @@
--- Messages whose name holds some words, in the list's order. Each row also has the last place that was looked at, and
--- how many messages were; there is one row at least, unless there are no further messages.
--- $1, $2: time and id of the place to go on after. $3: how many messages to look at. $4: the words' pattern.
--- $5: how many to show at most. {columns}: those of a message.
+-- Messages whose name contains some words, in the list's order. Each row also has the last place that was read, and how
+-- many messages were; there is at least one row, unless there are no further messages.
+-- $1, $2: time and id of the place to continue after. $3: maximum messages to read. $4: the words' pattern. $5: maximum
+-- messages to return. {columns}: those of a message.
 WITH looked AS MATERIALIZED (
     SELECT id, name, coalesce(last_at, created_at) AS at
     FROM messages

@@ -1,7 +1,7 @@
--- Opens of a message by recipient. Each row also has the last recipient that was looked at, and how many were; there
--- is one row at least, unless the message has no further opens.
--- $1: the message. $2: the recipient to go on after. $3: the classes wanted. $4: how many opens to look at.
--- $5: how many to show at most.
+-- Opens of a message by recipient. Each row also has the last recipient that was read, and how many were; there is at
+-- least one row, unless the message has no further opens.
+-- $1: the message. $2: the recipient to continue after. $3: the classes wanted. $4: maximum opens to read. $5: maximum
+-- opens to return.
 WITH looked AS MATERIALIZED (
     SELECT recipient, first_at, last_at, confirmed_first_at, hits, best
     FROM opens

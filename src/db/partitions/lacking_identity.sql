@@ -1,5 +1,5 @@
--- Those of some tables, and `hits` itself, that have no replica identity and need one, since somebody publishes
--- changes of tables. Changes that are published as those of `hits` need the one of `hits`, too: without it a subscriber
+-- Those of some tables, and `hits` itself, that have no replica identity and need one because changes of tables are
+-- published. Changes that are published as those of `hits` need the identity of `hits`, too: without it a subscriber
 -- gets rows that it cannot find.
 -- $1: the tables' names.
 WITH published AS (

@@ -1,9 +1,8 @@
--- Makes the partition of a day, unless it is there.
--- {name}: its name. {from}, {to}: its day and the next one. {lock}: the number of the lock of those who change
--- partitions.
+-- Makes the partition of a day, unless it exists.
+-- {name}: its name. {from}, {to}: its day and the next one. {lock}: the number of the lock for changes of partitions.
 --
--- `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits for open writes. The replica identity lets rows
--- be deleted where somebody publishes changes of all tables; without a publication it costs nothing.
+-- `CREATE TABLE (LIKE)` and `ATTACH`, since `CREATE … PARTITION OF` waits for open writes. The replica identity lets
+-- rows be deleted if changes of all tables are published; without a publication it costs nothing.
 BEGIN;
 SELECT pg_advisory_xact_lock({lock});
 DO $make$ BEGIN

@@ -1,5 +1,5 @@
--- Adds a user and writes it to the audit. No row: the name is taken.
--- $1: who does. $2: the name. $3: the role. $4: the password's hash.
+-- Adds a user and writes it to the audit. No row: the name is in use.
+-- $1: the actor. $2: the name. $3: the role. $4: the password's hash.
 WITH added AS (
     INSERT INTO users (name, role, password_hash)
     VALUES ($2, $3, $4)

@@ -1,7 +1,7 @@
--- Puts opt-outs back that the database lacks or has as they were before, writes it to the audit and tells all nodes. No
--- row: there were none.
--- $1: the recipients' hashes. $2, $3: since when and until when each holds, in µs since 1970. $4: the channel.
--- {lock}: the number of the lock of those who opt somebody out.
+-- Puts opt-outs back that the database lacks or has in an older state, writes it to the audit and notifies all nodes.
+-- No row: there were none.
+-- $1: the recipients' hashes. $2, $3: start and end of each, in µs since 1970. $4: the channel.
+-- {lock}: the number of the lock for changes of opt-outs.
 WITH held AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared({lock})
 ), kept AS (
