@@ -1,6 +1,8 @@
-//! This machine's clock. It is read here and nowhere else (`clippy.toml` forbids it), so that whatever depends on the time of day names this room.
+//! This machine's clock. It is read only here (`clippy.toml` forbids it elsewhere), so that all code that depends on
+//! the time of day imports this room.
 //!
-//! Gives up: it may jump; nothing is ordered by it, and what must not be fooled asks `clocks`. Spans of time are measured by `Instant`.
+//! Gives up: reliability. The clock may jump; nothing is ordered by it, and code that must detect jumps uses `clocks`.
+//! Durations are measured with `Instant`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The first `N` bytes of the SHA-256 of all `parts`, one after the other. Parts need lengths that are fixed, or their borders move.
+/// The first `N` bytes of the SHA-256 of all `parts`, one after the other. The parts' lengths must be fixed; otherwise
+/// different parts could give the same bytes.
 #[must_use]
 pub fn prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     const { assert!(N <= 32, "SHA-256 has 32 bytes") };
@@ -14,7 +15,7 @@ pub fn prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     first
 }
 
-/// Bytes as small hexadecimal digits.
+/// Bytes as lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy)]
 pub struct Hex<'a>(pub &'a [u8]);
 

@@ -1,19 +1,19 @@
-//! A clean exit: everybody is asked to drain, and is given a deadline.
+//! A clean exit: all tasks are asked to drain, with a deadline.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What those who drain are told: nothing yet, or the instant by which they must be done.
+/// The drain's state for tasks: not requested yet, or the instant by which they must be done.
 #[derive(Debug, Clone)]
 pub struct Drain(watch::Receiver<Option<Instant>>);
 
-/// Asks for the drain.
+/// Requests the drain.
 #[derive(Debug)]
 pub struct DrainTrigger(watch::Sender<Option<Instant>>);
 
-/// A trigger and what it triggers.
+/// A trigger and its drain.
 #[must_use]
 pub fn drain() -> (DrainTrigger, Drain) {
     let (sender, receiver) = watch::channel(None);
@@ -21,20 +21,20 @@ pub fn drain() -> (DrainTrigger, Drain) {
 }
 
 impl DrainTrigger {
-    /// Asks everybody to finish what they accepted within `time`. A second call only moves the deadline.
+    /// Asks all tasks to finish what they accepted within `time`. A second call only moves the deadline.
     pub fn ask(&self, time: Duration) {
         self.0.send_replace(Some(Instant::now() + time));
     }
 }
 
 impl Drain {
-    /// Whether the drain is asked for.
+    /// Whether the drain was requested.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.0.borrow().is_some()
     }
 
-    /// Waits until the drain is asked for. A trigger that is gone counts as asking.
+    /// Waits until the drain is requested. A dropped trigger counts as a request.
     pub async fn asked(&mut self) {
         drop(self.0.wait_for(Option::is_some).await);
     }

@@ -1,7 +1,7 @@
 //! One recorded fetch of a pixel, and its bytes on the way from the edge to PostgreSQL.
 //!
-//! The edge encodes a hit once; nothing decodes it before the loader does. The encoding is little-endian, its own
-//! length is in front, and every length is checked before it is believed:
+//! The edge encodes a hit once; only the loader decodes it. The encoding is little-endian, its own length comes first,
+//! and every length is checked before it is used:
 //!
 //! ```text
 //! length u16 (of what follows) | at i64 µs since 1970 | sent_at u32 s since 1970, 0 = unknown
@@ -9,13 +9,13 @@
 //! | two keys, if flagged: each length u8 (0 = the id above holds), bytes | user agent rest
 //! ```
 //!
-//! A hit that was erased is a tombstone: as long as it was, with the hour of its time, the flag that says so, and zeroes. So frames
-//! keep their lengths and hits their numbers.
+//! An erased hit is a tombstone: it has the old length, the hour of its time, the flag that marks it, and zeros. So
+//! frames keep their lengths and hits their numbers.
 //!
-//! Keys stand only in hits of an edge that never learnt its installation's namespace; the loader makes ids of them.
+//! Only hits of an edge that never learnt its installation's namespace contain keys; the loader turns them into ids.
 //!
 //! A user agent is made safe here, before the spool: lossy UTF-8, no NUL, at most [`USER_AGENT_BYTES_MAX`] bytes, so
-//! that PostgreSQL can never refuse it.
+//! that PostgreSQL never refuses it.
 
 #[cfg(feature = "fixture")]
 pub mod fixture;
@@ -28,19 +28,19 @@ use uuid::Uuid;
 use crate::link::key::{KEY_BYTES_MAX, Key, Namespace};
 pub use parcel::Parcel;
 
-/// Longest user agent that is kept, in bytes; longer ones are cut at a character's start.
+/// Maximum bytes of a stored user agent; longer ones are cut at a character boundary.
 pub const USER_AGENT_BYTES_MAX: usize = 512;
 
-/// Bytes of an encoded hit before its address and user agent, without the length in front.
+/// Bytes of an encoded hit before its address and user agent, without the length prefix.
 const FIXED_BYTES: usize = 8 + 4 + 16 * 3 + 2 + 1;
 
-/// Bytes of the length in front of an encoded hit.
+/// Bytes of the length prefix of an encoded hit.
 const LENGTH_BYTES: usize = 2;
 
-/// The most that one encoded hit can take, in bytes.
+/// Maximum bytes of one encoded hit.
 pub const ENCODED_BYTES_MAX: usize = LENGTH_BYTES + FIXED_BYTES + 16 + 2 * (1 + KEY_BYTES_MAX) + USER_AGENT_BYTES_MAX;
 
-/// The least that one encoded hit can take, in bytes.
+/// Minimum bytes of one encoded hit.
 pub const ENCODED_BYTES_MIN: usize = LENGTH_BYTES + FIXED_BYTES;
 
 const FLAG_PREFETCH: u8 = 1;
@@ -49,12 +49,12 @@ const FLAG_IPV6: u8 = 4;
 const FLAG_KEYS: u8 = 8;
 const FLAG_ERASED: u8 = 16;
 
-/// Where in an encoded hit its recipient stands.
+/// Position of the recipient in an encoded hit.
 pub const RECIPIENT_AT: usize = LENGTH_BYTES + 8 + 4 + 2 * 16;
-/// Where its flags stand.
+/// Position of the flags.
 const FLAGS_AT: usize = LENGTH_BYTES + FIXED_BYTES - 1;
 
-/// What is left of a tombstone's time.
+/// Precision of a tombstone's time.
 const TOMBSTONE_TIME_US: i64 = 3_600_000_000;
 
 /// One recorded fetch. It borrows its user agent, so that reading one from a frame copies nothing.
@@ -62,29 +62,29 @@ const TOMBSTONE_TIME_US: i64 = 3_600_000_000;
 pub struct Hit<'a> {
     /// When it was answered: microseconds since 1970-01-01 UTC, by this machine's clock.
     pub at_us: i64,
-    /// When its message was sent, in seconds since 1970-01-01 UTC; 0 where the link does not say.
+    /// When its message was sent, in seconds since 1970-01-01 UTC; 0 if the link does not say.
     pub sent_at_s: u32,
-    /// The image that was asked for.
+    /// The requested image.
     pub image: Uuid,
-    /// The sender's id of the message; nil where the link has none.
+    /// The sender's id of the message; nil if the link has none.
     pub message: Uuid,
-    /// The sender's id of the recipient; nil where the link has none.
+    /// The sender's id of the recipient; nil if the link has none.
     pub recipient: Uuid,
-    /// The provider network in which the full address lies; 0 is none that we know.
+    /// The provider network of the full address; 0 is none that we know.
     pub network: u16,
-    /// A request header said that nobody looked yet.
+    /// Whether a request header marked it as a prefetch, so no person has looked yet.
     pub prefetch: bool,
-    /// The client's address as far as `PIXELD_IP_PRIVACY` lets it be kept.
+    /// The client's address, as far as `PIXELD_IP_PRIVACY` allows.
     pub address: Option<IpAddr>,
-    /// The keys of message and recipient that are yet to be made ids: nothing on an edge that knows its namespace.
+    /// The keys of message and recipient that are not ids yet; `None` on an edge that knows its namespace.
     pub keys: Option<Keys<'a>>,
     /// The user agent, already made safe.
     pub user_agent: &'a str,
-    /// It is a tombstone: its recipient asked to be forgotten, and nothing of it is to be kept.
+    /// Whether it is a tombstone: its recipient was erased, and nothing of it must be kept.
     pub is_erased: bool,
 }
 
-/// Keys that the edge could not make ids of; an empty one means that the id holds.
+/// Keys that the edge could not turn into ids; if one is empty, the id counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys<'a> {
     /// The message's.
@@ -96,15 +96,15 @@ pub struct Keys<'a> {
 /// Why bytes are not a hit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum HitError {
-    /// Fewer bytes than the length in front, or the fixed part, asks for.
+    /// There are fewer bytes than the length prefix, or the fixed part, requires.
     #[error("a hit is cut short: {need} bytes needed, {have} there")]
     Short {
-        /// Bytes that the hit asks for.
+        /// Bytes that the hit needs.
         need: usize,
-        /// Bytes that are there.
+        /// Bytes that are available.
         have: usize,
     },
-    /// The length in front is beyond what a hit can have.
+    /// The length prefix is larger than any hit.
     #[error("a hit claims {0} bytes; at most {max} are possible", max = ENCODED_BYTES_MAX - LENGTH_BYTES)]
     Long(usize),
     /// Flags that this version does not write.
@@ -113,7 +113,7 @@ pub enum HitError {
     /// A key is longer than a key can be.
     #[error("a hit has a key of {0} bytes; at most {KEY_BYTES_MAX} are possible")]
     Key(usize),
-    /// The user agent is no UTF-8 although it was made so before it was written.
+    /// The user agent is not UTF-8, although it was made so before it was written.
     #[error("a hit's user agent is not UTF-8")]
     UserAgent,
 }
@@ -164,7 +164,7 @@ impl<'a> Hit<'a> {
         out[start + FLAGS_AT] = FLAG_ERASED;
     }
 
-    /// Leaves a tombstone of it.
+    /// Turns it into a tombstone.
     pub fn erase(&mut self) {
         *self = Hit::tombstone(self.at_us);
     }
@@ -185,7 +185,7 @@ impl<'a> Hit<'a> {
         }
     }
 
-    /// Makes ids of its keys, if it has any.
+    /// Turns its keys into ids, if it has any.
     pub fn resolve(&mut self, namespace: Namespace) {
         let Some(keys) = self.keys.take() else { return };
         for (id, key) in [(&mut self.message, keys.message), (&mut self.recipient, keys.recipient)] {
@@ -195,10 +195,10 @@ impl<'a> Hit<'a> {
         }
     }
 
-    /// Reads one hit from the front of `bytes` and returns it with what follows.
+    /// Reads one hit from the beginning of `bytes` and returns it with the rest.
     ///
     /// # Errors
-    /// [`HitError`] where the bytes are none that [`Hit::encode`] writes.
+    /// [`HitError`] if [`Hit::encode`] does not write such bytes.
     pub fn decode(bytes: &'a [u8]) -> Result<(Hit<'a>, &'a [u8]), HitError> {
         let short = |need| HitError::Short { need, have: bytes.len() };
         let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(short(LENGTH_BYTES))?;
@@ -258,7 +258,7 @@ impl<'a> Hit<'a> {
     }
 }
 
-/// Makes a tombstone of an encoded hit, in its place.
+/// Turns an encoded hit into a tombstone, in place.
 pub fn entomb(encoded: &mut [u8]) {
     let Some((at_us, rest)) = encoded.get_mut(LENGTH_BYTES..).and_then(|body| body.split_first_chunk_mut::<8>()) else {
         return;
@@ -270,15 +270,15 @@ pub fn entomb(encoded: &mut [u8]) {
     }
 }
 
-/// What a tombstone keeps of a time.
+/// The part of a time that a tombstone keeps.
 fn hour_of(at_us: i64) -> i64 {
     at_us.div_euclid(TOMBSTONE_TIME_US).saturating_mul(TOMBSTONE_TIME_US)
 }
 
-/// A user agent as it may be stored: lossy UTF-8 without NUL, at most [`USER_AGENT_BYTES_MAX`] bytes.
+/// A user agent in its stored form: lossy UTF-8 without NUL, at most [`USER_AGENT_BYTES_MAX`] bytes.
 #[must_use]
 pub fn safe_user_agent(raw: &[u8]) -> std::borrow::Cow<'_, str> {
-    // Three times the bound is enough input: each invalid byte can grow to three, none can shrink to less than itself.
+    // Three times the bound is enough input: each invalid byte can grow to three, and no byte shrinks.
     let raw = &raw[..raw.len().min(3 * USER_AGENT_BYTES_MAX)];
     match std::str::from_utf8(raw) {
         Ok(text) if !raw.contains(&0) => cut_at_char(text, USER_AGENT_BYTES_MAX).into(),
@@ -289,14 +289,14 @@ pub fn safe_user_agent(raw: &[u8]) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// Takes the first `N` bytes off `bytes`, or nothing where there are fewer.
+/// Takes the first `N` bytes off `bytes`; `None` if there are fewer.
 fn take<'a, const N: usize>(bytes: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (first, rest) = bytes.split_first_chunk::<N>()?;
     *bytes = rest;
     Some(first)
 }
 
-/// The longest front of `text` that is at most `bytes_max` bytes and ends between characters.
+/// The longest prefix of `text` that is at most `bytes_max` bytes and ends between characters.
 fn cut_at_char(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }

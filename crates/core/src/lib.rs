@@ -1,7 +1,8 @@
-//! What all of pixeld speaks of: links, hits, opens, networks, and the numbers that are counted.
+//! The vocabulary of pixeld: links, hits, opens, networks, and metrics.
 //!
-//! Guarantees: nothing here opens a file or a socket, and no database, page or listener can be seen from here (`Cargo.toml` names none), so all
-//! of it can be tried with any input. The one thing that it asks the system for is the time ([`clock`]).
+//! Guarantees: nothing here opens a file or a socket, and no database, page or listener is reachable from here
+//! (`Cargo.toml` names none), so all of it can be tested with any input. It asks the system only for the time
+//! ([`clock`]).
 
 pub mod clock;
 pub mod digest;

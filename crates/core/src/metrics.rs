@@ -1,8 +1,8 @@
-//! Every number that pixeld tells of itself, and how it is shown at `/metrics`.
+//! All metrics of pixeld, and how `/metrics` shows them.
 //!
-//! Guarantees: at rest (nothing in flight) `accepted + recovered = queued + spooled + loaded + dropped`, exactly. The hot path
-//! counts into its own core's cache line, and the sums are made when somebody looks. Gives up: while hits are moving, the
-//! terms are read one after the other, so that the sum can be off by what moved meanwhile.
+//! Guarantees: at rest (nothing in flight) `accepted + recovered = queued + spooled + loaded + dropped`, exactly. The
+//! hot path counts in its own core's cache line, and the sums are computed when they are read. Gives up: while hits are
+//! moving, the terms are read one after the other, so that the sum can be off by the hits that moved in between.
 
 mod names;
 mod shown;
@@ -39,32 +39,32 @@ impl Count {
     }
 }
 
-/// A level that goes up and down.
+/// A gauge that goes up and down.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
 
 impl Level {
-    /// Moves the level by `n`.
+    /// Changes the gauge by `n`.
     pub fn add(&self, n: i64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// Sets the level.
+    /// Sets the gauge.
     pub fn set(&self, n: i64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The level now.
+    /// The current value.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What one core of the edge counts. Its own cache lines: two cores that count into one line wait for each other.
+/// The counts of one core of the edge. In their own cache lines: two cores that count in one line wait for each other.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct CoreCounts {
-    /// Hits that a request made and that promise 2 counts from here on.
+    /// Hits that a request made; promise 2 covers them from here on.
     pub accepted: Count,
     /// Hits answered before their bytes were known to be in the spool.
     pub answered_unwritten: Count,
@@ -94,7 +94,7 @@ impl CoreCounts {
 pub struct Metrics {
     /// A set for each core of the edge.
     pub cores: Box<[CoreCounts]>,
-    /// Hits found in older spools and not yet loaded when they were found.
+    /// Hits found in older spools that were not loaded when they were found.
     pub recovered: Level,
     /// Hits in memory, between an edge core and the spool.
     pub queued: Level,
@@ -109,43 +109,44 @@ pub struct Metrics {
     /// When hits were last dropped for a reason that stops recording, in ms since `started` plus 1; 0 is never.
     dropped_at_ms: [AtomicU64; DropReason::ALL.len()],
     started: Instant,
-    /// Hits whose time was outside what can be true, and was moved to its edge.
+    /// Hits whose time was impossible, and was moved to the nearest possible one.
     pub clamped: Count,
     /// Hits whose user agent was not kept, since too many new ones came in an hour.
     pub user_agents_capped: Count,
     /// Bytes of all spools.
     pub spool_bytes: Level,
-    /// Bytes that spools may still grow by: the bound's or the disk's, whichever is less.
+    /// Bytes by which spools may still grow, limited by their bound or by the disk.
     pub spool_room: Level,
-    /// Why no hit can be written to the spool now, in a sentence; nothing where it can. Not a number, so not in `/metrics`.
+    /// Why no hit can be written to the spool now, in a sentence; `None` if it can. Not a number, so not in `/metrics`.
     pub spool_problem: ArcSwapOption<String>,
     /// Bytes appended to the spool.
     pub spool_appended: Count,
-    /// Minutes until the spool is full if nothing is loaded and hits come as in the last minutes; -1 is more than we know.
+    /// Minutes until the spool is full if nothing is loaded and hits arrive as in the last minutes; -1 is unknown.
     pub outage_minutes: Level,
     /// Syncs of a segment that failed.
     pub sync_failures: Count,
     /// Damaged places found in segments.
     pub damages: Count,
-    /// Spools that got a fresh mark, since the database had other hits under their numbers.
+    /// Spools that got a new mark, since the database had other hits under their numbers.
     pub spool_forks: Count,
     /// Segments that somebody else deleted.
     pub segments_missing: Count,
     /// Spools of earlier starts that could not be read at the start and are left alone until the next one.
     pub spools_left_alone: Level,
-    /// Spools of which the next segment cannot be read now.
+    /// Spools whose next segment cannot be read now.
     pub spools_unreadable: Level,
     /// When the oldest hit that is not loaded was made, in µs since 1970; 0 while none is known.
     pub oldest_at_us: AtomicI64,
-    /// Throttled hits that only the shared throttle held back: another node recorded them, or this one before its start.
+    /// Throttled hits that only the shared throttle held back: another node recorded them, or this one before its
+    /// start.
     pub throttled_elsewhere: Count,
     /// Hits that the shared throttle was asked about, and answered.
     pub throttle_shared: Count,
-    /// Hits that this node's throttle alone decided, since Redis could not be asked in time.
+    /// Hits that this node's throttle decided alone, since Redis did not answer in time.
     pub throttle_alone: Count,
     /// Connections to Redis, and questions to it, that failed.
     pub redis_failures: Count,
-    /// 1 while the shared throttle has a working connection, 0 while it has none, -1 where there is no shared throttle.
+    /// 1 while the shared throttle has a working connection, 0 while it has none, -1 if there is no shared throttle.
     pub redis_up: Level,
     /// Batches that failed and were tried again.
     pub load_retries: Count,
@@ -157,13 +158,13 @@ pub struct Metrics {
     pub copy_seconds: Histogram,
     /// Bytes of cached images.
     pub image_cache_bytes: Level,
-    /// Recipients that are opted out, as far as this node knows.
+    /// Recipients who are opted out, as far as this node knows.
     pub opted_out: Level,
     /// Ranges of addresses whose network is known.
     pub network_ranges: Level,
-    /// Published lists of networks that are not here.
+    /// Published lists of networks that are missing here.
     pub networks_missing: Level,
-    /// When the oldest of those that are here was written, in s since 1970; 0 where none is.
+    /// When the oldest existing one was written, in s since 1970; 0 if there is none.
     pub networks_oldest_s: Level,
     /// Files of networks that were refused.
     pub networks_refused: Count,
@@ -175,42 +176,43 @@ pub struct Metrics {
     pub rollup_mismatches: Count,
     /// Loaded batches that are not rolled up yet, by any node.
     pub rollup_pending: Level,
-    /// When the oldest of them was loaded, in µs since 1970; 0 where there is none.
+    /// When the oldest of them was loaded, in µs since 1970; 0 if there is none.
     pub rollup_oldest_us: AtomicI64,
     /// Seconds that a rollup's transaction took.
     pub rollup_seconds: Histogram,
     /// Erasures that are not carried out on this node's disk yet.
     pub erasures_pending: Level,
-    /// Segments that were written anew without somebody's hits.
+    /// Segments that were rewritten without a recipient's hits.
     pub segments_rewritten: Count,
-    /// Days of hits that this process deleted since they were beyond the retention.
+    /// Days of hits that this process deleted because they were older than the retention.
     pub retention_days: Count,
-    /// Days of hits that are beyond the retention and are still there.
+    /// Days of hits that are older than the retention and still exist.
     pub retention_overdue: Level,
-    /// The code with which PostgreSQL refuses what the loader asks; nothing where it does not.
+    /// The code with which PostgreSQL refuses the loader's statements; `None` if it does not.
     pub load_refused: ArcSwapOption<String>,
     /// How far this machine's clock is ahead of the database's, in s.
     pub clock_ahead_s: Level,
-    /// 1 while the clocks cannot be believed, so that nothing is deleted for its age.
+    /// 1 while the clocks cannot be trusted, so that nothing is deleted because of its age.
     pub clocks_disbelieved: Level,
-    /// Tasks that ended although nobody asked for it, in the order of [`Task::ALL`].
+    /// Tasks that ended unexpectedly, in the order of [`Task::ALL`].
     pub tasks_ended: [Count; Task::ALL.len()],
-    /// Why PostgreSQL cannot be used although it answers, in a sentence; nothing where it can. No number, so not in `/metrics`.
+    /// Why PostgreSQL cannot be used although it answers, in a sentence; `None` if it can. Not a number, so not in
+    /// `/metrics`.
     pub database_problem: ArcSwapOption<String>,
-    /// Why tasks that nobody waits for do not get on, each in a sentence. Not in `/metrics` either: their own numbers are.
+    /// Why background tasks make no progress, each in a sentence. Not in `/metrics` either: their own metrics are.
     pub stuck: Stuck,
-    /// The database has the tables of this version. Not in `/metrics` either.
+    /// Whether the database has the tables of this version. Not in `/metrics` either.
     pub tables_are_current: AtomicBool,
 }
 
-/// Why a task failed when it last tried; nothing where it did not, or where only the connection to the database is at fault.
+/// Why a task failed at its last attempt; `None` if it did not, or if only the connection to the database failed.
 #[derive(Debug, Default)]
 pub struct Stuck {
     /// Erasing on this node's disk.
     pub erasing: ArcSwapOption<String>,
     /// Finishing erasures in the database.
     pub finishing: ArcSwapOption<String>,
-    /// Deleting what is beyond the retention.
+    /// Deleting what is older than the retention.
     pub retention: ArcSwapOption<String>,
     /// Bringing opens and counts up to date.
     pub rollup: ArcSwapOption<String>,
@@ -288,7 +290,7 @@ impl Metrics {
         }
     }
 
-    /// Why a hit last found no way to the disk, and how long ago; nothing where none has.
+    /// Why a hit last failed to reach the disk, and how long ago; `None` if none has.
     #[must_use]
     pub fn last_unrecorded(&self) -> Option<(DropReason, Duration)> {
         let latest =
@@ -303,7 +305,7 @@ impl Metrics {
         self.dropped[reason as usize].get()
     }
 
-    /// Spools of which something cannot be read: their hits wait.
+    /// Spools that cannot be read completely: their hits wait.
     pub fn unreadable(&self) -> i64 {
         self.spools_left_alone.get() + self.spools_unreadable.get()
     }
@@ -318,15 +320,15 @@ impl Metrics {
         self.queued.get() + self.spooled.get()
     }
 
-    /// Seconds since the oldest hit that is not loaded was made; 0 where all are.
+    /// Seconds since the oldest unloaded hit was made; 0 if all are loaded.
     #[must_use]
     pub fn load_lag_seconds(&self, now_us: i64) -> f64 {
         let oldest = self.oldest_at_us.load(Ordering::Relaxed);
         if self.waiting() <= 0 || oldest == 0 { 0.0 } else { (now_us - oldest).max(0) as f64 / 1e6 }
     }
 
-    /// Seconds since the oldest batch that is not rolled up was loaded; 0 where all are. Where that cannot be looked at, seconds since
-    /// the rollup stands still.
+    /// Seconds since the oldest batch that is not rolled up was loaded; 0 if all are. If that cannot be read, seconds
+    /// since the rollup stopped.
     #[must_use]
     pub fn rollup_lag_seconds(&self, now_us: i64) -> f64 {
         match self.rollup_oldest_us.load(Ordering::Relaxed) {
@@ -338,7 +340,7 @@ impl Metrics {
     /// The text of `/metrics`, in the OpenMetrics format.
     ///
     /// # Errors
-    /// None in practice; what the encoder says.
+    /// None in practice; an error of the encoder.
     pub fn render(self: &Arc<Metrics>) -> Result<String, fmt::Error> {
         let mut registry = Registry::with_prefix("pixeld");
         registry.register("load_batch_rows", "Rows of a committed batch", self.batch_rows.clone());

@@ -1,8 +1,8 @@
-//! Which provider's network an address lies in: evidence that is taken at the edge, before the address is cut.
+//! Which provider's network an address belongs to: evidence that the edge collects before the address is cut.
 //!
-//! Guarantees: a look-up is one binary search over ranges that do not overlap, where the longest prefix won; a list that
-//! holds anything wrong is refused whole, and the one before stays. Gives up: addresses change hands, so a hit keeps the
-//! network that its address lay in when it came, and no later list changes it.
+//! Guarantees: a look-up is one binary search over ranges that do not overlap, in which the longest prefix has won. A
+//! list with any error is refused whole, and the previous one stays. Gives up: addresses change hands, so a hit keeps
+//! the network of its address at the time of the hit, and no later list changes it.
 
 use std::net::IpAddr;
 
@@ -11,18 +11,18 @@ use ipnet::IpNet;
 /// What a network is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// A mailbox provider fetches images there for its readers; very many share an address.
+    /// A mailbox provider fetches images from there for its readers; very many share an address.
     Mailbox,
-    /// A security gateway looks at mail there.
+    /// A security gateway checks mail there.
     Gateway,
-    /// Servers of anybody: scanners and scripts mostly, and people behind a VPN.
+    /// Servers of anybody: mostly scanners and scripts, and people behind a VPN.
     Hosting,
 }
 
-/// Networks by number, name and use; the numbers stand in `hits.network` and never change.
+/// Networks by number, name and use; the numbers are stored in `hits.network` and never change.
 macro_rules! networks {
     ($($(#[$doc:meta])* $variant:ident = $number:literal $name:literal $use:ident),* $(,)?) => {
-        /// Whose network it is.
+        /// The owner of a network.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u16)]
         pub enum Network { $($(#[$doc])* $variant = $number),* }
@@ -31,7 +31,7 @@ macro_rules! networks {
             /// All of them.
             pub const ALL: &[Network] = &[$(Network::$variant),*];
 
-            /// The name, as lists and people spell it.
+            /// The name, in lists and for people.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Network::$variant => $name),* }
@@ -75,7 +75,7 @@ networks! {
     TrendMicro = 13 "trend_micro" Gateway,
     /// Sophos.
     Sophos = 14 "sophos" Gateway,
-    /// Gateways that an installation knows of.
+    /// Gateways that only this installation knows.
     Scanners = 15 "scanners" Gateway,
 }
 
@@ -106,7 +106,7 @@ pub struct Networks {
     v6: Ranges<u128>,
 }
 
-/// Where the network changes, in the order of addresses: `networks[n]` holds from `starts[n]` to the next start.
+/// Where the network changes, in the order of addresses: `networks[n]` applies from `starts[n]` to the next start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ranges<A> {
     starts: Vec<A>,
@@ -114,7 +114,8 @@ struct Ranges<A> {
 }
 
 impl Networks {
-    /// The networks of these prefixes: where several hold an address the longest wins, and of equal ones the last.
+    /// The networks of these prefixes: among several that contain an address the longest wins, and among equal ones the
+    /// last.
     #[must_use]
     pub fn new(prefixes: &[(IpNet, Network)]) -> Networks {
         let v4 = prefixes.iter().filter_map(|&(prefix, network)| match prefix {
@@ -149,10 +150,10 @@ impl Networks {
 }
 
 impl<A: Copy + Ord> Ranges<A> {
-    /// From prefixes as first and last address. Prefixes lie in one another or apart, so the ones that hold the address of
-    /// the sweep are a stack, the longest on top.
+    /// From prefixes as first and last address. Two prefixes are either nested or disjoint, so those that contain the
+    /// address of the sweep form a stack, the longest on top.
     fn new(mut prefixes: Vec<(A, A, Network)>, next: impl Fn(A) -> Option<A>) -> Ranges<A> {
-        // The wider first where two begin together; the sort is stable, so the last of equal ones comes on top.
+        // The wider one first if two begin together; the sort is stable, so the last of equal ones is on top.
         prefixes.sort_by(|(first, last, _), (other_first, other_last, _)| {
             first.cmp(other_first).then(other_last.cmp(last))
         });

@@ -1,7 +1,7 @@
-//! Opens: what hits say about one message and one recipient, and how surely.
+//! Opens: what hits say about one message and one recipient, and how certain that is.
 //!
-//! [`classify`] judges a hit by its evidence, of which [`agent`] reads the user agent; [`rule`] and [`class`] name what comes
-//! out. All of it is pure.
+//! [`classify`] judges a hit by its evidence; [`agent`] reads the user agent; [`rule`] and [`class`] name the result.
+//! All of it is pure.
 
 pub mod agent;
 pub mod class;

@@ -1,8 +1,8 @@
-//! What people may ask of a sender: not to be recorded, to be forgotten, to see what is held.
+//! Rights of recipients: not to be recorded, to be erased, to see what is held.
 //!
-//! Guarantees: a list of people who asked holds keyed hashes ([`RecipientHash`]) and no ids, so that it may outlive an erasure and
-//! tells whoever reads it nothing without the installation's key. Gives up: going back from a hash to an id; who needs that
-//! hashes every id that is there.
+//! Guarantees: a list of people who used these rights contains keyed hashes ([`RecipientHash`]) and no ids, so that it
+//! may outlive an erasure and reveals nothing to a reader without the installation's key. Gives up: going back from a
+//! hash to an id; code that needs that hashes every known id.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::digest::{self, Hex};
 
-/// How much of a client's address is kept. It is applied before a hit reaches the disk.
+/// How much of a client's address is kept. Applied before a hit reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpPrivacy {
     /// All of it.
@@ -37,7 +37,7 @@ impl fmt::Debug for PrivacyKey {
 pub struct RecipientHash(pub [u8; 16]);
 
 impl RecipientHash {
-    /// The hash that a column holds, whose length the database checks.
+    /// The hash in a column; the database checks its length.
     #[must_use]
     pub fn of_column(bytes: &[u8]) -> RecipientHash {
         let mut hash = [0; 16];
@@ -52,27 +52,27 @@ impl fmt::Display for RecipientHash {
     }
 }
 
-/// When a recipient is opted out: a row of `suppressions`.
+/// The time for which a recipient is opted out: a row of `suppressions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suppression {
-    /// Whose.
+    /// The recipient.
     pub hash: RecipientHash,
     /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
     pub since_us: i64,
-    /// Hits from then on are recorded again; nothing while the recipient is opted out.
+    /// Hits from then on are recorded again; `None` while the recipient is opted out.
     pub until_us: Option<i64>,
     /// Grows with every change of any row.
     pub change: i64,
 }
 
 impl Suppression {
-    /// Of a recipient of whom only that is known: any row in the database is later.
+    /// For a recipient whose time of opting out is unknown: any row in the database is later.
     #[must_use]
     pub fn out_since_ever(hash: RecipientHash) -> Suppression {
         Suppression { hash, since_us: i64::MIN, until_us: None, change: 0 }
     }
 
-    /// When the recipient opted out or in last, in µs since 1970.
+    /// When the recipient last opted out or in, in µs since 1970.
     #[must_use]
     pub fn last_us(&self) -> i64 {
         self.until_us.unwrap_or(self.since_us)

@@ -1,22 +1,23 @@
 //! Texts that people type or strangers send: compared, searched for, and shown. Pure.
 //!
-//! Guarantees: names that differ only in case, width or composition are one ([`fold`]), whatever the database's or the machine's language is; what a text hides
-//! or turns around is seen ([`visible`]). Gives up: letters of different scripts that look alike; and that dotted and dotless i are two
-//! letters in Turkish: here they are one, so that nobody is locked out by a keyboard.
+//! Guarantees: names that differ only in case, width or composition are equal ([`fold`]), whatever the language of the
+//! database or the machine is. Hidden and reversing characters of a text become visible ([`visible`]). Gives up:
+//! similar letters of different scripts; and that dotted and dotless i are two letters in Turkish: here they are equal,
+//! so that a keyboard locks nobody out.
 
 use std::borrow::Cow;
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// The text as it is compared: without case, in one composition and width.
+/// The text in the form in which it is compared: without case, in one composition and width.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let lower = |c: char| c.to_lowercase();
     let mut folded = String::with_capacity(text.len());
     let mut is_i = false;
     for c in text.nfkc() {
-        // The lower case of İ in all languages but Turkish: an i with a dot of its own.
+        // The lower case of İ in all languages but Turkish: an i with a combining dot.
         if is_i && c == '\u{307}' {
             continue;
         }
@@ -28,11 +29,12 @@ pub fn fold(text: &str) -> String {
             c => folded.extend(lower(c)),
         }
     }
-    // Lower case may be composed otherwise.
+    // Lower case may be composed differently.
     folded.nfkc().collect()
 }
 
-/// A regular expression of PostgreSQL for texts that contain these words in any case, also where the database's language knows only that of ASCII.
+/// A regular expression of PostgreSQL for texts that contain these words in any case, even if the database's language
+/// knows only ASCII case.
 #[must_use]
 pub fn pattern(words: &str) -> String {
     let folded = fold(words);
@@ -65,12 +67,12 @@ fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| c.is_ascii_punctuation().then_some('\\').into_iter().chain([c])).collect()
 }
 
-/// Whether a character turns the direction of a text around, or ends its line.
+/// Whether a character reverses the direction of a text, or ends its line.
 fn turns(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' | '\u{206a}'..='\u{206f}')
 }
 
-/// Whether a character is not seen and has no use within a word: it makes two names of one.
+/// Whether a character is invisible and has no use within a word: with it, two names look alike.
 fn hides(c: char) -> bool {
     matches!(
         c,
@@ -78,26 +80,27 @@ fn hides(c: char) -> bool {
     )
 }
 
-/// Whether a text may not be a title or a message's name: it has control characters, or such that turn it around. Those that are only not seen may
-/// stand there, since Hebrew and Arabic need some, and emoji are joined by one.
+/// Whether a text may not be a title or a message's name: it has control characters, or such that reverse its
+/// direction. Merely invisible ones are allowed, since Hebrew and Arabic need some, and emoji are joined by one.
 #[must_use]
 pub fn has_controls(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || turns(c))
 }
 
-/// Whether a text may not be a user's name: it also has none that are not seen.
+/// Whether a text may not be a user's name: that allows no invisible ones, either.
 #[must_use]
 pub fn has_hidden(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || turns(c) || hides(c) || matches!(c, '\u{200c}' | '\u{200d}'))
 }
 
-/// The text with what turns it around, or hides in it, written out: `[U+202E]`.
+/// The text with reversing and hidden characters written out: `[U+202E]`.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     written_out(text, |c, _| turns(c) || hides(c))
 }
 
-/// A page of ours, likewise. Values of fields keep what only hides: who saves the form would save what is written out.
+/// The same for a page of ours. Values of fields keep characters that only hide: otherwise saving the form would save
+/// the written-out form.
 #[must_use]
 pub fn visible_page(page: &str) -> Cow<'_, str> {
     written_out(page, |c, is_in_tag| turns(c) || (hides(c) && !is_in_tag))
@@ -110,7 +113,7 @@ fn written_out(text: &str, is_it: impl Fn(char, bool) -> bool) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 64);
     let mut is_in_tag = false;
     for c in text.chars() {
-        // In a page, both stand for themselves nowhere else.
+        // A page has `<` and `>` only around its tags.
         is_in_tag = c == '<' || (is_in_tag && c != '>');
         if is_it(c, is_in_tag) {
             out.push_str(&format!("[U+{:04X}]", u32::from(c)));

@@ -1,10 +1,10 @@
-//! A hit for the tests of those who carry hits.
+//! A hit for tests of code that transports hits.
 
 use uuid::Uuid;
 
 use super::Hit;
 
-/// A hit that carries this user agent; its time, recipient and prefetch come from `n`.
+/// A hit with this user agent; its time, recipient and prefetch come from `n`.
 #[must_use]
 pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
     Hit {

@@ -7,7 +7,7 @@ pub struct Parcel {
     pub core: usize,
     /// Its number among that core's parcels, from 1.
     pub number: u64,
-    /// How many hits.
+    /// Its number of hits.
     pub count: u32,
     /// Their bytes.
     pub bytes: Vec<u8>,

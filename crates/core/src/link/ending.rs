@@ -1,11 +1,12 @@
-//! What a link ends with: a picture's ending, and what others put after it. Pure.
+//! The end of a link: a picture's ending, and what other programs append to it. Pure.
 //!
-//! Guarantees: only an ending of [`PICTURE_ENDINGS`] is looked for inside a text; what follows it is left out only if it cannot be a part of
-//! a link, so that `4711.gif&utm=1` is `4711`, and `joe.gif@example.com` and `a.gif-b` stay what they are.
+//! Guarantees: inside a text, only an ending of [`PICTURE_ENDINGS`] is searched for. What follows it is left out only
+//! if it cannot be part of a link, so that `4711.gif&utm=1` is `4711`, and `joe.gif@example.com` and `a.gif-b` stay
+//! unchanged.
 
 use percent_encoding::percent_decode_str;
 
-/// Endings that pictures have; those of links mean nothing.
+/// Endings of pictures; in links, they have no meaning.
 const PICTURE_ENDINGS: [&str; 12] =
     ["gif", "png", "jpg", "jpeg", "jpe", "jfif", "webp", "apng", "avif", "bmp", "ico", "svg"];
 
@@ -15,7 +16,7 @@ pub fn is_picture(ending: &str) -> bool {
     PICTURE_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
-/// What stands before the first ending of a picture that the text, or a part of it that can be a link, ends with.
+/// The text before the first picture's ending at the end of the text, or of a part of it that can be a link.
 #[must_use]
 pub fn before_picture_ending(text: &str) -> Option<&str> {
     text.match_indices('.').find_map(|(at, _)| {
@@ -25,12 +26,14 @@ pub fn before_picture_ending(text: &str) -> Option<&str> {
     })
 }
 
-/// The recipient's key that a keyed link ends with: without a picture's ending and what others put after that; all of it where it has none,
-/// since what follows another dot is the key's own, as in `jane@example.com` and `4711.50`.
+/// The recipient's key at the end of a keyed link: without a picture's ending and what others appended to it; without
+/// such an ending, all of it, since what follows another dot belongs to the key, as in `jane@example.com` and
+/// `4711.50`.
 #[must_use]
 pub fn key_before_ending(last: &str) -> &str {
     let first = before_picture_ending(last);
-    // What programs that make links encode, or leave as it is, belongs to a key like `photo.jpg (2)` if the link goes on to an ending.
+    // Characters that link-making programs encode, or leave as they are, belong to a key like `photo.jpg (2)` if the
+    // link goes on to an ending.
     let goes_on = first.is_some_and(|stem| {
         let (_, rest) = split_ending(&last[stem.len() + 1..]);
         rest.starts_with(['%', '\'', '(', ')']) || (rest.starts_with(|c: char| !c.is_ascii() || MARKS.contains(&c)))
@@ -43,7 +46,7 @@ pub fn key_before_ending(last: &str) -> &str {
     }
 }
 
-/// What stands before a dot and a picture's ending of which some is encoded, also twice.
+/// The text before a dot and a picture's ending that is partly encoded, once or twice.
 fn encoded_ending(text: &str) -> Option<&str> {
     text.match_indices(['.', '%']).find_map(|(at, _)| {
         let once = percent_decode_str(&text[at..]).decode_utf8().ok()?;
@@ -53,24 +56,25 @@ fn encoded_ending(text: &str) -> Option<&str> {
     })
 }
 
-/// The letters and digits at a text's front, and the rest.
+/// Splits the letters and digits at a text's beginning from the rest.
 #[must_use]
 pub fn split_ending(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len()))
 }
 
-/// Whether a link has ended before this: it is empty, or begins with what no id, key or ending goes on with. A merge tag does go on.
+/// Whether a link has ended before this: it is empty, or begins with something that continues no id, key or ending. A
+/// merge tag does continue it.
 #[must_use]
 pub fn cannot_follow(rest: &str) -> bool {
     let Some(first) = rest.chars().next() else { return true };
     match first {
         '&' | ';' | '?' | '#' | '"' | '\'' | '(' | ')' | '<' | '>' | ',' | '=' | '/' | '\\' => true,
-        // A sentence's end, and not the begin of another ending.
+        // The end of a sentence, and not the beginning of another ending.
         '.' => rest.trim_start_matches('.').chars().next().is_none_or(|next| !next.is_ascii_alphanumeric()),
         '%' => {
             let encoded = rest.get(..3).filter(|pair| pair.bytes().skip(1).all(|byte| byte.is_ascii_hexdigit()));
             let byte = encoded.and_then(|pair| percent_decode_str(pair).next());
-            // A non-ASCII blank begins with a byte beyond ASCII; so may a letter, which a key may go on with.
+            // A non-ASCII blank begins with a byte beyond ASCII; so may a letter, which can continue a key.
             byte.is_some_and(|byte| byte.is_ascii_control() || b" &;?#\"'()<>,=/\\".contains(&byte))
                 || ["%C2%A0", "%E2%80%8", "%EF%BB%BF"]
                     .iter()
@@ -80,11 +84,12 @@ pub fn cannot_follow(rest: &str) -> bool {
     }
 }
 
-/// What people and mark-up languages put around a link or behind it, besides what [`cannot_follow`]. A merge tag has such marks, too.
+/// What people and mark-up languages put around or after a link, besides the characters of [`cannot_follow`]. Merge
+/// tags contain such marks, too.
 const MARKS: [char; 9] = ['[', ']', '{', '}', '|', '*', '!', '`', '~'];
 
-/// Whether a mark stands behind what has an ending: one of [`MARKS`] where no tag can have begun before it, or punctuation beyond ASCII,
-/// as in `4711.gif]`, `4711.gif**` and `4711.gif”`.
+/// Whether a mark follows a text with an ending: one of [`MARKS`] if no tag can have begun before it, or punctuation
+/// beyond ASCII, as in `4711.gif]`, `4711.gif**` and `4711.gif”`.
 fn is_mark(stem: &str, rest: &str) -> bool {
     let decoded = percent_decode_str(rest).decode_utf8_lossy();
     let Some(first) = decoded.chars().next() else { return false };
@@ -102,7 +107,7 @@ fn is_punctuation(c: char) -> bool {
         | '\u{3014}'..='\u{301f}' | '\u{ff01}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}' | '\u{ff3b}'..='\u{ff40}' | '\u{ff5b}'..='\u{ff65}')
 }
 
-/// A blank, a line break or another character that nobody sees.
+/// A blank, a line break or another invisible character.
 #[must_use]
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')

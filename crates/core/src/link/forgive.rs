@@ -1,9 +1,10 @@
 //! Links that were changed on the way: by mail transports that fold lines, programs that add to links, and people who copy them. Pure.
 //!
-//! Guarantees: gives the strict reader (`link::route`) a cleaned path, and decides nothing itself: a token must still verify, an id must still
-//! be whole. Only what cannot be a part of a link is left out, and only what has one meaning is spelt otherwise; no character of a
-//! token is changed, and none is added. A key's own characters are not touched.
-//! Gives up: half an id, and two links in one, stay what they are; and where two readings differ, none is taken.
+//! Guarantees: passes a cleaned path to the strict reader (`link::route`), and decides nothing itself: a token must
+//! still verify, an id must still be complete. Only what cannot be part of a link is left out, and only what has
+//! exactly one meaning is respelt; no character of a token is changed, and none is added. A key's own characters are
+//! not touched. Gives up: half an id, and two links in one, which stay as they are; and ambiguous paths: if two
+//! readings differ, neither is used.
 //!
 //! | forgiven | for example |
 //! |---|---|
@@ -27,7 +28,7 @@ use super::token::TOKEN_CHARS;
 /// How often a path is percent-decoded: it may have been encoded twice.
 const DECODINGS_MAX: usize = 2;
 
-/// Letters and digits that a link's ending has at most.
+/// Maximum letters and digits of a link's ending.
 const ENDING_CHARS_MAX: usize = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +39,7 @@ enum Kind {
     OptOut,
 }
 
-/// The readings of a pixel's path that the strict reader did not take; at most two, and none where it is no pixel's.
+/// The readings of a pixel's path that the strict reader refused; at most two, and none if it is not a pixel's.
 #[must_use]
 pub fn readings(path: &str) -> Vec<String> {
     let Some((kind, path)) = find_kind(path) else { return Vec::new() };
@@ -52,7 +53,7 @@ pub fn readings(path: &str) -> Vec<String> {
     readings
 }
 
-/// The path of an opt-out page, where this one leads to it in other words.
+/// The path of an opt-out page, if this is a changed form of one.
 #[must_use]
 pub fn opt_out_path(path: &str) -> Option<String> {
     let (Kind::OptOut, rest) = find_kind(path)? else { return None };
@@ -62,10 +63,10 @@ pub fn opt_out_path(path: &str) -> Option<String> {
     tokens.all(|other| other == token).then(|| format!("{}{token}", opt_out::PATH))
 }
 
-/// Which kind of link a path is, and what follows its prefix.
+/// The kind of a link's path, and what follows its prefix.
 fn find_kind(path: &str) -> Option<(Kind, String)> {
     let mut path = Cow::Borrowed(path);
-    // As JSON writes a slash; browsers take both for slashes.
+    // JSON writes a slash like this; browsers take both for slashes.
     for escaped in ["\\/", "%5C/", "%5c/"] {
         if path.contains(escaped) {
             path = Cow::Owned(path.replace(escaped, "/"));
@@ -85,7 +86,8 @@ fn find_kind(path: &str) -> Option<(Kind, String)> {
     None
 }
 
-/// How many segments stand before the path itself: of a whole address its scheme and host, or its host alone; and blanks and quotation marks.
+/// The number of segments before the path itself: scheme and host of a whole URL, or its host alone; and blanks and
+/// quotation marks.
 fn before_prefix(segments: &[&str]) -> usize {
     let is_scheme = |segment: &str| {
         let text = decoded(segment);
@@ -111,7 +113,7 @@ fn kind(segment: &str) -> Option<Kind> {
     kinds.into_iter().find_map(|(name, kind)| text.eq_ignore_ascii_case(name).then_some(kind))
 }
 
-/// What stands between slashes, with `.` and `..` resolved.
+/// The parts between slashes, with `.` and `..` resolved.
 fn segments(path: &str) -> Vec<&str> {
     let mut segments = Vec::new();
     for segment in path.split('/') {
@@ -124,7 +126,7 @@ fn segments(path: &str) -> Vec<&str> {
     segments
 }
 
-/// Percent-decoded once; nothing where nothing is encoded.
+/// Percent-decodes once; `None` if nothing is encoded.
 fn decoded(text: &str) -> Option<String> {
     let decoded: Cow<'_, [u8]> = percent_decode_str(text).into();
     match decoded {
@@ -133,7 +135,7 @@ fn decoded(text: &str) -> Option<String> {
     }
 }
 
-/// A text of ids or a token, decoded and without blanks and soft breaks: as quoted-printable, and as it is.
+/// A text of ids or a token, decoded and without blanks and soft breaks: once read as quoted-printable, once as it is.
 fn readings_of(text: &str) -> [String; 2] {
     let mut text = Cow::Borrowed(text);
     for _ in 0..DECODINGS_MAX {
@@ -146,7 +148,8 @@ fn readings_of(text: &str) -> [String; 2] {
     [unbroken(&from_quoted_printable(text)), unbroken(text)]
 }
 
-/// With a sign behind the ending that nothing goes on after, where what stands there is about to be left out: `.gif x` is not `.gifx`.
+/// Puts a sign after the ending that nothing can continue, if what follows is about to be left out: `.gif x` is not
+/// `.gifx`.
 fn with_end(mut text: String) -> String {
     let end = text.match_indices('.').find_map(|(at, _)| {
         let (ending, rest) = split_ending(&text[at + 1..]);
@@ -158,7 +161,7 @@ fn with_end(mut text: String) -> String {
     text
 }
 
-/// `=5F` is `_`, and so on for what links have besides letters and digits.
+/// Reads `=5F` as `_`, and so on for all characters of links other than letters and digits.
 fn from_quoted_printable(text: &str) -> String {
     let mut read = String::with_capacity(text.len());
     let mut rest = text;
@@ -180,7 +183,8 @@ fn from_quoted_printable(text: &str) -> String {
     read
 }
 
-/// Without the `=` of soft breaks whose line break is gone: a link goes on after those. At a token's end they would be padding, which is forged.
+/// Removes the `=` of soft breaks whose line break is lost, and after which a link goes on. At a token's end they would
+/// be padding, which is forged.
 fn unbroken(text: &str) -> String {
     let mut read = String::with_capacity(text.len());
     let mut rest = text;
@@ -198,7 +202,7 @@ fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// Without the `3D` that is left of `=3D`, which makes it two characters longer than it can be.
+/// Removes the `3D` that is left of `=3D`, if it makes the text two characters longer than it can be.
 fn without_3d(text: &str, chars: usize) -> &str {
     let is_left = text.len() == chars + 2 && text.get(..2).is_some_and(|front| front.eq_ignore_ascii_case("3D"));
     if is_left { &text[2..] } else { text }
@@ -208,7 +212,7 @@ fn id(text: &str) -> &str {
     without_3d(without_3d(text, 36), 32)
 }
 
-/// The token of this length at a text's front.
+/// The token of this length at a text's beginning.
 fn front_token(text: &str, chars: usize) -> Option<&str> {
     let (token, rest) = text.split_at(text.find(|c| !is_token_char(c)).unwrap_or(text.len()));
     let token = without_3d(token, chars);
@@ -227,13 +231,13 @@ fn plain(text: &str) -> Option<String> {
     let is_whole = match tail.strip_prefix('.').map(split_ending) {
         Some((ending, rest)) if is_picture(ending) => !rest.starts_with(['_', '-']),
         Some((ending, rest)) if !ending.is_empty() => ending.len() <= ENDING_CHARS_MAX && cannot_follow(rest),
-        // Cut off. It is certain that no id is missing where three are there.
+        // Cut off. No id is certainly missing only if there are three.
         _ => parts.len() == 3 && cannot_follow(tail),
     };
     (is_whole && !names_another(tail)).then(|| format!("/image/{}.gif", parts.join("_")))
 }
 
-/// Whether what stands behind a link is, or holds, a second one, which may name somebody else.
+/// Whether what follows a link is, or contains, a second one, which may name somebody else.
 #[must_use]
 pub fn names_another(tail: &str) -> bool {
     let mut text = tail.to_ascii_lowercase();
@@ -243,7 +247,7 @@ pub fn names_another(tail: &str) -> bool {
     ["/image/", "/t/", "/o/"].iter().any(|prefix| text.contains(prefix))
 }
 
-/// What programs for writing make of a hyphen.
+/// What text programs make of a hyphen.
 fn is_dash(c: char) -> bool {
     matches!(c, '\u{2010}'..='\u{2014}' | '\u{2212}')
 }

@@ -1,13 +1,14 @@
-//! Keys: a sender's own ids that are no UUIDs, like a subscriber's number or a hash.
+//! Keys: a sender's own ids that are not UUIDs, such as a subscriber's number or a hash.
 //!
-//! A key is 1 to [`KEY_BYTES_MAX`] bytes. One that is a UUID stays itself; any other becomes the UUID of version 5 of its bytes under
-//! this installation's namespace, so that keys of two installations never meet, and nobody can tell a key from its id without the
-//! namespace. What a sender's program did not fill in (see `merge_tag`) is told apart, since it would make one recipient of all.
-//!
-//! Guarantees: one reading, wherever a key is read: in a link, in a cell of a list, typed on a page or to a command. It is
-//! percent-decoded until nothing encoded is left; invisible characters and line breaks are left out; other blanks are
-//! plain ones; those at both ends are taken off. So a key that was read is read as itself again, and a link that is made of it says it.
-//! Gives up: a key in which a percent sign and two hexadecimal digits are meant as they stand, and one that was encoded more
+//! A key is 1 to [`KEY_BYTES_MAX`] bytes. A UUID stays itself; any other key becomes the version 5 UUID of its bytes
+//! under this installation's namespace, so that keys of two installations never collide, and nobody can compute a key's
+//! id without the namespace. Values that a sender's program did not fill in (see `merge_tag`) are rejected, since they
+//! would make one recipient of all.
+//! Guarantees: one reading, wherever a key is read: in a link, in a cell of a list, typed on a page or into a command.
+//! It is percent-decoded until nothing encoded is left; invisible characters and line breaks are removed; other blanks
+//! become plain ones; those at both ends are removed. So reading the result again changes nothing, and a link that is
+//! made from it names the same key.
+//! Gives up: a key that literally contains a percent sign and two hexadecimal digits, and a key that was encoded more
 //! than [`READINGS_MAX`] times, which is refused.
 
 use std::borrow::Cow;
@@ -18,13 +19,13 @@ use uuid::Uuid;
 use super::merge_tag::is_unfilled;
 use super::parse_uuid;
 
-/// The longest key, in bytes after percent-decoding.
+/// Maximum bytes of a key, after percent-decoding.
 pub const KEY_BYTES_MAX: usize = 128;
 
-/// How often a key is decoded and cleaned until that changes nothing more.
+/// How often a key is decoded and cleaned at most, until nothing changes.
 const READINGS_MAX: usize = 5;
 
-/// What this installation's keys are made UUIDs under.
+/// The namespace that turns this installation's keys into UUIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace(pub Uuid);
 
@@ -42,13 +43,13 @@ impl Namespace {
 /// A key that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key<'a> {
-    /// It is a UUID, and stays itself; nil means absent.
+    /// A UUID, which stays itself; nil means absent.
     Id(Uuid),
     /// Its bytes.
     Text(Cow<'a, [u8]>),
 }
 
-/// Why a text is no key.
+/// Why a text is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The sender's program did not replace its merge tag.
@@ -60,13 +61,14 @@ pub enum KeyError {
     /// It is too long.
     #[error("a key has 1 to {KEY_BYTES_MAX} bytes")]
     Length,
-    /// It is still encoded when it was decoded often enough.
+    /// It is still encoded after the maximum number of decodings.
     #[error("it is percent-encoded more than {READINGS_MAX} times")]
     Encoded,
 }
 
 impl<'a> Key<'a> {
-    /// Reads a part of a path. A percent sign that begins no pair of hexadecimal digits is itself, as in all browsers.
+    /// Reads a part of a path. A percent sign before anything but two hexadecimal digits is literal, as in all
+    /// browsers.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -74,7 +76,7 @@ impl<'a> Key<'a> {
         Key::read(part.as_bytes())
     }
 
-    /// Reads what a person typed, or what stands in a list: as in a link, from which it may have been copied.
+    /// Reads a typed text, or a cell of a list: like a part of a link, since it may have been copied from one.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -82,7 +84,7 @@ impl<'a> Key<'a> {
         Key::read(text.as_bytes())
     }
 
-    /// How a typed text is read, where that is not how it stands.
+    /// How a typed text is read, if that differs from the text.
     #[must_use]
     pub fn reading(text: &str) -> Option<String> {
         match Key::typed(text).ok()? {
@@ -93,7 +95,7 @@ impl<'a> Key<'a> {
 
     fn read(text: &'a [u8]) -> Result<Key<'a>, KeyError> {
         let mut read = Cow::Borrowed(text);
-        // Tags are looked for each time: `%%FACE%%` loses its first letters to the decoding.
+        // Tags are searched each time: decoding removes the first letters of `%%FACE%%`.
         for _ in 0..READINGS_MAX {
             let next = cleaned(&read);
             if is_unfilled(next.as_deref().unwrap_or(&read)) {
@@ -110,7 +112,7 @@ impl<'a> Key<'a> {
         Err(KeyError::Encoded)
     }
 
-    /// The same, with bytes of its own.
+    /// The same, with its own bytes.
     pub(super) fn into_owned(self) -> Key<'static> {
         match self {
             Key::Id(id) => Key::Id(id),
@@ -130,7 +132,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A text without invisible characters, line breaks, and blanks at its ends; nothing where it is that already.
+/// A text without invisible characters, line breaks, and blanks at its ends; `None` if it is unchanged.
 fn cleaned(text: &[u8]) -> Option<Vec<u8>> {
     let is_plain = text.iter().all(|&byte| byte == b' ' || byte.is_ascii_graphic());
     if is_plain && text.trim_ascii().len() == text.len() {
@@ -146,7 +148,7 @@ fn cleaned(text: &[u8]) -> Option<Vec<u8>> {
             }
         }
         match chunk.invalid() {
-            // The blank that does not break, in the older encodings of Western Europe.
+            // The non-breaking space in the older encodings of Western Europe.
             [0xa0] => clean.push(b' '),
             other => clean.extend_from_slice(other),
         }
@@ -155,12 +157,12 @@ fn cleaned(text: &[u8]) -> Option<Vec<u8>> {
     (clean != text).then_some(clean)
 }
 
-/// A blank that stands for a plain one. Line breaks are none: mail transports put them in.
+/// A blank that counts as a plain space. Line breaks do not: mail transports insert them.
 fn is_blank(c: char) -> bool {
     c == '\t' || (c.is_whitespace() && !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}'))
 }
 
-/// What nobody sees: controls, marks of direction, joiners, soft hyphens, byte order marks.
+/// Invisible characters: controls, direction marks, joiners, soft hyphens, byte order marks.
 fn is_invisible(c: char) -> bool {
     let is_mark = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}');
     is_mark || c.is_control()

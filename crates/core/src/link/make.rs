@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::key::{Key, Namespace};
 use super::token::{SigningKeys, Token};
 
-/// What stays as it is in a key's part of a path: what RFC 3986 calls unreserved.
+/// Characters that a key's part of a path keeps: those that RFC 3986 calls unreserved.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What a link names.
@@ -14,38 +14,38 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 pub struct Names<'a> {
     /// The image.
     pub image: Uuid,
-    /// The message, as the sender names it; nothing where the link names none.
+    /// The message, as the sender names it; `None` if the link names none.
     pub message: Option<&'a str>,
-    /// The recipient, likewise.
+    /// The recipient, in the same form.
     pub recipient: Option<&'a str>,
-    /// When the message was sent, in s since 1970; 0 is unknown. Only a signed link holds it.
+    /// When the message was sent, in s since 1970; 0 is unknown. Only a signed link contains it.
     pub sent_at_s: u32,
-    /// What the link ends with, without the dot.
+    /// The link's ending, without the dot.
     pub extension: &'a str,
 }
 
 /// Why a link cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// A message or recipient that no key can be.
+    /// A message or recipient that cannot be a key.
     #[error("the {part} {text:?} cannot be a key: {error}")]
     Key {
         /// Which of the two.
         part: &'static str,
-        /// What was given.
+        /// The given text.
         text: String,
         /// What is wrong with it.
         error: super::key::KeyError,
     },
-    /// A message key that browsers fold away.
+    /// A message key that browsers remove from a path.
     #[error("the message key {0:?} cannot be in a link: browsers treat it as a step in the path")]
     Dots(String),
-    /// There is a time of sending and no key to sign it with.
+    /// There is a send time but no key to sign it with.
     #[error("only a signed link holds a send time: set PIXELD_SIGNING_KEYS, or leave out the send time")]
     Unsigned,
 }
 
-/// The path of a link: signed where there is a key, else with the ids, else with the keys as they are.
+/// The path of a link: signed if there is a key; otherwise with the ids; otherwise with the keys as they are.
 ///
 /// # Errors
 /// [`LinkError`].
@@ -78,7 +78,7 @@ pub fn path(names: &Names<'_>, namespace: Namespace, keys: &SigningKeys) -> Resu
     })
 }
 
-/// What a link to an image of a media type ends with.
+/// The ending of a link to an image of this media type.
 #[must_use]
 pub fn extension(media_type: &str) -> &'static str {
     match media_type {
@@ -89,7 +89,7 @@ pub fn extension(media_type: &str) -> &'static str {
     }
 }
 
-/// The tag that shows the image at `url`. Its empty alt keeps it silent in a screen reader.
+/// The tag that shows the image at `url`. Its empty alt text makes screen readers skip it.
 #[must_use]
 pub fn img_tag(url: &str, width: i32, height: i32) -> String {
     let url = url.replace('&', "&amp;").replace('"', "&quot;");

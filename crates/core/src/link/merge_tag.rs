@@ -1,6 +1,8 @@
-//! Merge tags that a sender's program left in a link, and words like `null` that it wrote where it had no value. Pure.
+//! Detects merge tags that a sender's program left in a link, and words like `null` that it wrote for a missing value.
+//! Pure.
 //!
-//! Either would make one recipient of all. A name below is two or more letters, digits and `_ . : = | -`, the first a letter or `_`.
+//! Either would make one recipient of all. A name below is two or more letters, digits and `_ . : = | -`; the first is
+//! a letter or `_`.
 //!
 //! ```text
 //! anywhere   {{ }} {% %} {name} {$…} {0} {} ${…} #{…} %{…}   a brace, unless it holds a UUID, a number of three digits or a quoted text
@@ -10,14 +12,14 @@
 //! alone      undefined null None NaN nil (null) …, in the spellings that languages and spreadsheets print
 //! ```
 //!
-//! Guarantees: a tag is also told by its half (`{{id`), and with signs as HTML writes them (`&lt;%= id %&gt;`). What ids, hashes, base64, addresses, names and numbers are made of is never a tag: `100%`,
-//! `a@@b`, `x$1`, `tenant::user::42`, `{01234567-89ab-cdef-0123-456789abcdef}`.
-//! Gives up: tags that look like a key (`:id`, `ID`), and half of one with a single sign (`%ID`); a page of a message whose hits are
-//! nearly all of one recipient says so.
+//! Guarantees: half a tag is detected, too (`{{id`), and tags with HTML's escapes (`&lt;%= id %&gt;`). Ordinary ids,
+//! hashes, base64, addresses, names and numbers are never taken for a tag: `100%`, `a@@b`, `x$1`, `tenant::user::42`,
+//! `{01234567-89ab-cdef-0123-456789abcdef}`. Gives up: tags that look like a key (`:id`, `ID`), and half of one with a
+//! single sign (`%ID`). If nearly all hits of a message are of one recipient, the message's page warns.
 
 use super::parse_uuid;
 
-/// What programs write where they have no value, as they spell it.
+/// What programs write for a missing value, in their spelling.
 const WORDS: [&[u8]; 35] = [
     b"undefined",
     b"UNDEFINED",
@@ -47,7 +49,7 @@ const WORDS: [&[u8]; 35] = [
     b"#N/A",
     b"#N/D",
     b"#NV",
-    // Of `#NAME?`, where the rest was taken for a query.
+    // From `#NAME?`, if the rest was taken for a query.
     b"#NAME",
     // A dump of MySQL or PostgreSQL.
     b"\\N",
@@ -58,10 +60,10 @@ const WORDS: [&[u8]; 35] = [
     b"%1$s",
 ];
 
-/// The most letters of a name.
+/// Maximum letters of a name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Whether a key, or a text with keys in it, is or holds what its program did not fill in.
+/// Whether a key, or a text with keys in it, is or contains a value that its program did not fill in.
 #[must_use]
 pub fn is_unfilled(text: &[u8]) -> bool {
     is_unfilled_as_it_is(text) || without_entities(text).is_some_and(|text| is_unfilled_as_it_is(&text))
@@ -74,7 +76,7 @@ fn is_unfilled_as_it_is(text: &[u8]) -> bool {
         || (text.iter().any(|&byte| is_sign(byte)) && holds_tag(text))
 }
 
-/// Quotation marks around a text are of the program that wrote it, as JSON.
+/// Removes quotation marks around a text: the program that wrote it, as JSON, added them.
 fn without_quotes(text: &[u8]) -> &[u8] {
     match text {
         [b'"', inside @ .., b'"'] | [b'\'', inside @ .., b'\''] => inside,
@@ -82,13 +84,13 @@ fn without_quotes(text: &[u8]) -> &[u8] {
     }
 }
 
-/// What spreadsheets show where a cell has no value, in any language: `#REF!`, `#BEZUG!`, `#NOM?`, `#¡VALOR!`.
+/// What spreadsheets show for a cell with an error, in any language: `#REF!`, `#BEZUG!`, `#NOM?`, `#¡VALOR!`.
 fn is_error_value(text: &[u8]) -> bool {
     let is_inner = |byte: &u8| byte.is_ascii_uppercase() || !byte.is_ascii() || b"/0_".contains(byte);
     matches!(text, [b'#', name @ .., b'!' | b'?'] if name.len() > 1 && name.iter().all(is_inner))
 }
 
-/// With the signs that HTML writes otherwise; nothing where there are none: `&lt;%= id %&gt;`, `&#123;&#123;id`.
+/// Decodes the signs that HTML escapes; `None` if there are none: `&lt;%= id %&gt;`, `&#123;&#123;id`.
 fn without_entities(text: &[u8]) -> Option<Vec<u8>> {
     if !text.contains(&b'&') {
         return None;
@@ -116,7 +118,7 @@ fn without_entities(text: &[u8]) -> Option<Vec<u8>> {
     changed.then_some(read)
 }
 
-/// The sign that an entity of HTML stands for, by its name or number.
+/// The character of an HTML entity, by its name or number.
 fn entity(name: &[u8]) -> Option<u8> {
     let name = std::str::from_utf8(name).ok()?;
     let named = [("lt", b'<'), ("gt", b'>'), ("quot", b'"'), ("apos", b'\''), ("amp", b'&')];
@@ -130,7 +132,7 @@ fn entity(name: &[u8]) -> Option<u8> {
     number.ok().filter(u8::is_ascii)
 }
 
-/// What every tag has that may stand anywhere; most keys have none of it.
+/// The signs of tags that may be anywhere: each of these tags has at least one, most keys have none.
 fn is_sign(byte: u8) -> bool {
     matches!(
         byte,
@@ -143,7 +145,7 @@ fn is_alone(text: &[u8]) -> bool {
         [b'[', inside @ .., b']'] => !is_value(inside.trim_ascii(), true),
         [b'@', name @ .., b'@'] => is_name(name),
         [b'_', b'_', name @ .., b'_', b'_'] => is_name(name) && !name.starts_with(b"_") && !name.ends_with(b"_"),
-        // Of letters alone, as those have it that write tags like this: base64 for URLs may begin and end with a hyphen, too.
+        // Only letters, as in programs with such tags: base64 for URLs may begin and end with a hyphen, too.
         [b'-', name @ .., b'-'] => is_camel_case(name),
         [b'@', b'(', name @ .., b')'] => is_name(name),
         [b'$', name @ ..] => {
@@ -190,21 +192,22 @@ fn holds_tag(text: &[u8]) -> bool {
         })
 }
 
-/// `%NAME%` in a text that may be percent-encoded: the last sign begins no encoded byte, and the first none of a character of several.
+/// Finds `%NAME%` in a text that may be percent-encoded: the last sign begins no encoded byte, and the first one is not
+/// part of a multi-byte character.
 fn is_percent_tag(before: &[u8], name: &[u8], after: &[u8]) -> bool {
     let is_encoded_before =
         before.len() >= 3 && before[before.len() - 3] == b'%' && is_hex_pair(&before[before.len() - 2..]);
     is_name(name) && !is_encoded_before && !is_hex_pair(after)
 }
 
-/// Whether a brace is one of a tag.
+/// Whether a brace belongs to a tag.
 fn holds_braces(text: &[u8]) -> bool {
     let mut at = 0;
     while let Some(found) = text[at..].iter().position(|byte| b"{}".contains(byte)) {
         at += found;
         let before = at.checked_sub(1).map(|at| text[at]);
         if text[at] == b'}' {
-            // The end of what is no tag was passed over below.
+            // The end of a text that is not a tag was skipped below.
             return text.get(at + 1) == Some(&b'}') || before.is_none_or(|byte| !byte.is_ascii_digit());
         }
         let rest = &text[at + 1..];
@@ -218,7 +221,7 @@ fn holds_braces(text: &[u8]) -> bool {
     false
 }
 
-/// Whether what stands in brackets is a value rather than a name: a UUID, a number of three digits and more, a quoted text.
+/// Whether the text in brackets is a value instead of a name: a UUID, a number of three or more digits, a quoted text.
 fn is_value(inside: &[u8], is_closed: bool) -> bool {
     match inside.first() {
         None => false,
@@ -228,7 +231,7 @@ fn is_value(inside: &[u8], is_closed: bool) -> bool {
     }
 }
 
-/// What stands between two signs that follow one another, with what stands before and after them.
+/// The texts between two consecutive signs, each with the texts before and after.
 fn between<'a>(text: &'a [u8], sign: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8], &'a [u8])> {
     let next = move |from: usize| {
         let rest = text.get(from..)?;
@@ -243,7 +246,7 @@ fn between<'a>(text: &'a [u8], sign: &'a [u8]) -> impl Iterator<Item = (&'a [u8]
     })
 }
 
-/// What stands between a sign and the next of another.
+/// The text between a sign and the next other sign.
 fn between_two<'a>(text: &'a [u8], open: &[u8], close: &[u8]) -> Option<&'a [u8]> {
     let position = |text: &[u8], sign: &[u8]| text.windows(sign.len()).position(|window| window == sign);
     let rest = &text[position(text, open)? + open.len()..];
@@ -257,7 +260,7 @@ fn is_name(text: &[u8]) -> bool {
         && text.iter().all(is_inner)
 }
 
-/// `name`, `firstName`, `recipient_ID`: letters, of which few are large.
+/// `name`, `firstName`, `recipient_ID`: letters, few of them capitals.
 fn is_camel_case(text: &[u8]) -> bool {
     (2..=20).contains(&text.len())
         && text[0].is_ascii_lowercase()

@@ -1,8 +1,8 @@
-//! Whom a path may name, also where it is no link of ours: for what must not be kept of those who opted out. Pure.
+//! Finds whom a path may name, even if it is not one of our links: nothing about those who opted out may be kept. Pure.
 //!
-//! Guarantees: names rather one too many than one too few: each id, each key and each token in a path or its query, encoded once or twice,
-//! whole or changed on the way, valid or not. Looks at [`PARTS_MAX`] parts.
-//! Gives up: half an id, and a token that lost its front.
+//! Guarantees: returns too many ids rather than too few: each id, each key and each token in a path or its query,
+//! encoded once or twice, whole or changed on the way, valid or not. Reads at most [`PARTS_MAX`] parts. Gives up: half
+//! an id, and a token that lost its beginning.
 
 use std::borrow::Cow;
 
@@ -15,16 +15,16 @@ use super::ending::key_before_ending;
 use super::key::{Key, Namespace};
 use super::{opt_out, parse_uuid, token};
 
-/// Parts of a path and its query that are looked at.
+/// Maximum parts of a path and its query that are read.
 const PARTS_MAX: usize = 40;
 
-/// Bytes of a path that are looked at.
+/// Maximum bytes of a path that are read.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Where in a link's token its recipient stands, and in that of an opt-out page.
+/// Position of the recipient in a link's token, and in an opt-out page's token.
 const RECIPIENT_AT: [(usize, usize); 2] = [(token::TOKEN_CHARS, 1 + 1 + 4 + 16 + 16), (opt_out::TOKEN_CHARS, 1 + 1)];
 
-/// Everybody whom a path, with its query, may name; with the keys where the namespace is known.
+/// Everybody whom a path, with its query, may name; keys count if the namespace is known.
 #[must_use]
 pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
     let path = &path.as_bytes()[..path.len().min(PATH_BYTES_MAX)];
@@ -49,8 +49,8 @@ pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
     found
 }
 
-/// The recipient that a keyed link named before keys were cleaned of blanks, invisible characters and encoding; nothing where that is the
-/// same one. Who opted out under that id is still out.
+/// The recipient that a keyed link named before keys were cleaned of blanks, invisible characters and encoding; `None`
+/// if it is the same one. Recipients who opted out under that id stay out.
 #[must_use]
 pub fn former_recipient(path: &str, namespace: Namespace) -> Option<Uuid> {
     let (_, last) = path.rsplit_once('/')?;
@@ -64,7 +64,7 @@ fn former(key: &str, namespace: Namespace) -> Option<Uuid> {
     is_former.then(|| namespace.id_of(&Key::Text(bytes)))
 }
 
-/// A text as it is, and decoded once and twice.
+/// A text unchanged, decoded once, and decoded twice.
 fn decodings(text: &[u8]) -> Vec<Cow<'_, [u8]>> {
     let mut all = vec![Cow::Borrowed(text)];
     for _ in 0..2 {
@@ -75,7 +75,7 @@ fn decodings(text: &[u8]) -> Vec<Cow<'_, [u8]>> {
     all
 }
 
-/// The ids at both ends of each run that can hold one.
+/// The ids at both ends of each run that is long enough.
 fn ids(text: &str, found: &mut Vec<Uuid>) {
     for run in text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-')) {
         for length in [36, 32] {
@@ -85,11 +85,11 @@ fn ids(text: &str, found: &mut Vec<Uuid>) {
     }
 }
 
-/// The recipients in tokens of every length that we have, whoever signed them. `3D` may stand before one.
+/// The recipients in tokens of all our lengths, whoever signed them. `3D` may precede one.
 fn tokens(text: &str, found: &mut Vec<Uuid>) {
     for begin in [0, 2] {
         for (chars, at) in RECIPIENT_AT {
-            // The last characters hold no whole group of three bytes, and only a part of the signature.
+            // The last characters are no complete group of three bytes, and contain only a part of the signature.
             let Some(front) = text.get(begin..begin + chars / 4 * 4) else { continue };
             let Ok(bytes) = URL_SAFE_NO_PAD.decode(front) else { continue };
             found.extend(bytes.get(at..at + 16).and_then(|id| Uuid::from_slice(id).ok()));

@@ -7,8 +7,9 @@
 //!   | the first 16 bytes of HMAC-SHA256(key, "pixeld opt-out" || all before it)
 //! ```
 //!
-//! 34 bytes, 46 characters; each token has one spelling. It cannot pass for the token of a pixel's link, or the other way round: length, first byte and
-//! what is signed all differ. Links of both kinds stay good side by side, so that signing keys may be set later.
+//! 34 bytes, 46 characters; each token has one spelling. It cannot be confused with the token of a pixel's link:
+//! length, first byte and the signed bytes all differ. Links of both kinds stay valid side by side, so that signing
+//! keys can be set later.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::token::{Forged, SigningKeys};
 
-/// What the path of such a link begins with.
+/// The prefix of the path of such a link.
 pub const PATH: &str = "/opt-out/";
 
 /// Characters of a token.
@@ -42,13 +43,13 @@ impl OptOutKeys {
     /// The keys of `PIXELD_SIGNING_KEYS`, and the installation's own (`opt_out_key`).
     #[must_use]
     pub fn new(shared: SigningKeys, own: [u8; 32]) -> OptOutKeys {
-        // A key of HMAC is filled up with zeros to its block.
+        // HMAC pads a key with zeros to its block.
         let mut block = [0; 64];
         block.iter_mut().zip(own).for_each(|(to, from)| *to = from);
         OptOutKeys { shared, own: Hmac::new(&block.into()) }
     }
 
-    /// The token of a recipient, signed with the newest signing key, or with the installation's own where there is none.
+    /// The token of a recipient, signed with the newest signing key, or with the installation's own if there is none.
     #[must_use]
     pub fn sign(&self, recipient: Uuid) -> String {
         let (kind, id, key) = match self.shared.newest() {
@@ -71,7 +72,7 @@ impl OptOutKeys {
         if text.len() != TOKEN_CHARS {
             return Err(Forged);
         }
-        // The decoder asks for room for whole groups of four characters.
+        // The decoder needs room for whole groups of four characters.
         let mut decoded = [0; TOKEN_CHARS.div_ceil(4) * 3];
         if URL_SAFE_NO_PAD.decode_slice(text, &mut decoded) != Ok(TOKEN_BYTES) {
             return Err(Forged);
@@ -172,7 +173,7 @@ mod tests {
         let opt_out = shared().sign(recipient);
         assert_eq!(signing.verify(&opt_out), Err(Forged));
         assert_eq!(signing.verify(&format!("{opt_out}{opt_out}AA")[..token::TOKEN_CHARS]), Err(Forged));
-        // With the same key over the same bytes: what is signed differs all the same.
+        // With the same key and the same bytes: the signed bytes still differ.
         let (id, key) = signing.newest().unwrap();
         let mut bytes = vec![KIND_SHARED, id];
         bytes.extend_from_slice(recipient.as_bytes());

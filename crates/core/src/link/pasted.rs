@@ -1,8 +1,9 @@
-//! A link as a person pastes it: whole, without its scheme, only its path, in its `<img>` tag, or out of an email's source. Pure.
+//! Reads a link that a person pasted: whole, without its scheme, only its path, in its `<img>` tag, or from an email's
+//! source. Pure.
 //!
-//! Guarantees: what comes out is the path that a mail program or browser would ask for: quoted-printable and `&amp;` are undone, line breaks within the
-//! link left out, `.` and `..` resolved, and blanks and braces percent-encoded. What that path means is for `link::route`, as at the edge.
-//! Gives up: sources in base64, and the second link of several.
+//! Guarantees: the result is the path that a mail program or browser would request: quoted-printable and `&amp;` are
+//! decoded, line breaks within the link removed, `.` and `..` resolved, and blanks and braces percent-encoded.
+//! `link::route` then reads that path, as at the edge. Gives up: sources in base64, and every link but the first.
 
 use std::borrow::Cow;
 
@@ -12,18 +13,19 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'^').add(b'`').add(b'{').add(b'}');
 
-/// What was pasted.
+/// The pasted link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pasted {
-    /// The path that would be asked for, without the query; without that of `PIXELD_BASE_URL`, which a proxy takes off.
+    /// The path that would be requested, without the query; without the path of `PIXELD_BASE_URL`, which a proxy
+    /// removes.
     pub path: String,
-    /// The host in it, where it is another than that of `PIXELD_BASE_URL`.
+    /// Its host, if that differs from the host of `PIXELD_BASE_URL`.
     pub other_host: Option<String>,
-    /// It has the host of `PIXELD_BASE_URL`, or none, but not its path.
+    /// Whether it has the host of `PIXELD_BASE_URL`, or none, but not its path.
     pub lacks_base_path: bool,
 }
 
-/// Reads what was pasted; `base_url` is `PIXELD_BASE_URL`.
+/// Reads a pasted text; `base_url` is `PIXELD_BASE_URL`.
 #[must_use]
 pub fn pasted(text: &str, base_url: &str) -> Pasted {
     let text = from_quoted_printable(text);
@@ -33,7 +35,7 @@ pub fn pasted(text: &str, base_url: &str) -> Pasted {
     let text = text.split(['?', '#']).next().unwrap_or(&text);
     let (host, path) = match text.split_once("://") {
         Some((_, rest)) => host_and_path(rest),
-        // Without a scheme: what stands before the first slash is a host if it looks like one.
+        // Without a scheme: the text before the first slash is a host if it looks like one.
         None => {
             let rest = text.strip_prefix("//").unwrap_or(text);
             match host_and_path(rest) {
@@ -61,13 +63,14 @@ pub fn pasted(text: &str, base_url: &str) -> Pasted {
     Pasted { path: utf8_percent_encode(path, ENCODED).to_string(), other_host, lacks_base_path }
 }
 
-/// The address in a text: in the first tag that shows a picture, else in the first line that has one, else the first line that is not empty.
+/// The URL in a text: in the first tag that shows an image, otherwise in the first line that has one, otherwise the
+/// first line that is not empty.
 fn address_in(text: &str) -> &str {
     let text = text.trim();
     if let Some(source) = source_of(text) {
         return source;
     }
-    // `pixeld link` prints the link and below it its tag.
+    // `pixeld link` prints the link and, below it, its tag.
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
     let begin = [first].into_iter().chain(lines).find_map(|line| Some(&line[scheme_at(line)?..]));
@@ -85,7 +88,7 @@ fn scheme_at(line: &str) -> Option<usize> {
     ["http://", "https://"].iter().filter_map(|scheme| lower.find(scheme)).min()
 }
 
-/// What stands in `src` of the first `<img>` tag, or of any tag where there is none such.
+/// The value of `src` in the first `<img>` tag, or in any tag if there is no such tag.
 fn source_of(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
     let tag = lower.find("<img").or_else(|| lower.starts_with('<').then_some(0))?;
@@ -97,7 +100,7 @@ fn source_of(text: &str) -> Option<&str> {
     })
 }
 
-/// Where the value of an attribute begins, behind its name, the sign and blanks.
+/// Where an attribute's value begins, after its name, the equals sign and blanks.
 fn attribute(lower: &str, tag: usize, name: &str) -> Option<usize> {
     let mut from = tag;
     loop {
@@ -111,7 +114,7 @@ fn attribute(lower: &str, tag: usize, name: &str) -> Option<usize> {
     }
 }
 
-/// Without the soft line breaks of an email's source, and with what it writes as `=3D`; as it is where it is no such source.
+/// Decodes an email's source: soft line breaks, and characters such as `=3D`. Any other text stays unchanged.
 fn from_quoted_printable(text: &str) -> Cow<'_, str> {
     if !["=3D", "=\n", "=\r\n"].iter().any(|sign| text.contains(sign)) {
         return text.into();
@@ -137,7 +140,7 @@ fn from_quoted_printable(text: &str) -> Cow<'_, str> {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
-/// With the signs that HTML writes as `&amp;`, `&#38;` or `&#x26;`.
+/// Decodes `&amp;`, `&#38;` and `&#x26;`.
 fn from_entities(text: &str) -> String {
     let mut read = String::with_capacity(text.len());
     let mut rest = text;
@@ -175,7 +178,7 @@ fn from_entities(text: &str) -> String {
     read
 }
 
-/// A path from its slash on, without the steps that browsers fold away.
+/// A path from its slash on, without the steps that browsers resolve.
 fn resolved(path: &str) -> String {
     let mut steps: Vec<&str> = Vec::new();
     let segments: Vec<&str> = path.strip_prefix('/').unwrap_or(path).split('/').collect();

@@ -1,5 +1,5 @@
-//! What a path asks for. Pure; a path with ids as they are allocates nothing. A path that this grammar does not take is
-//! read once more as `link::forgive` cleans it.
+//! What a path requests. Pure; reading a path with plain ids allocates nothing. If this grammar refuses a path,
+//! `link::forgive` cleans it and it is read once more.
 //!
 //! ```text
 //! /image/{image}[_{message}[_{recipient}]].{ext}      ext: 1 to 5 letters or digits
@@ -7,9 +7,10 @@
 //! /o/{token}.{ext}                                    tokens: see `link::token`
 //! ```
 //!
-//! A UUID is 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or with none; no braces, no `urn:`. The nil UUID means "absent", so a nil image is no image. Without a proper ending, or with a malformed image id,
-//! it is not an image; anything wrong behind a proper image id is malformed ids: the image is served, and nothing recorded.
-//! Under `/o/`, all that is no valid token is forged.
+//! A UUID is 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or with none; no braces, no `urn:`. The
+//! nil UUID means "absent", so a nil image is not an image. Without a proper ending, or with a malformed image id, a
+//! path is not an image. Anything wrong after a proper image id makes the ids malformed: the image is served, and
+//! nothing is recorded. Under `/o/`, everything that is not a valid token is forged.
 
 use std::borrow::Cow;
 
@@ -25,55 +26,55 @@ use crate::link::{ending, forgive};
 /// No second link is as short as this.
 const TAIL_BYTES_WITHOUT_LINK: usize = 16;
 
-/// What a path asks for.
+/// What a path requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route<'a> {
-    /// An image, and whose open it is.
+    /// An image, with the ids of its open.
     Pixel {
         /// The image.
         image: Uuid,
         /// Message and recipient.
         ids: Ids<'a>,
-        /// When the message was sent, in s since 1970; 0 where the link does not say.
+        /// When the message was sent, in s since 1970; 0 if the link does not say.
         sent_at_s: u32,
-        /// The link bears our signature.
+        /// Whether the link has our signature.
         is_signed: bool,
     },
-    /// Under `/image/` or `/t/`, with an image id that cannot be.
+    /// Under `/image/` or `/t/`, with an impossible image id.
     NotAnImage,
-    /// Under `/o/`, and no token of ours.
+    /// Under `/o/`, without a token of ours.
     Forged,
     /// `/healthz`.
     Health,
-    /// Nothing that we have.
+    /// Nothing of ours.
     NotFound,
 }
 
-/// The ids behind an image's.
+/// The ids after an image's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ids<'a> {
-    /// Proper ones; nil where absent.
+    /// Valid ones; nil if absent.
     Named {
         /// The message.
         message: Uuid,
         /// The recipient.
         recipient: Uuid,
     },
-    /// The sender's own keys, of which at least one is no UUID.
+    /// The sender's own keys, at least one of which is not a UUID.
     Keyed {
         /// The message.
         message: Key<'a>,
         /// The recipient.
         recipient: Key<'a>,
     },
-    /// A message or recipient that can be no id or key, or more parts than there can be.
+    /// A message or recipient that is not a valid id or key, or too many parts.
     Malformed,
     /// A merge tag that the sender's program did not replace.
     Unmerged,
 }
 
 impl Route<'_> {
-    /// Whether nothing about it has to be forgiven.
+    /// Whether it needs no forgiving.
     fn is_read(&self) -> bool {
         matches!(self, Route::Pixel { ids: Ids::Named { .. } | Ids::Keyed { .. } | Ids::Unmerged, .. } | Route::Health)
     }
@@ -104,14 +105,14 @@ impl Ids<'_> {
     }
 }
 
-/// Reads a path, without its query. What others changed on the way is forgiven, as far as it has one meaning.
+/// Reads a path, without its query. Changes on the way are forgiven, as far as the path has exactly one meaning.
 #[must_use]
 pub fn route<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
     let read = strict(path, keys);
     if read.is_read() { read } else { forgiven(path, keys).unwrap_or(read) }
 }
 
-/// Reads a path that the strict reader did not take; nothing where it is no link at all, or may be two.
+/// Reads a path that the strict reader refused; `None` if it is not a link at all, or may be two.
 #[cold]
 fn forgiven(path: &str, keys: &SigningKeys) -> Option<Route<'static>> {
     let readings = forgive::readings(path);
@@ -119,12 +120,12 @@ fn forgiven(path: &str, keys: &SigningKeys) -> Option<Route<'static>> {
     let mut read = routes.iter().filter(|route| route.is_read());
     match read.next() {
         Some(first) => read.all(|other| other == first).then(|| first.clone().into_owned()),
-        // How it is no link says more than that there is nothing under this path.
+        // The reason why it is not a link says more than that nothing is under this path.
         None => routes.into_iter().next().map(Route::into_owned),
     }
 }
 
-/// Reads a path that nobody changed.
+/// Reads an unchanged path.
 pub(super) fn strict<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
     if let Some(name) = path.strip_prefix("/image/") {
         return plain(name);
@@ -157,7 +158,7 @@ fn keyed(rest: &str) -> Route<'_> {
         Some((_, last, _)) if is_two_links(last) => Ids::Malformed,
         Some((message, _, recipient)) if !recipient.contains('/') => {
             match (Key::in_path(message), Key::in_path(recipient)) {
-                // Of these programs that fold paths leave nothing, so it was not what the sender meant.
+                // Programs that resolve paths remove these, so the sender did not intend them.
                 (Ok(Key::Text(message)), _) if matches!(&*message, b"." | b"..") => Ids::Malformed,
                 (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
                 (Ok(message), Ok(recipient)) => Ids::Keyed { message, recipient },
@@ -165,14 +166,14 @@ fn keyed(rest: &str) -> Route<'_> {
                 _ => Ids::Malformed,
             }
         }
-        // A merge tag may hold a slash, as in `*|DATE:d/m/y|*`.
+        // A merge tag may contain a slash, as in `*|DATE:d/m/y|*`.
         _ if is_unfilled(keys.as_bytes()) || is_unfilled(&Cow::from(percent_decode_str(keys))) => Ids::Unmerged,
         _ => Ids::Malformed,
     };
     Route::Pixel { image, ids, sent_at_s: 0, is_signed: false }
 }
 
-/// Whether a second link stands behind the first, encoded or not.
+/// Whether a second link follows the first, encoded or not.
 fn is_two_links(last: &str) -> bool {
     let tail = ending::before_picture_ending(last).map_or("", |stem| &last[stem.len()..]);
     tail.len() > TAIL_BYTES_WITHOUT_LINK && forgive::names_another(tail)
@@ -185,7 +186,7 @@ fn signed<'a>(rest: &str, keys: &SigningKeys) -> Route<'a> {
     Route::Pixel { image: token.image, ids, sent_at_s: token.sent_at_s, is_signed: true }
 }
 
-/// What stands before the last dot, where 1 to 5 letters or digits stand behind it.
+/// The text before the last dot, if 1 to 5 letters or digits follow it.
 fn without_extension(name: &str) -> Option<&str> {
     let (stem, extension) = name.rsplit_once('.')?;
     let is_extension = (1..=5).contains(&extension.len()) && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());

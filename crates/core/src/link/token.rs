@@ -1,4 +1,4 @@
-//! Signed link tokens: ids and send time that nobody without the key can make up or change.
+//! Signed link tokens: ids and send time that nobody can forge or change without the key.
 //!
 //! ```text
 //! base64url without padding of
@@ -7,9 +7,9 @@
 //!   | the first 16 bytes of HMAC-SHA256(key, all before it)
 //! ```
 //!
-//! 70 bytes, 94 characters. Each token has one spelling: padding, the other alphabet, or bits set behind the last byte are
-//! forged, since lenient decoders would read sixteen spellings of one token. The comparison takes the same time wherever
-//! the bytes differ.
+//! 70 bytes, 94 characters. Each token has one spelling: padding, the other alphabet, or bits set after the last byte
+//! are forged, since lenient decoders would read sixteen spellings of one token. The comparison takes the same time
+//! wherever the bytes differ.
 
 use std::fmt;
 
@@ -32,40 +32,40 @@ const SIGNED_BYTES: usize = 1 + 1 + 4 + 3 * 16;
 const MAC_BYTES: usize = 16;
 const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
 
-/// The number of the key that a token names, whether or not it is valid.
+/// The number of the key that a token names, even if the token is invalid.
 #[must_use]
 pub fn key_id(text: &str) -> Option<u8> {
-    // The version and the number lie in the first three bytes.
+    // The first three bytes contain the version and the number.
     let front = URL_SAFE_NO_PAD.decode(text.get(..4)?).ok()?;
     front.get(1).copied()
 }
 
-/// What a token says.
+/// The contents of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     /// When its message was sent, in seconds since 1970-01-01 UTC; 0 is unknown.
     pub sent_at_s: u32,
     /// The image.
     pub image: Uuid,
-    /// The message; nil where absent.
+    /// The message; nil if absent.
     pub message: Uuid,
-    /// The recipient; nil where absent.
+    /// The recipient; nil if absent.
     pub recipient: Uuid,
 }
 
-/// A text is no token of ours: forged, altered, spelt otherwise, or under a key that we do not have.
+/// A text is not a token of ours: forged, altered, respelt, or signed with a key that we do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the token was not signed with a key of this installation")]
 pub struct Forged;
 
-/// The keys that tokens are signed with, the newest first: it signs, all of them verify.
+/// The keys of tokens, the newest first: it signs, all of them verify.
 #[derive(Clone, Default)]
 pub struct SigningKeys(Vec<SigningKey>);
 
 #[derive(Clone)]
 struct SigningKey {
     id: u8,
-    /// The state behind the key's own block, so that a token costs two blocks of SHA-256 and not four.
+    /// The state after the key's own block, so that a token costs two blocks of SHA-256 instead of four.
     keyed: Hmac<Sha256>,
 }
 
@@ -87,7 +87,7 @@ impl SigningKeys {
             let id: u8 =
                 id.trim().parse().map_err(|_| format!("has an id in its entry {place} that is not 0 to 255"))?;
             let key = key.trim();
-            // However the tool that made it spells base64: for a key that matters to nobody.
+            // Accept every base64 spelling of a key: the tool that made it may use any.
             let bytes = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD]
                 .iter()
                 .find_map(|engine| engine.decode(key).ok())
@@ -106,13 +106,14 @@ impl SigningKeys {
         Ok(SigningKeys(keys))
     }
 
-    /// Whether there is none: then no token is ours.
+    /// Whether there is no key: then no token is ours.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What tells keys apart without telling them, the newest first: the id, and the first bytes of a signature.
+    /// Digests that identify the keys without revealing them, the newest first: the id, and the first bytes of a
+    /// signature.
     #[must_use]
     pub fn digests(&self) -> Vec<String> {
         let digest = |key: &SigningKey| {
@@ -132,7 +133,7 @@ impl SigningKeys {
         self.0.iter().find(|key| key.id == id).map(|key| &key.keyed)
     }
 
-    /// The token, signed with the newest key; nothing where there is none.
+    /// The token, signed with the newest key; `None` if there is no key.
     #[must_use]
     pub fn sign(&self, token: &Token) -> Option<String> {
         let key = self.0.first()?;
@@ -155,7 +156,7 @@ impl SigningKeys {
         if text.len() != TOKEN_CHARS {
             return Err(Forged);
         }
-        // The decoder asks for room for whole groups of four characters.
+        // The decoder needs room for whole groups of four characters.
         let mut decoded = [0; TOKEN_CHARS.div_ceil(4) * 3];
         if URL_SAFE_NO_PAD.decode_slice(text, &mut decoded) != Ok(TOKEN_BYTES) {
             return Err(Forged);

@@ -1,6 +1,6 @@
-//! The closed lists by whose names pixeld counts: why a hit was dropped, how a request ended, which task ended.
+//! The closed lists of metric labels: why a hit was dropped, how a request ended, which task ended.
 
-/// One thing counted by the names of a closed list.
+/// A closed list of labels.
 macro_rules! labelled {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal),* $(,)? }) => {
         $(#[$doc])*
@@ -21,9 +21,9 @@ macro_rules! labelled {
 }
 
 labelled! {
-    /// Why an accepted hit was given up on purpose.
+    /// Why an accepted hit was dropped.
     DropReason {
-        /// The client address went beyond `PIXELD_ADDRESS_RATE`.
+        /// The client address exceeded `PIXELD_ADDRESS_RATE`.
         AddressRate = "address_rate",
         /// The queue in memory was full.
         QueueFull = "queue_full",
@@ -37,21 +37,21 @@ labelled! {
         Suppressed = "suppressed",
         /// The same hit was recorded within `PIXELD_THROTTLE`.
         Throttled = "throttled",
-        /// No such image, as PostgreSQL says; the edge had no list yet.
+        /// PostgreSQL has no such image; the edge had no list yet.
         UnknownImage = "unknown_image",
         /// Older than `PIXELD_RETENTION_DAYS` when it was loaded.
         Expired = "expired",
-        /// PostgreSQL refused the row; its bytes were copied aside.
+        /// PostgreSQL refused the row; its bytes were quarantined.
         Quarantined = "quarantined",
-        /// Its bytes on disk were damaged; they were copied aside.
+        /// Its bytes on disk were damaged; they were quarantined.
         Damaged = "damaged",
-        /// Its recipient asked to be forgotten before it was loaded.
+        /// Its recipient was erased before it was loaded.
         Erased = "erased",
     }
 }
 
 impl DropReason {
-    /// Whether it means that this node does not record now: hits find no way from memory to the disk.
+    /// Whether it means that this node does not record now: hits cannot get from memory to the disk.
     #[must_use]
     pub fn stops_recording(self) -> bool {
         use DropReason::{DiskError, DiskFull, QueueFull, SpoolFull};
@@ -64,13 +64,13 @@ labelled! {
     Outcome {
         /// 200 with the stored image.
         Image = "image",
-        /// 200 with the transparent GIF, since the image could not be had in time.
+        /// 200 with the transparent GIF, since the image was not available in time.
         Fallback = "fallback",
         /// 304.
         NotModified = "not_modified",
         /// 200 with the transparent GIF of a deleted image.
         Deleted = "deleted",
-        /// 200 with the image; the message or recipient was no id.
+        /// 200 with the image; the message or recipient was not a valid id.
         Malformed = "malformed",
         /// 200 with the image; a merge tag was left in the link.
         Unmerged = "unmerged",
@@ -86,7 +86,7 @@ labelled! {
         MethodNotAllowed = "method_not_allowed",
         /// 413: a GET with a body.
         BodyRefused = "body_refused",
-        /// 400, with the GIF where a path was seen: what came is not HTTP.
+        /// 400, with the GIF if a path was found: the request is not HTTP.
         Unreadable = "unreadable",
         /// 431 or 414, with the GIF: the request's head is too long.
         TooLarge = "too_large",
@@ -96,7 +96,7 @@ labelled! {
 }
 
 labelled! {
-    /// What runs as long as `pixeld serve` does. What happens when one ends is in `app::supervise`.
+    /// The long-running tasks of `pixeld serve`. `app::supervise` says what happens when one ends.
     Task {
         /// A core of the public listener.
         EdgeCore = "edge_core",
@@ -110,13 +110,13 @@ labelled! {
         Housekeeper = "housekeeper",
         /// The connection to PostgreSQL, and the private one's process.
         Database = "database",
-        /// Which images there are, and their bytes.
+        /// The existing images, and their bytes.
         Images = "images",
         /// Opens and counts.
         Rollup = "rollup",
-        /// What is older than `PIXELD_RETENTION_DAYS`.
+        /// Deletes what is older than `PIXELD_RETENTION_DAYS`.
         Retention = "retention",
-        /// Who opted out.
+        /// The opt-outs.
         OptOuts = "opt_outs",
         /// The namespace of keys.
         Namespace = "namespace",
@@ -124,9 +124,9 @@ labelled! {
         Networks = "networks",
         /// The private listener.
         Admin = "admin",
-        /// Levels, and addresses that became quiet.
+        /// Gauges, and addresses that became quiet.
         Cleaning = "cleaning",
-        /// What systemd is told.
+        /// Notifications to systemd.
         Systemd = "systemd",
     }
 }

@@ -1,4 +1,4 @@
-//! How the numbers are shown at `/metrics`: their names, units and words, in the OpenMetrics format.
+//! How `/metrics` shows the numbers: their names, units and texts, in the OpenMetrics format.
 
 use std::fmt;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ fn rollup(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// Erasures, retention, the clocks they go by, and tasks that ended.
+/// Erasures, retention, their clocks, and tasks that ended.
 fn promises(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     gauge(e, "erasures_pending", "Erasures not yet carried out on this node's disk", m.erasures_pending.get())?;
     let help = "Segments rewritten without an erased recipient's hits";

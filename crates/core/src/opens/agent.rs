@@ -1,27 +1,27 @@
-//! What a user agent says: which kind of program it names, and which mail client or proxy.
+//! What a user agent says: the kind of program, and the mail client or proxy.
 //!
-//! Special cases come before the list of crawlers, which names Google's and Yahoo's mail proxies among them. A text is read
-//! once, which takes about 10 µs, and callers that read many remember the answer (`ingest::known`).
+//! Special cases come before the list of crawlers, which includes Google's and Yahoo's mail proxies. Reading a text
+//! takes about 10 µs, so callers that read many remember the answer (`ingest::known`).
 
 use std::sync::LazyLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex::RegexSet;
 
-/// Which kind of program a user agent names.
+/// The kind of program that a user agent names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// There is none.
     Absent,
-    /// Gmail, ahead of anyone looking.
+    /// Gmail, before anyone looked.
     GmailPrefetch,
     /// Gmail's image proxy.
     GmailProxy,
     /// Another mailbox provider's image proxy.
     MailProxy,
-    /// A mailbox provider's fetcher, of which it is not known whether it waits for a reader.
+    /// A mailbox provider's fetcher that may or may not wait for a reader.
     UnsureProxy,
-    /// Fetches ahead of anyone looking.
+    /// Fetches before anyone looked.
     PrefetchProxy,
     /// `Mozilla/5.0` and nothing else.
     BareMozilla,
@@ -31,7 +31,7 @@ pub enum Kind {
     Bot,
     /// A mail program.
     MailClient,
-    /// A browser, or what looks like one.
+    /// A browser, or a program that looks like one.
     Browser,
     /// None that we know.
     Other,
@@ -39,7 +39,7 @@ pub enum Kind {
 
 macro_rules! clients {
     ($($variant:ident = $number:literal $name:literal),* $(,)?) => {
-        /// The mail program or proxy that a user agent names. The numbers stand in PostgreSQL and never change.
+        /// The mail program or proxy that a user agent names. The numbers are stored in PostgreSQL and never change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(i16)]
         pub enum Client {
@@ -50,7 +50,7 @@ macro_rules! clients {
             /// All of them, by number.
             pub const ALL: &[Client] = &[$(Client::$variant),*];
 
-            /// The name that people see.
+            /// The name for people.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Client::$variant => $name),* }
@@ -98,18 +98,18 @@ impl Client {
 /// What a user agent says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agent {
-    /// Which kind of program.
+    /// The kind of program.
     pub kind: Kind,
-    /// Which one.
+    /// The program.
     pub client: Client,
 }
 
-/// Gmail's own agent for what it fetches ahead of anyone looking, letter for letter.
+/// Gmail's own agent for fetches before anyone looked, letter for letter.
 const GMAIL_PREFETCH: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
                               Chrome/42.0.2311.135 Safari/537.36 Edge/12.246 Mozilla/5.0";
 
-/// Words that name one program, wherever they stand and in either case; the leftmost one decides, of several the longest.
-/// mail-user-agents.tsv has the user agents that they stand in, with their sources.
+/// Words that name one program, at any position and in either case; the leftmost one decides, and the longest of
+/// several. mail-user-agents.tsv has user agents with these words, and their sources.
 const NAMED: &[(&str, Kind, Client)] = &[
     // Mailbox providers' image proxies.
     ("googleimageproxy", Kind::GmailProxy, Client::Gmail),
@@ -122,7 +122,7 @@ const NAMED: &[(&str, Kind, Client)] = &[
     ("fastmailua/", Kind::MailProxy, Client::OtherProxy),
     // Fetchers that are seen both with readers and without.
     ("yandeximageresizer/", Kind::UnsureProxy, Client::Yandex),
-    // Security gateways, and previews that are made when a mail comes.
+    // Security gateways, and previews that are made when a mail arrives.
     ("gmail-content-sampling", Kind::Scanner, Client::Gmail),
     ("barracuda", Kind::Scanner, Client::Unknown),
     ("mimecast", Kind::Scanner, Client::Unknown),
@@ -183,7 +183,7 @@ const NAMED: &[(&str, Kind, Client)] = &[
     ("claws mail", Kind::MailClient, Client::OtherClient),
 ];
 
-/// A browser's own words, the more telling first: Edge says Chrome too, and Chrome says Safari.
+/// A browser's own words, the more specific first: Edge says Chrome too, and Chrome says Safari.
 const BROWSERS: &[(&str, Client)] = &[
     ("edg/", Client::Edge),
     ("edge/", Client::Edge),
@@ -208,8 +208,8 @@ static NAMES: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::LeftmostLongest).build(words).ok()
 });
 
-/// Patterns of the list of crawlers that fit people's own programs too, and what is looked for instead: an Android build,
-/// makers and models of phones and screens, and a library that mail programs on Android are built with.
+/// Patterns of the list of crawlers that also match ordinary programs, and what to search for instead: an Android
+/// build, makers and models of phones and screens, and a library that mail programs on Android use.
 const INSTEAD: &[(&str, Option<&str>)] = &[
     ("AP3A\\.240617\\.008", None),
     ("okhttp", None),
@@ -222,11 +222,11 @@ const INSTEAD: &[(&str, Option<&str>)] = &[
     ("Expanse", Some("^Expanse")),
     ("Magellan", Some("Magellan/|^Magellan")),
     ("Viber", Some("^Viber")),
-    // The sender's own cache in front of pixeld, which hides who asked: nothing is known then.
+    // The sender's own cache in front of pixeld, which hides the client: nothing is known then.
     ("Amazon CloudFront", None),
 ];
 
-/// The patterns of the package crawler-user-agents. Those of mail proxies and programs never come so far.
+/// The patterns of the package crawler-user-agents. Mail proxies and programs were recognised before.
 static CRAWLERS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
     let json = include_str!("crawler-user-agents/crawler-user-agents.json");
     let entries: Vec<serde_json::Value> = serde_json::from_str(json).ok()?;
@@ -253,12 +253,12 @@ impl Agent {
             return Agent { kind: Kind::BareMozilla, client: Client::AppleHidden };
         }
         if let Some(agent) = named(text)
-            // A crawler may put a mail program's name on.
+            // A crawler may use a mail program's name.
             && (agent.kind != Kind::MailClient || !is_crawler(text))
         {
             return agent;
         }
-        // Programs of older Macs ask through the system's own library.
+        // Programs on older Macs fetch through the system's own library.
         if text.contains(" CFNetwork/") {
             let of_mac = [("Mail/", Client::AppleMail), ("Outlook/", Client::OutlookMac)];
             if let Some(&(_, client)) = of_mac.iter().find(|(word, _)| text.starts_with(word)) {
@@ -289,7 +289,7 @@ fn browser(text: &str) -> Option<Agent> {
     let lower = text.to_ascii_lowercase();
     let client = BROWSERS.iter().find(|(word, _)| lower.contains(word)).map(|&(_, client)| client)?;
     let is_apple = lower.contains("mac os x") && lower.contains("applewebkit/");
-    // A web view of Apple's names neither its version nor Safari: Apple Mail.
+    // A web view of Apple's without its version and without Safari: Apple Mail.
     if is_apple && client == Client::OtherBrowser {
         return Some(Agent { kind: Kind::MailClient, client: Client::AppleMail });
     }

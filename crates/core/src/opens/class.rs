@@ -1,10 +1,10 @@
 //! What can fetch a pixel, and how much its fetch says about a reader.
 
-/// What fetched a pixel. The numbers stand in PostgreSQL and never change.
+/// What fetched a pixel. The numbers are stored in PostgreSQL and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(i16)]
 pub enum Class {
-    /// Nothing tells.
+    /// There is no evidence.
     Unknown = 0,
     /// A mail client or browser, for its user.
     Human = 1,
@@ -12,7 +12,7 @@ pub enum Class {
     Proxied = 2,
     /// Apple Mail Privacy Protection: fetched whether or not anyone looked.
     PrivacyPrefetch = 3,
-    /// A browser or provider, ahead of anyone looking.
+    /// A browser or provider, before anyone looked.
     Prefetch = 4,
     /// A security gateway.
     Scanner = 5,
@@ -20,14 +20,14 @@ pub enum Class {
     Bot = 6,
 }
 
-/// How surely a hit tells of a person: the three numbers that people see.
+/// How certain a hit is to be a person's: the three numbers that people see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Certainty {
-    /// Somebody looked.
+    /// A person looked.
     Confirmed,
-    /// Perhaps somebody looked; to leave these out would undercount Apple's readers.
+    /// Perhaps a person looked; leaving these out would undercount Apple's readers.
     Possible,
-    /// A machine looked.
+    /// A machine fetched it.
     Machine,
 }
 
@@ -49,13 +49,13 @@ impl Class {
         self as i16
     }
 
-    /// The class of a number; nothing where there is none.
+    /// The class of a number; `None` if there is none.
     #[must_use]
     pub fn of(number: i16) -> Option<Class> {
         Class::ALL.into_iter().find(|class| class.number() == number)
     }
 
-    /// The name that people and SQL see.
+    /// The name for people and in SQL.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ impl Class {
         }
     }
 
-    /// Which of the three numbers it counts into.
+    /// Which of the three numbers it counts in.
     #[must_use]
     pub const fn certainty(self) -> Certainty {
         match self {

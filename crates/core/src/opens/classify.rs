@@ -1,33 +1,35 @@
 //! Judges a hit by its evidence. Pure; the first rule that fits decides.
 //!
-//! The order says what is believed more: what a fetcher says against itself (prefetch, scanner) before what speaks for a
-//! reader; a mailbox provider's proxy before the general; an address before a user agent that could be put on. Nothing is
-//! called a machine for being early or in a data centre alone: that makes it unknown, and people see it as possible.
+//! The order is that of trust: what a fetcher reveals against itself (prefetch, scanner) comes before what suggests a
+//! reader; a mailbox provider's proxy before general rules; an address before a user agent, which can be faked. No
+//! fetch is called a machine's only because it is early or from a data centre: that makes it unknown, and people see it
+//! as possible.
 
 use super::agent::{Agent, Kind};
 use super::rule::Rule;
 use crate::networks::{Network, Use};
 
-/// Within so many seconds of sending, a browser in a data centre is a scanner that looks at the mail as it arrives. Of 836
-/// scans that one sender saw, half came within 9 s of sending and 84 % within 20 s.
+/// Within this many seconds after sending, a browser in a data centre is a scanner that checks the mail as it arrives.
+/// Of 836 scans that one sender saw, half came within 9 s of sending and 84 % within 20 s.
 pub const EARLY_S: i64 = 60;
 
-/// Within so many seconds of sending, hardly a person has opened a mail.
+/// Within this many seconds after sending, hardly any person has opened a mail.
 pub const AT_ONCE_S: i64 = 10;
 
-/// A fetch so many seconds before sending comes of clocks that differ; one still earlier, of a time that is wrong.
+/// A fetch at most this many seconds before sending is caused by clocks that differ; a still earlier one means a wrong
+/// send time.
 pub const CLOCKS_DIFFER_S: i64 = 300;
 
-/// What is known of a hit.
+/// The evidence about a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
     /// What its user agent says.
     pub agent: Agent,
-    /// The network of its full address, as it was found when the hit came.
+    /// The network of its full address, when the hit came.
     pub network: Option<Network>,
-    /// A header said that nobody looked yet.
+    /// Whether a header marked it as a prefetch, so no person has looked yet.
     pub prefetch: bool,
-    /// Seconds from sending to the fetch, where the time of sending is known; less than none where clocks differ.
+    /// Seconds from sending to the fetch, if the send time is known; negative if clocks differ.
     pub since_sent_s: Option<i64>,
 }
 

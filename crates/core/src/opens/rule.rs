@@ -1,18 +1,18 @@
-//! The rules that say what fetched a pixel: each with a stable number, a name, a class, the evidence it looks at, and a
+//! The rules that say what fetched a pixel: each has a stable number, a name, a class, the evidence it uses, and a
 //! sentence for people.
 //!
-//! A number stands in `hits.rule` and is never given to another rule; a rule that is no longer used keeps its line.
+//! Numbers are stored in `hits.rule` and never given to another rule; a rule that is no longer used keeps its line.
 
 use super::class::Class;
 
-/// What a rule looks at.
+/// A kind of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Looks {
     /// The user agent.
     UserAgent,
     /// The network of the client's address.
     Network,
-    /// Headers that say prefetch.
+    /// Headers that mark a prefetch.
     Headers,
     /// Seconds between sending and the fetch.
     SinceSent,
@@ -31,7 +31,7 @@ macro_rules! rules {
             /// All of them, by number.
             pub const ALL: &[Rule] = &[$(Rule::$variant),*];
 
-            /// The name that people and SQL see.
+            /// The name for people and in SQL.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Rule::$variant => $name),* }
@@ -43,7 +43,7 @@ macro_rules! rules {
                 match self { $(Rule::$variant => Class::$class),* }
             }
 
-            /// What it looks at.
+            /// The evidence that it uses.
             #[must_use]
             pub const fn looks_at(self) -> &'static [Looks] {
                 match self { $(Rule::$variant => &[$(Looks::$looks),*]),* }
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(rows.count(), Rule::ALL.len());
     }
 
-    /// Numbers stand in databases; whoever changes one of these changes what stored hits say.
+    /// Databases contain these numbers; changing one changes the meaning of stored hits.
     #[test]
     fn numbers_of_rules_stay() {
         let told: Vec<String> = Rule::ALL.iter().map(|rule| format!("{} {}", rule.number(), rule.name())).collect();

@@ -1,5 +1,5 @@
-//! How often the classifier is right: every documented user agent of a mail program, proxy or scanner, and every one that the
-//! list of crawlers has, judged; `docs/class-score.md` holds the outcome, and a test holds the goals.
+//! How often the classifier is right: it judges every documented user agent of a mail program, proxy or scanner, and
+//! every one in the list of crawlers; `docs/class-score.md` has the result, and a test checks it against the goals.
 
 use std::fmt::Write;
 
@@ -17,7 +17,7 @@ struct Documented {
 }
 
 fn judged(documented: &Documented) -> Rule {
-    // Apple's agent tells something in Apple's network only; the others are judged without a network.
+    // Apple's agent is evidence only in Apple's network; the others are judged without a network.
     let network = (documented.class == Class::PrivacyPrefetch).then_some(Network::Apple);
     let agent = Agent::read(&documented.user_agent);
     classify(&Evidence { agent, network, prefetch: false, since_sent_s: None })
@@ -36,7 +36,7 @@ fn mail() -> Vec<Documented> {
     lines.filter(|line| !line.is_empty()).map(documented).collect()
 }
 
-/// The instances of the list of crawlers, but for those that are documented as something else.
+/// The instances in the list of crawlers, except those that are documented as something else.
 fn crawlers(mail: &[Documented]) -> Vec<Documented> {
     let json = include_str!("crawler-user-agents/crawler-user-agents.json");
     let entries: Vec<serde_json::Value> = serde_json::from_str(json).unwrap();
@@ -51,7 +51,7 @@ fn crawlers(mail: &[Documented]) -> Vec<Documented> {
         .collect()
 }
 
-/// Right, wrong and unknown, and a line for each that is not right.
+/// The numbers of right, wrong and unknown results, and a line for each one that is not right.
 fn score(documented: &[&Documented]) -> ([usize; 3], String) {
     let (mut counts, mut lines) = ([0; 3], String::new());
     for &documented in documented {

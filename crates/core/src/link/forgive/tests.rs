@@ -24,25 +24,25 @@ fn token() -> String {
     keys().sign(&token).unwrap()
 }
 
-/// What the link without any change means.
+/// The meaning of the unchanged link.
 fn meant(link: &str) -> Route<'_> {
     let read = strict_only(link);
     assert!(read, "{link}");
     route(link, Box::leak(Box::new(keys())))
 }
 
-/// Whether the strict reader takes it, so that nothing is forgiven.
+/// Whether the strict reader accepts it, so that nothing is forgiven.
 fn strict_only(link: &str) -> bool {
     let is_named = |ids: &Ids<'_>| matches!(ids, Ids::Named { .. } | Ids::Keyed { .. });
     matches!(&crate::link::route::strict(link, &keys()), Route::Pixel { ids, .. } if is_named(ids))
 }
 
-/// A link's text with `what` put in before the character with this number, and each such number.
+/// A link's text with `what` inserted before the character with this number, for each such number.
 fn with_each(text: &str, what: &str) -> Vec<String> {
     (0..=text.len()).map(|at| format!("{}{what}{}", &text[..at], &text[at..])).collect()
 }
 
-/// What is put behind a link where it is pasted, quoted or counted.
+/// What is appended to a link when it is pasted, quoted or counted.
 const BEHIND: [&str; 61] = [
     "&utm=1",
     "&amp;utm=1",
@@ -116,7 +116,7 @@ fn links() -> [String; 3] {
     ]
 }
 
-/// A link as it comes with something before it or between its parts, and in other spellings.
+/// A link with something before it or between its parts, and in other spellings.
 fn spellings(link: &str) -> Vec<String> {
     let (prefix, rest) = link[1..].split_once('/').unwrap();
     vec![
@@ -151,7 +151,7 @@ fn spellings(link: &str) -> Vec<String> {
     ]
 }
 
-/// An id or a token as it comes with what cannot be a part of one, wherever that stands.
+/// An id or a token with something in it that cannot be part of one, at every position.
 fn with_what_is_no_part(text: &str) -> Vec<String> {
     let mut changed = vec![text.to_owned(), format!("3D{text}"), format!("=3D{text}"), format!("%3D{text}")];
     for what in ["%20", "%0D%0A", "%0d%0a%20", "%0A%09", "=%0D%0A", "=%0A", "%E2%80%8B", "%C2%AD", "%C2%A0", "%2520"] {
@@ -248,7 +248,7 @@ fn what_has_no_one_meaning_is_not_guessed() {
         format!("/image/{I}_{M}.gif_{R}.gif"),
         format!("/image/{I}.gif,https://pixels.example.com/image/{I}_{M}_{R}.gif"),
         format!("/image/{I}.gif/IMAGE/{I}_{M}_{R}.gif"),
-        // An ending that is none.
+        // An ending that is not one.
         format!("/image/{I}.abcdef"),
         format!("/image/{I}.g-f"),
         format!("/image/{I}.a.gif"),
@@ -266,7 +266,7 @@ fn what_has_no_one_meaning_is_not_guessed() {
     ] {
         assert!(!is_named(&path), "{path}: {:?}", route(&path, &keys()));
     }
-    // Left of a soft break, or an underscore in quoted-printable: both can be read, and they differ.
+    // Left over from a soft break, or an underscore in quoted-printable: both are readable, and they differ.
     let soft = |id: &str| format!("/image/{I}_{M}_{id}.gif");
     assert!(is_named(&soft("5f=5f5555555555555555555555555555")), "only the soft break leaves a whole id");
     assert!(!is_named(&format!("/image/{I}_{M}=5F{}.gif", "5".repeat(30))), "half an id either way");

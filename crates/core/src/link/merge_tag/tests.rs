@@ -1,11 +1,11 @@
-//! Tags as programs document them, and keys that look a little like them.
+//! Tags from the documentation of programs, and keys that look slightly like them.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::link::key::{Key, KeyError};
 
-/// Tags, and whose they are, as their documentation (or their source) had them in 2026.
+/// Tags and their programs, from their documentation (or source) in 2026.
 const TAGS: &[(&str, &str)] = &[
     ("*|UNIQID|*", "Mailchimp, mailchimp.com/help/all-the-merge-tags-cheat-sheet"),
     ("*|DATE:d.m.y|*", "Mailchimp"),
