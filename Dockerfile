@@ -13,6 +13,7 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY crates/core/Cargo.toml crates/core/Cargo.toml
 COPY crates/spool/Cargo.toml crates/spool/Cargo.toml
 COPY crates/edge/Cargo.toml crates/edge/Cargo.toml
+COPY crates/testkit/Cargo.toml crates/testkit/Cargo.toml
 COPY loadtest/Cargo.toml loadtest/Cargo.toml
 COPY scripts/empty-sources.sh scripts/empty-sources.sh
 RUN sh scripts/empty-sources.sh && cargo build --profile shipped --locked --package pixeld

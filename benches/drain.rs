@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use loadtest::postgres::Postgres;
 use pixeld::db::{Database, migrate};
 use pixeld::ingest::loader::{Loader, LoaderOptions};
 use pixeld_core::clock::now_us;
@@ -15,6 +14,7 @@ use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
 use pixeld_spool::orphans::Orphans;
 use pixeld_spool::{Published, Spool, SpoolRoom};
+use pixeld_testkit::postgres::Postgres;
 use uuid::Uuid;
 
 #[global_allocator]

@@ -9,11 +9,11 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use loadtest::postgres::Postgres;
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Server, Settings, exchange};
 use pixeld::db::{Database, migrate, partitions};
 use pixeld_core::clock::now_utc;
+use pixeld_testkit::postgres::Postgres;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Server, Settings, exchange};
 
 #[expect(dead_code, clippy::unwrap_used, reason = "the tests' own, of which only the views are used")]
 #[path = "../tests/it/opens/recount.rs"]
@@ -49,7 +49,7 @@ fn main() {
     let started = Instant::now();
     fill(&postgres, hits, opens);
     eprintln!("filled in {:.0} s", started.elapsed().as_secs_f64());
-    let dir = loadtest::postgres::open_dir().expect("a directory");
+    let dir = pixeld_testkit::postgres::open_dir().expect("a directory");
     let settings = Settings::new(env!("CARGO_BIN_EXE_pixeld"), dir.path().join("data")).expect("settings");
     let server = settings.with("DATABASE_URL", postgres.url()).start().expect("pixeld");
     let visitor = Visitor::signed_in(&server);

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use loadtest::generator::{self, Control, Pace, Plan, Reuse};
 use loadtest::ledger::Ledger;
 use loadtest::pixels::Pixels;
-use loadtest::postgres::{Postgres, open_dir};
-use loadtest::server::{Server, Settings};
 use pixeld::db::Database;
 use pixeld::rollup::change::Changes;
 use pixeld::rollup::retention::LOCK_WAITS;
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld_testkit::postgres::{Postgres, open_dir};
+use pixeld_testkit::server::{Server, Settings};
 
 /// Days of hits.
 const DAYS: u64 = 365;

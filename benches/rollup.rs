@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use loadtest::postgres::Postgres;
 use pixeld::db::{Database, migrate, partitions};
 use pixeld::rollup::tally::{Lock, Tally};
 use pixeld::rollup::turn::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
+use pixeld_testkit::postgres::Postgres;
 use tokio::runtime::Runtime;
 
 #[global_allocator]

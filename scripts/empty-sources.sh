@@ -20,6 +20,7 @@ library src/lib.rs
 library crates/core/src/lib.rs
 library crates/spool/src/lib.rs
 library crates/edge/src/lib.rs
+library crates/testkit/src/lib.rs
 main loadtest/src/main.rs
 library loadtest/src/lib.rs
 # [[bench]] name = "…"

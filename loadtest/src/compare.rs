@@ -16,8 +16,8 @@ use crate::contestant::Contestant;
 use crate::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use crate::ledger::Ledger;
 use crate::machine;
-use crate::postgres::Postgres;
 use crate::reconcile::reconcile;
+use pixeld_testkit::postgres::Postgres;
 
 pub use footprint::Footprint;
 pub use latency::LatencyAtRate;

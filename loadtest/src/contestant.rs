@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use crate::machine::on_the_servers_core;
 use crate::pixels::Pixels;
-use crate::postgres::{Postgres, open_dir};
-use crate::process::{Usage, children, free_port, signal, threads, wait_until};
-use crate::server::{Server, Settings, get};
+use crate::usage::{Usage, threads};
+use pixeld_testkit::postgres::{Postgres, open_dir};
+use pixeld_testkit::process::{children, free_port, signal, wait_until};
+use pixeld_testkit::server::{Server, Settings, get};
 
 /// How long everything may take to reach PostgreSQL after a load.
 const REST: Duration = Duration::from_secs(120);

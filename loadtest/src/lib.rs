@@ -1,20 +1,20 @@
 //! Loads a server of pixels, and finds out what became of each request.
 //!
+//! Guarantees: every load ends by itself; every request is numbered, so that each answer can be compared with its row. Gives up:
+//! HTTP/2 and TLS; answers are read only as far as a load needs.
+//!
 //! # Layout
-//! - [`pixels`]: what is asked for: unique recipients, mail clients' user agents, client addresses.
+//! - [`pixels`]: what is requested: unique recipients, user agents of mail programs, client addresses.
 //! - [`ledger`]: which requests were sent, and which were answered.
-//! - [`connection`]: one HTTP/1.1 connection of ours, without an async runtime: the client shares the machine's cores.
+//! - [`connection`]: one HTTP/1.1 connection without an async runtime, since the client shares the machine's cores.
 //! - [`generator`]: closed loop (peak) and open loop (a set rate), kept or new connections.
 //! - [`reconcile`]: the ledger against the rows in PostgreSQL: lost, duplicated, never sent.
-//! - [`postgres`]: a private PostgreSQL, to be stopped, frozen and asked.
-//! - [`redis`]: a private Redis, likewise.
-//! - [`server`]: a `pixeld serve` of our own, its metrics and its end.
-//! - [`machine`]: who runs on which core.
-//! - [`contestant`]: nginx and pixeld, as they are compared; [`compare`]: the comparison and its report.
+//! - [`machine`]: which process runs on which core. [`usage`]: what a process has used.
 //! - [`run`]: one load and its table.
-//! - [`process`]: CPU time and memory of a process, free ports.
+//! - [`contestant`]: nginx and pixeld, as they are compared; [`compare`]: the comparison and its report.
 //!
-//! The integration tests of pixeld use the same parts.
+//! A private PostgreSQL and a `pixeld serve` come from the crate `pixeld-testkit`. Tests and benches of pixeld drive their loads
+//! with this one.
 
 pub mod compare;
 pub mod connection;
@@ -23,9 +23,6 @@ pub mod generator;
 pub mod ledger;
 pub mod machine;
 pub mod pixels;
-pub mod postgres;
-pub mod process;
 pub mod reconcile;
-pub mod redis;
 pub mod run;
-pub mod server;
+pub mod usage;

@@ -14,10 +14,10 @@ use crate::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use crate::ledger::Ledger;
 use crate::machine;
 use crate::pixels::{Links, Pixels, Secrets};
-use crate::postgres::open_dir;
-use crate::process::wait_until;
 use crate::reconcile::reconcile;
-use crate::server::{Server, Settings};
+use pixeld_testkit::postgres::open_dir;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings};
 
 /// The key of the server that is started here: it signs nothing else.
 const SIGNING_KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -10,8 +10,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Options, load, median_of};
 use crate::contestant::{Contestant, Kind, pixeld_settings, start_pixeld};
 use crate::generator::{Pace, Reuse};
-use crate::postgres::{Postgres, open_dir};
-use crate::server::get;
+use pixeld_testkit::postgres::{Postgres, open_dir};
+use pixeld_testkit::server::get;
 
 /// Idle connections.
 const IDLE_CONNECTIONS: usize = 10_000;

@@ -3,7 +3,7 @@
 use super::{CONNECTIONS, Options, WARM_UP, load};
 use crate::contestant::{Contestant, Kind};
 use crate::generator::{Pace, Reuse};
-use crate::postgres::Postgres;
+use pixeld_testkit::postgres::Postgres;
 
 /// Shares of pixeld's peak that the chart shows.
 const SHARES: [f64; 7] = [0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9];

@@ -11,8 +11,8 @@ use crate::generator::{self, Control, Pace, Plan, Reuse};
 use crate::ledger::Ledger;
 use crate::machine::on_the_servers_core;
 use crate::pixels::Pixels;
-use crate::postgres::{Postgres, open_dir};
 use crate::reconcile::reconcile;
+use pixeld_testkit::postgres::{Postgres, open_dir};
 
 /// One round.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{CONNECTIONS, Options, WARM_UP, load, median_of};
 use crate::contestant::{Contestant, Kind};
 use crate::generator::{Pace, Reuse};
-use crate::postgres::Postgres;
+use pixeld_testkit::postgres::Postgres;
 
 /// What is measured in each round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -241,7 +241,7 @@ fn a_person_is_opted_out_and_erased_and_the_receipt_is_looked_at() {
     assert!(browser.path().starts_with("/erasures/"), "{}", browser.path());
     take(&browser, "person-5-receipt-outstanding");
     app.query("DELETE FROM nodes WHERE name LIKE 'mail-2%'");
-    loadtest::process::wait_until("a final receipt", crate::kit::support::PATIENCE, || {
+    pixeld_testkit::process::wait_until("a final receipt", crate::kit::support::PATIENCE, || {
         app.number("SELECT count(*) FROM erasures e WHERE id = 4 AND deleted_at IS NOT NULL AND id <= (SELECT min(erased_to) FROM nodes)") == 1
     })
     .unwrap();

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, exchange, parse};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, exchange, parse};
 use uuid::Uuid;
 
 use crate::kit::rows::Rows;
@@ -19,7 +19,7 @@ const SITE: &str = "https://pixels.example";
 
 const THUNDERBIRD: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Thunderbird/128.0";
 
-fn start(change: impl FnOnce(loadtest::server::Settings) -> loadtest::server::Settings) -> (App, Visitor) {
+fn start(change: impl FnOnce(pixeld_testkit::server::Settings) -> pixeld_testkit::server::Settings) -> (App, Visitor) {
     let app = App::start_with(|settings| change(settings.with("PIXELD_BASE_URL", SITE)));
     let ben = Visitor::viewer(&app);
     (app, ben)

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use loadtest::process::wait_until;
-use loadtest::server::get;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::get;
 
 use crate::admin::browser::{sign_in, take};
 use crate::kit::support::{App, PATIENCE, beside};

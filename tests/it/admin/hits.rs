@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
-use loadtest::server::Answer;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::Answer;
 use uuid::Uuid;
 
 use crate::kit::holder::Holder;

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, exchange, parse};
 use pixeld_edge::images::TRANSPARENT_GIF;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, exchange, parse};
 
 use crate::kit::support::{App, PATIENCE, beside};
 use crate::kit::visitor::{Visitor, form, text};

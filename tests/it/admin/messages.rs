@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::Answer;
 use pixeld_core::link::key::{Key, Namespace};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::Answer;
 use uuid::Uuid;
 
 use crate::kit::rows::Rows;

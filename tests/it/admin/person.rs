@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Server, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::holder::Holder;

@@ -393,5 +393,5 @@ fn without_the_database_the_page_says_so_and_comes_back_with_it() {
         assert!(answer.status == 503 && text(&answer).contains("Pixels are still served"), "{path}");
     }
     app.postgres.start_again().unwrap();
-    loadtest::process::wait_until("the page", crate::kit::support::PATIENCE, || ann.is_signed_in()).unwrap();
+    pixeld_testkit::process::wait_until("the page", crate::kit::support::PATIENCE, || ann.is_signed_in()).unwrap();
 }

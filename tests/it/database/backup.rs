@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
-use loadtest::server::{Server, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings, get};
 use tempfile::TempDir;
 use uuid::Uuid;
 

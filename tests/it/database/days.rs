@@ -5,14 +5,14 @@ mod publications;
 use std::io;
 
 use bytes::Bytes;
-use loadtest::postgres::Postgres;
-use loadtest::process::wait_until;
 use pixeld::db::export::{Export, Takes};
 use pixeld::db::log::{self, Wanted};
 use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
 use pixeld_core::privacy::RecipientHash;
+use pixeld_testkit::postgres::Postgres;
+use pixeld_testkit::process::wait_until;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use loadtest::process::{is_alive, wait_until};
 use pixeld::db::{Database, within};
+use pixeld_testkit::process::{is_alive, wait_until};
 
 use crate::kit::support::{PATIENCE, beside, open_dir};
 

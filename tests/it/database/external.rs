@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use loadtest::process::{free_port, wait_until};
-use loadtest::server::{Server, Settings, get};
+use pixeld_testkit::process::{free_port, wait_until};
+use pixeld_testkit::server::{Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, Postgres, REST, beside, open_dir};
@@ -30,7 +30,7 @@ fn ready(server: &Server) -> (u16, String) {
 fn page(server: &Server, path: &str) -> String {
     let admin = server.settings().admin();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-    String::from_utf8(loadtest::server::exchange(admin, request.as_bytes()).unwrap().body).unwrap()
+    String::from_utf8(pixeld_testkit::server::exchange(admin, request.as_bytes()).unwrap().body).unwrap()
 }
 
 /// The URL of another database of the same server.
@@ -68,7 +68,7 @@ fn a_database_that_is_not_utf8_is_refused_by_name_and_hits_wait_for_a_better_one
         let pixel = format!("/image/{}_{}_{}.png", Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
         let snowman =
             format!("GET {pixel} HTTP/1.1\r\nHost: x\r\nUser-Agent: Thunderbird ☃\r\nConnection: close\r\n\r\n");
-        let answer = loadtest::server::exchange(server.public(), snowman.as_bytes()).unwrap();
+        let answer = pixeld_testkit::server::exchange(server.public(), snowman.as_bytes()).unwrap();
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("image/gif")));
         wait_until("the reason", REST, || ready(&server).1.contains(encoding)).unwrap();
         let (status, text) = ready(&server);

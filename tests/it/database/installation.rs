@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Server, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, beside, open_dir};

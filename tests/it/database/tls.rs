@@ -4,9 +4,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use loadtest::process::{free_port, wait_until};
-use loadtest::server::Settings;
 use nix::sys::signal::Signal;
+use pixeld_testkit::process::{free_port, wait_until};
+use pixeld_testkit::server::Settings;
 
 use crate::kit::support::{PIXELD, Postgres, REST, beside, open_dir};
 
@@ -77,7 +77,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        loadtest::process::signal(self.child.id(), Signal::SIGINT).unwrap();
+        pixeld_testkit::process::signal(self.child.id(), Signal::SIGINT).unwrap();
         self.child.wait().unwrap();
     }
 }

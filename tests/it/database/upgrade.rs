@@ -6,10 +6,10 @@ mod former;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use loadtest::postgres::Postgres;
-use loadtest::process::wait_until;
-use loadtest::server::{Settings, get};
 use pixeld::db::Database;
+use pixeld_testkit::postgres::Postgres;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Settings, get};
 use refinery::{Migration, Runner, Target, load_sql_migrations};
 use uuid::Uuid;
 

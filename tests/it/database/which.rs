@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Server, Settings};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, Postgres, beside, open_dir};
@@ -147,7 +147,7 @@ fn a_command_without_settings_of_its_own_does_as_the_serve_of_its_data_directory
     let path = url.strip_prefix(&format!("http://{}", server.public())).unwrap();
     assert!(path.starts_with("/o/") && stderr.is_empty(), "{link} {stderr}");
     wait_until("the image", LONG, || {
-        loadtest::server::get(server.public(), path).unwrap().header("content-type") == Some("image/png")
+        pixeld_testkit::server::get(server.public(), path).unwrap().header("content-type") == Some("image/png")
     })
     .unwrap();
     wait_until("the hit", LONG, || postgres.number("SELECT count(*) FROM hits").unwrap() >= 1.0).unwrap();

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Settings, parse};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Settings, parse};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use socket2::{Domain, Socket, Type};

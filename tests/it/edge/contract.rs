@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use loadtest::server::{Answer, parse};
+use pixeld_testkit::server::{Answer, parse};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside};
@@ -189,8 +189,8 @@ fn other_methods_are_refused_and_health_is_told() {
     }
     assert_eq!(app.get("/healthz").status, 200);
     let admin = app.server.settings().admin();
-    assert_eq!(loadtest::server::get(admin, "/healthz").unwrap().status, 200);
-    let ready = loadtest::server::get(admin, "/readyz").unwrap();
+    assert_eq!(pixeld_testkit::server::get(admin, "/healthz").unwrap().status, 200);
+    let ready = pixeld_testkit::server::get(admin, "/readyz").unwrap();
     assert_eq!(ready.status, 200, "{}", String::from_utf8_lossy(&ready.body));
     assert_eq!(app.at_rest().get("pixeld_hits_accepted_total"), 0.0);
 }

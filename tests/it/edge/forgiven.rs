@@ -4,9 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use loadtest::server::{Answer, exchange, parse};
 use pixeld_core::link::token::{SigningKeys, Token};
 use pixeld_edge::images::TRANSPARENT_GIF;
+use pixeld_testkit::server::{Answer, exchange, parse};
 use uuid::Uuid;
 
 use crate::kit::support::{App, beside, wait_for_opt_outs};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loadtest::process::wait_until;
+use pixeld_testkit::process::wait_until;
 use uuid::Uuid;
 
 use crate::kit::proxy::Proxy;
@@ -72,7 +72,7 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     }
     let unknown = app.get(&format!("/image/{}_{message}_{}.png", Uuid::new_v4(), Uuid::new_v4()));
     assert_eq!(unknown.status, 404);
-    let ready = loadtest::server::get(app.server.settings().admin(), "/readyz").unwrap();
+    let ready = pixeld_testkit::server::get(app.server.settings().admin(), "/readyz").unwrap();
     assert_eq!(ready.status, 503, "{}", String::from_utf8_lossy(&ready.body));
     assert_eq!(app.get("/healthz").status, 200);
     app.postgres.start_again().unwrap();

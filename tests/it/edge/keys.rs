@@ -1,7 +1,7 @@
 //! A key means the same recipient wherever it is read, and what was not filled in means nobody.
 
-use loadtest::process::wait_until;
-use loadtest::server::exchange;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::exchange;
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};

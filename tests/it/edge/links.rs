@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Metrics, Settings, get};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::token::{SigningKeys, Token};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Metrics, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, add_image, beside, open_dir};

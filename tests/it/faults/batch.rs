@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use loadtest::postgres::Postgres;
 use pixeld::db::{Database, Session, migrate};
 use pixeld::ingest::batch::{BatchError, BatchTransaction, RowsCopied};
 use pixeld::ingest::judge::{Bounds, Judged, Judging};
@@ -10,6 +9,7 @@ use pixeld::ingest::known::Known;
 use pixeld::ingest::memory::Memory;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::fixture::carrying;
+use pixeld_testkit::postgres::Postgres;
 use uuid::Uuid;
 
 /// Noon of a day that has a partition, in µs since 1970.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, Postgres, beside, open_dir};

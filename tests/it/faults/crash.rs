@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::ledger::Comparison;
-use loadtest::process::wait_until;
+use pixeld_testkit::process::wait_until;
 
 use crate::kit::support::{App, Load, PATIENCE, REST, alone, beside};
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
-use loadtest::server::get;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::get;
 
 use crate::kit::support::{App, PATIENCE, Postgres, alone, beside};
 

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use loadtest::process::wait_until;
-use loadtest::server::{Metrics, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Metrics, Settings, get};
 use uuid::Uuid;
 
 use crate::database::backup::{UP_TO_DATE, URLS, fetch, follow};

@@ -27,7 +27,7 @@ fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
     assert_eq!((load.outcome.refused, load.outcome.broken, load.outcome.timed_out), (0, 0, 0), "all answers are 200");
     // What was just accepted may still be on its way to the spool.
     let adds_up = || app.server.metrics().is_ok_and(|metrics| metrics.check_identity().is_ok());
-    loadtest::process::wait_until("the sum", PATIENCE, adds_up).unwrap();
+    pixeld_testkit::process::wait_until("the sum", PATIENCE, adds_up).unwrap();
     let backlog = app.server.metrics().unwrap();
     app.postgres.start_again().unwrap();
     let up = Instant::now();
@@ -86,7 +86,7 @@ fn commits_whose_answer_is_lost_are_neither_lost_nor_doubled() {
     let load = app.load(32, Pace::Open(10_000.0));
     load.wait_for(5000);
     proxy.cut_each_commit(2);
-    loadtest::process::wait_until("cuts", Duration::from_secs(90), || proxy.cuts() >= 10).unwrap();
+    pixeld_testkit::process::wait_until("cuts", Duration::from_secs(90), || proxy.cuts() >= 10).unwrap();
     proxy.cut_each_commit(0);
     let load = load.end();
     app.at_rest();

@@ -1,7 +1,7 @@
 //! Machines that are put back while they run: the database knows the numbers of a live spool, but of other hits.
 
-use loadtest::process::wait_until;
-use loadtest::server::{Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Settings, get};
 use uuid::Uuid;
 
 use crate::kit::rows::Hits;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use loadtest::process::{is_alive, signal, wait_until};
-use loadtest::server::Settings;
 use nix::sys::signal::Signal;
+use pixeld_testkit::process::{is_alive, signal, wait_until};
+use pixeld_testkit::server::Settings;
 use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, beside, open_dir};

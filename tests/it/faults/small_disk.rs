@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use loadtest::generator::{Pace, Reuse};
 use loadtest::ledger::Comparison;
 use loadtest::pixels::Pixels;
-use loadtest::process::wait_until;
-use loadtest::server::{Metrics, Server, Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Metrics, Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, EndedLoad, Load, PATIENCE, PIXELD, Postgres, add_image, alone, beside, open_dir};
@@ -262,8 +262,8 @@ fn a_backlog_leaves_the_private_postgresql_room_and_is_loaded_over_a_restart() {
         .unwrap()
         .parse()
         .unwrap();
-    let all: Vec<u32> = loadtest::process::children(pid).into_iter().chain([pid]).collect();
-    let signal_all = |signal| all.iter().for_each(|&pid| drop(loadtest::process::signal(pid, signal)));
+    let all: Vec<u32> = pixeld_testkit::process::children(pid).into_iter().chain([pid]).collect();
+    let signal_all = |signal| all.iter().for_each(|&pid| drop(pixeld_testkit::process::signal(pid, signal)));
     signal_all(nix::sys::signal::Signal::SIGSTOP);
     let load = Load::begin(&server, image, 16, Pace::Closed, Reuse::KeepAlive);
     wait_until("drops", 3 * PATIENCE, || server.metrics().unwrap().dropped("disk_full") > 1000.0).unwrap();

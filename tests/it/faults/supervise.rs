@@ -3,12 +3,12 @@
 //! The program is this one: [`serves_and_ends_a_task_on_purpose`] runs the very `serve` of pixeld, in a process of its own, which the
 //! tests start, signal and ask like any other. So nothing in pixeld itself can be told to end a task.
 
-use loadtest::process::wait_until;
-use loadtest::server::{Server, Settings, get};
 use pixeld::app::supervise::{IfItEnds, if_it_ends};
 use pixeld::config::{Config, Reader};
 use pixeld::{app, telemetry};
 use pixeld_core::metrics::Task;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings, get};
 
 use crate::kit::support::{PATIENCE, PIXELD, Postgres, add_image, beside, open_dir, wait_for_image};
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 
-use loadtest::postgres::Postgres;
+use pixeld_testkit::postgres::Postgres;
 
 /// What a transaction has locked, for as long as this is held.
 pub struct Holder(Child);

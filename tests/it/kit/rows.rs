@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use loadtest::postgres::Postgres;
 use pixeld::db::{Database, partitions};
+use pixeld_testkit::postgres::Postgres;
 use time::Date;
 use time::macros::format_description;
 use uuid::Uuid;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use loadtest::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use loadtest::ledger::{Comparison, Ledger};
 use loadtest::pixels::Pixels;
-pub use loadtest::postgres::Postgres;
 use loadtest::reconcile::reconcile;
-use loadtest::server::{Answer, Metrics, Server, Settings, exchange, get};
+pub use pixeld_testkit::postgres::Postgres;
+use pixeld_testkit::server::{Answer, Metrics, Server, Settings, exchange, get};
 use uuid::Uuid;
 
 /// The program under test.
@@ -91,7 +91,7 @@ pub fn beside() -> Part {
 
 /// A directory that the user who runs PostgreSQL can enter when the tests run as root.
 pub fn open_dir() -> tempfile::TempDir {
-    loadtest::postgres::open_dir().unwrap()
+    pixeld_testkit::postgres::open_dir().unwrap()
 }
 
 /// A PostgreSQL, a pixeld that uses it, and an image.
@@ -171,7 +171,7 @@ impl App {
             "UPDATE images SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = '{image}'; \
              SELECT pg_notify('pixeld_images', '{image}')"
         ));
-        loadtest::process::wait_until("the deletion", PATIENCE, || {
+        pixeld_testkit::process::wait_until("the deletion", PATIENCE, || {
             head(&self.server, image).header("content-type") == Some("image/gif")
         })
         .unwrap();
@@ -191,7 +191,7 @@ impl App {
 /// Waits until an image is served, and not the one that stands in for it: the list comes from PostgreSQL after the first pixel could
 /// be answered.
 pub fn wait_for_image(server: &Server, image: Uuid) {
-    loadtest::process::wait_until("the image", PATIENCE, || {
+    pixeld_testkit::process::wait_until("the image", PATIENCE, || {
         let answer = head(server, image);
         answer.status == 200 && answer.header("content-type") == Some("image/png")
     })
@@ -207,12 +207,12 @@ fn head(server: &Server, image: Uuid) -> Answer {
 /// Waits until every loaded batch is in opens and counts.
 pub fn wait_for_rollup(postgres: &Postgres) {
     let pending = "SELECT count(*) FROM batches WHERE published IS NULL";
-    loadtest::process::wait_until("the rollup", PATIENCE, || postgres.number(pending).unwrap() == 0.0).unwrap();
+    pixeld_testkit::process::wait_until("the rollup", PATIENCE, || postgres.number(pending).unwrap() == 0.0).unwrap();
 }
 
 /// Waits until a node knows that so many are out. Returns how long that took.
 pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
-    loadtest::process::wait_until("the opt-outs", PATIENCE, || {
+    pixeld_testkit::process::wait_until("the opt-outs", PATIENCE, || {
         server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == count)
     })
     .unwrap()
@@ -275,7 +275,7 @@ impl Load {
     /// Waits until so many more answers have come.
     pub fn wait_for(&self, more: u64) {
         let until = self.answered() + more;
-        loadtest::process::wait_until("answers", PATIENCE, || self.answered() >= until).unwrap();
+        pixeld_testkit::process::wait_until("answers", PATIENCE, || self.answered() >= until).unwrap();
     }
 
     /// Ends it.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Output, Stdio};
 
-use loadtest::server::{Answer, Settings, exchange};
+use pixeld_testkit::server::{Answer, Settings, exchange};
 
 use crate::kit::support::App;
 

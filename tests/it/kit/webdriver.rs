@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use loadtest::process::{free_port, wait_until};
+use pixeld_testkit::process::{free_port, wait_until};
 use serde_json::{Value, json};
 
 /// The name that WebDriver gives to an element's id.

@@ -119,7 +119,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     }
     let judging = app.server.settings().command(&["reclassify"]).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(60));
-    loadtest::process::signal(judging.id(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    pixeld_testkit::process::signal(judging.id(), nix::sys::signal::Signal::SIGTERM).unwrap();
     judging.wait_with_output().unwrap();
     let said = app.server.settings().run(&["reclassify"]).unwrap();
     assert!(said.starts_with("judged "), "{said}");

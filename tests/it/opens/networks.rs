@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use loadtest::process::{free_port, wait_until};
-use loadtest::server::Settings;
+use pixeld_testkit::process::{free_port, wait_until};
+use pixeld_testkit::server::Settings;
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside, open_dir};

@@ -1,7 +1,7 @@
 //! Opens and counts, computed again from `hits` in plain SQL, and compared with the tables. Written without a look at how the
 //! program does it, by the definitions alone.
 
-use loadtest::postgres::Postgres;
+use pixeld_testkit::postgres::Postgres;
 
 /// Views of what each table should hold. Only hits of published batches count. `SLOT` is when a time's slot begins ([`slot`]).
 const VIEWS: &str = "

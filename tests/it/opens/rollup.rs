@@ -6,8 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
-use loadtest::postgres::Postgres;
-use loadtest::process::wait_until;
 use nix::sys::signal::Signal;
 use pixeld::db::{Database, migrate, partitions};
 use pixeld::rollup::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
@@ -16,6 +14,8 @@ use pixeld::rollup::task::Rollup;
 use pixeld::rollup::turn::{Mismatches, Outcome, Rolled, roll_up};
 use pixeld_core::drain;
 use pixeld_core::metrics::Metrics;
+use pixeld_testkit::postgres::Postgres;
+use pixeld_testkit::process::wait_until;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -376,8 +376,8 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
             load.end();
             if round % 3 == 2 {
                 let pid = app.postgres.pid().unwrap();
-                loadtest::process::signal(pid, Signal::SIGQUIT).unwrap();
-                let ended = || !loadtest::process::is_alive(pid);
+                pixeld_testkit::process::signal(pid, Signal::SIGQUIT).unwrap();
+                let ended = || !pixeld_testkit::process::is_alive(pid);
                 wait_until("PostgreSQL's end", PATIENCE, ended).unwrap();
                 app.postgres.start_again().unwrap();
             }

@@ -1,9 +1,9 @@
 //! Days and hours of people's own zones: what the admin page shows there is what PostgreSQL counts from the hits by its own rules of zones; and
 //! counts by quarter of an hour stay right on both sides of the time from which there are any.
 
-use loadtest::postgres::Postgres;
 use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict};
+use pixeld_testkit::postgres::Postgres;
 use time::macros::datetime;
 use tokio::runtime::Runtime;
 use uuid::Uuid;

@@ -6,11 +6,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
-use loadtest::redis::Redis;
-use loadtest::server::{Server, Settings, get};
 use pixeld_core::hit::{Hit, Keys};
 use pixeld_core::link::key::{Key, Namespace};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::redis::Redis;
+use pixeld_testkit::server::{Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::holder::Holder;

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use loadtest::generator::{Pace, Reuse};
-use loadtest::process::wait_until;
-use loadtest::server::{Server, Settings, get};
 use pixeld_core::link::opt_out::OptOutKeys;
 use pixeld_core::link::token::SigningKeys;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, Load, PATIENCE, PIXELD, REST, alone, beside, wait_for_opt_outs};

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use loadtest::process::wait_until;
-use loadtest::server::{Answer, Settings, exchange};
 use pixeld_core::link::opt_out::OptOutKeys;
 use pixeld_core::link::token::{SigningKeys, Token};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Answer, Settings, exchange};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
 use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::Changes;
 use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld_testkit::process::wait_until;
 
 use crate::kit::holder::Holder;
 use crate::kit::rows::Hits;

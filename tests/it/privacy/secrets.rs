@@ -4,8 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use loadtest::process::wait_until;
-use loadtest::server::{Settings, get};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::{Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, Postgres, beside, open_dir};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use loadtest::generator::Pace;
-use loadtest::server::Settings;
 use pixeld::cli::Cli;
+use pixeld_testkit::server::Settings;
 use uuid::Uuid;
 
 use crate::kit::snapshot::assert_accepted;
@@ -39,7 +39,7 @@ fn images_of_four_kinds_are_taken_by_their_bytes_and_listed_and_served_as_they_c
         fs::write(&file, &bytes).unwrap();
         let id = settings.run(&["image", "add", file.to_str().unwrap(), "--title", media_type]).unwrap();
         let id = id.trim().to_owned();
-        loadtest::process::wait_until("it", crate::kit::support::PATIENCE, || {
+        pixeld_testkit::process::wait_until("it", crate::kit::support::PATIENCE, || {
             app.get(&format!("/image/{id}.gif")).status == 200
         })
         .unwrap();

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use loadtest::process::{free_port, is_alive, signal, wait_until};
-use loadtest::server::get;
 use nix::sys::signal::Signal;
 use nix::unistd::User;
+use pixeld_testkit::process::{free_port, is_alive, signal, wait_until};
+use pixeld_testkit::server::get;
 use tempfile::TempDir;
 use uuid::Uuid;
 use yaml_rust2::Yaml;
@@ -131,15 +131,10 @@ fn start_redis(service: &Yaml, dir: &Path, port: u16) -> Service {
     assert_eq!(asked[0], "redis-server");
     let user = service["user"].as_str().unwrap();
     let data = owned(dir.join("redis"), user);
-    let path = std::env::var_os("PATH").unwrap();
-    // One program under two names, as in loadtest/src/redis.rs; which of them it is, it takes from its name.
-    let program = ["redis-server", "redis-check-rdb"]
-        .iter()
-        .flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)));
-    let program = program.into_iter().find(|place| place.is_file()).unwrap();
     let mut all = as_user(user);
+    // It has two names, and acts by the one under which it is called.
     let link = dir.join("redis-server");
-    std::os::unix::fs::symlink(program, &link).unwrap();
+    std::os::unix::fs::symlink(pixeld_testkit::redis::program().unwrap(), &link).unwrap();
     all.push(link.to_str().unwrap().to_owned());
     all.extend(asked[1..].iter().cloned());
     all.extend(

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use loadtest::process::{free_port, signal, wait_until};
-use loadtest::server::get;
 use nix::sys::signal::Signal;
+use pixeld_testkit::process::{free_port, signal, wait_until};
+use pixeld_testkit::server::get;
 
 /// The repository.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use loadtest::process::{free_port, is_alive, signal, wait_until};
 use nix::sys::signal::Signal;
+use pixeld_testkit::process::{free_port, is_alive, signal, wait_until};
 use tempfile::TempDir;
 
 use crate::kit::support::{PATIENCE, beside, open_dir};

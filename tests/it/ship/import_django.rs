@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use loadtest::generator::Pace;
-use loadtest::process::wait_until;
-use loadtest::server::Settings;
 use nix::sys::signal::Signal;
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::server::Settings;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, alone, beside, open_dir};
 use crate::opens::classes::assert_judged;
@@ -601,7 +601,7 @@ fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
     postgres.query("ALTER TABLE hits DETACH PARTITION hits_20250301; DROP TABLE hits_20250301").unwrap();
     let day = "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass('hits_20250301')";
     wait_until("the day", PATIENCE, || postgres.number(day).unwrap() == 1.0).unwrap();
-    loadtest::process::signal(import.id(), Signal::SIGTERM).unwrap();
+    pixeld_testkit::process::signal(import.id(), Signal::SIGTERM).unwrap();
     let (code, text) = end(import);
     assert_eq!(code, Some(1), "{text}");
     assert_holds(&text, &["stopped by", "run the same command to continue"]);

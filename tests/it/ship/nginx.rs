@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use loadtest::process::{free_port, wait_until};
 use nix::sys::signal::Signal;
 use pixeld::admin::upload::UPLOAD_BYTES_MAX;
 use pixeld_edge::images::TRANSPARENT_GIF;
+use pixeld_testkit::process::{free_port, wait_until};
 use uuid::Uuid;
 
 use crate::edge::forgiven::{changed, links, send_to};

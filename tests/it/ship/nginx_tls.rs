@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use loadtest::process::{free_port, wait_until};
+use pixeld_testkit::process::{free_port, wait_until};
 
 use crate::kit::support::{PATIENCE, open_dir};
 use crate::ship::edge_nginx::{ADMIN, Nginx, PUBLIC, installed};

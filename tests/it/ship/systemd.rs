@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use loadtest::server::{Settings, get};
+use pixeld_testkit::server::{Settings, get};
 
 use crate::kit::support::{PATIENCE, PIXELD, Postgres, beside, open_dir};
 

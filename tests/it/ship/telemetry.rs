@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use loadtest::process::wait_until;
+use pixeld_testkit::process::wait_until;
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside};

@@ -75,6 +75,19 @@ fn the_crates_below_pixeld_reach_no_database_and_no_page() {
 }
 
 #[test]
+fn the_test_kit_and_the_load_generator_are_apart() {
+    let lock = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock"));
+    let packages = packages(&lock);
+    let kit = &packages["pixeld-testkit"];
+    // pixeld brings some of these itself.
+    for of_loads in ["clap", "hdrhistogram", "httparse", "loadtest", "mio", "plotters"] {
+        assert!(packages["loadtest"].contains(of_loads) || of_loads == "loadtest", "{of_loads}");
+        assert!(!kit.contains(of_loads), "pixeld-testkit uses {of_loads}");
+    }
+    assert!(kit.contains("pixeld") && packages["loadtest"].contains("pixeld-testkit"), "{kit:?}");
+}
+
+#[test]
 fn a_planted_arrow_and_a_planted_circle_are_found() {
     let table = table("| `edge` | a | `hit` |\n| `hit` | b | |\n| `db` | c | `hit::time` |\n");
     let house = |edge: &str, db: &str| House {

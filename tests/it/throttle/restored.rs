@@ -2,9 +2,9 @@
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::Pixels;
-use loadtest::process::wait_until;
-use loadtest::redis::Redis;
-use loadtest::server::{Server, Settings};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::redis::Redis;
+use pixeld_testkit::server::{Server, Settings};
 use uuid::Uuid;
 
 use crate::database::backup::{UP_TO_DATE, URLS, assert_up_to_date, fetch, follow, of};

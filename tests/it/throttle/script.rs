@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loadtest::redis::Redis;
 use pixeld::config::Secret;
 use pixeld::ingest::judge::Question;
 use pixeld::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFIX, QUESTION_HITS_MAX, SharedThrottle};
 use pixeld::ingest::throttle::Throttle;
 use pixeld_core::hit::Hit;
 use pixeld_core::metrics::Metrics;
+use pixeld_testkit::redis::Redis;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

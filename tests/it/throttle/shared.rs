@@ -8,9 +8,6 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::Pixels;
-use loadtest::process::wait_until;
-use loadtest::redis::Redis;
-use loadtest::server::{Server, Settings, exchange};
 use pixeld_core::clock::now_us;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::Parcel;
@@ -18,6 +15,9 @@ use pixeld_core::metrics::Metrics;
 use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
 use pixeld_spool::{Published, Spool, SpoolRoom};
+use pixeld_testkit::process::wait_until;
+use pixeld_testkit::redis::Redis;
+use pixeld_testkit::server::{Server, Settings, exchange};
 use uuid::Uuid;
 
 use crate::kit::proxy::Proxy;

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use loadtest::process::wait_until;
 use pixeld::db::{Database, DbError, Session, images, migrate, partitions};
 use pixeld::opt_outs::suppressions;
 use pixeld::rollup::change::{ChangeError, Changes, Target};
 use pixeld::rollup::retention_day::{Dropped, drop_day};
 use pixeld::rollup::tally::TallyError;
 use pixeld_core::privacy::RecipientHash;
+use pixeld_testkit::process::wait_until;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 

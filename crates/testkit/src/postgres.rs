@@ -1,4 +1,4 @@
-//! A private PostgreSQL of our own, to be stopped, frozen and asked.
+//! A private PostgreSQL that can be queried, stopped and frozen.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -21,7 +21,7 @@ use crate::process::{children, signal};
 /// # Errors
 /// As the operating system says.
 pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
-    let dir = tempfile::Builder::new().prefix("pixeld-load-").tempdir()?;
+    let dir = tempfile::Builder::new().prefix("pixeld-test-").tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
@@ -216,7 +216,7 @@ impl Postgres {
     /// As PostgreSQL says.
     pub fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
         self.runtime.block_on(async {
-            let session = self.database.connect("loadtest").await?;
+            let session = self.database.connect("testkit").await?;
             let messages = session.client.simple_query(sql).await?;
             let rows = messages.iter().filter_map(|message| match message {
                 SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),

@@ -1,4 +1,4 @@
-//! A private Redis of our own, to be stopped, frozen and asked.
+//! A private Redis that can be queried, stopped and frozen.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -134,13 +134,20 @@ impl Drop for Redis {
     }
 }
 
-fn command(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Command> {
+/// Redis's program.
+///
+/// # Errors
+/// If `PATH` has none.
+pub fn program() -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // One program under two names; Debian has the first in a package that also starts a service.
     let names = ["redis-server", "redis-check-rdb"];
     let mut places = names.iter().flat_map(|name| std::env::split_paths(&path).map(move |dir| dir.join(name)));
-    let program = places.find(|place| place.is_file()).context("there is no redis-server in PATH")?;
-    let mut command = Command::new(program);
+    places.find(|place| place.is_file()).context("there is no redis-server in PATH")
+}
+
+fn command(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Command> {
+    let mut command = Command::new(program()?);
     command.arg0("redis-server").args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
     command.arg("--port").arg(port.to_string()).arg("--dir").arg(dir);
     if let Some(password) = password {
