@@ -201,7 +201,7 @@ async fn blocking<T: Send + 'static>(
     let cluster = cluster.clone();
     match tokio::task::spawn_blocking(move || work(&cluster)).await {
         Ok(done) => done,
-        Err(error) => Err(EmbeddedError::Server(format!("work on the embedded PostgreSQL broke off: {error}"))),
+        Err(error) => Err(EmbeddedError::Server(format!("work on the embedded PostgreSQL failed: {error}"))),
     }
 }
 
@@ -271,7 +271,7 @@ async fn bring_up(cluster: &Arc<Cluster>) -> Result<(), EmbeddedError> {
             said.push('\n');
             said.push_str(&blocking(cluster, |cluster| Ok(cluster.log_tail())).await?);
             let place = cluster.place.cluster.display();
-            return Err(EmbeddedError::Server(format!("PostgreSQL in {place} does not come up: {said}")));
+            return Err(EmbeddedError::Server(format!("PostgreSQL in {place} does not start: {said}")));
         }
         tokio::time::sleep(if failed_starts > 0 { START_RETRY_DELAY } else { PROBE_POLL }).await;
     }

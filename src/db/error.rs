@@ -55,8 +55,8 @@ pub enum DbError {
     Migration(String),
     /// Changes of a table are published, and it lacks the replica identity that PostgreSQL requires for that.
     #[error(
-        "somebody publishes changes of the table {table}, so PostgreSQL changes its rows only with a replica identity, and that \
-         could not be set ({reason}); once this is put right all goes on, or run as its owner: ALTER TABLE {table} REPLICA IDENTITY FULL"
+        "changes of the table {table} are published, so PostgreSQL changes its rows only with a replica identity, and that could \
+         not be set ({reason}); pixeld continues once this is fixed, or run as its owner: ALTER TABLE {table} REPLICA IDENTITY FULL"
     )]
     Identity {
         /// Its name, as SQL accepts it.

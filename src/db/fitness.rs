@@ -44,7 +44,7 @@ pub enum Unfit {
     /// It has other hits, opt-outs and ids.
     #[error(
         "the database is the installation {found}, but this node belongs to {known}, so pixeld loads nothing into it: name the \
-         right database in DATABASE_URL, or take this one for good with pixeld migrate --new-installation and a restart"
+         right database in DATABASE_URL, or join this one with pixeld migrate --new-installation and a restart"
     )]
     OtherInstallation {
         /// The node's.

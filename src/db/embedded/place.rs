@@ -114,7 +114,7 @@ fn place(
     if bytes.len() > SOCKET_PATH_BYTES_MAX || bytes.contains(&b',') {
         place.socket_dir = PathBuf::from(format!("/tmp/pixeld-{}", short_hash(&place.cluster)));
         let note = format!(
-            "PostgreSQL's socket lies in {}, because a path in {} is too long for one, or has a comma",
+            "PostgreSQL's socket is in {}, because a path in {} is too long for one, or has a comma",
             place.socket_dir.display(),
             place.cluster.display()
         );
@@ -160,7 +160,7 @@ pub(super) fn prepare_socket_dir(place: &Place) -> Result<(), EmbeddedError> {
     let metadata = fs::symlink_metadata(dir).map_err(error("cannot look at"))?;
     if !metadata.is_dir() || metadata.uid() != owner || metadata.mode() & 0o077 != 0 {
         return Err(EmbeddedError::Place(format!(
-            "{} is to hold PostgreSQL's socket, but it is not a private directory of user {owner}: remove it, or use a \
+            "{} must hold PostgreSQL's socket, but it is not a private directory of user {owner}: remove it, or use a \
              data directory with a shorter path",
             dir.display()
         )));

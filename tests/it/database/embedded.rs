@@ -174,7 +174,7 @@ async fn a_server_that_cannot_start_is_an_error_with_its_log() {
     database.start().await.unwrap().release().await.unwrap();
     fs::remove_dir_all(dir.path().join("postgres/global")).unwrap();
     let error = database.start().await.err().unwrap().to_string();
-    assert!(error.contains("does not come up") && error.contains("server.log"), "{error}");
+    assert!(error.contains("does not start") && error.contains("server.log"), "{error}");
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ fn promises(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         m.clocks_disbelieved.get(),
     )?;
     let ended = Task::ALL.iter().map(|&task| (task.label(), m.tasks_ended[task as usize].get()));
-    counters(e, "tasks_ended", "Tasks that ended although nobody asked for it", "task", ended)
+    counters(e, "tasks_ended", "Tasks that ended unexpectedly", "task", ended)
 }
 
 fn counter(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {

@@ -80,20 +80,20 @@ impl Language {
 
 const ENGLISH: Words = Words {
     ask_title: "Open your emails without being recorded",
-    ask: "The emails of this sender hold a small picture. When you open one, the picture is loaded, and the sender can see that \
-          it was you, and when. You can switch that off here: for all emails of this sender, also those that you have already. \
-          You will still get the emails.",
+    ask: "The emails of this sender contain a small image. When you open one, your mail program loads the image, and the sender can \
+          see that you opened the email, and when. You can switch this off here for all emails of this sender, including those that \
+          you already have. You will still get the emails.",
     opt_out: "Do not record me",
     out_title: "You are no longer recorded",
-    out: "From now on the sender does not see whether you open emails, also those that you have already. You will still get \
-          the emails.",
+    out: "From now on the sender cannot see whether you open their emails, including those that you already have. You will \
+          still get the emails.",
     undo: "Undo: record me again",
     in_title: "You are recorded again",
-    in_again: "From now on the sender sees again when you open emails.",
+    in_again: "From now on the sender can see again when you open their emails.",
     not_valid_title: "This link is not valid",
-    not_valid: "Perhaps a part of it was lost on the way. Open the link in the email once more, or write to the sender.",
+    not_valid: "Part of it may be missing. Open the link in the email again, or write to the sender.",
     later_title: "Please try again later",
-    too_often: "That was asked too often in a short time. Nothing was changed. Please try again in a few minutes.",
+    too_often: "There were too many requests in a short time. Nothing was changed. Please try again in a few minutes.",
     away: "This is not possible at the moment. Nothing was changed. Please try again in a few minutes.",
 };
 

@@ -207,8 +207,8 @@ impl Source {
         let last = self.rows_among(&[last_id]).await?.pop();
         anyhow::ensure!(
             last.is_none_or(|row| row.at_us == Some(last_us)),
-            "row {last_id} of images_userinfo in the database {:?} differs from the row that was imported before; this is a copy that \
-             went its own way, and which of its rows are taken already cannot be told",
+            "row {last_id} of images_userinfo in the database {:?} differs from the row that was imported before; this copy has \
+             rows of its own, and it is not known which of its rows are already imported",
             self.name
         );
         Ok(())
