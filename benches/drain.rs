@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pixeld::db::{Database, migrate};
 use pixeld::ingest::loader::{Loader, LoaderOptions};
-use pixeld_core::clock::now_us;
+use pixeld_core::clock::now_micros;
 use pixeld_core::drain;
 use pixeld_core::hit::{Hit, Parcel};
 use pixeld_core::metrics::Metrics;
@@ -34,7 +34,7 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
         let mut bytes = Vec::new();
         for number in first..first + 100 {
             let hit = Hit {
-                at_us: now_us(),
+                at: now_micros(),
                 sent_at_s: 0,
                 image: IMAGE,
                 message: Uuid::from_u128(7),

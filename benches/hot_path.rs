@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use pixeld::ingest::copy::{self, Row};
 use pixeld::ingest::judge::{Bounds, Facts, ImageThen, Judging, UserAgent};
 use pixeld::ingest::throttle::Throttle;
-use pixeld_core::clock::now_us;
+use pixeld_core::clock::micros::Micros;
+use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::make::{self, Names};
@@ -31,6 +32,9 @@ use uuid::Uuid;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// When the first hit was answered.
+const NOW: Micros = Micros::of_seconds(1_800_000_000);
+
 const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
 
@@ -43,11 +47,11 @@ struct AllKnown {
 }
 
 impl Facts for AllKnown {
-    fn had_opted_out(&self, _: Uuid, _: i64) -> bool {
+    fn had_opted_out(&self, _: Uuid, _: Micros) -> bool {
         false
     }
 
-    fn image(&self, _: Uuid, _: i64) -> ImageThen {
+    fn image(&self, _: Uuid, _: Micros) -> ImageThen {
         ImageThen::There
     }
 
@@ -62,7 +66,7 @@ impl Facts for AllKnown {
 
 fn hit(number: u64) -> Hit<'static> {
     Hit {
-        at_us: 1_800_000_000_000_000 + number as i64,
+        at: NOW + Duration::from_micros(number),
         sent_at_s: 0,
         image: IMAGE,
         message: Uuid::from_u128(7),
@@ -122,8 +126,8 @@ fn memory(criterion: &mut Criterion) {
     let (images, _wanted) = ImageCache::new(1 << 30);
     for id in 0..10_000 {
         let id = if id == 0 { IMAGE } else { Uuid::from_u128(id) };
-        images.note_known(id, 1);
-        images.put(id, 1, Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
+        images.note_known(id, Micros(1));
+        images.put(id, Micros(1), Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
     }
     group.bench_function("image look-up", |bencher| bencher.iter(|| images.lookup(black_box(IMAGE))));
 
@@ -156,7 +160,7 @@ fn memory(criterion: &mut Criterion) {
             black_box(&one).encode(&mut out);
         });
     });
-    group.bench_function("clock", |bencher| bencher.iter(now_us));
+    group.bench_function("clock", |bencher| bencher.iter(now_micros));
     group.finish();
 }
 
@@ -198,7 +202,7 @@ fn load(criterion: &mut Criterion) {
             copy::begin(&mut out);
             for (seq, hit) in hits.iter().enumerate() {
                 let row = Row {
-                    at_us: hit.at_us,
+                    at: hit.at,
                     seq: seq as i64,
                     user_agent: 5,
                     sent_at_s: 0,
@@ -223,7 +227,7 @@ fn load(criterion: &mut Criterion) {
     group.bench_function("classifying", |bencher| bencher.iter(|| classify(black_box(&evidence))));
     let throttle = Throttle::new(Duration::from_secs(3600), [7; 16]);
     let facts = AllKnown { agent: Agent::read(USER_AGENT) };
-    let bounds = Bounds { now_us: 1_800_000_000_000_000, built_us: 0, retention: None };
+    let bounds = Bounds { now: NOW, built_at: Micros(0), retention: None };
     group.bench_function("judging with the throttle", |bencher| {
         bencher.iter(|| {
             let mut judging = Judging::new(black_box(&hits), 0, 1, bounds, Some(&throttle), &facts);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use pixeld::network_lists::files::Lists;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::token::SigningKeys;
 use pixeld_core::metrics::Metrics;
 use pixeld_core::privacy::IpPrivacy;
@@ -41,8 +42,8 @@ impl InMemory {
         let dir = tempfile::tempdir().expect("a directory");
         let metrics = Metrics::new(1);
         let (images, _wanted) = ImageCache::new(1 << 20);
-        images.note_known(IMAGE, 1);
-        images.put(IMAGE, 1, Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
+        images.note_known(IMAGE, Micros(1));
+        images.put(IMAGE, Micros(1), Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
         let edge = Arc::new(Edge {
             images,
             limits: Limits::new(std::num::NonZeroU32::new(1000), 1),

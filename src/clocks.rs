@@ -9,36 +9,37 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use pixeld_core::clock::now_us;
+use pixeld_core::clock::micros::Micros;
+use pixeld_core::clock::now_micros;
 use pixeld_core::metrics::Metrics;
 
 /// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; retention counts days.
 pub const APART_MAX: Duration = Duration::from_secs(86_400);
 
-/// Three clocks, read at one moment, in µs.
+/// Three clocks, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// This machine's, since 1970.
-    pub node_us: i64,
-    /// The database's, since 1970.
-    pub database_us: i64,
-    /// The time since this machine was started, including sleep; it cannot jump.
+    /// This machine's.
+    pub node: Micros,
+    /// The database's.
+    pub database: Micros,
+    /// µs since this machine was started, including sleep; it cannot jump.
     pub up_us: i64,
 }
 
 impl Reading {
-    /// The clocks now; `database_us` was read a moment ago.
+    /// The clocks now; `database` was read a moment ago.
     #[must_use]
-    pub fn now(database_us: i64) -> Reading {
+    pub fn now(database: Micros) -> Reading {
         let up = clock_gettime(ClockId::Boottime);
         let up_us = up.tv_sec.saturating_mul(1_000_000).saturating_add(up.tv_nsec / 1000);
-        Reading { node_us: now_us(), database_us, up_us }
+        Reading { node: now_micros(), database, up_us }
     }
 
     /// How far this machine's clock is ahead of the database's, in s.
     #[must_use]
     pub fn ahead_s(&self) -> i64 {
-        self.node_us.saturating_sub(self.database_us) / 1_000_000
+        self.node.us_after(self.database) / 1_000_000
     }
 }
 
@@ -94,8 +95,8 @@ impl State {
         }
         let first = *self.first.get_or_insert(reading);
         let passed_us = reading.up_us.saturating_sub(first.up_us);
-        for (then_us, now_us) in [(first.node_us, reading.node_us), (first.database_us, reading.database_us)] {
-            let jumped_s = now_us.saturating_sub(then_us).saturating_sub(passed_us) / 1_000_000;
+        for (then, now) in [(first.node, reading.node), (first.database, reading.database)] {
+            let jumped_s = now.us_after(then).saturating_sub(passed_us) / 1_000_000;
             if is_far(jumped_s) {
                 return Err(Disbelief::Jumped(jumped_s));
             }
@@ -109,17 +110,22 @@ mod tests {
     use super::*;
 
     const DAY_US: i64 = 86_400_000_000;
-    const NOON: Reading = Reading { node_us: 20_000 * DAY_US, database_us: 20_000 * DAY_US, up_us: 5 };
+    const AT: Micros = Micros(20_000 * DAY_US);
+    const NOON: Reading = Reading { node: AT, database: AT, up_us: 5 };
+
+    fn moved(at: Micros, us: i64) -> Micros {
+        Micros(at.0 + us)
+    }
 
     #[test]
     fn clocks_that_agree_within_a_day_are_believed_however_long_it_runs() {
         let (clocks, metrics) = (Clocks::default(), Metrics::new(0));
         for days in [0, 1, 400] {
-            let later = |us| us + days * DAY_US;
+            let passed_us = days * DAY_US;
             let reading = Reading {
-                node_us: later(NOON.node_us) + DAY_US / 2,
-                database_us: later(NOON.database_us),
-                up_us: later(NOON.up_us),
+                node: moved(AT, passed_us + DAY_US / 2),
+                database: moved(AT, passed_us),
+                up_us: NOON.up_us + passed_us,
             };
             assert!(clocks.believes(reading, &metrics), "{days}");
         }
@@ -128,10 +134,9 @@ mod tests {
     #[test]
     fn either_clock_more_than_a_day_off_is_not_believed_until_it_is_back() {
         for off_us in [400 * DAY_US, -400 * DAY_US, DAY_US + 1_000_000, -DAY_US - 1_000_000] {
-            for reading in [
-                Reading { node_us: NOON.node_us + off_us, ..NOON },
-                Reading { database_us: NOON.database_us + off_us, ..NOON },
-            ] {
+            for reading in
+                [Reading { node: moved(AT, off_us), ..NOON }, Reading { database: moved(AT, off_us), ..NOON }]
+            {
                 let (clocks, metrics) = (Clocks::default(), Metrics::new(0));
                 assert!(!clocks.believes(reading, &metrics));
                 assert!(
@@ -145,10 +150,9 @@ mod tests {
 
     #[test]
     fn two_clocks_that_jump_together_are_not_believed_and_a_first_reading_that_disagrees_is_no_measure() {
-        let jumped =
-            |us| Reading { node_us: NOON.node_us + us, database_us: NOON.database_us + us, up_us: NOON.up_us + 7 };
+        let jumped = |us| Reading { node: moved(AT, us), database: moved(AT, us), up_us: NOON.up_us + 7 };
         let (clocks, metrics) = (Clocks::default(), Metrics::new(0));
-        assert!(!clocks.believes(Reading { node_us: 0, ..NOON }, &metrics));
+        assert!(!clocks.believes(Reading { node: Micros(0), ..NOON }, &metrics));
         assert!(clocks.believes(NOON, &metrics));
         assert!(!clocks.believes(jumped(400 * DAY_US), &metrics));
         assert_eq!((metrics.clock_ahead_s.get(), metrics.clocks_disbelieved.get()), (0, 1));

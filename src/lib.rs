@@ -22,10 +22,12 @@ pub mod signals;
 pub mod telemetry;
 pub mod whole_file;
 
-/// When this program was built, in µs since 1970: none of its hits can be older.
-pub const BUILT_US: i64 = built_us(env!("PIXELD_BUILT"));
+use pixeld_core::clock::micros::Micros;
 
-const fn built_us(seconds: &str) -> i64 {
+/// When this program was built: no hit of its own can be older.
+pub const BUILT_AT: Micros = built_at(env!("PIXELD_BUILT"));
+
+const fn built_at(seconds: &str) -> Micros {
     let digits = seconds.as_bytes();
     let mut value = 0;
     let mut at = 0;
@@ -34,5 +36,5 @@ const fn built_us(seconds: &str) -> i64 {
         value = value * 10 + (digits[at] - b'0') as i64;
         at += 1;
     }
-    value * 1_000_000
+    Micros::of_seconds(value)
 }

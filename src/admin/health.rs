@@ -3,6 +3,7 @@
 
 use super::probes::LAG_SECONDS_MAX;
 use super::view::{counted, number};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::metrics::{DropReason, Metrics};
 use pixeld_edge::unrecorded::Reason;
 
@@ -30,15 +31,15 @@ pub struct Finding {
 
 /// What is wrong now, the worst first; empty if all is well.
 #[must_use]
-pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
+pub fn findings(metrics: &Metrics, now: Micros) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |weight, wrong, todo| found.push(Finding { weight, wrong, todo });
-    of_loading(metrics, now_us, &mut note);
-    of_tasks(metrics, now_us, &mut note);
-    of_the_disk(metrics, now_us, &mut note);
+    of_loading(metrics, now, &mut note);
+    of_tasks(metrics, now, &mut note);
+    of_the_disk(metrics, now, &mut note);
     of_what_came(metrics, &mut note);
     of_clocks(metrics, &mut note);
-    of_networks(metrics, now_us, &mut note);
+    of_networks(metrics, now, &mut note);
     found.sort_by_key(|finding| std::cmp::Reverse(finding.weight));
     found
 }
@@ -47,9 +48,9 @@ pub fn findings(metrics: &Metrics, now_us: i64) -> Vec<Finding> {
 type Note<'a> = &'a mut dyn FnMut(Weight, String, &'static str);
 
 /// Findings about hits on their way to PostgreSQL.
-fn of_loading(metrics: &Metrics, now_us: i64, note: Note<'_>) {
+fn of_loading(metrics: &Metrics, now: Micros, note: Note<'_>) {
     let waiting = metrics.waiting().max(0);
-    let lag = metrics.load_lag_seconds(now_us);
+    let lag = metrics.load_lag_seconds(now);
     if let Some(problem) = metrics.database_problem.load_full() {
         let wrong = format!("PostgreSQL cannot be used: {problem}. Hits waiting on disk: {}.", number(waiting));
         let todo = "Fix this. pixeld tries again every second, and no hit is lost while the disk has room.";
@@ -70,8 +71,8 @@ fn of_loading(metrics: &Metrics, now_us: i64, note: Note<'_>) {
 }
 
 /// Findings about what runs after the loader: the rollup, erasures, retention, Redis.
-fn of_tasks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
-    let behind = metrics.rollup_lag_seconds(now_us);
+fn of_tasks(metrics: &Metrics, now: Micros, note: Note<'_>) {
+    let behind = metrics.rollup_lag_seconds(now);
     if behind > ROLLUP_LAG_SECONDS_MAX {
         let why = metrics.stuck.rollup.load_full().map_or(String::new(), |why| format!(": {why}"));
         let wrong = format!("Opens and counts are {behind:.0} s late{why}.");
@@ -99,8 +100,8 @@ fn of_tasks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
 }
 
 /// Findings about the spool, and hits that wait in it.
-fn of_the_disk(metrics: &Metrics, now_us: i64, note: Note<'_>) {
-    let lag = metrics.load_lag_seconds(now_us);
+fn of_the_disk(metrics: &Metrics, now: Micros, note: Note<'_>) {
+    let lag = metrics.load_lag_seconds(now);
     let minutes = metrics.outage_minutes.get();
     if let Some(problem) = metrics.spool_problem.load_full() {
         let todo = "Fix this. Pixels are still served, and recording resumes automatically.";
@@ -180,13 +181,13 @@ fn of_clocks(metrics: &Metrics, note: Note<'_>) {
 }
 
 /// Findings about published address lists.
-fn of_networks(metrics: &Metrics, now_us: i64, note: Note<'_>) {
+fn of_networks(metrics: &Metrics, now: Micros, note: Note<'_>) {
     if metrics.networks_refused.get() > 0 {
         let wrong = "An address list could not be read.".to_owned();
         note(Weight::Warning, wrong, "Run pixeld networks status, which names the file and the line.");
     }
     let (missing, oldest_s) = (metrics.networks_missing.get(), metrics.networks_oldest_s.get());
-    let days = (now_us / 1_000_000 - oldest_s) / 86_400;
+    let days = (now.seconds() - oldest_s) / 86_400;
     if oldest_s > 0 && days > LIST_DAYS_MAX {
         let todo = "Run pixeld networks update, or set PIXELD_NETWORKS_UPDATE=daily. If that is set, the log says why it fails.";
         note(Weight::Warning, format!("A published address list is {days} days old."), todo);
@@ -269,20 +270,20 @@ mod tests {
 
     #[test]
     fn when_all_is_well_nothing_is_said() {
-        assert_eq!(findings(&well(), 0), []);
+        assert_eq!(findings(&well(), Micros(0)), []);
         // Dropped because a setting says so.
         let metrics = well();
         metrics.drop_hits(DropReason::Throttled, 7);
         metrics.drop_hits(DropReason::Suppressed, 7);
         metrics.drop_hits(DropReason::Erased, 7);
-        assert_eq!(findings(&metrics, 0), []);
+        assert_eq!(findings(&metrics, Micros(0)), []);
     }
 
     #[test]
     fn hits_that_wait_for_an_image_are_said_with_what_to_do() {
         let metrics = well();
         metrics.orphans.set(206);
-        let found = findings(&metrics, 0);
+        let found = findings(&metrics, Micros(0));
         assert_eq!((found.len(), found[0].weight), (1, Weight::Warning));
         assert!(found[0].wrong.starts_with("206 hits wait on disk for images") && found[0].todo.contains("--id ID"));
     }
@@ -293,7 +294,7 @@ mod tests {
         for &reason in DropReason::ALL {
             let metrics = well();
             metrics.drop_hits(reason, 1);
-            let found = findings(&metrics, 0);
+            let found = findings(&metrics, Micros(0));
             let is_asked_for = matches!(reason, DropReason::Suppressed | DropReason::Throttled | DropReason::Erased);
             assert_eq!(found.len(), usize::from(!is_asked_for), "{reason:?}: {found:?}");
             let label = reason.label();
@@ -310,7 +311,7 @@ mod tests {
         let metrics = well();
         metrics.database_up.set(0);
         metrics.load_refused.store(Some(std::sync::Arc::new("42P01".to_owned())));
-        let found = findings(&metrics, 0);
+        let found = findings(&metrics, Micros(0));
         assert_eq!(found.len(), 1);
         assert_eq!(
             found[0].wrong,
@@ -321,9 +322,9 @@ mod tests {
     #[test]
     fn lists_that_are_old_are_a_fault_and_those_that_are_missing_a_hint() {
         let metrics = well();
-        let now_us = 1_000 * 86_400 * 1_000_000;
+        let now = Micros::of_seconds(1_000 * 86_400);
         let weighed =
-            || findings(&metrics, now_us).into_iter().map(|found| (found.weight, found.wrong)).collect::<Vec<_>>();
+            || findings(&metrics, now).into_iter().map(|found| (found.weight, found.wrong)).collect::<Vec<_>>();
         metrics.networks_missing.set(4);
         assert_eq!(weighed(), [(Weight::Hint, "4 published address lists have not been downloaded.".to_owned())]);
         metrics.networks_missing.set(1);
@@ -345,7 +346,7 @@ mod tests {
         metrics.cores[0].forwarded_untrusted.one();
         metrics.networks_refused.one();
         metrics.redis_up.set(0);
-        let found = findings(&metrics, 0);
+        let found = findings(&metrics, Micros(0));
         let wrong: Vec<&str> = found.iter().map(|finding| finding.wrong.as_str()).collect();
         assert_eq!(
             wrong,
@@ -369,7 +370,7 @@ mod tests {
         metrics.spool_problem.store(Some(std::sync::Arc::new("/data/spool cannot be written: read-only".to_owned())));
         metrics.segments_missing.add(2);
         metrics.spools_left_alone.set(1);
-        let wrong: Vec<String> = findings(&metrics, 0).into_iter().map(|found| found.wrong).collect();
+        let wrong: Vec<String> = findings(&metrics, Micros(0)).into_iter().map(|found| found.wrong).collect();
         assert_eq!(
             wrong,
             [
@@ -384,8 +385,8 @@ mod tests {
     fn opens_that_do_not_follow_the_hits_are_a_fault_after_two_minutes() {
         let metrics = well();
         metrics.rollup_oldest_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(findings(&metrics, 121_000_000), []);
-        let found = findings(&metrics, 131_000_000);
+        assert_eq!(findings(&metrics, Micros(121_000_000)), []);
+        let found = findings(&metrics, Micros(131_000_000));
         assert_eq!(found[0].wrong, "Opens and counts are 130 s late.");
     }
 
@@ -394,15 +395,15 @@ mod tests {
         let metrics = well();
         let why = || Some(std::sync::Arc::new("ERROR: must be owner of table hits".to_owned()));
         metrics.stuck.rollup.store(why());
-        assert_eq!(findings(&metrics, 0), [], "a rollup that is on time may have failed once");
+        assert_eq!(findings(&metrics, Micros(0)), [], "a rollup that is on time may have failed once");
         for stuck in [&metrics.stuck.erasing, &metrics.stuck.finishing, &metrics.stuck.retention] {
             stuck.store(why());
-            let [found] = &findings(&metrics, 0)[..] else { panic!("one finding") };
+            let [found] = &findings(&metrics, Micros(0))[..] else { panic!("one finding") };
             assert!(found.wrong.ends_with("ERROR: must be owner of table hits."), "{}", found.wrong);
             stuck.store(None);
         }
         metrics.rollup_oldest_us.store(1, std::sync::atomic::Ordering::Relaxed);
-        let found = findings(&metrics, 200_000_000);
+        let found = findings(&metrics, Micros(200_000_000));
         assert_eq!(found[0].wrong, "Opens and counts are 200 s late: ERROR: must be owner of table hits.");
     }
 
@@ -411,8 +412,8 @@ mod tests {
         let metrics = well();
         metrics.spooled.set(5);
         metrics.oldest_at_us.store(1_000_000, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(findings(&metrics, 60_000_000), []);
-        let found = findings(&metrics, 91_000_000);
+        assert_eq!(findings(&metrics, Micros(60_000_000)), []);
+        let found = findings(&metrics, Micros(91_000_000));
         assert_eq!(found[0].wrong, "Hits reach PostgreSQL 90 s late. Hits waiting on disk: 5.");
     }
 }

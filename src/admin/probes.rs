@@ -63,7 +63,7 @@ pub async fn ready(admin: &Admin) -> Answer {
         (None, _) => "ok".to_owned(),
     };
     let recording = recording(admin.metrics.last_unrecorded());
-    let seconds = admin.metrics.load_lag_seconds(pixeld_core::clock::now_us());
+    let seconds = admin.metrics.load_lag_seconds(pixeld_core::clock::now_micros());
     let lag = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
     let is_ready = [&*database, &*spool, &*recording, lag].iter().all(|&state| state == "ok");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

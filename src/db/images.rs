@@ -6,6 +6,7 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::{Database, DbError, QUERY_TIMEOUT, within};
+use pixeld_core::clock::micros::Micros;
 
 /// The channel that announces changed images; the payload is the image's id.
 pub const CHANNEL: &str = "pixeld_images";
@@ -34,8 +35,8 @@ pub struct ImageRow {
 pub struct ImageState {
     /// The image's id.
     pub id: Uuid,
-    /// When its row last changed, in µs since 1970.
-    pub version: i64,
+    /// When its row last changed.
+    pub version: Micros,
     /// Whether it was deleted.
     pub is_deleted: bool,
 }
@@ -64,7 +65,7 @@ pub struct Inspected {
     pub sha256: [u8; 32],
 }
 
-const STATE: &str = "SELECT id, (extract(epoch FROM updated_at) * 1000000)::bigint, deleted_at IS NOT NULL";
+const STATE: &str = "SELECT id, updated_at, deleted_at IS NOT NULL";
 
 fn state(row: &tokio_postgres::Row) -> ImageState {
     ImageState { id: row.get(0), version: row.get(1), is_deleted: row.get(2) }
@@ -78,12 +79,12 @@ pub async fn all_states(client: &Client) -> Result<Vec<ImageState>, DbError> {
     states(client, &format!("{STATE} FROM images"), &[]).await
 }
 
-/// The state of images that changed at or after `since`, in µs since 1970.
+/// The state of images that changed at or after `since`.
 ///
 /// # Errors
 /// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
-pub async fn states_since(client: &Client, since: i64) -> Result<Vec<ImageState>, DbError> {
-    let changed = "FROM images WHERE updated_at >= to_timestamp($1::bigint / 1000000.0)";
+pub async fn states_since(client: &Client, since: Micros) -> Result<Vec<ImageState>, DbError> {
+    let changed = "FROM images WHERE updated_at >= $1";
     states(client, &format!("{STATE} {changed}"), &[&since]).await
 }
 
@@ -246,11 +247,11 @@ pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> R
     Ok(within(QUERY_TIMEOUT, "titling an image", client.execute(update, &values)).await? > 0)
 }
 
-/// Which of `ids` are images, and when each was deleted, in µs since 1970; `None` if it was not.
+/// Which of `ids` are images, and when each was deleted; `None` if it was not.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn existing(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<i64>)>, Error> {
-    let select = "SELECT id, (extract(epoch FROM deleted_at) * 1000000)::bigint FROM images WHERE id = ANY($1)";
+pub async fn existing(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<Micros>)>, Error> {
+    let select = "SELECT id, deleted_at FROM images WHERE id = ANY($1)";
     Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

@@ -3,41 +3,43 @@
 //! Guarantees: no query here reads hits; each reads at most as many rows as requested, or as one message has slots,
 //! rules and clients.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 use uuid::Uuid;
 
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::opens::class::{Certainty, Class};
 use pixeld_core::text;
 
-/// How far each read goes back before the last one, in µs: transactions commit later than they begin.
-const OVERLAP_US: i64 = 10_000_000;
+/// How far each read goes back before the last one: transactions commit later than they begin.
+const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Send times that senders have set.
 #[derive(Debug)]
 pub struct Told {
     /// Each message with its send time in s since 1970; 0 if it was cleared.
     pub messages: Vec<(Uuid, u32)>,
-    /// The database's clock, in µs since 1970.
-    pub now_us: i64,
+    /// The database's clock.
+    pub now: Micros,
 }
 
 /// Send times that were set since a time of the database's clock, or all; the last ones first, at most `max`.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn sent_since(client: &Client, since_us: Option<i64>, max: i64) -> Result<Told, Error> {
-    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let now_us = client.query_one(now, &[]).await?.get(0);
-    let since = at(since_us.map_or(0, |since_us| since_us.saturating_sub(OVERLAP_US)));
+pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<Told, Error> {
+    let now = client.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
+    let since = since.map_or(Micros::default(), |since| since - OVERLAP);
     let select = "SELECT id, coalesce(extract(epoch FROM sent_at), 0)::bigint FROM messages \
                   WHERE sent_changed_at >= $1 ORDER BY sent_changed_at DESC LIMIT $2";
     let rows = client.query(select, &[&since, &max]).await?;
     // A time before 1970 or after 2106 cannot be a send time.
     let messages = rows.iter().map(|row| (row.get(0), u32::try_from(row.get::<_, i64>(1)).unwrap_or(0))).collect();
-    Ok(Told { messages, now_us })
+    Ok(Told { messages, now })
 }
 
 /// A change of one value.
@@ -85,7 +87,7 @@ pub struct Change {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> Result<bool, Error> {
-    let sent_at = change.sent_at_s.value().map(|seconds| at(i64::from(seconds) * 1_000_000));
+    let sent_at = change.sent_at_s.value().map(|seconds| Micros::of_seconds(i64::from(seconds)));
     let upsert = include_str!("messages/change.sql");
     let (is_time_told, is_count_told) = (change.sent_at_s.is_told(), change.sent_count.is_told());
     let sent_count = change.sent_count.value();
@@ -302,8 +304,4 @@ pub async fn opens_between(client: &Client, id: Uuid, times: &[OffsetDateTime]) 
         }
     }
     Ok(sums)
-}
-
-fn at(at_us: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

@@ -19,12 +19,13 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::RETRY_PAUSE_MAX;
-use super::erased::CLOCK_MARGIN_US;
+use super::erased::CLOCK_MARGIN;
 use super::nodes::{self, Erasure, OnDisk};
 use super::request;
 use super::{leftovers, remembered};
 use crate::backoff::Backoff;
 use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::drain::Drain;
 use pixeld_core::hit::Hit;
 use pixeld_core::link::key::Namespace;
@@ -164,10 +165,10 @@ impl Eraser {
         let client = &connected.session.client;
         let pending = self.pending(client).await?;
         if !pending.is_empty() {
-            let remembered: Vec<_> = pending.iter().map(|erasure| (erasure.recipient, erasure.requested_us)).collect();
+            let remembered: Vec<_> = pending.iter().map(|erasure| (erasure.recipient, erasure.requested_at)).collect();
             remembered::remember(&self.options.kept, &connected.key, &remembered)?;
-            let ahead_us = ahead_us(&connected).await?;
-            let done = self.erase(&connected, &pending, ahead_us, drain).await?;
+            let ahead = ahead(&connected).await?;
+            let done = self.erase(&connected, &pending, ahead, drain).await?;
             let acknowledging = nodes::acknowledge(client, self.options.node, &self.options.name, &done);
             within(QUERY_TIMEOUT, "acknowledging erasures", acknowledging).await?;
             let (segments, hits) = done.iter().fold((0, 0), |sum, (_, d)| (sum.0 + d.segments, sum.1 + d.hits));
@@ -198,8 +199,8 @@ impl Eraser {
     async fn compare(&self, connected: &Connected) -> anyhow::Result<()> {
         let remembered = remembered::read(&self.options.kept, &connected.key)?;
         if connected.told.is_none() {
-            let times: HashMap<RecipientHash, i64> = remembered.iter().copied().collect();
-            let remembers = |hash, asked_us| times.get(&hash).is_some_and(|&latest_us| latest_us >= asked_us);
+            let times: HashMap<RecipientHash, Micros> = remembered.iter().copied().collect();
+            let remembers = |hash, asked_at| times.get(&hash).is_some_and(|&latest_at| latest_at >= asked_at);
             let most = remembered::ERASURES_MAX as i64;
             let reopening = nodes::reopen(&connected.session.client, self.options.node, most, remembers);
             within(QUERY_TIMEOUT, "comparing erasures", reopening).await?;
@@ -219,7 +220,7 @@ impl Eraser {
         &mut self,
         connected: &Connected,
         pending: &[Erasure],
-        ahead_us: i64,
+        ahead: Duration,
         drain: &Drain,
     ) -> anyhow::Result<Vec<(i64, OnDisk)>> {
         // A spool that is loaded to its end and removed.
@@ -230,7 +231,7 @@ impl Eraser {
         for spool in &self.spools {
             self.settle(spool).instrument(pixeld_spool::span(spool.uuid)).await?;
         }
-        let mut who = Who::of(pending, connected.key.clone(), ahead_us);
+        let mut who = Who::of(pending, connected.key.clone(), ahead);
         for spool in &self.spools {
             let ended = |segment: &&Segment| segment.ended;
             let segments: Vec<Segment> = spool.published().segments.iter().filter(ended).copied().collect();
@@ -305,36 +306,36 @@ async fn wait(deadline: Instant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How far this node's clock is ahead of the database's.
-async fn ahead_us(connected: &Connected) -> anyhow::Result<i64> {
-    let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let row = within(QUERY_TIMEOUT, "asking for the time", connected.session.client.query_one(now, &[])).await?;
-    Ok(pixeld_core::clock::now_us() - row.get::<_, i64>(0))
+/// How far this node's clock is ahead of the database's; zero where it is behind.
+async fn ahead(connected: &Connected) -> anyhow::Result<Duration> {
+    let asking = connected.session.client.query_one("SELECT clock_timestamp()", &[]);
+    let row = within(QUERY_TIMEOUT, "asking for the time", asking).await?;
+    Ok(pixeld_core::clock::now_micros().since(row.get(0)))
 }
 
 /// The recipients to erase, and what was found of each.
 struct Who {
     key: PrivacyKey,
-    margin_us: i64,
+    margin: Duration,
     /// For each recipient: the time of the latest request, and the erasures.
-    asked: HashMap<RecipientHash, (i64, Vec<i64>)>,
-    latest_us: i64,
+    asked: HashMap<RecipientHash, (Micros, Vec<i64>)>,
+    latest_at: Micros,
     done: HashMap<i64, OnDisk>,
     /// Found in the current file.
     here: HashSet<RecipientHash>,
 }
 
 impl Who {
-    fn of(pending: &[Erasure], key: PrivacyKey, ahead_us: i64) -> Who {
-        let mut asked: HashMap<RecipientHash, (i64, Vec<i64>)> = HashMap::new();
+    fn of(pending: &[Erasure], key: PrivacyKey, ahead: Duration) -> Who {
+        let mut asked: HashMap<RecipientHash, (Micros, Vec<i64>)> = HashMap::new();
         for erasure in pending {
-            let (latest_us, ids) = asked.entry(erasure.recipient).or_insert((i64::MIN, Vec::new()));
-            *latest_us = (*latest_us).max(erasure.requested_us);
+            let (latest_at, ids) = asked.entry(erasure.recipient).or_insert((Micros::MIN, Vec::new()));
+            *latest_at = (*latest_at).max(erasure.requested_at);
             ids.push(erasure.id);
         }
-        let latest_us = asked.values().map(|(latest_us, _)| *latest_us).max().unwrap_or(i64::MIN);
-        let margin_us = CLOCK_MARGIN_US.saturating_add(ahead_us.max(0));
-        Who { key, margin_us, asked, latest_us, done: HashMap::new(), here: HashSet::new() }
+        let latest_at = asked.values().map(|(latest_at, _)| *latest_at).max().unwrap_or(Micros::MIN);
+        let margin = CLOCK_MARGIN.saturating_add(ahead);
+        Who { key, margin, asked, latest_at, done: HashMap::new(), here: HashSet::new() }
     }
 
     fn end_segment(&mut self) {
@@ -361,12 +362,12 @@ impl Who {
 
 impl Erasing for Who {
     fn takes(&mut self, hit: &Hit<'_>) -> bool {
-        if hit.at_us >= self.latest_us.saturating_add(self.margin_us) {
+        if hit.at >= self.latest_at + self.margin {
             return false;
         }
         let hash = self.key.hash(hit.recipient);
-        let Some((asked_us, _)) = self.asked.get(&hash) else { return false };
-        if hit.at_us >= asked_us.saturating_add(self.margin_us) {
+        let Some(&(asked_at, _)) = self.asked.get(&hash) else { return false };
+        if hit.at >= asked_at + self.margin {
             return false;
         }
         self.here.insert(hash);
@@ -389,16 +390,19 @@ mod tests {
     use super::*;
     use pixeld_core::hit::fixture::carrying;
 
+    const ASKED_AT: Micros = Micros::of_seconds(1000);
+
     #[test]
     fn hits_from_before_an_erasure_go_and_later_ones_stay() {
         let key = PrivacyKey([3; 32]);
         let recipient = Uuid::from_u128(7);
-        let erasure = |id, requested_us| Erasure { id, recipient: key.hash(recipient), requested_us };
-        let mut who = Who::of(&[erasure(1, 0), erasure(2, 1_000_000_000)], key.clone(), -5);
-        let at = |at_us| Hit { at_us, ..carrying(7, "") };
-        assert!(who.takes(&at(999_999_999)) && who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US - 1)));
-        assert!(!who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US)));
-        assert!(!who.takes(&Hit { recipient: Uuid::from_u128(8), ..at(0) }));
+        let erasure = |id, requested_at: Micros| Erasure { id, recipient: key.hash(recipient), requested_at };
+        let mut who = Who::of(&[erasure(1, Micros(0)), erasure(2, ASKED_AT)], key.clone(), Duration::ZERO);
+        let at = |at: Micros| Hit { at, ..carrying(7, "") };
+        let a_moment = Duration::from_micros(1);
+        assert!(who.takes(&at(ASKED_AT - a_moment)) && who.takes(&at(ASKED_AT + CLOCK_MARGIN - a_moment)));
+        assert!(!who.takes(&at(ASKED_AT + CLOCK_MARGIN)));
+        assert!(!who.takes(&Hit { recipient: Uuid::from_u128(8), ..at(Micros(0)) }));
         who.end_segment();
         assert_eq!(who.done(1), OnDisk { segments: 1, hits: 2, files: 0 });
         assert_eq!(who.done(2), who.done(1));
@@ -407,7 +411,8 @@ mod tests {
         assert_eq!((who.done(2).files, who.done(3)), (1, OnDisk::default()));
 
         // A clock that is ahead makes earlier hits look later.
-        let mut who = Who::of(&[erasure(2, 1_000_000_000)], key.clone(), 5_000_000);
-        assert!(who.takes(&at(1_000_000_000 + CLOCK_MARGIN_US + 4_999_999)));
+        let ahead = Duration::from_secs(5);
+        let mut who = Who::of(&[erasure(2, ASKED_AT)], key.clone(), ahead);
+        assert!(who.takes(&at(ASKED_AT + CLOCK_MARGIN + ahead - a_moment)));
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! Guarantees: what was recorded before an erasure request is never loaded after it: the list is compared within the
 //! batch's transaction, and erasures wait for that. Hits that were recorded later are new facts; a recipient who does
-//! not want them opts out. Hits have the node's time and requests the database's, so a minute ([`CLOCK_MARGIN_US`]) and
+//! not want them opts out. Hits have the node's time and requests the database's, so a minute ([`CLOCK_MARGIN`]) and
 //! this node's lead over the database's clock are added: it is better to lose a new hit than to bring back an old one.
 //! Gives up: a clock that was ahead when the hit was recorded and is right when it is loaded.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::request::{self, ErasureState};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
-/// Hits that come up to this long after an erasure request still count as earlier ones, in µs.
-pub const CLOCK_MARGIN_US: i64 = 60_000_000;
+/// Hits that come up to this long after an erasure request still count as earlier ones.
+pub const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// What the loader knows about erasures.
 #[derive(Default)]
@@ -50,15 +52,15 @@ impl Erased {
         self.known.as_ref().map_or(-1, |(_, state)| state.version)
     }
 
-    /// Replaces hits that must not be loaded by tombstones. `ahead_us` is how far this node's clock is ahead of the
+    /// Replaces hits that must not be loaded by tombstones. `ahead` is how far this node's clock is ahead of the
     /// database's. Costs one comparison per hit unless some are older than the latest erasure.
     ///
     /// # Errors
     /// As PostgreSQL says.
-    pub async fn mark(&self, client: &Client, hits: &mut [Hit<'_>], ahead_us: i64) -> Result<(), Error> {
-        let Some((key, ErasureState { latest_us: Some(latest_us), .. })) = &self.known else { return Ok(()) };
-        let margin_us = CLOCK_MARGIN_US.saturating_add(ahead_us.max(0));
-        let is_old = |hit: &Hit<'_>| hit.at_us < latest_us.saturating_add(margin_us) && !hit.recipient.is_nil();
+    pub async fn mark(&self, client: &Client, hits: &mut [Hit<'_>], ahead: Duration) -> Result<(), Error> {
+        let Some((key, ErasureState { latest_at: Some(latest_at), .. })) = &self.known else { return Ok(()) };
+        let margin = CLOCK_MARGIN.saturating_add(ahead);
+        let is_old = |hit: &Hit<'_>| hit.at < *latest_at + margin && !hit.recipient.is_nil();
         let mut hashes: HashMap<Uuid, RecipientHash> = HashMap::new();
         for hit in hits.iter().filter(|hit| is_old(hit)) {
             hashes.entry(hit.recipient).or_insert_with(|| key.hash(hit.recipient));
@@ -67,13 +69,13 @@ impl Erased {
             return Ok(());
         }
         let asked: Vec<RecipientHash> = hashes.values().copied().collect();
-        let erased: HashMap<RecipientHash, i64> = request::erased_among(client, &asked).await?.into_iter().collect();
+        let erased: HashMap<RecipientHash, Micros> = request::erased_among(client, &asked).await?.into_iter().collect();
         if erased.is_empty() {
             return Ok(());
         }
         for hit in hits.iter_mut() {
-            let asked_us = hashes.get(&hit.recipient).and_then(|hash| erased.get(hash));
-            if asked_us.is_some_and(|asked_us| hit.at_us < asked_us.saturating_add(margin_us)) {
+            let asked_at = hashes.get(&hit.recipient).and_then(|hash| erased.get(hash));
+            if asked_at.is_some_and(|&asked_at| hit.at < asked_at + margin) {
                 hit.erase();
             }
         }

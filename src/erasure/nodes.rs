@@ -7,6 +7,7 @@
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that a node carries out at once.
@@ -19,8 +20,8 @@ pub struct Erasure {
     pub id: i64,
     /// The recipient.
     pub recipient: RecipientHash,
-    /// The time of the request, in µs since 1970.
-    pub requested_us: i64,
+    /// The time of the request.
+    pub requested_at: Micros,
 }
 
 /// What a node erased on its disk.
@@ -60,13 +61,13 @@ pub async fn retire(client: &Client, actor: &str, node: Uuid) -> Result<(), Erro
 /// # Errors
 /// As PostgreSQL says.
 pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error> {
-    let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
+    let select = "SELECT id, recipient_hash, requested_at FROM erasures \
                   WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
     let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
     let erasure = |row: &tokio_postgres::Row| Erasure {
         id: row.get(0),
         recipient: RecipientHash::of_column(row.get(1)),
-        requested_us: row.get(2),
+        requested_at: row.get(2),
     };
     Ok(rows.iter().map(erasure).collect())
 }
@@ -80,9 +81,9 @@ pub async fn reopen(
     client: &Client,
     node: Uuid,
     max: i64,
-    remembers: impl Fn(RecipientHash, i64) -> bool,
+    remembers: impl Fn(RecipientHash, Micros) -> bool,
 ) -> Result<(), Error> {
-    let select = "SELECT id, recipient_hash, (extract(epoch FROM requested_at) * 1000000)::bigint FROM erasures \
+    let select = "SELECT id, recipient_hash, requested_at FROM erasures \
                   WHERE id <= (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id DESC LIMIT $2";
     let rows = client.query(select, &[&node, &max]).await?;
     let forgotten = rows

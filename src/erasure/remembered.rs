@@ -12,6 +12,7 @@ use std::io;
 use std::path::Path;
 
 use crate::kept_list::{self, Format, ReadError, Row};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::digest;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
@@ -20,20 +21,20 @@ pub const ERASURES_MAX: usize = 500_000;
 
 const FORMAT: Format<8, 24> = Format { magic: b"PXERASE\x01", is_counted: false };
 
-/// A recipient's hash, and the time of the request, in µs since 1970.
-pub type Entry = (RecipientHash, i64);
+/// A recipient's hash, and the time of the request.
+pub type Entry = (RecipientHash, Micros);
 
 impl Row<24> for Entry {
     fn encode(&self) -> [u8; 24] {
         let mut bytes = [0; 24];
-        let fields = self.0.0.iter().copied().chain(self.1.to_le_bytes());
+        let fields = self.0.0.iter().copied().chain(self.1.0.to_le_bytes());
         bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
         bytes
     }
 
     fn decode(bytes: &[u8; 24]) -> Option<Entry> {
-        let (hash, asked_us) = bytes.split_first_chunk::<16>()?;
-        Some((RecipientHash(*hash), i64::from_le_bytes(*asked_us.first_chunk()?)))
+        let (hash, asked_at) = bytes.split_first_chunk::<16>()?;
+        Some((RecipientHash(*hash), Micros(i64::from_le_bytes(*asked_at.first_chunk()?))))
     }
 }
 
@@ -60,13 +61,13 @@ pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
 /// As the disk says; the old list stays then.
 pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()> {
     let before = read(path, key)?;
-    let mut latest: HashMap<RecipientHash, i64> = HashMap::new();
-    for (hash, asked_us) in before.iter().chain(more) {
-        let known = latest.entry(*hash).or_insert(*asked_us);
-        *known = (*known).max(*asked_us);
+    let mut latest: HashMap<RecipientHash, Micros> = HashMap::new();
+    for (hash, asked_at) in before.iter().chain(more) {
+        let known = latest.entry(*hash).or_insert(*asked_at);
+        *known = (*known).max(*asked_at);
     }
     let mut entries: Vec<Entry> = latest.into_iter().collect();
-    entries.sort_unstable_by_key(|(hash, asked_us)| (*asked_us, *hash));
+    entries.sort_unstable_by_key(|(hash, asked_at)| (*asked_at, *hash));
     if entries.len() > ERASURES_MAX {
         let gone = entries.len() - ERASURES_MAX;
         tracing::warn!(gone, "this node no longer remembers the oldest erasures; the database still has them");
@@ -89,8 +90,8 @@ mod tests {
 
     const KEY: PrivacyKey = PrivacyKey([1; 32]);
 
-    fn entry(n: u8, asked_us: i64) -> Entry {
-        (RecipientHash([n; 16]), asked_us)
+    fn entry(n: u8, asked_at_us: i64) -> Entry {
+        (RecipientHash([n; 16]), Micros(asked_at_us))
     }
 
     #[test]
@@ -136,7 +137,7 @@ mod tests {
             .map(|n| {
                 let mut hash = [0; 16];
                 hash[..8].copy_from_slice(&n.to_le_bytes());
-                (RecipientHash(hash), n)
+                (RecipientHash(hash), Micros(n))
             })
             .collect();
         remember(&path, &KEY, &many).unwrap();

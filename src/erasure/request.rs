@@ -15,6 +15,7 @@ use crate::db::locks::{self, DELETING};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, partitions, within};
 use crate::opt_outs::suppressions;
 use crate::rollup::change::Changes;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// The pause between two attempts to get [`DELETING`].
@@ -37,8 +38,8 @@ const PUT_BACK_ROWS: usize = 5000;
 pub struct ErasureState {
     /// Increases with each erasure, and with each user agent that is deleted.
     pub version: i64,
-    /// When the latest erasure was requested, in µs since 1970; `None` if there is none.
-    pub latest_us: Option<i64>,
+    /// When the latest erasure was requested; `None` if there is none.
+    pub latest_at: Option<Micros>,
 }
 
 /// The version and the latest erasure, now.
@@ -46,18 +47,17 @@ pub struct ErasureState {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn state(client: &Client) -> Result<ErasureState, Error> {
-    let select = "SELECT version, (extract(epoch FROM latest_at) * 1000000)::bigint FROM erasure_state";
-    let row = client.query_one(select, &[]).await?;
-    Ok(ErasureState { version: row.get(0), latest_us: row.get(1) })
+    let row = client.query_one("SELECT version, latest_at FROM erasure_state", &[]).await?;
+    Ok(ErasureState { version: row.get(0), latest_at: row.get(1) })
 }
 
-/// Which of these were erased, and when that was last requested, in µs since 1970.
+/// Which of these were erased, and when that was last requested.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<Vec<(RecipientHash, i64)>, Error> {
+pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<Vec<(RecipientHash, Micros)>, Error> {
     let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
-    let select = "SELECT recipient_hash, (extract(epoch FROM max(requested_at)) * 1000000)::bigint FROM erasures \
+    let select = "SELECT recipient_hash, max(requested_at) FROM erasures \
                   WHERE recipient_hash = ANY($1) GROUP BY recipient_hash";
     Ok(client
         .query(select, &[&hashes])
@@ -194,14 +194,14 @@ async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Re
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn put_back(client: &Client, remembered: &[(RecipientHash, i64)]) -> Result<u64, DbError> {
+pub async fn put_back(client: &Client, remembered: &[(RecipientHash, Micros)]) -> Result<u64, DbError> {
     let mut put_back = 0;
     for part in remembered.chunks(PUT_BACK_ROWS) {
         let hashes: Vec<&[u8]> = part.iter().map(|(hash, _)| &hash.0[..]).collect();
-        let times: Vec<i64> = part.iter().map(|(_, requested_us)| *requested_us).collect();
-        let lacking = "SELECT count(*) FROM unnest($1::bytea[], $2::bigint[]) AS k (hash, us) WHERE NOT EXISTS ( \
+        let times: Vec<Micros> = part.iter().map(|(_, requested_at)| *requested_at).collect();
+        let lacking = "SELECT count(*) FROM unnest($1::bytea[], $2::timestamptz[]) AS k (hash, at) WHERE NOT EXISTS ( \
                SELECT 1 FROM erasures e WHERE e.recipient_hash = k.hash \
-                 AND e.requested_at >= '1970-01-01 00:00:00+00'::timestamptz + k.us * interval '1 microsecond')";
+                 AND e.requested_at >= k.at)";
         let row = within(QUERY_TIMEOUT, "comparing erasures", client.query_one(lacking, &[&hashes, &times])).await?;
         if row.get::<_, i64>(0) == 0 {
             continue;

@@ -2,13 +2,14 @@
 //!
 //! Guarantees: a change takes effect within about a second ([`crate::db::follow`]); the full list finds rows that
 //! vanished. While the database is down, cached images are served as before. Gives up: a change whose transaction was
-//! open for longer than [`OVERLAP_US`] and whose notification was lost takes effect with the next full list.
+//! open for longer than [`OVERLAP`] and whose notification was lost takes effect with the next full list.
 
 use std::collections::HashSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -20,11 +21,12 @@ use super::known;
 use crate::db::follow::{Table, follow};
 use crate::db::images::{self as queries, ImageState};
 use crate::db::{Database, DbError};
+use pixeld_core::clock::micros::Micros;
 use pixeld_edge::images::cache::Wanted;
 use pixeld_edge::images::{Fetched, Image, ImageCache, Knowledge};
 
 /// How far before the latest known change each heartbeat reads: transactions commit later than they begin.
-const OVERLAP_US: i64 = 5_000_000;
+const OVERLAP: Duration = Duration::from_secs(5);
 
 /// Loads that run at once.
 const LOADS_MAX: usize = 4;
@@ -42,7 +44,7 @@ struct Sync {
 struct Images {
     sync: Sync,
     /// The latest version read.
-    latest: i64,
+    latest: Micros,
 }
 
 /// Fills the cache with the ids on disk. Call once, before the first request.
@@ -53,8 +55,8 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
     for (id, knowledge) in ids {
         // No version is older, so that everything PostgreSQL returns is newer.
         match knowledge {
-            Knowledge::There => drop(cache.note_known(id, i64::MIN)),
-            Knowledge::Deleted => drop(cache.note_deleted(id, i64::MIN)),
+            Knowledge::There => drop(cache.note_known(id, Micros::MIN)),
+            Knowledge::Deleted => drop(cache.note_deleted(id, Micros::MIN)),
             Knowledge::Lost => cache.note_lost(id),
         }
     }
@@ -71,7 +73,7 @@ pub async fn run(
 ) {
     let sync = Sync { cache, db, known_path, keeping: Arc::default() };
     ready.await;
-    let mut images = Images { sync: sync.clone(), latest: 0 };
+    let mut images = Images { sync: sync.clone(), latest: Micros::default() };
     let loads = async {
         let mut running = JoinSet::new();
         while let Some(want) = wanted.recv().await {
@@ -85,8 +87,8 @@ pub async fn run(
 }
 
 /// A change that seems to come from the future (a clock was set) must not hide those that come before it.
-fn version_till_now(state: &ImageState) -> i64 {
-    state.version.min(pixeld_core::clock::now_us())
+fn version_till_now(state: &ImageState) -> Micros {
+    state.version.min(pixeld_core::clock::now_micros())
 }
 
 /// Loads one image into the cache.
@@ -135,14 +137,14 @@ impl Table for Images {
         cache.note_list();
         self.sync.keep(news);
         cache.note_database(false);
-        self.latest = states.iter().map(version_till_now).max().unwrap_or(0);
+        self.latest = states.iter().map(version_till_now).max().unwrap_or_default();
         Ok(())
     }
 
     async fn look(&mut self, client: &Client) -> Result<(), DbError> {
-        let changed = queries::states_since(client, self.latest.saturating_sub(OVERLAP_US)).await?;
+        let changed = queries::states_since(client, self.latest - OVERLAP).await?;
         let news = changed.iter().filter(|state| self.sync.note(state)).count();
-        self.latest = changed.iter().map(version_till_now).fold(self.latest, i64::max);
+        self.latest = changed.iter().map(version_till_now).fold(self.latest, Micros::max);
         self.sync.keep(news > 0);
         Ok(())
     }

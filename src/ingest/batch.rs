@@ -30,7 +30,6 @@
 //! Gives up: retries. The loader and the import know what an error means to them.
 
 use futures_util::SinkExt;
-use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
@@ -39,6 +38,7 @@ use super::copy::COPY_HITS;
 use super::judge::{Facts, Judged, Judging};
 use crate::db::locks::LOADING;
 use crate::opt_outs::follow::Reader;
+use pixeld_core::clock::micros::Micros;
 
 /// How loading a batch can fail.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +97,8 @@ pub struct BatchRecord {
     pub missing: u64,
     /// Hits of people who were erased.
     pub erased: u64,
-    /// The earliest and the latest row, in µs since 1970.
-    pub at_us: Option<(i64, i64)>,
+    /// The times of the earliest and the latest row.
+    pub span: Option<(Micros, Micros)>,
     /// The hits come from another program: they are counted, but are not events.
     pub is_imported: bool,
 }
@@ -123,7 +123,7 @@ pub struct BatchTransaction<'c, Step> {
     client: &'c Client,
     spool: i32,
     first_seq: u64,
-    now_us: i64,
+    now: Micros,
     step: Step,
 }
 
@@ -139,7 +139,7 @@ impl<'c> BatchTransaction<'c, MarkLocked> {
         // visible.
         let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared({LOADING})");
         client.batch_execute(&begin).await?;
-        let lock = "SELECT next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
+        let lock = "SELECT next_seq, clock_timestamp(), \
                       (SELECT version FROM erasure_state) FROM spool_marks WHERE spool = $1 FOR UPDATE";
         let mark = client.query_one(lock, &[&spool]).await?;
         let next_seq = mark.get::<_, i64>(0) as u64;
@@ -149,7 +149,7 @@ impl<'c> BatchTransaction<'c, MarkLocked> {
         if mark.get::<_, i64>(2) != erasures {
             return Err(undo(client, BatchError::Erasures).await);
         }
-        Ok(BatchTransaction { client, spool, first_seq, now_us: mark.get(1), step: MarkLocked(()) })
+        Ok(BatchTransaction { client, spool, first_seq, now: mark.get(1), step: MarkLocked(()) })
     }
 
     /// Reads who opted out; from here on hits are judged by it.
@@ -196,10 +196,10 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
         self.client
     }
 
-    /// The database's clock when the mark was locked, in µs since 1970.
+    /// The database's clock when the mark was locked.
     #[must_use]
-    pub fn now_us(&self) -> i64 {
-        self.now_us
+    pub fn now(&self) -> Micros {
+        self.now
     }
 
     /// The record of this batch, which ends before `next_seq`, from the verdicts on its hits.
@@ -215,7 +215,7 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
             expired: judged.expired,
             unknown_image: judged.unknown_image,
             erased: judged.erased,
-            at_us: (judged.loaded > 0).then_some((judged.min_at_us, judged.max_at_us)),
+            span: (judged.loaded > 0).then_some((judged.min_at, judged.max_at)),
             ..BatchRecord::default()
         }
     }
@@ -230,7 +230,7 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
             return Err(BatchError::Count { what: "rows copied", sent: batch.loaded, got: rows });
         }
         let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
-        let (min_at, max_at) = batch.at_us.map(|(min, max)| (timestamp(min), timestamp(max))).unzip();
+        let (min_at, max_at) = batch.span.unzip();
         let [loaded, throttled, suppressed, expired, unknown_image, missing, erased, quarantined] = [
             batch.loaded,
             batch.throttled,
@@ -280,8 +280,8 @@ impl<'c> BatchTransaction<'c, RowsCopied> {
 
 impl<'c, Step> BatchTransaction<'c, Step> {
     fn at<Next>(self, step: Next) -> BatchTransaction<'c, Next> {
-        let BatchTransaction { client, spool, first_seq, now_us, .. } = self;
-        BatchTransaction { client, spool, first_seq, now_us, step }
+        let BatchTransaction { client, spool, first_seq, now, .. } = self;
+        BatchTransaction { client, spool, first_seq, now, step }
     }
 }
 
@@ -321,9 +321,4 @@ fn of_copy(error: Error) -> BatchError {
     } else {
         BatchError::Unclear(error)
     }
-}
-
-/// A time from µs since 1970.
-pub fn timestamp(at_us: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

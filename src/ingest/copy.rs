@@ -8,20 +8,19 @@ use std::net::IpAddr;
 use bytes::{BufMut, BytesMut};
 use uuid::Uuid;
 
+use pixeld_core::clock::micros::{Micros, POSTGRES_EPOCH};
+
 /// The statement whose input these bytes are.
 pub const COPY_HITS: &str = "COPY hits (at, seq, user_agent, sent_at, message, recipient, image, spool, class, rule, \
                              network, prefetch, ip, client) FROM STDIN (FORMAT binary)";
-
-/// Microseconds from 1970-01-01 to 2000-01-01, where PostgreSQL's time starts.
-const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 const COLUMNS: i16 = 14;
 
 /// One row of `hits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// Microseconds since 1970.
-    pub at_us: i64,
+    /// When it was answered.
+    pub at: Micros,
     /// The hit's number in its spool.
     pub seq: i64,
     /// The id of its user agent.
@@ -66,12 +65,12 @@ pub fn end(out: &mut BytesMut) {
 pub fn put(out: &mut BytesMut, row: &Row) {
     out.reserve(256);
     out.put_i16(COLUMNS);
-    put_i64(out, row.at_us.saturating_sub(POSTGRES_EPOCH_US));
+    put_i64(out, row.at.us_after(POSTGRES_EPOCH));
     put_i64(out, row.seq);
     put_i64(out, row.user_agent);
     match row.sent_at_s {
         0 => out.put_i32(-1),
-        seconds => put_i64(out, i64::from(seconds) * 1_000_000 - POSTGRES_EPOCH_US),
+        seconds => put_i64(out, Micros::of_seconds(i64::from(seconds)).us_after(POSTGRES_EPOCH)),
     }
     for id in [row.message, row.recipient, row.image] {
         out.put_i32(16);
@@ -116,7 +115,7 @@ mod tests {
     fn a_row_has_each_column_with_its_length() {
         let mut out = BytesMut::new();
         let row = Row {
-            at_us: POSTGRES_EPOCH_US + 1,
+            at: Micros(POSTGRES_EPOCH.0 + 1),
             seq: 2,
             user_agent: 3,
             sent_at_s: 0,

@@ -18,13 +18,14 @@ use uuid::Uuid;
 pub use self::question::{Question, questions};
 use super::copy::{self, Row};
 use super::throttle::{BatchTokens, Throttle};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::networks::Network;
 use pixeld_core::opens::agent::Agent;
 use pixeld_core::opens::classify::{Evidence, classify};
 
-/// How far ahead of the database's clock a hit's time may be, in µs.
-const FUTURE_MAX_US: i64 = 3_600_000_000;
+/// How far ahead of the database's clock a hit's time may be.
+const FUTURE_MAX: Duration = Duration::from_secs(3600);
 
 /// Hits that are judged between two slices of rows.
 const SLICE_HITS: usize = 512;
@@ -32,35 +33,34 @@ const SLICE_HITS: usize = 512;
 /// The bounds by which a batch is judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The database's clock, in µs since 1970.
-    pub now_us: i64,
-    /// When this program was built, in µs since 1970: its hits cannot be older.
-    pub built_us: i64,
+    /// The database's clock.
+    pub now: Micros,
+    /// When this program was built: its hits cannot be older.
+    pub built_at: Micros,
     /// Older hits are dropped.
     pub retention: Option<Duration>,
 }
 
 impl Bounds {
     /// A hit's time, moved to the nearest possible one.
-    fn clamp(&self, at_us: i64) -> i64 {
-        at_us.clamp(self.built_us.min(self.now_us), self.now_us.saturating_add(FUTURE_MAX_US))
+    fn clamp(&self, at: Micros) -> Micros {
+        at.clamp(self.built_at.min(self.now), self.now + FUTURE_MAX)
     }
 
     /// Earlier hits are expired.
-    fn oldest_us(&self) -> i64 {
-        let age_us = |age: Duration| i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-        self.retention.map_or(i64::MIN, |age| self.now_us.saturating_sub(age_us(age)))
+    fn oldest(&self) -> Micros {
+        self.retention.map_or(Micros::MIN, |age| self.now - age)
     }
 
     /// The days whose partitions the rows of these hits may need.
     #[must_use]
     pub fn days(&self, hits: &[Hit<'_>]) -> BTreeSet<Day> {
-        let oldest_us = self.oldest_us();
+        let oldest = self.oldest();
         let mut days = BTreeSet::new();
         let mut last = None;
         let kept = hits.iter().filter(|hit| !hit.is_erased);
-        for at_us in kept.map(|hit| self.clamp(hit.at_us)).filter(|&at_us| at_us >= oldest_us) {
-            let day = Day::of(at_us);
+        for at in kept.map(|hit| self.clamp(hit.at)).filter(|&at| at >= oldest) {
+            let day = Day::of(at);
             if last != Some(day) {
                 days.insert(day);
                 last = Some(day);
@@ -94,8 +94,8 @@ pub enum ImageThen {
 
 /// The facts by which a batch's hits are judged, besides their own contents.
 pub trait Facts {
-    /// The state of an image at a time, in µs since 1970.
-    fn image(&self, image: Uuid, at_us: i64) -> ImageThen;
+    /// The state of an image at a time.
+    fn image(&self, image: Uuid, at: Micros) -> ImageThen;
 
     /// What is known about a user agent.
     fn user_agent(&self, text: &str) -> UserAgent;
@@ -103,8 +103,8 @@ pub trait Facts {
     /// When a message was sent, in s since 1970, according to its sender; 0 if unknown.
     fn sent_at_s(&self, message: Uuid) -> u32;
 
-    /// Whether a recipient had opted out at a time, in µs since 1970.
-    fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool;
+    /// Whether a recipient had opted out at a time.
+    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool;
 }
 
 /// A day in UTC, counted from 1970: each has one partition.
@@ -112,10 +112,10 @@ pub trait Facts {
 pub struct Day(i64);
 
 impl Day {
-    /// The day of a time in µs since 1970.
+    /// The day in which a moment lies.
     #[must_use]
-    pub fn of(at_us: i64) -> Day {
-        Day(at_us.div_euclid(86_400_000_000))
+    pub fn of(at: Micros) -> Day {
+        Day(at.0.div_euclid(86_400_000_000))
     }
 
     /// The day after it.
@@ -155,10 +155,10 @@ pub struct Judged {
     pub clamped: u64,
     /// Rows whose user agent is not kept.
     pub user_agents_capped: u64,
-    /// The earliest row, in µs since 1970.
-    pub min_at_us: i64,
+    /// When the earliest row was answered.
+    pub min_at: Micros,
     /// The latest row.
-    pub max_at_us: i64,
+    pub max_at: Micros,
     /// Tokens to spend once the rows are committed.
     pub tokens: BatchTokens,
 }
@@ -176,8 +176,8 @@ impl Default for Judged {
             erased: 0,
             clamped: 0,
             user_agents_capped: 0,
-            min_at_us: i64::MAX,
-            max_at_us: i64::MIN,
+            min_at: Micros::MAX,
+            max_at: Micros::MIN,
             tokens: BatchTokens::default(),
         }
     }
@@ -192,15 +192,15 @@ enum Dropped {
 }
 
 /// The hit's user agent, which the throttle needs, unless the hit is dropped before.
-fn admit(hit: &Hit<'_>, at_us: i64, oldest_us: i64, facts: &impl Facts) -> Result<UserAgent, Dropped> {
-    if at_us < oldest_us {
+fn admit(hit: &Hit<'_>, at: Micros, oldest: Micros, facts: &impl Facts) -> Result<UserAgent, Dropped> {
+    if at < oldest {
         return Err(Dropped::Expired);
     }
-    let image = facts.image(hit.image, hit.at_us);
+    let image = facts.image(hit.image, hit.at);
     if image == ImageThen::Unknown {
         return Err(Dropped::UnknownImage);
     }
-    if facts.had_opted_out(hit.recipient, at_us) {
+    if facts.had_opted_out(hit.recipient, at) {
         return Err(Dropped::Suppressed);
     }
     if image == ImageThen::Lost {
@@ -256,9 +256,9 @@ impl<'a, F: Facts> Judging<'a, F> {
         if self.done == 0 {
             copy::begin(&mut rows);
         }
-        let oldest_us = self.bounds.oldest_us();
+        let oldest = self.bounds.oldest();
         for (seq, hit) in (self.first_seq + self.done as u64..).zip(slice) {
-            self.judge(seq, hit, oldest_us, &mut rows);
+            self.judge(seq, hit, oldest, &mut rows);
         }
         self.done += slice.len();
         if self.done == self.hits.len() {
@@ -267,15 +267,15 @@ impl<'a, F: Facts> Judging<'a, F> {
         Some(rows)
     }
 
-    fn judge(&mut self, seq: u64, hit: &Hit<'_>, oldest_us: i64, rows: &mut BytesMut) {
+    fn judge(&mut self, seq: u64, hit: &Hit<'_>, oldest: Micros, rows: &mut BytesMut) {
         let judged = &mut self.judged;
         let is_held_back = self.held_back.next_if_eq(&seq).is_some();
         if hit.is_erased {
             judged.erased += 1;
             return;
         }
-        let at_us = self.bounds.clamp(hit.at_us);
-        let user_agent = match admit(hit, at_us, oldest_us, self.facts) {
+        let at = self.bounds.clamp(hit.at);
+        let user_agent = match admit(hit, at, oldest, self.facts) {
             Ok(user_agent) => user_agent,
             Err(Dropped::Expired) => {
                 judged.expired += 1;
@@ -306,20 +306,20 @@ impl<'a, F: Facts> Judging<'a, F> {
                 return;
             }
         }
-        judged.clamped += u64::from(at_us != hit.at_us);
+        judged.clamped += u64::from(at != hit.at);
         judged.user_agents_capped += u64::from(user_agent.own != user_agent.stored);
         judged.loaded += 1;
-        judged.min_at_us = judged.min_at_us.min(at_us);
-        judged.max_at_us = judged.max_at_us.max(at_us);
+        judged.min_at = judged.min_at.min(at);
+        judged.max_at = judged.max_at.max(at);
         let sent_at_s = if hit.sent_at_s == 0 { self.facts.sent_at_s(hit.message) } else { hit.sent_at_s };
         let rule = classify(&Evidence {
             agent: user_agent.agent,
             network: Network::of_number(hit.network),
             prefetch: hit.prefetch,
-            since_sent_s: (sent_at_s != 0).then(|| at_us.div_euclid(1_000_000) - i64::from(sent_at_s)),
+            since_sent_s: (sent_at_s != 0).then(|| at.seconds() - i64::from(sent_at_s)),
         });
         let row = Row {
-            at_us,
+            at,
             seq: seq as i64,
             user_agent: user_agent.stored,
             sent_at_s: hit.sent_at_s,

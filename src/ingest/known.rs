@@ -17,6 +17,7 @@ use uuid::Uuid;
 use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
 use crate::db::{images, messages, user_agents};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::digest;
 use pixeld_core::hit::Hit;
 use pixeld_core::opens::agent::Agent;
@@ -43,12 +44,12 @@ const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 pub struct Known {
     user_agents: HashMap<Box<str>, UserAgent, RandomState>,
     user_agents_since: Instant,
-    /// When each was deleted, in µs since 1970; the maximum if it was not.
-    images: HashMap<Uuid, i64, RandomState>,
+    /// When each was deleted; the maximum if it was not.
+    images: HashMap<Uuid, Micros, RandomState>,
     /// When each message was sent, in s since 1970, if its sender has set it.
     sent: HashMap<Uuid, u32, RandomState>,
-    /// The time up to which these are known, in µs since 1970 by the database's clock, and when they were read.
-    sent_till: Option<(i64, Instant)>,
+    /// The time up to which these are known, by the database's clock, and when they were read.
+    sent_till: Option<(Micros, Instant)>,
     hour: Instant,
     budget: AgentBudget,
     /// Those of the user agents above that PostgreSQL refuses.
@@ -134,15 +135,15 @@ impl Known {
             self.sent_till = None;
         }
         let asked = Instant::now();
-        let since_us = self.sent_till.map(|(till_us, _)| till_us);
-        let told = messages::sent_since(client, since_us, SENT_MAX as i64).await?;
+        let since = self.sent_till.map(|(till, _)| till);
+        let told = messages::sent_since(client, since, SENT_MAX as i64).await?;
         for (message, sent_at_s) in told.messages {
             match sent_at_s {
                 0 => self.sent.remove(&message),
                 _ => self.sent.insert(message, sent_at_s),
             };
         }
-        self.sent_till = Some((told.now_us, asked));
+        self.sent_till = Some((told.now, asked));
         Ok(())
     }
 
@@ -165,7 +166,7 @@ impl Known {
         }
         let new: Vec<Uuid> = new.into_iter().collect();
         let existing = images::existing(client, &new).await?;
-        self.images.extend(existing.into_iter().map(|(image, deleted_us)| (image, deleted_us.unwrap_or(i64::MAX))));
+        self.images.extend(existing.into_iter().map(|(image, deleted_at)| (image, deleted_at.unwrap_or(Micros::MAX))));
         Ok(())
     }
 
@@ -229,10 +230,10 @@ impl Known {
 impl Facts for Known {
     /// As of [`Known::learn`]. An image that was deleted while its hits waited in the spool existed when they were
     /// answered.
-    fn image(&self, image: Uuid, at_us: i64) -> ImageThen {
+    fn image(&self, image: Uuid, at: Micros) -> ImageThen {
         match self.images.get(&image) {
             _ if self.all_images => ImageThen::There,
-            Some(&deleted_us) if at_us < deleted_us => ImageThen::There,
+            Some(&deleted_at) if at < deleted_at => ImageThen::There,
             Some(_) => ImageThen::Unknown,
             None if self.own_images.as_ref().is_some_and(|own| own.knows(image)) => ImageThen::Lost,
             None => ImageThen::Unknown,
@@ -248,8 +249,8 @@ impl Facts for Known {
         if self.sent.is_empty() { 0 } else { self.sent.get(&message).copied().unwrap_or(0) }
     }
 
-    fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool {
-        self.suppressed.was_out(recipient, at_us)
+    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool {
+        self.suppressed.was_out(recipient, at)
     }
 }
 

@@ -339,7 +339,7 @@ impl Loader {
         // Damage is counted when its hits are loaded, not each time that it is read.
         source.reader.take_damages();
         if let Ok((hit, _)) = Hit::decode(&chunk.bytes) {
-            self.metrics.oldest_at_us.store(hit.at_us, Ordering::Relaxed);
+            self.metrics.oldest_at_us.store(hit.at.0, Ordering::Relaxed);
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use crate::ingest::source::MarkName;
+use pixeld_core::clock::micros::Micros;
 
 /// How far a spool is loaded, in PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +16,8 @@ pub struct Mark {
     pub spool: i32,
     /// The next sequence number to load.
     pub next_seq: u64,
-    /// The database's clock, in µs since 1970.
-    pub now_us: i64,
+    /// The database's clock.
+    pub now: Micros,
 }
 
 /// Finds a spool's mark, creates it at its first number if it is new, and records this connection as the one that loads
@@ -35,9 +36,9 @@ pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, 
     let claim = "UPDATE spool_marks SET node = $2, backend_pid = pg_backend_pid(), updated_at = clock_timestamp(), \
                  backend_started = (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) \
                  WHERE spool_uuid = $1 \
-                 RETURNING spool, next_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+                 RETURNING spool, next_seq, clock_timestamp()";
     let row = client.query_one(claim, &[&spool, &node]).await?;
-    Ok(Mark { spool: row.get(0), next_seq: row.get::<_, i64>(1) as u64, now_us: row.get(2) })
+    Ok(Mark { spool: row.get(0), next_seq: row.get::<_, i64>(1) as u64, now: row.get(2) })
 }
 
 /// How far each of `spools` is loaded; 0 if the database does not know it.
@@ -53,8 +54,8 @@ pub async fn loaded_to(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u6
 /// What distinguishes hits of a spool that have the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HitIdentity {
-    /// Its time, in µs since 1970.
-    pub at_us: i64,
+    /// Its time.
+    pub at: Micros,
     /// Its image.
     pub image: Uuid,
     /// Its message; nil if it has none.
@@ -94,12 +95,12 @@ pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) ->
 /// # Errors
 /// As PostgreSQL says.
 pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> Result<Vec<(u64, HitIdentity)>, Error> {
-    let select = "SELECT seq, (extract(epoch FROM at) * 1000000)::bigint, image, message, recipient FROM hits \
+    let select = "SELECT seq, at, image, message, recipient FROM hits \
                   WHERE at BETWEEN $1 AND $2 AND spool = $3 AND seq >= $4 AND seq < $5";
     let (first_seq, next_seq) = (batch.first_seq as i64, batch.next_seq as i64);
     let rows = client.query(select, &[&batch.at.0, &batch.at.1, &spool, &first_seq, &next_seq]).await?;
     let hit = |row: &tokio_postgres::Row| {
-        let identity = HitIdentity { at_us: row.get(1), image: row.get(2), message: row.get(3), recipient: row.get(4) };
+        let identity = HitIdentity { at: row.get(1), image: row.get(2), message: row.get(3), recipient: row.get(4) };
         (row.get::<_, i64>(0) as u64, identity)
     };
     Ok(rows.iter().map(hit).collect())

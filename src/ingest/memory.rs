@@ -58,19 +58,19 @@ impl Memory {
     }
 
     /// Replaces hits of erased people by tombstones. This comes before anything else is looked up for them, so that
-    /// nothing of an erased hit reaches a table. `ahead_us` is how far the clock that timed them is ahead of the
+    /// nothing of an erased hit reaches a table. `ahead` is how far the clock that timed them is ahead of the
     /// database's.
     pub async fn leave_erased_out(
         &mut self,
         client: &Client,
         hits: &mut [Hit<'_>],
-        ahead_us: i64,
+        ahead: Duration,
         limit: Duration,
     ) -> Result<(), DbError> {
         if within(limit, "looking at erasures", self.erased.learn(client)).await? {
             self.known.forget_user_agents();
         }
-        within(limit, "looking at erasures", self.erased.mark(client, hits, ahead_us)).await
+        within(limit, "looking at erasures", self.erased.mark(client, hits, ahead)).await
     }
 
     /// Reads the other facts by which hits are judged.

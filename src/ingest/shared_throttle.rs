@@ -113,7 +113,7 @@ impl SharedThrottle {
             }
             command.arg(window.as_micros() as u64).arg(expiry.as_millis() as u64).arg(ENTRIES_MAX);
             for question in questions {
-                command.arg(question.token.at_us()).arg(name(spool, question));
+                command.arg(question.token.at().0).arg(name(spool, question));
             }
         };
         let is_whole = |answer: &[u8]| answer.len() == questions.len();

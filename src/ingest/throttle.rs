@@ -17,6 +17,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use uuid::Uuid;
 
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 
 /// Maximum hits that are remembered, over both generations (about 50 MB).
@@ -29,7 +30,7 @@ pub type ThrottleKey = [u8; 16];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     fingerprint: u64,
-    at_us: i64,
+    at: Micros,
 }
 
 impl Token {
@@ -39,10 +40,10 @@ impl Token {
         self.fingerprint
     }
 
-    /// The hit's own time, in µs since 1970.
+    /// The hit's own time.
     #[must_use]
-    pub fn at_us(self) -> i64 {
-        self.at_us
+    pub fn at(self) -> Micros {
+        self.at
     }
 }
 
@@ -63,7 +64,7 @@ type Tokens = HashMap<u64, Recorded, BuildHasherDefault<AsItIs>>;
 /// A hit that was recorded.
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
-    at_us: i64,
+    at: Micros,
     id: RecordedId,
 }
 
@@ -136,20 +137,20 @@ impl Throttle {
         }
         hasher.write_i64(user_agent);
         hasher.write_u8(u8::from(hit.prefetch));
-        Some(Token { fingerprint: hasher.finish(), at_us: hit.at_us })
+        Some(Token { fingerprint: hasher.finish(), at: hit.at })
     }
 
     /// Whether a hit with this token was recorded within the window, before or after it.
     #[must_use]
     pub fn holds_back(&self, token: Token) -> bool {
         let last = self.young.get(&token.fingerprint).or_else(|| self.old.get(&token.fingerprint));
-        last.is_some_and(|last| self.is_near(last.at_us, token.at_us))
+        last.is_some_and(|last| self.is_near(last.at, token.at))
     }
 
     /// Whether two times are within one window.
     #[must_use]
-    pub fn is_near(&self, one_us: i64, other_us: i64) -> bool {
-        one_us.abs_diff(other_us) < self.window_us.unsigned_abs()
+    pub fn is_near(&self, one: Micros, other: Micros) -> bool {
+        one.0.abs_diff(other.0) < self.window_us.unsigned_abs()
     }
 
     /// Remembers what PostgreSQL has committed of `spool`: tokens, each with the number of its hit.
@@ -165,7 +166,7 @@ impl Throttle {
                 // Two generations: forgetting half at once costs nothing per hit, and recently used ones stay.
                 self.old = std::mem::take(&mut self.young);
             }
-            let recorded = Recorded { at_us: token.at_us, id: RecordedId::new(index, seq) };
+            let recorded = Recorded { at: token.at, id: RecordedId::new(index, seq) };
             self.young.insert(token.fingerprint, recorded);
         }
     }
@@ -202,7 +203,7 @@ impl BatchTokens {
     pub fn take(&mut self, throttle: &Throttle, token: Token, seq: u64) -> bool {
         let is_free = !self.holds_back(throttle, token);
         if is_free {
-            self.0.insert(token.fingerprint, Recorded { at_us: token.at_us, id: RecordedId::new(0, seq) });
+            self.0.insert(token.fingerprint, Recorded { at: token.at, id: RecordedId::new(0, seq) });
         }
         is_free
     }
@@ -211,12 +212,12 @@ impl BatchTokens {
     #[must_use]
     pub fn holds_back(&self, throttle: &Throttle, token: Token) -> bool {
         let earlier = self.0.get(&token.fingerprint);
-        throttle.holds_back(token) || earlier.is_some_and(|earlier| throttle.is_near(earlier.at_us, token.at_us))
+        throttle.holds_back(token) || earlier.is_some_and(|earlier| throttle.is_near(earlier.at, token.at))
     }
 
     /// All that were taken, each with the number of its hit.
     pub fn into_tokens(self) -> impl Iterator<Item = (Token, u64)> {
-        let token = |(fingerprint, Recorded { at_us, id })| (Token { fingerprint, at_us }, id.seq());
+        let token = |(fingerprint, Recorded { at, id })| (Token { fingerprint, at }, id.seq());
         self.0.into_iter().map(token)
     }
 }
@@ -231,7 +232,7 @@ mod tests {
 
     fn hit(recipient: u128, at_s: i64) -> Hit<'static> {
         Hit {
-            at_us: at_s * 1_000_000,
+            at: Micros::of_seconds(at_s),
             sent_at_s: 0,
             image: Uuid::from_u128(1),
             message: Uuid::from_u128(2),

@@ -15,6 +15,7 @@ use std::io;
 use std::path::Path;
 
 use crate::kept_list::{self, Format, ReadError, Row};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
 
 const FORMAT: Format<32, 40> = Format { magic: b"PXOPTED\x02", is_counted: true };
@@ -23,7 +24,7 @@ const FORMAT_V1: Format<48, 16> = Format { magic: b"PXOPTED\x01", is_counted: tr
 impl Row<40> for Suppression {
     fn encode(&self) -> [u8; 40] {
         let mut bytes = [0; 40];
-        let numbers = [self.since_us, self.until_us.unwrap_or(i64::MAX), self.change].map(i64::to_le_bytes);
+        let numbers = [self.since.0, self.until.unwrap_or(Micros::MAX).0, self.change].map(i64::to_le_bytes);
         let fields = self.hash.0.iter().chain(numbers.as_flattened());
         bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = *from);
         bytes
@@ -31,12 +32,12 @@ impl Row<40> for Suppression {
 
     fn decode(bytes: &[u8; 40]) -> Option<Suppression> {
         let (hash, numbers) = bytes.split_first_chunk::<16>()?;
-        let [since_us, until_us, change] = *numbers.as_chunks::<8>().0 else { return None };
-        let until_us = i64::from_le_bytes(until_us);
+        let [since, until, change] = *numbers.as_chunks::<8>().0 else { return None };
+        let until = Micros(i64::from_le_bytes(until));
         Some(Suppression {
             hash: RecipientHash(*hash),
-            since_us: i64::from_le_bytes(since_us),
-            until_us: (until_us < i64::MAX).then_some(until_us),
+            since: Micros(i64::from_le_bytes(since)),
+            until: (until < Micros::MAX).then_some(until),
             change: i64::from_le_bytes(change),
         })
     }
@@ -97,14 +98,19 @@ mod tests {
 
     const KEY: PrivacyKey = PrivacyKey([3; 32]);
 
-    fn row(n: u8, until_us: Option<i64>) -> Suppression {
-        Suppression { hash: RecipientHash([n; 16]), since_us: i64::from(n), until_us, change: i64::from(n) + 64 }
+    fn row(n: u8, until: Option<Micros>) -> Suppression {
+        Suppression { hash: RecipientHash([n; 16]), since: Micros(i64::from(n)), until, change: i64::from(n) + 64 }
     }
 
     proptest! {
         #[test]
         fn every_row_reads_back(hash: [u8; 16], since_us: i64, until: Option<u32>, change: i64) {
-            let row = Suppression { hash: RecipientHash(hash), since_us, until_us: until.map(i64::from), change };
+            let row = Suppression {
+                hash: RecipientHash(hash),
+                since: Micros(since_us),
+                until: until.map(|us| Micros(i64::from(us))),
+                change,
+            };
             prop_assert_eq!(Suppression::decode(&row.encode()), Some(row));
         }
     }
@@ -116,7 +122,7 @@ mod tests {
              01010101010101010101010101010101 0100000000000000 ffffffffffffff7f 4100000000000000
              02020202020202020202020202020202 0200000000000000 0900000000000000 4200000000000000 be162b39",
         );
-        let rows = [row(1, None), row(2, Some(9))];
+        let rows = [row(1, None), row(2, Some(Micros(9)))];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("opt-outs");
         assert_eq!(read(&path), None);

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::db::locks::OPTING;
 use crate::db::{DbError, QUERY_TIMEOUT, within};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::privacy::{RecipientHash, Suppression};
 
 /// The channel that announces changes of the list; the payload is empty.
@@ -47,9 +48,7 @@ pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppre
     let gate = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, pg_advisory_lock($1), pg_advisory_unlock($1) \
                 FROM suppressions_change";
     let complete: i64 = client.query_one(gate, &[&OPTING]).await?.get(0);
-    let select = "SELECT hash, (extract(epoch FROM since) * 1000000)::bigint, \
-                    (extract(epoch FROM until) * 1000000)::bigint, change \
-                  FROM suppressions WHERE change > $1 ORDER BY change LIMIT $2";
+    let select = "SELECT hash, since, until, change FROM suppressions WHERE change > $1 ORDER BY change LIMIT $2";
     let mut last = after;
     loop {
         let rows = client.query(select, &[&last, &PAGE_ROWS]).await?;
@@ -67,9 +66,7 @@ pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppre
 /// # Errors
 /// As PostgreSQL says.
 pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppression>, Error> {
-    let select = "SELECT hash, (extract(epoch FROM since) * 1000000)::bigint, \
-                    (extract(epoch FROM until) * 1000000)::bigint, change \
-                  FROM suppressions WHERE hash = $1";
+    let select = "SELECT hash, since, until, change FROM suppressions WHERE hash = $1";
     Ok(client.query_opt(select, &[&&hash.0[..]]).await?.as_ref().map(suppression))
 }
 
@@ -87,12 +84,7 @@ pub async fn out_now(client: &Client, hashes: &[RecipientHash]) -> Result<HashSe
 }
 
 fn suppression(row: &tokio_postgres::Row) -> Suppression {
-    Suppression {
-        hash: RecipientHash::of_column(row.get(0)),
-        since_us: row.get(1),
-        until_us: row.get(2),
-        change: row.get(3),
-    }
+    Suppression { hash: RecipientHash::of_column(row.get(0)), since: row.get(1), until: row.get(2), change: row.get(3) }
 }
 
 /// Opts a recipient out, from now on. An existing opt-out keeps its start.
@@ -140,8 +132,8 @@ pub async fn put_back(client: &Client, remembered: &[Suppression], last_change: 
     let mut put_back = 0;
     for part in remembered.chunks(PUT_BACK_ROWS) {
         let hashes: Vec<&[u8]> = part.iter().map(|row| &row.hash.0[..]).collect();
-        let since: Vec<i64> = part.iter().map(|row| row.since_us).collect();
-        let until: Vec<Option<i64>> = part.iter().map(|row| row.until_us).collect();
+        let since: Vec<Micros> = part.iter().map(|row| row.since).collect();
+        let until: Vec<Option<Micros>> = part.iter().map(|row| row.until).collect();
         let back = client.query_opt(&insert, &[&hashes, &since, &until, &CHANNEL]).await?;
         put_back += back.map_or(0, |row| row.get::<_, i64>(0) as u64);
     }
@@ -211,22 +203,22 @@ mod tests {
         assert_eq!(opt_out(client, "test", ANN).await.unwrap(), Receipt { is_new: false, ..first });
         let (last, rows) = changed(client, 0).await;
         assert_eq!(changed(client, last).await, (last, vec![]));
-        assert_eq!(rows.iter().map(|row| (row.hash, row.until_us)).collect::<Vec<_>>(), [(ANN, None)]);
-        assert_eq!(Some(rows[0].since_us), first.since.map(|at| (at.unix_timestamp_nanos() / 1000) as i64));
+        assert_eq!(rows.iter().map(|row| (row.hash, row.until)).collect::<Vec<_>>(), [(ANN, None)]);
+        assert_eq!(Some(rows[0].since), first.since.map(Micros::from));
         let back = opt_in(client, "test", ANN).await.unwrap();
         assert!(back.is_new && back.since > first.since);
         assert_eq!(opt_in(client, "test", ANN).await.unwrap(), Receipt { is_new: false, ..back });
         opt_out(client, "test", BEN).await.unwrap();
         let (last, rows) = changed(client, last).await;
         assert_eq!(
-            rows.iter().map(|row| (row.hash, row.until_us.is_some())).collect::<Vec<_>>(),
+            rows.iter().map(|row| (row.hash, row.until.is_some())).collect::<Vec<_>>(),
             [(ANN, true), (BEN, false)]
         );
         let again = opt_out(client, "test", ANN).await.unwrap();
         assert!(again.is_new && again.since > back.since);
         let found = find(client, ANN).await.unwrap().unwrap();
         assert_eq!(changed(client, last).await.1, [found]);
-        assert_eq!((found.until_us, find(client, RecipientHash([3; 16])).await.unwrap()), (None, None));
+        assert_eq!((found.until, find(client, RecipientHash([3; 16])).await.unwrap()), (None, None));
         for _ in 0..4 {
             assert_eq!(notices.recv().await.as_deref(), Some(""));
         }
@@ -259,7 +251,7 @@ mod tests {
         let taken = tokio::time::timeout(Duration::from_secs(5), opt_in(&quick.client, "test", ANN));
         assert!(taken.await.unwrap().unwrap().is_new);
         let (last, rows) = changed(&asking.client, last).await;
-        assert_eq!(rows.iter().filter(|row| row.hash == ANN && row.until_us.is_some()).count(), 1);
+        assert_eq!(rows.iter().filter(|row| row.hash == ANN && row.until.is_some()).count(), 1);
         assert_eq!(changed(&asking.client, last).await, (last, vec![]));
         lease.release().await.unwrap();
     }
@@ -274,20 +266,23 @@ mod tests {
         opt_out(client, "test", BEN).await.unwrap();
         let ben = find(client, BEN).await.unwrap().unwrap();
         // Ann opted in after the backup and Cleo out; what is remembered of Ben is older than the row.
-        let ann =
-            Suppression { until_us: Some(ben.since_us + 1), change: 8, ..find(client, ANN).await.unwrap().unwrap() };
+        let ann = Suppression {
+            until: Some(ben.since + Duration::from_micros(1)),
+            change: 8,
+            ..find(client, ANN).await.unwrap().unwrap()
+        };
         let remembered = [
             ann,
-            Suppression { since_us: ben.since_us - 5, change: 1, ..ben },
-            Suppression { hash: cleo, since_us: 77, until_us: None, change: 9 },
+            Suppression { since: ben.since - Duration::from_micros(5), change: 1, ..ben },
+            Suppression { hash: cleo, since: Micros(77), until: None, change: 9 },
         ];
         assert_eq!(put_back(client, &remembered, 9).await.unwrap(), 2);
         assert_eq!(put_back(client, &remembered, 9).await.unwrap(), 0);
         let (complete, rows) = changed(client, 9).await;
         assert_eq!((complete, rows.len(), find(client, BEN).await.unwrap()), (11, 2, Some(ben)));
         let found = find(client, ANN).await.unwrap().unwrap();
-        assert_eq!((found.since_us, found.until_us), (ann.since_us, ann.until_us));
-        assert_eq!(find(client, cleo).await.unwrap().map(|row| (row.since_us, row.until_us)), Some((77, None)));
+        assert_eq!((found.since, found.until), (ann.since, ann.until));
+        assert_eq!(find(client, cleo).await.unwrap().map(|row| (row.since, row.until)), Some((Micros(77), None)));
         let noted = "SELECT string_agg(actor || detail, ', ') FROM audit WHERE action = 'opt-outs put back'";
         assert_eq!(client.query_one(noted, &[]).await.unwrap().get::<_, &str>(0), "pixeld{\"count\": 2}");
         lease.release().await.unwrap();

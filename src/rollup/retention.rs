@@ -87,7 +87,7 @@ impl Retention {
         if !locks::try_lock(client, locks::RETAINING).await? {
             return Ok(());
         }
-        let reading = Reading::now(retention_day::now_us(client).await?);
+        let reading = Reading::now(retention_day::now(client).await?);
         if !self.clocks.believes(reading, &self.metrics) {
             return Ok(());
         }

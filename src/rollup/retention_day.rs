@@ -17,6 +17,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::db::partitions::{self, Partition};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
+use pixeld_core::clock::micros::Micros;
 
 /// How long after the end of the retention a day is dropped: by then a batch that was judged before is loaded and
 /// counted.
@@ -42,13 +43,13 @@ pub enum Dropped {
     Pending,
 }
 
-/// The database's clock, in µs since 1970.
+/// The database's clock.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn now_us(client: &Client) -> Result<i64, DbError> {
-    let select = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    Ok(within(QUERY_TIMEOUT, "asking for the time", client.query_one(select, &[])).await?.get(0))
+pub async fn now(client: &Client) -> Result<Micros, DbError> {
+    let asking = client.query_one("SELECT clock_timestamp()", &[]);
+    Ok(within(QUERY_TIMEOUT, "asking for the time", asking).await?.get(0))
 }
 
 /// The days that are completely older than `days` days, by the database's clock, the oldest first.

@@ -136,7 +136,7 @@ impl Rollup {
             self.hits_max = (self.hits_max * 2).min(CHUNK_HITS_MAX);
         }
         let backlog = turn::backlog(&tally).await?;
-        let oldest_us = pixeld_core::clock::now_us() - (backlog.age_seconds * 1e6) as i64;
+        let oldest_us = pixeld_core::clock::now_micros().0 - (backlog.age_seconds * 1e6) as i64;
         self.metrics.rollup_pending.set(backlog.batches);
         self.metrics.stuck.rollup.store(None);
         self.metrics.rollup_oldest_us.store(if backlog.batches > 0 { oldest_us } else { 0 }, Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Rollup {
         let oldest_us = &self.metrics.rollup_oldest_us;
         // The error means that it grows already.
         oldest_us
-            .compare_exchange(0, pixeld_core::clock::now_us(), Ordering::Relaxed, Ordering::Relaxed)
+            .compare_exchange(0, pixeld_core::clock::now_micros().0, Ordering::Relaxed, Ordering::Relaxed)
             .unwrap_or_default();
     }
 

@@ -10,11 +10,10 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use time::OffsetDateTime;
-
 use super::statement::statement;
 use super::tally::{self, State, Tally, TallyError, same};
 use crate::db::{DbError, QUERY_TIMEOUT, within};
+use pixeld_core::clock::micros::Micros;
 
 /// Maximum hits that one transaction rolls up, unless a single batch has more.
 pub const CHUNK_HITS_MAX: u64 = 100_000;
@@ -25,12 +24,12 @@ pub const CHUNK_BATCHES_MAX: usize = 1000;
 /// How long the same mismatch is waited for.
 pub const MISMATCH_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Maximum time in µs that the hits of one transaction cover, unless a single batch covers more: each day in between is
+/// Maximum time that the hits of one transaction cover, unless a single batch covers more: each day in between is
 /// a partition to search and lock, and an import covers years.
-const CHUNK_SPAN_US_MAX: i64 = 32 * 86_400_000_000;
+const CHUNK_SPAN_MAX: Duration = Duration::from_hours(32 * 24);
 
-const PICK: &str = "SELECT id, next_seq - first_seq, loaded, (extract(epoch FROM min_at) * 1000000)::bigint, \
-     (extract(epoch FROM max_at) * 1000000)::bigint FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
+const PICK: &str =
+    "SELECT id, next_seq - first_seq, loaded, min_at, max_at FROM batches WHERE published IS NULL ORDER BY id LIMIT $1";
 
 const READ: &str = include_str!("turn/read_hits.sql");
 
@@ -140,17 +139,16 @@ async fn pick(tally: &Tally, hits_max: u64) -> Result<(Vec<Batch>, bool), TallyE
     let limit = CHUNK_BATCHES_MAX as i64 + 1;
     let rows = within(QUERY_TIMEOUT, "looking for batches", tally.client().query(PICK, &[&limit])).await?;
     let mut hits = 0;
-    let (mut from, mut to) = (i64::MAX, i64::MIN);
+    let (mut from, mut to) = (Micros::MAX, Micros::MIN);
     let mut batches = Vec::new();
     for row in &rows {
         let loaded = row.get::<_, i32>(2) as u64;
         // A batch without rows has no times.
         let (earlier, later) =
-            (row.get::<_, Option<i64>>(3).unwrap_or(from), row.get::<_, Option<i64>>(4).unwrap_or(to));
+            (row.get::<_, Option<Micros>>(3).unwrap_or(from), row.get::<_, Option<Micros>>(4).unwrap_or(to));
         (from, to) = (from.min(earlier), to.max(later));
-        let is_too_much = hits + loaded > hits_max
-            || batches.len() == CHUNK_BATCHES_MAX
-            || to.saturating_sub(from) > CHUNK_SPAN_US_MAX;
+        let is_too_much =
+            hits + loaded > hits_max || batches.len() == CHUNK_BATCHES_MAX || to.since(from) > CHUNK_SPAN_MAX;
         if !batches.is_empty() && is_too_much {
             return Ok((batches, true));
         }
@@ -166,7 +164,7 @@ async fn read(tally: &Tally, batches: &[Batch]) -> Result<u64, TallyError> {
     let span = "SELECT min(min_at), max(max_at) FROM batches WHERE id = ANY($1)";
     let span = tally.row("looking at batches", span, &[&ids]).await?;
     // Known when the query is planned, so that the other days' partitions cost nothing.
-    let (from, to): (Option<OffsetDateTime>, Option<OffsetDateTime>) = (span.get(0), span.get(1));
+    let (from, to): (Option<Micros>, Option<Micros>) = (span.get(0), span.get(1));
     tally.run("SET", "SET LOCAL enable_seqscan = off").await?;
     let rows = tally.execute("reading hits of batches", READ, &[&ids, &from, &to]).await?;
     tally.run("SET", "SET LOCAL enable_seqscan = on").await?;

@@ -4,8 +4,11 @@
 //! Gives up: reliability. The clock may jump; nothing is ordered by it, and code that must detect jumps uses `clocks`.
 //! Durations are measured with `Instant`.
 
+pub mod micros;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use micros::Micros;
 use time::OffsetDateTime;
 
 /// The time now.
@@ -15,11 +18,11 @@ pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The time now, in microseconds since 1970-01-01 UTC.
+/// The time now, in µs since 1970.
 #[must_use]
-pub fn now_us() -> i64 {
+pub fn now_micros() -> Micros {
     let since = now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+    Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// The time now, as a date and time in UTC.

@@ -25,6 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use uuid::Uuid;
 
+use crate::clock::micros::Micros;
 use crate::link::key::{KEY_BYTES_MAX, Key, Namespace};
 pub use parcel::Parcel;
 
@@ -60,8 +61,8 @@ const TOMBSTONE_TIME_US: i64 = 3_600_000_000;
 /// One recorded fetch. It borrows its user agent, so that reading one from a frame copies nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit<'a> {
-    /// When it was answered: microseconds since 1970-01-01 UTC, by this machine's clock.
-    pub at_us: i64,
+    /// When it was answered: µs since 1970-01-01 UTC, by this machine's clock.
+    pub at: Micros,
     /// When its message was sent, in seconds since 1970-01-01 UTC; 0 if the link does not say.
     pub sent_at_s: u32,
     /// The requested image.
@@ -135,7 +136,7 @@ impl<'a> Hit<'a> {
         let length = FIXED_BYTES + address_bytes + keys_bytes + user_agent.len();
         out.reserve(LENGTH_BYTES + length);
         out.extend_from_slice(&(length as u16).to_le_bytes());
-        out.extend_from_slice(&self.at_us.to_le_bytes());
+        out.extend_from_slice(&self.at.0.to_le_bytes());
         out.extend_from_slice(&self.sent_at_s.to_le_bytes());
         out.extend_from_slice(self.image.as_bytes());
         out.extend_from_slice(self.message.as_bytes());
@@ -160,18 +161,18 @@ impl<'a> Hit<'a> {
         let start = out.len();
         out.resize(start + LENGTH_BYTES + FIXED_BYTES, 0);
         out[start..start + LENGTH_BYTES].copy_from_slice(&(FIXED_BYTES as u16).to_le_bytes());
-        out[start + LENGTH_BYTES..start + LENGTH_BYTES + 8].copy_from_slice(&hour_of(self.at_us).to_le_bytes());
+        out[start + LENGTH_BYTES..start + LENGTH_BYTES + 8].copy_from_slice(&hour_of(self.at.0).to_le_bytes());
         out[start + FLAGS_AT] = FLAG_ERASED;
     }
 
     /// Turns it into a tombstone.
     pub fn erase(&mut self) {
-        *self = Hit::tombstone(self.at_us);
+        *self = Hit::tombstone(self.at);
     }
 
-    fn tombstone(at_us: i64) -> Hit<'a> {
+    fn tombstone(at: Micros) -> Hit<'a> {
         Hit {
-            at_us,
+            at,
             sent_at_s: 0,
             image: Uuid::nil(),
             message: Uuid::nil(),
@@ -208,7 +209,7 @@ impl<'a> Hit<'a> {
         }
         let (mut body, rest) = rest.split_at_checked(length).ok_or(short(LENGTH_BYTES + length))?;
         let need = || HitError::Short { need: FIXED_BYTES, have: length };
-        let at_us = i64::from_le_bytes(*take(&mut body).ok_or_else(need)?);
+        let at = Micros(i64::from_le_bytes(*take(&mut body).ok_or_else(need)?));
         let sent_at_s = u32::from_le_bytes(*take(&mut body).ok_or_else(need)?);
         let image = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
         let message = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
@@ -216,7 +217,7 @@ impl<'a> Hit<'a> {
         let network = u16::from_le_bytes(*take(&mut body).ok_or_else(need)?);
         let [flags] = *take(&mut body).ok_or_else(need)?;
         if flags == FLAG_ERASED {
-            return Ok((Hit::tombstone(at_us), rest));
+            return Ok((Hit::tombstone(at), rest));
         }
         let address = match flags & !(FLAG_PREFETCH | FLAG_KEYS) {
             0 => None,
@@ -241,19 +242,8 @@ impl<'a> Hit<'a> {
         let user_agent = std::str::from_utf8(body).map_err(|_| HitError::UserAgent)?;
         let prefetch = flags & FLAG_PREFETCH != 0;
         let is_erased = false;
-        let hit = Hit {
-            at_us,
-            sent_at_s,
-            image,
-            message,
-            recipient,
-            network,
-            prefetch,
-            address,
-            keys,
-            user_agent,
-            is_erased,
-        };
+        let hit =
+            Hit { at, sent_at_s, image, message, recipient, network, prefetch, address, keys, user_agent, is_erased };
         Ok((hit, rest))
     }
 }
@@ -325,7 +315,7 @@ mod tests {
             let user_agent = safe_user_agent(&raw);
             let keys = keys.as_ref().map(|(message, recipient)| Keys { message, recipient });
             let hit = Hit {
-                at_us, sent_at_s, network, prefetch, address, keys, user_agent: &user_agent, is_erased: false,
+                at: Micros(at_us), sent_at_s, network, prefetch, address, keys, user_agent: &user_agent, is_erased: false,
                 image: Uuid::from_bytes(image), message: Uuid::from_bytes(message), recipient: Uuid::from_bytes(recipient),
             };
             let mut bytes = Vec::new();
@@ -372,7 +362,7 @@ mod tests {
         let namespace = Namespace(Uuid::from_u128(7));
         let id = Uuid::from_u128(8);
         let mut hit = Hit {
-            at_us: 0,
+            at: Micros(0),
             sent_at_s: 0,
             image: id,
             message: id,

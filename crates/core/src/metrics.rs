@@ -16,6 +16,8 @@ use arc_swap::ArcSwapOption;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::clock::micros::Micros;
+
 pub use self::names::{DropReason, Outcome, Task};
 
 /// A count that only grows. Relaxed, since nothing is ordered by it.
@@ -322,18 +324,18 @@ impl Metrics {
 
     /// Seconds since the oldest unloaded hit was made; 0 if all are loaded.
     #[must_use]
-    pub fn load_lag_seconds(&self, now_us: i64) -> f64 {
+    pub fn load_lag_seconds(&self, now: Micros) -> f64 {
         let oldest = self.oldest_at_us.load(Ordering::Relaxed);
-        if self.waiting() <= 0 || oldest == 0 { 0.0 } else { (now_us - oldest).max(0) as f64 / 1e6 }
+        if self.waiting() <= 0 || oldest == 0 { 0.0 } else { now.since(Micros(oldest)).as_secs_f64() }
     }
 
     /// Seconds since the oldest batch that is not rolled up was loaded; 0 if all are. If that cannot be read, seconds
     /// since the rollup stopped.
     #[must_use]
-    pub fn rollup_lag_seconds(&self, now_us: i64) -> f64 {
+    pub fn rollup_lag_seconds(&self, now: Micros) -> f64 {
         match self.rollup_oldest_us.load(Ordering::Relaxed) {
             0 => 0.0,
-            oldest => (now_us - oldest).max(0) as f64 / 1e6,
+            oldest => now.since(Micros(oldest)).as_secs_f64(),
         }
     }
 
@@ -386,8 +388,8 @@ mod tests {
     fn nothing_waiting_means_no_lag() {
         let metrics = Metrics::new(1);
         metrics.oldest_at_us.store(1_000_000, Ordering::Relaxed);
-        assert_eq!(metrics.load_lag_seconds(9_000_000), 0.0);
+        assert_eq!(metrics.load_lag_seconds(Micros(9_000_000)), 0.0);
         metrics.spooled.add(1);
-        assert_eq!(metrics.load_lag_seconds(9_000_000), 8.0);
+        assert_eq!(metrics.load_lag_seconds(Micros(9_000_000)), 8.0);
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::clock::micros::Micros;
 use crate::digest::{self, Hex};
 
 /// How much of a client's address is kept. Applied before a hit reaches the disk.
@@ -57,10 +58,10 @@ impl fmt::Display for RecipientHash {
 pub struct Suppression {
     /// The recipient.
     pub hash: RecipientHash,
-    /// Hits from then on are not recorded, in µs since 1970 by the database's clock.
-    pub since_us: i64,
+    /// Hits from then on are not recorded, by the database's clock.
+    pub since: Micros,
     /// Hits from then on are recorded again; `None` while the recipient is opted out.
-    pub until_us: Option<i64>,
+    pub until: Option<Micros>,
     /// Grows with every change of any row.
     pub change: i64,
 }
@@ -69,13 +70,13 @@ impl Suppression {
     /// For a recipient whose time of opting out is unknown: any row in the database is later.
     #[must_use]
     pub fn out_since_ever(hash: RecipientHash) -> Suppression {
-        Suppression { hash, since_us: i64::MIN, until_us: None, change: 0 }
+        Suppression { hash, since: Micros::MIN, until: None, change: 0 }
     }
 
-    /// When the recipient last opted out or in, in µs since 1970.
+    /// When the recipient last opted out or in.
     #[must_use]
-    pub fn last_us(&self) -> i64 {
-        self.until_us.unwrap_or(self.since_us)
+    pub fn last_at(&self) -> Micros {
+        self.until.unwrap_or(self.since)
     }
 }
 

@@ -47,6 +47,7 @@ use crate::queue::{Outbox, QueueFull, Received};
 use crate::suppressed::Suppressed;
 use crate::unrecorded::{Note, Reason, Unrecorded};
 use pixeld_core::clock;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::{Hit, Keys, safe_user_agent};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::named as link_named;
@@ -147,7 +148,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         }
     };
     let link = Link { former_recipient: former_recipient(core, request.uri().path(), &ids), ..link };
-    let at_us = clock::now_us();
+    let at = clock::now_micros();
     let (served, outcome) = match find_image(core, image).await {
         Fetched::Cached(found) => (found, Outcome::Image),
         Fetched::Deleted => (transparent_gif(), Outcome::Deleted),
@@ -171,7 +172,7 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         None if is_head => Some(Reason::Head),
         None => {
             let address = client_address(core, peer, &head, request.headers());
-            record(core, address, &head, at_us, image, &ids, link).await.err()
+            record(core, address, &head, at, image, &ids, link).await.err()
         }
     };
     if let Some(reason) = reason {
@@ -210,13 +211,13 @@ fn note(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) 
 }
 
 fn note_of(core: &Core, peer: IpAddr, headers: &HeaderMap, method: &str, path: &str, reason: Reason) {
-    let at_us = clock::now_us();
+    let at = clock::now_micros();
     let named = || link_named::recipients(path, core.edge.namespace.load().as_deref().copied());
-    core.edge.unrecorded.note(at_us, reason, path.as_bytes(), named, || {
+    core.edge.unrecorded.note(at, reason, path.as_bytes(), named, || {
         let head = Head::of(headers);
         let found = found_address(core, peer, &head, headers);
         Note {
-            at_us,
+            at,
             reason,
             method: unrecorded::cut(method.as_bytes()),
             path: unrecorded::cut(path.as_bytes()),
@@ -240,7 +241,7 @@ async fn record(
     core: &Core,
     address: IpAddr,
     head: &Head<'_>,
-    at_us: i64,
+    at: Micros,
     image: Uuid,
     ids: &Ids<'_>,
     link: Link,
@@ -262,7 +263,7 @@ async fn record(
     }
     let user_agent = safe_user_agent(head.user_agent);
     let hit = Hit {
-        at_us,
+        at,
         sent_at_s: link.sent_at_s,
         image,
         message,

@@ -15,6 +15,7 @@ use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
 
 /// The recipients who opted out, and those who opted in again.
@@ -33,24 +34,24 @@ pub struct Suppressed {
 
 #[derive(Debug, Clone, Copy)]
 struct Period {
-    since_us: i64,
+    since: Micros,
     /// The maximum while it lasts.
-    until_us: i64,
+    until: Micros,
     change: i64,
 }
 
 impl Period {
     fn of(row: &Suppression) -> Period {
-        Period { since_us: row.since_us, until_us: row.until_us.unwrap_or(i64::MAX), change: row.change }
+        Period { since: row.since, until: row.until.unwrap_or(Micros::MAX), change: row.change }
     }
 
     fn is_open(&self) -> bool {
-        self.until_us == i64::MAX
+        self.until == Micros::MAX
     }
 
     fn row(self, hash: RecipientHash) -> Suppression {
-        let until_us = (!self.is_open()).then_some(self.until_us);
-        Suppression { hash, since_us: self.since_us, until_us, change: self.change }
+        let until = (!self.is_open()).then_some(self.until);
+        Suppression { hash, since: self.since, until, change: self.change }
     }
 }
 
@@ -64,13 +65,13 @@ impl Suppressed {
         self.period(recipient).is_some_and(|period| period.is_open())
     }
 
-    /// Whether a recipient was out at a time, in µs since 1970.
+    /// Whether a recipient was out at a time.
     #[must_use]
-    pub fn was_out(&self, recipient: Uuid, at_us: i64) -> bool {
+    pub fn was_out(&self, recipient: Uuid, at: Micros) -> bool {
         if self.all.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        self.period(recipient).is_some_and(|period| (period.since_us..period.until_us).contains(&at_us))
+        self.period(recipient).is_some_and(|period| (period.since..period.until).contains(&at))
     }
 
     fn period(&self, recipient: Uuid) -> Option<Period> {
@@ -121,7 +122,7 @@ impl Suppressed {
         let mut ours = None;
         self.note(row, |there| {
             let our_row = there.row(row.hash);
-            let is_later = our_row.change > row.change && our_row.last_us() > row.last_us();
+            let is_later = our_row.change > row.change && our_row.last_at() > row.last_at();
             ours = is_later.then_some(our_row);
             is_later || our_row == *row
         });
@@ -131,7 +132,7 @@ impl Suppressed {
     /// Rows that were not listed and that could be put back: their times are known.
     #[must_use]
     pub fn unlisted(&self, listed: &HashSet<RecipientHash>) -> Vec<Suppression> {
-        let rows = self.rows.iter().filter(|row| row.since_us > i64::MIN && !listed.contains(row.key()));
+        let rows = self.rows.iter().filter(|row| row.since > Micros::MIN && !listed.contains(row.key()));
         rows.map(|row| row.value().row(*row.key())).collect()
     }
 
@@ -204,8 +205,9 @@ mod tests {
 
     const KEY: PrivacyKey = PrivacyKey([7; 32]);
 
-    fn row(recipient: u128, since_us: i64, until_us: Option<i64>, change: i64) -> Suppression {
-        Suppression { hash: KEY.hash(Uuid::from_u128(recipient)), since_us, until_us, change }
+    fn row(recipient: u128, since: i64, until: Option<i64>, change: i64) -> Suppression {
+        let hash = KEY.hash(Uuid::from_u128(recipient));
+        Suppression { hash, since: Micros(since), until: until.map(Micros), change }
     }
 
     fn knowing() -> Suppressed {
@@ -221,10 +223,10 @@ mod tests {
         assert!(!suppressed.is_out(recipient));
         suppressed.apply(&[row(1, 100, None, 1)]);
         assert!(suppressed.is_out(recipient) && !suppressed.is_out(Uuid::from_u128(2)));
-        assert!(!suppressed.was_out(recipient, 99) && suppressed.was_out(recipient, 100));
+        assert!(!suppressed.was_out(recipient, Micros(99)) && suppressed.was_out(recipient, Micros(100)));
         suppressed.apply(&[row(1, 100, Some(200), 2)]);
         assert!(!suppressed.is_out(recipient) && suppressed.count() == 0);
-        assert!(suppressed.was_out(recipient, 199) && !suppressed.was_out(recipient, 200));
+        assert!(suppressed.was_out(recipient, Micros(199)) && !suppressed.was_out(recipient, Micros(200)));
         suppressed.apply(&[row(1, 100, None, 1)]);
         assert!(!suppressed.is_out(recipient), "an earlier change is no news");
     }
@@ -256,7 +258,7 @@ mod tests {
         suppressed.keep_listed(&rows.iter().map(|row| row.hash).collect(), 2);
         let out = [1, 2, 3, 4].map(|n| suppressed.is_out(Uuid::from_u128(n)));
         assert_eq!(out, [true, false, false, true]);
-        assert!(!suppressed.was_out(Uuid::from_u128(1), 9), "since is the database's");
+        assert!(!suppressed.was_out(Uuid::from_u128(1), Micros(9)), "since is the database's");
         suppressed.keep_listed(&HashSet::new(), 3);
         assert!(suppressed.count() == 0 && suppressed.rows().is_empty());
     }
@@ -309,7 +311,7 @@ mod tests {
             }
             suppressed.apply(&rows);
             let latest: HashMap<RecipientHash, Suppression> = rows.iter().map(|row| (row.hash, *row)).collect();
-            let out = latest.values().filter(|row| row.until_us.is_none()).count();
+            let out = latest.values().filter(|row| row.until.is_none()).count();
             prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (out, latest.len()));
             suppressed.keep_listed(&HashSet::new(), i64::MAX);
             prop_assert_eq!((suppressed.count(), suppressed.all.load(Ordering::Relaxed)), (0, 0));

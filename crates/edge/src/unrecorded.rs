@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use uuid::Uuid;
 
 use crate::suppressed::Suppressed;
+use pixeld_core::clock::micros::Micros;
 
 /// Notes of a reason that are kept.
 pub const NOTES_MAX: usize = 30;
@@ -146,8 +147,8 @@ impl Reason {
 /// A request that made no hit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// When, in µs since 1970.
-    pub at_us: i64,
+    /// When.
+    pub at: Micros,
     /// Why not.
     pub reason: Reason,
     /// Its method.
@@ -191,7 +192,7 @@ impl Unrecorded {
     /// find out whom the request may name, and make the note.
     pub fn note(
         &self,
-        at_us: i64,
+        at: Micros,
         reason: Reason,
         path: &[u8],
         named: impl FnOnce() -> Vec<Uuid>,
@@ -201,7 +202,7 @@ impl Unrecorded {
             Reason::WrongPath if is_like_a_link(path) => Some(&self.lost_links),
             reason => self.rings.get(reason as usize),
         };
-        if ring.is_some_and(|ring| !self.try_note(ring, at_us, named, make)) {
+        if ring.is_some_and(|ring| !self.try_note(ring, at, named, make)) {
             self.unlisted.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -209,12 +210,12 @@ impl Unrecorded {
     fn try_note(
         &self,
         ring: &Mutex<Ring>,
-        at_us: i64,
+        at: Micros,
         named: impl FnOnce() -> Vec<Uuid>,
         make: impl FnOnce() -> Note,
     ) -> bool {
         let Ok(mut ring) = ring.try_lock() else { return false };
-        let second = at_us.div_euclid(1_000_000);
+        let second = at.seconds();
         if ring.second != second {
             (ring.second, ring.in_second) = (second, 0);
         }
@@ -243,7 +244,7 @@ impl Unrecorded {
             ring.notes.retain(|(named, _)| !self.names_somebody_out(named));
             latest.extend(ring.notes.iter().map(|(_, note)| note.clone()));
         }
-        latest.sort_by_key(|note| std::cmp::Reverse(note.at_us));
+        latest.sort_by_key(|note| std::cmp::Reverse(note.at));
         latest
     }
 
@@ -285,7 +286,7 @@ mod tests {
 
     fn note(n: i64, reason: Reason) -> Note {
         let (method, path) = ("GET".to_owned(), format!("/{n}"));
-        Note { at_us: n, reason, method, path, address: None, user_agent: String::new() }
+        Note { at: Micros(n), reason, method, path, address: None, user_agent: String::new() }
     }
 
     fn unrecorded() -> Unrecorded {
@@ -294,7 +295,7 @@ mod tests {
 
     /// Notes a request for a path at the time `n`.
     fn take(unrecorded: &Unrecorded, n: i64, reason: Reason, path: &str) {
-        unrecorded.note(n, reason, path.as_bytes(), Vec::new, || note(n, reason));
+        unrecorded.note(Micros(n), reason, path.as_bytes(), Vec::new, || note(n, reason));
     }
 
     fn paths(unrecorded: &Unrecorded) -> Vec<String> {
@@ -330,7 +331,7 @@ mod tests {
         for reason in Reason::ALL {
             assert!(latest.iter().any(|note| note.reason == reason), "{reason:?}");
         }
-        assert!(latest.iter().any(|note| note.at_us == 100), "a link under a wrong path is none of them");
+        assert!(latest.iter().any(|note| note.at == Micros(100)), "a link under a wrong path is none of them");
         assert_eq!(latest.len(), NOTES_MAX + Reason::ALL.len());
     }
 
@@ -349,11 +350,11 @@ mod tests {
         let [early, late, other] = [1, 2, 3].map(Uuid::from_u128);
         let unrecorded = Unrecorded::new(Arc::clone(&suppressed));
         let out = |id: Uuid, change: i64| {
-            suppressed.apply(&[Suppression { hash: key.hash(id), since_us: 1, until_us: None, change }]);
+            suppressed.apply(&[Suppression { hash: key.hash(id), since: Micros(1), until: None, change }]);
         };
         out(early, 1);
         for (n, id) in (1..).zip([early, late, other]) {
-            unrecorded.note(n, Reason::Head, b"/", || vec![Uuid::from_u128(9), id], || note(n, Reason::Head));
+            unrecorded.note(Micros(n), Reason::Head, b"/", || vec![Uuid::from_u128(9), id], || note(n, Reason::Head));
         }
         assert_eq!(paths(&unrecorded), ["/3", "/2"]);
         out(late, 2);
@@ -364,7 +365,7 @@ mod tests {
     fn nobody_waits_for_a_note() {
         let unrecorded = unrecorded();
         let held = unrecorded.rings[Reason::WrongPath as usize].lock().unwrap();
-        unrecorded.note(0, Reason::WrongPath, b"/", || unreachable!("the ring is held"), || unreachable!());
+        unrecorded.note(Micros(0), Reason::WrongPath, b"/", || unreachable!("the ring is held"), || unreachable!());
         drop(held);
         assert_eq!((unrecorded.latest().len(), unrecorded.unlisted()), (0, 1));
     }

@@ -17,6 +17,7 @@ use crate::admin::view::{
 use crate::db::installation;
 use crate::db::log::{self, Hit, Look, Place, Wanted};
 use crate::db::users::Role;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::opens::class::Class;
 
@@ -271,13 +272,12 @@ fn linked(front: &str, id: Uuid, name: &str) -> Markup {
 
 /// A place, as links contain it.
 fn spelled(place: Place) -> String {
-    format!("{}.{}.{}", place.at.unix_timestamp_nanos() / 1000, place.spool, place.seq)
+    format!("{}.{}.{}", Micros::from(place.at).0, place.spool, place.seq)
 }
 
 fn place(text: &str) -> Option<Place> {
     let mut parts = text.split('.');
-    let at_us: i64 = parts.next()?.parse().ok()?;
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_us) * 1000).ok()?;
+    let at = Micros(parts.next()?.parse().ok()?).utc()?;
     let (spool, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some(Place { at, spool, seq })
 }

@@ -5,7 +5,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::message_form::{self, Values};
@@ -18,6 +17,7 @@ use crate::admin::view::{
 };
 use crate::db::messages::{self, Message, Place};
 use crate::db::{installation, users::Role};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::key::Key;
 
 /// Messages of a page.
@@ -162,13 +162,13 @@ fn cut(messages: &mut Vec<Message>) -> Option<Place> {
 
 /// A place in a link: µs since 1970 and the id.
 fn shown(place: Place) -> String {
-    format!("{}_{}", place.at.unix_timestamp_nanos() / 1000, place.id)
+    format!("{}_{}", Micros::from(place.at).0, place.id)
 }
 
 fn place(text: &str) -> Option<Place> {
     let (at, id) = text.split_once('_')?;
     // A time that PostgreSQL cannot hold is not a place.
-    let at = OffsetDateTime::from_unix_timestamp_nanos(at.parse::<i64>().ok()? as i128 * 1000).ok()?;
+    let at = Micros(at.parse().ok()?).utc()?;
     let id = Uuid::try_parse(id).ok()?;
     (at.year() > 0).then_some(Place { at, id })
 }

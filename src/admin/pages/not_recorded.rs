@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::admin::Admin;
@@ -19,6 +18,7 @@ use crate::admin::view::{
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
 use crate::opt_outs::suppressions;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::pasted::{Pasted, pasted};
 use pixeld_core::link::route::{Ids, Route, route};
@@ -78,9 +78,8 @@ fn note_table(notes: &[Note], zone: Zone) -> Markup {
     ];
     let rows = notes.iter().map(|note| {
         let [why, todo] = note.reason.sentences();
-        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(note.at_us) * 1000);
         html! {
-            td { @if let Ok(at) = at { (time_of(at, zone)) } }
+            td { @if let Some(at) = note.at.utc() { (time_of(at, zone)) } }
             td { (why) div.muted { (todo) } }
             td { code { (note.method) " " (note.path) } }
             td { @if let Some(address) = note.address { (address) } @else { span.muted { "not kept" } } }
@@ -192,7 +191,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
     let mut is_out = false;
     for id in [said.recipient, said.former_recipient].into_iter().flatten().filter(|id| !id.is_nil()) {
         let hash = installation::privacy_key(&client).await?.hash(id);
-        is_out |= suppressions::find(&client, hash).await?.is_some_and(|found| found.until_us.is_none());
+        is_out |= suppressions::find(&client, hash).await?.is_some_and(|found| found.until.is_none());
     }
     drop(client);
     Ok(html! {
@@ -266,7 +265,7 @@ fn words(key: &Key<'_>) -> Option<String> {
 
 fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) -> Markup {
     let Some(image_id) = said.image else { return nothing() };
-    let sent_at = OffsetDateTime::from_unix_timestamp(said.sent_at_s.into());
+    let sent_at = Micros::of_seconds(said.sent_at_s.into()).utc();
     let title = image.map(|image| image.title.as_str()).filter(|title| !title.is_empty());
     html! {
         dl.facts {
@@ -275,7 +274,7 @@ fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) 
             dt { "Message" } dd { (link_to("/messages/", said.message, message_name)) (as_read(&said.message_key)) }
             dt { "Recipient" } dd { (link_to("/recipients/", said.recipient, "")) (as_read(&said.recipient_key)) }
             dt { "Send time" }
-            dd { @if said.sent_at_s == 0 { "not in the link" } @else if let Ok(at) = sent_at { (time_of(at, zone)) } }
+            dd { @if said.sent_at_s == 0 { "not in the link" } @else if let Some(at) = sent_at { (time_of(at, zone)) } }
             dt { "Signature" }
             dd { @match said.signed_by { Some(id) => { "by key " (id) }, None => { "none" } } }
         }

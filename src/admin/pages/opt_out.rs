@@ -64,7 +64,7 @@ async fn look(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {
     let Some(hash) = recipient(admin, stranger).await? else { return Ok(Said::NotValid) };
     let client = admin.client().await?;
     let found = within(QUERY_TIMEOUT, "looking an opt-out up", suppressions::find(&client, hash)).await?;
-    Ok(if found.is_some_and(|row| row.until_us.is_none()) { Said::Out } else { Said::Ask })
+    Ok(if found.is_some_and(|row| row.until.is_none()) { Said::Out } else { Said::Ask })
 }
 
 async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {

@@ -57,7 +57,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 fn health(admin: &Admin) -> Markup {
-    let found = findings(&admin.metrics, pixeld_core::clock::now_us());
+    let found = findings(&admin.metrics, pixeld_core::clock::now_micros());
     let waiting = admin.metrics.waiting().max(0);
     if found.iter().all(|finding| finding.weight == Weight::Hint) {
         let waiting =

@@ -6,7 +6,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use time::OffsetDateTime;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -19,6 +18,7 @@ use crate::db::users::Role;
 use crate::db::{QUERY_TIMEOUT, within};
 use crate::erasure::receipts::{self, Receipt};
 use crate::opt_outs::suppressions;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::parse_uuid;
 use pixeld_core::privacy::Suppression;
 
@@ -40,14 +40,14 @@ impl Standing {
     }
 
     fn is_out(&self) -> bool {
-        self.opt_out.is_some_and(|row| row.until_us.is_none())
+        self.opt_out.is_some_and(|row| row.until.is_none())
     }
 
     fn recorded(&self, zone: Zone) -> Markup {
-        let at = |us: i64| OffsetDateTime::from_unix_timestamp_nanos(i128::from(us) * 1000).map(|at| time_of(at, zone));
-        match self.opt_out.map(|row| (at(row.since_us), row.until_us.map(at))) {
-            Some((Ok(since), None)) => html! { strong { "Off" } ": opted out since " (since) },
-            Some((_, Some(Ok(until)))) => html! { "On again since " (until) },
+        let at = |at: Micros| at.utc().map(|at| time_of(at, zone));
+        match self.opt_out.map(|row| (at(row.since), row.until.map(at))) {
+            Some((Some(since), None)) => html! { strong { "Off" } ": opted out since " (since) },
+            Some((_, Some(Some(until)))) => html! { "On again since " (until) },
             _ => html! { "On" },
         }
     }

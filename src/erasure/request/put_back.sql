@@ -1,8 +1,8 @@
 -- Puts erasures back that the database lacks, writes it to the audit, and returns how many there were.
--- $1: the recipients' hashes. $2: when each was requested, in µs since 1970.
+-- $1: the recipients' hashes. $2: when each was requested.
 WITH lacking AS (
-    SELECT k.hash, max('1970-01-01 00:00:00+00'::timestamptz + k.us * interval '1 microsecond') AS at
-    FROM unnest($1::bytea[], $2::bigint[]) AS k (hash, us)
+    SELECT k.hash, max(k.at) AS at
+    FROM unnest($1::bytea[], $2::timestamptz[]) AS k (hash, at)
     GROUP BY k.hash
 ), back AS (
     INSERT INTO erasures (recipient_hash, requested_at, put_back_at)

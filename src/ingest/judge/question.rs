@@ -23,9 +23,9 @@ pub fn questions(
     throttle: &Throttle,
     facts: &impl Facts,
 ) -> Vec<Question> {
-    let oldest_us = bounds.oldest_us();
+    let oldest = bounds.oldest();
     let question = |(seq, hit): (u64, &Hit<'_>)| {
-        let user_agent = admit(hit, bounds.clamp(hit.at_us), oldest_us, facts).ok()?;
+        let user_agent = admit(hit, bounds.clamp(hit.at), oldest, facts).ok()?;
         let token = throttle.token(hit, user_agent.own).filter(|&token| !throttle.holds_back(token))?;
         Some(Question { seq, token })
     };

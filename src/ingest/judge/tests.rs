@@ -1,11 +1,11 @@
 use super::*;
 
-const NOW: i64 = 2_000_000_000_000_000;
-const DAY: i64 = 86_400_000_000;
+const NOW: Micros = Micros::of_seconds(2_000_000_000);
+const DAY: Duration = Duration::from_hours(24);
 
-fn hit(recipient: u128, at_us: i64) -> Hit<'static> {
+fn hit(recipient: u128, at: Micros) -> Hit<'static> {
     Hit {
-        at_us,
+        at,
         sent_at_s: 0,
         image: Uuid::from_u128(1),
         message: Uuid::from_u128(2),
@@ -26,7 +26,7 @@ const OUT: u128 = u128::MAX;
 struct OneImage;
 
 impl Facts for OneImage {
-    fn image(&self, image: Uuid, _: i64) -> ImageThen {
+    fn image(&self, image: Uuid, _: Micros) -> ImageThen {
         match image.as_u128() {
             1 => ImageThen::There,
             99 => ImageThen::Lost,
@@ -42,14 +42,14 @@ impl Facts for OneImage {
         0
     }
 
-    fn had_opted_out(&self, recipient: Uuid, at_us: i64) -> bool {
-        recipient == Uuid::from_u128(OUT) && at_us >= NOW
+    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool {
+        recipient == Uuid::from_u128(OUT) && at >= NOW
     }
 }
 
 fn judge_all(hits: &[Hit<'_>], throttle: Option<&Throttle>, retention_days: Option<u64>) -> Judged {
     let retention = retention_days.map(|days| Duration::from_secs(days * 86_400));
-    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention };
+    let bounds = Bounds { now: NOW, built_at: NOW - 100 * DAY, retention };
     let mut judging = Judging::new(hits, 0, 1, bounds, throttle, &OneImage);
     while judging.next_rows().is_some() {}
     judging.finish()
@@ -57,9 +57,9 @@ fn judge_all(hits: &[Hit<'_>], throttle: Option<&Throttle>, retention_days: Opti
 
 #[test]
 fn a_time_that_cannot_be_true_is_moved_and_counted() {
-    let judged = judge_all(&[hit(1, 0), hit(2, i64::MAX), hit(3, NOW), hit(4, i64::MIN)], None, None);
+    let judged = judge_all(&[hit(1, Micros(0)), hit(2, Micros::MAX), hit(3, NOW), hit(4, Micros::MIN)], None, None);
     assert_eq!((judged.loaded, judged.clamped), (4, 3));
-    assert_eq!((judged.min_at_us, judged.max_at_us), (NOW - 100 * DAY, NOW + FUTURE_MAX_US));
+    assert_eq!((judged.min_at, judged.max_at), (NOW - 100 * DAY, NOW + FUTURE_MAX));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_tombstone_is_counted_as_erased_and_needs_no_partition() {
     let hits = [erased, hit(2, NOW)];
     let judged = judge_all(&hits, None, None);
     assert_eq!((judged.loaded, judged.erased, judged.unknown_image), (1, 1, 0));
-    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: None };
+    let bounds = Bounds { now: NOW, built_at: NOW - 100 * DAY, retention: None };
     assert!(bounds.days(&hits[..1]).is_empty());
 }
 
@@ -85,13 +85,13 @@ fn a_hit_of_a_lost_image_is_set_aside_unless_its_recipient_opted_out_and_spends_
     let lost = |recipient| Hit { image: Uuid::from_u128(99), ..hit(recipient, NOW) };
     let mut erased = lost(1);
     erased.erase();
-    let hits = [hit(1, NOW), lost(1), lost(1), erased, lost(OUT), Hit { at_us: NOW - 40 * DAY, ..lost(1) }];
+    let hits = [hit(1, NOW), lost(1), lost(1), erased, lost(OUT), Hit { at: NOW - 40 * DAY, ..lost(1) }];
     let judged = judge_all(&hits, Some(&throttle), Some(30));
     assert_eq!(judged.orphans, [1, 2]);
     let others =
         [judged.loaded, judged.unknown_image, judged.throttled, judged.erased, judged.suppressed, judged.expired];
     assert_eq!(others, [1, 0, 0, 1, 1, 1]);
-    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: None };
+    let bounds = Bounds { now: NOW, built_at: NOW - 100 * DAY, retention: None };
     assert_eq!(questions(&hits[1..3], 0, bounds, &throttle, &OneImage), [], "nor is the shared throttle asked");
 }
 
@@ -106,7 +106,7 @@ fn a_hit_of_an_unknown_image_spends_no_token() {
 
 /// Numbers of the hits about which there is a question.
 fn asked(hits: &[Hit<'_>], throttle: &Throttle) -> Vec<u64> {
-    let bounds = Bounds { now_us: NOW, built_us: 0, retention: Some(Duration::from_secs(30 * 86_400)) };
+    let bounds = Bounds { now: NOW, built_at: Micros(0), retention: Some(Duration::from_secs(30 * 86_400)) };
     questions(hits, 70, bounds, throttle, &OneImage).into_iter().map(|question| question.seq).collect()
 }
 
@@ -123,10 +123,10 @@ fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
 #[test]
 fn what_is_recorded_elsewhere_is_held_back_and_does_not_hold_back_here() {
     let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
-    let minute = 60_000_000;
+    let minute = Duration::from_mins(1);
     // Another node recorded one at -10 minutes: the first is near it, the second only near the first.
     let hits = [hit(1, NOW), hit(1, NOW + 55 * minute), hit(2, NOW), hit(2, NOW + minute), hit(0, NOW)];
-    let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
+    let bounds = Bounds { now: NOW, built_at: Micros(0), retention: None };
     let mut judging = Judging::new(&hits, 70, 1, bounds, Some(&throttle), &OneImage).holding_back(vec![70, 73]);
     while judging.next_rows().is_some() {}
     let judged = judging.finish();
@@ -137,15 +137,16 @@ fn what_is_recorded_elsewhere_is_held_back_and_does_not_hold_back_here() {
 #[test]
 fn a_hit_after_an_opt_out_is_suppressed_one_before_is_kept_and_no_token_is_spent() {
     let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
-    let hits = [hit(OUT, NOW), hit(OUT, NOW + 1), hit(OUT, NOW - 1), hit(12, NOW)];
+    let a_moment = Duration::from_micros(1);
+    let hits = [hit(OUT, NOW), hit(OUT, NOW + a_moment), hit(OUT, NOW - a_moment), hit(12, NOW)];
     let judged = judge_all(&hits, Some(&throttle), None);
     assert_eq!((judged.loaded, judged.suppressed, judged.throttled), (2, 2, 0));
 }
 
 #[test]
 fn a_partition_is_made_for_each_day_with_a_hit_and_none_for_those_between() {
-    let bounds = Bounds { now_us: NOW, built_us: NOW - 100 * DAY, retention: Some(Duration::from_secs(50 * 86_400)) };
-    let hits = [hit(1, NOW), hit(2, NOW - 10 * DAY), hit(3, NOW), hit(4, 0)];
+    let bounds = Bounds { now: NOW, built_at: NOW - 100 * DAY, retention: Some(Duration::from_secs(50 * 86_400)) };
+    let hits = [hit(1, NOW), hit(2, NOW - 10 * DAY), hit(3, NOW), hit(4, Micros(0))];
     let days: Vec<Day> = bounds.days(&hits).into_iter().collect();
     assert_eq!(days, [Day::of(NOW - 10 * DAY), Day::of(NOW)], "the one beyond the retention needs none");
 }
@@ -154,7 +155,7 @@ fn a_partition_is_made_for_each_day_with_a_hit_and_none_for_those_between() {
 fn slices_of_rows_are_one_stream_with_consecutive_numbers() {
     for count in [0, 1, SLICE_HITS - 1, SLICE_HITS, SLICE_HITS + 1, 3 * SLICE_HITS] {
         let hits: Vec<Hit<'_>> = (1..=count as u128).map(|recipient| hit(recipient, NOW)).collect();
-        let bounds = Bounds { now_us: NOW, built_us: 0, retention: None };
+        let bounds = Bounds { now: NOW, built_at: Micros(0), retention: None };
         let mut judging = Judging::new(&hits, 70, 1, bounds, None, &OneImage);
         let mut stream = Vec::new();
         while let Some(rows) = judging.next_rows() {

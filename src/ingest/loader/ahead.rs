@@ -108,8 +108,8 @@ impl Loader {
                 rest = behind;
                 hit.resolve(namespace);
                 if !hit.is_erased {
-                    let Hit { at_us, image, message, recipient, .. } = hit;
-                    hits.insert(seq, HitIdentity { at_us, image, message, recipient });
+                    let Hit { at, image, message, recipient, .. } = hit;
+                    hits.insert(seq, HitIdentity { at, image, message, recipient });
                 }
             }
         }
@@ -119,6 +119,6 @@ impl Loader {
 /// Whether a row is this hit. Impossible times are moved when a hit is loaded.
 fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
     let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
-    let was_moved = own.at_us < crate::BUILT_US || own.at_us > pixeld_core::clock::now_us();
-    ids(own) == ids(row) && (own.at_us == row.at_us || was_moved)
+    let was_moved = own.at < crate::BUILT_AT || own.at > pixeld_core::clock::now_micros();
+    ids(own) == ids(row) && (own.at == row.at || was_moved)
 }

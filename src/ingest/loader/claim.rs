@@ -71,7 +71,7 @@ impl Loader {
             }
             Err(error) => return Err(error.into()),
         };
-        connected.clock = Clock::at(mark.now_us);
+        connected.clock = Clock::at(mark.now);
         self.settle_pending(name.uuid, mark.next_seq);
         Ok(Claimed::Mark(mark))
     }

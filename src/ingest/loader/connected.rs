@@ -10,6 +10,7 @@ use crate::db::{Session, installation, within};
 use crate::ingest::marks;
 use crate::ingest::source::Source;
 use crate::ingest::throttle::{Throttle, ThrottleKey};
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::key::Namespace;
 
 /// The server reports a lock that is not granted before our own time limit, so that its holder can be found.
@@ -36,18 +37,18 @@ impl Connected {
 /// The database's clock, read now and then; in between, our own monotonic clock advances it, which cannot jump.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
-    database_us: i64,
+    database: Micros,
     read: Instant,
 }
 
 impl Clock {
-    /// A clock that shows `database_us` now.
-    pub(super) fn at(database_us: i64) -> Clock {
-        Clock { database_us, read: Instant::now() }
+    /// A clock that shows `database` now.
+    pub(super) fn at(database: Micros) -> Clock {
+        Clock { database, read: Instant::now() }
     }
 
-    pub(super) fn now_us(self) -> i64 {
-        self.database_us + i64::try_from(self.read.elapsed().as_micros()).unwrap_or(i64::MAX)
+    pub(super) fn now(self) -> Micros {
+        self.database + self.read.elapsed()
     }
 }
 
@@ -89,7 +90,7 @@ impl Loader {
         self.aside.forget();
         // Marks are read again on every connection: the last one may have left an unclear outcome.
         self.sources.iter_mut().for_each(Source::forget_mark);
-        Ok(Connected { session, clock: Clock::at(pixeld_core::clock::now_us()), namespace })
+        Ok(Connected { session, clock: Clock::at(pixeld_core::clock::now_micros()), namespace })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 use uuid::Uuid;
@@ -26,8 +26,8 @@ use pixeld_spool::frame::{self, FrameKey};
 use pixeld_spool::reader::Chunk;
 use pixeld_spool::recovery::{copy_aside, quarantine};
 
-/// The longest time that one batch's hits cover, in µs.
-const SPAN_MAX_US: i64 = 3_600_000_000;
+/// The longest time that one batch's hits cover.
+const SPAN_MAX: Duration = Duration::from_secs(3600);
 
 /// Maximum batches of one chunk, for that reason.
 const SPANS_MAX: usize = 32;
@@ -81,7 +81,7 @@ impl Loader {
             rest = behind;
         }
         if let Some(first) = hits.first() {
-            self.metrics.oldest_at_us.store(first.at_us, Ordering::Relaxed);
+            self.metrics.oldest_at_us.store(first.at.0, Ordering::Relaxed);
         }
         self.prepare(connected, &mut hits).await?;
         let source = &self.sources[place];
@@ -99,8 +99,8 @@ impl Loader {
     /// Reads the facts by which hits are judged.
     pub(super) async fn prepare(&mut self, connected: &Connected, hits: &mut [Hit<'_>]) -> anyhow::Result<()> {
         let (client, limit) = (connected.client(), self.patience);
-        let ahead_us = pixeld_core::clock::now_us() - connected.clock.now_us();
-        self.memory.leave_erased_out(client, hits, ahead_us, limit).await?;
+        let ahead = pixeld_core::clock::now_micros().since(connected.clock.now());
+        self.memory.leave_erased_out(client, hits, ahead, limit).await?;
         self.memory.learn(client, hits, limit).await?;
         self.aside.close_notes(&self.memory.known);
         Ok(())
@@ -149,14 +149,14 @@ impl Loader {
         origin: &mut Origin,
         piece: Piece<'_>,
     ) -> anyhow::Result<Outcome> {
-        let now_us = connected.clock.now_us();
-        let is_believed = self.clocks.believes(Reading::now(now_us), &self.metrics);
+        let now = connected.clock.now();
+        let is_believed = self.clocks.believes(Reading::now(now), &self.metrics);
         let retention = self.options.retention.filter(|_| is_believed);
-        let bounds = Bounds { now_us, built_us: crate::BUILT_US, retention };
+        let bounds = Bounds { now, built_at: crate::BUILT_AT, retention };
         let mut days = bounds.days(piece.hits);
         if !days.is_empty() {
             // Tomorrow's partition is made today, so that midnight costs nothing.
-            days.insert(Day::of(connected.clock.now_us()).next());
+            days.insert(Day::of(connected.clock.now()).next());
             self.memory.partitions.make(connected.client(), days, self.patience).await?;
         }
         let held_back = self.ask(origin, piece, bounds).await;
@@ -220,9 +220,9 @@ impl Loader {
         }
         let is_of_orphans = matches!(origin.kind, OriginKind::Orphans(_));
         self.pending = Some(Pending { spool: origin.mark, is_of_orphans, record, judged });
-        let now_us = copied.now_us();
+        let now = copied.now();
         patiently(&mut self.patience, copied.commit(&record)).await??;
-        let clock = Clock::at(now_us);
+        let clock = Clock::at(now);
         self.patience = PATIENCE.0;
         if let Some(pending) = self.pending.take() {
             self.count(pending);
@@ -308,9 +308,9 @@ impl Loader {
     }
 }
 
-/// Ranges of hits that are one batch each: within [`SPAN_MAX_US`] of each other and at most `hits_max`.
+/// Ranges of hits that are one batch each: within [`SPAN_MAX`] of each other and at most `hits_max`.
 fn ranges(hits: &[Hit<'_>], hits_max: usize) -> Vec<Range<usize>> {
-    let mut spans = spans(hits.iter().map(|hit| Some(hit.at_us)), SPAN_MAX_US, SPANS_MAX);
+    let mut spans = spans(hits.iter().map(|hit| Some(hit.at)), SPAN_MAX, SPANS_MAX);
     if spans.is_empty() {
         // Without hits there is still a batch: numbers may be missing.
         spans.push(0..0);
@@ -330,6 +330,7 @@ fn said_by(error: &tokio_postgres::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pixeld_core::clock::micros::Micros;
     use pixeld_core::hit::fixture::carrying;
 
     fn ranges_of(hits: &[Hit<'_>], hits_max: usize) -> Vec<(usize, usize)> {
@@ -337,13 +338,13 @@ mod tests {
     }
 
     fn spans_of(hours: &[i64]) -> Vec<(usize, usize)> {
-        let hit = |&hour: &i64| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") };
+        let hit = |&hour: &i64| Hit { at: Micros::of_seconds(hour * 3600), ..carrying(0, "") };
         ranges_of(&hours.iter().map(hit).collect::<Vec<_>>(), usize::MAX)
     }
 
     #[test]
     fn no_batch_has_more_hits_than_one_question_and_none_is_left_out() {
-        let hits = [5, 5, 5, 7, 7, 7, 7, 7].map(|hour| Hit { at_us: hour * SPAN_MAX_US, ..carrying(0, "") });
+        let hits = [5, 5, 5, 7, 7, 7, 7, 7].map(|hour| Hit { at: Micros::of_seconds(hour * 3600), ..carrying(0, "") });
         assert_eq!(ranges_of(&hits, 2), [(0, 2), (2, 3), (3, 5), (5, 7), (7, 8)]);
         assert_eq!(ranges_of(&hits, 3), [(0, 3), (3, 6), (6, 8)]);
         assert_eq!(ranges_of(&[], 3), [(0, 0)]);

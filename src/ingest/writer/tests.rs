@@ -236,8 +236,8 @@ fn every_hit_is_written_or_dropped_whatever_the_disk_does() {
         let told = ended.told();
         assert_eq!(told.len() as i64, metrics.spooled.get());
         assert_eq!(told.len() as u64 + dropped, 600);
-        let at_us = |bytes: &Option<Vec<u8>>| pixeld_core::hit::Hit::decode(bytes.as_ref().unwrap()).unwrap().0.at_us;
-        assert!(told.iter().map(at_us).is_sorted_by(|a, b| a < b), "in order, each once, none missing");
+        let at = |bytes: &Option<Vec<u8>>| pixeld_core::hit::Hit::decode(bytes.as_ref().unwrap()).unwrap().0.at;
+        assert!(told.iter().map(at).is_sorted_by(|a, b| a < b), "in order, each once, none missing");
     });
 }
 

@@ -1,13 +1,12 @@
 -- Puts opt-outs back that the database lacks or has in an older state, writes it to the audit and notifies all nodes.
 -- No row: there were none.
--- $1: the recipients' hashes. $2, $3: start and end of each, in µs since 1970. $4: the channel.
+-- $1: the recipients' hashes. $2, $3: start and end of each. $4: the channel.
 -- {lock}: the number of the lock for changes of opt-outs.
 WITH held AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared({lock})
 ), kept AS (
-    SELECT hash, '1970-01-01 00:00:00+00'::timestamptz + since * interval '1 microsecond' AS since,
-        '1970-01-01 00:00:00+00'::timestamptz + until * interval '1 microsecond' AS until
-    FROM held, unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS k (hash, since, until)
+    SELECT hash, since, until
+    FROM held, unnest($1::bytea[], $2::timestamptz[], $3::timestamptz[]) AS k (hash, since, until)
 ), back AS (
     INSERT INTO suppressions AS s (hash, since, until, change)
     SELECT hash, since, until, nextval('suppressions_change')

@@ -1,19 +1,21 @@
 //! A batch's transaction, step by step: what a caller cannot get wrong, on a real PostgreSQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pixeld::db::{Database, Session, migrate};
 use pixeld::ingest::batch::{BatchError, BatchTransaction, RowsCopied};
 use pixeld::ingest::judge::{Bounds, Judged, Judging};
 use pixeld::ingest::known::Known;
 use pixeld::ingest::memory::Memory;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::fixture::carrying;
 use pixeld_testkit::postgres::Postgres;
 use uuid::Uuid;
 
-/// Noon of a day that has a partition, in µs since 1970.
-const NOON_US: i64 = 20_000 * 86_400_000_000 + 43_200_000_000;
+/// Noon of a day that has a partition.
+const NOON: Micros = Micros::of_seconds(20_000 * 86_400 + 43_200);
 
 struct Setup {
     sessions: [Session; 2],
@@ -46,10 +48,10 @@ impl Setup {
     ) -> Result<(BatchTransaction<'c, RowsCopied>, Judged), BatchError> {
         let client = &self.sessions[session].client;
         let mut hits = [hit(), hit()];
-        let limit = std::time::Duration::from_secs(60);
-        memory.leave_erased_out(client, &mut hits, 0, limit).await.unwrap();
+        let limit = Duration::from_secs(60);
+        memory.leave_erased_out(client, &mut hits, Duration::ZERO, limit).await.unwrap();
         memory.learn(client, &hits, limit).await.unwrap();
-        let bounds = Bounds { now_us: NOON_US, built_us: 0, retention: None };
+        let bounds = Bounds { now: NOON, built_at: Micros(0), retention: None };
         memory.partitions.make(client, bounds.days(&hits), limit).await.unwrap();
         let judging = Judging::new(&hits, first_seq, self.spool, bounds, None, &memory.known);
         memory.copy(client, self.spool, first_seq, judging).await
@@ -63,7 +65,7 @@ impl Setup {
 }
 
 fn hit() -> Hit<'static> {
-    Hit { at_us: NOON_US, ..carrying(3, "a mail program") }
+    Hit { at: NOON, ..carrying(3, "a mail program") }
 }
 
 fn memory() -> Memory {

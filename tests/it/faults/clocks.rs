@@ -106,7 +106,7 @@ fn while_the_databases_clock_is_400_days_ahead_nothing_is_expired_or_deleted_and
     let clock = FakeClock::set_to("+400d");
     let mut app = App::start_on(clock.postgres(), |_, settings| keeping_30_days(settings));
     let days: f64 = app.query("SELECT extract(epoch FROM now())::bigint")[0].parse().unwrap();
-    let real = pixeld_core::clock::now_us() as f64 / 1e6;
+    let real = pixeld_core::clock::now_micros().0 as f64 / 1e6;
     assert!(days > real + 399.0 * 86_400.0, "PostgreSQL's clock is right");
     for _ in 0..10 {
         fetch(&app);

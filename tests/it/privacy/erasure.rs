@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use loadtest::generator::Pace;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::{Hit, Keys};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_testkit::process::wait_until;
@@ -135,7 +136,7 @@ fn wait_until_final(settings: &Settings, erasures: usize) -> String {
 /// A person's encoded hit, as a copy of damaged bytes could hold it.
 fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
     let hit = Hit {
-        at_us: 1,
+        at: Micros(1),
         sent_at_s: 0,
         image: Uuid::from_u128(1),
         message: Uuid::nil(),

@@ -7,6 +7,7 @@ use pixeld::config::Secret;
 use pixeld::ingest::judge::Question;
 use pixeld::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFIX, QUESTION_HITS_MAX, SharedThrottle};
 use pixeld::ingest::throttle::Throttle;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::redis::Redis;
@@ -17,8 +18,8 @@ use crate::kit::support::{PATIENCE, alone, beside};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Somewhere in 2026, in µs since 1970.
-const NOON: i64 = 1_779_969_600_000_000;
+/// Somewhere in 2026.
+const NOON: Micros = Micros::of_seconds(1_779_969_600);
 
 /// Nothing is held back.
 const NONE: [u64; 0] = [];
@@ -68,7 +69,7 @@ impl Asker {
     /// A question about the hit `seq` of a recipient, so many minutes after noon.
     fn question(&self, (seq, recipient, minutes): (u64, u128, i64)) -> Question {
         let hit = Hit {
-            at_us: NOON + minutes * 60_000_000,
+            at: Micros(NOON.0 + minutes * 60_000_000),
             sent_at_s: 0,
             image: Uuid::from_u128(1),
             message: Uuid::from_u128(2),

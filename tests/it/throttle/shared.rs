@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::Pixels;
-use pixeld_core::clock::now_us;
+use pixeld_core::clock::micros::Micros;
+use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::Parcel;
 use pixeld_core::metrics::Metrics;
@@ -135,15 +136,15 @@ fn readers_without_a_recipient_are_recorded_on_each_node_and_redis_is_not_asked(
 }
 
 /// A node's spool as it lies on disk after an outage: hits of one recipient, at these times.
-fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times_us: &[i64]) {
+fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
     let spool = Spool::new(&data.join("spool"), Uuid::new_v4(), Published::default());
     std::fs::create_dir_all(&spool.folder).unwrap();
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
     let mut appender = Appender::new(spool, room, Arc::new(RealDisk), Metrics::new(1));
     let mut bytes = Vec::new();
-    for &at_us in times_us {
+    for &at in times {
         let hit = Hit {
-            at_us,
+            at,
             sent_at_s: 0,
             image,
             message: Uuid::from_u128(7),
@@ -157,7 +158,7 @@ fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times_us: &[i64]) {
         };
         hit.encode(&mut bytes);
     }
-    appender.append(&[Parcel { core: 0, number: 1, count: times_us.len() as u32, bytes }]).unwrap();
+    appender.append(&[Parcel { core: 0, number: 1, count: times.len() as u32, bytes }]).unwrap();
     appender.synced(u64::MAX);
     appender.close();
 }
@@ -176,7 +177,7 @@ fn after_an_outage_hits_two_hours_apart_stay_two_and_those_near_them_are_held_ba
 
 /// Says whether Redis answered both nodes in time.
 fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
-    let (now, minute) = (now_us(), 60_000_000);
+    let (now, minute) = (now_micros(), Duration::from_mins(1));
     let recipient = Uuid::new_v4();
     // The later one first: neither node has them in their order.
     leave_behind(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);

@@ -3,12 +3,13 @@
 use uuid::Uuid;
 
 use super::Hit;
+use crate::clock::micros::Micros;
 
 /// A hit with this user agent; its time, recipient and prefetch come from `n`.
 #[must_use]
 pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
     Hit {
-        at_us: n as i64,
+        at: Micros(n as i64),
         sent_at_s: 0,
         image: Uuid::from_u128(1),
         message: Uuid::from_u128(2),

@@ -85,7 +85,7 @@ fn spool(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
 
 /// The loader.
 fn loading(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let lag = ConstGauge::new(m.load_lag_seconds(crate::clock::now_us()));
+    let lag = ConstGauge::new(m.load_lag_seconds(crate::clock::now_micros()));
     let help = "Age of the oldest hit that is not in PostgreSQL";
     lag.encode(e.encode_descriptor("load_lag_seconds", help, None, MetricType::Gauge)?)?;
     counter(e, "load_retries", "Batches that failed and were retried", m.load_retries.get())?;
@@ -126,7 +126,7 @@ fn rollup(m: &Metrics, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
     counter(e, "rollup_retries", "Rollups that failed and were retried", m.rollup_retries.get())?;
     counter(e, "rollup_mismatches", "Batches rolled up without all of their hits", m.rollup_mismatches.get())?;
     gauge(e, "rollup_pending_batches", "Loaded batches that are not rolled up yet", m.rollup_pending.get())?;
-    let lag = ConstGauge::new(m.rollup_lag_seconds(crate::clock::now_us()));
+    let lag = ConstGauge::new(m.rollup_lag_seconds(crate::clock::now_micros()));
     let help = "Age of the oldest loaded batch that is not rolled up";
     lag.encode(e.encode_descriptor("rollup_lag_seconds", help, None, MetricType::Gauge)?)?;
     Ok(())

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 pub use self::wanted::{Fetched, Wanted};
 use super::Image;
+use pixeld_core::clock::micros::Micros;
 
 /// The longest time that a request waits for an image that is not cached.
 pub const IMAGE_LOAD_WAIT: Duration = Duration::from_millis(500);
@@ -51,8 +52,8 @@ pub struct ImageCache {
     second: AtomicU32,
 }
 
-/// When an image's row last changed, by PostgreSQL's clock, in µs since 1970.
-pub type Version = i64;
+/// When an image's row last changed, by PostgreSQL's clock.
+pub type Version = Micros;
 
 #[derive(Debug)]
 struct Slot {
@@ -332,7 +333,7 @@ mod tests {
     async fn a_thousand_requests_for_one_image_are_one_load() {
         let (cache, mut wanted) = ImageCache::new(1 << 20);
         let id = Uuid::from_u128(1);
-        cache.note_known(id, 1);
+        cache.note_known(id, Micros(1));
         let requests: Vec<_> = (0..1000)
             .map(|_| {
                 let cache = Arc::clone(&cache);
@@ -341,7 +342,7 @@ mod tests {
             .collect();
         let load = wanted.recv().await.unwrap();
         tokio::task::yield_now().await;
-        cache.put(id, 1, image(10));
+        cache.put(id, Micros(1), image(10));
         load.answer(Fetched::Cached(image(10)));
         for request in requests {
             assert!(matches!(request.await.unwrap(), Fetched::Cached(_)));
@@ -397,16 +398,16 @@ mod tests {
     fn bytes_that_were_read_before_a_change_are_not_taken() {
         let (cache, _wanted) = ImageCache::new(1 << 20);
         let id = Uuid::from_u128(1);
-        assert!(cache.note_known(id, 1) && !cache.note_known(id, 1));
-        cache.put(id, 1, image(10));
-        assert!(!cache.note_known(id, 1), "the same version again is no news");
+        assert!(cache.note_known(id, Micros(1)) && !cache.note_known(id, Micros(1)));
+        cache.put(id, Micros(1), image(10));
+        assert!(!cache.note_known(id, Micros(1)), "the same version again is no news");
         assert!(matches!(cache.lookup(id), Lookup::Cached(_)));
-        assert!(cache.note_known(id, 2));
-        cache.put(id, 1, image(10));
+        assert!(cache.note_known(id, Micros(2)));
+        cache.put(id, Micros(1), image(10));
         assert!(matches!(cache.lookup(id), Lookup::NotCached));
-        cache.put(id, 2, image(10));
-        assert!(cache.note_deleted(id, 3) && matches!(cache.lookup(id), Lookup::Deleted));
-        cache.put(id, 2, image(10));
+        cache.put(id, Micros(2), image(10));
+        assert!(cache.note_deleted(id, Micros(3)) && matches!(cache.lookup(id), Lookup::Deleted));
+        cache.put(id, Micros(2), image(10));
         assert!(matches!(cache.lookup(id), Lookup::Deleted));
     }
 
@@ -415,11 +416,11 @@ mod tests {
         let one = image(10_000).memory();
         let (cache, _wanted) = ImageCache::new(10 * one);
         for id in 1..=100 {
-            cache.put(Uuid::from_u128(id), 1, image(10_000));
+            cache.put(Uuid::from_u128(id), Micros(1), image(10_000));
             assert!(cache.bytes() <= 10 * one);
         }
         assert!(cache.ids().len() == 100, "what is let go is still known");
-        cache.put(Uuid::from_u128(100), 1, image(10_000));
+        cache.put(Uuid::from_u128(100), Micros(1), image(10_000));
         (1..=100).for_each(|id| assert!(cache.note_missing(Uuid::from_u128(id))));
         assert_eq!(cache.bytes(), 0);
     }
@@ -429,7 +430,7 @@ mod tests {
         let (cache, mut wanted) = ImageCache::new(1 << 20);
         cache.note_list();
         let [lost, never] = [1, 2].map(Uuid::from_u128);
-        cache.note_known(lost, 7);
+        cache.note_known(lost, Micros(7));
         assert!(cache.note_missing(lost) && !cache.note_missing(lost) && !cache.note_missing(never));
         tokio::spawn(async move {
             while let Some(load) = wanted.recv().await {
@@ -442,7 +443,7 @@ mod tests {
         }
         assert_eq!(cache.ids(), [(lost, Knowledge::Lost)]);
         assert!(cache.knows(lost) && !cache.knows(never));
-        assert!(cache.note_known(lost, 7), "that it is there again is news");
+        assert!(cache.note_known(lost, Micros(7)), "that it is there again is news");
         assert_eq!((cache.ids(), cache.lost.load(Ordering::Relaxed)), (vec![(lost, Knowledge::There)], 0));
     }
 }

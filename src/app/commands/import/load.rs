@@ -23,16 +23,17 @@ use crate::ingest::known::Known;
 use crate::ingest::memory::Memory;
 use crate::ingest::spans::spans;
 use crate::network_lists::files::Lists;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::{Hit, safe_user_agent};
 
 /// How long one transaction may take.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A day, in µs.
-const DAY_US: i64 = 86_400_000_000;
+/// A day.
+const DAY: Duration = Duration::from_hours(24);
 
 /// The longest time that one batch's rows cover, so that a later search for its hits reads at most a day of others.
-const SPAN_MAX_US: i64 = DAY_US;
+const SPAN_MAX: Duration = DAY;
 
 /// Maximum batches into which a page of rows is cut for that reason; if times jump more often, the last batch holds the
 /// rest.
@@ -40,7 +41,7 @@ const SPANS_MAX: usize = 64;
 
 /// How far ahead of the database's clock a row may be. Its time is kept as written, although the machine's clock may
 /// have been wrong.
-const FUTURE_MAX_US: i64 = 366 * DAY_US;
+const FUTURE_MAX: Duration = Duration::from_hours(366 * 24);
 
 /// The next run looks again for a missing row if its id is at most this far below the highest one: it may have been
 /// uncommitted.
@@ -85,25 +86,24 @@ impl<'a> Loading<'a> {
         into: Destination,
     ) -> anyhow::Result<Loading<'a>> {
         let namespace = within(QUERY_TIMEOUT, "reading the namespace", installation::namespace(client)).await?;
-        let (now_us, retained_from_us) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
+        let (now, retained_from) = within(QUERY_TIMEOUT, "reading the clock", marks::clock(client)).await?;
         let mut lists = Lists::default();
         for refused in lists.read_changes(&config.networks.folder).1 {
             tracing::warn!("a list of networks is refused and not used: {refused}");
         }
-        let latest_us = now_us.saturating_add(FUTURE_MAX_US);
-        let retention_us =
-            config.privacy.retention_days.map_or(i64::MIN, |days| now_us - i64::from(days.get()) * DAY_US);
-        let oldest_us = retention_us.max(retained_from_us).max(0);
+        let latest_at = now + FUTURE_MAX;
+        let expired = config.privacy.retention_days.map_or(Micros::MIN, |days| now - DAY * days.get());
+        let oldest = expired.max(retained_from).max(Micros(0));
         let reading = Reading {
             pictures: pictures.iter().map(|picture| (picture.number, picture.uuid)).collect::<HashMap<_, _>>(),
             namespace,
             networks: lists.networks(),
             ip_privacy: config.privacy.addresses,
-            latest_us,
+            latest_at,
         };
         // Measured from the latest time that a row can have, so that no time is moved.
-        let retention = Some(Duration::from_micros(latest_us.abs_diff(oldest_us)));
-        let bounds = Bounds { now_us: latest_us, built_us: 0, retention };
+        let retention = Some(latest_at.since(oldest));
+        let bounds = Bounds { now: latest_at, built_at: Micros(0), retention };
         let memory = Memory::new(Known::of_import(), Arc::default());
         within(QUERY_TIMEOUT, "reading who opted out", memory.opt_outs.list(client)).await?;
         Ok(Loading { client, source, reading, bounds, memory, into, batch_rows: args.batch_rows })
@@ -145,7 +145,7 @@ impl<'a> Loading<'a> {
         for row in &mut rows {
             row.user_agent = safe_user_agent(row.user_agent.as_bytes()).into_owned();
         }
-        for range in spans(rows.iter().map(|row| row.at_us), SPAN_MAX_US, SPANS_MAX) {
+        for range in spans(rows.iter().map(|row| row.at), SPAN_MAX, SPANS_MAX) {
             self.take_batch(&rows[range], report).await?;
         }
         Ok(())
@@ -166,7 +166,7 @@ impl<'a> Loading<'a> {
                 }
             }
         }
-        self.memory.leave_erased_out(self.client, &mut hits, 0, BATCH_TIMEOUT).await?;
+        self.memory.leave_erased_out(self.client, &mut hits, Duration::ZERO, BATCH_TIMEOUT).await?;
         let judged = match &self.into {
             Destination::Database(before) => {
                 let after = position_after(before, rows);
@@ -205,7 +205,7 @@ impl<'a> Loading<'a> {
                 Err(BatchError::Partition(_)) if !is_last => self.memory.partitions.forget(),
                 Err(BatchError::Erasures) if !is_last => {
                     self.memory.erased.forget();
-                    self.memory.leave_erased_out(self.client, hits, 0, BATCH_TIMEOUT).await?;
+                    self.memory.leave_erased_out(self.client, hits, Duration::ZERO, BATCH_TIMEOUT).await?;
                 }
                 Err(BatchError::MarkMoved(_)) => break,
                 Err(error) => {
@@ -248,7 +248,7 @@ fn position_after(before: &Taken, rows: &[LogRow]) -> Taken {
         let first = before.last_id.map_or(1, |before| before.saturating_add(1)).max(oldest);
         after.late_ids.retain(|&id| id >= oldest);
         after.late_ids.extend((first..last.id).filter(|id| !taken.contains(id)));
-        (after.last_id, after.last_us) = (Some(last.id), last.at_us);
+        (after.last_id, after.last_at) = (Some(last.id), last.at);
     } else {
         after.late_ids.retain(|id| !taken.contains(id));
     }
@@ -262,14 +262,14 @@ mod tests {
     use super::*;
 
     fn rows(ids: &[i64]) -> Vec<LogRow> {
-        ids.iter().map(|&id| LogRow { id, at_us: Some(id), ..LogRow::default() }).collect()
+        ids.iter().map(|&id| LogRow { id, at: Some(Micros(id)), ..LogRow::default() }).collect()
     }
 
     #[test]
     fn ids_without_a_row_are_looked_for_again_until_they_are_long_past() {
-        let nothing = Taken { spool: 1, next_seq: 0, last_id: None, last_us: None, late_ids: Vec::new() };
+        let nothing = Taken { spool: 1, next_seq: 0, last_id: None, last_at: None, late_ids: Vec::new() };
         let first = position_after(&nothing, &rows(&[3, 4, 7]));
-        assert_eq!((first.next_seq, first.last_id, first.last_us), (3, Some(7), Some(7)));
+        assert_eq!((first.next_seq, first.last_id, first.last_at), (3, Some(7), Some(Micros(7))));
         assert_eq!(first.late_ids, [1, 2, 5, 6]);
         let late = position_after(&first, &rows(&[2, 5]));
         assert_eq!((late.next_seq, late.last_id, late.late_ids.as_slice()), (5, Some(7), &[1, 6][..]));
@@ -284,8 +284,11 @@ mod tests {
     fn no_batch_spans_more_than_a_day_and_no_row_is_left_out() {
         let ends = |spans: Vec<Range<usize>>| spans.iter().map(|span| (span.start, span.end)).collect::<Vec<_>>();
         let spans_of = |hours: &[i64]| {
-            let row = |&hour: &i64| LogRow { at_us: (hour >= 0).then_some(hour * DAY_US / 24), ..LogRow::default() };
-            spans(hours.iter().map(row).map(|row| row.at_us), SPAN_MAX_US, SPANS_MAX)
+            let row = |&hour: &i64| LogRow {
+                at: (hour >= 0).then_some(Micros::of_seconds(hour * 3600)),
+                ..LogRow::default()
+            };
+            spans(hours.iter().map(row).map(|row| row.at), SPAN_MAX, SPANS_MAX)
         };
         assert!(spans_of(&[]).is_empty());
         assert_eq!(ends(spans_of(&[-1, -1])), [(0, 2)]);

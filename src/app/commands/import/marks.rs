@@ -3,11 +3,11 @@
 //! Guarantees: a source's position moves in the transaction that loads its rows ([`crate::ingest::batch`]). One import
 //! at a time. Gives up: retries; the caller repeats.
 
-use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::ingest::batch::{BatchError, timestamp};
+use crate::ingest::batch::BatchError;
+use pixeld_core::clock::micros::Micros;
 
 /// How far a source is imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Taken {
     pub next_seq: u64,
     /// The highest row that was read.
     pub last_id: Option<i64>,
-    /// That row's time, in µs since 1970, if it has one.
-    pub last_us: Option<i64>,
+    /// That row's time, if it has one.
+    pub last_at: Option<Micros>,
     /// Lower ids that had no row yet, in ascending order.
     pub late_ids: Vec<i64>,
 }
@@ -42,13 +42,13 @@ pub struct Totals {
 /// # Errors
 /// As PostgreSQL says.
 pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Error> {
-    let find = "SELECT i.spool, m.next_seq, i.last_id, (extract(epoch FROM i.last_at) * 1000000)::bigint, i.late_ids \
+    let find = "SELECT i.spool, m.next_seq, i.last_id, i.last_at, i.late_ids \
                 FROM imports i JOIN spool_marks m ON m.spool = i.spool WHERE i.pictures && $1 ORDER BY i.spool";
     let taken = |row: &tokio_postgres::Row| Taken {
         spool: row.get(0),
         next_seq: row.get::<_, i64>(1) as u64,
         last_id: row.get(2),
-        last_us: row.get(3),
+        last_at: row.get(3),
         late_ids: row.get(4),
     };
     Ok(client.query(find, &[&pictures]).await?.iter().map(taken).collect())
@@ -62,7 +62,7 @@ pub async fn begin(client: &Client, source: &str, pictures: &[Uuid]) -> Result<T
     let begin = "WITH mark AS (INSERT INTO spool_marks (spool_uuid, node) VALUES ($1, $2) RETURNING spool) \
                  INSERT INTO imports (spool, source, pictures) SELECT spool, $2, $3 FROM mark RETURNING spool";
     let spool = client.query_one(begin, &[&Uuid::new_v4(), &source, &pictures]).await?.get(0);
-    Ok(Taken { spool, next_seq: 0, last_id: None, last_us: None, late_ids: Vec::new() })
+    Ok(Taken { spool, next_seq: 0, last_id: None, last_at: None, late_ids: Vec::new() })
 }
 
 /// Adds a source's new pictures.
@@ -82,8 +82,7 @@ pub async fn note_pictures(client: &Client, spool: i32, pictures: &[Uuid]) -> Re
 /// [`BatchError::Count`] if the source no longer exists; the batch must not be committed then.
 pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
     let update = "UPDATE imports SET last_id = $2, last_at = $3, late_ids = $4 WHERE spool = $1";
-    let last_at: Option<OffsetDateTime> = after.last_us.map(timestamp);
-    let moved = client.execute(update, &[&after.spool, &after.last_id, &last_at, &after.late_ids]).await?;
+    let moved = client.execute(update, &[&after.spool, &after.last_id, &after.last_at, &after.late_ids]).await?;
     if moved == 1 { Ok(()) } else { Err(BatchError::Count { what: "sources moved", sent: 1, got: moved }) }
 }
 
@@ -100,14 +99,11 @@ pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
     Ok(Totals { loaded: number(0), suppressed: number(1), expired: number(2), refused: number(3) })
 }
 
-/// What must be known before rows are imported: the database's clock, and the start of the retention time, in µs since
-/// 1970.
+/// What must be known before rows are imported: the database's clock, and the start of the retention time.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn clock(client: &Client) -> Result<(i64, i64), Error> {
-    let select = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, \
-                    (extract(epoch FROM retained_from) * 1000000)::bigint FROM rollup_state";
-    let row = client.query_one(select, &[]).await?;
+pub async fn clock(client: &Client) -> Result<(Micros, Micros), Error> {
+    let row = client.query_one("SELECT clock_timestamp(), retained_from FROM rollup_state", &[]).await?;
     Ok((row.get(0), row.get(1)))
 }

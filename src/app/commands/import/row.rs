@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use super::source::LogRow;
+use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::networks::{Network, Networks};
@@ -26,8 +27,8 @@ pub struct Reading {
     pub networks: Networks,
     /// How much of an address is kept.
     pub ip_privacy: IpPrivacy,
-    /// The latest valid time of a row, in µs since 1970.
-    pub latest_us: i64,
+    /// The latest valid time of a row.
+    pub latest_at: Micros,
 }
 
 /// Why a row cannot be imported.
@@ -59,11 +60,11 @@ impl Reading {
         if row.is_unreadable {
             return Err(Refusal::Unreadable);
         }
-        let at_us = row.at_us.filter(|at_us| (0..=self.latest_us).contains(at_us)).ok_or(Refusal::Time)?;
+        let at = row.at.filter(|at| (Micros(0)..=self.latest_at).contains(at)).ok_or(Refusal::Time)?;
         let image = row.picture.and_then(|number| self.pictures.get(&number)).copied().ok_or(Refusal::Picture)?;
         let address = address(row);
         Ok(Hit {
-            at_us,
+            at,
             sent_at_s: 0,
             image,
             message: self.id(&row.message).map_err(Refusal::Message)?,
@@ -104,12 +105,12 @@ mod tests {
             namespace: Namespace(Uuid::from_u128(9)),
             networks: Networks::new(&[("17.0.0.0/8".parse().unwrap(), Network::Apple)]),
             ip_privacy,
-            latest_us: 1000,
+            latest_at: Micros(1000),
         }
     }
 
     fn row() -> LogRow {
-        LogRow { id: 1, at_us: Some(5), picture: Some(3), ..LogRow::default() }
+        LogRow { id: 1, at: Some(Micros(5)), picture: Some(3), ..LogRow::default() }
     }
 
     #[test]
@@ -117,7 +118,7 @@ mod tests {
         let row = row();
         let hit = reading(IpPrivacy::Full).hit(&row).unwrap();
         assert_eq!((hit.image, hit.message, hit.recipient, hit.address), (IMAGE, Uuid::nil(), Uuid::nil(), None));
-        assert_eq!((hit.at_us, hit.network, hit.user_agent), (5, 0, ""));
+        assert_eq!((hit.at, hit.network, hit.user_agent), (Micros(5), 0, ""));
     }
 
     #[test]
@@ -151,9 +152,9 @@ mod tests {
         let reading = reading(IpPrivacy::None);
         let long = "x".repeat(129);
         for (row, refusal) in [
-            (LogRow { at_us: None, ..row() }, Refusal::Time),
-            (LogRow { at_us: Some(-1), ..row() }, Refusal::Time),
-            (LogRow { at_us: Some(1001), ..row() }, Refusal::Time),
+            (LogRow { at: None, ..row() }, Refusal::Time),
+            (LogRow { at: Some(Micros(-1)), ..row() }, Refusal::Time),
+            (LogRow { at: Some(Micros(1001)), ..row() }, Refusal::Time),
             (LogRow { picture: None, ..row() }, Refusal::Picture),
             (LogRow { picture: Some(4), ..row() }, Refusal::Picture),
             (LogRow { message: long.clone(), ..row() }, Refusal::Message(KeyError::Length)),

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::marks::Taken;
 use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
+use pixeld_core::clock::micros::Micros;
 
 /// How long a page of rows, or a count of them, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
@@ -63,8 +64,8 @@ pub struct Picture {
 pub struct LogRow {
     /// Its number.
     pub id: i64,
-    /// When it was written, in µs since 1970.
-    pub at_us: Option<i64>,
+    /// When it was written.
+    pub at: Option<Micros>,
     /// The picture's number.
     pub picture: Option<i64>,
     /// The user agent.
@@ -189,8 +190,8 @@ impl Source {
             } else if part.len() == 1 {
                 let select = format!("{LOG_WITHOUT_TEXTS} WHERE id = ANY($1)");
                 for row in self.read("reading log rows", &select, &[&part]).await? {
-                    let (id, at_us, picture) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-                    rows.push(LogRow { id, at_us, picture, is_unreadable: true, ..LogRow::default() });
+                    let (id, at, picture) = (row.try_get(0)?, time(&row)?, row.try_get(2)?);
+                    rows.push(LogRow { id, at, picture, is_unreadable: true, ..LogRow::default() });
                 }
             } else {
                 let (first, second) = part.split_at(part.len() / 2);
@@ -203,10 +204,10 @@ impl Source {
     /// Refuses a database that is not a continuation of the one that was imported before: ids would mean other rows. If
     /// the last row has been deleted, the check is skipped.
     pub async fn check_is_what_was_imported(&self, taken: &Taken) -> anyhow::Result<()> {
-        let (Some(last_id), Some(last_us)) = (taken.last_id, taken.last_us) else { return Ok(()) };
+        let (Some(last_id), Some(last_at)) = (taken.last_id, taken.last_at) else { return Ok(()) };
         let last = self.rows_among(&[last_id]).await?.pop();
         anyhow::ensure!(
-            last.is_none_or(|row| row.at_us == Some(last_us)),
+            last.is_none_or(|row| row.at == Some(last_at)),
             "row {last_id} of images_userinfo in the database {:?} differs from the row that was imported before; this copy has \
              rows of its own, and it is not known which of its rows are already imported",
             self.name
@@ -257,7 +258,7 @@ fn is_of_encoding(error: &DbError) -> bool {
 fn log_row(row: &Row) -> anyhow::Result<LogRow> {
     Ok(LogRow {
         id: row.try_get(0)?,
-        at_us: row.try_get(1)?,
+        at: time(row)?,
         picture: row.try_get(2)?,
         user_agent: text(row, 3)?,
         ip: text(row, 4)?,
@@ -265,6 +266,11 @@ fn log_row(row: &Row) -> anyhow::Result<LogRow> {
         user: text(row, 6)?,
         is_unreadable: false,
     })
+}
+
+/// Its time, which the statement counts in µs since 1970: the column has a time zone or none, as that program was set up.
+fn time(row: &Row) -> anyhow::Result<Option<Micros>> {
+    Ok(row.try_get::<_, Option<i64>>(1)?.map(Micros))
 }
 
 fn text(row: &Row, column: usize) -> anyhow::Result<String> {

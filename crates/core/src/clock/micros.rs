@@ -1,0 +1,206 @@
+//! A moment, counted in µs since 1970-01-01 UTC. Pure.
+//!
+//! Guarantees: it costs what a number costs; sums and differences stop at the ends of what can be counted. With the feature `postgres` it is a
+//! `timestamptz`, parameter and column. Gives up: `infinity`, which is no moment; reading one is an error.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+/// Where the times of PostgreSQL's wire format start: 2000-01-01 UTC.
+pub const POSTGRES_EPOCH: Micros = Micros(946_684_800_000_000);
+
+const A_SECOND: i64 = 1_000_000;
+
+/// A moment: µs since 1970-01-01 UTC, negative before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Micros(pub i64);
+
+impl Micros {
+    /// Before every other.
+    pub const MIN: Micros = Micros(i64::MIN);
+    /// After every other.
+    pub const MAX: Micros = Micros(i64::MAX);
+
+    /// The start of a second, in s since 1970.
+    #[must_use]
+    pub const fn of_seconds(seconds: i64) -> Micros {
+        Micros(seconds.saturating_mul(A_SECOND))
+    }
+
+    /// The second in which it lies, in s since 1970.
+    #[must_use]
+    pub const fn seconds(self) -> i64 {
+        self.0.div_euclid(A_SECOND)
+    }
+
+    /// The time since an earlier moment; zero where that is the later one.
+    #[must_use]
+    pub fn since(self, earlier: Micros) -> Duration {
+        if self > earlier { Duration::from_micros(self.0.abs_diff(earlier.0)) } else { Duration::ZERO }
+    }
+
+    /// How many µs it is after another moment; negative where it is before.
+    #[must_use]
+    pub const fn us_after(self, other: Micros) -> i64 {
+        self.0.saturating_sub(other.0)
+    }
+
+    /// So much later; nothing beyond what can be counted.
+    #[must_use]
+    pub fn checked_add(self, span: Duration) -> Option<Micros> {
+        self.0.checked_add(i64::try_from(span.as_micros()).ok()?).map(Micros)
+    }
+
+    /// So much earlier; nothing beyond what can be counted.
+    #[must_use]
+    pub fn checked_sub(self, span: Duration) -> Option<Micros> {
+        self.0.checked_sub(i64::try_from(span.as_micros()).ok()?).map(Micros)
+    }
+
+    /// As a date and time in UTC; nothing beyond the year 9999, or as long before.
+    #[must_use]
+    pub fn utc(self) -> Option<OffsetDateTime> {
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).ok()
+    }
+}
+
+impl From<OffsetDateTime> for Micros {
+    fn from(at: OffsetDateTime) -> Micros {
+        Micros(i64::try_from(at.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX))
+    }
+}
+
+impl Add<Duration> for Micros {
+    type Output = Micros;
+
+    fn add(self, span: Duration) -> Micros {
+        self.checked_add(span).unwrap_or(Micros::MAX)
+    }
+}
+
+impl Sub<Duration> for Micros {
+    type Output = Micros;
+
+    fn sub(self, span: Duration) -> Micros {
+        self.checked_sub(span).unwrap_or(Micros::MIN)
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use std::error::Error;
+
+    use bytes::BytesMut;
+    use postgres_types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
+
+    use super::{Micros, POSTGRES_EPOCH};
+
+    /// Why a value is no moment.
+    #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+    enum NoMoment {
+        #[error("the time is infinity or -infinity, which is no moment")]
+        Infinity,
+        #[error("the time is beyond what can be counted in microseconds")]
+        Range,
+        #[error("a time has {0} bytes; 8 are needed")]
+        Length(usize),
+    }
+
+    impl ToSql for Micros {
+        fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+            // The lowest number would be read as -infinity.
+            let us = self.0.checked_sub(POSTGRES_EPOCH.0).filter(|&us| us != i64::MIN).ok_or(NoMoment::Range)?;
+            us.to_sql(&Type::INT8, out)
+        }
+
+        accepts!(TIMESTAMPTZ);
+        to_sql_checked!();
+    }
+
+    impl FromSql<'_> for Micros {
+        fn from_sql(_: &Type, raw: &[u8]) -> Result<Micros, Box<dyn Error + Sync + Send>> {
+            let bytes = raw.try_into().map_err(|_| NoMoment::Length(raw.len()))?;
+            match i64::from_be_bytes(bytes) {
+                i64::MIN | i64::MAX => Err(NoMoment::Infinity.into()),
+                us => Ok(Micros(us.checked_add(POSTGRES_EPOCH.0).ok_or(NoMoment::Range)?)),
+            }
+        }
+
+        accepts!(TIMESTAMPTZ);
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        fn read(bytes: &[u8]) -> Result<Micros, String> {
+            Micros::from_sql(&Type::TIMESTAMPTZ, bytes).map_err(|error| error.to_string())
+        }
+
+        fn written(at: Micros) -> Result<BytesMut, String> {
+            let mut out = BytesMut::new();
+            at.to_sql_checked(&Type::TIMESTAMPTZ, &mut out).map_err(|error| error.to_string())?;
+            Ok(out)
+        }
+
+        proptest! {
+            #[test]
+            fn what_is_written_reads_back_and_all_else_is_refused(us: i64) {
+                match written(Micros(us)) {
+                    Ok(bytes) => prop_assert_eq!(read(&bytes), Ok(Micros(us))),
+                    Err(_) => prop_assert!(us <= i64::MIN + POSTGRES_EPOCH.0),
+                }
+            }
+        }
+
+        #[test]
+        fn the_ends_are_refused() {
+            assert!(read(&i64::MAX.to_be_bytes()).unwrap_err().contains("infinity"));
+            assert!(read(&i64::MIN.to_be_bytes()).unwrap_err().contains("infinity"));
+            assert!(read(&(i64::MAX - 1).to_be_bytes()).unwrap_err().contains("beyond"));
+            assert!(read(&[0; 4]).unwrap_err().contains("4 bytes"));
+            assert!(written(Micros::MIN).is_err() && written(Micros(i64::MIN + POSTGRES_EPOCH.0)).is_err());
+            assert!(written(Micros(i64::MIN + POSTGRES_EPOCH.0 + 1)).is_ok() && written(Micros::MAX).is_ok());
+            assert!(!<Micros as ToSql>::accepts(&Type::INT8) && !<Micros as FromSql>::accepts(&Type::TIMESTAMP));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_stop_at_the_ends_and_differences_are_never_negative() {
+        let (span, second) = (Duration::from_secs(3), Duration::from_secs(1));
+        assert_eq!(Micros(-1) + span, Micros(2_999_999));
+        assert_eq!(Micros(2_999_999) - span, Micros(-1));
+        assert_eq!((Micros::MAX + second, Micros::MIN - second), (Micros::MAX, Micros::MIN));
+        assert_eq!((Micros(0) + Duration::MAX, Micros(0) - Duration::MAX), (Micros::MAX, Micros::MIN));
+        assert_eq!((Micros::MAX.checked_add(second), Micros::MIN.checked_sub(second)), (None, None));
+        assert_eq!(Micros(0).checked_add(Duration::MAX), None);
+        assert_eq!(Micros(5).since(Micros(3)), Duration::from_micros(2));
+        assert_eq!(Micros(3).since(Micros(5)), Duration::ZERO);
+        assert_eq!(Micros::MAX.since(Micros::MIN), Duration::from_micros(u64::MAX));
+        assert_eq!((Micros(3).us_after(Micros(5)), Micros::MIN.us_after(Micros(1))), (-2, i64::MIN));
+    }
+
+    #[test]
+    fn seconds_and_dates_are_those_of_the_calendar() {
+        assert_eq!(
+            (Micros(-1).seconds(), Micros(999_999).seconds(), Micros::of_seconds(-2)),
+            (-1, 0, Micros(-2_000_000))
+        );
+        assert_eq!(Micros::of_seconds(i64::MAX), Micros::MAX);
+        assert_eq!(POSTGRES_EPOCH.utc().unwrap().to_string(), "2000-01-01 0:00:00.0 +00:00:00");
+        assert_eq!((Micros::MAX.utc(), Micros::MIN.utc()), (None, None));
+        for at in [Micros(-1), Micros(0), POSTGRES_EPOCH + Duration::from_micros(7)] {
+            assert_eq!(Micros::from(at.utc().unwrap()), at);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Our own types as PostgreSQL's values, both ways, against what the server itself says of them.
+
+use pixeld::db::Database;
+use pixeld_core::clock::micros::Micros;
+use pixeld_testkit::postgres::Postgres;
+use tokio_postgres::Client;
+
+/// Runs with a connection to a PostgreSQL of its own.
+fn with_client(test: impl AsyncFnOnce(&Client)) {
+    let postgres = Postgres::start().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let session = Database::external(&postgres.url()).unwrap().connect("test").await.unwrap();
+        test(&session.client).await;
+    });
+}
+
+/// Texts and what is meant: before 1970, the epochs of both, after 2038, and the last times that each side has.
+const TIMES: [(&str, Micros); 9] = [
+    ("4714-11-24 00:00:00+00 BC", Micros(-210_866_803_200_000_000)),
+    ("1969-12-31 23:59:59.999999+00", Micros(-1)),
+    ("1970-01-01 00:00:00+00", Micros(0)),
+    ("1999-12-31 23:59:59.999999+00", Micros(946_684_799_999_999)),
+    ("2000-01-01 00:00:00+00", Micros(946_684_800_000_000)),
+    ("2026-05-28 14:00:00.000007+02", Micros(1_779_969_600_000_007)),
+    ("2038-01-19 03:14:08+00", Micros(2_147_483_648_000_000)),
+    ("9999-12-31 23:59:59.999999+00", Micros(253_402_300_799_999_999)),
+    ("294247-01-10 04:00:54.775807+00", Micros::MAX),
+];
+
+#[test]
+fn a_time_is_the_same_moment_on_both_sides() {
+    with_client(async |client| {
+        for (text, at) in TIMES {
+            let read = "SELECT $1::text::timestamptz, $1::text::timestamptz = $2";
+            let row = client.query_one(read, &[&text, &at]).await.unwrap();
+            assert_eq!((row.get::<_, Micros>(0), row.get(1)), (at, true), "{text}");
+        }
+        let (texts, times): (Vec<&str>, Vec<Option<Micros>>) =
+            TIMES.map(|(text, at)| (text, Some(at))).into_iter().unzip();
+        let count = "SELECT count(*), array_append(array_agg(k.at ORDER BY k.at), NULL) FROM unnest($1::text[], $2::timestamptz[]) AS k (told, at) \
+                     WHERE k.told::timestamptz = k.at";
+        let row = client.query_one(count, &[&texts, &times]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), TIMES.len() as i64);
+        assert_eq!(row.get::<_, Vec<Option<Micros>>>(1), [times, vec![None]].concat());
+    });
+}
+
+#[test]
+fn infinity_and_times_that_one_side_cannot_count_are_refused_with_words() {
+    with_client(async |client| {
+        for (text, said) in [
+            ("infinity", "infinity"),
+            ("-infinity", "infinity"),
+            ("294247-01-10 04:00:54.775808+00", "beyond what can be counted"),
+            ("294276-12-31 23:59:59.999999+00", "beyond what can be counted"),
+        ] {
+            let row = client.query_one("SELECT $1::text::timestamptz", &[&text]).await.unwrap();
+            let error = row.try_get::<_, Micros>(0).unwrap_err();
+            let why = std::error::Error::source(&error).unwrap().to_string();
+            assert!(why.contains(said), "{text}: {why}");
+        }
+        // The server's own bound; nothing of ours is read as an infinity there.
+        for at in [Micros(-210_866_803_200_000_001), Micros(i64::MIN + 946_684_800_000_001)] {
+            let error = client.query_one("SELECT $1::timestamptz", &[&at]).await.unwrap_err();
+            assert_eq!(error.code().unwrap().code(), "22008", "{error}");
+        }
+        assert!(client.query_one("SELECT $1::timestamptz", &[&Micros::MIN]).await.is_err());
+        assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+        let row = client.query_one("SELECT 1::bigint, now()::timestamp", &[]).await.unwrap();
+        assert!(row.try_get::<_, Micros>(0).is_err() && row.try_get::<_, Micros>(1).is_err());
+    });
+}
