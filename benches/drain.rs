@@ -1,4 +1,4 @@
-//! The drain of a spool into a real PostgreSQL of this bench's own.
+//! Drains a spool into a real PostgreSQL that belongs to this bench.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 /// Hits of one drain.
 const HITS: u64 = 100_000;
 
-/// A spool of [`HITS`] hits, written to its end.
+/// A spool of [`HITS`] hits, completely written.
 fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
     let spool = Spool::new(folder, Uuid::new_v4(), Published::default());
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
@@ -55,7 +55,7 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
     spool
 }
 
-/// The time that the loader takes for a spool.
+/// The time in which the loader loads a spool.
 fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
     let dir = tempfile::tempdir().expect("a directory");
     let metrics = Metrics::new(0);

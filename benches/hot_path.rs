@@ -38,7 +38,7 @@ const NOW: Micros = Micros::of_seconds(1_800_000_000);
 const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
 
-/// Hits in a frame and a batch of these benches.
+/// Hits in a frame and in a batch of these benches.
 const HITS: u32 = 1000;
 
 /// Judges as the loader does once it has learnt a batch.
@@ -106,7 +106,7 @@ fn edge(criterion: &mut Criterion) {
     group.bench_function("path parsing, signed", |bencher| bencher.iter(|| route(black_box(&signed), &keys)));
     let key = Key::typed("4711").expect("a key");
     group.bench_function("id of a key", |bencher| bencher.iter(|| Namespace(IMAGE).id_of(black_box(&key))));
-    // As many as Apple's list has, neighbours joined.
+    // As many as in Apple's list, neighbours joined.
     let prefixes: Vec<_> =
         (0..7000_u32).map(|n| (IpNet::from(IpAddr::from((n << 18 | 77).to_be_bytes())), Network::Apple)).collect();
     let networks = Networks::new(&prefixes);
@@ -120,7 +120,7 @@ fn edge(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What the edge asks of its memory, and what it notes there.
+/// What the edge reads from its memory, and writes there.
 fn memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("edge");
     let (images, _wanted) = ImageCache::new(1 << 30);

@@ -1,5 +1,5 @@
-//! The whole path of a request in one thread and without a socket: a client's bytes, hyper, the edge, the queue, and the
-//! spool on disk. What is left out is the kernel's part of the network, and the hand-over to another thread.
+//! The whole path of a request in one thread and without a socket: a client's bytes, hyper, the edge, the queue, and
+//! the spool on disk. It leaves out the kernel's network code, and the hand-over to another thread.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -79,7 +79,7 @@ impl InMemory {
         InMemory { runtime, local, client: Some(client), metrics, sent: 0, _dir: dir }
     }
 
-    /// Sends so many requests, one after the other's answer; each is a recipient of its own.
+    /// Sends `count` requests, each after the answer to the one before; each has its own recipient.
     pub fn requests(&mut self, count: u64) {
         let mut client = self.client.take().expect("it is given back after each call");
         let from = self.sent;
@@ -125,7 +125,7 @@ async fn write(intake: Intake, mut appender: Appender, metrics: Arc<Metrics>) {
             metrics.spooled.add(i64::from(hits));
             metrics.queued.add(-i64::from(hits));
             acknowledge(&intake.receipts, group.iter().map(|parcel| (parcel.core, parcel.number)));
-            // What is synced need not be kept; here nothing ever is.
+            // Synced hits need not be kept; here nothing ever is.
             appender.synced(u64::MAX);
         }
         tokio::task::yield_now().await;

@@ -1,6 +1,7 @@
-//! So many requests to the spool, and nothing else, for an instruction counter: `scripts/instructions.sh`.
+//! Sends a number of requests to the spool, and does nothing else, for an instruction counter:
+//! `scripts/instructions.sh`.
 //!
-//! Usage: `instructions COUNT`. The difference between two counts is free of the program's start.
+//! Usage: `instructions COUNT`. The difference between two counts does not contain the program's start.
 
 mod in_memory;
 
@@ -10,7 +11,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let count = std::env::args().nth(1).and_then(|count| count.parse().ok());
     let Some(count) = count else {
-        // `cargo bench` runs every bench with words of its own.
+        // `cargo bench` runs every bench with its own arguments.
         eprintln!("counted by scripts/instructions.sh");
         return;
     };

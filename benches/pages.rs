@@ -1,8 +1,10 @@
-//! How long each page of the admin page takes at the server, with 10 M hits, 1 M opens and long lists of all else in a real PostgreSQL of this bench's own.
+//! How long the server takes for each page of the admin page, with 10 M hits, 1 M opens and long lists of everything
+//! else in a real PostgreSQL of this bench.
 //!
-//! `cargo bench --bench pages` prints a table; `UPDATE=1` writes it to docs/page-times.md besides. `HITS` and `OPENS` are other
-//! numbers of them. A page is asked for over HTTP on this machine, signed in, one after the other: what is timed is the
-//! whole of a request. The first request of a page, with nothing of it in PostgreSQL's memory perhaps, is told apart.
+//! `cargo bench --bench pages` prints a table; `UPDATE=1` also writes it to docs/page-times.md. `HITS` and `OPENS` set
+//! other numbers. Pages are requested over HTTP on this machine, signed in, one after the other; the time is that of
+//! the whole request. The first request of a page, for which PostgreSQL may have nothing in memory, is shown
+//! separately.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -21,7 +23,7 @@ mod recount;
 
 const PASSWORD: &str = "correct horse battery";
 
-/// Days that hits lie in.
+/// Days that have hits.
 const DAYS: u32 = 30;
 
 /// Entries of the audit, among them one for each erasure.
@@ -108,7 +110,7 @@ fn main() {
     assert!(slow.is_empty(), "slower than {PAGE_MS_MAX} ms: {}", slow.join(", "));
 }
 
-/// Days that are closed get an index, which is not what is timed.
+/// Closed days get an index, which must not be timed.
 fn wait_for_indexes(postgres: &Postgres) {
     wait_until("the indexes of closed days", Duration::from_secs(600), || {
         let busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%' AND state = 'active'";
@@ -128,7 +130,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Hits of the last days, and what follows from them, by the definitions that the tests compare with.
+/// Hits of the last days, and what follows from them, by the definitions with which the tests compare.
 fn fill(postgres: &Postgres, hits: u64, opens: u64) {
     let database = Database::external(&postgres.url()).expect("its URL");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -143,7 +145,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
         }
     });
     let span_s = i64::from(DAYS) * 86_400;
-    // A pair is a message and a recipient: half of them of one message, the others of 49, and a recipient has two messages.
+    // A pair is a message and a recipient: half of them of one message, the others of 49; a recipient has two messages.
     let load = format!(
         "INSERT INTO user_agents SELECT n, 'Mozilla/5.0 (number ' || n || ')' FROM generate_series(1, 500) n; \
          INSERT INTO images (id, title, media_type, width, height, bytes, sha256) \
@@ -195,7 +197,7 @@ fn fill(postgres: &Postgres, hits: u64, opens: u64) {
     );
 }
 
-/// Runs a statement that may take longer than those of the program.
+/// Runs a statement that may take longer than the program's own.
 fn run(postgres: &Postgres, sql: &str) {
     let database = Database::external(&postgres.url()).expect("its URL");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -238,7 +240,7 @@ impl Visitor {
         exchange(*server, request.as_bytes()).expect("an answer")
     }
 
-    /// Milliseconds, and bytes.
+    /// The milliseconds, and the bytes.
     fn time(&self, page: &str) -> (f64, usize) {
         let started = Instant::now();
         let answer = self.ask("GET", page, "", "");

@@ -1,8 +1,9 @@
-//! How long loads wait while days beyond the retention go: a month of a year of hits is dropped under a running pixeld.
+//! How long loads wait while days older than the retention are dropped: a month of a year of hits, under a running
+//! pixeld.
 //!
-//! `RETENTION_ROWS=100000000 cargo bench --bench retention` (1,000,000 rows if it is not set; 100 million need some 20 GB of disk
-//! and ten minutes to fill in). Says how long `hits` was waited for and held at most, and beside that how late hits
-//! came into PostgreSQL meanwhile, as an outsider sees it.
+//! `RETENTION_ROWS=100000000 cargo bench --bench retention` (1,000,000 rows if it is not set; 100 million need about 20
+//! GB of disk and ten minutes to fill in). Prints the longest wait for `hits` and the longest time it was held, and how
+//! late hits reached PostgreSQL at the same time, measured from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,14 +22,14 @@ use pixeld_testkit::server::{Server, Settings};
 /// Days of hits.
 const DAYS: u64 = 365;
 
-/// Days that are kept: a month goes.
+/// Days that are kept: a month is dropped.
 const KEPT: u32 = 335;
 
-/// Hits a second while it goes.
+/// Hits a second during the drop.
 const RATE: f64 = 3000.0;
 
 fn main() {
-    // `cargo test --benches` only wants to see that it starts.
+    // `cargo test --benches` only checks that it starts.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -88,7 +89,7 @@ fn main() {
     assert!(comparison.is_exact(), "every answered hit is a row");
 }
 
-/// How late hits were at most, while it goes.
+/// The maximum delay of hits during the drop.
 fn worst_lag(server: &Server, is_going: &AtomicBool) -> f64 {
     let mut worst = 0.0_f64;
     while is_going.load(Ordering::Relaxed) {
@@ -98,7 +99,7 @@ fn worst_lag(server: &Server, is_going: &AtomicBool) -> f64 {
     worst
 }
 
-/// SQL that makes a day with so many hits.
+/// SQL that makes a day with `hits` hits.
 fn day_of_hits(day: u64, hits: u64) -> String {
     format!(
         "DO $$ DECLARE day date := (now() AT TIME ZONE 'UTC')::date - {day}; name text := 'hits_' || to_char(day, 'YYYYMMDD'); BEGIN \
@@ -114,7 +115,7 @@ fn day_of_hits(day: u64, hits: u64) -> String {
     )
 }
 
-/// What the task does, without its pauses where `hits` was busy.
+/// What the task does, without its pauses while `hits` is in use.
 async fn drop_month(database: &Database) {
     let session = database.connect("bench").await.expect("a connection");
     let days = overdue(&session.client, KEPT).await.expect("days");

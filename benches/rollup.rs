@@ -1,8 +1,8 @@
-//! How fast loaded hits become opens and counts, in a real PostgreSQL of this bench's own with its default settings.
+//! How fast loaded hits become opens and counts, in a real PostgreSQL of this bench with its default settings.
 //!
-//! `cargo bench --bench rollup`. First a backlog of few recipients, then a batch of twenty hits, each the whole way of a
-//! transaction. The last fills opens with as many new recipients as hits, where the table and its key grow from run to run, as
-//! in a campaign that goes out; `ROLLUP_OPENS` has it begin with so many rows of opens (1,000,000 if it is not set).
+//! `cargo bench --bench rollup`. First a backlog of few recipients, then a batch of twenty hits, each with all steps of
+//! a transaction. The last bench fills opens with as many new recipients as hits, so the table and its key grow from
+//! run to run, as in a running campaign; `ROLLUP_OPENS` sets the initial rows of opens (1,000,000 if it is not set).
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ impl Bench {
         Bench { postgres, database, runtime, next_seq: 0 }
     }
 
-    /// Loads so many hits of three messages; `recipient` is SQL over `n`.
+    /// Loads `count` hits of three messages; `recipient` is SQL over `n`.
     fn load(&mut self, count: u64, recipient: &str) {
         let batch = BATCH.min(count);
         for _ in 0..count / batch {
@@ -68,7 +68,7 @@ impl Bench {
         }
     }
 
-    /// Rolls up all that is there; returns the time that it took.
+    /// Rolls up everything; returns the time.
     fn roll_up(&self) -> Duration {
         self.runtime.block_on(async {
             let tally = Tally::open(&self.database, "pixeld-rollup").await.expect("a connection");
