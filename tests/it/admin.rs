@@ -1,4 +1,4 @@
-//! The admin page, over HTTP and in Chromium: every route, each page, lists that go there and back.
+//! The admin page, over HTTP and in Chromium: every route, each page, uploaded and returned lists.
 
 pub mod browser;
 pub mod csv;

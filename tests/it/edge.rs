@@ -1,4 +1,4 @@
-//! What a mail client meets: links, images, refusals, limits.
+//! What a mail client sees: links, images, refusals, limits.
 
 pub mod bad_input;
 pub mod browser;

@@ -1,4 +1,4 @@
-//! What is left after the worst moments.
+//! What is left after the worst failures.
 
 pub mod batch;
 pub mod clocks;

@@ -1,4 +1,5 @@
-//! What the tests share: a PostgreSQL and a pixeld of each test's own, rows, visitors, snapshots, a proxy that cuts and freezes, Chromium.
+//! What the tests share: a PostgreSQL and a pixeld for each test, rows, visitors, snapshots, a proxy that cuts and
+//! freezes, Chromium.
 
 pub mod holder;
 pub mod proxy;

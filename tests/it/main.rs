@@ -1,10 +1,10 @@
 //! Drives the real binary against a real PostgreSQL: what a mail client, a sender and an operator see, and what is left
-//! after the worst moments.
+//! after the worst failures.
 //!
 //! All loads come from this machine's loopback, so every server here runs with `PIXELD_ADDRESS_RATE=off` and
-//! `PIXELD_THROTTLE=off` unless a test says otherwise; the defaults would hold one address back, as they should.
+//! `PIXELD_THROTTLE=off` unless a test sets otherwise; the defaults would limit one address, as they should.
 //!
-//! Each folder's head says what it tries.
+//! Each folder's head describes its tests.
 #![allow(clippy::unwrap_used, missing_docs)]
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Opens and counts are what the hits say.
+//! Opens and counts match the hits.
 
 pub mod classes;
 pub mod networks;

@@ -1,4 +1,4 @@
-//! People who asked not to be recorded, or to be erased; old hits; secrets.
+//! People who opted out, or were erased; old hits; secrets.
 
 pub mod erasure;
 pub mod opt_out;

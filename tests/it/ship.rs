@@ -1,4 +1,5 @@
-//! How it is shipped and owned: documents, commands, nginx, compose, systemd, monitoring, moving over, the walls of the house, SQL in the sources.
+//! How it is shipped: documents, commands, nginx, compose, systemd, monitoring, moving over; the rules for sources:
+//! walls, lengths, SQL.
 
 pub mod commands;
 pub mod compose;

@@ -1,4 +1,4 @@
-//! The throttle that nodes share through a real Redis, which stops, freezes and forgets.
+//! The throttle that nodes share through a real Redis, which stops, freezes and loses its data.
 
 pub mod restored;
 pub mod script;

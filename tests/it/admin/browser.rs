@@ -1,4 +1,4 @@
-//! The admin page in a real Chromium: what a person does, and pictures of every page to be looked at.
+//! The admin page in a real Chromium: what a person does, and screenshots of every page for people to check.
 
 use std::path::PathBuf;
 
@@ -9,22 +9,22 @@ use crate::kit::support::{App, beside};
 use crate::kit::visitor::{PASSWORD, add_user};
 use crate::kit::webdriver::Browser;
 
-/// Where the pictures are left.
+/// The folder of the screenshots.
 fn pictures() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("screenshots");
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Fills in the form of the page that asks who somebody is.
+/// Fills in the sign-in form.
 pub fn sign_in(browser: &Browser, name: &str) {
     browser.write("#name", name);
     browser.write("#password", PASSWORD);
     browser.click("main button");
 }
 
-/// Takes a page by day, by night and at a phone's width, where it must not be wider than the screen; everywhere, axe-core finds
-/// no serious fault.
+/// Takes screenshots of a page in light and dark mode and at a phone's width, where it must not be wider than the
+/// screen; axe-core must find no serious fault in any of them.
 pub fn take(browser: &Browser, name: &str) {
     for (how, width, is_dark) in
         [("light", 1180, false), ("dark", 1180, true), ("phone", 390, false), ("phone-dark", 390, true)]
@@ -39,7 +39,7 @@ pub fn take(browser: &Browser, name: &str) {
     browser.look(1180, false);
 }
 
-/// Rows such as a busy site has, so that the pictures show what people see.
+/// Rows like those of a busy site, so that the screenshots look real.
 fn fill(app: &App) {
     app.query(
         "INSERT INTO site_hours SELECT date_trunc('hour', now()) - n * interval '1 hour', c, \
@@ -77,7 +77,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     browser.click("main button");
     browser.wait_for("Wrong name or password");
     take(&browser, "3-sign-in-wrong");
-    // The one complaint there may be: Chromium writes a 401 down as a failed load.
+    // The only complaint allowed: Chromium logs a 401 as a failed load.
     assert!(browser.complaints().iter().all(|complaint| complaint.contains("401")));
     browser.write("#password", PASSWORD);
     browser.click("main button");
@@ -118,7 +118,7 @@ fn a_person_signs_in_looks_around_adds_a_colleague_and_signs_out() {
     assert!(complaints.iter().all(|complaint| complaint.contains("421")), "{complaints:?}");
 }
 
-/// A message as a campaign leaves it, with its hours, rules, mail clients and opens.
+/// A message after a campaign, with its hours, rules, mail clients and opens.
 fn fill_message(app: &App) {
     let message = Uuid::from_u128(7);
     Rows::messages(1)
@@ -191,7 +191,7 @@ fn a_person_finds_a_message_names_it_and_sees_who_opened_it() {
     assert!(browser.complaints().is_empty(), "{:?}", browser.complaints());
 }
 
-/// Receipts in every state, of two nodes of which one is down.
+/// Receipts in every state, of two nodes; one of them is down.
 fn fill_erasures(app: &App) {
     app.query(
         "INSERT INTO nodes (node, name, seen_at, erased_to) VALUES (gen_random_uuid(), 'mail-2.example.com', now() - interval '3 hours', 2); \
@@ -266,7 +266,7 @@ fn a_reader_opts_out_and_in_again_without_a_session_and_under_a_foreign_name() {
     let printed = settings.run(&["link", "--image", &image, "--recipient", "4711", "--opt-out"]).unwrap();
     let token = printed.trim().rsplit('/').next().unwrap().to_owned();
     let browser = Browser::start();
-    // With a dot at its end it is none of our names.
+    // With a dot at its end it is not one of our names.
     browser.open(&format!("http://localhost.:{}/opt-out/{token}", settings.admin().port()));
     browser.wait_for("Open your emails without being recorded");
     take(&browser, "opt-out-1-ask");

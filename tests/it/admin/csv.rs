@@ -1,4 +1,4 @@
-//! Lists of recipients go to the admin page as CSV, and come back with more columns.
+//! Lists of recipients are uploaded to the admin page as CSV, and returned with added columns.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ fn path(page: &str) -> String {
     format!("/messages/{MESSAGE}/{page}")
 }
 
-/// A form up to its file's bytes, and what ends it.
+/// A form up to its file's bytes, and the bytes that end it.
 fn form(fields: &[(&str, &str)]) -> (Vec<u8>, &'static [u8]) {
     let field = |(name, value): &(&str, &str)| {
         format!("--XxX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
@@ -49,7 +49,7 @@ fn head(visitor: &Visitor, path: &str, length: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Sends a form's body as it is.
+/// Sends a form's body unchanged.
 fn post(visitor: &Visitor, path: &str, body: &[u8]) -> Answer {
     let mut request = head(visitor, path, &format!("Content-Length: {}", body.len()));
     request.extend_from_slice(body);
@@ -63,7 +63,7 @@ fn send(visitor: &Visitor, page: &str, fields: &[(&str, &str)], list: &[u8]) -> 
     post(visitor, &path(page), &body)
 }
 
-/// The list that comes back.
+/// The returned list.
 fn answered(visitor: &Visitor, page: &str, fields: &[(&str, &str)], list: impl AsRef<[u8]>) -> String {
     let answer = send(visitor, page, fields, list.as_ref());
     assert_eq!(answer.status, 200, "{}", text(&answer));
@@ -109,7 +109,7 @@ fn wait_for_opens(app: &App) {
     app.wait_for_rollup();
 }
 
-/// Files without a name that the server has open in its data directory.
+/// Unnamed files that the server has open in its data directory.
 fn nameless(app: &App) -> usize {
     let folder = format!("{}/", fs::canonicalize(app.server.data_dir()).unwrap().display());
     let links = fs::read_dir(format!("/proc/{}/fd", app.server.pid())).unwrap().flatten();
@@ -180,7 +180,7 @@ fn a_list_comes_back_with_who_opened() {
     }
     assert_eq!(answer.len(), 12);
 
-    // Written otherwise, it comes back so; and an answer may be sent again.
+    // Another format comes back in that format; and an answer may be uploaded again.
     let other = format!("\u{feff}x;\"Recip;ient\"\r\n\"a\n;b\";{};\r\n\r\nz;;", ids[3]);
     let again = answered(&ben, "who-opened", &[("column", "recip;IENT")], &other);
     let expected = format!(
@@ -195,7 +195,7 @@ fn a_list_comes_back_with_who_opened() {
     assert!(page.contains(&format!("<a href=\"/messages/{MESSAGE}\">")), "{page}");
 }
 
-/// Fetches each link of an answer, of which the first three name a recipient. Returns whom their hits have to be of.
+/// Fetches each link of an answer; the first three name a recipient. Returns the recipients that their hits must have.
 fn fetch_each_link(app: &App, answer: &[Vec<String>], is_signed: bool) -> Vec<String> {
     let mut expected = Vec::new();
     for row in &answer[1..] {
@@ -215,7 +215,7 @@ fn fetch_each_link(app: &App, answer: &[Vec<String>], is_signed: bool) -> Vec<St
     expected
 }
 
-/// What cannot be made a link of is refused in words.
+/// Wrong choices are refused with an explanation.
 fn wrong_choices_are_refused(app: &App, ben: &Visitor, is_signed: bool) {
     let image = app.image.to_string();
     for (fields, words) in [
@@ -274,7 +274,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
         let right = format!("message = '{MESSAGE}' AND image = '{image}' AND sent_at IS NOT DISTINCT FROM {time}");
         assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE {right}")), 7);
 
-        // No column of consents: everybody is named. The image by its id, too.
+        // Without a column of consents, everybody is named. The image may also be given by its id.
         let answer = answered(&ben, "links", &[("image-id", &image)], "recipient,ok?\na,no\n");
         assert!(answer.ends_with(",yes,\n"), "{answer}");
         wrong_choices_are_refused(&app, &ben, keys.is_some());
@@ -305,7 +305,8 @@ fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
         assert!(line.contains(&format!(";{base}{nobody};")) && line.ends_with(";no;no consent"), "{line}");
     }
     assert_eq!(lines[5..], [";;;;;;an empty row"]);
-    // A name that only sounds like it is asked about, as is its opposite; once the column is named, it is used.
+    // A name that only sounds like consent makes the page ask, and so does its opposite; once the column is named, it
+    // is used.
     for (list, words) in [
         (
             "id,Einwilligung erteilt\n1,nein\n",
@@ -326,7 +327,7 @@ fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
     // An answer without its column of consents names nobody who was not named before.
     let list = answered(&ben, "links", &[("image", &image)], "id,pixeld_recipient_in_link\n1,yes\n2,no\n");
     assert!(list.contains(",yes,\n2,") && list.ends_with(",no,no consent\n"), "{list}");
-    // Only where the sender says that everybody agreed it is not.
+    // Only if the sender says that everybody agreed, this is ignored.
     let list = answered(&ben, "links", &[("image", &image), ("all-consent", "yes")], "id,consent\n1,no\n");
     assert!(list.ends_with(",yes,\n"), "{list}");
 }
@@ -374,7 +375,7 @@ fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
         })
         .collect();
     let list = format!("id,name,full name,date,same,shown,address,rounded,total\n{names}");
-    // Before anybody opened it, nobody can be known.
+    // Before anybody has opened it, nobody can be known.
     assert!(answered(&ben, "who-opened", &[("column", "name")], &list).contains("not opened"));
     fetch(&app, &format!("/t/{}/{MESSAGE}/key-7.png", app.image), THUNDERBIRD);
     wait_for_opens(&app);
@@ -497,7 +498,8 @@ fn what_is_no_list_is_refused_in_words_on_the_form() {
     assert_eq!(nameless(&app), 0);
 }
 
-/// Sends a list of so many rows in chunks, and reads what comes back: its rows, those that end so, and the most nameless files that were seen.
+/// Sends a list of `count` rows in chunks, and reads the answer: its rows, the rows with this ending, and the largest
+/// number of unnamed files seen.
 fn long_list(app: &App, ben: &Visitor, page: &str, fields: &[(&str, &str)], count: usize, ending: &str) -> [usize; 3] {
     let mut stream = TcpStream::connect(ben.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
@@ -567,7 +569,7 @@ fn a_long_list_needs_little_memory_and_leaves_nothing() {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap()
     };
-    // What every list needs is there before.
+    // Things that every list needs exist before.
     answered(&ben, "who-opened", &[], "id\n1\n");
     let (before, names_before) = (most(), names(&app));
     let began = std::time::Instant::now();
@@ -608,13 +610,13 @@ fn two_lists_are_taken_at_once_and_a_third_is_told_to_wait() {
         let answer = send(&ben, page, &[], b"id\n1\n");
         assert!(answer.status == 503 && text(&answer).contains("Too many people"), "{}", text(&answer));
     }
-    // Other pages are shown meanwhile: nobody holds a connection to the database.
+    // Other pages are shown at the same time: no upload holds a connection to the database.
     assert_eq!((ben.get("/").status, ben.get(&path("links")).status), (200, 200));
     first.write_all(&[b"1\n", end].concat()).unwrap();
     let mut answer = Vec::new();
     first.read_to_end(&mut answer).unwrap();
     assert_eq!(text(&parse(&answer).unwrap()), "id,pixeld_opened,pixeld_first_at,pixeld_class\n1,not opened,,\n");
-    // One that breaks off gives its place and its file back, too.
+    // An aborted upload frees its place and its file, too.
     drop(second);
     files(0);
     assert_eq!(names(&app), names_then);
@@ -630,7 +632,7 @@ fn a_list_does_not_take_the_room_that_hits_need() {
     let app = App::start_on(Postgres::start().unwrap(), |_, mut settings| {
         fs::create_dir_all(&settings.data_dir).unwrap();
         let mount = format!("mount -t tmpfs -o size=64m tmpfs {} && exec \"$@\"", settings.data_dir.display());
-        // A mount of its own: root may make one as it is, others in a user namespace.
+        // A mount of its own: root may make one directly, other users in a user namespace.
         let as_user = (!nix::unistd::geteuid().is_root()).then_some("--map-root-user");
         let words = ["unshare", "--mount"].into_iter().chain(as_user).chain(["sh", "-c", &mount, "sh"]);
         settings.wrapper = words.map(str::to_owned).collect();

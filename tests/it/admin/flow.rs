@@ -1,4 +1,4 @@
-//! What people do with the admin page from the first picture to the last click, in a real Chromium.
+//! What people do with the admin page from the first image to the last click, in a real Chromium.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::kit::support::{App, PATIENCE, beside};
 use crate::kit::visitor::add_user;
 use crate::kit::webdriver::Browser;
 
-/// Opens a page again until it says so: what was fetched just now is loaded and counted within seconds.
+/// Reloads a page until it shows these words: a new fetch is loaded and counted within seconds.
 fn until(browser: &Browser, url: &str, words: &str) {
     let began = Instant::now();
     loop {
@@ -22,7 +22,7 @@ fn until(browser: &Browser, url: &str, words: &str) {
     }
 }
 
-/// Somebody's way through the page, from one click to the next.
+/// One person's way through the page, from one click to the next.
 struct Flow {
     browser: Browser,
     base: String,
@@ -95,7 +95,7 @@ impl Flow {
         message
     }
 
-    /// Who opened? A list goes there and comes back.
+    /// Who opened? Uploads a list and gets it back.
     fn send_a_list(&self, message: &str) {
         let (browser, base, dir) = (&self.browser, &self.base, self.app.dir.path());
         let downloads = dir.join("downloads");
@@ -117,7 +117,7 @@ impl Flow {
         take(browser, "flow-6-links");
     }
 
-    /// The log, what made no hit, and what a link would record.
+    /// The log, requests that made no hit, and what a link would record.
     fn look_into_the_log(&self, link: &str) {
         let (browser, base) = (&self.browser, &self.base);
         browser.open(&format!("{base}/hits"));
@@ -129,7 +129,7 @@ impl Flow {
         take(browser, "flow-8-not-recorded");
     }
 
-    /// What was recorded is deleted, with a receipt.
+    /// Deletes what was recorded, with a receipt.
     fn delete_the_hits(&self) {
         let (app, browser, base) = (&self.app, &self.browser, &self.base);
         browser.open(&format!("{base}/hits?message=may-news"));
@@ -186,13 +186,13 @@ fn from_a_picture_to_who_opened_and_back() {
     flow.delete_the_hits();
     flow.delete_the_image(&image, &link);
     flow.sign_out(&message);
-    // Chromium shows a picture on its own with styles of its own, which the picture's policy refuses.
+    // Chromium shows an image on its own with its own styles, which the image's policy refuses.
     let complaints = flow.browser.complaints().into_iter().filter(|complaint| !complaint.starts_with(&link));
     let complaints: Vec<String> = complaints.collect();
     assert!(complaints.is_empty(), "{complaints:?}");
 }
 
-/// The one file that the browser stored, once it is whole: Chromium makes an empty one of its name first.
+/// The one file that the browser stored, once it is complete: Chromium first creates an empty one with its name.
 fn downloaded(folder: &std::path::Path) -> String {
     let mut found = None;
     wait_until("the file", PATIENCE, || {

@@ -1,4 +1,4 @@
-//! The log of hits, what was not recorded, and deleting: asked over HTTP, as people do.
+//! The log of hits, requests that were not recorded, and deleting, over HTTP.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -22,7 +22,7 @@ const HOSTILE: &str = "\"><script>alert(1)</script>";
 /// Hits that [`fill`] makes.
 const FILLED: u64 = 45_000;
 
-/// Some of the time that [`fill_from`] fills; the rest stays.
+/// A part of the time that [`fill_from`] fills; the rest stays.
 const SOME: &str = "from=2026-03-01T00:00&to=2026-03-02T00:00:30";
 
 /// How many hits [`SOME`] has.
@@ -32,13 +32,13 @@ fn id(number: u64) -> Uuid {
     Uuid::from_u128(0x4000_8000_0000_0000_0000 + u128::from(number))
 }
 
-/// Hits around a midnight, ten of each time, with their numbers mixed. Every 150th is of recipient 1 and tells itself by its user
-/// agent; the five oldest are of recipient 2.
+/// Hits around a midnight, ten per time, with their numbers mixed. Every 150th is of recipient 1 and recognisable by
+/// its user agent; the five oldest are of recipient 2.
 fn fill(app: &App) {
     fill_from(app, "23:59:00", FILLED);
 }
 
-/// The same, of so many hits from this time on.
+/// The same, with `count` hits from this time on.
 fn fill_from(app: &App, time: &str, count: u64) {
     app.query(&format!(
         "INSERT INTO user_agents SELECT 1000 + n, 'agent-' || n || '.' FROM generate_series(0, {count} - 1, 150) AS n"
@@ -64,7 +64,7 @@ fn agents(page: &str) -> Vec<String> {
     parts.map(|part| part.split('.').next().unwrap().to_owned()).collect()
 }
 
-/// The link that goes on.
+/// The link to the next page.
 fn next(page: &str) -> Option<String> {
     let front = page.split("\">Show older hits").next().filter(|front| front.len() < page.len())?;
     Some(front.rsplit("href=\"").next().unwrap().replace("&amp;", "&"))
@@ -227,7 +227,7 @@ fn each_reason_is_listed_without_the_whole_address(app: &App, ann: &Visitor, sig
         ));
         let page = get(ann, "/not-recorded");
         let row = page.split("<tbody><tr>").nth(1).unwrap().split("</tr>").next().unwrap();
-        // A quotation mark is no part of a path, and comes in encoded.
+        // A quotation mark is not part of a path, and arrives encoded.
         let escaped = path.replace('"', "%22").replace('<', "&lt;").replace('>', "&gt;");
         for part in [sentence, &format!("{method} {escaped}"), "<td>203.0.113.0</td>"] {
             assert!(row.replace('\'', "’").contains(&part.replace('\'', "’")), "{method} {path}: {part}\n{row}");
@@ -236,13 +236,13 @@ fn each_reason_is_listed_without_the_whole_address(app: &App, ann: &Visitor, sig
     }
 }
 
-/// Opts out by the command, and waits until the server knows so many.
+/// Opts out by the command, and waits until the server knows `count` opt-outs.
 fn opt_out(app: &App, recipient: &str, count: f64) {
     app.server.settings().run(&["opt-out", "--recipient", recipient]).unwrap();
     wait_for_opt_outs(&app.server, count);
 }
 
-/// Whatever is wrong with a request: one whose link names somebody who opted out is not listed.
+/// Whatever is wrong with a request, it is not listed if its link names somebody who opted out.
 fn nobody_who_opted_out_is_listed(app: &App, ann: &Visitor) {
     let (image, out) = (app.image, id(77));
     let key = "jane@example.com";
@@ -329,14 +329,14 @@ fn a_pasted_link_is_told_what_it_would_record() {
     settings.run(&["opt-out", "--recipient", "4711"]).unwrap();
     let page = tested(&ben, &signed);
     assert!(page.contains("This link records nothing. </strong>Its recipient opted out."), "{page}");
-    // What the page says is what a fetch does.
+    // The page's answer must match what a fetch does.
     app.get(&format!("/t/{image}/may/4711.gif"));
     app.get(&format!("/t/{image}/may/{{contactfield=id}}.gif").replace('{', "%7B").replace('}', "%7D"));
     app.at_rest();
     assert_eq!(app.number("SELECT count(*) FROM hits"), 0, "asking records nothing");
 }
 
-/// What the page says of a link.
+/// The page's answer about a link.
 fn tested(visitor: &Visitor, link: &str) -> String {
     get(visitor, &format!("/not-recorded?{}", form(&[("link", link)])))
 }
@@ -426,14 +426,14 @@ fn below_a_base_url_with_a_path_or_where_all_must_be_signed_the_tester_says_so()
     }
 }
 
-/// The receipt that a deletion was answered with, once it is no longer running.
+/// The receipt of a deletion, once it is no longer running.
 fn receipt(visitor: &Visitor, path: &str) -> String {
     let is_running = || get(visitor, path).contains("The deletion is running.");
     wait_until("the deletion", Duration::from_secs(60), || !is_running()).unwrap();
     get(visitor, path)
 }
 
-/// Begins a deletion from its own page, as a browser without scripts does.
+/// Starts a deletion from its own page, like a browser without scripts.
 fn delete(visitor: &Visitor, query: &str) -> Answer {
     let page = get(visitor, &format!("/hits/delete?{query}"));
     let form_of = page.split("action=\"/hits/delete\">").nth(1).unwrap().split("</form>").next().unwrap();
@@ -477,7 +477,7 @@ fn a_message_is_deleted_under_load_with_a_receipt_and_counts_stay_right() {
     assert!(page.contains(&format!("All hits of message {}", id(1))));
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{}'", id(1))), 0);
 
-    // A recipient is in no receipt, once their hits are gone.
+    // No receipt names a recipient whose hits were deleted.
     let query = format!("recipient={}", id(100));
     assert!(get(&ann, &format!("/hits/delete?{query}")).contains("2 hits"));
     let page = receipt(&ann, delete(&ann, &query).header("location").unwrap());
@@ -509,7 +509,7 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     let (mut app, filled) = (App::start(), 100_000);
     recount::prepare(&app.postgres);
     let ann = Visitor::admin(&app);
-    // More than one transaction deletes.
+    // The deletion needs more than one transaction.
     fill_from(&app, "23:57:30", filled);
     let hits = |app: &App| app.number("SELECT count(*) FROM hits");
     let wanted = app.number(WANTED);
@@ -536,7 +536,8 @@ fn a_deletion_that_a_restart_interrupts_says_so_and_another_one_does_the_rest() 
     assert_eq!(hits(&app), filled - wanted);
 }
 
-/// A job that waits for a lock, and a second one that has to wait for its end. The server ends meanwhile, and starts again.
+/// A job that waits for a lock, and a second one that has to wait for its end. The server ends during that, and starts
+/// again.
 fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
     let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let began = delete(ann, SOME);
@@ -553,7 +554,7 @@ fn end_while_a_deletion_waits(app: &mut App, ann: &Visitor) {
     assert!(page.contains("The deletion was interrupted") && page.contains("Start the same deletion again"), "{page}");
 }
 
-/// Killed with a part of it done, and started again.
+/// Killed when a part of it is done, and restarted.
 fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     // An index that is being made CONCURRENTLY and a new trigger wait for each other.
     let indexed = "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class n ON n.oid = i.indexrelid \
@@ -565,7 +566,7 @@ fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     app.query("CREATE TRIGGER wait BEFORE DELETE ON hits_20260302 FOR EACH ROW EXECUTE FUNCTION wait()");
     let path = delete(ann, SOME).header("location").unwrap().to_owned();
     wait_until("the first chunk", PATIENCE, || app.number("SELECT count(*) FROM hits") < filled).unwrap();
-    // The page hears of a chunk a moment after it is committed.
+    // The page learns of a chunk a moment after it is committed.
     wait_until("what is done so far", PATIENCE, || {
         let page = get(ann, &path);
         assert!(page.contains("The deletion is running.") && page.contains("so far"), "{page}");
@@ -573,7 +574,7 @@ fn kill_amid_a_deletion(app: &mut App, ann: &Visitor, filled: u64) {
     })
     .unwrap();
     app.server.kill().unwrap();
-    // Its statement goes on for a while where nobody reads the answer, and keeps its locks.
+    // Its statement goes on for a while if nobody reads the answer, and keeps its locks.
     app.query(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
     );

@@ -1,4 +1,4 @@
-//! Images on the admin page: added, looked at, linked to, replaced, deleted; and all that is refused.
+//! Images on the admin page: added, shown, linked to, replaced, deleted; and everything that is refused.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -108,7 +108,7 @@ fn a_picture_is_added_titled_replaced_deleted_and_restored_and_readers_get_just_
     assert!(refused.status == 422 && text(&refused).contains("restore it first"));
     assert_eq!(ann.post(&format!("/images/{id}/restore"), "").status, 303);
     wait_for(&app, &id, SAMPLE);
-    // A change that changed nothing is not written down.
+    // A change without effect is not in the audit.
     let changes =
         ["image added", "image titled", "image replaced", "image replaced", "image deleted", "image restored"];
     assert_eq!(audit(&app, &id), changes.map(|change| format!("ann: {change}")));
@@ -152,7 +152,7 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
     assert_eq!(send(&ann, "/images", &"x".repeat(5000), "logo.png", SAMPLE).status, 422);
     assert_eq!(ann.post("/images", "title=x").status, 415);
 
-    // The connection breaks off in the middle of the file.
+    // The connection is lost in the middle of the file.
     let body = multipart("T", "logo.png", SAMPLE);
     let mut stream = TcpStream::connect(ann.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -162,7 +162,7 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert!(bytes.is_empty() || parse(&bytes).unwrap().status == 422, "{}", String::from_utf8_lossy(&bytes));
-    // The form itself breaks off, though as many bytes come as were said.
+    // The form itself is cut off, although as many bytes arrive as announced.
     let half = &body[..body.len() / 2];
     let answer = exchange(ann.address, &[&upload_head(&ann, "/images", half.len())[..], half].concat()).unwrap();
     assert!(answer.status == 422 && text(&answer).contains("did not arrive completely"), "{}", text(&answer));
@@ -182,7 +182,7 @@ fn what_is_not_a_picture_is_refused_in_words_and_the_title_stays() {
 fn a_cameras_picture_is_taken_byte_for_byte_and_its_place_is_warned_of() {
     let _machine = beside();
     let (app, ann) = with_admin();
-    // 3 by 2 pixels, to be turned (6), taken somewhere, with a film after its end as phones put it there.
+    // 3 by 2 pixels, to be rotated (6), with the place where it was taken, and a film after its end like a phone's.
     let exif = b"\xff\xe1\0\x58Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x88\x25\0\x04\0\0\0\x01\0\0\0\x26\0\0\0\0\
                  \0\x01\0\x02\0\x05\0\0\0\x03\0\0\0\x38\0\0\0\0\0\0\0\x34\0\0\0\x01\0\0\0\x1e\0\0\0\x01\0\0\0\0\0\0\0\x01";
     let frame = b"\xff\xc0\0\x11\x08\0\x02\0\x03\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xda\0\x03\0ab\xff\xd9";
@@ -210,9 +210,9 @@ fn a_cameras_picture_is_taken_byte_for_byte_and_its_place_is_warned_of() {
 fn what_browsers_show_is_taken_and_served_byte_for_byte_with_headers_that_forbid_all_else() {
     let _machine = beside();
     let (app, ann) = with_admin();
-    // A WebP of odd length, without the byte that fills it up.
+    // A WebP of odd length, without the padding byte.
     let webp = [&b"RIFF\x19\0\0\0WEBPVP8L\x0d\0\0\0\x2f\x0f\xc0\x01\0"[..], &[0; 8]].concat();
-    // 3 by 2 pixels, and after its end a second picture, as cameras add a preview.
+    // 3 by 2 pixels, with a second picture after its end, as cameras add a preview.
     let frame =
         b"\xff\xd8\xff\xc0\0\x11\x08\0\x02\0\x03\x03\x01\x22\0\x02\x11\x01\x03\x11\x01\xff\xda\0\x03\0ab\xff\xd9";
     for (title, media_type, bytes) in [
@@ -275,7 +275,7 @@ fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
     app.at_rest();
     let sent = "SELECT (sent_at AT TIME ZONE 'UTC')::text FROM hits";
     wait_until("the hit", SOON, || app.query(sent) == ["2026-05-04 07:00:00"]).unwrap();
-    // Its hit is counted on both pages, whatever fetched it.
+    // Both pages count its hit, whatever fetched it.
     wait_until("the count", PATIENCE, || {
         text(&ann.get("/images")).contains("1 fetch in 30 days")
             && text(&ann.get(&format!("/images/{}", app.image))).contains(": 1 fetches</title>")
@@ -328,7 +328,7 @@ fn titles_are_only_text_and_a_thousand_images_are_leafed_through_each_once() {
         assert!(!page.contains("<script") && !page.contains("<img src=x"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "{page}");
     }
-    // Many at one instant, so that the time alone is no key.
+    // Many at one instant, so that the time alone is not a key.
     app.query(&format!(
         "INSERT INTO images (id, title, media_type, width, height, bytes, sha256, created_at) \
          SELECT gen_random_uuid(), 'n' || n, media_type, width, height, bytes, sha256, now() - (n / 100) * interval '1 day' \

@@ -1,4 +1,4 @@
-//! Messages and recipients on the admin page: what people read there is what their pixels did.
+//! Messages and recipients on the admin page: the pages must match what the pixels did.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn wait_for_hits(app: &App, hits: u64) {
     wait_until("hits to be counted", Duration::from_secs(60), counted).unwrap();
 }
 
-/// What a reader reads, cell after cell, of the first row that holds these words.
+/// The visible text, cell by cell, of the first row with these words.
 fn row(page: &str, words: &str) -> Vec<String> {
     let row = page.split("<tr>").find(|row| row.contains(words)).unwrap_or_else(|| panic!("{words} in {page}"));
     let row = row.split("</tr>").next().unwrap();
@@ -48,7 +48,7 @@ fn shown(markup: &str) -> String {
     text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"")
 }
 
-/// Where the first link with these words leads.
+/// The target of the first link with these words.
 fn link_to(page: &str, words: &str) -> Option<String> {
     let before = &page[..page.find(&format!(">{words}</a>"))?];
     let path = before.rsplit_once("href=\"")?.1.split('"').next()?;
@@ -61,7 +61,7 @@ fn listed(page: &str, folder: &str) -> Vec<Uuid> {
     page.split(&start).skip(1).map(|rest| rest[..36].parse().unwrap()).collect()
 }
 
-/// Numbers of the cards on a message's page.
+/// The numbers in the cards on a message's page.
 fn cards(page: &str) -> Vec<String> {
     page.split("<p class=\"main\">")
         .skip(1)
@@ -86,13 +86,13 @@ fn page(answer: &Answer) -> String {
     text(answer)
 }
 
-/// A message that four recipients fetched, one of whom fetched another one, too.
+/// A message that four recipients fetched; one of them also fetched another message.
 struct MayNews {
     app: App,
     ben: Visitor,
     id: Uuid,
     other: Uuid,
-    /// Jane, who is in both.
+    /// Jane, who has both.
     reader: Uuid,
 }
 
@@ -139,7 +139,7 @@ impl MayNews {
         assert_eq!(row(&message, "A crawler, monitor or script, by its user agent.")[1..], ["bot", "2"]);
         assert_eq!(row(&message, "Looks like Apple")[1..], ["not known", "1"]);
         assert_eq!(row(&message, ">Thunderbird<"), ["Thunderbird", "3"]);
-        // Who was fetched by a machine first and looked later is in both.
+        // A recipient who was fetched by a machine first and read later is in both.
         assert_eq!(charted(&message), [2, 1, 2]);
         assert_eq!(listed(&message, "recipients").len(), 4);
         let cells = row(&message, &reader.to_string());
@@ -258,7 +258,7 @@ fn a_message_is_found_by_id_key_and_part_of_its_name() {
     let all = page(&ben.get("/messages"));
     assert!(!all.contains("<script") && all.contains("&lt;script&gt;") && !all.contains("<form class=\"edit\""));
 
-    // A search does not go through all messages for ever, and says so. An id or key is found however old its message is.
+    // A search does not read all messages, and says so. An id or key is found however old its message is.
     let flood = Rows::messages(20_000).with("name", "'Flood ' || n").with("last_at", "now() + interval '1 hour'");
     flood.add(&app.postgres);
     let answer = page(&ben.get("/messages?q=spring"));
@@ -271,7 +271,7 @@ fn a_message_is_found_by_id_key_and_part_of_its_name() {
     assert_eq!(listed(&answer, "messages"), [id_of(&app, "k5")]);
     assert!(!answer.contains("Search further back"));
     assert_eq!(found("k5"), ids(&["k5"]));
-    // Pages of what was found.
+    // Pages of the results.
     let (mut seen, mut path) = (HashSet::new(), Some("/messages?q=flood+1".to_owned()));
     while let Some(here) = path {
         let page = page(&ben.get(&here));
@@ -286,7 +286,7 @@ fn paging_meets_each_message_once_while_new_ones_come() {
     let _machine = beside();
     let app = App::start();
     let ben = Visitor::viewer(&app);
-    // Many of the same time, and some without a hit.
+    // Many with the same time, and some without a hit.
     let some_time = "now() - n / 40 * interval '1 hour'";
     Rows::messages(230)
         .with("name", "'old'")
@@ -308,7 +308,7 @@ fn paging_meets_each_message_once_while_new_ones_come() {
     }
     assert_eq!(seen.len(), 230, "each once");
     assert_eq!(seen.iter().cloned().collect::<HashSet<_>>(), expected);
-    // And back again, over those that came, to the first page.
+    // And back again to the first page.
     let mut back = Vec::new();
     let mut path = Some(last);
     while let Some(here) = path {
@@ -377,7 +377,7 @@ impl EditedMessage {
         );
     }
 
-    /// Each sees it in their own zone, with all of it on hover.
+    /// Each user sees it in their own zone, with the exact time on hover.
     fn is_shown_in_each_zone(&self) {
         let EditedMessage { ann, ben, path, .. } = self;
         let time = "<time datetime=\"2026-05-04T09:01:00Z\" title=\"2026-05-04T09:01:00Z\">";
@@ -389,7 +389,7 @@ impl EditedMessage {
         }
     }
 
-    /// Viewers change nothing; what is wrong is said, kept in the form, and changes nothing.
+    /// Viewers change nothing; wrong values are reported, stay in the form, and change nothing.
     fn refuses_what_is_wrong(&self) {
         let EditedMessage { ann, ben, path, .. } = self;
         assert_eq!(ben.post(path, &fields("x", "", "")).status, 403);
@@ -415,7 +415,7 @@ impl EditedMessage {
         assert_eq!(ann.post(&format!("/messages/{}", Uuid::from_u128(8)), &fields("x", "", "")).status, 404);
     }
 
-    /// The answer leads back to the page that the form was on.
+    /// The answer returns to the page that has the form.
     fn is_changed(&self) {
         let EditedMessage { app, ann, id, path, .. } = self;
         let changed = ann.post(path, &fields(HOSTILE, "2026-05-04T14:32", "12,000"));
@@ -437,16 +437,16 @@ impl EditedMessage {
 
     fn times_stay_and_are_taken_back(&self) {
         let EditedMessage { app, ann, path, .. } = self;
-        // A field that was not sent, and a time that is sent back as it was shown, stay to the second.
+        // A field that was not sent, and a time that is sent back as shown, stay unchanged to the second.
         app.query("UPDATE messages SET sent_at = '2026-05-04T09:02:37Z', sent_changed_at = '2026-05-04T10:00:00Z'");
         ann.post(path, &fields("May", "2026-05-04T14:32", ""));
         assert_eq!(self.stored(), ["May|2026-05-04 09:02:37"]);
         let told_at = "SELECT count(*) FROM messages WHERE sent_changed_at = '2026-05-04T10:00:00Z'";
         assert_eq!(app.number(told_at), 1, "loaders need not ask again");
-        // Taken back: loaders have to hear of that, too.
+        // Cleared: loaders must learn that, too.
         ann.post(path, &fields("", "", ""));
         assert_eq!((self.stored(), app.number(told_at)), (vec![String::new()], 0));
-        // Nothing new is nothing to write down.
+        // No change, no entry.
         let before = self.audit();
         assert_eq!(ann.post(path, &fields("", "", "")).status, 303);
         assert_eq!(self.audit(), before);

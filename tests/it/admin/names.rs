@@ -1,4 +1,4 @@
-//! Texts that people type: names in another case, and what turns a text around.
+//! Texts that people type: names in another case, and characters that reverse a text.
 
 use crate::kit::support::{App, beside};
 use crate::kit::visitor::{PASSWORD, Visitor, form, run_with, text};
@@ -24,7 +24,7 @@ fn a_name_in_another_case_is_the_same_user_in_any_language() {
             Visitor::signed_in(&app, other);
         }
     }
-    // Two who were there before: each signs in by the exact name, and neither is taken for the other.
+    // Two earlier users: each signs in by the exact name, and neither is taken for the other.
     app.query("INSERT INTO users (name, role, password_hash) SELECT 'änne', 'viewer', password_hash FROM users WHERE name = 'ÄNNE'");
     for (name, who) in [("ÄNNE", "title=\"ÄNNE\""), ("änne", "title=\"änne\"")] {
         let page = text(&Visitor::signed_in(&app, name).get("/"));
@@ -77,7 +77,7 @@ fn what_turns_a_text_around_is_refused_or_written_out() {
     }
     let answer = ann.post(&format!("/images/{image}/title"), &form(&[("title", turned)]));
     assert_eq!(answer.status, 422);
-    // What is there already, and what strangers send.
+    // Existing texts, and texts from strangers.
     app.query(&format!(
         "UPDATE images SET title = '{turned}'; INSERT INTO messages (id, name) VALUES ('{image}', '{turned}')"
     ));

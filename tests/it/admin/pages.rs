@@ -1,5 +1,5 @@
-//! Three pages whole, as somebody accepted them. What they owe their readers the other files here claim; this one sees what nobody
-//! thought of.
+//! Three whole pages against accepted snapshots. The other files here check specific claims; this one finds changes
+//! that nobody thought of.
 
 use regex::Regex;
 use uuid::Uuid;
@@ -14,7 +14,8 @@ const MESSAGE: Uuid = Uuid::from_u128(0xaaaa_aaaa_0000_4000_8000_0000_0000_0001)
 /// One of its recipients.
 const JANE: Uuid = Uuid::from_u128(0xbbbb_bbbb_0000_4000_8000_0000_0000_0004);
 
-/// Twelve recipients, of whom every fourth reads with Thunderbird, in Gmail, with Apple Mail, or is a bot, fetch it over two hours.
+/// Twelve recipients fetch it over two hours; by fours they read with Thunderbird, in Gmail, with Apple Mail, or are a
+/// bot.
 fn fill(app: &App) {
     app.query(
         "INSERT INTO user_agents (id, user_agent) VALUES (1, 'Thunderbird/140.2.0 \"<b>\"'), (2, 'GoogleImageProxy'), (3, 'Mozilla/5.0'), \
@@ -35,7 +36,7 @@ fn fill(app: &App) {
     app.server.settings().run(&[&set[..], &sent].concat()).unwrap();
 }
 
-/// A page with a line for each of its tags, and without what differs from one test to the next.
+/// A page with one line per tag, and without what differs between tests.
 fn readable(app: &App, visitor: &Visitor, path: &str) -> String {
     let answer = visitor.get(path);
     assert_eq!(answer.status, 200, "{path}");

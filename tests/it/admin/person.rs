@@ -1,4 +1,4 @@
-//! What a recipient may ask for, done on the admin page: opting out, what is held, being erased; its receipts, and the audit.
+//! A recipient's rights on the admin page: opting out, access, erasure; the receipts, and the audit.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,12 +14,12 @@ use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside, wait_for_opt_outs
 use crate::kit::visitor::{Visitor, add_user, form, run_with, text};
 use crate::opens::recount;
 
-/// How long an erasure may take to be carried out by nodes that run.
+/// How long running nodes may take to carry out an erasure.
 const DONE: Duration = PATIENCE;
 
 const HOSTILE: &str = "\"><script>alert(1)</script>";
 
-/// A recipient of its own for each thing that is tried.
+/// A separate recipient for each case.
 fn id(n: u128) -> Uuid {
     Uuid::from_u128(0x6be4_a2d8_f315_4a7c_8c8f_0000_0000_0000 + n)
 }
@@ -48,7 +48,7 @@ fn page(visitor: &Visitor, path: &str) -> String {
     text(&answer)
 }
 
-/// Where an answer sends the browser.
+/// The target of a redirect.
 fn location(answer: &Answer) -> String {
     assert_eq!(answer.status, 303, "{}", text(answer));
     answer.header("location").unwrap().to_owned()
@@ -64,7 +64,7 @@ fn erase(visitor: &Visitor, recipient: Uuid, opt_out: bool) -> String {
     location(&visitor.post("/erasures", &form(&fields)))
 }
 
-/// Sends a form, and leaves reading to who called.
+/// Sends a form, and leaves reading the answer to the caller.
 fn begin_post(visitor: &Visitor, path: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(visitor.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -144,7 +144,8 @@ fn opting_out_on_the_page_stops_recording_and_can_be_taken_back() {
     assert_eq!(app.number("SELECT count(*) FROM erasures"), 0);
 }
 
-/// A second node that recorded as much as the first and is down. Both have six hits of recipients 1 and 2 each, in two messages.
+/// A second node that recorded as much as the first and is down. Both have six hits of recipients 1 and 2 each, in two
+/// messages.
 fn a_node_that_is_down(app: &App) -> Settings {
     let far = Settings::new(PIXELD, app.dir.path().join("far")).unwrap().with("DATABASE_URL", app.url());
     let mut far_server = far.clone().start().unwrap();
@@ -160,7 +161,7 @@ fn a_node_that_is_down(app: &App) -> Settings {
     far
 }
 
-/// Until the other node is back, the receipt is not final; it says what to do if that node never comes.
+/// Until the other node is back, the receipt is not final; it says what to do if that node never returns.
 fn the_receipt_waits_for_the_node_that_is_down(app: &App, ann: &Visitor, receipt: &str) {
     wait_until("the node that runs", DONE, || {
         let shown = page(ann, receipt);
@@ -227,7 +228,7 @@ fn erasing_on_the_page_leads_to_a_receipt_that_becomes_final_and_names_nobody() 
     }
     assert!(app.server.log().contains("a recipient was erased from the database"), "the log is looked at");
 
-    // By the command, without an opt-out; both stand in one list, the newest first.
+    // By the command, without an opt-out; both are in one list, the newest first.
     app.server.settings().run(&["erase", "--recipient", &id(2).to_string(), "--wait"]).unwrap();
     let list = page(&ann, "/erasures");
     let (newer, older) = (list.find("<td>command line</td>").unwrap(), list.find("<td>ann</td>").unwrap());
@@ -290,7 +291,7 @@ fn what_is_downloaded_is_what_the_command_prints() {
     );
 }
 
-/// A body that may have come in chunks, put together; an answer that broke off fails the test.
+/// A body, joined from its chunks; an incomplete answer fails the test.
 fn body_of(answer: &Answer) -> String {
     if answer.header("transfer-encoding") != Some("chunked") {
         return text(answer);
@@ -313,7 +314,7 @@ fn body_of(answer: &Answer) -> String {
 fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_to() {
     let _machine = beside();
     let (app, ann) = start();
-    // More than what the system keeps for a connection.
+    // More than the system buffers for a connection.
     Hits::new(100_000, "timestamptz '2026-03-01 01:00:00+00' + n * interval '1 ms'")
         .id("message", message(0))
         .id("recipient", id(1))
@@ -366,7 +367,7 @@ fn a_viewer_sees_how_it_stands_and_does_nothing_of_it() {
     {
         let answer = ben.post(path, &named(id(2)));
         assert!(answer.status == 403 && text(&answer).contains("Only an admin"), "{path}");
-        // Nor does an admin's browser that somebody else's page leads here.
+        // Nor may an admin's browser that another site's page sends here.
         let kind = "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: cross-site\r\n";
         assert_eq!(ann.ask("POST", path, kind, &named(id(2))).status, 403, "{path}");
     }
@@ -387,7 +388,7 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
         )
     };
     let form = form(&[("recipient", &id(1).to_string()), ("opt-out", "yes")]);
-    // It fails behind the opt-out.
+    // It fails after the opt-out.
     app.query("ALTER TABLE erasure_state RENAME TO away");
     let answer = ann.post("/erasures", &form);
     assert!(answer.status == 500 && text(&answer).contains("so nobody was erased"), "{}", text(&answer));
@@ -395,7 +396,7 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
     app.query("ALTER TABLE away RENAME TO erasure_state");
     assert_eq!(left(&app), ["0 0 0"]);
 
-    // Who brings hits leaves no gap for it.
+    // A loading transaction leaves no gap for it.
     let lock = format!("SELECT pg_advisory_xact_lock_shared({})", pixeld::db::locks::LOADING);
     let holder = Holder::take(&app.postgres, &lock);
     let mut asking = begin_post(&ann, "/erasures", &form);
@@ -430,7 +431,7 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
     }
     app.at_rest();
     app.wait_for_rollup();
-    // The rollup's lock is kept from them, so that none has deleted anything.
+    // They cannot get the rollup's lock, so none has deleted anything.
     let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let receipts: Vec<String> = (0..4).map(|n| erase(&ann, id(n), false)).collect();
     assert_eq!(receipts, ["/erasures/1", "/erasures/2", "/erasures/3", "/erasures/4"]);
@@ -447,7 +448,7 @@ fn erasures_beyond_the_bound_and_those_that_the_end_interrupts_are_finished_by_a
     assert_eq!(app.server.log().matches("an erasure was interrupted").count(), 2, "{}", app.server.log());
     holder.let_go();
     assert_eq!(app.number("SELECT count(*) FROM erasures WHERE deleted_at IS NULL"), 4);
-    // Nobody waits half a minute in a test.
+    // Skip the wait of half a minute.
     app.query("UPDATE erasures SET requested_at = requested_at - interval '1 minute'");
     app.restart();
     let ann = Visitor { address: app.server.settings().admin(), ..ann };
@@ -477,7 +478,7 @@ struct Audited {
     path: String,
 }
 
-/// Everything that commands and the page write into the audit, with hostile words.
+/// Everything that commands and the page write into the audit, with hostile texts.
 fn do_all_that_is_audited(app: &App, ann: &Visitor) -> Audited {
     let settings = app.server.settings();
     add_user(app, HOSTILE, "viewer");

@@ -1,4 +1,4 @@
-//! The admin page, asked over HTTP as browsers and attackers do.
+//! The admin page over HTTP, as browsers and attackers use it.
 
 use pixeld::admin::route::{Access, ROUTES};
 use pixeld::db::users::Role;
@@ -6,7 +6,7 @@ use pixeld::db::users::Role;
 use crate::kit::support::{App, beside};
 use crate::kit::visitor::{PASSWORD, Visitor, add_user, form, run_with, text};
 
-/// An id of nothing.
+/// An id that does not exist.
 const NOWHERE: &str = "0123456789abcdef0123456789abcdef";
 
 #[test]
@@ -74,11 +74,11 @@ fn a_user_signs_in_and_out_and_is_led_to_where_they_were_going() {
     assert_eq!(answer.header("location"), Some("/sign-in?next=%2Fsettings%3Fx%3D1%26y%3D%2F"));
     let page = text(&visitor.get("/sign-in?next=%2Fsettings%3Fx%3D1%26y%3D%2F"));
     assert!(page.contains("name=\"next\" value=\"/settings?x=1&amp;y=/\""), "{page}");
-    // A click on a link elsewhere brings no cookie along; the page asks for itself once more.
+    // A click on a link on another site sends no cookie; the page repeats the request.
     let clicked = visitor.ask("GET", "/settings", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n", "");
     assert!(clicked.status == 200 && text(&clicked).contains("content=\"0; url=/settings\""), "{}", text(&clicked));
 
-    // Nobody is told which of the two was wrong.
+    // The answer does not say which of the two was wrong.
     let wrong = |name: &str| {
         let answer = Visitor::of(&app).sign_in(name, "not the password", "/");
         assert!(answer.status == 401 && answer.header("set-cookie").is_none());
@@ -99,7 +99,7 @@ fn a_user_signs_in_and_out_and_is_led_to_where_they_were_going() {
     assert!(visitor.is_signed_in());
     assert_eq!(visitor.get("/sign-in").header("location"), Some("/"));
 
-    // Nobody is led elsewhere. With these the account has had its ten tries.
+    // No redirect to another site. With these the account has used its ten attempts.
     for next in ["//evil.example/", "https://evil.example/", "/\\evil.example", "/nowhere", "/sign-in", "/metrics"] {
         assert_eq!(Visitor::of(&app).sign_in("ann", PASSWORD, next).header("location"), Some("/"), "{next}");
     }
@@ -149,7 +149,7 @@ fn a_session_ends_with_time_or_everywhere_at_once() {
         assert!(!ann.is_signed_in(), "{change}");
     }
     app.query("UPDATE users SET disabled_at = NULL");
-    // Used within the hour, it goes on, and says so in the database.
+    // A session that is used within the hour goes on, and the database shows it.
     let ann = Visitor::signed_in(&app, "ann");
     app.query("UPDATE sessions SET used_at = used_at - interval '11 hours'");
     assert!(ann.is_signed_in());
@@ -183,7 +183,7 @@ fn only_our_own_pages_under_our_own_name_are_answered() {
             assert_eq!(answer.status, 421, "{host} {path}");
             assert!(text(&answer).contains(&format!("ssh -N -L {port}:127.0.0.1:{port} YOU@SERVER")));
         }
-        // What monitoring asks is answered under any name, as load balancers use addresses.
+        // Monitoring is answered under any name, since load balancers use addresses.
         for path in ["/healthz", "/readyz", "/metrics"] {
             assert_eq!(visitor.get(path).status, 200, "{host} {path}");
         }
@@ -241,7 +241,7 @@ fn every_route_lets_in_whom_it_names_and_nobody_else() {
         for who in [None, Some(Role::Viewer), Some(Role::Admin)] {
             let mut visitor = Visitor::of(&app);
             if let Some(role) = who {
-                // A session that no sign-in has to be spent on.
+                // A session that costs no sign-in attempt.
                 app.query(&format!(
                     "INSERT INTO sessions (token_sha256, user_id) \
                      SELECT sha256(decode(repeat('00', 32), 'hex')), id FROM users WHERE role = '{}' \
@@ -273,7 +273,7 @@ fn every_route_lets_in_whom_it_names_and_nobody_else() {
             }
         }
     }
-    // The walk was one: something is for admins only, and something for everybody.
+    // The walk was complete: some routes are for admins only, and some for everybody.
     assert!(ROUTES.iter().any(|route| route.access == Access::SignedIn(Role::Admin)));
     assert!(ROUTES.iter().any(|route| route.access == Access::Anybody));
 }
@@ -350,7 +350,7 @@ fn hostile_names_and_titles_are_only_text() {
     }
     assert!(text(&ann.get("/settings")).contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
     assert!(text(&ann.get("/")).contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
-    // What the others changed is for admins to see.
+    // Admins see what the others changed.
     assert!(
         text(&ann.get("/settings")).contains("user added") && !text(&other.get("/settings")).contains("user added")
     );

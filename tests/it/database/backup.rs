@@ -1,5 +1,5 @@
-//! Backup and restore by the very commands of docs/backup.md, under load: what was answered is there once, and nobody who opted out
-//! or was erased comes back.
+//! Backup and restore with the exact commands of docs/backup.md, under load: answered hits are there once, and nobody
+//! who opted out or was erased comes back.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn commands(name: &str) -> &'static str {
     behind.split_once("```").unwrap().0
 }
 
-/// Runs shell commands as somebody does who has the settings of a node; returns what they printed.
+/// Runs shell commands with a node's settings; returns their output.
 fn shell(settings: &Settings, backup: &Path, script: &str) -> String {
     let mut settings = settings.clone();
     settings.wrapper = ["sh", "-e", "-c", script].map(str::to_owned).to_vec();
@@ -56,12 +56,12 @@ pub fn of(app: &App, recipient: Uuid) -> u64 {
     app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'"))
 }
 
-/// The length of a node's list of so many recipients.
+/// The length of a node's list of this many recipients.
 fn kept_bytes(recipients: u64) -> u64 {
     8 + 32 + 4 + 40 * recipients + 4
 }
 
-/// Every answer has its row once, sooner or later; and opens and counts follow.
+/// Every answer has its row once, sooner or later; opens and counts follow.
 pub fn assert_up_to_date(app: &App, load: &EndedLoad, when: &str) {
     let mut comparison = load.reconcile(&app.url());
     let waited = wait_until(when, UP_TO_DATE, || {
@@ -95,7 +95,7 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     follow(&settings, &backup, &["dump", "copy"]);
     load.wait_for(3000);
 
-    // All of this the dump does not know.
+    // The dump knows nothing of all this.
     fetch(&app.server, &app.pixel(message, ann), 2);
     change("opt-out", ann, &[]);
     change("opt-out", cleo, &["--undo"]);
@@ -107,7 +107,7 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     }
     load.wait_for(3000);
 
-    // In the middle of it the database is replaced by the older one.
+    // In the middle of it the older database replaces this one.
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     load.wait_for(3000);
     let load = load.end();
@@ -125,14 +125,14 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     assert_up_to_date(&app, &load, "while it served");
     assert_people(&app, "2", "while it served");
 
-    // Somebody opts out now: the number must be a new one to the node, which knows later ones than the dump.
+    // Somebody opts out now: the number must be new to the node, which knows later ones than the dump.
     let dora = Uuid::new_v4();
     change("opt-out", dora, &[]);
     wait_for_opt_outs(&app.server, 3.0);
     change("opt-out", dora, &["--undo"]);
     wait_for_opt_outs(&app.server, 2.0);
 
-    // Once more, and this time it knows what it wrote to its disk.
+    // Once more, now with what it wrote to its disk.
     let kept = app.server.data_dir().join("opt-outs");
     wait_until("four recipients on disk", REST, || std::fs::metadata(&kept).unwrap().len() == kept_bytes(4)).unwrap();
     app.server.kill().unwrap();
@@ -145,7 +145,7 @@ fn an_older_dump_comes_up_to_date_while_the_node_serves_and_once_more_after_kill
     recount::assert_same(&app.postgres, "after the erasure");
 }
 
-/// A new node that has nothing but the copy.
+/// A new node that has only the copy.
 fn copied(app: &App, backup: &Path, name: &str) -> Settings {
     let copy = Settings::new(PIXELD, app.dir.path().join(name)).unwrap().with("DATABASE_URL", app.url());
     follow(&copy, backup, &["unpack"]);
@@ -158,7 +158,7 @@ fn of_each(app: &App, recipients: &[Uuid]) -> Vec<u64> {
     recipients.iter().map(|&recipient| of(app, recipient)).collect()
 }
 
-/// The nodes are gone with their disks, and the database with them; so nobody knows of the erasure.
+/// The nodes are lost with their disks, and the database, too; so nobody knows of the erasure.
 fn a_copy_alone_brings_what_was_answered(app: &mut App, backup: &Path, early: &[Uuid], load: &EndedLoad) {
     let alone = copied(app, backup, "alone");
     app.server.kill().unwrap();
@@ -200,7 +200,7 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     follow(&settings, &backup, &["copy"]);
     load.wait_for(3000);
 
-    // Somebody is erased after the copy was made: it is another node, and carries that out on what it has.
+    // Somebody is erased after the copy was made: the copy is another node, and carries that out on its own hits.
     let erased = early[0];
     app.server.settings().run(&["erase", "--recipient", &erased.to_string(), "--wait"]).unwrap();
     let copy = copied(&app, &backup, "copy");
@@ -229,7 +229,7 @@ fn a_copy_of_a_live_spool_doubles_nothing_beside_the_original_and_alone_brings_w
     a_copy_alone_brings_what_was_answered(&mut app, &backup, &early, &load);
 }
 
-/// A node with the private PostgreSQL, of which there is a backup.
+/// A node with the private PostgreSQL, with a backup.
 struct Private {
     began: Instant,
     dir: TempDir,
@@ -254,11 +254,11 @@ impl Private {
         println!("{:>5.1} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
-    /// Each of a recipient of its own.
+    /// Each with a new recipient.
     fn fetch_new(&self, server: &Server, count: usize) {
         for _ in 0..count {
             let path = format!("/image/{}_{}_{}.png", self.image, Uuid::new_v4(), Uuid::new_v4());
-            // While the list of images is fetched, an id is looked up, and that is bounded.
+            // While the list of images is fetched, an id is looked up, which is limited.
             wait_for_image(server, self.image);
             fetch(server, &path, 1);
         }

@@ -1,4 +1,5 @@
-//! Five years of days on a PostgreSQL with room for few locks; and, in `publications`, days whose changes somebody publishes.
+//! Five years of days on a PostgreSQL with room for few locks; and, in `publications`, days whose changes are
+//! published.
 
 mod publications;
 
@@ -39,8 +40,8 @@ const RARE_MESSAGE: Uuid = Uuid::from_u128(0x4a4f);
 /// Was fetched on the first and on the last day.
 const LONG_MESSAGE: Uuid = Uuid::from_u128(0x1009);
 
-/// Half of PostgreSQL's own default; with pixeld's 40 connections that is room for some 2,000 locks, where three a day would be
-/// 5,400. (By default it would be 4,000, and more where other parts of the shared memory leave some.)
+/// Half of PostgreSQL's own default; with pixeld's 40 connections that is room for about 2,000 locks, while three per
+/// day would be 5,400. (By default it would be 4,000, and more if other parts of the shared memory leave some.)
 const FEW_LOCKS: &str = "max_locks_per_transaction=32";
 
 struct Books {
@@ -55,13 +56,13 @@ impl Books {
         let database = Database::external(&postgres.url()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(migrate::run(&database)).unwrap();
-        // A query over all days takes long to be planned, and recounting asks twenty times.
+        // Planning a query over all days takes long, and recounting runs twenty of them.
         postgres.query("CREATE TABLE copied (LIKE hits)").unwrap();
         recount::prepare_from(&postgres, "copied");
         Books { postgres, database, runtime }
     }
 
-    /// As many days as there are, the oldest more than five years ago, with their hits, all of them rolled up.
+    /// All days, the oldest more than five years ago, with their hits, all rolled up.
     fn fill(&self) {
         let nil = Uuid::nil();
         for first in (0..DAYS).step_by(BATCH_DAYS as usize) {
@@ -98,7 +99,7 @@ impl Books {
         assert_eq!(self.number("SELECT count(*) FROM batches WHERE published IS NULL"), 0);
     }
 
-    /// Changes hits over a connection of its own. Returns what came of it, and how many transactions that took.
+    /// Changes hits over a new connection. Returns the result, and the number of transactions.
     fn change<T>(&self, change: impl AsyncFnOnce(&mut Changes) -> T) -> (T, i64) {
         let count = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
         let before = self.number(count);
@@ -106,10 +107,10 @@ impl Books {
             let mut changes = Changes::open(&self.database).await.unwrap();
             change(&mut changes).await
         });
-        // A session adds up what it did before it is gone.
+        // A session reports its statistics before it is gone.
         let gone = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pixeld-change'";
         wait_until("a session's end", PATIENCE, || {
-            // Its task has to run to its end.
+            // Its task must run to its end.
             self.runtime.block_on(tokio::task::yield_now());
             self.number(gone) == 0
         })
@@ -129,13 +130,13 @@ impl Books {
         self.postgres.restart_with(settings).unwrap();
     }
 
-    /// Opens and counts are what the hits say. There must be room for all locks.
+    /// Opens and counts match the hits. There must be room for all locks.
     fn assert_same(&self, when: &str) {
         self.query("TRUNCATE copied; INSERT INTO copied SELECT * FROM hits");
         recount::assert_same(&self.postgres, when);
     }
 
-    /// All that a recipient's export has.
+    /// All data in a recipient's export.
     fn exported(&self, recipient: Uuid) -> String {
         struct Text(String);
         impl Takes for Text {
@@ -153,7 +154,7 @@ impl Books {
         text.0
     }
 
-    /// Every hit that looks at the log find, one look after the other.
+    /// Every hit that searches in the log find, one after the other.
     fn seen(&self, recipient: Option<Uuid>, rows_max: i64) -> usize {
         let mut wanted = Wanted { recipient, rows_max, found_max: 100, ..Wanted::default() };
         self.runtime.block_on(async {
@@ -185,7 +186,7 @@ fn five_years_of_days_need_few_locks_and_time_follows_hits() {
         books.postgres.query("SELECT count(*) FROM hits").is_err(),
         "there must be room for fewer locks than days have"
     );
-    // PostgreSQL answers before it gives the locks back.
+    // PostgreSQL answers before it releases the locks.
     let locks = "SELECT count(*) FROM pg_locks WHERE pid <> pg_backend_pid()";
     wait_until("the refused query gives its locks back", PATIENCE, || {
         books.postgres.number(locks).is_ok_and(|held| held < 100.0)
@@ -211,12 +212,12 @@ fn five_years_of_days_need_few_locks_and_time_follows_hits() {
         books.change(async |changes| changes.delete_hits(Target::Message(LONG_MESSAGE)).await.unwrap());
     assert_eq!((deleted.hits, deleted.opens), (2, 2));
     assert!(transactions < 100, "{transactions} transactions for two hits");
-    // The hit of one day goes, of an open that reaches over all of them.
+    // One day's hit of an open that covers all of them is deleted.
     let from = time::macros::datetime!(2022-01-01 0:00 UTC);
     let one_day = Target::Period { from, to: from + time::Duration::DAY };
     let (deleted, _) = books.change(async |changes| changes.delete_hits(one_day).await.unwrap());
     assert_eq!((deleted.hits, deleted.opens), (2, 1));
-    // Each day's hit is judged otherwise, and the open with it.
+    // Each day's hit is reclassified, and the open with it.
     books.change(async |changes| {
         for day in changes.partitions(Some(time::macros::datetime!(2024-12-01 0:00 UTC))).await.unwrap() {
             changes.reclassify_chunk(&day, None, judged_human).await.unwrap();

@@ -1,5 +1,5 @@
-//! The embedded PostgreSQL, for real: found, made, shared, left over, broken and mended.
-// Each of these tests has a runtime of its own, so that a lock held across an await stops nobody who holds it.
+//! The embedded PostgreSQL, for real: found, made, shared, left over, broken and repaired.
+// Each of these tests has its own runtime, so that a lock held across an await blocks no other holder.
 #![allow(clippy::await_holding_lock)]
 
 use std::fs;
@@ -22,7 +22,7 @@ fn server_pid(data_dir: &Path) -> u32 {
     text.lines().next().unwrap().parse().unwrap()
 }
 
-/// Waits for the end of a server that was stopped: it takes its pid file away a moment before.
+/// Waits for the end of a stopped server: it removes its pid file a moment before.
 fn has_ended(pid: u32) -> bool {
     wait_until("the server's end", PATIENCE, || !is_alive(pid)).is_ok()
 }
@@ -80,7 +80,7 @@ async fn a_server_left_over_from_a_kill_is_used_again_and_stopped_later() {
     let _machine = beside();
     let dir = open_dir();
     let killed = database(dir.path());
-    // To the kernel, and so to us, a killed holder is one that let go of its lock.
+    // To the kernel, and so to us, a killed holder has released its lock.
     drop(killed.start().await.unwrap());
     let pid = server_pid(dir.path());
     assert!(is_alive(pid));
@@ -105,7 +105,7 @@ async fn a_server_that_died_is_started_again() {
     assert_eq!(server_pid(dir.path()), pid);
     kill("-9", pid);
     assert!(has_ended(pid));
-    // A child that it was just starting may answer for it for a moment; serve looks again and again, too.
+    // A child that it was just starting may answer for it for a moment; serve checks repeatedly, too.
     let deadline = Instant::now() + PATIENCE;
     while server_pid(dir.path()) == pid && Instant::now() < deadline {
         database.ensure_running().await.unwrap();
@@ -127,7 +127,7 @@ async fn what_an_interrupted_start_left_is_cleared_and_a_stale_pid_file_too() {
     let database = database(dir.path());
     database.start().await.unwrap().release().await.unwrap();
     assert!(!half_made.exists());
-    // After a reboot the number in a pid file may be anybody's: here, this test's.
+    // After a reboot the number in a pid file may belong to any process: here, to this test.
     let pid_file = dir.path().join("postgres/postmaster.pid");
     fs::write(&pid_file, format!("{}\n{}\n0\n5432\n", std::process::id(), dir.path().join("postgres").display()))
         .unwrap();

@@ -1,5 +1,5 @@
-//! The PostgreSQL that somebody brings: what cannot be used is refused in a sentence that says what to do, pixels are served
-//! all the same, and nothing is left on its connections.
+//! A PostgreSQL of the user's own: an unusable one is refused in a sentence that says what to do, pixels are served
+//! anyway, and nothing is left on its connections.
 
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::kit::support::{App, PIXELD, Postgres, REST, beside, open_dir};
 use crate::kit::visitor::{Visitor, add_user, text as text_of};
 
-/// Exit status and all that a command said.
+/// A command's exit status and all its output.
 fn said(command: &mut Command) -> (i32, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = [output.stdout.as_slice(), &output.stderr].concat();
@@ -26,7 +26,7 @@ fn ready(server: &Server) -> (u16, String) {
     (answer.status, String::from_utf8(answer.body).unwrap())
 }
 
-/// A page of the admin page, as somebody on this machine sees it.
+/// A page of the admin page, as a user on this machine sees it.
 fn page(server: &Server, path: &str) -> String {
     let admin = server.settings().admin();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
@@ -94,7 +94,7 @@ fn a_database_that_is_not_utf8_is_refused_by_name_and_hits_wait_for_a_better_one
 fn a_user_agent_that_postgresql_refuses_costs_its_own_hits_their_agent_and_nothing_else() {
     let _machine = beside();
     let app = App::start();
-    // A rule of somebody's own; an encoding refuses in the same way.
+    // A custom rule; an encoding refuses in the same way.
     app.query("ALTER TABLE user_agents ADD CONSTRAINT plain CHECK (user_agent !~ '[^ -~]')");
     let agents: Vec<String> = (0..40).map(|n| format!("Agent/{n}{}", if n % 20 == 7 { " ☃" } else { "" })).collect();
     let recipients: Vec<Uuid> = agents.iter().map(|agent| fetch(&app, agent)).collect();
@@ -108,7 +108,7 @@ fn a_user_agent_that_postgresql_refuses_costs_its_own_hits_their_agent_and_nothi
     assert_eq!(app.server.metrics().unwrap().get("pixeld_load_retries_total"), 0.0);
     let log = app.server.log();
     assert!(log.contains("refuses a user agent") && !log.contains('☃'), "{log}");
-    // And so do those that come later, in a batch of their own.
+    // And so do later ones, in their own batch.
     wait_until("a later hit", Duration::from_secs(60), || {
         let recipient = fetch(&app, "Agent/7 ☃");
         app.at_rest();
@@ -117,7 +117,8 @@ fn a_user_agent_that_postgresql_refuses_costs_its_own_hits_their_agent_and_nothi
     .unwrap();
 }
 
-/// Takes from everybody what a database gives them, as careful people do, and makes a role that may connect and no more.
+/// Revokes from everybody the default rights of a database, as careful people do, and makes a role that may only
+/// connect.
 fn make_tight(postgres: &Postgres) -> String {
     postgres.query("CREATE ROLE tight LOGIN").unwrap();
     postgres.query("REVOKE ALL ON DATABASE pixeld FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC").unwrap();
@@ -155,7 +156,7 @@ fn a_role_without_rights_is_told_the_exact_grants_and_everything_works_with_just
     wait_until("the erasure", REST, || opens() == 2).unwrap();
     assert!(!app.server.log().contains("permission denied"), "{}", app.server.log());
 
-    // Rights that go while it runs.
+    // Rights that are revoked while it runs.
     app.query("REVOKE TEMPORARY ON DATABASE pixeld FROM tight");
     wait_until("not ready", REST, || ready(&app.server).0 == 503).unwrap();
     let (_, text) = ready(&app.server);
@@ -193,7 +194,7 @@ fn tables_of_another_role_are_named_and_the_statement_of_the_docs_gives_them_all
     assert_eq!(app.number("SELECT count(*) FROM hits"), 1);
 }
 
-/// Of a server whose database can be read only: pixels are answered, hits wait, and it says so everywhere.
+/// For a server whose database is read-only: pixels are answered, hits wait, and every output says so.
 fn assert_says_read_only(app: &App, visitor: &Visitor, why: &str) -> Uuid {
     let recipient = fetch(app, "Agent/2");
     wait_until("not ready", REST, || ready(&app.server).0 == 503).unwrap();
@@ -213,14 +214,14 @@ fn while_the_database_is_read_only_it_is_not_ready_and_says_so_and_pages_can_be_
     let mut app = App::start();
     add_user(&app, "ann", "admin");
     let visitor = Visitor::signed_in(&app, "ann");
-    // A session that was used a while ago is noted as used again, if that can be.
+    // A session that was used a while ago is updated, if possible.
     app.query("UPDATE sessions SET used_at = used_at - interval '5 minutes'");
     fetch(&app, "Agent/1");
     app.at_rest();
     app.query("ALTER SYSTEM SET default_transaction_read_only = on");
     app.query("SELECT pg_reload_conf()");
     let recipient = assert_says_read_only(&app, &visitor, "default_transaction_read_only");
-    // Begun anew, too.
+    // The same after a restart.
     app.server.terminate().unwrap();
     app.restart();
     wait_until("not ready", REST, || ready(&app.server).1.contains("is read-only")).unwrap();
@@ -251,7 +252,7 @@ fn a_standby_is_called_one_and_takes_the_waiting_hits_once_it_is_promoted() {
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'")), 1);
 }
 
-/// A PgBouncer before a PostgreSQL, in this mode; ended when dropped.
+/// A PgBouncer in front of a PostgreSQL, in this mode; ended when dropped.
 struct PgBouncer {
     child: Child,
     url: String,
@@ -271,7 +272,7 @@ impl PgBouncer {
         );
         let file = dir.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).unwrap();
-        // As the user who runs PostgreSQL, whose socket is for that user alone; it does not run as root anyway.
+        // As the user who runs PostgreSQL, whose socket is for that user alone; PgBouncer does not run as root anyway.
         let owner = std::fs::metadata(&socket).unwrap();
         let mut command = Command::new("setpriv");
         if nix::unistd::geteuid().is_root() {
@@ -288,7 +289,7 @@ impl PgBouncer {
         pooler
     }
 
-    /// Asks by psql, over as many connections at a time.
+    /// Queries with psql, over `connections` connections at a time.
     fn ask(&self, sql: &str, connections: usize) -> Vec<String> {
         let asking: Vec<Child> = (0..connections)
             .map(|_| {
@@ -338,7 +339,7 @@ fn a_pooler_that_takes_sessions_apart_is_refused_at_connect_and_nothing_is_left_
         let left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace UNION ALL \
                     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
         assert_eq!(postgres.query(left).unwrap(), ["0", "0"], "{mode} {more}");
-        // Seen by whoever is lent such a connection next.
+        // Visible to the next client of such a connection.
         let left = "SELECT concat_ws(' ', (SELECT count(*) FROM pg_prepared_statements), \
                     (SELECT count(*) FROM pg_listening_channels()), current_setting('lock_timeout'), current_setting('TimeZone') = \
                     (SELECT reset_val FROM pg_settings WHERE name = 'TimeZone'))";
@@ -379,7 +380,7 @@ fn only_a_lost_connection_is_called_one_and_another_error_says_its_code_and_wher
     assert!(line(&app.server.log()).unwrap().contains("42703"), "{}", app.server.log());
     app.query("ALTER TABLE messages RENAME COLUMN name_gone TO name");
 
-    // Values that a statement brought are in no log: a class whose messages quote them.
+    // No log contains values of a statement: a class whose messages quote them.
     app.query("ALTER TABLE messages ADD CONSTRAINT plain CHECK (name !~ 'Geheim')");
     let message = Uuid::from_u128(7);
     app.server.settings().run(&["message", "set", &message.to_string(), "--name", "May"]).unwrap();
@@ -389,7 +390,7 @@ fn only_a_lost_connection_is_called_one_and_another_error_says_its_code_and_wher
     wait_until("the log", REST, || app.server.log().contains("SQLSTATE 23514")).unwrap();
     assert!(!app.server.log().contains("Geheim"), "{}", app.server.log());
 
-    // So it is with what the loader asks.
+    // The same for the loader's statements.
     app.query("ALTER TABLE spool_marks RENAME COLUMN next_seq TO next_seq_gone");
     fetch(&app, "Agent/1");
     wait_until("the finding", REST, || {

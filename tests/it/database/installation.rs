@@ -21,7 +21,7 @@ fn readyz(server: &Server) -> (u16, String) {
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }
 
-/// Waits until `/readyz` says that the database is not this node's, and how.
+/// Waits until `/readyz` says that the database is not this node's, with this sentence.
 fn wait_for_refusal(server: &Server, sentence: &str) {
     wait_until(sentence, PATIENCE, || {
         let (status, said) = readyz(server);
@@ -55,7 +55,7 @@ fn a_node_that_knows_its_installation_loads_nothing_into_another_or_an_empty_dat
     app.at_rest();
     let foreign = Postgres::start().unwrap();
     let empty = Postgres::start().unwrap();
-    // Another installation, with hits of its own.
+    // Another installation, with its own hits.
     let other = Settings::new(PIXELD, app.dir.path().join("other")).unwrap().with("DATABASE_URL", foreign.url());
     let image = crate::kit::support::add_image(&other);
     let mut other = other.start().unwrap();
@@ -94,7 +94,7 @@ fn a_node_that_knows_its_installation_loads_nothing_into_another_or_an_empty_dat
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 25);
     app.server.terminate().unwrap();
 
-    // For good, by a command that says so.
+    // Permanently, by a command that says so.
     let accepting = app.server.settings().clone().with("DATABASE_URL", empty.url());
     accepting.run(&["migrate", "--new-installation"]).unwrap();
     app.server = accepting.start().unwrap();
@@ -151,7 +151,7 @@ fn a_private_postgresql_whose_directory_was_lost_is_no_new_installation_by_itsel
     wait_for_refusal(&server, "has no tables of pixeld");
     fetch(&server, &path, 1);
     server.terminate().unwrap();
-    // What was only away comes back.
+    // A cluster that was only moved away returns.
     std::fs::remove_dir_all(&cluster).unwrap();
     std::fs::rename(dir.path().join("lost"), &cluster).unwrap();
     server = settings.start().unwrap();

@@ -1,4 +1,5 @@
-//! TLS to a PostgreSQL of somebody's own, with every kind of certificate that servers have: as libpq does, or with the way out.
+//! TLS to an external PostgreSQL, with every kind of certificate that servers have: works as in libpq, or the error has
+//! a solution.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -62,7 +63,7 @@ impl Server {
         {
             command.args(["-c", setting]);
         }
-        // Its library refuses short keys, which older ones take.
+        // Its library refuses short keys, which older ones accept.
         command.env("OPENSSL_CONF", cluster.dir.path().join("openssl.cnf"));
         command.current_dir(cluster.dir.path()).stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let server = Server { child: command.spawn().unwrap(), port, log };
@@ -117,8 +118,8 @@ impl Cluster {
         Server::start(self, &["ssl=on", &certificate, &format!("ssl_key_file={}", file("key").display())])
     }
 
-    /// Runs a command against a server with these options of the URL, `{dir}` being where certificates are. Returns what it said
-    /// where it failed.
+    /// Runs a command against a server with these options of the URL; `{dir}` is the certificates' directory. Returns
+    /// its output if it failed.
     fn try_it(&self, server: &Server, options: &str, roots: Option<&str>) -> Result<(), String> {
         let options = options.replace("{dir}", &self.dir.path().display().to_string());
         let url = format!("postgresql://pixeld@localhost:{}/pixeld?{options}", server.port);
@@ -136,7 +137,7 @@ impl Cluster {
     }
 }
 
-/// Options, `SSL_CERT_FILE`, and what the error says; nothing where it connects, with TLS.
+/// Options, `SSL_CERT_FILE`, and the error's text; empty if it connects with TLS.
 type Try = (&'static str, Option<&'static str>, &'static str);
 
 #[test]
@@ -215,7 +216,7 @@ fn prefer_goes_on_without_tls_where_the_handshake_fails_and_require_says_why_it_
     let hba = format!("hba_file={}", file("hba"));
     for (settings, wrong) in [
         (&["ssl=off"][..], "turn ssl on there"),
-        // Ciphers that only old programs have.
+        // Ciphers that only old programs support.
         (
             &["ssl=on", &pair[0], &pair[1], "ssl_max_protocol_version=TLSv1.2", "ssl_ciphers=AES128-SHA"],
             "TLS handshake",

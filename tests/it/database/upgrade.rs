@@ -1,5 +1,6 @@
-//! From every earlier schema to this one: nothing is lost, opens and counts are what the hits say, old links work; a migration that
-//! is killed half-way, and nodes that migrate at once; the former program on the new schema. And rules for migrations.
+//! From every earlier schema to this one: nothing is lost, opens and counts match the hits, old links work. A migration
+//! that is killed half-way, and nodes that migrate at once; the former program on the new schema. And rules for
+//! migrations.
 
 mod former;
 
@@ -55,7 +56,7 @@ fn newest() -> i32 {
     migrations().last().unwrap().version()
 }
 
-/// Empties the database and runs the first migrations, the very files.
+/// Empties the database and runs the first migrations from the real files.
 fn make_schema(postgres: &Postgres, version: i32) {
     postgres.query("DROP SCHEMA public CASCADE; CREATE SCHEMA public").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -66,7 +67,7 @@ fn make_schema(postgres: &Postgres, version: i32) {
     });
 }
 
-/// What a program of that schema left: rows of every table that there was, the first half of all hits rolled up.
+/// What a program with that schema left: rows of every table that existed, the first half of all hits rolled up.
 fn fill(postgres: &Postgres, version: i32) {
     let picture: String = PICTURE.iter().map(|byte| format!("{byte:02x}")).collect();
     let add = format!(
@@ -113,7 +114,7 @@ fn fill(postgres: &Postgres, version: i32) {
     }
 }
 
-/// Tables and their columns, as they are now, but what the program writes at each start.
+/// All tables with their columns, except what the program writes at each start.
 fn columns(postgres: &Postgres) -> Vec<(String, String)> {
     let list = "SELECT c.relname || ' ' || string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_class c \
                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -124,7 +125,7 @@ fn columns(postgres: &Postgres) -> Vec<(String, String)> {
     postgres.query(list).unwrap().into_iter().map(split).collect()
 }
 
-/// All rows of these columns, as one digest a table; of `installation` the names that were there.
+/// All rows of these columns, as one digest per table; for `installation` only the names that existed.
 fn contents(postgres: &Postgres, columns: &[(String, String)], secrets: &str) -> BTreeMap<String, String> {
     let digest = |(table, columns): &(String, String)| {
         let filter = if table == "installation" { format!("WHERE name IN ({secrets})") } else { String::new() };
@@ -145,7 +146,7 @@ fn version_of(postgres: &Postgres) -> i32 {
     postgres.number("SELECT max(version) FROM refinery_schema_history").unwrap() as i32
 }
 
-/// A lock that every migration needs at its end, when all else of it is done.
+/// A lock that every migration needs at its end, when everything else is done.
 const LOCK_OF_THE_HISTORY: &str = "LOCK TABLE refinery_schema_history IN SHARE MODE";
 
 fn pixel(recipient: Uuid) -> String {
@@ -290,7 +291,7 @@ fn hits_are_counted_by_hour_until_all_nodes_can_be_new_and_by_quarter_of_an_hour
     recount::prepare(&postgres);
     recount::assert_same(&postgres, "after the migration");
 
-    // As if that time lay behind: what a former node has rolled up lies before it, and the rest on both sides.
+    // As if that time had passed: what a former node has rolled up is before it, and the rest on both sides.
     postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
     let server = settings.start().unwrap();
     wait_for_rollup(&postgres);
@@ -331,7 +332,8 @@ fn a_newer_schema_is_left_alone_by_this_program() {
     assert_eq!(postgres.number("SELECT count(*) FROM hits WHERE later = 0").unwrap(), loaded);
 }
 
-/// What a migration must not do to a table that an earlier one made, since the former program runs on; each exception with its reason.
+/// What a migration must not do to an earlier table, since the former program still runs; each exception with its
+/// reason.
 const EXCEPTIONS: [(i32, &str, &str); 2] = [
     (
         8,
@@ -372,7 +374,7 @@ fn migrations_only_expand() {
                 made_here.push(rest.split([' ', '(']).next().unwrap().to_owned());
                 continue;
             }
-            // Words in comments of tables say nothing; what is new here nobody uses yet.
+            // Comments of tables do not count; nothing uses new tables yet.
             let is_of_new = |table: &String| statement.contains(&format!(" {table} "));
             if statement.starts_with("COMMENT ") || made_here.iter().any(is_of_new) {
                 continue;
@@ -396,7 +398,7 @@ fn migrations_only_expand() {
             }
         }
         made_tables.extend(made_here);
-        // The page tells operators of each what it locks.
+        // The page tells operators what each migration locks.
         assert!(DOCS.contains(&format!("| V{version} |")), "docs/upgrade.md says nothing of V{version}");
     }
     assert_eq!(used.len(), EXCEPTIONS.len(), "an exception that nothing needs");

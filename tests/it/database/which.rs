@@ -1,4 +1,4 @@
-//! Which installation a command works on: the one that is meant, or none.
+//! Which installation a command works on: the intended one, or none.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, Postgres, beside, open_dir};
 
-/// For what takes a moment on a machine at rest.
+/// For what takes a moment on an idle machine.
 const LONG: Duration = Duration::from_secs(60);
 
 const KEYS: &str = "7:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -42,7 +42,7 @@ const COMMANDS: [&[&str]; 17] = [
     &["spool", "drain"],
 ];
 
-/// A command that has nothing of ours in its environment but this, called there.
+/// A command with only these of our variables in its environment, run in this folder.
 fn called(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(PIXELD);
     command.args(arguments).current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -81,7 +81,7 @@ fn a_database_without_tables_is_refused_by_every_command_and_stays_empty() {
     let _machine = beside();
     let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
     let url = postgres.url();
-    // Each waits for tables that a start may just be making; all at once, since that takes a moment.
+    // Each waits for tables that a start may be creating at this moment; all at once, since that takes a moment.
     let running: Vec<_> = COMMANDS
         .into_iter()
         .filter(|arguments| !["database-url", "spool"].contains(&arguments[0]))
@@ -102,7 +102,7 @@ fn a_database_without_tables_is_refused_by_every_command_and_stays_empty() {
     assert_eq!(postgres.query("SELECT count(*)::text FROM pg_tables WHERE schemaname = 'public'").unwrap(), ["0"]);
 }
 
-/// A `serve` that has these variables beside its data directory and ports, and nothing else.
+/// A `serve` with these variables besides its data directory and ports, and nothing else.
 fn serve(data: &Path, variables: &[(&str, String)]) -> Server {
     let mut settings = Settings::new(PIXELD, data).unwrap();
     settings.variables.clear();
@@ -151,7 +151,7 @@ fn a_command_without_settings_of_its_own_does_as_the_serve_of_its_data_directory
     })
     .unwrap();
     wait_until("the hit", LONG, || postgres.number("SELECT count(*) FROM hits").unwrap() >= 1.0).unwrap();
-    // Receipts say of which installation.
+    // Receipts name the installation.
     let mut installations = Vec::new();
     for arguments in [&["opt-out", "--recipient", "4711"][..], &["erase", "--recipient", "4711"], &["migrate"]] {
         let receipt = run(arguments).0;
@@ -163,12 +163,12 @@ fn a_command_without_settings_of_its_own_does_as_the_serve_of_its_data_directory
     installations.dedup();
     assert!(installations.len() == 1 && installations[0].len() == 9, "{installations:?}");
     assert!(run(&["message", "set", "may", "--name", "May"]).1.contains(&format!("installation {}", installations[0])));
-    // What was left is for its owner, and holds no secret.
+    // What was left is readable only by its owner, and contains no secret.
     let left = data.join("serve.env");
     assert_eq!(fs::metadata(&left).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&left).unwrap();
     assert!(!text.contains("AAEC") && !text.contains(&postgres.url()), "{text}");
-    // It stays behind when serve has ended, and the next start replaces it.
+    // It stays when serve has ended, and the next start replaces it.
     drop(server);
     assert!(run(&["link", "--image", &image]).0.contains("/o/"));
     let server = serve(&data, &[("DATABASE_URL", postgres.url())]);
@@ -190,7 +190,7 @@ fn what_only_the_environment_of_serve_has_is_said_and_not_guessed() {
     let secret = format!("{url}{}password=hunter2geheim", if url.contains('?') { "&" } else { "?" });
     let server = serve(&data, &[("DATABASE_URL", secret.clone()), ("PIXELD_SIGNING_KEYS", KEYS.to_owned())]);
     let named = ("PIXELD_DATA_DIR", data.to_str().unwrap());
-    // Not the private PostgreSQL of an empty directory beside it, and by no command.
+    // Not the private PostgreSQL of an empty directory beside it, and not with any command.
     for arguments in COMMANDS.into_iter().chain([&["migrate"][..]]) {
         let (code, stdout, stderr) = said(called(elsewhere.path(), &[named], arguments));
         assert_eq!((code, &*stdout), (64, ""), "{arguments:?}: {stderr}");
@@ -206,10 +206,10 @@ fn what_only_the_environment_of_serve_has_is_said_and_not_guessed() {
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
     let both = [named, ("DATABASE_URL", &*secret)];
     let image = said(called(elsewhere.path(), &both, &["image", "add", picture])).1.trim().to_owned();
-    // It could sign, and this cannot.
+    // The server could sign, and this command cannot.
     let (code, link, stderr) = said(called(elsewhere.path(), &both, &["link", "--image", &image]));
     assert!(code == 0 && link.contains("/image/") && stderr.contains("these links are not signed"), "{stderr}");
-    // With other keys, the links would be forged.
+    // With different keys, the links would be forged.
     let others = [&both[..], &[("PIXELD_SIGNING_KEYS", OTHER_KEYS)]].concat();
     let (code, link, stderr) = said(called(elsewhere.path(), &others, &["link", "--image", &image]));
     assert!(code == 64 && link.is_empty() && stderr.contains("as forged"), "{link} {stderr}");
@@ -224,7 +224,7 @@ fn what_only_the_environment_of_serve_has_is_said_and_not_guessed() {
     let _server = serve(&data, &variables);
     let (code, link, stderr) = said(called(elsewhere.path(), &both, &["link", "--image", &image]));
     assert!(code == 64 && link.is_empty() && stderr.contains("records only signed links"), "{link} {stderr}");
-    // What needs no keys works all the same.
+    // Commands that need no keys still work.
     let (code, _, stderr) = said(called(elsewhere.path(), &both, &["opt-out", "--recipient", "4711"]));
     assert_eq!(code, 0, "{stderr}");
 }
@@ -253,7 +253,7 @@ fn a_settings_file_in_the_data_directory_is_read_by_serve_and_every_command_and_
     let (code, link, stderr) = said(called(elsewhere.path(), &[named], &["link", "--image", &image]));
     assert!(code == 0 && link.starts_with("https://pixels.example.com/o/") && stderr.is_empty(), "{link} {stderr}");
     assert_eq!(said(called(elsewhere.path(), &[named], &["healthcheck"])).1, "ok\n");
-    // In the data directory's own parent, with the default.
+    // In the data directory's parent, with the default.
     assert_eq!(said(called(dir.path(), &[], &["link", "--image", &image])).1, link);
     let ours = [named, ("PIXELD_BASE_URL", "https://other.example.com")];
     assert!(
@@ -261,7 +261,7 @@ fn a_settings_file_in_the_data_directory_is_read_by_serve_and_every_command_and_
             .1
             .starts_with("https://other.example.com/o/")
     );
-    // A wrong line ends every command, named and without its value.
+    // A wrong line ends every command; it is named without its value.
     drop(server);
     for (line, part) in [
         ("PIXELD_THROTTLE=hunter2", "PIXELD_THROTTLE in "),
@@ -294,7 +294,7 @@ fn the_data_directory_of_another_user_is_named_and_not_taken_for_an_empty_one() 
     for (mode, hint) in
         [(0o700, "run this as the user who runs pixeld"), (0o755, "run pixeld as the user who ran it first")]
     {
-        // Whoever is not root is its owner, and shuts himself out.
+        // A user other than root owns it, and loses access.
         closed(if is_root { mode } else { 0 });
         let mut command = Command::new(&program);
         command.args(["opt-out", "--recipient", "4711"]).current_dir(dir.path()).env_clear();

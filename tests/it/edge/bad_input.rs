@@ -1,4 +1,4 @@
-//! Hostile bytes: nothing panics, nothing stalls, and each answer is the one that the contract names.
+//! Hostile bytes: nothing panics, nothing stalls, and each answer follows the contract.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside};
 
-/// Sends bytes and ends our side; whatever comes back within two seconds.
+/// Sends bytes and closes our side; returns what arrives within two seconds.
 fn throw(app: &App, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(app.server.public()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    // It may hang up on us in the middle.
+    // The server may close the connection in the middle.
     let sent = stream.write_all(bytes).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     let mut answer = Vec::new();
     match stream.read_to_end(&mut answer) {
@@ -74,13 +74,13 @@ fn a_head_of_more_than_16_kib_is_refused() {
         format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: a\r\n".repeat(2000)),
     ] {
         let answer = throw(&app, request.as_bytes());
-        // What it did not read may reset the connection before the answer is seen.
+        // Unread bytes may reset the connection before the answer arrives.
         if !answer.is_empty() {
             let status = parse(&answer).unwrap().status;
             assert!((400..=431).contains(&status), "{status}");
         }
     }
-    // A large one that is allowed.
+    // A large head that is allowed.
     let path = app.pixel(Uuid::new_v4(), Uuid::new_v4());
     let answer = app.exchange(&format!(
         "GET {path} HTTP/1.1\r\nHost: x\r\nX: {}\r\nConnection: close\r\n\r\n",
@@ -111,7 +111,7 @@ fn a_body_is_refused_and_the_connection_ends() {
     }
     let post = refused(&format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"), "hello");
     assert_eq!((post.status, post.header("connection")), (405, Some("close")));
-    // No body is none, however it is said.
+    // No body is no body, in every form.
     let none =
         app.exchange(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
     assert_eq!(none.status, 200);
@@ -156,14 +156,14 @@ fn a_user_agent_of_any_bytes_is_recorded_safely() {
 fn a_slow_client_is_cut_and_holds_nobody_up() {
     let _machine = beside();
     let app = App::start();
-    // One that sends nothing for long is only idle; one that stops within a head is cut after ten seconds.
+    // A silent connection is only idle; one that stops within a head is cut after ten seconds.
     let idle = TcpStream::connect(app.server.public()).unwrap();
     let mut slow = TcpStream::connect(app.server.public()).unwrap();
     slow.write_all(b"GET /image/").unwrap();
     slow.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let started = Instant::now();
     loop {
-        // A byte now and then must not buy more time.
+        // A byte now and then must not extend the time.
         if slow.write_all(b"a").is_err() {
             break;
         }
@@ -193,7 +193,7 @@ fn a_client_that_takes_no_answers_is_cut() {
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     let requests = request.repeat(100);
     let started = Instant::now();
-    // Until both sides' buffers are full, then until we are cut.
+    // Until the buffers of both sides are full, then until the connection is cut.
     loop {
         match greedy.write(requests.as_bytes()) {
             Ok(_) => {}
@@ -230,7 +230,7 @@ fn half_sent(app: &App, from: [u8; 4]) -> TcpStream {
     stream
 }
 
-/// How many of these the server has not ended.
+/// How many of these the server has not closed.
 fn still_open(connections: &[TcpStream]) -> usize {
     let is_open = |stream: &&TcpStream| {
         stream.set_nonblocking(true).unwrap();
@@ -291,7 +291,7 @@ fn too_many_open_files_stop_accepting_for_a_moment_only() {
     });
     let held: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(app.server.public()).unwrap()).collect();
     std::thread::sleep(Duration::from_millis(500));
-    // The longest idle connections make room, so that new ones are served all the while.
+    // The longest idle connections make room, so that new ones are always served.
     still_serves(&app);
     drop(held);
     still_serves(&app);

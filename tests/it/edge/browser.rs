@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, beside, open_dir};
 
-/// Opens a page that shows `url` as an image, and returns what the browser says of it: `loaded 1 x 1`, or `broken`.
+/// Opens a page that shows `url` as an image, and returns what the browser reports: `loaded 1 x 1`, or `broken`.
 fn shown(url: &str) -> String {
     let dir = open_dir();
     let page = dir.path().join("page.html");
@@ -39,7 +39,7 @@ fn chromium_shows_a_pixel_and_the_404_of_an_unknown_image_as_images() {
     let recipient = Uuid::new_v4();
     assert_eq!(shown(&format!("{base}{}", app.pixel(Uuid::new_v4(), recipient))), "loaded 32 x 32");
     assert_eq!(shown(&format!("{base}/image/{}.gif", Uuid::new_v4())), "loaded 1 x 1");
-    // Else this test could not fail.
+    // Otherwise this test could not fail.
     assert_eq!(shown(&format!("http://{}/image/{}.gif", app.server.settings().admin(), Uuid::new_v4())), "broken");
     app.at_rest();
     let agent = format!("SELECT user_agent FROM hits_readable WHERE recipient = '{recipient}'");

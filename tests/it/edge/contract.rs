@@ -1,4 +1,4 @@
-//! What each request is answered, and what is recorded of it.
+//! The answer to each request, and what is recorded.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, beside};
 
-/// Sends all requests over one connection, one after the other answer, and returns the statuses.
+/// Sends all requests over one connection, each after the answer to the one before, and returns the statuses.
 fn over_one_connection(app: &App, requests: impl Iterator<Item = String>, has_body: bool) -> Vec<u16> {
     let mut stream = TcpStream::connect(app.server.public()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -95,7 +95,7 @@ fn a_client_that_has_the_image_gets_304_and_a_row() {
     }
     app.at_rest();
     let rows = format!("SELECT host(ip) FROM hits WHERE recipient = '{recipient}' ORDER BY at");
-    // Of the four from the second address, the throttle kept one.
+    // Of the four from the second address, the throttle let one through.
     assert_eq!(app.query(&rows), ["192.0.2.1", "192.0.2.2"]);
 }
 
@@ -115,7 +115,7 @@ fn assert_headers(answer: &Answer, media_type: &str, path: &str) {
     assert!(answer.header("etag").is_some() && answer.header("set-cookie").is_none(), "{path}: {}", answer.head);
 }
 
-/// HEAD is answered as GET was, without a body.
+/// HEAD is answered like GET, without a body.
 fn assert_head_is_the_same(app: &App, answer: &Answer, path: &str) {
     let head = app.exchange(&format!("HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     let undated = |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");

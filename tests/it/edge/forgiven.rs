@@ -1,4 +1,4 @@
-//! Links that others changed on the way: answered with the picture, and recorded as what they were.
+//! Links that were changed on the way: answered with the image, and recorded like the original.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +14,7 @@ use crate::kit::visitor::{Visitor, text};
 use crate::privacy::opt_out::KEYS;
 use crate::privacy::opt_out_page::{footer, page_app};
 
-/// A link's path before its keys or ids, them, and what ends it.
+/// A link's path before its keys or ids, the keys or ids, and the ending.
 pub struct Link {
     pub prefix: &'static str,
     pub ids: String,
@@ -33,7 +33,7 @@ pub fn links(app: &App, message: Uuid) -> [Link; 3] {
     ]
 }
 
-/// Changes that leave a link of any kind what it was.
+/// Changes that do not change the meaning of a link of any kind.
 pub fn changed(link: &Link) -> Vec<String> {
     let Link { prefix, ids, .. } = link;
     let upper = prefix.to_uppercase();
@@ -151,7 +151,7 @@ pub fn send_to(address: SocketAddr, pieces: &[&[u8]]) -> Answer {
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     for piece in pieces {
-        // It may have its answer before it has sent everything.
+        // It may be answered before everything is sent.
         if stream.write_all(piece).is_err() {
             break;
         }
@@ -208,7 +208,7 @@ fn a_link_with_bytes_that_http_forbids_shows_the_picture_and_is_recorded() {
     assert_eq!(app.number("SELECT count(*) FROM hits_readable WHERE user_agent = 'raw'"), asked);
     let metrics = app.server.metrics().unwrap();
     assert_eq!(metrics.get("pixeld_requests_total{outcome=\"unreadable\"}"), 0.0);
-    // A key in Latin-1 is another key than in UTF-8, and is recorded, too.
+    // A key in Latin-1 is a different key than in UTF-8, and is recorded, too.
     let latin = [format!("GET /t/{image}/{message}/m").as_bytes(), b"\xfcller.gif", rest].concat();
     assert_eq!(send(&app, &[&latin]).status, 200);
     app.at_rest();
@@ -276,7 +276,7 @@ fn a_request_that_is_not_http_gets_a_picture_where_a_path_was_seen_and_is_counte
     }
     assert_eq!(page.matches("The request is not valid HTTP").count(), 6, "{page}");
     assert_eq!(page.matches("longer than 16 KiB").count(), 2, "{page}");
-    // Of those who opted out nothing is noted.
+    // Nothing is noted about recipients who opted out.
     let out = Uuid::from_u128(9);
     app.server.settings().run(&["opt-out", "--recipient", &out.to_string()]).unwrap();
     wait_for_opt_outs(&app.server, 1.0);

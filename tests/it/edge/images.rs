@@ -1,4 +1,4 @@
-//! Images: added, changed and deleted while nodes serve them, and while the database is away.
+//! Images: added, changed and deleted while nodes serve them, and while the database is down.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::kit::proxy::Proxy;
 use crate::kit::support::{App, PATIENCE, Postgres, add_image, beside};
 
-/// How long a change may take to be seen everywhere: less than the minute after which all images are asked for again, which would
-/// hide that notices and heartbeats do not work.
+/// How long a change may take to take effect everywhere: less than the minute after which all images are read again,
+/// which would hide broken notifications and heartbeats.
 const SOON: Duration = Duration::from_secs(30);
 
 fn delete(app: &App, image: Uuid, notify: bool) {
@@ -32,7 +32,7 @@ fn an_image_is_served_soon_after_its_adding_and_gone_soon_after_its_deletion() {
     assert!(!is_deleted(&app, image));
     delete(&app, image, true);
     wait_until("the deletion", SOON, || is_deleted(&app, image)).unwrap();
-    // Without a notice, as where the connection that listens is half open, the heartbeat sees it.
+    // Without a notification, as on a half-open connection, the heartbeat notices it.
     delete(&app, app.image, false);
     wait_until("the deletion without a notice", SOON, || is_deleted(&app, app.image)).unwrap();
     app.at_rest();
@@ -49,7 +49,7 @@ fn changes_are_seen_after_the_listening_connection_was_ended_or_went_silent() {
     app.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pixeld-images'");
     delete(&app, app.image, true);
     wait_until("the deletion after the end of a connection", SOON, || is_deleted(&app, app.image)).unwrap();
-    // Half open: nobody says that the connection is gone. The heartbeat's own time-out notices.
+    // Half open: no side learns that the connection is gone. The heartbeat's own time-out notices.
     proxy.freeze_open_connections();
     delete(&app, second, true);
     wait_until("the deletion behind a half-open connection", SOON, || is_deleted(&app, second)).unwrap();
@@ -64,7 +64,7 @@ fn without_its_database_a_node_serves_records_and_knows_which_images_exist() {
     app.wait_for_image(uncached);
     app.server.terminate().unwrap();
     app.postgres.stop().unwrap();
-    // A start without the database: ids come from disk, bytes are nowhere, so the transparent GIF is served.
+    // A start without the database: ids come from disk, bytes from nowhere, so the transparent GIF is served.
     app.restart();
     for image in [cached, uncached] {
         let answer = app.get(&format!("/image/{image}_{message}_{}.png", Uuid::new_v4()));
@@ -87,7 +87,7 @@ fn an_image_that_only_a_request_made_known_is_known_after_a_restart_without_the_
     let _machine = beside();
     let mut app = App::start();
     let image = Uuid::new_v4();
-    // Older than the heartbeat looks back, and without a notice: only a look-up finds it.
+    // Older than the heartbeat's window, and without a notification: only a look-up finds it.
     app.query(&format!(
         "INSERT INTO images (id, title, media_type, width, height, bytes, sha256, created_at, updated_at) \
          SELECT '{image}', title, media_type, width, height, bytes, sha256, now() - interval '1 hour', now() - interval '1 hour' \
@@ -133,7 +133,7 @@ fn hits_of_an_image_that_was_deleted_while_they_waited_are_kept() {
     let mut app = App::start();
     let message = Uuid::new_v4();
     let path = || format!("/image/{}_{message}_{}.png", app.image, Uuid::new_v4());
-    // The edge stops to record with the deletion; the loader comes to the hits later.
+    // The edge stops recording with the deletion; the loader reads the hits later.
     app.query("ALTER TABLE spool_marks RENAME TO away");
     for _ in 0..3 {
         assert_eq!(app.get(&path()).status, 200);

@@ -1,4 +1,4 @@
-//! A key means the same recipient wherever it is read, and what was not filled in means nobody.
+//! A key means the same recipient wherever it is read, and an unfilled one means nobody.
 
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::exchange;
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
 use crate::kit::visitor::{Visitor, form, text};
 
-/// Keys, and how else they come: as parts of a path.
+/// Keys, and their other spellings as parts of a path.
 const SPELLINGS: [(&str, &[&str]); 4] = [
     (
         "4711",
@@ -31,7 +31,7 @@ const SPELLINGS: [(&str, &[&str]); 4] = [
     ("4711.50", &["4711.50", "4711.50.gif"]),
 ];
 
-/// The same keys as people type them and lists have them.
+/// The same keys, typed or in lists.
 const TYPED: [(&str, &[&str]); 4] = [
     ("4711", &["4711", "4711 ", " 4711", "4711\u{a0}", "\u{feff}4711", "47\u{200b}11", "\t4711\u{200d}", "%204711"]),
     ("jane@example.com", &["jane@example.com", "jane%40example.com", "jane%2540example.com", " jane@example.com"]),
@@ -83,7 +83,7 @@ fn a_key_is_the_same_recipient_in_link_list_page_and_command() {
     }
     let list = format!(
         "recipient\n{}\n",
-        // A tab in a list of one column may stand between cells, and is asked about.
+        // A tab in a list of one column may be a separator, so the page asks.
         TYPED
             .iter()
             .flat_map(|(_, typed)| *typed)
@@ -98,7 +98,7 @@ fn a_key_is_the_same_recipient_in_link_list_page_and_command() {
     assert_eq!((rows, known), (14, 14), "{answer}");
 }
 
-/// Sends a list to the page, and returns what comes back.
+/// Uploads a list, and returns the answer.
 fn who_opened(visitor: &Visitor, path: &str, list: &str) -> String {
     let body = format!(
         "--XxX\r\nContent-Disposition: form-data; name=\"column\"\r\n\r\nrecipient\r\n\
@@ -243,7 +243,7 @@ fn a_message_whose_hits_nearly_all_name_one_recipient_from_many_addresses_says_s
         let ben = Visitor::viewer(&app);
         for n in 0..60 {
             let agent = format!("Reader/{}", n % 20);
-            // What no grammar can tell from a key; four links are filled in.
+            // What no grammar can distinguish from a key; four links are filled in.
             let tag = if n % 15 == 0 { n.to_string() } else { ":id".to_owned() };
             fetch(&app, &format!("/t/{}/left-in/{tag}.gif", app.image), n, &agent);
             fetch(&app, &format!("/t/{}/filled-in/{n}.gif", app.image), n, &agent);

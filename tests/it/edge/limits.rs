@@ -1,4 +1,4 @@
-//! The throttle and the address rate: what they hold back, and what they must not.
+//! The throttle and the address rate: what they drop, and what they must not drop.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ const GMAIL_PROXY: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/1
 const SCANNER: &str = "Mozilla/5.0 (compatible; SafeLinks)";
 const OUTLOOK: &str = "Mozilla/4.0 (compatible; ms-office; MSOffice 16)";
 
-/// A server with the default throttle, behind a proxy that names the clients.
+/// A server with the default throttle, behind a proxy that reports the clients.
 fn throttled() -> App {
     App::start_with(|settings| {
         settings.with("PIXELD_THROTTLE", "1h").with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8").with("PIXELD_THREADS", "1")
@@ -88,7 +88,7 @@ fn a_hit_that_was_dropped_later_spends_no_token() {
     fetch(&app, &path, "192.0.2.1", OUTLOOK, "");
     app.postgres.start_again().unwrap();
     assert_eq!((app.at_rest().dropped("unknown_image"), rows(&app, message)), (1.0, 0));
-    // Then it is added, and the same fetch comes again within the hour.
+    // Then it is added, and the same fetch is repeated within the hour.
     app.server.settings().run(&["image", "add", "src/app/sample.png", "--id", &image.to_string()]).unwrap();
     app.wait_for_image(image);
     fetch(&app, &path, "192.0.2.1", OUTLOOK, "");
@@ -100,7 +100,7 @@ fn a_batch_that_postgresql_refused_spends_no_token() {
     let _machine = beside();
     let app = throttled();
     let (message, path) = (Uuid::new_v4(), app.pixel(Uuid::new_v4(), Uuid::new_v4()));
-    // Whatever comes is refused while this stands, so that the hits are kept aside.
+    // This refuses every row, so that the hits are quarantined.
     app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (message <> '{message}')"));
     let refused = app.pixel(message, Uuid::new_v4());
     fetch(&app, &refused, "192.0.2.1", OUTLOOK, "");
@@ -189,7 +189,7 @@ fn a_forwarded_address_is_believed_from_trusted_peers_only() {
     assert_eq!(app.server.log().matches("PIXELD_TRUSTED_PROXIES").count(), 1, "said once");
 }
 
-/// GETs of a pixel over one connection, each with a user agent of its own, from addresses of one network.
+/// GETs of a pixel over one connection, each with its own user agent, from addresses of one network.
 fn flood(app: &App, network: &str, agents: std::ops::Range<usize>) {
     let mut stream = std::net::TcpStream::connect(app.server.public()).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
@@ -217,7 +217,7 @@ fn flood(app: &App, network: &str, agents: std::ops::Range<usize>) {
 fn a_flood_of_made_up_user_agents_from_one_network_leaves_room_for_everybody_elses() {
     let _machine = beside();
     let app = App::start_with(|settings| settings.with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8"));
-    // More than all new ones of an hour.
+    // More than the budget of new ones per hour.
     flood(&app, "203.0.113.", 0..10_100);
     flood(&app, "2001:db8:1::", 0..600);
     app.at_rest();
@@ -234,7 +234,7 @@ fn a_flood_of_made_up_user_agents_from_one_network_leaves_room_for_everybody_els
         app.query(&format!("SELECT user_agent FROM hits_readable WHERE recipient = '{recipient}'")).remove(0)
     };
     assert_eq!(fetch("198.51.100.7", "A reader's own"), "A reader's own");
-    // What the flood could not store is not lost to others, either.
+    // What the flood could not store is not lost to others.
     let real = "Made up 203.0.113.10099";
     assert!(fetch("203.0.113.7", real).starts_with("(not recorded"));
     assert_eq!(fetch("198.51.100.8", real), real);

@@ -13,7 +13,7 @@ use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, add_image, beside, op
 const DOCS: &str = include_str!("../../../docs/links.md");
 const KEYS: &str = "2:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=,1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// The cells of a table in the docs, row by row; a table is told by the number of its columns.
+/// The cells of a table in the docs, row by row; the number of columns identifies the table.
 fn table(columns: usize, is_row: impl Fn(&[String]) -> bool) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Vec<String> {
         let cells = line.trim_matches('|').split('|');
@@ -115,7 +115,7 @@ fn the_docs_vectors_are_what_php_makes() {
     for row in key_vectors() {
         calls.push_str(&format!("echo key_id_of('{}', '{}'), \"\\n\";\n", namespace().0, row[0]));
     }
-    // It is given code without the tag that files begin with.
+    // The code is passed without the tag that begins PHP files.
     assert_eq!(run("php", "-r", &format!("{}\n{calls}", PHP.strip_prefix("<?php").unwrap())), expected());
 }
 
@@ -164,7 +164,7 @@ fn a_key_is_one_recipient_in_every_spelling_and_the_namespace_command_names_it()
         let rows = format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient = '{recipient}'");
         assert_eq!(app.number(&rows), 2, "{recipient}");
     }
-    // A data directory that was another database's before changes nothing of it.
+    // A data directory that belonged to another database before makes no difference.
     let mut moved = settings.clone();
     moved.data_dir = app.dir.path().join("moved");
     std::fs::create_dir(&moved.data_dir).unwrap();
@@ -188,7 +188,7 @@ fn a_merge_tag_that_was_left_in_a_link_records_nothing_and_is_counted() {
     assert!(is_gif(&app.get("/t/x/May/4711.gif"), 404));
     let metrics = app.at_rest();
     assert_eq!((outcome(&metrics, "unmerged"), outcome(&metrics, "malformed")), (5.0, 1.0));
-    // The one that fetched the sample.
+    // The hit that fetched the sample.
     assert_eq!(app.number("SELECT count(*) FROM hits"), 1);
 }
 
@@ -204,7 +204,7 @@ fn a_signed_link_is_recorded_with_its_time_and_a_forged_one_is_not() {
     let token = path.strip_prefix("/o/").unwrap().strip_suffix(".png").unwrap();
     let older = settings.clone().with("PIXELD_SIGNING_KEYS", KEYS.split_once(',').unwrap().1);
     let (of_older_key, _) = link(&older, app.image, &arguments);
-    // Where the same data directory has other keys, none is made.
+    // If the same data directory has other keys, no link is made.
     let mut stranger = settings.clone().with("PIXELD_SIGNING_KEYS", "1:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=");
     stranger.data_dir = app.dir.path().join("stranger");
     let (of_a_stranger, _) = link(&stranger, app.image, &arguments);
@@ -247,7 +247,7 @@ fn where_signatures_are_required_all_else_is_answered_and_not_recorded() {
         let settings = settings.with("PIXELD_BASE_URL", "http://pixels.example.com");
         settings.with("PIXELD_SIGNING_KEYS", KEYS).with("PIXELD_REQUIRE_SIGNED", "true")
     });
-    // The wait for the image asked with HEAD.
+    // The wait for the image used HEAD.
     let before = outcome(&app.at_rest(), "unsigned");
     let unsigned = [app.pixel(Uuid::new_v4(), Uuid::new_v4()), format!("/t/{}/May/4711.png", app.image)];
     for path in &unsigned {

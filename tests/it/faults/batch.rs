@@ -1,4 +1,4 @@
-//! A batch's transaction, step by step: what a caller cannot get wrong, on a real PostgreSQL.
+//! A batch's transaction, step by step: mistakes that a caller cannot make, on a real PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const NOON: Micros = Micros::of_seconds(20_000 * 86_400 + 43_200);
 
 struct Setup {
     sessions: [Session; 2],
-    /// Looks on from beside.
+    /// A second connection that observes.
     beside: Session,
     spool: i32,
 }
@@ -69,7 +69,7 @@ fn hit() -> Hit<'static> {
 }
 
 fn memory() -> Memory {
-    // Every image counts as there.
+    // Every image counts as existing.
     Memory::new(Known::of_import(), Arc::default())
 }
 

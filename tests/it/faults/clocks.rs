@@ -1,6 +1,6 @@
-//! Clocks that cannot be right, of pixeld, of PostgreSQL or of both: nothing goes for its age meanwhile.
+//! Impossible clocks, of pixeld, of PostgreSQL or of both: nothing is deleted because of its age.
 //!
-//! libfaketime puts the clock of one program wrong, as far as a file says at each moment; the time that passes stays real.
+//! libfaketime changes the clock of one program, by the offset in a file at each moment; elapsed time stays real.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, Postgres, beside, open_dir};
 
-/// A clock that is put wrong by a file.
+/// A clock whose offset is in a file.
 struct FakeClock {
     dir: tempfile::TempDir,
 }
@@ -38,7 +38,7 @@ impl FakeClock {
         self.dir.path().join("clock")
     }
 
-    /// The words that stand before a program whose clock it is.
+    /// The command prefix for a program with this clock.
     fn words(&self) -> Vec<String> {
         let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH);
         assert!(Path::new(&library).exists(), "{library} is missing: run scripts/install-test-tools.sh");
@@ -51,7 +51,7 @@ impl FakeClock {
         ]
     }
 
-    /// A PostgreSQL whose clock it is.
+    /// A PostgreSQL with this clock.
     fn postgres(&self) -> Postgres {
         let bin =
             Command::new("sh").args(["-c", "ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1"]).output().unwrap();
@@ -63,7 +63,7 @@ impl FakeClock {
                 symlink(entry.path(), programs.join(entry.file_name())).unwrap();
             }
         }
-        // By itself pg_ctl would start the server that lies beside it.
+        // By itself pg_ctl would start the server program beside it.
         let script = |name: &str, line: String| {
             let path = programs.join(name);
             fs::write(&path, format!("#!/bin/sh\nexec {line} \"$@\"\n")).unwrap();
@@ -88,7 +88,7 @@ fn disbelieves(app: &App) -> bool {
     app.server.metrics().is_ok_and(|metrics| metrics.get("pixeld_clocks_disbelieved") == 1.0)
 }
 
-/// Starts pixeld again, and waits until its retention has looked.
+/// Restarts pixeld, and waits until its retention has run.
 fn restart_and_look(app: &mut App) {
     app.server.terminate().unwrap();
     app.restart();
@@ -123,7 +123,7 @@ fn while_the_databases_clock_is_400_days_ahead_nothing_is_expired_or_deleted_and
         "{}",
         app.server.log()
     );
-    // Right again: hits of now stay, and it is said no more.
+    // Right again: new hits stay, and the warning ends.
     clock.jump_to("+0d");
     wait_until("a hit", PATIENCE, || {
         fetch(&app);

@@ -8,7 +8,7 @@ use pixeld_testkit::process::wait_until;
 
 use crate::kit::support::{App, Load, PATIENCE, REST, alone, beside};
 
-/// Kills the server at random moments of a full load, `rounds` times, and reconciles all of them at the end.
+/// Kills the server `rounds` times at random moments of a full load, and reconciles all of them at the end.
 fn kill_under_load(rounds: u32, durability: &str, reuse: Reuse) {
     let mut app = App::start_with(|settings| settings.with("PIXELD_DURABILITY", durability));
     let mut loads = Vec::new();
@@ -27,7 +27,7 @@ fn kill_under_load(rounds: u32, durability: &str, reuse: Reuse) {
     println!("{rounds} rounds of kill -9, {durability}:\n{sum}");
     assert!(sum.is_exact(), "\n{sum}");
     assert!(sum.answered > u64::from(rounds) * 1000, "that was no load: {}", sum.answered);
-    // Every number of every spool is in exactly one batch, and every batch says what became of each.
+    // Every number of every spool is in exactly one batch, and every batch accounts for each.
     let gaps = "SELECT count(*) FROM (SELECT first_seq, lag(next_seq, 1, 0::bigint) OVER (PARTITION BY spool ORDER BY first_seq) \
                 AS expected FROM batches) AS b WHERE first_seq <> expected";
     assert_eq!(app.number(gaps), 0);
@@ -75,7 +75,7 @@ fn a_backlog_of_a_killed_server_is_recovered_while_the_database_is_away() {
 #[test]
 fn sigterm_under_load_exits_0_with_nothing_lost_and_nothing_left() {
     let _machine = alone();
-    // Time enough for the whole backlog, on a busy machine too; what is left after the drain's time, other tests look at.
+    // Enough time for the whole backlog, even on a busy machine; other tests check what is left after the drain's time.
     let mut app = App::start_with(|settings| settings.with("PIXELD_DRAIN_SECONDS", "120"));
     for reuse in [Reuse::KeepAlive, Reuse::New] {
         let load = Load::begin(&app.server, app.image, 64, Pace::Closed, reuse);
@@ -83,7 +83,7 @@ fn sigterm_under_load_exits_0_with_nothing_lost_and_nothing_left() {
         let (status, took) = app.server.terminate().unwrap();
         let load = load.end();
         assert!(status.success(), "{status} after {took:?}: {}", app.server.log());
-        // Nothing waits: no start is needed to load the rest.
+        // Nothing waits: loading the rest needs no start.
         let comparison = load.assert_exact(&app.url());
         println!("SIGTERM under load: ended in {took:?}\n{comparison}");
         assert_eq!(comparison.rows, comparison.answered + comparison.unanswered_recorded);
@@ -116,7 +116,7 @@ fn a_second_signal_ends_it_at_once() {
     let load = app.load(32, Pace::Closed);
     load.wait_for(1000);
     app.server.signal(nix::sys::signal::Signal::SIGTERM).unwrap();
-    // Two of a signal that nobody has taken yet are one.
+    // Two pending signals of the same kind count as one.
     wait_until("the drain", PATIENCE, || app.server.log().contains("a second signal stops pixeld at once")).unwrap();
     let (status, took) = loop {
         app.server.signal(nix::sys::signal::Signal::SIGTERM).unwrap();

@@ -11,7 +11,7 @@ use pixeld_testkit::server::get;
 
 use crate::kit::support::{App, PATIENCE, Postgres, alone, beside};
 
-/// The small file system that a server sees at its data directory, from outside its mount namespace.
+/// The small file system at a server's data directory, seen from outside its mount namespace.
 fn inside(app: &App) -> PathBuf {
     let pid = app.server.pid();
     PathBuf::from(format!("/proc/{pid}/root{}", app.server.data_dir().display()))
@@ -24,7 +24,7 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
     let app = App::start_on(postgres, |_, mut settings| {
         fs::create_dir_all(&settings.data_dir).unwrap();
         let mount = format!("mount -t tmpfs -o size=24m tmpfs {} && exec \"$@\"", settings.data_dir.display());
-        // A mount of its own: root may make one as it is, others in a user namespace.
+        // A mount of its own: root may make one directly, other users in a user namespace.
         let as_user = (!nix::unistd::geteuid().is_root()).then_some("--map-root-user");
         let words = ["unshare", "--mount"].into_iter().chain(as_user).chain(["sh", "-c", &mount, "sh"]);
         settings.wrapper = words.map(str::to_owned).collect();
@@ -32,7 +32,7 @@ fn on_a_full_file_system_pixels_are_served_drops_are_counted_and_recording_resum
     });
     let load = app.load(32, Pace::Open(5000.0));
     load.wait_for(5000);
-    // Somebody else fills the disk up, also what pixeld makes room with.
+    // Another program fills the disk, including the room that pixeld makes.
     let filler = inside(&app).join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     wait_until("drops", PATIENCE, || {

@@ -1,4 +1,5 @@
-//! Hits of images that the database does not have although the node knew them: set aside, said, and in once the image is back.
+//! Hits of images that the database lacks although the node knew them: set aside, reported, and loaded once the image
+//! is back.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ fn add(app: &App, image: Uuid) {
     app.wait_for_image(image);
 }
 
-/// Fetches an image once for each of some new recipients.
+/// Fetches an image once for each of `count` new recipients.
 fn fetch_each(app: &App, image: Uuid, message: Uuid, count: usize) -> Vec<Uuid> {
     let recipients: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
     recipients.iter().for_each(|recipient| fetch_one(app, image, message, *recipient));
@@ -28,7 +29,7 @@ fn fetch_one(app: &App, image: Uuid, message: Uuid, recipient: Uuid) {
     fetch(&app.server, &format!("/image/{image}_{message}_{recipient}.png"), 1);
 }
 
-/// Rows of an image, and the recipients that they are of.
+/// The number of rows of an image, and of their recipients.
 fn rows(app: &App, image: Uuid) -> (u64, u64) {
     let of = |what: &str| app.number(&format!("SELECT {what} FROM hits WHERE image = '{image}'"));
     (of("count(*)"), of("count(DISTINCT recipient)"))
@@ -40,7 +41,7 @@ fn wait_for_rows(app: &App, image: Uuid, count: u64) {
     assert_eq!(rows(app, image), (count, count));
 }
 
-/// Waits until so many hits are set aside and nothing else waits.
+/// Waits until `count` hits are set aside and nothing else waits.
 fn wait_for_aside(app: &App, count: u64) -> Metrics {
     let aside = |metrics: &Metrics| metrics.get("pixeld_hits_without_image") == count as f64;
     wait_until("hits set aside", UP_TO_DATE, || app.server.metrics().is_ok_and(|metrics| aside(&metrics)))
@@ -62,7 +63,7 @@ fn readyz(app: &App) -> (u16, String) {
     (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
 }
 
-/// A node whose database goes back, more than once, to before an image was added.
+/// A node whose database is restored more than once to before an image was added.
 struct Restored {
     app: App,
     settings: Settings,
@@ -70,18 +71,18 @@ struct Restored {
     old: PathBuf,
     later: PathBuf,
     message: Uuid,
-    /// The image that is always there, with 90 hits.
+    /// The image that always exists, with 90 hits.
     own: Uuid,
-    /// The one that is lost.
+    /// The lost one.
     new: Uuid,
-    /// Who fetched it, each once.
+    /// Its recipients, one fetch each.
     recipients: Vec<Uuid>,
-    /// How many hits came, without a recipient, while a test looked whether it was served.
+    /// How many hits without a recipient a test made when it checked whether the image was served.
     looks: u64,
 }
 
 impl Restored {
-    /// Both images are fetched. One fetch comes again, which the throttle holds back, now and later.
+    /// Both images are fetched. One fetch is repeated, which the throttle drops, now and later.
     fn fetched() -> Restored {
         let app = App::start_with(|settings| settings.with("PIXELD_THROTTLE", "1h"));
         let settings = app.server.settings().clone();
@@ -103,14 +104,14 @@ impl Restored {
         Restored { app, settings, old, later, message, own, new, recipients, looks: 0 }
     }
 
-    /// Back to before the image was added, while pixeld runs: what was loaded of it waits, and what comes.
+    /// Restored to before the image was added, while pixeld runs: its loaded hits wait, and so do new ones.
     fn loses_the_image(&mut self) {
         let Restored { app, settings, old, message, own, new, recipients, .. } = self;
         follow(settings, old, &[URLS, "restore", "change places"]);
         wait_for_rows(app, *own, 90);
         wait_for_aside(app, 201);
         assert_eq!(rows(app, *new), (0, 0));
-        // Its readers see nothing now, and are recorded all the same.
+        // Its readers see nothing now, but are still recorded.
         wait_until("the list without the image", PATIENCE, || {
             get(app.server.public(), &format!("/image/{new}.png")).unwrap().header("content-type") == Some("image/gif")
         })
@@ -139,7 +140,7 @@ impl Restored {
         assert_eq!(app.server.metrics().unwrap().dropped_all(), 0.0);
     }
 
-    /// Who is erased meanwhile is erased here, too.
+    /// A recipient who is erased during that time is erased here, too.
     fn erases_one_that_waits(&mut self) -> Uuid {
         let Restored { app, settings, recipients, .. } = self;
         let erased = recipients.remove(7);
@@ -154,7 +155,7 @@ impl Restored {
         erased
     }
 
-    /// Back under its id: all come in, once.
+    /// Added again under its id: all hits are loaded, once.
     fn all_come_in(&self, erased: Uuid) {
         let Restored { app, own, new, recipients, looks, .. } = self;
         add(app, *new);
@@ -173,12 +174,12 @@ impl Restored {
         recount::assert_same(&app.postgres, "all came in");
     }
 
-    /// Once more to a state without the image.
+    /// Restored once more to a state without the image.
     fn goes_back_to(&self, backup: &Path) {
         let Restored { app, settings, new, looks, .. } = self;
         app.query("DROP DATABASE pixeld_before");
         follow(settings, backup, &[URLS, "restore", "change places"]);
-        // The erasure is put back first, by the node.
+        // First the node puts the erasure back.
         wait_for_aside(app, 206 + looks);
         assert_eq!(rows(app, *new), (0, 0));
     }
@@ -193,7 +194,7 @@ fn hits_of_an_image_that_a_restored_database_lacks_wait_on_disk_and_come_in_once
     follow(&node.settings, &node.later, &["dump"]);
     let erased = node.erases_one_that_waits();
     node.all_come_in(erased);
-    // The throttle holds back what it did before.
+    // The throttle drops the same hit as before.
     assert_eq!(node.app.server.metrics().unwrap().dropped("throttled"), 1.0);
     // To a state in which they waited already; and to the first, in which none of them was recorded.
     for backup in [&node.later, &node.old] {
@@ -214,7 +215,7 @@ fn a_batch_that_is_tried_again_and_killed_sets_each_hit_aside_once() {
     let names =
         |id: Uuid| std::fs::read(&known).is_ok_and(|bytes| bytes.windows(16).any(|found| found == id.as_bytes()));
     wait_until("the list on disk", PATIENCE, || names(new)).unwrap();
-    // The last step of each batch fails: what is before it happens again and again.
+    // The last step of each batch fails: the steps before it happen again and again.
     app.query("ALTER TABLE batches ADD CONSTRAINT never CHECK (loaded < 0) NOT VALID");
     app.query(&format!("DELETE FROM images WHERE id = '{new}'"));
     fetch_each(&app, new, message, 30);
@@ -263,15 +264,15 @@ fn hits_of_a_former_installation_wait_for_their_images_in_the_new_one() {
     assert_eq!((metrics.dropped_all(), rows(&app, image)), (0.0, (0, 0)));
     app.server.terminate().unwrap();
 
-    // The directory is not given up with them in it.
+    // The directory is not given up while they are in it.
     let output = settings.command(&["spool", "drain", "--retire"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("10 hits are set aside"), "{said}");
     assert_eq!(files(&app).len(), 1);
 
-    // Without pixeld running, the command that loads what waits brings them in, too.
+    // Without a running pixeld, the command that loads waiting hits loads them, too.
     settings.run(&["image", "add", PICTURE, "--id", &image.to_string()]).unwrap();
-    // It waits for a mark that another connection holds for longer than a lock is waited for.
+    // It waits for a mark that another connection holds for longer than the lock time-out.
     let said = std::thread::scope(|scope| {
         scope.spawn(|| app.query("BEGIN; LOCK TABLE spool_marks IN SHARE MODE; SELECT pg_sleep(12); COMMIT"));
         let held =
@@ -297,7 +298,7 @@ fn an_image_that_was_deleted_and_one_that_this_node_never_knew_set_nothing_aside
     let unknown = get(app.server.public(), &format!("/image/{never}_{message}_{}.png", Uuid::new_v4())).unwrap();
     assert_eq!(unknown.status, 404);
     app.at_rest();
-    // A node that never had the list records what anybody makes up, and drops it.
+    // A node that never had the list records made-up ids, and drops them later.
     app.server.terminate().unwrap();
     app.postgres.stop().unwrap();
     std::fs::remove_dir_all(app.server.data_dir().join("images")).unwrap();

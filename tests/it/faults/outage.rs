@@ -1,4 +1,4 @@
-//! PostgreSQL stops, freezes, ends connections and loses commits' answers, all under load.
+//! PostgreSQL stops, freezes, closes connections and loses the answers to commits, all under load.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn an_outage_of_postgresql_at_full_load_loses_nothing_and_is_caught_up() {
     app.postgres.stop().unwrap();
     let down = Instant::now();
     let before = load.answered();
-    // Longer than the longest pause between two attempts to connect, several times.
+    // Several times the longest pause between two attempts to connect.
     while down.elapsed() < Duration::from_secs(8) || load.answered() < before + 40_000 {
         load.wait_for(1000);
         app.server.metrics().unwrap();
@@ -53,7 +53,7 @@ fn postgresql_that_stops_and_starts_again_and_again_loses_nothing() {
     app.at_rest();
     assert_eq!(load.outcome.refused + load.outcome.broken + load.outcome.timed_out, 0);
     load.assert_exact(&app.url());
-    // Each outage is a line of the log, and not each attempt in it.
+    // Each outage is one line of the log, not one per attempt.
     let log = app.server.log();
     for line in ["changes of images cannot be followed now", "opt-outs cannot be followed now"] {
         assert!((1..=3).contains(&log.matches(line).count()), "{line}: {log}");
@@ -103,7 +103,7 @@ fn a_frozen_postgresql_is_waited_for_and_nothing_is_lost() {
     for seconds in [3, 14] {
         app.postgres.freeze();
         let frozen = Instant::now();
-        // Longer than the loader's patience the second time: it gives its connection up, and the backend holds the mark.
+        // Longer than the loader's time limit the second time: it drops its connection, and the backend holds the mark.
         while frozen.elapsed() < Duration::from_secs(seconds) {
             load.wait_for(400);
         }
@@ -124,7 +124,7 @@ fn a_vanished_predecessor_that_holds_the_mark_is_ended() {
     let app = App::start_on(postgres, |_, settings| settings.with("DATABASE_URL", proxy.url()));
     let load = app.load(16, Pace::Open(1000.0));
     load.wait_for(1000);
-    // Connections go silent with nobody told, as when a cable is cut; in some of the rounds inside a transaction.
+    // Connections go silent without a close, as after a cut cable; in some of the rounds inside a transaction.
     for _ in 0..4 {
         proxy.freeze_open_connections();
         load.wait_for(2000);

@@ -1,4 +1,5 @@
-//! Machines that are put back while they run: the database knows the numbers of a live spool, but of other hits.
+//! Machines that are restored to a snapshot while they run: the database knows the numbers of a live spool, but for
+//! different hits.
 
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::{Settings, get};
@@ -7,7 +8,7 @@ use uuid::Uuid;
 use crate::kit::rows::Hits;
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, beside};
 
-/// The role that the node under test comes as, so that it alone can be kept away.
+/// The role of the node under test, so that it alone can be locked out.
 const NODE: &str = "node";
 
 fn fetch_each(app: &App, message: Uuid, count: usize) -> Vec<Uuid> {
@@ -23,7 +24,7 @@ fn keep_away(app: &App) {
     app.query("SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE usename = 'node'");
 }
 
-/// Rows of each of these recipients.
+/// Rows per recipient.
 fn rows(app: &App, recipients: &[Uuid]) -> Vec<u64> {
     let of = |recipient| app.number(&format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'"));
     recipients.iter().map(of).collect()
@@ -32,7 +33,7 @@ fn rows(app: &App, recipients: &[Uuid]) -> Vec<u64> {
 #[test]
 fn a_mark_ahead_of_the_live_spool_skips_no_hit_and_none_comes_twice_also_after_a_kill() {
     let _machine = beside();
-    // Hits of the other history beyond those that both have, against the 15 that are this one's own: fewer, and many more.
+    // Hits of the other history beyond the common ones, against 15 of this one's own: fewer, and many more.
     for other_hits in [5_u64, 5_000] {
         let postgres = Postgres::start().unwrap();
         postgres.query(&format!("CREATE ROLE {NODE} SUPERUSER LOGIN")).unwrap();
@@ -43,7 +44,7 @@ fn a_mark_ahead_of_the_live_spool_skips_no_hit_and_none_comes_twice_also_after_a
         app.at_rest();
         let before = app.number("SELECT max(next_seq) FROM spool_marks");
         keep_away(&app);
-        // Both histories have these; the other one has loaded them, and goes on with hits of its own.
+        // Both histories have these; the other one has loaded them, and continues with its own hits.
         recipients.extend(fetch_each(&app, message, 5));
         let copy = Settings::new(PIXELD, app.dir.path().join("copy")).unwrap().with("DATABASE_URL", app.url());
         std::fs::create_dir_all(&copy.data_dir).unwrap();

@@ -1,4 +1,4 @@
-//! Signals, whenever they come: nothing that was accepted is lost, and nothing that was started goes on running.
+//! Signals at any time: nothing accepted is lost, and nothing that was started keeps running.
 
 use std::fs;
 use std::net::TcpStream;
@@ -14,10 +14,10 @@ use uuid::Uuid;
 
 use crate::kit::support::{App, PIXELD, beside, open_dir};
 
-/// For what takes a moment on a machine at rest.
+/// For what takes a moment on an idle machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A process of this test; a test that fails leaves it not running either.
+/// A process of this test; a failing test ends it, too.
 struct Started(Child);
 
 impl Drop for Started {
@@ -53,8 +53,8 @@ impl Started {
     }
 }
 
-/// Settings of a server that takes signals as a program does in a terminal, also where these tests run under `nohup` or in the
-/// background of a shell, which ignore some.
+/// Settings of a server that receives signals like a program in a terminal, even if these tests run under `nohup` or in
+/// the background of a shell, which ignore some.
 fn in_a_terminal(mut settings: Settings) -> Settings {
     settings.wrapper = ["env", "--default-signal=HUP,INT"].map(str::to_owned).to_vec();
     settings
@@ -66,12 +66,12 @@ fn wait_for_pixels(app: &App) {
     app.wait_for_image(app.image);
 }
 
-/// The private PostgreSQL's process, once it has one.
+/// The private PostgreSQL's process, once there is one.
 fn postmaster(data_dir: &Path) -> Option<u32> {
     fs::read_to_string(data_dir.join("postgres/postmaster.pid")).ok()?.lines().next()?.parse().ok()
 }
 
-/// Whether a process has a handler of its own for each of these.
+/// Whether a process has its own handlers for these.
 fn takes(pid: u32, signals: &[Signal]) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default().trim();
@@ -85,7 +85,7 @@ fn a_terminal_that_is_closed_drains_and_a_second_hang_up_cuts_nothing_short() {
     let mut app = App::start();
     let (status, _) = app.server.terminate().unwrap();
     assert!(status.success());
-    // As a terminal that is gone: nobody reads what it says any more, and the kernel and the shell both hang up.
+    // Like a closed terminal: nobody reads its output any more, and both the kernel and the shell send SIGHUP.
     let settings = in_a_terminal(app.server.settings().clone());
     let mut child = Started::of(settings.command(&["serve"]));
     wait_for_pixels(&app);
@@ -122,7 +122,7 @@ fn a_hang_up_that_nohup_ignores_stays_ignored() {
     let mut child = Started::of(shell);
     wait_for_pixels(&app);
     child.send(Signal::SIGHUP);
-    // Taken after the first, were it taken at all.
+    // It would have been received after the first, if at all.
     assert_eq!(app.get(&app.pixel(Uuid::new_v4(), Uuid::new_v4())).status, 200);
     assert!(takes(child.id(), &[Signal::SIGTERM, Signal::SIGINT]) && !takes(child.id(), &[Signal::SIGHUP]));
     child.send(Signal::SIGTERM);
@@ -139,7 +139,7 @@ fn a_signal_at_any_moment_of_a_start_ends_serve_cleanly_and_leaves_no_postgresql
     let settings = in_a_terminal(Settings::new(PIXELD, &data).unwrap());
     settings.run(&["migrate"]).unwrap();
     let moments: [(&str, &dyn Fn(u32) -> bool); 4] = [
-        // Before it reads or makes anything of ours.
+        // Before it reads or creates anything of ours.
         ("handlers", &|pid| takes(pid, &[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])),
         ("the lock", &|_| data.join("pixeld.lock").exists()),
         ("a port", &|_| TcpStream::connect(settings.public()).is_ok()),
@@ -181,7 +181,7 @@ fn a_command_that_is_stopped_leaves_no_postgresql_running() {
         child.send(which);
         let status = child.end();
         assert!(status.signal().is_none(), "{which}: {status}");
-        // What was begun is whole, and said so, or all was done before the signal.
+        // What was begun is complete and reported, or everything was done before the signal.
         let said = std::io::read_to_string(child.0.stderr.take().unwrap()).unwrap();
         assert!(status.success() || status.code() == Some(1) && said.contains("stopped by SIG"), "{status}: {said}");
         wait_until("PostgreSQL's end", LONG, || !is_alive(server)).unwrap();

@@ -1,5 +1,5 @@
-//! A data directory on a small real file system: full, read-only, shared with the private PostgreSQL; and files of the spool that
-//! somebody deletes or that cannot be read.
+//! A data directory on a small real file system: full, read-only, shared with the private PostgreSQL; and files of the
+//! spool that somebody deletes or that cannot be read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl SmallDisk {
     /// One of this size at `folder`.
     fn mount(folder: &Path, size: &str) -> SmallDisk {
         fs::create_dir_all(folder).unwrap();
-        // As root as it is, else in a user namespace.
+        // Directly as root, otherwise in a user namespace.
         let as_user = (!nix::unistd::geteuid().is_root()).then_some("--map-root-user");
         let mount = format!("mount -t tmpfs -o size={size},mode=755 tmpfs {} && echo && exec cat", folder.display());
         let mut holder = Command::new("unshare")
@@ -40,7 +40,7 @@ impl SmallDisk {
         SmallDisk { holder, folder: folder.to_owned() }
     }
 
-    /// What runs a command where the file system is.
+    /// The command prefix to run something in that mount namespace.
     fn wrapper(&self) -> Vec<String> {
         let pid = self.holder.id().to_string();
         let as_user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["-U", "--preserve-credentials"] };
@@ -52,7 +52,7 @@ impl SmallDisk {
         assert!(Command::new(&wrapper[0]).args(&wrapper[1..]).args(words).status().unwrap().success(), "{words:?}");
     }
 
-    /// The folder as it is seen from outside.
+    /// The folder, seen from outside.
     fn inside(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{}", self.holder.id(), self.folder.display()))
     }
@@ -61,7 +61,7 @@ impl SmallDisk {
         pixeld_spool::disk::space(&self.inside()).unwrap().free
     }
 
-    /// Lets somebody else fill it up to its last byte, and keep it so.
+    /// Another program fills it up to its last byte, and keeps it full.
     fn fill(&self) {
         wait_until("a full disk", PATIENCE, || {
             let mut file = fs::File::options().create(true).append(true).open(self.inside().join("filler")).unwrap();
@@ -92,7 +92,8 @@ fn ready(settings: &Settings) -> (u16, String) {
 /// Bytes of the smallest disk here.
 const SMALL_BYTES: u64 = 8 << 20;
 
-/// Requests of one round: a ninth of what the smallest disk holds, so that what waits for a slow PostgreSQL never fills it by itself.
+/// Requests per round: a ninth of the smallest disk, so that hits that wait for a slow PostgreSQL never fill it by
+/// themselves.
 const ROUND: u64 = 1500;
 
 /// An app on a disk that the rounds of a load fill again and again.
@@ -120,7 +121,8 @@ impl OnSmallDisk {
         self.app.server.metrics().unwrap()
     }
 
-    /// [`ROUND`] long hits. The disk lasts for some seconds at this rate: a file that is removed takes its room until it is synced.
+    /// [`ROUND`] long hits. The disk lasts for several seconds at this rate: a removed file takes its room until the
+    /// removal is synced.
     fn begin_round(&self) -> Load {
         let pixels = Pixels::of(self.app.image).with_long_user_agents();
         Load::of_at_most(ROUND, &self.app.server, pixels, 16, Pace::Open(4000.0), Reuse::KeepAlive)
@@ -133,7 +135,7 @@ impl OnSmallDisk {
         self.rounds.push(load);
     }
 
-    /// Rounds, one right after the other, until this process has written so many bytes, and dropped none.
+    /// Rounds, one after the other, until this process has written this many bytes without a drop.
     fn load_bytes(&mut self, bytes: u64) {
         loop {
             let metrics = self.metrics();
@@ -142,13 +144,13 @@ impl OnSmallDisk {
                 return;
             }
             self.load_a_round();
-            // What waits for a slow PostgreSQL must not fill the disk by itself.
+            // Hits that wait for a slow PostgreSQL must not fill the disk by themselves.
             let most = if self.database_is_away { f64::MAX } else { ROUND as f64 };
             wait_until("PostgreSQL", PATIENCE, || self.metrics().get("pixeld_hits_spooled") <= most).unwrap();
         }
     }
 
-    /// Every answered hit is in the database once, but for so many.
+    /// Every answered hit is in the database once, except `dropped` of them.
     fn assert_exact_but_for(&self, dropped: f64) {
         let sum = self.rounds.iter().map(|load| load.reconcile(&self.app.url()));
         let sum = sum.fold(Comparison::default(), Comparison::plus);
@@ -172,7 +174,7 @@ fn a_disk_full_of_hits_that_are_loaded_takes_new_ones_also_after_a_kill_with_the
     let (status, state) = ready(small.app.server.settings());
     assert_eq!(status, 200, "{state}");
 
-    // Nobody can be asked what is loaded, and the disk is full of it.
+    // The database is down, so what is loaded is unknown, and the disk is full.
     small.app.at_rest();
     let load = small.begin_round();
     load.wait_for(ROUND / 4);
@@ -250,7 +252,7 @@ fn a_backlog_leaves_the_private_postgresql_room_and_is_loaded_over_a_restart() {
     let _machine = alone();
     let dir = open_dir();
     let (disk, settings, mut server, image) = start_with_private_postgresql(&dir.path().join("data"));
-    // Somebody else takes all but some megabytes of what is not set aside.
+    // Another program takes all but a few megabytes of what is not reserved.
     let filler = disk.inside().join("filler");
     let taken = disk.free() - (72 << 20);
     fs::write(&filler, vec![1; taken as usize]).unwrap();
@@ -358,7 +360,7 @@ fn a_segment_that_cannot_be_read_stops_no_start_and_no_other_hit() {
     let folder = fs::read_dir(&spools).unwrap().flatten().next().unwrap().path();
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "seg");
     let segment = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).find(is_segment).unwrap();
-    // What no file is cannot be read as one, also by root.
+    // A directory cannot be read as a file, even by root.
     fs::remove_file(&segment).unwrap();
     fs::create_dir(&segment).unwrap();
     app.restart();

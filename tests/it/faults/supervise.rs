@@ -1,7 +1,8 @@
-//! No part of `pixeld serve` can end and leave the rest half alive: each task is ended on purpose, in a program that serves.
+//! No task of `pixeld serve` can end and leave the rest half alive: each task is ended on purpose, in a program that
+//! serves.
 //!
-//! The program is this one: [`serves_and_ends_a_task_on_purpose`] runs the very `serve` of pixeld, in a process of its own, which the
-//! tests start, signal and ask like any other. So nothing in pixeld itself can be told to end a task.
+//! The program is this one: [`serves_and_ends_a_task_on_purpose`] runs the real `serve` of pixeld, in its own process,
+//! which the tests start, signal and query like any other. So pixeld itself has no way to end a task.
 
 use pixeld::app::supervise::{IfItEnds, if_it_ends};
 use pixeld::config::{Config, Reader};
@@ -31,7 +32,7 @@ fn serves_and_ends_a_task_on_purpose() {
 fn start(settings: Settings, task: Task) -> Server {
     let program = std::env::current_exe().unwrap();
     let mut settings = settings.with(ENDS, task.label());
-    // In place of pixeld and its command.
+    // Instead of pixeld and its command.
     let (_, module) = module_path!().split_once("::").unwrap();
     let script = format!(
         "exec '{}' --exact {module}::serves_and_ends_a_task_on_purpose --ignored --nocapture",
@@ -70,7 +71,7 @@ fn a_task_that_can_be_restarted_is_counted_and_works_again() {
             .unwrap_or_else(|error| panic!("{name}: {error}\n{}", server.log()));
         let log = server.log();
         assert!(log.contains(&format!("it panicked: the {name} is ended on purpose")), "{log}");
-        // All of it is alive: an image added since is served, its open is counted, and nothing has ended since.
+        // All of it is alive: a new image is served, its open is counted, and nothing has ended since.
         wait_for_image(&server, image);
         let recipient = uuid::Uuid::new_v4();
         let path = format!("/image/{image}_{}_{recipient}.png", uuid::Uuid::new_v4());
@@ -96,7 +97,7 @@ fn without_a_task_that_cannot_be_restarted_it_drains_and_exits_with_an_error() {
         assert!(log.contains(&format!("it panicked: the {name} is ended on purpose")), "{log}");
         let why = format!("pixeld: the {} ended; the log says why", name.replace('_', " "));
         assert!(log.contains(&why), "{log}");
-        // A drain, and not a crash: the next start finds all in order, and serves.
+        // A drain, not a crash: the next start finds everything in order, and serves.
         let settings = settings(&postgres, &dir, task);
         let mut server = settings.start().unwrap();
         server.at_rest(PATIENCE).unwrap();

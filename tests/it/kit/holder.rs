@@ -1,4 +1,4 @@
-//! A session of PostgreSQL that keeps others waiting.
+//! A PostgreSQL session that makes others wait.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
@@ -14,7 +14,7 @@ impl Holder {
         let mut psql = postgres.client("psql", &["--no-psqlrc", "--set=ON_ERROR_STOP=1"]);
         let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.as_mut().unwrap();
-        // psql ends at an error, and prints the word only once all before is done.
+        // psql ends at an error, and prints the word only after the lock is held.
         writeln!(input, "SET lock_timeout = '60s'; BEGIN; {statement};\n\\! echo held").unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         assert!(lines.any(|line| line == "held"), "{statement} failed");

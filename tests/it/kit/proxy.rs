@@ -1,4 +1,4 @@
-//! Stands between pixeld and PostgreSQL: passes bytes on, cuts a connection right after its COMMIT went out, or passes
+//! A proxy between pixeld and PostgreSQL: passes bytes on, cuts a connection right after its COMMIT was sent, or passes
 //! nothing more while connections stay open.
 
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ const COMMIT: &[u8] = b"Q\0\0\0\x0bCOMMIT\0";
 
 #[derive(Default)]
 struct Mode {
-    /// Of so many commits the last is cut; 0 cuts none.
+    /// Of this many commits the last is cut; 0 cuts none.
     cut_each: AtomicU64,
     commits: AtomicU64,
     cuts: AtomicU64,
@@ -48,7 +48,7 @@ impl Proxy {
         format!("postgresql://pixeld@{}/pixeld?sslmode=disable", self.address)
     }
 
-    /// Cuts one in so many commits: it reaches PostgreSQL, and nobody learns what came of it.
+    /// Cuts one in this many commits: it reaches PostgreSQL, but its answer is lost.
     pub fn cut_each_commit(&self, each: u64) {
         self.mode.cut_each.store(each, Ordering::SeqCst);
     }
@@ -57,7 +57,7 @@ impl Proxy {
         self.mode.cuts.load(Ordering::SeqCst)
     }
 
-    /// From now on open connections pass nothing and stay open; new ones work.
+    /// From now on open connections stay open but pass nothing; new ones work.
     pub fn freeze_open_connections(&self) {
         self.mode.frozen.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(300));
@@ -90,7 +90,7 @@ fn copy(mut from: impl Read, mut to: impl Write, mode: &Mode, lost: &AtomicBool,
                 let number = if commits { mode.commits.fetch_add(1, Ordering::SeqCst) + 1 } else { 1 };
                 let cuts = commits && each > 0 && number % each == 0;
                 if cuts {
-                    // Set first, so that the other direction does not bring the answer.
+                    // Set first, so that the other direction does not deliver the answer.
                     lost.store(true, Ordering::SeqCst);
                     std::thread::sleep(Duration::from_millis(60));
                     mode.cuts.fetch_add(1, Ordering::SeqCst);
@@ -99,7 +99,7 @@ fn copy(mut from: impl Read, mut to: impl Write, mode: &Mode, lost: &AtomicBool,
                     break;
                 }
                 if cuts {
-                    // PostgreSQL gets it whole before the connection goes.
+                    // PostgreSQL receives it completely before the connection is closed.
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }

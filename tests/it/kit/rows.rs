@@ -1,5 +1,5 @@
-//! Rows as pixeld leaves them, made in PostgreSQL itself: thousands are there at once. What differs from row to row is SQL over `n`,
-//! the row's number from 0.
+//! Rows as pixeld leaves them, made in PostgreSQL itself, so thousands take a moment. What differs between rows is SQL
+//! over `n`, the row's number from 0.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub struct Rows {
     table: &'static str,
     count: u64,
-    /// What each column is, as SQL.
+    /// The value of each column, as SQL.
     columns: BTreeMap<&'static str, String>,
 }
 
@@ -28,7 +28,7 @@ impl Rows {
         Rows::of("messages", count, &[("id", "gen_random_uuid()")])
     }
 
-    /// Opens of one hit each, which a bot made just now; each of a message and a recipient of its own.
+    /// Opens of one hit each, made by a bot just now; each with its own message and recipient.
     pub fn opens(count: u64) -> Rows {
         let defaults = [
             ("message", "gen_random_uuid()"),
@@ -46,13 +46,13 @@ impl Rows {
         Rows::of("opens", count, &defaults)
     }
 
-    /// The same with a column that is this SQL over `n`.
+    /// The same with this SQL over `n` for a column.
     pub fn with(mut self, column: &'static str, sql: impl Into<String>) -> Rows {
         self.columns.insert(column, sql.into());
         self
     }
 
-    /// The same with a column that is this id.
+    /// The same with this id for a column.
     pub fn id(self, column: &'static str, id: Uuid) -> Rows {
         self.with(column, format!("'{id}'::uuid"))
     }
@@ -77,8 +77,8 @@ pub struct Hits {
 }
 
 impl Hits {
-    /// Of a spool that nobody has, each of a recipient of its own, of a person and of no message. Their time is SQL over `n`, too, and
-    /// must not depend on when it is asked.
+    /// Hits of a spool that does not exist, each with its own recipient, of a person and without a message. Their time
+    /// is SQL over `n`, too, and must not depend on when it runs.
     pub fn new(count: u64, at: impl Into<String>) -> Hits {
         let defaults = [
             ("user_agent", "0"),
@@ -101,19 +101,19 @@ impl Hits {
         Hits { rows, spool, first_seq }
     }
 
-    /// The same with a column that is this SQL over `n`.
+    /// The same with this SQL over `n` for a column.
     pub fn with(mut self, column: &'static str, sql: impl Into<String>) -> Hits {
         self.rows = self.rows.with(column, sql);
         self
     }
 
-    /// The same with a column that is this id.
+    /// The same with this id for a column.
     pub fn id(mut self, column: &'static str, id: Uuid) -> Hits {
         self.rows = self.rows.id(column, id);
         self
     }
 
-    /// Makes partitions for their days, and adds them with their batch.
+    /// Makes partitions for their days, and inserts them with their batch.
     pub fn load(&self, postgres: &Postgres) {
         self.make_partitions(postgres);
         let Hits { rows, spool, first_seq } = self;

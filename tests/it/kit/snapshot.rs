@@ -1,5 +1,5 @@
-//! Texts as somebody accepted them, whole, in tests/it/snapshots; `.config/insta.yaml` says that no test writes one by itself. Tests that
-//! compare one have "accepted" in their names.
+//! Accepted whole texts, in tests/it/snapshots; `.config/insta.yaml` makes sure that no test writes one by itself.
+//! Tests that compare one have "accepted" in their names.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use insta::Settings;
 
-/// All that there are.
+/// All snapshots.
 const NAMES: [&str; 5] = ["help", "metrics", "page-hits", "page-message", "page-sign-in"];
 
-/// A text is the accepted one.
+/// Asserts that a text is the accepted one.
 pub fn assert_accepted(name: &str, text: &str) {
     assert!(NAMES.contains(&name), "{name} is not in the list");
     let mut settings = Settings::new();

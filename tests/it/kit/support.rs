@@ -1,4 +1,4 @@
-//! A PostgreSQL and a pixeld of each test's own, and its load.
+//! A PostgreSQL and a pixeld for each test, and its load.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -16,11 +16,12 @@ use uuid::Uuid;
 /// The program under test.
 pub const PIXELD: &str = env!("CARGO_BIN_EXE_pixeld");
 
-/// How long anything may take that comes within moments on an idle machine. A limit in a test is for what never comes: how
-/// fast a thing is, benches and load runs measure, and a test that failed for speed would fail beside somebody's build.
+/// How long anything may take that needs a moment on an idle machine. A test's limit is for what never happens: benches
+/// and load runs measure speed, and a test that failed for speed would fail beside another build.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Run in the server, since a COPY takes a few milliseconds: whenever one of a loader runs, its backend is ended, ten times. Gives how many were.
+/// Runs in the server, since a COPY takes only a few milliseconds: ends the backend of a loader's COPY, ten times.
+/// Returns how many were ended.
 pub const END_BACKENDS_AMID_COPY: &str = "SET statement_timeout = 0; CREATE TEMP TABLE ended (at timestamptz); \
          DO $$ BEGIN \
            WHILE clock_timestamp() < now() + interval '2 minutes' LOOP \
@@ -33,17 +34,17 @@ pub const END_BACKENDS_AMID_COPY: &str = "SET statement_timeout = 0; CREATE TEMP
            END LOOP; \
          END $$; SELECT count(*) FROM ended";
 
-/// How long what was accepted may take to be loaded.
+/// How long loading what was accepted may take.
 pub const REST: Duration = PATIENCE;
 
-/// Who uses the machine. A load takes both cores of a small one: while one runs, no other test does, else a time limit of theirs
-/// may break for no fault of the program.
+/// The use of the machine. A load takes both cores of a small machine: while one runs, no other test does, since
+/// otherwise their time limits could be exceeded without a fault of the program.
 struct Machine {
     /// Tests that run beside each other.
     beside: usize,
-    /// Tests that wait to.
+    /// Tests that wait to run alone.
     waiting: usize,
-    /// Whether one has it to itself.
+    /// Whether one runs alone.
     alone: bool,
 }
 
@@ -67,8 +68,8 @@ impl Drop for Part {
     }
 }
 
-/// Held by a test that has the machine to itself. It lets others go first, so that they do not end one by one beside idle
-/// cores before each of its kind.
+/// Held by a test that runs alone. It lets others go first, so that they do not end one by one beside idle cores before
+/// each test of this kind.
 pub fn alone() -> Part {
     let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let is_in_use = |machine: &mut Machine| machine.alone || machine.beside + machine.waiting > 0;
@@ -77,7 +78,7 @@ pub fn alone() -> Part {
     Part { alone: true }
 }
 
-/// Held by a test that others may run beside: two a core, since most of the time a test waits for programs that it started.
+/// Held by a test that others may run beside: two per core, since a test mostly waits for programs that it started.
 pub fn beside() -> Part {
     let width = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     let mut machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +108,7 @@ impl App {
         App::start_with(|settings| settings)
     }
 
-    /// `change` sees the settings before the start.
+    /// `change` receives the settings before the start.
     pub fn start_with(change: impl FnOnce(Settings) -> Settings) -> App {
         App::start_on(Postgres::start().unwrap(), |_, settings| change(settings))
     }
@@ -141,7 +142,7 @@ impl App {
         self.postgres.number(sql).unwrap() as u64
     }
 
-    /// GET, over a connection of its own.
+    /// GET over a new connection.
     pub fn get(&self, path: &str) -> Answer {
         get(self.server.public(), path).unwrap()
     }
@@ -151,7 +152,7 @@ impl App {
         exchange(self.server.public(), request.as_bytes()).unwrap()
     }
 
-    /// The path of a pixel with ids of its own.
+    /// The path of a pixel with these ids.
     pub fn pixel(&self, message: Uuid, recipient: Uuid) -> String {
         format!("/image/{}_{message}_{recipient}.png", self.image)
     }
@@ -165,7 +166,7 @@ impl App {
         wait_for_rollup(&self.postgres);
     }
 
-    /// Deletes an image, as the page does, and waits until the transparent GIF stands in for it.
+    /// Deletes an image like the page, and waits until the transparent GIF replaces it.
     pub fn delete_image(&self, image: Uuid) {
         self.query(&format!(
             "UPDATE images SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = '{image}'; \
@@ -177,19 +178,19 @@ impl App {
         .unwrap();
     }
 
-    /// Starts the server again, after it was killed or has ended, with the settings that it had.
+    /// Restarts the server with its settings, after it was killed or has ended.
     pub fn restart(&mut self) {
         self.server = self.server.settings().clone().start().unwrap();
     }
 
-    /// Begins a load.
+    /// Starts a load.
     pub fn load(&self, connections: usize, pace: Pace) -> Load {
         Load::begin(&self.server, self.image, connections, pace, Reuse::KeepAlive)
     }
 }
 
-/// Waits until an image is served, and not the one that stands in for it: the list comes from PostgreSQL after the first pixel could
-/// be answered.
+/// Waits until an image is served instead of its substitute: the list may come from PostgreSQL after the first pixel
+/// could be answered.
 pub fn wait_for_image(server: &Server, image: Uuid) {
     pixeld_testkit::process::wait_until("the image", PATIENCE, || {
         let answer = head(server, image);
@@ -198,7 +199,7 @@ pub fn wait_for_image(server: &Server, image: Uuid) {
     .unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
 }
 
-/// What is served as an image; asking so records nothing.
+/// What is served as an image; HEAD records nothing.
 fn head(server: &Server, image: Uuid) -> Answer {
     let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     exchange(server.public(), head.as_bytes()).unwrap()
@@ -210,7 +211,7 @@ pub fn wait_for_rollup(postgres: &Postgres) {
     pixeld_testkit::process::wait_until("the rollup", PATIENCE, || postgres.number(pending).unwrap() == 0.0).unwrap();
 }
 
-/// Waits until a node knows that so many are out. Returns how long that took.
+/// Waits until a node knows `count` opt-outs. Returns how long that took.
 pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
     pixeld_testkit::process::wait_until("the opt-outs", PATIENCE, || {
         server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == count)
@@ -218,7 +219,7 @@ pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
     .unwrap()
 }
 
-/// The sample picture, added by the commands that people use before a first start.
+/// The sample image, added by the commands that people use before a first start.
 pub fn add_image(settings: &Settings) -> Uuid {
     settings.run(&["migrate"]).unwrap();
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
@@ -242,7 +243,7 @@ impl Load {
         Load::of_at_most(20_000_000, server, pixels, connections, pace, reuse)
     }
 
-    /// One that ends by itself after so many requests.
+    /// A load that ends by itself after this many requests.
     pub fn of_at_most(
         requests_max: u64,
         server: &Server,
@@ -272,7 +273,7 @@ impl Load {
         self.control.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more answers have come.
+    /// Waits until this many more answers have arrived.
     pub fn wait_for(&self, more: u64) {
         let until = self.answered() + more;
         pixeld_testkit::process::wait_until("answers", PATIENCE, || self.answered() >= until).unwrap();

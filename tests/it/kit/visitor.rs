@@ -1,4 +1,4 @@
-//! Who asks the admin page over HTTP, as browsers and attackers do.
+//! A client of the admin page over HTTP, as browsers and attackers use it.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::kit::support::App;
 
 pub const PASSWORD: &str = "correct horse battery";
 
-/// Runs a command with something on its standard input.
+/// Runs a command with this standard input.
 pub fn run_with(settings: &Settings, arguments: &[&str], input: &str) -> Output {
     let mut command = settings.command(arguments);
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -42,13 +42,13 @@ impl Visitor {
         Visitor { address, host: address.to_string(), cookie: String::new() }
     }
 
-    /// Ann, an admin, who is added and signed in.
+    /// Ann, an admin, added and signed in.
     pub fn admin(app: &App) -> Visitor {
         add_user(app, "ann", "admin");
         Visitor::signed_in(app, "ann")
     }
 
-    /// Ben, a viewer, who is added and signed in.
+    /// Ben, a viewer, added and signed in.
     pub fn viewer(app: &App) -> Visitor {
         add_user(app, "ben", "viewer");
         Visitor::signed_in(app, "ben")

@@ -1,4 +1,4 @@
-//! A Chromium that does what a person does: the few commands of WebDriver that the tests need.
+//! A Chromium that acts like a person: the few commands of WebDriver that the tests need.
 
 use crate::kit::support::PATIENCE;
 use std::path::Path;
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use pixeld_testkit::process::{free_port, wait_until};
 use serde_json::{Value, json};
 
-/// The name that WebDriver gives to an element's id.
+/// WebDriver's name for an element's id.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A browser; ended when dropped.
@@ -35,7 +35,7 @@ impl Browser {
         })
         .unwrap();
         let folder = format!("--user-data-dir={}", browser._profile.path().display());
-        // As a person's browser calls itself: one without a head is no person's, and counted so.
+        // A normal browser's user agent: a headless one is not a person's, and is counted so.
         let agent_of_people = "--user-agent=Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
         let arguments = [
             "--headless=new",
@@ -66,7 +66,7 @@ impl Browser {
         answer["value"].clone()
     }
 
-    /// Asks Chromium itself, in its own protocol.
+    /// Sends a command to Chromium itself, in its own protocol.
     fn chromium(&self, command: &str, parameters: Value) -> Value {
         self.post("/goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
@@ -97,13 +97,13 @@ impl Browser {
         self.post(&format!("/element/{element}/value"), &json!({ "text": file.to_str().unwrap() }));
     }
 
-    /// From here on files are stored in this folder, without a question.
+    /// From here on downloads go to this folder, without a question.
     pub fn download_to(&self, folder: &Path) {
         let to = json!({ "behavior": "allow", "downloadPath": folder.to_str().unwrap() });
         self.chromium("Browser.setDownloadBehavior", to);
     }
 
-    /// What an expression is in the page.
+    /// The value of an expression in the page.
     pub fn evaluate(&self, expression: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": format!("return {expression}"), "args": [] }))
     }
@@ -112,9 +112,9 @@ impl Browser {
         self.evaluate("document.body.innerText").as_str().unwrap().to_owned()
     }
 
-    /// Waits until the page says so: a click may be answered before the page that it leads to is there.
+    /// Waits until the page shows these words: a click may return before the next page is loaded.
     pub fn wait_for(&self, words: &str) {
-        // Between two pages there is none to ask.
+        // Between two pages there is none to query.
         let ask = json!({ "script": "return document.body.innerText", "args": [] });
         let waited = wait_until(words, PATIENCE, || {
             self.try_post("/execute/sync", &ask).as_str().is_some_and(|text| text.contains(words))
@@ -126,24 +126,25 @@ impl Browser {
         self.evaluate("location.pathname").as_str().unwrap().to_owned()
     }
 
-    /// From here on the page is seen so wide, by day or by night.
+    /// From here on the page has this width, in light or dark mode.
     pub fn look(&self, width: u32, is_dark: bool) {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.chromium("Emulation.setDeviceMetricsOverride", size);
         let scheme = if is_dark { "dark" } else { "light" };
-        // Without transitions: a picture must not catch one half way.
+        // Without transitions: a screenshot must not catch one half way.
         let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }, still] });
         self.chromium("Emulation.setEmulatedMedia", media);
     }
 
-    /// The whole page as a picture.
+    /// A screenshot of the whole page.
     pub fn screenshot(&self, file: &Path) {
         let shot = self.chromium("Page.captureScreenshot", json!({ "captureBeyondViewport": true }));
         std::fs::write(file, STANDARD.decode(shot["data"].as_str().unwrap()).unwrap()).unwrap();
     }
 
-    /// Where what axe-core calls a serious fault is on this page: what keeps people with a screen reader or a keyboard out.
+    /// The places with serious faults by axe-core on this page: what excludes people with a screen reader or a
+    /// keyboard.
     pub fn faults(&self) -> Vec<String> {
         let place = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/axe-core-4.14.1.min.js");
         let axe = std::fs::read_to_string(place).expect("make test fetches axe-core");
@@ -153,12 +154,12 @@ impl Browser {
                      fault => fault.nodes.map(node => `${fault.id}: ${fault.help}: ${node.html}`)) }), \
                    error => done({ passed: 0, faults: [String(error)] }))";
         let found = self.post("/execute/async", &json!({ "script": format!("{axe};{run}"), "args": [] }));
-        // An axe that looked at nothing has found nothing.
+        // An axe that checked nothing finds nothing.
         assert!(found["passed"].as_u64().unwrap() > 5, "{found}");
         found["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap().to_owned()).collect()
     }
 
-    /// What the console complained of since it was asked last; a violated policy is there too.
+    /// The console's complaints since the last call, including violations of the policy.
     pub fn complaints(&self) -> Vec<String> {
         let entries = self.post("/se/log", &json!({ "type": "browser" }));
         entries.as_array().unwrap().iter().map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
@@ -167,7 +168,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its end takes Chromium along; a driver that is killed leaves it behind.
+        // Its end closes Chromium; a killed driver leaves it running.
         drop(self.agent.delete(&self.session).call());
         drop(self.driver.kill());
         drop(self.driver.wait());

@@ -1,4 +1,4 @@
-//! From hits to opens: judged by rules, counted, and judged again.
+//! From hits to opens: judged by rules, counted, and reclassified.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use crate::opens::recount;
 
 const KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// A server that believes the load's client addresses and knows its key.
+/// A server that trusts the load's client addresses and knows its key.
 fn start() -> App {
     App::start_with(|settings| settings.with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8").with("PIXELD_SIGNING_KEYS", KEYS))
 }
 
-/// Pixels through plain, keyed and signed links, with mail clients' user agents and addresses of their own.
+/// Pixels through plain, keyed and signed links, each with its own mail client's user agent and address.
 fn mixed(app: &App) -> Pixels {
     let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap();
     let secrets = Secrets { namespace: Namespace(namespace), signing_keys: SigningKeys::parse(KEYS).unwrap() };
     Pixels::of(app.image).with_forwarded_addresses().with_links(Links::Mixed, secrets)
 }
 
-/// How many hits there are, each judged here by the evidence that its row has, and found judged so.
+/// The number of hits; each is judged here by its row's evidence, and the row must have the same verdict.
 pub fn assert_judged(app: &App) -> u64 {
     let groups = app.query(
         "SELECT concat_ws(E'\\t', u.user_agent, h.network, h.prefetch, \
@@ -90,7 +90,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     let pixels = mixed(&app);
     let load = Load::of(&app.server, pixels.clone(), 16, Pace::Open(4000.0), Reuse::KeepAlive);
     load.wait_for(40_000);
-    // What is known of each message changes, and with it what its hits are judged by.
+    // The send time of each message changes, and with it the verdicts on its hits.
     for message in pixels.messages() {
         app.server.settings().run(&["message", "set", &message.to_string(), "--sent-at", "now"]).unwrap();
     }
@@ -113,7 +113,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
         judging.wait().unwrap();
     }
     assert!(killed > 2, "{killed} were still at it");
-    // Told again, so that the last run has to wait for the loader; then a gentle end, half way.
+    // Set again, so that the last run has to wait for the loader; then a gentle end, half way.
     for message in pixels.messages() {
         app.server.settings().run(&["message", "set", &message.to_string(), "--sent-at", "now"]).unwrap();
     }
@@ -131,7 +131,7 @@ fn judging_again_under_load_interrupted_and_repeated_ends_as_if_judged_so_at_fir
     assert_eq!(assert_judged(&app), rows);
     assert!(app.number(judged_otherwise) > before + 1000, "hits of before were judged again");
     recount::assert_same(&app.postgres, "after judging again");
-    // And once more changes nothing.
+    // Another run changes nothing.
     let said = app.server.settings().run(&["reclassify"]).unwrap();
     let expected = format!("judged {rows} hits again; 0 changed (");
     assert!(said.starts_with(&expected), "{said}");

@@ -1,4 +1,4 @@
-//! Lists of networks: fetched, refused, followed; and what a hit is judged by.
+//! Lists of networks: fetched, refused, followed; and how hits are judged with them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,8 +17,7 @@ use crate::kit::support::{App, PATIENCE, PIXELD, REST, beside, open_dir};
 const CHROME: &str =
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 
-/// Answers GETs on a port of its own with these bodies, until the test's process ends; a path that is not there never is
-/// answered.
+/// Answers GETs on its own port with these bodies, until the test's process ends; other paths are never answered.
 fn publish(bodies: BTreeMap<&'static str, String>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,7 +61,7 @@ fn fetch(app: &App, message: &str, address: &str, user_agent: &str) -> Uuid {
     recipient
 }
 
-/// Class, rule, network and what is kept of the address.
+/// Class, rule, network and the stored address.
 fn judged(app: &App, recipient: Uuid) -> String {
     let row = format!(
         "SELECT concat_ws(' ', class, rule, network, coalesce(host(ip), 'no address')) FROM hits_readable WHERE recipient = '{recipient}'"
@@ -107,7 +106,7 @@ fn a_message_that_was_just_sent_is_not_read_at_once() {
     let earlier = fetch(&app, "May", "192.0.2.1", CHROME);
     assert_eq!(judged(&app, earlier), "human browser none known 192.0.2.1");
     app.server.settings().run(&["message", "set", "May", "--name", "News of May", "--sent-at", "now"]).unwrap();
-    // The loader looks once a second, with the next hits that come.
+    // The loader checks once a second, with the next hits that arrive.
     std::thread::sleep(Duration::from_millis(1100));
     let at_once = fetch(&app, "May", "192.0.2.1", CHROME);
     assert_eq!(judged(&app, at_once), "unknown browser_at_once none known 192.0.2.1");
@@ -121,7 +120,7 @@ fn a_message_that_was_just_sent_is_not_read_at_once() {
     assert_eq!(app.query(told), ["News of May|t|3"]);
 }
 
-/// What providers publish, good and bad: where it is served.
+/// What providers publish, good and bad: the server's address.
 fn published() -> String {
     let amazon = "{\"prefixes\": [{\"ip_prefix\": \"198.51.100.0/24\"}], \"ipv6_prefixes\": [{\"ipv6_prefix\": \"2001:db8:a::/48\"}]}";
     let address = publish(BTreeMap::from([
@@ -139,7 +138,7 @@ fn published() -> String {
     format!("http://{address}")
 }
 
-/// `pixeld networks update` with these files of Apple's and Google's: its status, and what it said.
+/// `pixeld networks update` with these files as Apple's and Google's: its status, and its output.
 fn update(app: &App, published: &str, apple: &str, google: &str) -> (i32, String) {
     let url = |path: &str| format!("{published}/{path}");
     let arguments = [
@@ -155,7 +154,7 @@ fn update(app: &App, published: &str, apple: &str, google: &str) -> (i32, String
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// The network that a fetch from this address is of.
+/// The network of a fetch from this address.
 fn network_of(app: &App, address: &str) -> String {
     let recipient = fetch(app, "May", address, CHROME);
     judged(app, recipient).split(' ').nth(2).unwrap().to_owned()
@@ -194,7 +193,7 @@ fn lists_are_fetched_followed_and_where_one_is_bad_the_old_one_stays() {
     a_list_with_a_mistake_is_refused_until_it_is_mended(&app, &folder.join("scanners.txt"));
 }
 
-/// Somebody's own list, written with a mistake: refused with its line.
+/// An operator's own list with a mistake: refused with its line.
 fn a_list_with_a_mistake_is_refused_until_it_is_mended(app: &App, list: &Path) {
     let settings = app.server.settings();
     fs::write(list, "198.51.100.77\nnonsense\n").unwrap();
@@ -212,7 +211,7 @@ fn a_list_with_a_mistake_is_refused_until_it_is_mended(app: &App, list: &Path) {
     assert!(settings.run(&["networks", "status"]).unwrap().contains("scanners"));
 }
 
-/// `openssl s_server`, which answers over HTTPS with the files of a directory; ended when dropped.
+/// `openssl s_server`, which serves the files of a directory over HTTPS; ended when dropped.
 struct Https(Child);
 
 impl Drop for Https {

@@ -1,9 +1,10 @@
-//! Opens and counts, computed again from `hits` in plain SQL, and compared with the tables. Written without a look at how the
-//! program does it, by the definitions alone.
+//! Opens and counts, computed again from `hits` in plain SQL, and compared with the tables. Written from the
+//! definitions alone, without a look at the program.
 
 use pixeld_testkit::postgres::Postgres;
 
-/// Views of what each table should hold. Only hits of published batches count. `SLOT` is when a time's slot begins ([`slot`]).
+/// Views of what each table should contain. Only hits of published batches count. `SLOT` is when a time's slot begins
+/// ([`slot`]).
 const VIEWS: &str = "
     CREATE VIEW fact AS
     SELECT h.*, SLOT(h.at) AS hour,
@@ -95,7 +96,7 @@ pub fn prepare(postgres: &Postgres) {
     prepare_from(postgres, "hits");
 }
 
-/// Makes the views, which look at the hits in that table. Those of a schema that counts by hour take all slots for hours.
+/// Makes the views over the hits in that table. For a schema that counts by hour, all slots are hours.
 pub fn prepare_from(postgres: &Postgres, table: &str) {
     let has_quarters = postgres.number("SELECT count(*) FROM pg_class WHERE relname = 'counting'").unwrap() > 0.0;
     let views = ["h.at", "first_at", "confirmed_first_at"]
@@ -117,7 +118,7 @@ fn slot(at: &str, has_quarters: bool) -> String {
     }
 }
 
-/// Takes the views away, to make them for another schema.
+/// Removes the views, to make them for another schema.
 pub fn drop_views(postgres: &Postgres) {
     let views = "SELECT string_agg(relname, ', ') FROM pg_class WHERE relkind = 'v' AND (relname = 'fact' OR relname ~ '^should_') \
                  AND relnamespace = 'public'::regnamespace";
@@ -125,14 +126,15 @@ pub fn drop_views(postgres: &Postgres) {
     postgres.query(&format!("DROP VIEW {views}")).unwrap();
 }
 
-/// Writes into the empty tables what they should hold, as a program of an earlier schema did; batches are published already.
+/// Fills the empty tables with what they should contain, like a program of an earlier schema; batches are published
+/// already.
 pub fn fill(postgres: &Postgres) {
     for (table, columns, _) in TABLES.iter().filter(|(table, ..)| !["batches", "rollup_state"].contains(table)) {
         postgres.query(&format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM should_{table}")).unwrap();
     }
 }
 
-/// What differs between the tables and the hits, in words; nothing where they agree.
+/// The differences between the tables and the hits, in words; empty if they match.
 pub fn differences(postgres: &Postgres) -> Vec<String> {
     let both_ways = |(table, columns, filter): &(&str, &str, &str)| {
         format!(
@@ -146,7 +148,7 @@ pub fn differences(postgres: &Postgres) -> Vec<String> {
     postgres.query(&format!("SET jit = off; {}", all.join(" UNION ALL "))).unwrap()
 }
 
-/// The tables are what the hits say.
+/// Asserts that the tables match the hits.
 pub fn assert_same(postgres: &Postgres, when: &str) {
     let differences = differences(postgres);
     assert!(

@@ -1,5 +1,5 @@
-//! Opens and counts are what the hits say: after any mixture of late batches, new judgements and deletions, with several nodes
-//! at it, and with everything killed in the middle.
+//! Opens and counts match the hits: after any mixture of late batches, new verdicts and deletions, with several nodes
+//! at work, and with everything killed in the middle.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::kit::support::{App, PATIENCE, alone, beside};
 use crate::opens::recount::{self, assert_same};
 
-/// The day that all hits here are of, and the one before it.
+/// The day of all hits here, and the one before it.
 const DAYS: [time::Date; 2] = [time::macros::date!(2026 - 03 - 01), time::macros::date!(2026 - 03 - 02)];
 
 /// A small generator of numbers: the same ones for the same seed.
@@ -44,7 +44,7 @@ impl Dice {
     }
 }
 
-/// A database of a test's own, with few messages and recipients that meet often.
+/// A database for one test, with few messages and recipients that meet often.
 struct Books {
     postgres: Postgres,
     database: Database,
@@ -78,14 +78,14 @@ impl Books {
                 partitions::make(&session.client, day).await.unwrap();
             }
         });
-        // Hits lie on both sides of the time from which they are counted by quarter of an hour.
+        // There are hits on both sides of the time from which hits are counted by quarter of an hour.
         postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
         recount::prepare(&postgres);
         Books { postgres, database, runtime, next_seq: [0; 4], is_dense: true }
     }
 
-    /// SQL that loads a batch as the loader does: its hits and itself in one transaction. Some hits are of the day before,
-    /// many of the same second; some numbers are dropped and make no row.
+    /// SQL that loads a batch like the loader: hits and batch in one transaction. Some hits are of the day before, many
+    /// of the same second; some numbers are dropped and make no row.
     fn batch(&mut self, dice: &mut Dice, hits_max: u64) -> String {
         let spool = dice.below(4);
         let first = self.next_seq[spool as usize];
@@ -149,7 +149,7 @@ impl Books {
     }
 }
 
-/// Another verdict for some hits, by their own numbers and `round`: any thread may ask.
+/// A new verdict for some hits, by their numbers and `round`: any thread may call it.
 fn judge(hit: &StoredHit<'_>, round: u64) -> Verdict {
     let own = hit.at.unix_timestamp() as u64
         ^ u64::from(hit.recipient.as_bytes()[15]) << 3
@@ -162,7 +162,7 @@ fn judge(hit: &StoredHit<'_>, round: u64) -> Verdict {
     Verdict { class: number(7), rule: number(4), client: number(3) }
 }
 
-/// Judges all hits of all days again, in chunks, and adds up in `changed` what was judged otherwise, also where it is cut off.
+/// Reclassifies all hits of all days in chunks, and counts in `changed` what changed, even if it is interrupted.
 async fn reclassify(changes: &mut Changes, round: u64, changed: &AtomicU64) -> Result<(), ChangeError> {
     for day in changes.partitions(None).await? {
         let mut after = None;
@@ -244,7 +244,7 @@ fn any_mixture_of_batches_judgements_and_deletions_leaves_what_the_hits_say() {
     assert_eq!(books.postgres.number("SELECT count(*) FROM opens").unwrap(), 0.0);
 }
 
-/// Judges all hits again, round after round. Where it is cut off, it has judged some all the same.
+/// Reclassifies all hits, round after round. An interrupted round has still judged some.
 fn judge_over_and_over(url: &str, rows_max: i64, pause: Duration, is_over: &AtomicBool, judged: &AtomicU64) {
     let database = Database::external(url).unwrap();
     let mut round = 0;
@@ -259,7 +259,7 @@ fn judge_over_and_over(url: &str, rows_max: i64, pause: Duration, is_over: &Atom
     }
 }
 
-/// Deletes hits of one target after the other. Where it is cut off, it has deleted some all the same.
+/// Deletes hits of one target after the other. An interrupted deletion has still deleted some.
 fn delete_over_and_over(url: &str, pause: Duration, is_over: &AtomicBool) {
     let database = Database::external(url).unwrap();
     let mut dice = Dice(77);
@@ -272,9 +272,9 @@ fn delete_over_and_over(url: &str, pause: Duration, is_over: &AtomicBool) {
     }
 }
 
-/// Ends connections of rollups and changes that are at work.
+/// Ends connections of rollups and changes at work.
 fn cut_connections(url: &str, is_over: &AtomicBool, cut: &AtomicU64) {
-    // A rollup works for some milliseconds a second, changes nearly always.
+    // A rollup works for a few milliseconds a second, changes nearly always.
     let end_some = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state <> 'idle' \
                     AND random() < CASE application_name WHEN 'pixeld-rollup' THEN 0.3 WHEN 'pixeld-change' THEN 0.03 END";
     let database = Database::external(url).unwrap();
@@ -296,7 +296,7 @@ fn two_nodes_judgements_and_deletions_at_once_with_connections_cut_leave_what_th
     let (cut, judged) = (AtomicU64::new(0), AtomicU64::new(0));
     let metrics = [Metrics::new(0), Metrics::new(0)];
     let url = books.postgres.url();
-    // Until each of them has been at it, however slow the machine is; within a bound.
+    // Until each of them has worked, however slow the machine is; within a bound.
     let batches: Vec<String> = (0..3000).map(|seed| books.batch(&mut Dice(seed), 60)).collect();
     let gone = "SELECT (SELECT sum(loaded) FROM batches) - (SELECT count(*) FROM hits)";
     // Changes roll up what is pending; something must be left for the nodes.
@@ -364,7 +364,7 @@ fn kill_9_of_pixeld_and_of_postgresql_under_load_leave_what_the_hits_say() {
                     }
                     Ok::<_, ChangeError>(())
                 });
-                // Whoever is cut off comes again.
+                // An interrupted one tries again.
                 drop(outcome);
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -409,11 +409,11 @@ fn a_batch_without_all_of_its_hits_is_waited_for_and_then_rolled_up_as_it_is() {
     let mut mismatches = Books::patient();
     assert_eq!(books.roll_up(1000, &mut mismatches), Outcome::Mismatch);
     assert_eq!(books.postgres.number("SELECT count(*) FROM opens").unwrap(), 0.0);
-    // They come after all.
+    // They arrive after all.
     books.postgres.query("INSERT INTO hits SELECT * FROM aside").unwrap();
     assert!(matches!(books.roll_up(1000, &mut mismatches), Outcome::Rolled(Rolled { batches: 1, mismatches: 0, .. })));
     assert_same(&books.postgres, "after the hits came");
-    // They do not.
+    // They do not arrive.
     books.load(&mut dice, 40);
     let one = "SELECT h.spool, h.seq FROM hits h JOIN batches b ON b.spool = h.spool AND h.seq >= b.first_seq \
                WHERE b.published IS NULL LIMIT 1";
@@ -436,7 +436,7 @@ fn a_batch_that_comes_in_the_middle_of_a_change_is_in_no_count_twice() {
     let mut late = late.into_iter();
     let writer = Database::external(&books.postgres.url()).unwrap();
     books.runtime.block_on(async {
-        // Chunks smaller than most opens, so that the others' hits are looked for, among them the new ones.
+        // Chunks smaller than most opens, so that hits outside the chunk are searched, among them the new ones.
         let mut changes = Changes::with(&books.database, 15, Duration::from_secs(60)).await.unwrap();
         for day in changes.partitions(None).await.unwrap() {
             let mut after = None;
@@ -473,20 +473,20 @@ fn a_frozen_open_is_never_computed_again_and_is_erased_whole() {
     let opens = "SELECT (o.*)::text FROM opens o WHERE first_at < '2026-03-02' ORDER BY 1";
     let frozen = books.postgres.query(opens).unwrap();
     assert!(frozen.len() > 5, "{}", frozen.len());
-    // Retention takes the day.
+    // Retention drops the day.
     books.postgres.query("DROP TABLE hits_20260301; UPDATE rollup_state SET retained_from = '2026-03-02'").unwrap();
     books.runtime.block_on(async {
         let mut changes = Changes::open(&books.database).await.unwrap();
         let changed = AtomicU64::new(0);
         reclassify(&mut changes, 1, &changed).await.unwrap();
         assert!(changed.into_inner() > 0);
-        // Of a time that holds some of their hits, only the hits go.
+        // For a time range that contains some of their hits, only the hits are deleted.
         let from = DAYS[1].midnight().assume_utc();
         let period = Target::Period { from, to: from + time::Duration::minutes(30) };
         assert!(changes.delete_hits(period).await.unwrap().hits > 0);
     });
     assert_eq!(books.postgres.query(opens).unwrap(), frozen);
-    // Hits of each hour still are what the hits of the retained day say.
+    // The hits of each hour still match the hits of the retained day.
     let off = "SELECT count(*) FROM site_hours s FULL JOIN should_site_hours t USING (hour, class) \
                WHERE COALESCE(s.hour, t.hour) >= '2026-03-02' AND COALESCE(s.hits, 0) <> COALESCE(t.hits, 0)";
     assert_eq!(books.postgres.number(off).unwrap(), 0.0);
@@ -514,7 +514,7 @@ fn a_closed_day_gets_its_index_and_an_unfinished_one_is_replaced() {
     let mut books = Books::open();
     let mut dice = Dice(7);
     (0..5).for_each(|_| books.load(&mut dice, 60));
-    // Interrupted: a unique one that finds doubles is left behind invalid, as any that was cut off.
+    // Interrupted: a unique index over duplicates stays invalid, like an interrupted one.
     books
         .postgres
         .query("CREATE UNIQUE INDEX CONCURRENTLY hits_20260302_half ON hits_20260302 (recipient)")

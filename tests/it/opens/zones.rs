@@ -1,5 +1,5 @@
-//! Days and hours of people's own zones: what the admin page shows there is what PostgreSQL counts from the hits by its own rules of zones; and
-//! counts by quarter of an hour stay right on both sides of the time from which there are any.
+//! Days and hours of people's zones: the admin page must match what PostgreSQL counts from the hits with its own rules
+//! of zones; and counts by quarter of an hour stay right on both sides of the time from which they exist.
 
 use pixeld::db::{Database, migrate};
 use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict};
@@ -13,7 +13,7 @@ use crate::kit::support::{App, beside};
 use crate::kit::visitor::{Visitor, text};
 use crate::opens::recount::{self, assert_same};
 
-/// Half hours and quarters off, half an hour of summer time, half an hour off and behind, and whole hours.
+/// Offsets of half hours and quarters, half an hour of summer time, half an hour behind UTC, and whole hours.
 const ZONES: [&str; 5] = ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Europe/Berlin"];
 
 /// Messages: opened over twelve days, over a hundred hours, and in the night in which clocks are put back in Berlin.
@@ -37,7 +37,7 @@ fn load(postgres: &Postgres, spool: u32, image: Uuid, message: Uuid, first: &str
         .load(postgres);
 }
 
-/// What a chart's bars say, those without anything left out.
+/// The texts of a chart's bars, without empty ones.
 fn bars(page: &str) -> Vec<String> {
     let titles = page.split("<title>").skip(1).filter_map(|rest| rest.split_once("</title>")).map(|(title, _)| title);
     let is_some =
@@ -52,7 +52,7 @@ fn card(page: &str, label: &str) -> Vec<u64> {
     numbers.split(['<', '>', ' ']).filter_map(|part| part.parse().ok()).collect()
 }
 
-/// SQL of three counts by what is known, with the words of a chart's bar between them.
+/// SQL of three counts by certainty, in the form of a bar's text.
 const CERTAINTIES: &str = "count(*) FILTER (WHERE class IN (1, 2)) || ' confirmed, ' || count(*) FILTER (WHERE class IN (0, 3)) \
      || ' possible, ' || count(*) FILTER (WHERE class > 3) || ' machine '";
 
@@ -64,7 +64,7 @@ struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// The overview, the image's page, and the day that it is: once more where a day ends meanwhile.
+    /// The overview, the image's page, and today's date: once more if a day ends in between.
     fn overview_and_image(&self) -> (String, String, String) {
         let today = || self.app.query(&format!("SELECT (now() AT TIME ZONE '{}')::date::text", self.zone));
         loop {
@@ -78,7 +78,7 @@ impl Viewer<'_> {
         }
     }
 
-    /// Of the hits of a condition, a bar's words for each day.
+    /// The text of each day's bar, for hits with this condition.
     fn by_day(&self, of: &str, what: &str) -> Vec<String> {
         self.app.query(&format!(
             "SELECT to_char(day, 'FMDD Mon YYYY') || ': ' || {what} FROM ( \
@@ -87,7 +87,7 @@ impl Viewer<'_> {
         ))
     }
 
-    /// Of the hits of a message, a bar's words for each hour.
+    /// The text of each hour's bar, for hits of a message.
     fn by_hour(&self, message: Uuid) -> Vec<String> {
         self.app.query(&format!(
             "SELECT to_char(hour, 'FMDD Mon YYYY, HH24:MI') || ': ' || {CERTAINTIES} || 'opens' FROM ( \
@@ -130,7 +130,7 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
     let _machine = beside();
     let app = App::start();
     let load = |spool, image, message, first: &str, hits| load(&app.postgres, spool, image, message, first, hits);
-    // Up to now, none of a message: ten minutes past midnight among them, in every zone.
+    // Until now, without a message: ten minutes past midnight among them, in every zone.
     let lately = "SELECT date_bin('5 minutes', now() - interval '40 days', '2000-01-01 00:00:00+00')::text";
     load(9000, app.image, Uuid::nil(), &app.query(lately)[0], 40 * 288);
     load(9001, Uuid::from_u128(1), DAYS, "2025-05-04 07:00:00+00", 12 * 288);
@@ -166,7 +166,7 @@ fn the_hour_that_comes_twice_is_told_apart(ben: &Visitor) {
     assert!(!hits.contains(", 01:55") && !hits.contains(", 03:00</time>"), "{hits}");
 }
 
-/// Deletes hits, or judges all of them again. Returns how many; opens and counts are what the rest says.
+/// Deletes or reclassifies hits. Returns how many; opens and counts must match the rest.
 fn change(database: &Database, postgres: &Postgres, runtime: &Runtime, what: &str, target: Option<Target>) -> u64 {
     let changed = runtime.block_on(async {
         let mut changes = Changes::open(database).await.unwrap();
@@ -205,7 +205,7 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
     for (spool, message) in (1..).zip(messages) {
         load(&postgres, spool, Uuid::from_u128(u128::from(spool)), message, "2026-03-01 20:02:00+00", 96);
     }
-    // Few recipients, whose opens reach over that time.
+    // Few recipients, whose opens cover that time.
     postgres.query("UPDATE hits SET recipient = ('bbbbbbbb-0000-0000-0000-00000000000' || seq % 8)::uuid").unwrap();
     let change = |what: &str, target| change(&database, &postgres, &runtime, what, target);
     assert_eq!(change("judged again", None), 3 * 96);

@@ -1,4 +1,4 @@
-//! Erasing a recipient: on every node's disk and in the database, whatever is down or killed meanwhile; and what is held on one.
+//! Erasing a recipient: on every node's disk and in the database, whatever is down or killed; and the export.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,16 +18,16 @@ use crate::kit::holder::Holder;
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, REST, alone, beside};
 use crate::opens::recount;
 
-/// How long an erasure may take to be carried out by nodes that run.
+/// How long running nodes may take to carry out an erasure.
 const DONE: Duration = PATIENCE;
 
-/// A key that could be nobody else's.
+/// A key that cannot belong to anybody else.
 const JANE: &str = "jane.roe+a7f3@example.com";
 
-/// A person that must be forgotten: what must be found nowhere.
+/// A person to erase: nothing of them may be found anywhere.
 struct Person {
     name: &'static str,
-    /// As it is given to a command.
+    /// The recipient in the form for a command.
     typed: String,
     traces: Vec<Vec<u8>>,
 }
@@ -49,7 +49,8 @@ impl Person {
         self.traces.iter().any(|trace| bytes.windows(trace.len()).any(|window| window == trace))
     }
 
-    /// The files below a directory in which there is a trace of the person. What is replaced while it looks is looked for again.
+    /// The files below a directory with a trace of the person. A file that is replaced during the search is searched
+    /// again.
     fn files_with(&self, folder: &Path) -> Vec<PathBuf> {
         let look = || -> std::io::Result<Vec<PathBuf>> {
             let read = |path: PathBuf| Ok(self.is_in(&std::fs::read(&path)?).then_some(path));
@@ -66,7 +67,7 @@ impl Person {
         found.unwrap()
     }
 
-    /// The lines of a dump of the database in which there is a trace of the person.
+    /// The lines of a dump of the database with a trace of the person.
     fn lines_with(&self, postgres: &Postgres) -> Vec<String> {
         let dump = dump(postgres);
         dump.lines().filter(|line| self.is_in(line.as_bytes())).map(str::to_owned).collect()
@@ -93,7 +94,7 @@ fn node(app: &App, name: &str) -> Settings {
     Settings::new(PIXELD, app.dir.path().join(name)).unwrap().with("DATABASE_URL", app.url())
 }
 
-/// A recipient of its own for each thing that is tried.
+/// A separate recipient for each case.
 fn id(n: u128) -> Uuid {
     Uuid::from_u128(0x5ad3_91c7_e204_4f6b_9b7e_0000_0000_0000 + n)
 }
@@ -133,7 +134,7 @@ fn wait_until_final(settings: &Settings, erasures: usize) -> String {
     shown
 }
 
-/// A person's encoded hit, as a copy of damaged bytes could hold it.
+/// A person's encoded hit, as in a copy of damaged bytes.
 fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
     let hit = Hit {
         at: Micros(1),
@@ -154,7 +155,8 @@ fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
     bytes
 }
 
-/// An installation of two nodes, one of which is down in the end, with traces of two people everywhere; beside others who stay.
+/// An installation of two nodes, one of which is down in the end, with traces of two people everywhere, and of others
+/// who stay.
 struct Installation {
     app: App,
     far: Settings,
@@ -205,7 +207,7 @@ impl Installation {
         far.terminate().unwrap();
     }
 
-    /// Not loaded: keys as they are, since this start never learnt the namespace.
+    /// Not loaded: the keys are stored unchanged, since this start never learnt the namespace.
     fn spool_without_the_namespace(&mut self) {
         let Installation { app, far, keyed, .. } = self;
         std::fs::remove_file(far.data_dir.join("namespace")).unwrap();
@@ -220,7 +222,7 @@ impl Installation {
         app.postgres.start_again().unwrap();
     }
 
-    /// One file each: of damaged bytes all goes that can belong to a person, also what stands beside.
+    /// One file each: in damaged bytes, everything that can belong to a person is zeroed, including bytes beside it.
     fn set_damaged_bytes_aside(&self) {
         for folder in [self.app.server.data_dir(), &self.far.data_dir] {
             std::fs::create_dir_all(folder.join("quarantine")).unwrap();
@@ -229,7 +231,7 @@ impl Installation {
         }
     }
 
-    /// Nobody is found in the database or below these directories.
+    /// Nothing of them is found in the database or below these directories.
     fn assert_no_trace(&self, folders: &[&Path]) {
         for person in &self.people {
             let lines = person.lines_with(&self.app.postgres);
@@ -318,7 +320,7 @@ fn a_hit_from_before_the_erasure_is_dropped_and_a_later_one_is_new() {
     let settings = app.server.settings();
     let shown = settings.run(&["erase", "--recipient", &id(1).to_string(), "--wait"]).unwrap();
     assert!(shown.contains("this receipt is final"), "{shown}");
-    // Within the minute that is given for clocks it counts as before.
+    // Within the minute that is allowed for clocks it counts as before.
     fetch(&app.server, &app.pixel(message(0), id(1)));
     fetch(&app.server, &app.pixel(message(0), id(2)));
     let metrics = app.at_rest();
@@ -372,7 +374,7 @@ fn an_erasure_that_is_killed_is_finished_by_a_node_and_can_be_repeated() {
         fetch(&app.server, &app.pixel(message(n), id(n % 2)));
     }
     app.at_rest();
-    // The rollup's lock is kept from it, so that it is killed before it has deleted anything.
+    // It cannot get the rollup's lock, so that it is killed before it has deleted anything.
     let settings = app.server.settings();
     let holder = Holder::take(&app.postgres, "SELECT FROM rollup_state FOR UPDATE");
     let mut erasing =
@@ -382,7 +384,8 @@ fn an_erasure_that_is_killed_is_finished_by_a_node_and_can_be_repeated() {
     erasing.wait().unwrap();
     holder.let_go();
     assert_eq!(app.number("SELECT count(*) FROM erasures WHERE deleted_at IS NOT NULL"), 0);
-    // Nobody waits half a minute in a test: one that was put back is taken up at once. (Its time is left as it is, since the node remembers that.)
+    // Skip the wait of half a minute: an erasure that was put back is continued at once. (Its time stays, since the
+    // node remembers it.)
     app.query("UPDATE erasures SET put_back_at = clock_timestamp()");
     let shown = wait_until_final(settings, 1);
     assert!(shown.contains("10 hits and 10 opens deleted"), "{shown}");
@@ -428,7 +431,7 @@ fn a_node_that_is_killed_while_it_rewrites_leaves_a_spool_that_is_whole() {
         let person = Person::of("of a load", *recipient, None);
         assert!(person.files_with(app.server.data_dir()).is_empty());
     }
-    // As after a database restored from a backup that is older than all hits: what is kept on disk is loaded again, whole.
+    // As after a database restored from a backup that is older than all hits: everything kept on disk is loaded again.
     app.server.terminate().unwrap();
     app.query(
         "UPDATE spool_marks SET next_seq = 0; DELETE FROM batches; DELETE FROM opens; DELETE FROM hits; \
@@ -436,7 +439,7 @@ fn a_node_that_is_killed_while_it_rewrites_leaves_a_spool_that_is_whole() {
          DELETE FROM messages; UPDATE rollup_state SET published = 0, events = 0",
     );
     app.restart();
-    // Until the mark is read, the node believes its hint that all is loaded.
+    // Until the mark is read, the node trusts its hint that everything is loaded.
     wait_until("the first hits", DONE, || app.number("SELECT count(*) FROM hits") > 0).unwrap();
     let metrics = app.at_rest();
     assert_eq!(app.number("SELECT count(*) FROM hits"), before - erased);
@@ -492,7 +495,7 @@ fn a_disk_that_went_back_in_time_is_erased_from_again() {
     erase_quietly(app.server.settings(), &person.typed, &["--wait"]);
     assert!(person.files_with(&data).is_empty());
     app.server.terminate().unwrap();
-    // As the volume's snapshot of before had it.
+    // As in an earlier snapshot of the volume.
     std::fs::remove_file(data.join("erasures")).unwrap();
     for (path, bytes) in before {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -524,13 +527,13 @@ fn a_retired_node_holds_nothing_and_is_not_waited_for() {
     let shown = app.server.settings().run(&["erase", "--recipient", &id(1).to_string(), "--wait"]).unwrap();
     assert!(shown.contains("this receipt is final") && shown.matches("  node ").count() == 1, "{shown}");
     assert!(shown.contains("1 hits and 1 opens deleted"), "{shown}");
-    // Even where there is nothing to load, a node that goes tells a restored database what that lacks.
+    // Even if there is nothing to load, a node that retires gives a restored database what that lacks.
     far.run(&["spool", "drain"]).unwrap();
     app.query("DELETE FROM erasures");
     let said = far.run(&["spool", "drain", "--retire"]).unwrap();
     assert!(said.contains("this node is retired"), "{said}");
     assert_eq!(app.number("SELECT count(*) FROM erasures WHERE put_back_at IS NOT NULL"), 1);
-    // It comes back by being started.
+    // It returns when it is started.
     let server = far.start().unwrap();
     wait_until("the node's row", DONE, || app.number("SELECT count(*) FROM nodes WHERE retired_at IS NULL") == 2)
         .unwrap();

@@ -33,15 +33,15 @@ fn suppressed_by_loaders(app: &App) -> f64 {
     app.number("SELECT coalesce(sum(suppressed), 0) FROM batches") as f64
 }
 
-/// `pixeld opt-out`: what it printed.
+/// The output of `pixeld opt-out`.
 fn opt_out(settings: &Settings, recipient: &str, more: &[&str]) -> String {
     settings.run(&[&["opt-out", "--recipient", recipient], more].concat()).unwrap()
 }
 
-/// Somebody who opens an email over and over.
+/// A reader who opens an email over and over.
 struct Reader {
     is_over: Arc<AtomicBool>,
-    /// Set once the node knows of the opt-out.
+    /// Set once the node knows the opt-out.
     is_late: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     sent_late: Arc<AtomicU64>,
@@ -49,7 +49,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Always gets the image.
+    /// The reader always gets the image.
     fn begin(public: SocketAddr, path: String) -> Reader {
         let (is_over, is_late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (sent, sent_late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -70,7 +70,8 @@ impl Reader {
         Reader { is_over, is_late, sent, sent_late, running }
     }
 
-    /// Goes on for a while after the node knows. Returns how many opens there were, and how many of them after that.
+    /// Goes on for a while after the node knows. Returns how many opens there were, and how many of them came after
+    /// that.
     fn end_late(self) -> (f64, f64) {
         self.is_late.store(true, Ordering::SeqCst);
         let from = self.sent_late.load(Ordering::SeqCst);
@@ -95,7 +96,7 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     let load = Load::begin(&other, app.image, 16, Pace::Open(2000.0), Reuse::KeepAlive);
     load.wait_for(2000);
 
-    // The reader is on the other node.
+    // The reader uses the other node.
     let reader = Reader::begin(other.public(), path.clone());
     let receipt = opt_out(app.server.settings(), &recipient.to_string(), &[]);
     let took = wait_for_opt_outs(&other, 1.0);
@@ -111,7 +112,7 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     assert!(dropped - slipped >= late, "the edge itself drops all that came once it knew");
     let since = "SELECT count(*) FROM hits JOIN suppressions ON at >= since";
     assert_eq!(app.number(&format!("{since} WHERE recipient = '{recipient}'")), 0);
-    // The wait for the image made a hit or more.
+    // The wait for the image made at least one hit.
     let kept = rows(&app, recipient) as f64;
     assert!(kept >= 100.0 && kept + dropped >= sent, "{kept} {dropped}");
     load.assert_exact(&app.url());
@@ -127,7 +128,8 @@ fn an_opt_out_under_load_stops_recording_on_a_second_node_and_after_restarts_wit
     );
 }
 
-/// Both nodes start again while the database is down, and drop three opens of who opted out; one of somebody else they record.
+/// Both nodes restart while the database is down. They drop three opens of the recipient who opted out, and record one
+/// of somebody else.
 fn both_start_without_the_database_and_drop(app: &mut App, mut other: Server, message: Uuid, path: &str) {
     let someone = app.pixel(message, Uuid::new_v4());
     app.server.terminate().unwrap();
@@ -140,7 +142,7 @@ fn both_start_without_the_database_and_drop(app: &mut App, mut other: Server, me
             assert_eq!(get(server.public(), path).unwrap().status, 200);
         }
         assert_eq!(server.metrics().unwrap().dropped("suppressed"), 3.0);
-        // The one that is recorded may still be on its way to the spool.
+        // The recorded one may still be on its way to the spool.
         let adds_up = || server.metrics().is_ok_and(|metrics| metrics.check_identity().is_ok());
         wait_until("the sum", PATIENCE, adds_up).unwrap();
     }
@@ -228,7 +230,7 @@ fn an_opt_out_taken_back_is_recorded_again_and_every_step_has_its_receipt() {
     );
     let expected = ["opted out", "opted in again"].map(|action| format!("{action} {hash} command line{{}}"));
     assert_eq!(noted, expected);
-    // Somebody removes the row by hand.
+    // An operator deletes the row by hand.
     opt_out(settings, &typed, &[]);
     wait_for_opt_outs(&app.server, 1.0);
     for (recipient, said) in [("", "1 to 128 bytes"), ("*|UNIQID|*", "merge tag"), (&Uuid::nil().to_string(), "nil")] {
@@ -243,7 +245,7 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
     let _machine = beside();
     let app = App::start();
     let recipient = Uuid::new_v4();
-    // Nobody is told of this one.
+    // No node is notified of this one.
     let add = format!(
         "INSERT INTO suppressions (hash, since, change) SELECT substring(sha256(secret || uuid_send('{recipient}')) FOR 16), \
          clock_timestamp(), nextval('suppressions_change') FROM installation WHERE name = 'privacy_key'"
@@ -259,7 +261,8 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
     wait_for_opt_outs(&app.server, 4.0);
     assert_eq!(app.get(&app.pixel(Uuid::new_v4(), recipient)).status, 200);
     assert_eq!(app.at_rest().dropped("suppressed"), 1.0);
-    // Deleted by hand they are put back, as after a restored backup, with their times: an opt-out is taken back by its own command.
+    // Deleted by hand, they are put back with their times, as after a restored backup: only the command undoes an
+    // opt-out.
     let times = || app.query("SELECT since::text FROM suppressions ORDER BY since");
     let before = times();
     app.query("DELETE FROM suppressions; SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE application_name = 'pixeld-opt-outs'");
@@ -268,7 +271,7 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
     wait_for_opt_outs(&app.server, 4.0);
 }
 
-/// `pixeld link` with a list on standard input: its status, what it printed, and what it said.
+/// `pixeld link` with a list on standard input: its status, its standard output, and its standard error.
 fn link(app: &App, arguments: &[&str], input: &str) -> (i32, [String; 2]) {
     let image = app.image.to_string();
     let mut command = app.server.settings().command(&[&["link", "--image", &image][..], arguments].concat());
@@ -308,13 +311,13 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
         assert_eq!(token, footer(settings, app.image, recipient));
         assert!(!line.contains(&format!("may/{id}")), "{line}");
     }
-    // A file, with a message of each row's own, and no footer.
+    // A file, with a message in each row, and no footer.
     let file = app.dir.path().join("list.csv");
     std::fs::write(&file, "recipient,message\n4711,june\n").unwrap();
     let printed = settings.run(&["link", "--image", &image, "--csv", file.to_str().unwrap()]).unwrap();
     assert!(printed.starts_with(&format!("recipient,message,link,tag\n4711,june,{base}/t/{image}/june/4711.png,")));
     wrong_lists_are_refused_in_words(&app);
-    // As Excel writes it, with its own first line; refused rows print nothing, also not those before them.
+    // As Excel writes it, with its own first line; if a row is refused nothing is printed, not even the rows before it.
     let excel = "\u{feff}sep=;\r\nE-Mail;Einwilligung\r\na@example.com;Ja\r\nb@example.com;\r\n;\r\n";
     let (code, [printed, said]) = run(&["--csv", "-", "--column", "e-mail"], excel);
     assert_eq!(code, 0, "{said}");
@@ -336,7 +339,7 @@ fn links_of_a_whole_list_leave_out_who_has_not_consented() {
     assert_eq!((code, &*printed), (1, ""));
 }
 
-/// With the row where that is known.
+/// With the row if that is known.
 fn wrong_lists_are_refused_in_words(app: &App) {
     for (arguments, input, expected) in [
         (&["--csv", "-"][..], "recipient,consent\n1,yes\n2,maybe\n", "Row 3: consent is \"maybe\""),

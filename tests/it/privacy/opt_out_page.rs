@@ -33,7 +33,7 @@ impl Reader {
     }
 
     fn post(&self, body: &str) -> Answer {
-        // As a browser says it that comes from a webmail page.
+        // The headers of a browser that comes from a webmail page.
         let headers =
             "Content-Type: application/x-www-form-urlencoded\r\nSec-Fetch-Site: cross-site\r\nOrigin: null\r\n";
         self.ask("POST", headers, body)
@@ -44,7 +44,7 @@ fn text(answer: &Answer) -> String {
     String::from_utf8(answer.body.clone()).unwrap()
 }
 
-/// What `pixeld link --opt-out` prints for a recipient.
+/// The output of `pixeld link --opt-out` for a recipient.
 pub fn footer(settings: &Settings, image: Uuid, recipient: &str) -> String {
     let image = image.to_string();
     let printed = settings.run(&["link", "--image", &image, "--message", "may", "--recipient", recipient, "--opt-out"]);
@@ -86,7 +86,7 @@ fn a_reader_opts_out_and_in_again_by_the_footers_link_and_looking_changes_nothin
     assert!(text(&reader.post("")).contains("no longer recorded"), "once more changes nothing");
     assert!(text(&reader.post("undo=yes")).contains("recorded again"));
     assert!(count() == 0 && text(&reader.look()).contains("Do not record me"));
-    // What mail programs send, in both forms of RFC 8058, and what nobody sends.
+    // What mail programs send, in both forms of RFC 8058, and what no program sends.
     let multipart = "Content-Type: multipart/form-data; boundary=x\r\n";
     for (headers, body) in [
         ("Content-Type: application/x-www-form-urlencoded\r\n", "List-Unsubscribe=One-Click"),
@@ -140,12 +140,12 @@ fn the_page_is_for_everybody_and_shows_and_keeps_nothing_private() {
             assert!(!page.contains(private), "{private} in {page}");
         }
     }
-    // The stylesheet beside it, by the address that the page names.
+    // The stylesheet beside it, at the address in the page.
     let page = text(&reader(&path).look());
     let (_, style) = page.split_once("rel=\"stylesheet\" href=\"").unwrap();
     let style = format!("/opt-out/{}", style.split_once('"').unwrap().0);
     assert_eq!(reader(&style).look().header("content-type"), Some("text/css; charset=utf-8"));
-    // All else is still answered under its own name only.
+    // All other paths are still answered only under their own name.
     for path in ["/", "/settings", "/sign-in", "/opt-out"] {
         assert_eq!(reader(path).look().status, 421, "{path}");
     }
@@ -195,12 +195,12 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
         assert_eq!(answer.status, 404, "{text}");
     }
     assert_eq!(app.number("SELECT count(*) FROM suppressions"), 0);
-    // And no pixel is served for one.
+    // And no pixel is served for it.
     for text in [token.to_owned(), format!("{token}{token}AA")] {
         let answer = app.get(&format!("/o/{text}.png"));
         assert_eq!((answer.status, answer.body), (404, pixeld_edge::images::TRANSPARENT_GIF.to_vec()));
     }
-    // Links that were made before there were signing keys, or by the older of them, stay good; a removed key's do not.
+    // Links from before there were signing keys, or signed by the older key, stay valid; those of a removed key do not.
     let own = app.query("SELECT encode(secret, 'hex') FROM installation WHERE name = 'opt_out_key'")[0].clone();
     let byte = |at: usize| u8::from_str_radix(&own[2 * at..2 * at + 2], 16).unwrap();
     let own: [u8; 32] = std::array::from_fn(byte);
@@ -253,7 +253,7 @@ fn who_asks_too_often_is_told_to_wait_and_a_database_that_is_away_is_said() {
     let wait: u64 = answers[11].header("retry-after").unwrap().parse().unwrap();
     assert!((1..=31).contains(&wait) && text(&answers[11]).contains("Nothing was changed"), "{wait}");
     assert_eq!(app.number("SELECT count(*) FROM audit WHERE action LIKE 'opted %'"), 10);
-    // Somebody else's link still works, also for who had that one.
+    // Another person's link still works, even for a reader who had this one.
     let other = Reader { address: settings.admin(), path: footer(&settings, app.image, "4712") };
     assert_eq!(other.post("").status, 200);
     let began = Instant::now();

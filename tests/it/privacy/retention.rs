@@ -1,4 +1,4 @@
-//! What is beyond the retention goes: days of hits, opens, user agents; under load, and while somebody reads.
+//! What is older than the retention is deleted: days of hits, opens, user agents; under load, and during long queries.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,17 @@ use crate::kit::rows::Hits;
 use crate::kit::support::{App, Postgres, alone, beside};
 use crate::opens::recount;
 
-/// Days of hits, today included, but for one.
+/// Days of hits, including today, except one.
 const DAYS: u32 = 40;
 
-/// Hits are kept for so many days.
+/// Hits are kept for this many days.
 const KEPT: u32 = 30;
 
-/// Days ago of the one day without hits: it goes beyond the retention at 01:00 (UTC), which may come in the middle of a test.
+/// Age in days of the one day without hits: it passes the retention at 01:00 (UTC), which may be in the middle of a
+/// test.
 const BORDER: u32 = KEPT + 1;
 
-/// The days of hits that are wholly beyond the retention, at any hour.
+/// The days of hits that are completely older than the retention, at any hour.
 const OVERDUE: u64 = (DAYS - BORDER - 1) as u64;
 
 /// How long the task may take.
@@ -31,8 +32,8 @@ const DONE: Duration = Duration::from_secs(60);
 /// Tables of counts, which stay.
 const COUNTS: [&str; 5] = ["message_hours", "site_hours", "image_hours", "message_facets", "messages"];
 
-/// Loads 60 hits of each of the last days, and makes their partition. Of recipient 0 in each message there is a hit each day; all others
-/// come on one day only.
+/// Loads 60 hits of each of the last days, and makes their partitions. Recipient 0 of each message has a hit each day;
+/// all others have hits on one day only.
 fn load_days(postgres: &Postgres) {
     let days = format!(
         "SELECT ((now() AT TIME ZONE 'UTC')::date - n)::text FROM generate_series(0, {DAYS} - 1) AS n ORDER BY n"
@@ -76,7 +77,7 @@ fn restart_keeping(app: &mut App) {
     app.server = settings.start().unwrap();
 }
 
-/// What each count says, in the hours and messages of the old hits.
+/// The counts of the hours and messages of the old hits.
 fn counts(app: &App) -> Vec<String> {
     COUNTS
         .iter()
@@ -118,7 +119,7 @@ fn days_beyond_the_retention_go_under_load_and_counts_stay() {
         app.number("SELECT count(*) FROM opens, rollup_state WHERE last_at < retained_from") == 0
     })
     .unwrap();
-    // Recipient 0 of each message came back each day: its open is frozen, and there.
+    // Recipient 0 of each message came back each day: its open is frozen, and stays.
     assert_eq!(app.number("SELECT count(*) FROM opens, rollup_state WHERE first_at < retained_from"), 3);
     assert_eq!(app.number("SELECT count(*) FROM opens WHERE recipient::text LIKE 'bbbbbbbb%'"), 3 + left * 57);
     assert_eq!(counts(&app), before, "counts name nobody, and stay");
@@ -145,7 +146,7 @@ fn a_long_query_only_delays_it_and_loads_run_on() {
     restart_keeping(&mut app);
     let load = app.load(16, Pace::Open(500.0));
     load.wait_for(1000);
-    // Each of its tries holds loads up for a moment, and none for good.
+    // Each of its attempts delays loads for a moment, and none permanently.
     let loaded = || app.server.metrics().unwrap().get("pixeld_hits_loaded_total");
     let (started, before) = (Instant::now(), loaded());
     wait_until("loads", DONE, || loaded() > before + 2000.0 && started.elapsed() > Duration::from_secs(7)).unwrap();
@@ -188,10 +189,10 @@ fn a_day_with_hits_that_are_not_counted_yet_stays_until_they_are() {
         let Dropped::Gone { waited, held } = gone else { panic!("{gone:?}") };
         println!("a day of 60 hits: waited {waited:?}, held {held:?}");
         assert_eq!(overdue(&session.client, KEPT).await.unwrap(), days[1..]);
-        // Its recipients' opens but the frozen ones.
+        // The opens of its recipients, except the frozen ones.
         assert_eq!(changes.forget_opens().await.unwrap(), 57);
         assert_eq!(changes.forget_opens().await.unwrap(), 0);
-        // A later time does not go back.
+        // A later time does not move back.
         changes.retain_from(days[0].from).await.unwrap();
     });
     assert_eq!(postgres.number("SELECT count(*) FROM batches WHERE published IS NULL").unwrap(), 0.0);

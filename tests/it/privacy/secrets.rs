@@ -1,4 +1,5 @@
-//! No output holds a part of a password, however odd the text is in which it stands, nor a value of a row that PostgreSQL refuses.
+//! No output contains a part of a password, however odd the text around it is, nor a value of a row that PostgreSQL
+//! refuses.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -11,10 +12,10 @@ use uuid::Uuid;
 use crate::kit::support::{App, PIXELD, Postgres, beside, open_dir};
 use crate::kit::visitor::Visitor;
 
-/// For what takes a moment on a machine at rest.
+/// For what takes a moment on an idle machine.
 const LONG: Duration = Duration::from_secs(60);
 
-/// The pieces of which every password here is made, and which nothing else has.
+/// Every password here consists of these pieces, and nothing else contains them.
 const PIECES: [&str; 3] = ["hunter", "geheim", "passwort"];
 
 fn assert_silent(text: &str, what: &str) {
@@ -24,7 +25,7 @@ fn assert_silent(text: &str, what: &str) {
     }
 }
 
-/// All that a command says, with everything logged.
+/// All output of a command, with everything logged.
 fn said(settings: &Settings, arguments: &[&str]) -> (Option<i32>, String) {
     let output = settings.clone().with("PIXELD_LOG", "trace").command(arguments).stdin(Stdio::null()).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
@@ -84,7 +85,7 @@ const OTHERS: [(&str, &str); 27] = [
     ("PIXELD_SIGNING_KEYS", "hunter:geheim,passwort"),
     ("PIXELD_SIGNING_KEYS", "1:geheimgeheimgeheimgeheim,1:geheimgeheimgeheimgeheim"),
     ("DJANGO_DATABASE_URL", "postgresql://pix:hunter@geheim@127.0.0.1:1/x"),
-    // Set as something else by mistake.
+    // Set as another variable by mistake.
     ("PIXELD_LISTEN", "postgresql://pix:hunter@127.0.0.1:1/x"),
     ("PIXELD_BASE_URL", "https://pix:hunter@pixels.example.com"),
     ("PIXELD_ADMIN_BASE_URL", "https://hunter@pixels.example.com"),
@@ -176,7 +177,7 @@ fn a_running_pixeld_says_no_piece_of_a_secret_in_its_log_pages_metrics_and_files
     for file in ["serve.env", "namespace"] {
         assert_silent(&fs::read_to_string(app.server.data_dir().join(file)).unwrap(), file);
     }
-    // Away, so that it says where it cannot connect.
+    // The database is down, so that it says where it cannot connect.
     let App { mut server, mut postgres, dir: _dir, .. } = app;
     postgres.stop().unwrap();
     wait_until("a lost connection in the log", LONG, || server.log().contains("connection to PostgreSQL lost"))
@@ -192,7 +193,7 @@ fn what_postgresql_refuses_is_said_without_the_values_of_the_row() {
     let _machine = beside();
     let app = App::start();
     let settings = app.server.settings();
-    // It quotes the row in the details, and a function's words quote what its author likes.
+    // PostgreSQL quotes the row in the details, and a function's message quotes what its author likes.
     app.query("ALTER TABLE messages ADD CONSTRAINT refused CHECK (name NOT LIKE '%hunter%')");
     app.query(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \

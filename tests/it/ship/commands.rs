@@ -34,7 +34,7 @@ fn images_of_four_kinds_are_taken_by_their_bytes_and_listed_and_served_as_they_c
     for (media_type, bytes) in
         [("image/png", png), ("image/jpeg", jpeg.to_vec()), ("image/webp", webp), ("image/gif", gif)]
     {
-        // Its name says something else.
+        // Its name suggests another type.
         let file = app.dir.path().join("picture.txt");
         fs::write(&file, &bytes).unwrap();
         let id = settings.run(&["image", "add", file.to_str().unwrap(), "--title", media_type]).unwrap();
@@ -63,7 +63,7 @@ fn images_of_four_kinds_are_taken_by_their_bytes_and_listed_and_served_as_they_c
 fn a_file_that_is_no_picture_is_refused_with_the_reason() {
     let _machine = beside();
     let dir = open_dir();
-    // Refused before the database is asked: none is there.
+    // Refused before the database is used: there is none.
     let settings =
         Settings::new(PIXELD, dir.path().join("data")).unwrap().with("DATABASE_URL", "postgresql://x@127.0.0.1:1/x");
     let mut large = fs::read("src/app/sample.png").unwrap();
@@ -95,7 +95,7 @@ fn bad_settings_end_every_command_with_64_before_a_port_is_bound() {
         let taken = TcpListener::bind(settings.public()).unwrap();
         let settings = settings.with("PIXELD_THROTTLE", "1 hour").with("PIXELD_DURABILTY", "synced");
         let (code, text) = said(&settings.command(arguments).output().unwrap());
-        // The port is taken, and that is not what it complains of.
+        // The port is taken, but the error is about something else.
         assert_eq!(code, 64, "{text}");
         for part in ["PIXELD_THROTTLE", "1 hour", "30m", "PIXELD_DURABILTY", "PIXELD_DURABILITY"] {
             assert!(text.contains(part), "{part} is missing in {text}");
@@ -142,7 +142,7 @@ fn healthcheck_gives_up_after_two_seconds_whatever_the_server_does() {
         let hung = TcpListener::bind(settings.public()).unwrap();
         let serving = std::thread::spawn(move || {
             let (mut stream, _) = hung.accept().unwrap();
-            // One that sends a byte now and then is as dead as one that sends none.
+            // A server that sends a byte now and then is as dead as a silent one.
             while !trickles || stream.write_all(b"H").is_ok() {
                 std::thread::sleep(Duration::from_millis(300));
                 if !trickles && stream.read(&mut [0; 512]).is_ok_and(|length| length == 0) {
@@ -219,7 +219,7 @@ fn what_a_dead_node_left_is_shown_and_drained() {
     load.assert_exact(&app.url());
 }
 
-/// What the program prints of a command and of each below it, one after the other.
+/// The help of a command and of each below it, one after the other.
 fn help(called: &[&str], command: &clap::Command) -> String {
     let output = Command::new(PIXELD).args(called).arg("--help").env_clear().output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");

@@ -1,5 +1,5 @@
-//! What docker-compose.yml and the Dockerfile say: that nobody in there may do more than it must, and that their words
-//! are those of the program. `compose_run` runs it.
+//! docker-compose.yml and the Dockerfile: no service has more rights than it needs, and their settings are those of the
+//! program. `compose_run` runs them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -82,7 +82,7 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
             );
         }
     }
-    // The stores: between pixeld and them only, and no way out.
+    // The stores: reachable only from pixeld, with no way out.
     assert_eq!(compose["networks"]["stores"]["internal"].as_bool(), Some(true));
     assert_eq!(
         (words(&services["postgres"]["networks"]), words(&services["redis"]["networks"])),
@@ -94,7 +94,7 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
     );
     assert!(services["postgres"]["ports"].is_badvalue() && services["redis"]["ports"].is_badvalue());
     assert_eq!(words(&services["pixeld"]["ports"]), ["127.0.0.1:8081:8081"]);
-    // A process of nginx for each core that it has, not for each of the machine.
+    // One process of nginx for each core that it has, not for each of the machine's.
     let cores = services["nginx"]["deploy"]["resources"]["limits"]["cpus"].as_str().unwrap();
     let workers = fs::read_to_string(Path::new(ROOT).join("nginx/workers.compose.conf")).unwrap();
     assert!(workers.ends_with(&format!("\nworker_processes {cores};\n")), "{workers}");
@@ -102,13 +102,13 @@ fn every_service_is_bounded_unprivileged_and_reached_by_no_more_than_it_must() {
         words(&services["nginx"]["volumes"])
             .contains(&"./nginx/workers.compose.conf:/etc/nginx/workers.conf:ro".into())
     );
-    // The throw-away containers of the docs are of an image that is there.
+    // The throw-away containers of the docs use an existing image.
     let docs = fs::read_to_string(Path::new(ROOT).join("docs/backup.md")).unwrap();
     let image = services["postgres"]["image"].as_str().unwrap();
     assert_eq!(docs.matches(" postgres:").count(), docs.matches(&format!(" {image} ")).count(), "{image}");
-    // Not the host's [::], whose readers would all have the address of Docker's bridge.
+    // Not the host's [::]: all its readers would have the address of Docker's bridge.
     assert_eq!(words(&services["nginx"]["ports"]), ["0.0.0.0:80:80", "0.0.0.0:443:443"]);
-    // pixeld believes nginx, and nobody else.
+    // pixeld trusts nginx, and no other peer.
     let environment = table(&services["pixeld"]["environment"]);
     let nginx = services["nginx"]["networks"]["edge"]["ipv4_address"].as_str().unwrap();
     assert_eq!(environment["PIXELD_TRUSTED_PROXIES"], nginx);
@@ -155,7 +155,7 @@ fn the_dockerfiles_words_are_those_of_the_program_and_the_compose_file() {
     assert_eq!(words(&pixeld["healthcheck"]["test"])[1..], ["pixeld", "healthcheck"]);
     assert_eq!(pixeld["user"].as_str(), Some("65532:65532"));
     assert_eq!(image_environment()["PIXELD_REQUIRE_DATABASE_URL"], "true");
-    // Without a database the image's own words end with what to set.
+    // Without a database the image's error says what to set.
     let output = Command::new(PIXELD).env_clear().envs(image_environment()).arg("serve").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(64) && said.contains("DATABASE_URL is not set"), "{said}");
@@ -197,7 +197,7 @@ fn cargo_takes_the_manifests_with_empty_sources_as_the_dockerfile_makes_them() {
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
     let text = String::from_utf8(metadata.stdout).unwrap();
     assert!(text.contains("src/main.rs") && text.contains("benches/hot_path.rs"));
-    // In the builder, the sources then lie over these.
+    // In the builder, the sources are then copied over these.
     let again = Command::new("sh").arg(Path::new(ROOT).join("scripts/empty-sources.sh")).output().unwrap();
     let main = fs::read_to_string(Path::new(ROOT).join("src/main.rs")).unwrap();
     assert!(again.status.success() && main.len() > 100, "a work tree stays as it is");

@@ -1,7 +1,7 @@
 //! What docker-compose.yml and the Dockerfile describe, run with the machine's own programs: this machine may have no
-//! container engine. The same environment, secrets, users, start order and nginx; hosts are ports of loopback. pixeld runs as
-//! in its container: in a root that has the libraries, the certificates and nothing else, mounted read-only, with the spool's
-//! volume the only place to write.
+//! container engine. The environment, secrets, users, start order and nginx are the same; hosts are ports of loopback.
+//! pixeld runs as in its container: in a read-only root that has only the libraries and the certificates; it can write
+//! only to the spool's volume.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use crate::kit::support::{PATIENCE, PIXELD, beside, open_dir};
 use crate::ship::compose::{compose, image_environment, seconds, start_order, table, words};
 use crate::ship::edge_nginx::{Nginx, PUBLIC, ROOT};
 
-/// How long a service may take to be healthy.
+/// How long a service may take to become healthy.
 const HEALTHY_WAIT: Duration = PATIENCE;
 
 /// A program of a service; killed when dropped.
@@ -46,7 +46,7 @@ fn succeeded(output: std::io::Result<Output>) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// As a user of a container, where we are root; as ourselves elsewhere.
+/// As a container's user if we are root; otherwise as ourselves.
 fn as_user(user: &str) -> Vec<String> {
     let (uid, gid) = user.split_once(':').unwrap();
     let words =
@@ -81,12 +81,12 @@ fn postgres_programs() -> PathBuf {
     all.find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists()).expect("PostgreSQL")
 }
 
-/// PostgreSQL as its image starts it: with the user, the database and the password that the environment names.
+/// PostgreSQL as its image starts it: with the user, the database and the password from the environment.
 fn start_postgres(service: &Yaml, dir: &Path, secrets: &Path, port: u16) -> Service {
     let environment = table(&service["environment"]);
     let (user, database) = (&environment["POSTGRES_USER"], &environment["POSTGRES_DB"]);
     let password_file = secrets.join(environment["POSTGRES_PASSWORD_FILE"].strip_prefix("/run/secrets/").unwrap());
-    // initdb wants a user who has a name, which that of the container has not on this machine.
+    // initdb needs a user with a name, which the container's user does not have on this machine.
     let here = User::from_name("postgres").unwrap().map(|user| format!("{}:{}", user.uid, user.gid));
     let user_here = here.as_deref().unwrap_or("999:999");
     let data = owned(dir.join("database"), user_here);
@@ -113,7 +113,7 @@ fn start_postgres(service: &Yaml, dir: &Path, secrets: &Path, port: u16) -> Serv
         ])
         .output(),
     );
-    // As the image does, with a server that nobody reaches.
+    // As in the image, with a server that cannot be reached.
     let mut single = run(&["postgres", "--single", "-D", data_text, "postgres"]);
     let mut child = single.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("CREATE DATABASE {database}\n").as_bytes())
@@ -144,7 +144,7 @@ fn start_redis(service: &Yaml, dir: &Path, port: u16) -> Service {
     Service(command(&all).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
 }
 
-/// What pixeld finds in its container.
+/// The contents of pixeld's container.
 struct Container {
     /// The root, and the volume that is mounted in it.
     root: PathBuf,
@@ -154,7 +154,7 @@ struct Container {
 }
 
 impl Container {
-    /// The libraries that the program names and that the base image has, its certificates, the program, the secrets.
+    /// The libraries that the program needs and the base image has, its certificates, the program, the secrets.
     fn new(dir: &Path, user: &str, environment: BTreeMap<String, String>, secrets: &[(&str, String)]) -> Container {
         let root = dir.join("root");
         let of_base = ["libc.so.6", "libm.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1"];
@@ -228,7 +228,7 @@ fn clone(dir: &Path) -> PathBuf {
     clone
 }
 
-/// nginx's files, laid where the compose file mounts them.
+/// nginx's files, at the paths where the compose file mounts them.
 fn nginx_conf(compose: &Yaml, clone: &Path, dir: &Path) {
     let service = &compose["services"]["nginx"];
     let inside =
@@ -246,13 +246,13 @@ fn nginx_conf(compose: &Yaml, clone: &Path, dir: &Path) {
     }
 }
 
-/// The services of the compose file as they run here, on ports of loopback.
+/// The compose file's services on this machine, on ports of loopback.
 struct Project {
     edge: Option<Nginx>,
     running: BTreeMap<String, Service>,
     /// Where pixeld runs.
     container: Container,
-    /// The database's URL, here.
+    /// The database's URL on this machine.
     url: String,
     ports: Ports,
     clone: PathBuf,
@@ -267,7 +267,7 @@ struct Ports {
     admin: u16,
 }
 
-/// What pixeld's container has in its environment, with ports of loopback where the file names other hosts.
+/// The environment of pixeld's container, with ports of loopback instead of the file's other hosts.
 fn environment(compose: &Yaml, ports: &Ports) -> BTreeMap<String, String> {
     let mut environment = image_environment();
     environment.extend(table(&compose["services"]["pixeld"]["environment"]));
@@ -291,7 +291,7 @@ impl Project {
         let secrets = clone.join("secrets");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&secrets), mode(&secrets.join("database_url"))), (0o700, 0o444));
-        // The engine mounts each file by itself; here users walk the folders.
+        // The engine mounts each file by itself; here users need access to the folders.
         fs::set_permissions(&secrets, fs::Permissions::from_mode(0o755)).unwrap();
         let [postgres, redis, public, admin] = [(); 4].map(|()| free_port().unwrap());
         let ports = Ports { postgres, redis, public, admin };
@@ -304,7 +304,7 @@ impl Project {
         Project { edge: None, running: BTreeMap::new(), container, url, ports, clone, compose, dir }
     }
 
-    /// Starts a service, and waits until it is healthy by the check that the file names.
+    /// Starts a service, and waits until the file's own check says that it is healthy.
     fn start(&mut self, name: &str) {
         let (dir, service) = (self.dir.path(), &self.compose["services"][name]);
         let check = || words(&service["healthcheck"]["test"]).split_off(1);

@@ -1,5 +1,5 @@
-//! The pages of the repository: their links lead somewhere, all are listed, and what they quote is what the program
-//! says.
+//! The pages of the repository: their links lead somewhere, all are listed, and the texts that they quote are the
+//! program's own.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Where the repository is.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Folders that hold none of our pages.
+/// Folders without pages of ours.
 const LEFT_OUT: [&str; 4] = ["target", "data", "node_modules", "fixtures"];
 
 fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
@@ -39,7 +39,7 @@ fn prose(page: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// What `#` may name on a page, as GitHub makes it of headings.
+/// What `#` may name on a page, in GitHub's form of headings.
 pub fn anchors(page: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for line in prose(page).lines().filter(|line| line.starts_with('#')) {
@@ -65,7 +65,7 @@ fn targets(page: &str) -> Vec<String> {
     found.collect()
 }
 
-/// What is wrong with a link; nothing where it leads somewhere.
+/// What is wrong with a link; `None` if it leads somewhere.
 pub fn wrong_link(from: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -120,7 +120,7 @@ fn every_page_of_docs_is_in_its_list() {
     }
 }
 
-/// All strings of the program, with what the compiler leaves out of a string that goes on in the next line left out.
+/// All strings of the program, without the line continuations that the compiler removes.
 fn sources() -> String {
     let mut found = Vec::new();
     for folder in ["src", "crates"] {
@@ -139,7 +139,7 @@ fn what_the_page_of_troubles_quotes_is_what_the_program_says() {
     let quoted: Vec<&str> =
         page.split("```text\n").skip(1).flat_map(|rest| rest.split("```").next().unwrap().lines()).collect();
     assert!(quoted.len() > 10, "{quoted:?}");
-    // What stands for a value is an ellipsis.
+    // An ellipsis stands for a value.
     for part in quoted.iter().flat_map(|line| line.split('…')).map(str::trim).filter(|part| part.len() > 3) {
         assert!(sources.contains(part), "the program nowhere says: {part}");
     }

@@ -1,4 +1,4 @@
-//! The nginx of nginx/, run as it is but for ports and places, and curl before it.
+//! The nginx of nginx/, unchanged except ports and paths, with curl as its client.
 
 use crate::kit::support::PATIENCE;
 use std::fs::{self, File};
@@ -43,7 +43,7 @@ impl Fetched {
         self.head.lines().find(named).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
     }
 
-    /// Whether it is the transparent GIF that nginx has in itself: that of pixeld in other words.
+    /// Whether it is nginx's own transparent GIF: the same picture as pixeld's in other bytes.
     pub fn is_nginx_gif(&self) -> bool {
         let ours = pixeld_edge::images::TRANSPARENT_GIF;
         self.body.len() == ours.len() && self.body[..10] == ours[..10] && self.body != ours
@@ -54,7 +54,7 @@ impl Fetched {
     }
 }
 
-/// The repository's nginx/, with a certificate of its own, as somebody would put it on a host.
+/// The repository's nginx/, with a test certificate, installed as on a host.
 pub fn installed(dir: &Path) -> PathBuf {
     let conf = dir.join("conf");
     fs::create_dir(&conf).unwrap();
@@ -71,15 +71,14 @@ pub fn installed(dir: &Path) -> PathBuf {
     conf
 }
 
-/// Where Debian keeps it from users' PATH.
+/// Debian keeps it outside users' PATH.
 fn program() -> &'static str {
     if Path::new("/usr/sbin/nginx").exists() { "/usr/sbin/nginx" } else { "nginx" }
 }
 
 impl Nginx {
-    /// Starts it with the configuration in `dir/conf`, all that it writes in `dir/state`, `upstreams` in the place of
-    /// the addresses in upstreams.conf, and
-    /// `words` before it on the command line.
+    /// Starts it with the configuration in `dir/conf`, with everything that it writes in `dir/state`, with `upstreams`
+    /// instead of the addresses in upstreams.conf, and with `words` before it on the command line.
     pub fn start(dir: &Path, upstreams: [(&str, SocketAddr); 2], words: &[&str]) -> Nginx {
         Nginx::start_at([(); 2].map(|()| free_port().unwrap()), dir, upstreams, words)
     }
@@ -88,7 +87,7 @@ impl Nginx {
     pub fn start_at([http, https]: [u16; 2], dir: &Path, upstreams: [(&str, SocketAddr); 2], words: &[&str]) -> Nginx {
         let state = dir.join("state");
         fs::create_dir(&state).unwrap();
-        // Whoever it runs as.
+        // For whatever user it runs as.
         fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
         let status = free_port().unwrap();
         let state_text = state.to_str().unwrap();
@@ -142,12 +141,12 @@ impl Nginx {
         nginx
     }
 
-    /// Where nginx tells how it is.
+    /// The address of nginx's status.
     pub fn status(&self) -> SocketAddr {
         self.status
     }
 
-    /// Requests that it has taken since its start, by its own count, those for this number included.
+    /// Requests since its start, by its own count, including those for this number.
     pub fn requests(&self) -> u64 {
         let answer = get(self.status, "/nginx-status").unwrap();
         let text = String::from_utf8(answer.body).unwrap();
@@ -155,7 +154,7 @@ impl Nginx {
         numbers.last().unwrap().parse().unwrap()
     }
 
-    /// All that it has written anywhere, file by file.
+    /// Everything that it has written, file by file.
     pub fn written(&self) -> String {
         let mut folders = vec![self.dir.join("state")];
         let mut all = String::new();
@@ -176,7 +175,7 @@ impl Nginx {
         all
     }
 
-    /// From now on its workers can write no file, so that whatever would lie on the disk for a while fails instead.
+    /// From now on its workers can write no file: anything that would be buffered on disk fails.
     pub fn forbid_files(&self) {
         for name in ["client_body", "proxy"] {
             let folder = self.dir.join("state").join(name);
@@ -212,7 +211,7 @@ impl Nginx {
         command.args(arguments).output().unwrap()
     }
 
-    /// What curl gets from a URL's `https://name/path`, to which the port is added.
+    /// curl's result for a URL's `https://name/path`, with the port added.
     pub fn fetch(&self, url: &str, arguments: &[&str]) -> Fetched {
         let folder = tempfile::tempdir().unwrap();
         let [head, body] = ["head", "body"].map(|name| folder.path().join(name));

@@ -1,4 +1,4 @@
-//! docs/embedding.md is true: its programs and tags make links that a real pixeld records as they say.
+//! docs/embedding.md is true: its programs and tags make links that a real pixeld records as the page says.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ const SMTP: &str = include_str!("../../../docs/snippets/send.py");
 /// The bytes 0 to 31.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// What stands for the reader's own address and image.
+/// The placeholders for the reader's own address and image.
 const EXAMPLE_URL: &str = "https://pixels.example.com";
 const EXAMPLE_IMAGE: &str = "5a3b1e00-0000-4000-8000-000000000001";
 
@@ -29,7 +29,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
     parts.into_iter().map(|part| part.split("```").next().unwrap()).collect()
 }
 
-/// As [`PAGE`] says it, for this pixeld.
+/// [`PAGE`]'s text for this pixeld.
 fn here(app: &App, text: &str) -> String {
     text.replace(EXAMPLE_URL, &format!("http://{}", app.server.public())).replace(EXAMPLE_IMAGE, &app.image.to_string())
 }
@@ -64,7 +64,7 @@ fn the_links_that_each_language_makes_are_recorded_as_they_say() {
     let id = |key: &str| app.server.settings().run(&["namespace", key]).unwrap().trim().to_owned();
     let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().to_owned();
     let (message, keyed, signed) = (id("may-news"), id("customer-0815"), id("4711"));
-    // Each is written into the language's own quotes: neither of both kinds.
+    // Each is written into the language's own quotes, so they contain neither kind.
     let odd = [
         "Zoë/4 711",
         "jane@example.com",
@@ -136,7 +136,7 @@ fn the_mailing_programs_tags_are_recorded_when_filled_in_and_told_when_not() {
         let rows = format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient = '{recipient}'");
         assert_eq!(app.number(&rows), 1, "{merged}");
     }
-    // As a mail program sends what was left in: with its blanks encoded.
+    // As a mail program sends unfilled tags: with encoded blanks.
     let left: Vec<String> = tags.iter().map(|tag| source(tag)).filter(|url| is_unfilled(url.as_bytes())).collect();
     left.iter().for_each(|url| fetch(&app, &url.replace(' ', "%20")));
     let others = PAGE.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`').skip(1).step_by(2));
@@ -152,7 +152,7 @@ fn the_mailing_programs_tags_are_recorded_when_filled_in_and_told_when_not() {
     assert_eq!(app.number("SELECT count(*) FROM hits"), recipes.len() as u64);
 }
 
-/// Takes one email, as a mail server does. Returns its bytes, and to whom it went.
+/// Accepts one email like a mail server. Returns its bytes, and the recipient.
 fn take_one_email(listener: &TcpListener) -> (Vec<u8>, String) {
     let (stream, _) = listener.accept().unwrap();
     let mut out = stream.try_clone().unwrap();
@@ -218,7 +218,7 @@ fn an_email_that_goes_over_smtp_has_text_and_html_and_its_pixel_is_recorded() {
         taking.join().unwrap()
     });
     assert!(to.contains("<jane@example.net>"), "{to}");
-    // As a mail program reads it.
+    // Parsed like in a mail program.
     let read = "import email, email.policy, sys\n\
                 mail = email.message_from_bytes(sys.stdin.buffer.read(), policy=email.policy.default)\n\
                 print(mail.get_content_type(), mail['Subject'], sep='|')\n\

@@ -1,4 +1,4 @@
-//! `make run` as a newcomer sees it: the printed URL, the printed commands, the first open on the page, Ctrl-C.
+//! `make run` for a newcomer: the printed URL, the printed commands, the first open on the page, Ctrl-C.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::kit::support::{PATIENCE, beside, open_dir};
 use crate::kit::webdriver::Browser;
 
-/// What `make run` does once all is installed and built; a test that fails leaves nothing running either.
+/// What `make run` does once everything is installed and built; a failing test leaves nothing running either.
 struct Running {
     program: Child,
     dir: TempDir,
@@ -36,7 +36,7 @@ impl Running {
         let target = std::path::Path::new(crate::kit::support::PIXELD).parent().unwrap().parent().unwrap();
         let mut program = Command::new("scripts/run.sh")
             .env_remove("DATABASE_URL")
-            // Cargo gives it to tests; as a setting it is none.
+            // Cargo sets it for tests; it is not a setting.
             .env_remove("PIXELD_BUILT")
             .env("CARGO_TARGET_DIR", target)
             .env("PIXELD_DATA_DIR", dir.path().join("data"))
@@ -55,7 +55,7 @@ impl Running {
         Running { program, dir, printed }
     }
 
-    /// The next line that it prints with this part.
+    /// The next printed line with this part.
     fn line_with(&self, part: &str) -> String {
         loop {
             let line = self.printed.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| {
@@ -76,7 +76,7 @@ impl Running {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Ctrl-C goes to all of a terminal's foreground group: here, to the shell's that pixeld took the place of.
+    /// Ctrl-C goes to the terminal's whole foreground group: here to that of the shell which pixeld has replaced.
     fn end_by_ctrl_c(&mut self) {
         let pid_file = self.dir.path().join("data/postgres/postmaster.pid");
         let postmaster: u32 = std::fs::read_to_string(pid_file).unwrap().lines().next().unwrap().parse().unwrap();
@@ -96,7 +96,7 @@ fn url_in(line: &str) -> &str {
     line.split_whitespace().find(|word| word.starts_with("http://127.0.0.1")).unwrap()
 }
 
-/// Signs in with a browser that was started for it, opens the pixel, and sees the open.
+/// Signs in with a browser that was started for this, opens the pixel, and sees the open.
 fn see_the_open(page: &str, pixel: &str) {
     let browser = Browser::start();
     browser.open(page);

@@ -1,5 +1,5 @@
-//! Moving over from the Django app: every picture and every log row of a real one (tests/fixtures/django-app), once, whatever
-//! happens meanwhile.
+//! Moving over from the Django app: every picture and every log row of a real one (tests/fixtures/django-app), once,
+//! whatever happens during the import.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::opens::recount::{self, assert_same};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/django-app");
 
-/// The pictures of the dump that can be taken: id, file, media type.
+/// The pictures of the dump that can be imported: id, file, media type.
 const PICTURES: [(&str, &str, &str); 6] = [
     ("6513270e-269e-4d37-b2a7-4de452e6b438", "pixel.gif", "image/gif"),
     ("d23f0824-128b-4f33-8c5c-7fd0a6a3a450", "banner.png", "image/png"),
@@ -88,12 +88,12 @@ impl Django {
         self.psql(&["-c", statements])
     }
 
-    /// Takes out what the dump has of pictures without a usable file.
+    /// Removes the pictures without a usable file from the dump.
     fn mend(&self) {
         self.sql("DELETE FROM images_picture WHERE id IN (7, 8)");
     }
 
-    /// Log rows as they should be here: time in µs, picture, message, recipient, address, user agent.
+    /// Log rows in the expected form: time in µs, picture, message, recipient, address, user agent.
     fn log(&self) -> Vec<String> {
         let mut log = self.sql(
             "SELECT concat_ws('|', (extract(epoch FROM u.time) * 1000000)::bigint, p.uuid, \
@@ -111,7 +111,7 @@ impl Django {
         words.into_iter().chain(more.iter().copied()).collect()
     }
 
-    /// Runs an import with these settings; its exit status, and all that it said.
+    /// Runs an import with these settings; its exit status, and all its output.
     fn import(&self, settings: &Settings, more: &[&str]) -> (i32, String) {
         said(settings.clone().with("DJANGO_DATABASE_URL", &self.url).command(&self.arguments(more)))
     }
@@ -129,7 +129,7 @@ fn said(mut command: Command) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-/// Hits of imports, as [`Django::log`] has them.
+/// Hits of imports, in the form of [`Django::log`].
 fn imported(postgres: &Postgres) -> Vec<String> {
     let select = "SELECT concat_ws('|', (extract(epoch FROM h.at) * 1000000)::bigint, h.image, h.message, h.recipient, \
              COALESCE(host(h.ip), ''), u.user_agent) \
@@ -139,7 +139,7 @@ fn imported(postgres: &Postgres) -> Vec<String> {
     hits
 }
 
-/// Without a flood of lines where they differ.
+/// Without a flood of lines if they differ.
 fn assert_each_row_once(django: &Django, postgres: &Postgres) {
     let (expected, found) = (django.log(), imported(postgres));
     if expected != found {
@@ -148,7 +148,7 @@ fn assert_each_row_once(django: &Django, postgres: &Postgres) {
     }
 }
 
-/// Waits until all batches are rolled up, and computes opens and counts the other way.
+/// Waits until all batches are rolled up, and computes opens and counts independently.
 fn assert_counted(app: &App, when: &str) {
     app.wait_for_rollup();
     assert_same(&app.postgres, when);
@@ -200,7 +200,7 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
             "log rows: 272 imported",
             "6 have no address",
             "all runs: 272 log rows imported, 0 left out, 0 not imported",
-            // Plain lines where no terminal is.
+            // Plain lines without a terminal.
             "images: 8 of 8",
             "log rows: 272 of 272",
         ],
@@ -226,7 +226,7 @@ fn every_picture_is_served_at_its_old_links_and_every_log_row_is_a_hit_once() {
     assert_accounted(&app.postgres);
 }
 
-/// As old emails ask for them: the file's name is long gone, the ending is anything.
+/// As in old emails: the file's name is long gone, the ending is arbitrary.
 fn pictures_are_served_at_their_old_links(app: &App, django: &Django) {
     let (message, user) = ("2fa91425-cb00-4853-9d2c-67eda13ffe79", "027385c9-421e-4a60-b108-e02236971e1b");
     for (id, file, media_type) in PICTURES {
@@ -258,7 +258,7 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     let settings = app.server.settings();
     recount::prepare(&app.postgres);
     let django = Django::load(&app.postgres);
-    // 3403 and 3404 are being written by somebody else while 3405 is there already.
+    // 3403 and 3404 are being written by others while 3405 exists already.
     django.add_row(3405, &format!("{NOW}, 3"));
     assert_holds(&django.import(settings, &[]).1, &["log rows: 273 imported"]);
     django.add_row(3403, &format!("{NOW}, 2"));
@@ -285,7 +285,7 @@ fn the_next_run_takes_what_is_new_also_rows_that_were_committed_late() {
     assert_accounted(&app.postgres);
 }
 
-/// A new picture, one whose file changed, one that is deleted here, two that are too large; rows that are odd.
+/// A new picture, one whose file changed, one that is deleted here, two that are too large; odd rows.
 fn pictures_and_rows_that_are_odd(app: &App, django: &Django) {
     let small = fs::read(django.media.join("pictures/footer.gif")).unwrap();
     let mut large = small.clone();
@@ -302,7 +302,7 @@ fn pictures_and_rows_that_are_odd(app: &App, django: &Django) {
            (12, '11111111-0000-4000-8000-000000000012', 'pictures/wide.png', 'wide', 'png'), \
            (13, '11111111-0000-4000-8000-000000000013', '../../etc/passwd', 'outside', 'gif')",
     );
-    // A picture without a file has had opens all the same; a time long past and one that is wrong stay as they are.
+    // A picture without a file still has opens; a time long ago and a wrong one stay unchanged.
     django.add_row(3410, &format!("{NOW}, 8"));
     django.add_row(3411, "repeat('ü', 256), 'evil<b>', '2014-02-03 04:05:06.789+00', NULL, NULL, 10");
     django.add_row(3412, "'', '::ffff:192.0.2.7', now() + interval '100 days', NULL, NULL, 10");
@@ -324,7 +324,7 @@ fn pictures_and_rows_that_are_odd(app: &App, django: &Django) {
     assert_each_row_once(django, &app.postgres);
 }
 
-/// Not taken as they stand: these are reported, by this run and in the sums of the next.
+/// Rows that cannot be imported: reported by this run, and in the totals of the next.
 fn rows_that_cannot_be_read_are_reported(app: &App, django: &Django) {
     django.add_row(3420, "'', '', now(), '{{ message }}', NULL, 3");
     django.add_row(3421, "'', '', 'infinity', NULL, NULL, 3");
@@ -353,8 +353,8 @@ fn an_import_that_is_killed_half_way_beside_a_load_takes_each_row_once() {
     let settings = app.server.settings();
     recount::prepare(&app.postgres);
     let django = Django::load(&app.postgres);
-    // Five months of rows, hours and seconds apart; each user agent several times, and more of them than a stranger may bring
-    // in an hour.
+    // Five months of rows, hours and seconds apart; each user agent several times, and more of them than a stranger may
+    // add in an hour.
     django.sql(
         "INSERT INTO images_userinfo SELECT n, 'Mail/' || n % 12000, '198.51.' || n / 256 % 256 || '.' || n % 256, \
            '2021-03-01 00:00:00+00'::timestamptz + n / 200 * interval '17 hours' + n % 7 * interval '1 second', \
@@ -407,7 +407,7 @@ fn what_settings_leave_out_is_counted_and_no_failure() {
     django.sql(old);
     let settings =
         app.server.settings().clone().with("PIXELD_RETENTION_DAYS", "30").with("PIXELD_IP_PRIVACY", "truncated");
-    // Another role of the app's database, which may read and nothing else, named in a file.
+    // Another role of the app's database, which may only read, named in a file.
     django.sql("CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader");
     let file = app.dir.path().join("url");
     fs::write(&file, format!("{}&user=reader\n", django.url)).unwrap();
@@ -422,7 +422,7 @@ fn what_settings_leave_out_is_counted_and_no_failure() {
                  WHERE host(ip) <> host(network(set_masklen(ip, CASE family(ip) WHEN 4 THEN 24 ELSE 48 END)))";
     assert_eq!(app.number(whole), 0, "an address is kept whole");
     assert!(app.number("SELECT count(*) FROM hits WHERE ip IS NOT NULL") > 190);
-    // What was judged by the whole address stays: Google's proxies were told by it.
+    // Verdicts from the whole address stay: it identified Google's proxies.
     assert!(app.number("SELECT count(*) FROM hits WHERE network = 1") > 0);
     let (code, text) = django.import(&settings, &[]);
     assert_eq!(code, 0, "{text}");
@@ -446,13 +446,13 @@ fn a_copy_of_the_database_is_known_again_and_one_that_went_its_own_way_is_refuse
     let (code, text) = copy.import(settings, &[]);
     assert_eq!(code, 1, "{text}");
     assert_holds(&text, &["row 3402", "\"copy\"", "rows of its own"]);
-    // Another app has other pictures, and numbers of its own.
+    // Another app has other pictures, and its own numbers.
     copy.sql("UPDATE images_picture SET uuid = md5(uuid::text)::uuid");
     let (_, text) = copy.import(settings, &[]);
     assert_holds(&text, &["images: 6 added", "log rows: 272 imported"]);
     assert_eq!(app.number("SELECT count(*) FROM imports"), 2);
     assert_eq!(app.number("SELECT count(*) FROM hits"), 2 * ROWS as u64);
-    // And one that has pictures of both is of nobody.
+    // And one with pictures of both is refused.
     copy.sql("UPDATE images_picture SET uuid = '6513270e-269e-4d37-b2a7-4de452e6b438' WHERE id = 2");
     let (code, text) = copy.import(settings, &[]);
     assert_eq!(code, 1, "{text}");
@@ -597,7 +597,7 @@ fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
         (output.status.code(), String::from_utf8([output.stdout.as_slice(), &output.stderr].concat()).unwrap())
     };
     let import = begin();
-    // As a retention would, but of a day that still comes.
+    // Like a retention, but for a day that is still to be imported.
     postgres.query("ALTER TABLE hits DETACH PARTITION hits_20250301; DROP TABLE hits_20250301").unwrap();
     let day = "SELECT count(*) FROM pg_inherits WHERE inhrelid = to_regclass('hits_20250301')";
     wait_until("the day", PATIENCE, || postgres.number(day).unwrap() == 1.0).unwrap();
@@ -681,7 +681,7 @@ fn rows_of_who_was_erased_are_left_out_and_counted() {
 #[test]
 fn a_byte_of_another_encoding_costs_its_own_row_which_is_named_and_the_import_goes_on() {
     let _machine = beside();
-    // What a database in WIN1252 has no character for, and what one that checks nothing holds of latin-1.
+    // What a database in WIN1252 has no character for, and latin-1 bytes in a database that checks nothing.
     for (encoding, byte) in [("SQL_ASCII", 233), ("WIN1252", 129)] {
         let app = App::start();
         let django = Django::load_in(&app.postgres, "django", encoding);

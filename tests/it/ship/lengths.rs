@@ -1,5 +1,5 @@
-//! No file and no function is longer than a reader holds in mind: 400 lines without their tests, and 70. A file of tests has as many
-//! stories as there are; each of them is held to 70 lines, too.
+//! No file and no function is longer than a reader can keep in mind: 400 lines without their tests, and 70. A file of
+//! tests may be longer, but each test is limited to 70 lines, too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 const FILE_LINES_MAX: usize = 400;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// What is looked at.
+/// The folders that are checked.
 const FOLDERS: [&str; 5] = ["src", "crates", "tests", "benches", "loadtest"];
 
 #[test]
@@ -57,14 +57,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Files that are there in tests only.
+/// Files that contain only tests.
 fn is_of_tests(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_str().unwrap();
     let is_below_tests = path.iter().any(|folder| folder == "tests");
     is_below_tests || stem.ends_with("tests") || ["fake_disk", "fixture"].contains(&stem)
 }
 
-/// What is too long in a file: functions, and itself unless it is one of tests.
+/// What is too long in a file: functions, and the file itself unless it is one of tests.
 fn too_long(text: &str, is_of_tests: bool) -> Vec<String> {
     let tokens: TokenStream = text.parse().unwrap();
     let mut found = Vec::new();

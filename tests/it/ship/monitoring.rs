@@ -1,5 +1,5 @@
 //! What an operator watches: the page of metrics, the alert rules and the dashboard name what a running pixeld shows,
-//! and Prometheus's own tool takes them.
+//! and Prometheus's own tool accepts them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ const ALERT_TESTS: [&str; 2] = [
 ];
 const DASHBOARD: &str = include_str!("../../../docs/monitoring/dashboard.json");
 
-/// What a running pixeld shows, asked once for all tests here.
+/// What a running pixeld shows, read once for all tests here.
 struct Shown {
     text: String,
     /// Kinds by the names that Prometheus gives.
@@ -35,7 +35,7 @@ fn shown() -> &'static Shown {
     static SHOWN: OnceLock<Shown> = OnceLock::new();
     SHOWN.get_or_init(|| {
         let app = App::start();
-        // A batch, so that the histograms have something in them.
+        // A batch, so that the histograms are not empty.
         assert_eq!(app.get(&format!("/image/{}.png", app.image)).status, 200);
         let text = app.at_rest().0;
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
@@ -51,7 +51,7 @@ fn shown() -> &'static Shown {
     })
 }
 
-/// The rows of the page's tables with so many columns.
+/// The rows of the page's tables with this many columns.
 fn rows(columns: usize) -> impl Iterator<Item = Vec<&'static str>> {
     let cells = |line: &'static str| line.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>();
     PAGE.lines().filter(|line| line.starts_with("| `")).map(cells).filter(move |row| row.len() == columns)
@@ -84,7 +84,7 @@ fn names_helps_kinds_and_labels_are_as_they_were_accepted() {
     assert_accepted("metrics", &lines.join("\n"));
 }
 
-/// Every metric and label in a text is one that is shown.
+/// Every metric and label in a text exists.
 fn assert_known(text: &str) {
     let names = Regex::new("pixeld_[a-z_]+").unwrap();
     for name in names.find_iter(text).map(|found| found.as_str()) {
@@ -100,7 +100,7 @@ fn assert_known(text: &str) {
     }
 }
 
-/// Runs promtool, and returns what it says.
+/// Runs promtool, and returns its output.
 fn promtool(arguments: &[&str]) -> String {
     let program = Path::new(ROOT).join("target/tools/promtool");
     let output = Command::new(&program).args(arguments).current_dir(ROOT).output();

@@ -1,5 +1,4 @@
-//! pixeld behind the nginx of nginx/: what readers get through it, what is recorded of them, and what nginx keeps to
-//! itself.
+//! pixeld behind the nginx of nginx/: what readers get through it, what is recorded, and what nginx does not log.
 
 use std::fs;
 use std::io::Write;
@@ -35,7 +34,7 @@ impl Site {
         let app = App::start_with(|settings| {
             settings
                 .with("PIXELD_BASE_URL", format!("https://{PUBLIC}"))
-                // A port that browsers name: they leave out 80 and 443.
+                // With a port that browsers send: they leave out 80 and 443.
                 .with("PIXELD_ADMIN_BASE_URL", format!("https://{ADMIN}:{https}"))
                 // nginx, and no other address of this machine.
                 .with("PIXELD_TRUSTED_PROXIES", "127.0.0.1")
@@ -109,7 +108,7 @@ fn pixels_come_in_every_version_of_http_as_pixeld_made_them_with_the_readers_own
         assert_eq!((head.status, head.header("content-length")), (200, direct.header("content-length")));
         private.push(recipient.to_string());
     }
-    // A name that an old email has, a link as mailing programs make it, and one that is nobody's.
+    // A name from an old email, a link as mailing programs make it, and a name that does not exist.
     let (path, recipient) = site.pixel();
     assert_eq!(site.nginx.fetch(&format!("http://old-name.example.com{path}"), &[]).status, 200);
     assert_eq!(site.address_of(recipient).len(), 1);
@@ -131,7 +130,7 @@ fn pixels_come_in_every_version_of_http_as_pixeld_made_them_with_the_readers_own
     }
     let private: Vec<&str> = private.iter().map(String::as_str).collect();
     site.assert_nothing_written(&private);
-    // The oldest clients name no host.
+    // The oldest clients send no host.
     let (path, recipient) = site.pixel();
     let nameless = ["--interface", READER, "--http1.0", "--header", "Host:"];
     let fetched = site.nginx.fetch(&format!("http://{PUBLIC}{path}"), &nameless);
@@ -152,7 +151,7 @@ fn a_slightly_changed_link_is_recorded_through_nginx_too() {
         }
         assert_eq!(site.address_of(link.recipient), vec![READER; changed(link).len()], "{}", link.prefix);
     }
-    // Bytes that HTTP forbids, and that nginx lets pass.
+    // Bytes that HTTP forbids, and that nginx passes on.
     let raw = Uuid::new_v4();
     let path = format!("/image/{}_{message}_{raw}.gif", site.app.image);
     let plain = SocketAddr::from(([127, 0, 0, 1], site.nginx.http));
@@ -232,7 +231,7 @@ fn what_nginx_refuses_itself_shows_the_gif() {
     site.assert_nothing_written(&[&recipient.to_string()]);
 }
 
-/// The number before a word in what h2load says.
+/// The number before a word in h2load's output.
 fn said(text: &str, line: &str, word: &str) -> u64 {
     let line = text.lines().find(|found| found.starts_with(line)).unwrap_or_else(|| panic!("no {line} in {text}"));
     let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
@@ -283,7 +282,7 @@ fn a_pixeld_that_hangs_breaks_no_email_and_fills_nginx_with_no_requests() {
     let site = Site::start();
     site.app.server.signal(Signal::SIGSTOP).unwrap();
     let began = Instant::now();
-    // More at a time than one address may have under way: the rest is answered at once, the others after the time-out.
+    // More than one address may have at a time: the rest is answered at once, the others after the time-out.
     let text = h2load(&site, 1500, &["--clients", "15", "--max-concurrent-streams", "100"]);
     let took = began.elapsed();
     site.app.server.signal(Signal::SIGCONT).unwrap();
@@ -410,9 +409,9 @@ fn admin_url(path: &str) -> String {
     format!("https://{ADMIN}{path}")
 }
 
-/// What somebody does who is signed in.
+/// What a signed-in user does.
 impl Site {
-    /// Signs in, and returns the headers of who is.
+    /// Signs in, and returns the session's headers.
     fn sign_in(&self, name: &str) -> [String; 2] {
         let fields = form(&[("name", name), ("password", PASSWORD), ("next", "/")]);
         let origin = format!("Origin: https://{ADMIN}:{}", self.nginx.https);
@@ -423,7 +422,7 @@ impl Site {
         [format!("Cookie: {}", cookie.split(';').next().unwrap()), origin]
     }
 
-    /// Sends a form with these fields, as who is signed in.
+    /// Sends a form with these fields, with the session's headers.
     fn send(&self, [cookie, origin]: &[String; 2], path: &str, fields: &[&str]) -> Fetched {
         let mut arguments = vec!["--header", cookie, "--header", origin];
         arguments.extend(fields.iter().flat_map(|field| ["--form", field]));
@@ -465,7 +464,7 @@ impl Site {
         assert!(made.status == 200 && made.text().lines().count() >= 200_000, "{} {:.300}", made.status, made.text());
     }
 
-    /// nginx's limit is pixeld's own, to the byte. What is refused is refused by its length, before it is sent.
+    /// nginx's limit is pixeld's own, to the byte. A larger request is refused by its length, before it is sent.
     fn refuses_what_pixeld_would_to_the_byte(&self) {
         assert_eq!(UPLOAD_BYTES_MAX, 1 << 30);
         let head = |length: u64| {
@@ -517,7 +516,7 @@ fn a_base_url_with_a_path_works_for_every_link_through_a_proxy_that_takes_the_pa
     });
     let settings = app.server.settings();
     let (public, admin) = (settings.public(), settings.admin());
-    // As docs/deploy.md has it, in the server of another site.
+    // As in docs/deploy.md, in the server of another site.
     let conf = installed(app.dir.path());
     let page = fs::read_to_string("docs/deploy.md").unwrap();
     let (_, rest) = page.split_once("<!-- run: path -->\n```nginx\n").unwrap();
@@ -532,7 +531,7 @@ fn a_base_url_with_a_path_works_for_every_link_through_a_proxy_that_takes_the_pa
     let image = app.image.to_string();
     let message = Uuid::new_v4().to_string();
     let signing = settings.clone().with("PIXELD_SIGNING_KEYS", "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
-    // Links of ids, and of keys with what a path would fold.
+    // Links with ids, and with keys that contain what a path would resolve.
     for recipient in [Uuid::new_v4().to_string(), "a/b c%d?e".to_owned()] {
         let made = settings.run(&["link", "--image", &image, "--message", &message, "--recipient", &recipient]);
         let made = made.unwrap();
@@ -545,7 +544,7 @@ fn a_base_url_with_a_path_works_for_every_link_through_a_proxy_that_takes_the_pa
         let rows = app.query(&format!("SELECT host(ip) FROM hits WHERE recipient = '{}'", id.trim()));
         assert_eq!(rows, [READER], "{url}");
     }
-    // With other keys than the running pixeld's none is made, with a path or without.
+    // With different keys than the running pixeld's no link is made, with a path or without.
     assert!(!signing.command(&["link", "--image", &image]).output().unwrap().status.success());
     // The link of the footer, its page, its style and its button.
     let made = settings.run(&["link", "--image", &image, "--recipient", "4711", "--opt-out"]).unwrap();
@@ -557,6 +556,6 @@ fn a_base_url_with_a_path_works_for_every_link_through_a_proxy_that_takes_the_pa
     assert_eq!((style.status, style.header("content-type")), (200, Some("text/css; charset=utf-8")));
     assert_eq!(nginx.fetch(footer, &["--data", ""]).status, 200);
     assert_eq!(app.number("SELECT count(*) FROM suppressions"), 1);
-    // Nothing else of the private listener is there.
+    // Nothing else of the private listener is reachable there.
     assert!(!nginx.fetch(&format!("{origin}/px/sign-in"), &[]).text().contains("Sign in"));
 }

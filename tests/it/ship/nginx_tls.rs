@@ -1,4 +1,4 @@
-//! The TLS of nginx/: which versions, OCSP, and the script that makes a first certificate. No pixeld is behind it.
+//! The TLS of nginx/: versions, OCSP, and the script that makes a first certificate. There is no pixeld behind it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,14 +10,14 @@ use pixeld_testkit::process::{free_port, wait_until};
 use crate::kit::support::{PATIENCE, open_dir};
 use crate::ship::edge_nginx::{ADMIN, Nginx, PUBLIC, installed};
 
-/// nginx before nobody; `change` sees the configuration's folder before the start.
+/// nginx without an upstream; `change` receives the configuration's folder before the start.
 fn alone_in(dir: &Path, change: impl FnOnce(&Path)) -> Nginx {
     change(&installed(dir));
     let nobody = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
     Nginx::start(dir, [("127.0.0.1:8080", nobody), ("127.0.0.1:8081", nobody)], &[])
 }
 
-/// A handshake, as openssl tells of it.
+/// A handshake, as openssl reports it.
 fn handshake(port: u16, arguments: &[&str]) -> String {
     let output = Command::new("openssl")
         .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-servername", PUBLIC])
@@ -46,8 +46,7 @@ fn tls_is_1_2_or_1_3_with_forward_secrecy() {
     assert!(weak.contains("handshake failure"), "{weak}");
 }
 
-/// An authority, a certificate of it that names where it tells which of its certificates are good, and a server that
-/// tells.
+/// An authority, a certificate that names the authority's OCSP server, and that server.
 fn authority(certificates: &Path, responder: SocketAddr) -> std::process::Child {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").current_dir(certificates).args(arguments).output().unwrap();

@@ -11,7 +11,7 @@ use regex::Regex;
 /// A statement of this many lines needs a file of its own.
 const FILE_LINES_MIN: usize = 8;
 
-/// What holds a class or its rank is called so.
+/// The names of columns and values that hold a class or its rank.
 const CLASS: &str = r"(?:\w*class|\w*best|class_rank\([^()]*\)|\w*rank)";
 
 #[test]
@@ -72,13 +72,13 @@ fn long_statements_stand_in_files_that_open_with_what_they_do_and_take() {
     assert_eq!(too_long(&long(7)), Some("a statement of 8 lines".to_owned()));
 }
 
-/// What a literal says of itself that is too long for a statement.
+/// Describes a literal that is too long for a statement.
 fn too_long(literal: &str) -> Option<String> {
     let lines = literal.split('\n').count();
     (lines >= FILE_LINES_MIN && WORDS.is_match(literal)).then(|| format!("a statement of {lines} lines"))
 }
 
-/// What the head of a file of SQL leaves out. Names that are the same in all files need no word.
+/// What the head of a file of SQL leaves out. Names with the same meaning in all files need no explanation.
 fn untold(file: &str) -> Option<String> {
     static PARAMETER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$\d+|\{[a-z_ .]+\}").unwrap());
     let shared =
@@ -99,7 +99,7 @@ fn untold(file: &str) -> Option<String> {
     (!untold.is_empty()).then(|| format!("{} not explained", untold.join(" ")))
 }
 
-/// Ways to write the number of a class.
+/// The ways to write the number of a class.
 static BARE: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let compared = r"(?:=|<>|!=|<=?|>=?|(?:NOT )?IN|(?:NOT )?BETWEEN|IS (?:NOT )?DISTINCT FROM)";
     let bare = [
@@ -137,7 +137,8 @@ struct Text {
     sql: String,
 }
 
-/// Every literal of the program outside of tests, with what follows a line's end as the compiler reads it, and every file of SQL.
+/// Every literal of the program outside of tests, with line continuations as the compiler reads them, and every file of
+/// SQL.
 fn texts() -> Vec<Text> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts = Vec::new();

@@ -1,4 +1,4 @@
-//! pixeld as a service of systemd: what it tells over `NOTIFY_SOCKET`, and the unit.
+//! pixeld as a service of systemd: its reports over `NOTIFY_SOCKET`, and the unit.
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
@@ -14,7 +14,7 @@ use crate::kit::support::{PATIENCE, PIXELD, Postgres, beside, open_dir};
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/pixeld.service");
 
-/// The figure of `systemd-analyze security` that docs/deploy.md tells; less is better.
+/// The figure of `systemd-analyze security` in docs/deploy.md; less is better.
 const EXPOSURE_MAX: f64 = 1.5;
 
 fn next(systemd: &UnixDatagram) -> String {
@@ -44,12 +44,12 @@ fn it_says_ready_when_it_serves_lives_while_it_does_and_tells_how_long_it_drains
             .with("NOTIFY_SOCKET", name)
             .with("WATCHDOG_USEC", "800000")
             .with("PIXELD_DRAIN_SECONDS", "3");
-        // As systemd sets it: of the process that it has started.
+        // As systemd sets it: the pid of the process that it has started.
         settings.wrapper = ["sh", "-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"].map(str::to_owned).into();
         let (public, admin) = (settings.public(), settings.admin());
         let mut server = settings.launch().unwrap();
         assert_eq!(next(&systemd), format!("READY=1\nSTATUS=pixels are served on {public}"));
-        // At that moment, and not some time later.
+        // At that moment, not some time later.
         assert_eq!(get(public, "/healthz").unwrap().status, 200);
         assert_eq!(get(admin, "/healthz").unwrap().status, 200);
         let began = Instant::now();
@@ -82,7 +82,7 @@ fn a_watchdog_of_another_process_is_not_ours() {
     assert!(systemd.recv(&mut [0; 64]).is_err());
 }
 
-/// The unit as it is installed, but with a program that is there.
+/// The unit as installed, but with a program that exists.
 fn unit(dir: &Path) -> String {
     let text = fs::read_to_string(UNIT).unwrap();
     let program = "ExecStart=/usr/local/bin/pixeld serve";
@@ -134,7 +134,7 @@ fn the_units_settings_are_settings_and_without_a_database_it_does_not_start_agai
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(64) && said.contains("DATABASE_URL_FILE"), "{said}");
     assert!(text.contains("\nRestartPreventExitStatus=64\n"));
-    // Of anything else, for ever.
+    // After any other end, forever.
     let (of_unit, _) = text.split_once("\n[Service]\n").unwrap();
     assert!(of_unit.contains("\nStartLimitIntervalSec=0\n") && text.contains("\nRestart=always\n"));
 }

@@ -1,4 +1,5 @@
-//! What is logged and what leaves the machine: lines that say what they are about, errors to Sentry, and nothing personal in either.
+//! What is logged and what leaves the machine: lines with their context, errors to Sentry, and nothing personal in
+//! either.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::kit::support::{App, PATIENCE, beside};
 use crate::kit::visitor::Visitor;
 
-/// Takes reports as Sentry does, and hands over their bytes.
+/// Receives reports like Sentry, and passes on their bytes.
 fn sentry() -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let dsn = format!("http://0123456789abcdef@{}/1", listener.local_addr().unwrap());
@@ -38,7 +39,7 @@ fn an_error_is_reported_to_sentry_without_anything_personal() {
     let app =
         App::start_with(|settings| settings.with("SENTRY_DSN", dsn).with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8"));
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
-    // PostgreSQL refuses the row, and says which in the details of its error.
+    // PostgreSQL refuses the row, and quotes it in the details of its error.
     app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (recipient <> '{recipient}')"));
     let path = app.pixel(message, recipient);
     app.exchange(&format!(
@@ -65,7 +66,7 @@ fn an_error_is_reported_to_sentry_without_anything_personal() {
 #[test]
 fn a_line_says_which_spool_batch_request_or_turn_it_is_about_and_names_nobody() {
     let _machine = beside();
-    // Also where no line is wanted but of what went wrong.
+    // Even if only warnings and errors are logged.
     let app = App::start_with(|settings| settings.with("PIXELD_LOG", "warn"));
     let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
     app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (recipient <> '{recipient}')"));
@@ -81,7 +82,7 @@ fn a_line_says_which_spool_batch_request_or_turn_it_is_about_and_names_nobody() 
     assert!(refused.contains(&format!(" spool{{uuid={spool}}}:batch{{first_seq=0 hits=1}}: ")), "{refused}");
     assert_eq!(refused.matches(spool.as_str()).count(), 1, "said once: {refused}");
 
-    // What a page and the rollup read is gone.
+    // A table that a page and the rollup read is gone.
     let ann = Visitor::admin(&app);
     app.query("ALTER TABLE opens RENAME TO gone");
     assert_eq!(ann.get(&format!("/recipients/{recipient}")).status, 500);

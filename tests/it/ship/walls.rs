@@ -1,10 +1,10 @@
-//! The walls of the house: who may import whom, as ARCHITECTURE.md's table says it, and no circle of files.
+//! The walls between rooms: which one may use which, from the table in ARCHITECTURE.md, and no circle of files.
 //!
-//! Reads tokens: every path that begins with `crate`, `super`, `self` or the name of one of our crates, in `use`, in code and in macros. Tests inside a
-//! file count for walls and not for circles.
+//! Reads tokens: every path that begins with `crate`, `super`, `self` or the name of one of our crates, in `use`, in
+//! code and in macros. Tests inside a file count for walls but not for circles.
 //!
-//! The rooms of `pixeld-core` and of `pixeld` are one house; `pixeld-spool` and `pixeld-edge` are a room each. What a crate may use at all is in its
-//! `Cargo.toml`.
+//! The rooms of `pixeld-core` and of `pixeld` form one house; `pixeld-spool` and `pixeld-edge` are a room each.
+//! `Cargo.toml` limits what a crate may use at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,7 +15,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// A module's path without `crate::`, such as `spool::frame`.
 type Module = String;
 
-/// Where sources lie, their crate's name, and the room that the crate is, if it is one.
+/// The folders of the sources, their crate's name, and the room that the crate is, if it is one.
 const CRATES: [(&str, &str, &str); 4] = [
     ("src", "pixeld", ""),
     ("crates/core/src", "pixeld_core", ""),
@@ -23,7 +23,7 @@ const CRATES: [(&str, &str, &str); 4] = [
     ("crates/edge/src", "pixeld_edge", "edge"),
 ];
 
-/// Every module with the paths that its file names, each from the house's root. `app` and the crates' roots are there as well.
+/// Every module with the paths that its file names, each from the house's root, including `app` and the crates' roots.
 struct House {
     names: BTreeMap<Module, Names>,
 }
@@ -31,13 +31,13 @@ struct House {
 /// The paths that a file names.
 #[derive(Default)]
 struct Names {
-    /// The room that its crate is, or nothing.
+    /// The room that its crate is, or empty.
     root: String,
     /// Outside of tests.
     program: BTreeSet<String>,
     /// In `#[cfg(test)]`.
     tests: BTreeSet<String>,
-    /// Its modules that are there in tests only.
+    /// Its modules that exist in tests only.
     test_modules: BTreeSet<Module>,
 }
 
@@ -144,7 +144,7 @@ impl House {
         House { names }
     }
 
-    /// What is seen against the table, and what the table allows to nobody's use.
+    /// Dependencies that the table lacks, and entries of the table that are not used.
     fn arrows_beside(&self, table: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut used = BTreeSet::new();
@@ -173,7 +173,7 @@ impl House {
         wrong
     }
 
-    /// Which file imports which. A folder's head and what lies in the folder are one.
+    /// Which file imports which. A folder's head and its files count as one.
     fn files(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let of_tests: BTreeSet<&Module> = self.names.values().flat_map(|names| &names.test_modules).collect();
         let is_of_tests = |module: &str| of_tests.iter().any(|of_tests| within(module, of_tests));
@@ -196,7 +196,7 @@ impl House {
     }
 }
 
-/// What each package of a `Cargo.lock` names, without versions.
+/// The dependencies of each package of a `Cargo.lock`, without versions.
 fn packages(lock: &str) -> BTreeMap<String, BTreeSet<String>> {
     let package = |text: &str| {
         let quoted = |line: &str| Some(line.split('"').nth(1)?.split(' ').next()?.to_owned());
@@ -218,12 +218,12 @@ fn room_of(name: &str) -> &str {
     name.split("::").next().unwrap_or(name)
 }
 
-/// Whether `name` is `outer` or lies in it.
+/// Whether `name` is `outer` or inside it.
 fn within(name: &str, outer: &str) -> bool {
     name.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Of each room of the table, what it may see.
+/// For each room of the table, what it may use.
 fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
     let lines = text.lines().filter_map(|line| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.strip_suffix('|')?.split(" |").map(str::trim).collect();
@@ -237,7 +237,7 @@ fn table(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 impl Names {
-    /// Of a file's text; its crate's root is `root`.
+    /// Reads a file's text; its crate's root is `root`.
     fn of(root: &str, module: &str, text: &str) -> Names {
         let mut names = Names { root: root.to_owned(), ..Names::default() };
         let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{module}: {error}"));
@@ -279,7 +279,7 @@ impl Names {
         }
     }
 
-    /// Notes the paths that begin with `start` and go on with `rest`. Returns how many tokens of it they are.
+    /// Records the paths that begin with `start` and go on with `rest`. Returns their number of tokens.
     fn path(&mut self, module: &str, start: &str, rest: &[TokenTree], in_tests: bool) -> usize {
         let up = |module: &str| module.rsplit_once("::").map_or(String::new(), |(outer, _)| outer.to_owned());
         let mut prefix = match start {
@@ -321,7 +321,7 @@ impl Names {
     }
 }
 
-/// Whether a path of ours can begin so.
+/// Whether a path of ours can begin with this word.
 fn is_start(word: &str) -> bool {
     ["crate", "super", "self"].contains(&word) || room_of_crate(word).is_some()
 }
@@ -341,7 +341,7 @@ fn branches(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
     tokens.split(is_comma).filter(|branch| !branch.is_empty()).map(<[TokenTree]>::to_vec).collect()
 }
 
-/// The files that reach each other both ways, circle by circle.
+/// The files that reach each other both ways, one list per circle.
 fn circles(files: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     let reach: BTreeMap<&Module, BTreeSet<&Module>> = files.keys().map(|from| (from, reached(files, from))).collect();
     let mut seen = BTreeSet::new();
@@ -356,7 +356,7 @@ fn circles(files: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
     circles
 }
 
-/// All that is reached from a file in one step or more.
+/// All files that are reached from a file in one step or more.
 fn reached<'a>(files: &'a BTreeMap<Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<&'a Module> {
     let mut reached = BTreeSet::new();
     let mut open: Vec<&Module> = files.get(from).into_iter().flatten().collect();

@@ -1,4 +1,5 @@
-//! A restored database with the throttle at its default: hits that it lacks are loaded again, and none is held back by itself.
+//! A restored database with the default throttle: hits that it lacks are loaded again, and none is dropped because of
+//! itself.
 
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::Pixels;
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use crate::database::backup::{UP_TO_DATE, URLS, assert_up_to_date, fetch, follow, of};
 use crate::kit::support::{App, Load, PIXELD, REST, alone, beside, wait_for_image};
 
-/// The default throttle; and the load's addresses are believed, so that a fetch can come again from the same one.
+/// The default throttle; the load's addresses are trusted, so that a fetch can be repeated from the same one.
 fn throttled(settings: Settings) -> Settings {
     settings.with("PIXELD_THROTTLE", "1h").with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8")
 }
@@ -23,13 +24,13 @@ fn hits_that_a_restored_database_lacks_are_not_throttled_by_themselves() {
     let [message, before, after, without] = [(); 4].map(|()| Uuid::new_v4());
     let pixels = Pixels::of(app.image).with_forwarded_addresses();
     let load_at = |rate| Load::of(&app.server, pixels.clone(), 8, Pace::Open(rate), Reuse::KeepAlive);
-    // The second fetches again what the first fetches: of each pair one is throttled, whenever it is judged.
+    // The second repeats the fetches of the first: of each pair one is throttled, whenever it is judged.
     let (load, again) = (load_at(4000.0), load_at(2000.0));
     fetch(&app.server, &app.pixel(message, before), 2);
     again.wait_for(500);
     wait_until("the first", REST, || of(&app, before) == 1).unwrap();
     follow(&settings, &backup, &["dump"]);
-    // Near one that the dump has; near each other; and two that nobody throttles.
+    // Near one that the dump has; near each other; and two that are never throttled.
     fetch(&app.server, &app.pixel(message, before), 2);
     fetch(&app.server, &app.pixel(message, after), 3);
     fetch(&app.server, &format!("/image/{}_{without}.png", app.image), 2);
@@ -37,7 +38,7 @@ fn hits_that_a_restored_database_lacks_are_not_throttled_by_themselves() {
     wait_until("the second", REST, || of(&app, after) == 1).unwrap();
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
     again.wait_for(1000);
-    // Once more: what came back to life may be lost again.
+    // Once more: what was restored may be lost again.
     wait_until("the second after it was lost", UP_TO_DATE, || of(&app, after) == 1).unwrap();
     app.query("DROP DATABASE pixeld_before");
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
@@ -94,7 +95,7 @@ fn under_load_nodes_that_share_their_throttle_load_again_what_a_restored_databas
         let comparison = load.reconcile(&app.url());
         assert_eq!(comparison.lost, 0, "\n{comparison}");
     }
-    // What a node judged while Redis was too slow may be there once a node.
+    // What a node judged while Redis was too slow may exist once per node.
     let rows = "SELECT count(*) AS rows FROM hits GROUP BY recipient";
     assert!(app.number(&format!("SELECT max(rows) FROM ({rows}) AS r")) <= 2);
     let doubled = app.number(&format!("SELECT count(*) FROM ({rows}) AS r WHERE rows = 2")) as f64;
@@ -111,7 +112,7 @@ fn nodes_that_share_their_throttle_load_again_what_a_restored_database_lacks_als
     let shared = |settings: Settings| throttled(settings).with("REDIS_URL", redis.url());
     let mut app = App::start_with(shared);
     let (settings, backup) = (app.server.settings().clone(), app.dir.path().join("backup"));
-    // The dump knows no spool yet, so that the restored database gives their numbers again.
+    // The dump knows no spool yet, so that the restored database reuses their numbers.
     follow(&settings, &backup, &["dump"]);
     let other = Settings::new(PIXELD, app.dir.path().join("other")).unwrap().with("DATABASE_URL", app.url());
     let mut other = shared(other).start().unwrap();
@@ -139,7 +140,7 @@ fn nodes_that_share_their_throttle_load_again_what_a_restored_database_lacks_als
 
     app.server.kill().unwrap();
     follow(&settings, &backup, &[URLS, "restore", "change places"]);
-    // The other node is first, and gets the number that this one's spool had.
+    // The other node comes first, and gets the number that this one's spool had.
     wait_until("the other's hits", UP_TO_DATE, || {
         counted(&app).0 == 20 || other.metrics().unwrap().dropped("throttled") > 30.0
     })

@@ -1,4 +1,4 @@
-//! The shared throttle's script on a real Redis, with times of our choosing.
+//! The shared throttle's script on a real Redis, with chosen times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,13 +29,13 @@ fn spool_of(number: i32) -> Uuid {
     Uuid::from_u64_pair(number as u64, 7)
 }
 
-/// A loader's end of it, without a loader.
+/// A loader's end of the throttle, without a loader.
 struct Asker {
     runtime: Runtime,
     shared: SharedThrottle,
     throttle: Throttle,
     metrics: Arc<Metrics>,
-    /// Questions that nobody answered in time, as far as they were looked for.
+    /// Questions without an answer in time, as far as they were noticed.
     late: u64,
 }
 
@@ -50,7 +50,7 @@ impl Asker {
         asker
     }
 
-    /// Lets its tasks run, as they do beside a loader.
+    /// Lets its tasks run, as beside a loader.
     fn let_run_until(&self, what: &str, done: impl Fn(&Metrics) -> bool) {
         self.runtime.block_on(async {
             let started = Instant::now();
@@ -66,7 +66,7 @@ impl Asker {
         self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
     }
 
-    /// A question about the hit `seq` of a recipient, so many minutes after noon.
+    /// A question about the hit `seq` of a recipient, `minutes` after noon.
     fn question(&self, (seq, recipient, minutes): (u64, u128, i64)) -> Question {
         let hit = Hit {
             at: Micros(NOON.0 + minutes * 60_000_000),
@@ -84,8 +84,8 @@ impl Asker {
         Question { seq, token: self.throttle.token(&hit, 0).unwrap() }
     }
 
-    /// Asks, and returns the numbers of what is held back. An answer that comes too late is none, so it is asked again, as a loader
-    /// does with a batch that failed.
+    /// Asks, and returns the numbers of the hits that are held back. A late answer counts as none, so it asks again,
+    /// like a loader after a failed batch.
     fn ask(&mut self, spool: i32, hits: &[(u64, u128, i64)]) -> Vec<u64> {
         self.late = self.metrics.throttle_alone.get();
         for _ in 0..100 {
@@ -99,7 +99,7 @@ impl Asker {
         panic!("Redis never answers in time");
     }
 
-    /// Asks, whatever comes of it.
+    /// Asks once, whatever the result is.
     fn ask_once(&mut self, spool: i32, hits: &[(u64, u128, i64)]) -> Vec<u64> {
         let questions: Vec<Question> = hits.iter().map(|&hit| self.question(hit)).collect();
         self.runtime.block_on(self.shared.ask(spool_of(spool), &questions))
@@ -165,7 +165,7 @@ fn keys_name_nobody_have_our_prefix_and_expire_and_hold_a_bounded_number_of_entr
     let redis = Redis::start().unwrap();
     let mut asker = Asker::start(&redis);
     let entries = ENTRIES_MAX as i64;
-    // The latest first, so that what is forgotten is what came in last.
+    // The latest first, so that the one that arrived last is forgotten.
     let hits: Vec<(u64, u128, i64)> = (0..2 * entries).rev().map(|n| (n as u64, 7, n * 60)).collect();
     assert_eq!(asker.ask(1, &hits), NONE);
     let keys: Vec<String> = redis.ask("KEYS *").unwrap();
@@ -174,7 +174,7 @@ fn keys_name_nobody_have_our_prefix_and_expire_and_hold_a_bounded_number_of_entr
     assert_eq!(held.split(';').count(), ENTRIES_MAX, "{held}");
     let ttl: i64 = redis.ask(&format!("PTTL {}", keys[0])).unwrap();
     assert!((7_190_000..=7_200_000).contains(&ttl), "{ttl}");
-    // The latest are still held; the earliest are forgotten but for the very last that came.
+    // The latest are still held; the earliest are forgotten except the one that arrived last.
     assert_eq!(asker.ask(2, &[(0, 7, (2 * entries - 1) * 60 + 1), (1, 7, 120)]), [0]);
 }
 
@@ -233,7 +233,7 @@ fn a_frozen_redis_costs_one_short_wait_and_is_found_again() {
     let started = Instant::now();
     assert_eq!(asker.ask_once(1, &[(0, 7, 0)]), NONE);
     let first = started.elapsed();
-    // For three seconds a batch each 10 ms: no more than a wait a pause, and pauses grow.
+    // For three seconds a batch each 10 ms: at most one wait per pause, and pauses grow.
     let (mut waited, mut longest) = (Duration::ZERO, Duration::ZERO);
     for seq in 1..300 {
         let asked = Instant::now();
@@ -261,7 +261,7 @@ fn a_redis_that_is_always_too_slow_costs_a_wait_a_pause() {
     let mut seq = 0;
     while started.elapsed() < Duration::from_secs(4) {
         if asker.metrics.redis_up.get() == 1 {
-            // Paused once there is a connection, for as long as a batch waits and more.
+            // Paused once there is a connection, for longer than a batch waits.
             redis.ask::<String>("CLIENT PAUSE 80 ALL").unwrap();
         }
         let asked = Instant::now();

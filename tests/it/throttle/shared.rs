@@ -1,5 +1,5 @@
-//! Two nodes, one PostgreSQL, one Redis: the same fetch is recorded once, and whatever becomes of Redis, nothing is
-//! lost and no answer waits. The script itself is asked in `shared_throttle_script`.
+//! Two nodes, one PostgreSQL, one Redis: the same fetch is recorded once, and whatever happens to Redis, nothing is
+//! lost and no answer waits. `throttle/script.rs` tests the script itself.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::kit::support::{
     App, END_BACKENDS_AMID_COPY, Load, PATIENCE, PIXELD, Postgres, REST, alone, beside, wait_for_image,
 };
 
-/// How long a node may take to find Redis again: the longest pause, and an attempt that hangs.
+/// How long a node may take to reconnect to Redis: the longest pause, and an attempt that hangs.
 const BACK: Duration = PATIENCE;
 
 /// A second node beside the one of an app.
@@ -48,7 +48,7 @@ impl Nodes {
         Nodes::start_on(Postgres::start().unwrap(), redis, |_, settings| settings)
     }
 
-    /// `change` sees the first node's settings; the second one's way to PostgreSQL is the straight one.
+    /// `change` receives the first node's settings; the second one connects to PostgreSQL directly.
     fn start_on(
         postgres: Postgres,
         redis: Option<&str>,
@@ -76,7 +76,7 @@ impl Nodes {
         }
     }
 
-    /// The same fetch on both, the second once the first is loaded. Returns how many rows it has.
+    /// The same fetch on both, the second once the first is loaded. Returns its number of rows.
     fn fetch_on_both(&self) -> u64 {
         let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
         for server in self.both() {
@@ -135,7 +135,7 @@ fn readers_without_a_recipient_are_recorded_on_each_node_and_redis_is_not_asked(
     assert_eq!((redis.ask::<u64>("DBSIZE").unwrap(), nodes.sum("pixeld_throttle_shared_total")), (0, 0.0));
 }
 
-/// A node's spool as it lies on disk after an outage: hits of one recipient, at these times.
+/// A node's spool on disk after an outage: hits of one recipient, at these times.
 fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
     let spool = Spool::new(&data.join("spool"), Uuid::new_v4(), Published::default());
     std::fs::create_dir_all(&spool.folder).unwrap();
@@ -170,12 +170,12 @@ fn after_an_outage_hits_two_hours_apart_stay_two_and_those_near_them_are_held_ba
     let mut nodes = Nodes::start(Some(&redis.url()));
     nodes.app.server.terminate().unwrap();
     nodes.other.terminate().unwrap();
-    // Where a busy machine lets Redis answer too late, a node decides alone, and that is no outage's doing: it is tried once more.
+    // If a busy machine makes Redis answer too late, a node decides alone, which is not the outage's fault: try again.
     let both_asked = (0..10).any(|_| after_an_outage(&mut nodes, &redis));
     assert!(both_asked, "Redis never answers in time");
 }
 
-/// Says whether Redis answered both nodes in time.
+/// Returns whether Redis answered both nodes in time.
 fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
     let (now, minute) = (now_micros(), Duration::from_mins(1));
     let recipient = Uuid::new_v4();
@@ -183,7 +183,7 @@ fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
     leave_behind(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
     leave_behind(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);
     let keys: u64 = redis.ask("DBSIZE").unwrap();
-    // One is retired, the other goes on.
+    // One is retired, the other continues.
     nodes.app.server.settings().run(&["spool", "drain"]).unwrap();
     let rows = format!("SELECT count(*) FROM hits WHERE recipient = '{recipient}'");
     assert_eq!(nodes.app.number(&rows), 2);
@@ -211,7 +211,7 @@ fn a_redis_that_was_killed_costs_a_row_a_node_and_a_new_empty_one_is_found() {
     assert_eq!(nodes.sum("pixeld_redis_up"), 0.0);
     assert_eq!(nodes.sum("pixeld_throttle_alone_total"), 2.0);
     assert!(nodes.sum("pixeld_redis_failures_total") >= 2.0);
-    // What this node recorded itself, it holds back without Redis.
+    // What this node recorded itself, it drops without Redis.
     let path = nodes.app.pixel(Uuid::new_v4(), Uuid::new_v4());
     (0..3).for_each(|_| fetch(&nodes.other, &path));
     assert_eq!(nodes.other.at_rest(REST).unwrap().dropped("throttled"), 3.0);
@@ -237,7 +237,7 @@ fn a_redis_that_restarts_between_two_batches_or_forgets_its_scripts_is_not_even_
     assert_eq!(nodes.sum("pixeld_throttle_alone_total"), 0.0);
 }
 
-/// Rows of each number of a load.
+/// Rows per number of a load.
 fn rows_of(nodes: &Nodes, pixels: &Pixels) -> HashMap<u64, usize> {
     let mut rows = HashMap::new();
     let messages: Vec<String> = pixels.messages().iter().map(|message| format!("'{message}'")).collect();
@@ -253,7 +253,7 @@ fn a_frozen_redis_under_load_changes_no_answer_and_costs_at_worst_a_row_a_node()
     let _machine = alone();
     let redis = Redis::start().unwrap();
     let nodes = Nodes::start(Some(&redis.url()));
-    // The same pixels on both, at a rate that leaves the machine room: latencies are looked at.
+    // The same pixels on both, at a rate that leaves the machine room: the test checks latencies.
     let pixels = Pixels::of(nodes.app.image).with_forwarded_addresses();
     let begin = || nodes.both().map(|server| Load::of(server, pixels.clone(), 8, Pace::Open(1500.0), Reuse::KeepAlive));
     let calm = begin();
@@ -286,7 +286,7 @@ fn a_frozen_redis_under_load_changes_no_answer_and_costs_at_worst_a_row_a_node()
         assert_eq!(load.reconcile(&nodes.app.url()).lost, 0);
         let [calm, frozen] = [calm, load].map(|load| load.outcome.latency.value_at_quantile(0.99) as f64 / 1e6);
         println!("99 % of answers within {calm:.2} ms with Redis, {frozen:.2} ms with a frozen one");
-        // An answer that waited for Redis would wait for as long as it is frozen.
+        // An answer that waited for Redis would wait as long as Redis is frozen.
         assert!(frozen < 1000.0, "{frozen:.2} ms, with Redis {calm:.2} ms");
     }
     let asked_alone = nodes.sum("pixeld_throttle_alone_total") - alone_before;
@@ -308,7 +308,7 @@ fn batches_that_are_brought_again_lose_no_hit() {
     let pixels = Pixels::of(nodes.app.image).with_forwarded_addresses();
     let loads = nodes.both().map(|server| Load::of(server, pixels.clone(), 8, Pace::Open(2000.0), Reuse::KeepAlive));
     loads[0].wait_for(2000);
-    // Of the first node each second COMMIT is cut off after it was sent; of both, backends are ended amid COPY.
+    // On the first node each second COMMIT is cut off after it was sent; on both, backends are ended amid COPY.
     proxy.cut_each_commit(2);
     let ended = nodes.app.number(END_BACKENDS_AMID_COPY);
     wait_until("cuts", Duration::from_secs(60), || proxy.cuts() >= 5).unwrap();
@@ -373,7 +373,7 @@ fn a_batch_whose_copy_failed_finds_its_own_name_and_goes_before_a_later_hit_of_a
     assert!(first.get("pixeld_load_retries_total") >= 1.0);
     assert_eq!((first.dropped_all(), first.get("pixeld_hits_loaded_total")), (0.0, 2.0), "the first node's is the row");
     assert_eq!(other.get("pixeld_throttled_elsewhere_total"), 2.0);
-    // A connection that is only being ended may cost one more try.
+    // A connection that is just being ended may cost one more attempt.
     assert!(first.get("pixeld_throttle_shared_total") >= 3.0, "it asked again");
 }
 
@@ -385,7 +385,7 @@ fn a_hit_that_postgresql_refuses_holds_nothing_back_on_another_node() {
     let message = Uuid::new_v4();
     nodes.app.query(&format!("ALTER TABLE hits ADD CONSTRAINT refused CHECK (message <> '{message}')"));
     let refused = nodes.app.pixel(message, Uuid::new_v4());
-    // Among others, so that the batch is halved until the refused one stands alone.
+    // Among others, so that the batch is halved down to the refused one.
     for n in 0..20 {
         let other = nodes.app.pixel(Uuid::new_v4(), Uuid::new_v4());
         fetch(&nodes.app.server, if n == 7 { &refused } else { &other });
@@ -420,7 +420,7 @@ fn a_redis_that_refuses_us_is_said_once_without_the_password_and_each_node_throt
     assert_eq!(log.matches("Redis cannot be used now").count(), 1, "{log}");
     assert!(log.to_lowercase().contains("password"), "the reason is told: {log}");
     assert!(!log.contains("hunter2") && !log.contains("the-right-one"), "{log}");
-    // The same server, rightly asked.
+    // The same server, with the right URL.
     let app = App::start_with(|settings| throttled(settings, Some(&redis.url())));
     wait_until("Redis", BACK, || app.server.metrics().unwrap().get("pixeld_redis_up") == 1.0).unwrap();
     fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
@@ -458,7 +458,7 @@ fn over_tls_the_certificate_is_checked() {
         .unwrap_or_else(|error| panic!("{error}\n{}", app.server.log()));
     fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     assert_eq!(app.at_rest().get("pixeld_throttle_shared_total"), 1.0);
-    // The same server, whose certificate nobody vouches for.
+    // The same server, with a certificate that no authority signed.
     let app = App::start_with(|settings| throttled(settings, Some(&url)));
     fetch(&app.server, &app.pixel(Uuid::new_v4(), Uuid::new_v4()));
     let metrics = app.at_rest();

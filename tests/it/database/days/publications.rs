@@ -1,5 +1,5 @@
-//! Somebody publishes the changes of tables, as for a warehouse: all goes on, their copy follows, and what cannot go is named with the
-//! statement that helps.
+//! Changes of tables are published, as for a warehouse: everything works, the copy follows, and what cannot be deleted
+//! is named with the statement that helps.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ const PUBLICATIONS: [&str; 2] = ["FOR ALL TABLES", "FOR ALL TABLES WITH (publish
 
 const IMAGE: Uuid = Uuid::from_u128(0x1a9e);
 
-/// What an earlier pixeld has made.
+/// As an earlier pixeld made it.
 const FORMER_DAY: &str = "CREATE TABLE hits_20260302 (LIKE hits INCLUDING ALL); \
      ALTER TABLE hits ATTACH PARTITION hits_20260302 FOR VALUES FROM ('2026-03-02 00:00:00+00') TO ('2026-03-03 00:00:00+00')";
 
-/// Tables whose rows PostgreSQL would not update or delete, were they published.
+/// Tables whose rows PostgreSQL would not update or delete if they were published.
 const WITHOUT_IDENTITY: &str = "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'r' \
        AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'copied' AND c.relreplident <> 'f' \
        AND NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
@@ -60,7 +60,7 @@ fn load(books: &Books) {
         .load(&books.postgres);
 }
 
-/// What people and settings ask for, but for the retention.
+/// All changes by people and settings, except the retention.
 fn change_all(books: &Books) {
     books.change(async |changes| {
         for day in changes.partitions(None).await.unwrap() {
@@ -85,7 +85,7 @@ fn change_all(books: &Books) {
     });
 }
 
-/// Both days go, and the opens with them.
+/// Both days are dropped, and the opens with them.
 fn retain_none(books: &Books) {
     books.runtime.block_on(async {
         let mut changes = Changes::open(&books.database).await.unwrap();
@@ -102,7 +102,7 @@ fn retain_none(books: &Books) {
 #[test]
 fn what_a_publication_of_all_tables_has_can_be_judged_again_deleted_and_dropped() {
     let _machine = beside();
-    // There before any hit, or made once they are loaded.
+    // Made before any hit, or once they are loaded.
     for (is_first, publication) in [(true, PUBLICATIONS[0]), (false, PUBLICATIONS[1])] {
         let books = Books::open();
         let session = books.runtime.block_on(books.database.connect("test")).unwrap();
@@ -165,7 +165,7 @@ fn a_copy_that_follows_a_publication_has_what_was_judged_again_and_lacks_what_wa
             assert!(end.is_ok(), "{publication}: {table} has {} rows, not {}", ask(&there, &rows).len(), wanted.len());
         }
         assert_eq!(ask(&here, "SELECT DISTINCT class::text FROM hits"), ["1"]);
-        // Else the server's end waits for it.
+        // Otherwise the server's end waits for it.
         ask(&there, "ALTER SUBSCRIPTION reader DISABLE");
         wait_until("the reader's end", PATIENCE, || ask(&here, "SELECT pid::text FROM pg_stat_replication").is_empty())
             .unwrap();
@@ -192,7 +192,7 @@ fn a_day_that_is_in_use_is_named_with_the_statement_that_lets_its_hits_go() {
     let named = matches!(&error, ChangeError::Tally(TallyError::Db(DbError::Identity { table, .. })) if table == "hits_20260302");
     assert!(named, "{error}");
     assert!(error.to_string().ends_with("ALTER TABLE hits_20260302 REPLICA IDENTITY FULL"), "{error}");
-    // It needs the day for a moment only.
+    // It needs the day only for a moment.
     books.runtime.block_on(session.client.batch_execute("COMMIT")).unwrap();
     assert_eq!(delete().unwrap().hits, 12);
 }
@@ -249,7 +249,7 @@ fn what_a_publication_makes_postgresql_refuse_is_on_the_page_with_what_helps() {
         "{page}"
     );
 
-    // As one that was put back: no node waits for the page that began it.
+    // As if it were put back: no node waits for the page that requested it.
     app.query(&format!(
         "INSERT INTO erasures (recipient_hash, put_back_at) \
          SELECT substring(sha256(secret || uuid_send('{}')) FOR 16), now() FROM installation WHERE name = 'privacy_key'",

@@ -1,6 +1,6 @@
-//! The loader's statements as they were before V8, word for word (but for COPY, which is text here): while nodes are replaced one by
-//! one, the former program goes on with them on the new schema. Add those of the next release beside them, and take the oldest out
-//! when nobody upgrades from there any more.
+//! The loader's statements before V8, word for word (except COPY, which is text here): while nodes are replaced one by
+//! one, the former program uses them on the new schema. Add those of the next release beside them, and remove the
+//! oldest when upgrades from there are no longer supported.
 
 use std::pin::pin;
 
@@ -60,7 +60,7 @@ fn make_partition(name: &str, from: &str, to: &str) -> String {
     )
 }
 
-/// Brings hits of one message and image, one of each recipient, at a time of its own day, as the former loader did.
+/// Loads hits of one message and image, one per recipient, each on its own day, like the former loader.
 pub async fn bring(client: &Client, spool: Uuid, first_seq: i64, image: Uuid, message: Uuid, recipients: &[Uuid]) {
     let agents = (vec![-77_i64, 77], vec!["Former/1.0", "Former/2.0"]);
     assert_eq!(client.query(EXISTING_IMAGES, &[&vec![image]]).await.unwrap().len(), 1);
