@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pixeld::db::{Database, migrate};
-use pixeld::ingest::loader::{Loader, LoaderOptions};
+use pixeld::parts::db::{Database, migrate};
+use pixeld::parts::ingest::loader::{Loader, LoaderOptions};
 use pixeld_core::clock::now_micros;
 use pixeld_core::drain;
 use pixeld_core::hit::{Hit, Parcel};

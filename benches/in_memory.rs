@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use pixeld::network_lists::files::Lists;
+use pixeld::parts::network_lists::files::Lists;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::link::token::SigningKeys;
 use pixeld_core::metrics::Metrics;

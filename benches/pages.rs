@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use pixeld::db::{Database, migrate, partitions};
+use pixeld::parts::db::{Database, migrate, partitions};
 use pixeld_core::clock::now_utc;
 use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::process::wait_until;
@@ -86,8 +86,8 @@ fn main() {
     ];
     let mut table = format!(
         "{} hits, {} opens\n\n| page | median ms | worst of {REQUESTS} ms | first ms | KiB |\n|---|---:|---:|---:|---:|\n",
-        pixeld::admin::view::number(hits as i64),
-        pixeld::admin::view::number(postgres.number("SELECT count(*) FROM opens").expect("opens") as i64),
+        pixeld::parts::admin::number(hits as i64),
+        pixeld::parts::admin::number(postgres.number("SELECT count(*) FROM opens").expect("opens") as i64),
     );
     let mut slow = Vec::new();
     for page in &pages {

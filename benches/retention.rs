@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use loadtest::generator::{self, Control, Pace, Plan, Reuse};
 use loadtest::ledger::Ledger;
 use loadtest::pixels::Pixels;
-use pixeld::db::Database;
-use pixeld::rollup::change::Changes;
-use pixeld::rollup::retention::LOCK_WAITS;
-use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld::parts::db::Database;
+use pixeld::parts::rollup::change::Changes;
+use pixeld::parts::rollup::retention::LOCK_WAITS;
+use pixeld::parts::rollup::retention_day::{Dropped, drop_day, overdue};
 use pixeld_testkit::postgres::{Postgres, open_dir};
 use pixeld_testkit::server::{Server, Settings};
 

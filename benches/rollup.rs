@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pixeld::db::{Database, migrate, partitions};
-use pixeld::rollup::tally::{Lock, Tally};
-use pixeld::rollup::turn::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
+use pixeld::parts::db::{Database, migrate, partitions};
+use pixeld::parts::rollup::tally::{Lock, Tally};
+use pixeld::parts::rollup::turn::{CHUNK_HITS_MAX, Mismatches, Outcome, Rolled, roll_up};
 use pixeld_testkit::postgres::Postgres;
 use tokio::runtime::Runtime;
 

@@ -10,7 +10,8 @@
 //! What happens when one of them ends or panics before the drain: the table in `supervise.rs`.
 
 mod claim;
-pub mod commands;
+mod command_line;
+mod commands;
 mod data_dir;
 mod database;
 mod drain;
@@ -20,14 +21,16 @@ mod loading;
 mod namespace;
 mod open_files;
 mod options;
+pub mod parts;
 mod program;
 mod recording;
 mod sample;
 mod serve;
-pub mod supervise;
+mod supervise;
 mod systemd;
 mod which;
 
+pub use command_line::main;
 pub use data_dir::DataDir;
 pub use serve::{serve, serve_ending};
 pub use which::NoInstallation;

@@ -16,14 +16,14 @@ mod help;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use hits::{ReclassifyArgs, SpoolCommand, SpoolDrainArgs};
-pub use image::{ImageAddArgs, ImageCommand};
+pub use hits::{ReclassifyArgs, SpoolCommand};
+pub use image::ImageCommand;
 pub use import::{ImportCommand, ImportDjangoArgs};
-pub use link::{LinkArgs, ListArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
+pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
 pub use networks::{NetworksCommand, NetworksUpdateArgs};
 pub use opt_out::OptOutArgs;
 pub use privacy::{EraseArgs, ExportArgs};
-pub use user::{UserAddArgs, UserCommand, UserNameArgs, UserPasswordArgs};
+pub use user::{UserAddArgs, UserCommand, UserPasswordArgs};
 
 /// The text below the list of commands.
 const AFTER_HELP: &str = "\
@@ -211,6 +211,9 @@ mod tests {
     use clap::error::ErrorKind;
     use uuid::Uuid;
 
+    use super::hits::SpoolDrainArgs;
+    use super::image::ImageAddArgs;
+    use super::link::ListArgs;
     use super::*;
 
     fn command(words: &str) -> Result<Command, clap::Error> {

@@ -3,29 +3,31 @@
 //! `ARCHITECTURE.md` is the map: the purpose of each room, which rooms it may use (a test checks every `use` against
 //! that table), and where to change what. Only [`app`] sees all.
 
-pub mod admin;
-pub mod app;
-pub mod backoff;
-pub mod cli;
-pub mod clocks;
-pub mod config;
-pub mod db;
-pub mod erasure;
-pub mod images;
-pub mod ingest;
-pub mod kept_list;
-pub mod lists;
-pub mod network_lists;
-pub mod opt_outs;
-pub mod rollup;
-pub mod signals;
-pub mod telemetry;
-pub mod whole_file;
+mod admin;
+mod app;
+mod backoff;
+mod cli;
+mod clocks;
+mod config;
+mod db;
+mod erasure;
+mod images;
+mod ingest;
+mod kept_list;
+mod lists;
+mod network_lists;
+mod opt_outs;
+mod rollup;
+mod signals;
+mod telemetry;
+mod whole_file;
+
+pub use app::{main, parts};
 
 use pixeld_core::clock::micros::Micros;
 
 /// When this program was built: no hit of its own can be older.
-pub const BUILT_AT: Micros = built_at(env!("PIXELD_BUILT"));
+const BUILT_AT: Micros = built_at(env!("PIXELD_BUILT"));
 
 const fn built_at(seconds: &str) -> Micros {
     let digits = seconds.as_bytes();

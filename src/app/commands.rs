@@ -41,7 +41,7 @@ use pixeld_spool::{SpoolRoom, recovery};
 
 pub use erase::erase;
 pub use export::export;
-pub use import::{Completeness, import_django};
+pub use import::import_django;
 pub use links::{link, namespace};
 pub use messages::{message_list, message_set};
 pub use networks::{networks_status, networks_update};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
-use pixeld::db::{Database, Lease};
+use pixeld::parts::db::{Database, Lease};
 use tokio::runtime::Runtime;
 use tokio_postgres::SimpleQueryMessage;
 

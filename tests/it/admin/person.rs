@@ -397,7 +397,7 @@ fn an_erasure_that_cannot_be_noted_leaves_nothing_half_done() {
     assert_eq!(left(&app), ["0 0 0"]);
 
     // A loading transaction leaves no gap for it.
-    let lock = format!("SELECT pg_advisory_xact_lock_shared({})", pixeld::db::locks::LOADING);
+    let lock = format!("SELECT pg_advisory_xact_lock_shared({})", pixeld::parts::db::locks::LOADING);
     let holder = Holder::take(&app.postgres, &lock);
     let mut asking = begin_post(&ann, "/erasures", &form);
     let mut answer = String::new();

@@ -1,7 +1,7 @@
 //! The admin page over HTTP, as browsers and attackers use it.
 
-use pixeld::admin::route::{Access, ROUTES};
-use pixeld::db::users::Role;
+use pixeld::parts::admin::{Access, ROUTES};
+use pixeld::parts::db::Role;
 
 use crate::kit::support::{App, beside};
 use crate::kit::visitor::{PASSWORD, Visitor, add_user, form, run_with, text};

@@ -6,11 +6,11 @@ mod publications;
 use std::io;
 
 use bytes::Bytes;
-use pixeld::db::export::{Export, Takes};
-use pixeld::db::log::{self, Wanted};
-use pixeld::db::{Database, migrate};
-use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
-use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld::parts::db::export::{Export, Takes};
+use pixeld::parts::db::log::{self, Wanted};
+use pixeld::parts::db::{Database, migrate};
+use pixeld::parts::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
+use pixeld::parts::rollup::retention_day::{Dropped, drop_day, overdue};
 use pixeld_core::privacy::RecipientHash;
 use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::process::wait_until;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use pixeld::db::{Database, within};
+use pixeld::parts::db::{Database, within};
 use pixeld_testkit::process::{is_alive, wait_until};
 
 use crate::kit::support::{PATIENCE, beside, open_dir};

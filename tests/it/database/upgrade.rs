@@ -7,7 +7,7 @@ mod former;
 use std::collections::BTreeMap;
 use std::process::Stdio;
 
-use pixeld::db::Database;
+use pixeld::parts::db::Database;
 use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::{Settings, get};

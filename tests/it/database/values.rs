@@ -1,6 +1,6 @@
 //! Our own types as PostgreSQL's values, both ways, against what the server itself says of them.
 
-use pixeld::db::Database;
+use pixeld::parts::db::Database;
 use pixeld_core::clock::micros::Micros;
 use pixeld_testkit::postgres::Postgres;
 use tokio_postgres::Client;

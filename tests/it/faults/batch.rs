@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pixeld::db::{Database, Session, migrate};
-use pixeld::ingest::batch::{BatchError, BatchTransaction, RowsCopied};
-use pixeld::ingest::judge::{Bounds, Judged, Judging};
-use pixeld::ingest::known::Known;
-use pixeld::ingest::memory::Memory;
+use pixeld::parts::db::{Database, Session, migrate};
+use pixeld::parts::ingest::batch::{BatchError, BatchTransaction, RowsCopied};
+use pixeld::parts::ingest::judge::{Bounds, Judged, Judging};
+use pixeld::parts::ingest::known::Known;
+use pixeld::parts::ingest::memory::Memory;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::fixture::carrying;

@@ -4,9 +4,9 @@
 //! The program is this one: [`serves_and_ends_a_task_on_purpose`] runs the real `serve` of pixeld, in its own process,
 //! which the tests start, signal and query like any other. So pixeld itself has no way to end a task.
 
-use pixeld::app::supervise::{IfItEnds, if_it_ends};
-use pixeld::config::{Config, Reader};
-use pixeld::{app, telemetry};
+use pixeld::parts::app::{IfItEnds, if_it_ends};
+use pixeld::parts::config::{Config, Reader};
+use pixeld::parts::{app, telemetry};
 use pixeld_core::metrics::Task;
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::{Server, Settings, get};

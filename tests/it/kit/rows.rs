@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pixeld::db::{Database, partitions};
+use pixeld::parts::db::{Database, partitions};
 use pixeld_testkit::postgres::Postgres;
 use time::Date;
 use time::macros::format_description;

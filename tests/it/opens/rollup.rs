@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
 use nix::sys::signal::Signal;
-use pixeld::db::{Database, migrate, partitions};
-use pixeld::rollup::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
-use pixeld::rollup::tally::{Lock, Tally};
-use pixeld::rollup::task::Rollup;
-use pixeld::rollup::turn::{Mismatches, Outcome, Rolled, roll_up};
+use pixeld::parts::db::{Database, migrate, partitions};
+use pixeld::parts::rollup::change::{ChangeError, Changes, Deleted, StoredHit, Target, Verdict};
+use pixeld::parts::rollup::tally::{Lock, Tally};
+use pixeld::parts::rollup::task::Rollup;
+use pixeld::parts::rollup::turn::{Mismatches, Outcome, Rolled, roll_up};
 use pixeld_core::drain;
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::postgres::Postgres;

@@ -1,8 +1,8 @@
 //! Days and hours of people's zones: the admin page must match what PostgreSQL counts from the hits with its own rules
 //! of zones; and counts by quarter of an hour stay right on both sides of the time from which they exist.
 
-use pixeld::db::{Database, migrate};
-use pixeld::rollup::change::{Changes, StoredHit, Target, Verdict};
+use pixeld::parts::db::{Database, migrate};
+use pixeld::parts::rollup::change::{Changes, StoredHit, Target, Verdict};
 use pixeld_testkit::postgres::Postgres;
 use time::macros::datetime;
 use tokio::runtime::Runtime;

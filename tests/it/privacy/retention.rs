@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use loadtest::generator::Pace;
-use pixeld::db::{Database, migrate};
-use pixeld::rollup::change::Changes;
-use pixeld::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld::parts::db::{Database, migrate};
+use pixeld::parts::rollup::change::Changes;
+use pixeld::parts::rollup::retention_day::{Dropped, drop_day, overdue};
 use pixeld_testkit::process::wait_until;
 
 use crate::kit::holder::Holder;

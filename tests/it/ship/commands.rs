@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
 use loadtest::generator::Pace;
-use pixeld::cli::Cli;
+use pixeld::parts::cli::Cli;
 use pixeld_testkit::server::Settings;
 use uuid::Uuid;
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pixeld::admin::upload::UPLOAD_BYTES_MAX;
+use pixeld::parts::admin::UPLOAD_BYTES_MAX;
 use pixeld_edge::images::TRANSPARENT_GIF;
 use pixeld_testkit::process::{free_port, wait_until};
 use uuid::Uuid;

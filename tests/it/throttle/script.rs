@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixeld::config::Secret;
-use pixeld::ingest::judge::Question;
-use pixeld::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFIX, QUESTION_HITS_MAX, SharedThrottle};
-use pixeld::ingest::throttle::Throttle;
+use pixeld::parts::config::Secret;
+use pixeld::parts::ingest::judge::Question;
+use pixeld::parts::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFIX, QUESTION_HITS_MAX, SharedThrottle};
+use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::metrics::Metrics;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use pixeld::db::{Database, DbError, Session, images, migrate, partitions};
-use pixeld::opt_outs::suppressions;
-use pixeld::rollup::change::{ChangeError, Changes, Target};
-use pixeld::rollup::retention_day::{Dropped, drop_day};
-use pixeld::rollup::tally::TallyError;
+use pixeld::parts::db::{Database, DbError, Session, images, migrate, partitions};
+use pixeld::parts::opt_outs::suppressions;
+use pixeld::parts::rollup::change::{ChangeError, Changes, Target};
+use pixeld::parts::rollup::retention_day::{Dropped, drop_day};
+use pixeld::parts::rollup::tally::TallyError;
 use pixeld_core::privacy::RecipientHash;
 use pixeld_testkit::process::wait_until;
 use tokio::runtime::Runtime;
