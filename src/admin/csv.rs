@@ -94,16 +94,17 @@ pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Re
     Err(Refusal::Upload("Choose a file.".to_owned()))
 }
 
-/// The answer; or, if the input is wrong, a notice for the form's page that says how.
+/// The answer; or, if the input is wrong, the page that `form` makes of a notice that says how.
 ///
 /// # Errors
 /// Every other refusal.
-pub async fn answer_or_words(
+pub async fn answer_or_form<F: Future<Output = Result<Answer, Refusal>>>(
     answered: Result<Answer, Refusal>,
     mut upload: Upload,
-) -> Result<Result<Answer, Markup>, Refusal> {
+    form: impl FnOnce(Markup) -> F,
+) -> Result<Answer, Refusal> {
     let refusal = match answered {
-        Ok(answer) => return Ok(Ok(answer)),
+        Ok(answer) => return Ok(answer),
         Err(refusal) => refusal,
     };
     // Read and discard the rest: a browser shows no answer before it has sent everything.
@@ -111,7 +112,7 @@ pub async fn answer_or_words(
         drop(part);
     }
     match refusal {
-        Refusal::Upload(words) => Ok(Err(notice(Tone::Bad, html! { p { (words) } }))),
+        Refusal::Upload(words) => form(notice(Tone::Bad, html! { p { (words) } })).await,
         refusal => Err(refusal),
     }
 }

@@ -224,6 +224,7 @@ impl BatchTokens {
 
 #[cfg(test)]
 mod tests {
+    use pixeld_core::hit::fixture::carrying;
     use uuid::Uuid;
 
     use super::*;
@@ -231,19 +232,8 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn hit(recipient: u128, at_s: i64) -> Hit<'static> {
-        Hit {
-            at: Micros::of_seconds(at_s),
-            sent_at_s: 0,
-            image: Uuid::from_u128(1),
-            message: Uuid::from_u128(2),
-            recipient: Uuid::from_u128(recipient),
-            network: 0,
-            prefetch: false,
-            address: Some(IpAddr::from([66, 249, 84, 1])),
-            keys: None,
-            is_erased: false,
-            user_agent: "",
-        }
+        let address = Some(IpAddr::from([66, 249, 84, 1]));
+        Hit { at: Micros::of_seconds(at_s), recipient: Uuid::from_u128(recipient), address, ..carrying(0, "") }
     }
 
     fn take(throttle: &Throttle, batch: &mut BatchTokens, hit: &Hit<'_>, user_agent: i64) -> bool {

@@ -16,6 +16,7 @@ pub mod named;
 pub mod opt_out;
 pub mod pasted;
 pub mod route;
+mod signed;
 pub mod token;
 
 use uuid::Uuid;

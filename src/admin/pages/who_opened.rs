@@ -50,10 +50,9 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 /// On an error of the database or the disk, or if too many lists are answered at once.
 pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
-    match csv::answer_or_words(answered(admin, asked, &mut upload, &mut fields).await, upload).await? {
-        Ok(answer) => Ok(answer),
-        Err(notice) => form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice).await,
-    }
+    let answered = answered(admin, asked, &mut upload, &mut fields).await;
+    let form = |notice| form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);
+    csv::answer_or_form(answered, upload, form).await
 }
 
 async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {

@@ -1,22 +1,12 @@
+use pixeld_core::hit::fixture::carrying;
+
 use super::*;
 
 const NOW: Micros = Micros::of_seconds(2_000_000_000);
 const DAY: Duration = Duration::from_hours(24);
 
 fn hit(recipient: u128, at: Micros) -> Hit<'static> {
-    Hit {
-        at,
-        sent_at_s: 0,
-        image: Uuid::from_u128(1),
-        message: Uuid::from_u128(2),
-        recipient: Uuid::from_u128(recipient),
-        network: 0,
-        prefetch: false,
-        address: None,
-        keys: None,
-        is_erased: false,
-        user_agent: "",
-    }
+    Hit { at, recipient: Uuid::from_u128(recipient), ..carrying(0, "") }
 }
 
 /// Opted out since [`NOW`].

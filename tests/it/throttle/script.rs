@@ -9,6 +9,7 @@ use pixeld::parts::ingest::shared_throttle::{ANSWER_WAIT, ENTRIES_MAX, KEY_PREFI
 use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::hit::fixture::carrying;
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::redis::Redis;
 use tokio::runtime::Runtime;
@@ -68,19 +69,8 @@ impl Asker {
 
     /// A question about the hit `seq` of a recipient, `minutes` after noon.
     fn question(&self, (seq, recipient, minutes): (u64, u128, i64)) -> Question {
-        let hit = Hit {
-            at: Micros(NOON.0 + minutes * 60_000_000),
-            sent_at_s: 0,
-            image: Uuid::from_u128(1),
-            message: Uuid::from_u128(2),
-            recipient: Uuid::from_u128(recipient),
-            network: 0,
-            prefetch: false,
-            address: None,
-            keys: None,
-            is_erased: false,
-            user_agent: "",
-        };
+        let at = Micros(NOON.0 + minutes * 60_000_000);
+        let hit = Hit { at, recipient: Uuid::from_u128(recipient), ..carrying(0, "") };
         Question { seq, token: self.throttle.token(&hit, 0).unwrap() }
     }
 

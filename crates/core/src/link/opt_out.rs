@@ -11,12 +11,11 @@
 //! length, first byte and the signed bytes all differ. Links of both kinds stay valid side by side, so that signing
 //! keys can be set later.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, KeyInit};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use super::signed;
 use super::token::{Forged, SigningKeys};
 
 /// The prefix of the path of such a link.
@@ -29,8 +28,7 @@ const DOMAIN: &[u8] = b"pixeld opt-out";
 const KIND_SHARED: u8 = 2;
 const KIND_OWN: u8 = 3;
 const SIGNED_BYTES: usize = 1 + 1 + 16;
-const MAC_BYTES: usize = 16;
-const TOKEN_BYTES: usize = SIGNED_BYTES + MAC_BYTES;
+const TOKEN_BYTES: usize = SIGNED_BYTES + signed::MAC_BYTES;
 
 /// The keys of opt-out links.
 #[derive(Clone)]
@@ -59,9 +57,7 @@ impl OptOutKeys {
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);
         bytes.extend_from_slice(&[kind, id]);
         bytes.extend_from_slice(recipient.as_bytes());
-        let mac = key.clone().chain_update(DOMAIN).chain_update(&bytes).finalize().into_bytes();
-        bytes.extend(mac.into_iter().take(MAC_BYTES));
-        URL_SAFE_NO_PAD.encode(bytes)
+        signed::write(key, DOMAIN, bytes)
     }
 
     /// The recipient of a token.
@@ -69,28 +65,23 @@ impl OptOutKeys {
     /// # Errors
     /// [`Forged`], whatever is wrong with it.
     pub fn verify(&self, text: &str) -> Result<Uuid, Forged> {
-        if text.len() != TOKEN_CHARS {
-            return Err(Forged);
-        }
-        // The decoder needs room for whole groups of four characters.
-        let mut decoded = [0; TOKEN_CHARS.div_ceil(4) * 3];
-        if URL_SAFE_NO_PAD.decode_slice(text, &mut decoded) != Ok(TOKEN_BYTES) {
-            return Err(Forged);
-        }
+        let decoded: [u8; signed::room(TOKEN_BYTES)] = signed::read(text, TOKEN_BYTES).ok_or(Forged)?;
         let (signed, mac) = decoded[..TOKEN_BYTES].split_at(SIGNED_BYTES);
         let key = match signed {
             [KIND_SHARED, id, ..] => self.shared.of(*id).ok_or(Forged)?,
             [KIND_OWN, 0, ..] => &self.own,
             _ => return Err(Forged),
         };
-        key.clone().chain_update(DOMAIN).chain_update(signed).verify_truncated_left(mac).map_err(|_| Forged)?;
         let recipient = Uuid::from_slice(&signed[2..]).map_err(|_| Forged)?;
-        if recipient.is_nil() { Err(Forged) } else { Ok(recipient) }
+        if signed::is_of(key, DOMAIN, signed, mac) && !recipient.is_nil() { Ok(recipient) } else { Err(Forged) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use hmac::Mac;
     use proptest::prelude::*;
 
     use super::*;
@@ -177,7 +168,7 @@ mod tests {
         let (id, key) = signing.newest().unwrap();
         let mut bytes = vec![KIND_SHARED, id];
         bytes.extend_from_slice(recipient.as_bytes());
-        bytes.extend(key.clone().chain_update(&bytes).finalize().into_bytes().into_iter().take(MAC_BYTES));
+        bytes.extend(key.clone().chain_update(&bytes).finalize().into_bytes().into_iter().take(signed::MAC_BYTES));
         assert_eq!(shared().verify(&URL_SAFE_NO_PAD.encode(&bytes)), Err(Forged));
     }
 }

@@ -91,15 +91,10 @@ fn page() -> String {
          | class | user agents | right | wrong | unknown |\n|---|---|---|---|---|\n",
     );
     let mut all_lines = String::new();
-    for class in [
-        Class::Human,
-        Class::Proxied,
-        Class::PrivacyPrefetch,
-        Class::Prefetch,
-        Class::Scanner,
-        Class::Bot,
-        Class::Unknown,
-    ] {
+    let mut classes = Class::ALL;
+    // The first is unknown, which comes last here.
+    classes.rotate_left(1);
+    for class in classes {
         let of_class: Vec<&Documented> =
             mail.iter().chain(&crawlers).filter(|documented| documented.class == class).collect();
         let ([right, wrong, unknown], lines) = score(&of_class);
