@@ -114,6 +114,12 @@ impl Core {
     fn counts(&self) -> &CoreCounts {
         &self.edge.metrics.cores[self.number]
     }
+
+    fn count_refused(&self, reason: Reason) {
+        if let Some(outcome) = reason.outcome() {
+            self.counts().request(outcome);
+        }
+    }
 }
 
 /// Answers one request.
@@ -122,14 +128,12 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
     let is_head = request.method() == Method::HEAD;
     let has_body = !request.body().is_end_stream();
     if !is_head && request.method() != Method::GET {
-        counts.request(Outcome::MethodNotAllowed);
-        note(core, peer, request, Reason::Method);
+        refuse(core, peer, request, Reason::Method);
         let refusal = respond::method_not_allowed();
         return if has_body { respond::closing(refusal) } else { refusal };
     }
     if has_body {
-        counts.request(Outcome::BodyRefused);
-        note(core, peer, request, Reason::Body);
+        refuse(core, peer, request, Reason::Body);
         return respond::body_refused();
     }
     if is_head {
@@ -139,9 +143,9 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         Route::Pixel { image, ids, sent_at_s, is_signed } => {
             (image, ids, Link { sent_at_s, is_signed, former_recipient: None })
         }
-        Route::NotAnImage => return not_found(core, peer, request, Outcome::UnknownImage, Reason::NoImageId),
-        Route::Forged => return not_found(core, peer, request, Outcome::Forged, Reason::Forged),
-        Route::NotFound => return not_found(core, peer, request, Outcome::NotFound, Reason::WrongPath),
+        Route::NotAnImage => return not_found(core, peer, request, Reason::NoImageId),
+        Route::Forged => return not_found(core, peer, request, Reason::Forged),
+        Route::NotFound => return not_found(core, peer, request, Reason::WrongPath),
         Route::Health => {
             counts.request(Outcome::Health);
             return respond::text(StatusCode::OK, "ok\n");
@@ -153,22 +157,22 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
         Fetched::Cached(found) => (found, Outcome::Image),
         Fetched::Deleted => (transparent_gif(), Outcome::Deleted),
         Fetched::TimedOut => (transparent_gif(), Outcome::Fallback),
-        Fetched::Unknown => return not_found(core, peer, request, Outcome::UnknownImage, Reason::UnknownImage),
+        Fetched::Unknown => return not_found(core, peer, request, Reason::UnknownImage),
     };
     let head = Head::of(request.headers());
     let is_held = head.is_conditional && respond::is_held(request.headers(), &served);
     // For an unrecorded link, report the reason rather than the response.
     let unrecorded = match &ids {
-        _ if outcome == Outcome::Deleted => Some((Outcome::Deleted, Reason::DeletedImage)),
-        Ids::Malformed => Some((Outcome::Malformed, Reason::Malformed)),
-        Ids::Unmerged => Some((Outcome::Unmerged, Reason::Unmerged)),
-        _ if core.edge.require_signed && !link.is_signed => Some((Outcome::Unsigned, Reason::Unsigned)),
+        _ if outcome == Outcome::Deleted => Some(Reason::DeletedImage),
+        Ids::Malformed => Some(Reason::Malformed),
+        Ids::Unmerged => Some(Reason::Unmerged),
+        _ if core.edge.require_signed && !link.is_signed => Some(Reason::Unsigned),
         _ => None,
     };
     let answered = if is_held { Outcome::NotModified } else { outcome };
-    counts.request(unrecorded.map_or(answered, |(outcome, _)| outcome));
+    counts.request(unrecorded.and_then(Reason::outcome).unwrap_or(answered));
     let reason = match unrecorded {
-        Some((_, reason)) => Some(reason),
+        Some(reason) => Some(reason),
         None if is_head => Some(Reason::Head),
         None => {
             let address = client_address(core, peer, &head, request.headers());
@@ -198,9 +202,14 @@ fn former_recipient(core: &Core, path: &str, ids: &Ids<'_>) -> Option<Uuid> {
     link_named::former_recipient(path, **core.edge.namespace.load().as_ref()?)
 }
 
-fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, outcome: Outcome, reason: Reason) -> Answer {
-    core.counts().request(outcome);
+/// Counts and notes a request that is refused.
+fn refuse(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) {
+    core.count_refused(reason);
     note(core, peer, request, reason);
+}
+
+fn not_found(core: &Core, peer: IpAddr, request: &Request<Incoming>, reason: Reason) -> Answer {
+    refuse(core, peer, request, reason);
     respond::image(StatusCode::NOT_FOUND, &transparent_gif())
 }
 

@@ -12,15 +12,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use super::{Core, note_of, request_line};
 use crate::images::transparent_gif;
 use crate::unrecorded::Reason;
-use pixeld_core::metrics::Outcome;
 
 /// The answer to a head that begins with `front`; `None` if no path was found, and hyper's own answer is enough.
 pub fn answer(core: &Core, peer: IpAddr, front: &[u8], status: u16) -> Option<Vec<u8>> {
-    let (outcome, reason) = match status {
-        400 => (Outcome::Unreadable, Reason::Unreadable),
-        _ => (Outcome::TooLarge, Reason::TooLarge),
-    };
-    core.counts().request(outcome);
+    let reason = if status == 400 { Reason::Unreadable } else { Reason::TooLarge };
+    core.count_refused(reason);
     let (method, target) = request_line::method_and_target(front)?;
     let method = str::from_utf8(method).ok()?;
     if target != b"*" {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::suppressed::Suppressed;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::metrics::Outcome;
 
 /// Notes of a reason that are kept.
 pub const NOTES_MAX: usize = 30;
@@ -80,6 +81,24 @@ impl Reason {
         Reason::AddressRate,
         Reason::QueueFull,
     ];
+
+    /// What such a request is counted as; `None` if it is answered like one that makes a hit, and counted as that.
+    pub(crate) fn outcome(self) -> Option<Outcome> {
+        match self {
+            Reason::Malformed => Some(Outcome::Malformed),
+            Reason::Unmerged => Some(Outcome::Unmerged),
+            Reason::Unsigned => Some(Outcome::Unsigned),
+            Reason::Forged => Some(Outcome::Forged),
+            Reason::NoImageId | Reason::UnknownImage => Some(Outcome::UnknownImage),
+            Reason::DeletedImage => Some(Outcome::Deleted),
+            Reason::WrongPath => Some(Outcome::NotFound),
+            Reason::Method => Some(Outcome::MethodNotAllowed),
+            Reason::Body => Some(Outcome::BodyRefused),
+            Reason::Unreadable => Some(Outcome::Unreadable),
+            Reason::TooLarge => Some(Outcome::TooLarge),
+            Reason::Head | Reason::AddressRate | Reason::QueueFull => None,
+        }
+    }
 
     /// What was wrong, and what to do, each in a sentence.
     #[must_use]
