@@ -9,6 +9,7 @@ use pixeld::parts::ingest::loader::{Loader, LoaderOptions};
 use pixeld_core::clock::now_micros;
 use pixeld_core::drain;
 use pixeld_core::hit::{Hit, Parcel};
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
@@ -27,7 +28,7 @@ const HITS: u64 = 100_000;
 
 /// A spool of [`HITS`] hits, completely written.
 fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
-    let spool = Spool::new(folder, Uuid::new_v4(), Published::default());
+    let spool = Spool::new(folder, SpoolId::random(), Published::default());
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
     let mut appender = Appender::new(Arc::clone(&spool), room, Arc::new(RealDisk), Arc::clone(metrics));
     for first in (0..HITS).step_by(100) {

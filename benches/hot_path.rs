@@ -15,6 +15,7 @@ use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::make::{self, Names};
 use pixeld_core::link::route::route;
@@ -167,7 +168,7 @@ fn memory(criterion: &mut Criterion) {
 fn spool(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("spool, 1000 hits");
     group.throughput(Throughput::Elements(u64::from(HITS)));
-    let (key, payload) = (FrameKey::of(Uuid::from_u128(1)), encoded(HITS));
+    let (key, payload) = (FrameKey::of(SpoolId::from_u128(1)), encoded(HITS));
     let mut out = Vec::with_capacity(payload.len() + 64);
     group.bench_function("frame write", |bencher| {
         bencher.iter(|| {

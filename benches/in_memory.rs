@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use pixeld::parts::network_lists::files::Lists;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::link::token::SigningKeys;
 use pixeld_core::metrics::Metrics;
 use pixeld_core::privacy::IpPrivacy;
@@ -61,7 +62,7 @@ impl InMemory {
         let (queue, intake) = queue(1, &metrics);
         let outbox = Outbox::new(0, queue, std::thread::current());
         let core = Rc::new(Core::new(0, edge, Rc::clone(&outbox)));
-        let spool = Spool::new(dir.path(), Uuid::from_u128(1), Published::default());
+        let spool = Spool::new(dir.path(), SpoolId::from_u128(1), Published::default());
         let room = Arc::new(SpoolRoom::new(0, u64::MAX));
         let appender = Appender::new(spool, room, Arc::new(RealDisk), Arc::clone(&metrics));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

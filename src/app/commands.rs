@@ -31,6 +31,7 @@ use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
 use crate::opt_outs::follow as opt_outs;
 use pixeld_core::drain;
+use pixeld_core::ids::{NodeId, SpoolId};
 use pixeld_core::link::key::{KEY_BYTES_MAX, Key};
 use pixeld_core::metrics::{DropReason, Metrics};
 use pixeld_core::text;
@@ -192,7 +193,7 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn marks(db: &Database) -> anyhow::Result<Vec<(Uuid, u64)>> {
+async fn marks(db: &Database) -> anyhow::Result<Vec<(SpoolId, u64)>> {
     let reading = async {
         let session = db.connect("pixeld spool status").await?;
         let rows = session.client.query("SELECT spool_uuid, next_seq FROM spool_marks", &[]).await?;
@@ -272,7 +273,7 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
 
 /// Runs after all is loaded: restores erasures and carries them out on the kept hits; with `retire`, removes those
 /// hits, too, and takes the node off the list.
-async fn end_node(data: &DataDir, db: &Database, (node, eraser): (Uuid, Eraser), retire: bool) -> anyhow::Result<()> {
+async fn end_node(data: &DataDir, db: &Database, (node, eraser): (NodeId, Eraser), retire: bool) -> anyhow::Result<()> {
     let (_trigger, drain) = drain::drain();
     eraser.carry_out_all(&drain).await?;
     if !retire {

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use uuid::Uuid;
-
+use pixeld_core::ids::NodeId;
 use pixeld_spool::disk::sync_parent;
+use uuid::Uuid;
 
 /// A data directory. A locked one is this process's until it is dropped or the process dies.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl DataDir {
     ///
     /// # Errors
     /// On a disk error, or if the file holds no id.
-    pub fn node(&self) -> anyhow::Result<Uuid> {
+    pub fn node(&self) -> anyhow::Result<NodeId> {
         let path = self.path.join("node");
         match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().with_context(|| {
@@ -84,7 +84,7 @@ impl DataDir {
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let fresh = path.with_extension(Uuid::new_v4().to_string());
-                let made = Uuid::new_v4();
+                let made = NodeId::random();
                 let write = || -> std::io::Result<()> {
                     let mut file = File::create_new(&fresh)?;
                     writeln!(file, "{made}")?;

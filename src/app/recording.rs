@@ -5,7 +5,6 @@ use std::thread::JoinHandle;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use super::claim::Claimed;
 use super::supervise::Supervisor;
@@ -16,6 +15,7 @@ use crate::ingest::writer::{Target, Writer};
 use crate::network_lists::{follow::Follower, update};
 use crate::opt_outs::follow as opt_outs;
 use pixeld_core::drain::{self, DrainTrigger};
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::{Metrics, Task};
 use pixeld_core::networks::Networks;
 use pixeld_edge::images::ImageCache;
@@ -55,7 +55,7 @@ impl Spools {
         let orphans = Arc::new(Orphans::find(recovery::quarantine(&spools)));
         let room = Arc::new(SpoolRoom::new(bytes_of(&found.spools) + orphans.bytes(), config.storage.spool_bytes_max));
         orphans.share(&room);
-        let spool = Spool::new(&spools, Uuid::new_v4(), Published::default());
+        let spool = Spool::new(&spools, SpoolId::random(), Published::default());
         Ok(Spools { recovered: found.spools, spool, left_alone: found.left_alone.len(), room, orphans })
     }
 

@@ -28,6 +28,7 @@ use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::drain::Drain;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::NodeId;
 use pixeld_core::link::key::Namespace;
 use pixeld_core::metrics::Metrics;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
@@ -59,7 +60,7 @@ pub struct EraserOptions {
     /// The file that remembers erasures.
     pub kept: PathBuf,
     /// The data directory's identity.
-    pub node: Uuid,
+    pub node: NodeId,
     /// This machine's name.
     pub name: String,
     /// Spools that could not be read at the start: whose hits they hold is unknown.

@@ -5,9 +5,9 @@
 //! or its row is deleted by hand.
 
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::NodeId;
 use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that a node carries out at once.
@@ -39,7 +39,7 @@ pub struct OnDisk {
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn register(client: &Client, node: Uuid, name: &str) -> Result<(), Error> {
+pub async fn register(client: &Client, node: NodeId, name: &str) -> Result<(), Error> {
     let upsert = "INSERT INTO nodes (node, name) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE \
                   SET name = excluded.name, seen_at = clock_timestamp(), retired_at = NULL";
     client.execute(upsert, &[&node, &name]).await.map(|_| ())
@@ -49,7 +49,7 @@ pub async fn register(client: &Client, node: Uuid, name: &str) -> Result<(), Err
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn retire(client: &Client, actor: &str, node: Uuid) -> Result<(), Error> {
+pub async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Error> {
     let update = "WITH retired AS (UPDATE nodes SET retired_at = clock_timestamp() WHERE node = $1 RETURNING node, name) \
                   INSERT INTO audit (actor, action, subject, detail) \
                   SELECT $2, 'node retired', node::text, jsonb_build_object('name', name) FROM retired";
@@ -60,7 +60,7 @@ pub async fn retire(client: &Client, actor: &str, node: Uuid) -> Result<(), Erro
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error> {
+pub async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Error> {
     let select = "SELECT id, recipient_hash, requested_at FROM erasures \
                   WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
     let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
@@ -79,7 +79,7 @@ pub async fn pending(client: &Client, node: Uuid) -> Result<Vec<Erasure>, Error>
 /// As PostgreSQL says.
 pub async fn reopen(
     client: &Client,
-    node: Uuid,
+    node: NodeId,
     max: i64,
     remembers: impl Fn(RecipientHash, Micros) -> bool,
 ) -> Result<(), Error> {
@@ -104,7 +104,7 @@ pub async fn reopen(
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn acknowledge(client: &Client, node: Uuid, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
+pub async fn acknowledge(client: &Client, node: NodeId, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
     let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
     let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
     let insert = include_str!("nodes/acknowledge.sql");

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
-use uuid::Uuid;
 
 use super::nodes::OnDisk;
+use pixeld_core::ids::NodeId;
 use pixeld_core::privacy::RecipientHash;
 
 /// What is known about an erasure.
@@ -40,7 +40,7 @@ pub struct Receipt {
 #[derive(Debug, Clone)]
 pub struct NodeDone {
     /// Its data directory.
-    pub node: Uuid,
+    pub node: NodeId,
     /// Its machine's name.
     pub name: String,
     /// The time.
@@ -53,7 +53,7 @@ pub struct NodeDone {
 #[derive(Debug, Clone)]
 pub struct NodeOutstanding {
     /// Its data directory.
-    pub node: Uuid,
+    pub node: NodeId,
     /// Its machine's name.
     pub name: String,
     /// When it last reported.

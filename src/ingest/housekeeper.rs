@@ -22,10 +22,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::config::SpoolKeep;
 use crate::db::embedded::wal_bytes_max;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::disk::{self, DiskSpace};
 use pixeld_spool::kept::Kept;
@@ -116,9 +115,9 @@ struct Keeper {
     room: Arc<SpoolRoom>,
     metrics: Arc<Metrics>,
     /// When this process first saw each loaded segment as loaded; a restart starts the clock again.
-    loaded_since: HashMap<(Uuid, SegmentId), Instant>,
+    loaded_since: HashMap<(SpoolId, SegmentId), Instant>,
     /// Segments that somebody else deleted.
-    missing: HashSet<(Uuid, SegmentId)>,
+    missing: HashSet<(SpoolId, SegmentId)>,
     appended: (Instant, u64),
     bytes_a_minute: f64,
     /// What was already logged, so that it is logged once.

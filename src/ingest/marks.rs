@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::ingest::source::MarkName;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::SpoolId;
 
 /// How far a spool is loaded, in PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, 
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn loaded_to(client: &Client, spools: &[Uuid]) -> Result<Vec<(Uuid, u64)>, Error> {
+pub async fn loaded_to(client: &Client, spools: &[SpoolId]) -> Result<Vec<(SpoolId, u64)>, Error> {
     let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
     let rows = client.query(select, &[&spools]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
@@ -111,7 +112,7 @@ pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> 
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn end_predecessor(client: &Client, spool: Uuid) -> Result<bool, Error> {
+pub async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Error> {
     let end = "SELECT pg_terminate_backend(a.pid) FROM spool_marks m \
                JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_started \
                WHERE m.spool_uuid = $1 AND a.pid <> pg_backend_pid() AND a.usename = current_user";

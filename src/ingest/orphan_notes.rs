@@ -4,16 +4,16 @@
 //! always says which of them it lacks. Nodes that have copies of the same hits load them once.
 
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use super::batch::BatchError;
+use pixeld_core::ids::SpoolId;
 use pixeld_spool::orphans::Waiting;
 
 /// The waiting hits of the spools whose marks have these UUIDs.
 ///
 /// # Errors
 /// As PostgreSQL says.
-pub async fn waiting(client: &Client, marks: &[Uuid]) -> Result<Vec<Waiting>, Error> {
+pub async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>, Error> {
     let select = "SELECT spool_uuid, spool, image, first_seq, orphans.next_seq FROM orphans JOIN spool_marks USING (spool) \
                   WHERE spool_uuid = ANY($1) ORDER BY spool, first_seq, image";
     let waiting = |row: &tokio_postgres::Row| Waiting {

@@ -29,11 +29,11 @@ use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use self::connection::{Keeper, Ready};
 use super::judge::Question;
 use crate::config::Secret;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 
 /// The longest that a batch waits for Redis, connecting included.
@@ -100,7 +100,7 @@ impl SharedThrottle {
 
     /// The numbers of those hits of `spool` that are held back, in ascending order; none if Redis does not answer
     /// within [`ANSWER_WAIT`].
-    pub async fn ask(&mut self, spool: Uuid, questions: &[Question]) -> Vec<u64> {
+    pub async fn ask(&mut self, spool: SpoolId, questions: &[Question]) -> Vec<u64> {
         if questions.is_empty() {
             return Vec::new();
         }
@@ -129,7 +129,7 @@ impl SharedThrottle {
 
     /// Gives back the place of a hit that did not become a row. If Redis does not answer, the place stays taken until
     /// it expires.
-    pub async fn release(&mut self, spool: Uuid, question: Question) {
+    pub async fn release(&mut self, spool: SpoolId, question: Question) {
         let fill = |command: &mut Cmd| {
             command.arg(1).arg(key(&question)).arg(name(spool, &question));
         };
@@ -213,6 +213,6 @@ fn key(question: &Question) -> String {
 
 /// A hit's name in Redis: the same whenever it is loaded again, into whatever state of the database. Half of the UUID
 /// is enough: two spools with the same half are not to be expected, and an entry is a third shorter.
-fn name(spool: Uuid, question: &Question) -> String {
-    format!("{:016x}:{}", spool.as_u64_pair().0, question.seq)
+fn name(spool: SpoolId, question: &Question) -> String {
+    format!("{:016x}:{}", spool.as_uuid().as_u64_pair().0, question.seq)
 }

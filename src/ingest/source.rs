@@ -12,9 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::whole_file;
+use pixeld_core::ids::SpoolId;
 use pixeld_spool::reader::Reader;
 use pixeld_spool::recovery::quarantine;
 use pixeld_spool::{Loaded, Spool};
@@ -32,7 +31,7 @@ const MARK_NAME: &str = "mark";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarkName {
     /// `spool_marks.spool_uuid`.
-    pub uuid: Uuid,
+    pub uuid: SpoolId,
     /// The first number that it covers.
     pub first_seq: u64,
 }
@@ -40,7 +39,7 @@ pub struct MarkName {
 impl MarkName {
     /// The mark of the spool with this UUID and folder.
     #[must_use]
-    pub fn of(spool: Uuid, folder: &Path) -> MarkName {
+    pub fn of(spool: SpoolId, folder: &Path) -> MarkName {
         let own = MarkName { uuid: spool, first_seq: 0 };
         let text = match fs::read_to_string(folder.join(MARK_NAME)) {
             Ok(text) => text,
@@ -130,8 +129,8 @@ impl Source {
     ///
     /// # Errors
     /// On a disk error; then nothing has changed.
-    pub fn begin_mark(&mut self, first_seq: u64) -> io::Result<Uuid> {
-        let mark = MarkName { uuid: Uuid::new_v4(), first_seq };
+    pub fn begin_mark(&mut self, first_seq: u64) -> io::Result<SpoolId> {
+        let mark = MarkName { uuid: SpoolId::random(), first_seq };
         let text = format!("{} {first_seq}\n", mark.uuid);
         whole_file::replace(&self.spool.folder.join(MARK_NAME), text.as_bytes())?;
         self.mark = mark;

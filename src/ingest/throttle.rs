@@ -15,10 +15,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
-use uuid::Uuid;
 
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 
 /// Maximum hits that are remembered, over both generations (about 50 MB).
 pub const TOKENS_MAX: usize = 1 << 20;
@@ -56,7 +56,7 @@ pub struct Throttle {
     old: Tokens,
     tokens_max: usize,
     /// The spools of the recorded hits, and how far each was recorded.
-    spools: Vec<(Uuid, u64)>,
+    spools: Vec<(SpoolId, u64)>,
 }
 
 type Tokens = HashMap<u64, Recorded, BuildHasherDefault<AsItIs>>;
@@ -154,7 +154,7 @@ impl Throttle {
     }
 
     /// Remembers what PostgreSQL has committed of `spool`: tokens, each with the number of its hit.
-    pub fn spend(&mut self, spool: Uuid, tokens: impl IntoIterator<Item = (Token, u64)>) {
+    pub fn spend(&mut self, spool: SpoolId, tokens: impl IntoIterator<Item = (Token, u64)>) {
         let known = self.spools.iter().position(|(known, _)| *known == spool);
         let index = known.unwrap_or_else(|| {
             self.spools.push((spool, 0));
@@ -173,13 +173,13 @@ impl Throttle {
 
     /// The spools of the recorded hits.
     #[must_use]
-    pub fn spools(&self) -> Vec<Uuid> {
+    pub fn spools(&self) -> Vec<SpoolId> {
         self.spools.iter().map(|(spool, _)| *spool).collect()
     }
 
     /// The database has `spool` only up to `next_seq`: forgets what was recorded beyond that. Returns the number of
     /// forgotten hits.
-    pub fn forget_from(&mut self, spool: Uuid, next_seq: u64) -> usize {
+    pub fn forget_from(&mut self, spool: SpoolId, next_seq: u64) -> usize {
         let Some(index) = self.spools.iter().position(|&(known, end)| known == spool && next_seq < end) else {
             return 0;
         };
@@ -240,7 +240,7 @@ mod tests {
         throttle.token(hit, user_agent).is_none_or(|token| batch.take(throttle, token, 0))
     }
 
-    const SPOOL: Uuid = Uuid::from_u128(70);
+    const SPOOL: SpoolId = SpoolId::from_u128(70);
 
     fn spend(throttle: &mut Throttle, hit: &Hit<'_>, seq: u64) {
         let token = throttle.token(hit, 9).map(|token| (token, seq));
@@ -253,7 +253,7 @@ mod tests {
         for seq in 0..100 {
             spend(&mut throttle, &hit(u128::from(seq) + 1, 0), seq);
         }
-        let other = Uuid::from_u128(71);
+        let other = SpoolId::from_u128(71);
         let of_other = throttle.token(&hit(500, 0), 9).map(|token| (token, 90));
         throttle.spend(other, of_other);
         let held = |throttle: &Throttle, recipient| !take(throttle, &mut BatchTokens::default(), &hit(recipient, 1), 9);
@@ -266,7 +266,7 @@ mod tests {
         spend(&mut throttle, &hit(60, 0), 59);
         assert!(held(&throttle, 60));
         assert_eq!((throttle.forget_from(SPOOL, 59), held(&throttle, 60)), (1, false));
-        assert_eq!(throttle.forget_from(Uuid::from_u128(72), 0), 0);
+        assert_eq!(throttle.forget_from(SpoolId::from_u128(72), 0), 0);
         assert_eq!(throttle.spools(), [SPOOL, other]);
     }
 

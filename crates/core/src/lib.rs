@@ -8,6 +8,7 @@ pub mod clock;
 pub mod digest;
 pub mod drain;
 pub mod hit;
+pub mod ids;
 pub mod link;
 pub mod metrics;
 pub mod networks;

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::appender::Appender;
 use super::fake_disk::FakeDisk;
@@ -13,6 +12,7 @@ use super::recovery::{quarantine, recover};
 use super::{Published, Spool, SpoolRoom};
 use pixeld_core::hit::fixture::carrying;
 use pixeld_core::hit::{Hit, Parcel};
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 
 /// A hit's bytes; `n` makes it unique, `filler` is the length of its content.
@@ -51,7 +51,7 @@ impl Folders {
 
     /// A new spool with its folder, as a start makes it.
     pub fn begin(&self, uuid: u128) -> Arc<Spool> {
-        let spool = Spool::new(&self.spools(), Uuid::from_u128(uuid), Published::default());
+        let spool = Spool::new(&self.spools(), SpoolId::from_u128(uuid), Published::default());
         std::fs::create_dir(&spool.folder).unwrap();
         spool
     }

@@ -8,9 +8,8 @@
 //! the bytes of a user agent, and without the UUID in the sum it could contain a forged frame, which a reader that
 //! looks for the next valid frame after damage would accept.
 
-use uuid::Uuid;
-
 use pixeld_core::hit;
+use pixeld_core::ids::SpoolId;
 
 /// Bytes before a payload.
 pub const FRAME_HEADER_BYTES: usize = 4 + 4 + 8 + 4;
@@ -25,7 +24,7 @@ pub struct FrameKey(u32);
 impl FrameKey {
     /// The key of the spool with this UUID.
     #[must_use]
-    pub fn of(spool: Uuid) -> FrameKey {
+    pub fn of(spool: SpoolId) -> FrameKey {
         FrameKey(crc32c::crc32c(spool.as_bytes()))
     }
 }
@@ -171,7 +170,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_frame_reads_back(spool: u128, first_seq in 0..u64::MAX / 2, count in 1u32..50, rest: Vec<u8>) {
-            let key = FrameKey::of(Uuid::from_u128(spool));
+            let key = FrameKey::of(SpoolId::from_u128(spool));
             let mut bytes = frame(key, first_seq, count);
             let length = bytes.len();
             bytes.extend_from_slice(&rest);
@@ -182,7 +181,7 @@ mod tests {
 
         #[test]
         fn a_cut_frame_is_short_at_every_byte(count in 1u32..20, cut: prop::sample::Index) {
-            let key = FrameKey::of(Uuid::from_u128(1));
+            let key = FrameKey::of(SpoolId::from_u128(1));
             let bytes = frame(key, 7, count);
             let cut = cut.index(bytes.len());
             prop_assert!(matches!(decode(key, &bytes[..cut]), Err(FrameError::Short { .. })), "cut at {cut}");
@@ -190,7 +189,7 @@ mod tests {
 
         #[test]
         fn any_flipped_bit_is_found(count in 1u32..20, at: prop::sample::Index, bit in 0u8..8) {
-            let key = FrameKey::of(Uuid::from_u128(1));
+            let key = FrameKey::of(SpoolId::from_u128(1));
             let mut bytes = frame(key, 7, count);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
@@ -199,14 +198,14 @@ mod tests {
 
         #[test]
         fn any_bytes_decode_or_are_refused_without_a_panic(bytes: Vec<u8>) {
-            let key = FrameKey::of(Uuid::from_u128(1));
+            let key = FrameKey::of(SpoolId::from_u128(1));
             prop_assert!(decode(key, &bytes).is_err());
             prop_assert_eq!(find(key, &bytes, 0), None);
         }
 
         #[test]
         fn the_next_frame_is_found_behind_any_damage(damage in prop::collection::vec(any::<u8>(), 0..300), count in 1u32..5) {
-            let key = FrameKey::of(Uuid::from_u128(1));
+            let key = FrameKey::of(SpoolId::from_u128(1));
             let mut bytes = damage.clone();
             bytes.extend_from_slice(&frame(key, 7, count));
             prop_assert_eq!(find(key, &bytes, 7), Some(damage.len()));
@@ -216,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_another_spool_is_refused() {
-        let bytes = frame(FrameKey::of(Uuid::from_u128(1)), 0, 3);
-        assert_eq!(decode(FrameKey::of(Uuid::from_u128(2)), &bytes), Err(FrameError::Checksum));
+        let bytes = frame(FrameKey::of(SpoolId::from_u128(1)), 0, 3);
+        assert_eq!(decode(FrameKey::of(SpoolId::from_u128(2)), &bytes), Err(FrameError::Checksum));
     }
 }

@@ -36,17 +36,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tracing::Span;
-use uuid::Uuid;
 
 use disk::DiskFile;
 use frame::FrameKey;
+use pixeld_core::ids::SpoolId;
 pub use room::SpoolRoom;
 use segment::SegmentId;
 
 /// The span of all work on one spool, so that each line of the log names it. It has the level of errors: lines have it
 /// at every `PIXELD_LOG`.
 #[must_use]
-pub fn span(spool: Uuid) -> Span {
+pub fn span(spool: SpoolId) -> Span {
     tracing::error_span!("spool", uuid = %spool)
 }
 
@@ -56,7 +56,7 @@ const OPEN_FILES_MAX: usize = 16;
 /// One spool: its folder and its segments.
 pub struct Spool {
     /// The spool's own UUID, created with the spool.
-    pub uuid: Uuid,
+    pub uuid: SpoolId,
     /// The folder that holds its segments.
     pub folder: PathBuf,
     /// The initial value of its frames' checksums.
@@ -124,7 +124,7 @@ impl Segment {
 impl Spool {
     /// A spool in the folder `spools` under its UUID, with what `published` says.
     #[must_use]
-    pub fn new(spools: &Path, uuid: Uuid, published: Published) -> Arc<Spool> {
+    pub fn new(spools: &Path, uuid: SpoolId, published: Published) -> Arc<Spool> {
         let folder = spools.join(uuid.to_string());
         let key = FrameKey::of(uuid);
         // What an earlier process left is safely on disk.

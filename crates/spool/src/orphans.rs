@@ -8,8 +8,7 @@
 //! Only ids that were in this node's list of images come here: a stranger who makes up ids fills nothing.
 //!
 //! A file is a segment (`spool/segment.rs`) of its own: `{mark}-{first number}.orphans` in the quarantine. Its frames
-//! contain runs of consecutive numbers of the spool whose mark has that UUID, in the order in which they were set
-//! aside, which is not always the numbers' order.
+//! contain runs of consecutive numbers of the mark's spool, in the order in which they were set aside (not the numbers').
 
 mod file;
 
@@ -32,6 +31,7 @@ use super::rewrite::rewrite_orphans;
 use super::segment::{self, SEGMENT_HEADER_BYTES};
 use super::tombstone::Erasing;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::link::key::Namespace;
 
 /// The suffix of such a file's name.
@@ -54,7 +54,7 @@ pub struct Orphans {
 struct State {
     files: Vec<OrphanFile>,
     /// By the UUID of their spool's mark, and by number: the position of each hit, and its image.
-    hits: HashMap<Uuid, BTreeMap<u64, Entry>>,
+    hits: HashMap<SpoolId, BTreeMap<u64, Entry>>,
     is_read: bool,
     room: Option<Arc<SpoolRoom>>,
     bytes_max: u64,
@@ -72,7 +72,7 @@ struct Entry {
 #[derive(Debug)]
 struct OrphanFile {
     path: PathBuf,
-    mark: Uuid,
+    mark: SpoolId,
     first_seq: u64,
     bytes: u64,
     /// Since when nothing in it has to be loaded, as far as is known.
@@ -87,7 +87,7 @@ pub type Kept = (u64, Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
     /// The UUID of the spool's mark.
-    pub mark: Uuid,
+    pub mark: SpoolId,
     /// The spool's number in `spool_marks`.
     pub spool: i32,
     /// The image.
@@ -146,7 +146,7 @@ impl Orphans {
 
     /// The UUIDs of the marks of all spools with kept hits, and the number after each one's last kept hit.
     #[must_use]
-    pub fn ends(&self) -> HashMap<Uuid, u64> {
+    pub fn ends(&self) -> HashMap<SpoolId, u64> {
         let end = |hits: &BTreeMap<u64, Entry>| hits.last_key_value().map_or(0, |(last, _)| last + 1);
         self.state().hits.iter().map(|(mark, hits)| (*mark, end(hits))).collect()
     }
@@ -177,7 +177,7 @@ impl Orphans {
     /// # Errors
     /// `QuotaExceeded` beyond the bound, `StorageFull` if spools have no room; otherwise a disk error. Then nothing is
     /// kept.
-    pub fn add(&self, mark: Uuid, hits: &[(u64, &Hit<'_>)]) -> io::Result<()> {
+    pub fn add(&self, mark: SpoolId, hits: &[(u64, &Hit<'_>)]) -> io::Result<()> {
         let mut state = self.state();
         let known = state.hits.get(&mark);
         let is_new = |(seq, _): &&(u64, &Hit<'_>)| known.is_none_or(|known| !known.contains_key(seq));
@@ -277,7 +277,7 @@ impl Orphans {
 
     /// Removes the files in which nothing had to be loaded for longer than `keep`: they contain none of `waiting`, and
     /// `loaded` says that each spool is loaded beyond them.
-    pub fn remove_done(&self, waiting: &[Waiting], loaded: &HashMap<Uuid, u64>, keep: Duration) {
+    pub fn remove_done(&self, waiting: &[Waiting], loaded: &HashMap<SpoolId, u64>, keep: Duration) {
         let mut state = self.state();
         let in_use: HashSet<usize> = waiting.iter().flat_map(|w| state.of(w).map(|(_, entry)| entry.file)).collect();
         let mut ends: HashMap<usize, u64> = HashMap::new();
@@ -342,7 +342,7 @@ impl State {
     }
 
     /// The file for `more` bytes of a spool's hits: the newest one, or a new one.
-    fn file_for(&mut self, folder: &Path, mark: Uuid, first_seq: u64, more: u64) -> io::Result<usize> {
+    fn file_for(&mut self, folder: &Path, mark: SpoolId, first_seq: u64, more: u64) -> io::Result<usize> {
         let header = SEGMENT_HEADER_BYTES as u64;
         let full = |kind: io::ErrorKind, why: &str| Err(io::Error::new(kind, why.to_owned()));
         if self.bytes() + header + more > self.bytes_max {

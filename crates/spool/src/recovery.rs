@@ -13,12 +13,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use uuid::Uuid;
-
 use super::frame::{self, FrameKey};
 use super::rewrite::NEW;
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId, refuse_newer};
 use super::{Published, Segment, Spool};
+use pixeld_core::ids::SpoolId;
 
 /// Maximum bytes of all copies of damaged or refused hits; beyond that they are counted but not kept.
 const QUARANTINE_BYTES_MAX: u64 = 256 << 20;
@@ -67,7 +66,7 @@ pub fn recover(spools: &Path) -> io::Result<Recovered> {
 }
 
 /// The spools below `spools`.
-fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
+fn list_folders(spools: &Path) -> io::Result<Vec<SpoolId>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(spools) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
@@ -75,7 +74,7 @@ fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
     };
     for entry in entries {
         let entry = entry?;
-        let uuid = entry.file_name().to_str().and_then(|name| Uuid::try_parse(name).ok());
+        let uuid = entry.file_name().to_str().and_then(|name| name.parse::<SpoolId>().ok());
         match uuid.filter(|_| entry.path().is_dir()) {
             Some(uuid) => found.push(uuid),
             None => tracing::warn!(path = %entry.path().display(), "this is not a spool; pixeld leaves it alone"),
@@ -88,7 +87,7 @@ fn list_folders(spools: &Path) -> io::Result<Vec<Uuid>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolOnDisk {
     /// Its UUID.
-    pub uuid: Uuid,
+    pub uuid: SpoolId,
     /// How many segments it has.
     pub segments: usize,
     /// Their bytes.
@@ -105,7 +104,7 @@ pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(spools)? {
         let folder = entry?.path();
-        let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| Uuid::try_parse(name).ok());
+        let name = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<SpoolId>().ok());
         let Some(uuid) = name else { continue };
         let segments = list_segments(&folder)?;
         let bytes = segments.iter().map(|segment| segment.length).sum();
@@ -132,7 +131,7 @@ fn begun(folder: &Path) -> Duration {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| stamp(&entry.path())).min().unwrap_or_default()
 }
 
-fn recover_spool(spools: &Path, uuid: Uuid, moved_aside: &mut u64) -> io::Result<Option<Arc<Spool>>> {
+fn recover_spool(spools: &Path, uuid: SpoolId, moved_aside: &mut u64) -> io::Result<Option<Arc<Spool>>> {
     let folder = spools.join(uuid.to_string());
     remove_unfinished(&folder)?;
     let mut mend = |segment: &mut Segment| {
@@ -189,7 +188,7 @@ fn remove_unfinished(folder: &Path) -> io::Result<()> {
 }
 
 /// Quarantines a segment that the disk cannot read, so that the rest of its spool can be loaded.
-fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, error: &io::Error) -> io::Result<()> {
+fn move_aside(folder: &Path, spool: SpoolId, id: SegmentId, quarantine: &Path, error: &io::Error) -> io::Result<()> {
     let (from, to) = (folder.join(id.file_name()), quarantine.join(format!("{spool}-{}.unreadable", id.file_name())));
     fs::create_dir_all(quarantine)?;
     fs::rename(&from, &to)?;
@@ -201,7 +200,7 @@ fn move_aside(folder: &Path, spool: Uuid, id: SegmentId, quarantine: &Path, erro
 }
 
 /// Cuts off a segment's torn tail, and removes a segment without a whole frame. Returns the number after its last hit.
-fn mend(folder: &Path, spool: Uuid, segment: &mut Segment, quarantine: &Path) -> io::Result<Option<u64>> {
+fn mend(folder: &Path, spool: SpoolId, segment: &mut Segment, quarantine: &Path) -> io::Result<Option<u64>> {
     let name = segment.id.file_name();
     let path = folder.join(&name);
     let bytes = fs::read(&path)?;

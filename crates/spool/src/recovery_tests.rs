@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::fake_disk::{FakeDisk, Faults};
 use pixeld_core::hit::fixture::carrying;
+use pixeld_core::ids::SpoolId;
 
 use super::fixture::{Folders, Told, bytes_of, hit, parcel, read_from, read_on, tell};
 use super::frame::{self, FrameKey};
@@ -178,7 +179,7 @@ fn a_lost_segment_in_the_middle_is_told_as_missing() {
 
 #[test]
 fn a_frame_forged_in_a_user_agent_is_not_taken_for_real_behind_damage() {
-    let forged = forged_frame(FrameKey::of(uuid::Uuid::from_u128(8)));
+    let forged = forged_frame(FrameKey::of(SpoolId::from_u128(8)));
     let folders = Folders::make();
     let spool = folders.begin(7);
     let mut appender = folders.appender(&spool, &FakeDisk::default());

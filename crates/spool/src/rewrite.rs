@@ -8,11 +8,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use uuid::Uuid;
-
 use super::disk::{Disk, write_all};
 use super::tombstone::{self, Erasing};
 use super::{Segment, Spool};
+use pixeld_core::ids::SpoolId;
 use pixeld_core::link::key::Namespace;
 
 /// The suffix of a file that is being written.
@@ -77,7 +76,7 @@ pub fn rewrite_quarantined(
 pub fn rewrite_orphans(
     disk: &dyn Disk,
     path: &Path,
-    mark: Uuid,
+    mark: SpoolId,
     first_seq: u64,
     namespace: Namespace,
     who: &mut impl Erasing,
@@ -136,6 +135,8 @@ mod tests {
     use std::sync::Arc;
 
     use proptest::prelude::*;
+
+    use uuid::Uuid;
 
     use super::*;
     use crate::fake_disk::{FakeDisk, Faults};

@@ -11,7 +11,7 @@
 //! repeats what a failed sync may have lost has a name that ends in `-1`, `-2`, …: its hits are in segments before it,
 //! too.
 
-use uuid::Uuid;
+use pixeld_core::ids::SpoolId;
 
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: usize = 7 + 1 + 16 + 8 + 4;
@@ -60,17 +60,17 @@ impl SegmentId {
 
 /// The header of a segment of `spool` whose first hit has `first_seq`.
 #[must_use]
-pub fn header(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+pub fn header(spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION, spool, first_seq)
 }
 
 /// The header of a segment with tombstones.
 #[must_use]
-pub fn header_with_tombstones(spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+pub fn header_with_tombstones(spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION_WITH_TOMBSTONES, spool, first_seq)
 }
 
-fn header_of(version: u8, spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+fn header_of(version: u8, spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     bytes[..7].copy_from_slice(MAGIC);
     bytes[7] = version;
@@ -83,7 +83,7 @@ fn header_of(version: u8, spool: Uuid, first_seq: u64) -> [u8; SEGMENT_HEADER_BY
 
 /// Whether `bytes` begin with the header of a segment of `spool` that starts at `first_seq`.
 #[must_use]
-pub fn header_is_right(bytes: &[u8], spool: Uuid, first_seq: u64) -> bool {
+pub fn header_is_right(bytes: &[u8], spool: SpoolId, first_seq: u64) -> bool {
     [VERSION, VERSION_WITH_TOMBSTONES].iter().any(|&version| bytes.starts_with(&header_of(version, spool, first_seq)))
 }
 
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_refused_and_damage_is_not_taken_for_one() {
-        let spool = Uuid::from_u128(5);
+        let spool = SpoolId::from_u128(5);
         for version in 0..=VERSION_WITH_TOMBSTONES {
             refuse_newer(&header_of(version, spool, 9)).unwrap();
         }
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_header_with_any_flipped_bit_is_wrong() {
-        let spool = Uuid::from_u128(5);
+        let spool = SpoolId::from_u128(5);
         let right = header(spool, 9);
         assert!(header_is_right(&right, spool, 9) && !header_is_right(&right, spool, 8));
         for bit in 0..SEGMENT_HEADER_BYTES * 8 {

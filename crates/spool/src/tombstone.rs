@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::frame::{self, FrameKey};
 use super::segment::{self, SEGMENT_HEADER_BYTES};
 use pixeld_core::hit::{self, Hit};
+use pixeld_core::ids::SpoolId;
 use pixeld_core::link::key::{KEY_BYTES_MAX, Key, Namespace};
 
 /// The recipients to erase.
@@ -25,7 +26,7 @@ pub trait Erasing {
 /// Replaces the erased hits in a segment of the spool `spool` by tombstones. Returns whether a byte has changed.
 pub fn erase_segment(
     bytes: &mut [u8],
-    spool: Uuid,
+    spool: SpoolId,
     first_seq: u64,
     namespace: Namespace,
     who: &mut impl Erasing,
@@ -108,7 +109,7 @@ mod tests {
     use pixeld_core::hit::fixture::carrying;
 
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
-    const SPOOL: Uuid = Uuid::from_u128(9);
+    const SPOOL: SpoolId = SpoolId::from_u128(9);
 
     /// One id; its hits may have any time.
     struct One(Uuid, u64);

@@ -1,6 +1,7 @@
 use pixeld_core::hit::fixture::carrying;
 
 use super::*;
+use pixeld_core::ids::SpoolId;
 
 const NOW: Micros = Micros::of_seconds(2_000_000_000);
 const DAY: Duration = Duration::from_hours(24);
@@ -104,7 +105,7 @@ fn asked(hits: &[Hit<'_>], throttle: &Throttle) -> Vec<u64> {
 fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
     let mut throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
     let spent = throttle.token(&hit(5, NOW), 1).map(|token| (token, 0));
-    throttle.spend(Uuid::from_u128(70), spent);
+    throttle.spend(SpoolId::from_u128(70), spent);
     let unknown = Hit { image: Uuid::from_u128(9), ..hit(1, NOW) };
     let hits = [hit(1, NOW - 31 * DAY), unknown, hit(0, NOW), hit(5, NOW), hit(1, NOW), hit(1, NOW), hit(2, NOW)];
     assert_eq!(asked(&hits, &throttle), [74, 75, 76], "also about the second of two");

@@ -20,6 +20,7 @@ use crate::ingest::judge::Judged;
 use crate::ingest::known::Known;
 use crate::ingest::orphan_notes as notes;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::orphans::{Orphans, Waiting};
 
@@ -40,8 +41,10 @@ pub(super) struct Aside {
     open: HashMap<(i32, Uuid), Waiting>,
     no_room_since: Option<Instant>,
     has_said_no_room: bool,
-    /// Images, and marks of spools, that the log has named.
-    pub(super) named: HashSet<Uuid>,
+    /// Images that the log has named.
+    named_images: HashSet<Uuid>,
+    /// Marks of spools that the log has named.
+    pub(super) named_marks: HashSet<SpoolId>,
 }
 
 impl Aside {
@@ -55,7 +58,8 @@ impl Aside {
             open: HashMap::new(),
             no_room_since: None,
             has_said_no_room: false,
-            named: HashSet::new(),
+            named_images: HashSet::new(),
+            named_marks: HashSet::new(),
         }
     }
 
@@ -94,7 +98,7 @@ impl Aside {
 
     fn name(&mut self, images: impl Iterator<Item = Uuid>) {
         for image in images {
-            if self.named.len() < 1000 && self.named.insert(image) {
+            if self.named_images.len() < 1000 && self.named_images.insert(image) {
                 tracing::error!(
                     %image,
                     "the database does not have an image that this node has served; its hits are set aside in the folder quarantine \
@@ -108,7 +112,7 @@ impl Aside {
     pub(super) async fn set_aside(
         &mut self,
         client: &Client,
-        mark: Uuid,
+        mark: SpoolId,
         piece: Piece<'_>,
         judged: &Judged,
         record: &mut BatchRecord,

@@ -8,7 +8,6 @@
 use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
-use uuid::Uuid;
 
 use super::Loader;
 use super::ahead::Ahead;
@@ -16,6 +15,7 @@ use super::connected::{Clock, Connected};
 use crate::db::within;
 use crate::ingest::marks::{self, Mark};
 use crate::ingest::source::MarkName;
+use pixeld_core::ids::SpoolId;
 
 /// How long a spool is left alone while another connection holds its mark.
 const HELD_PAUSE: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl Loader {
     }
 
     /// The database has a spool up to `mark`: later recorded hits must not hold their own repetition back.
-    pub(super) fn forget_lost(&mut self, spool: Uuid, mark: u64) {
+    pub(super) fn forget_lost(&mut self, spool: SpoolId, mark: u64) {
         let forgotten = self.memory.throttle.as_mut().map_or(0, |throttle| throttle.forget_from(spool, mark));
         if forgotten > 0 {
             tracing::info!(%spool, mark, forgotten, "the throttle forgets hits that the database lost");

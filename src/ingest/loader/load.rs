@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::Loader;
 use super::connected::{Clock, Connected, PATIENCE, patiently};
@@ -21,6 +20,7 @@ use crate::ingest::judge::{Bounds, Day, Facts, Judged, Judging, Question, questi
 use crate::ingest::shared_throttle::QUESTION_HITS_MAX;
 use crate::ingest::spans::spans;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::DropReason;
 use pixeld_spool::frame::{self, FrameKey};
 use pixeld_spool::reader::Chunk;
@@ -57,7 +57,7 @@ pub(super) enum Loaded {
 /// A batch whose COMMIT may have been sent. Until its answer comes, or the mark is read again, it is unknown whether it
 /// is in.
 pub(super) struct Pending {
-    pub(super) spool: Uuid,
+    pub(super) spool: SpoolId,
     pub(super) is_of_orphans: bool,
     record: BatchRecord,
     judged: Judged,
@@ -231,7 +231,7 @@ impl Loader {
     }
 
     /// A mark was read again after an unclear outcome: counts the pending batch, if it is in.
-    pub(super) fn settle_pending(&mut self, spool: Uuid, mark: u64) {
+    pub(super) fn settle_pending(&mut self, spool: SpoolId, mark: u64) {
         if let Some(pending) = self.pending.take_if(|pending| pending.spool == spool)
             && pending.record.next_seq == mark
         {

@@ -2,11 +2,11 @@
 
 use tokio_postgres::Client;
 use tracing::Span;
-use uuid::Uuid;
 
 use crate::ingest::batch::BatchError;
 use crate::ingest::orphan_notes as notes;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_spool::orphans::Waiting;
 
 /// Consecutive numbers of one spool: first missing ones, then hits.
@@ -37,7 +37,7 @@ impl Piece<'_> {
 #[derive(Debug)]
 pub(super) struct Origin {
     /// The UUID of its mark.
-    pub(super) mark: Uuid,
+    pub(super) mark: SpoolId,
     /// Its number in `spool_marks`.
     pub(super) spool: i32,
     pub(super) kind: OriginKind,
@@ -46,14 +46,14 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) enum OriginKind {
     /// A spool with this UUID.
-    Spool(Uuid),
+    Spool(SpoolId),
     /// Hits that were set aside.
     Orphans(Taken),
 }
 
 impl Origin {
     /// The UUID in the names of its quarantined files.
-    pub(super) fn uuid(&self) -> Uuid {
+    pub(super) fn uuid(&self) -> SpoolId {
         match self.kind {
             OriginKind::Spool(uuid) => uuid,
             OriginKind::Orphans(_) => self.mark,
@@ -99,11 +99,13 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
     fn hits_that_were_set_aside_keep_their_own_numbers_beside_those_that_they_get() {
-        let waiting = Waiting { mark: Uuid::nil(), spool: 1, image: Uuid::nil(), first_seq: 0, next_seq: 100 };
+        let waiting = Waiting { mark: SpoolId::NONE, spool: 1, image: Uuid::nil(), first_seq: 0, next_seq: 100 };
         let taken = Taken { waiting, numbers: vec![3, 4, 70], first_seq: 500, is_all: true };
         for (own, number) in [(3, 500), (4, 501), (70, 502)] {
             assert_eq!((taken.own_number(number), taken.number_of(own)), (own, number));

@@ -23,6 +23,7 @@ use crate::db::{images, within};
 use crate::ingest::source::MarkName;
 use crate::ingest::{marks, orphan_notes as notes};
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::DropReason;
 use pixeld_spool::orphans::Waiting;
 
@@ -72,7 +73,7 @@ impl Loader {
 
     /// Loads waiting hits. Returns whether something has changed.
     async fn load_waiting(&mut self, connected: &mut Connected, waiting: Waiting) -> anyhow::Result<bool> {
-        let mark = Uuid::new_v5(&waiting.mark, b"orphans");
+        let mark = SpoolId::of(Uuid::new_v5(&waiting.mark.as_uuid(), b"orphans"));
         let Some((spool, first_seq)) = self.claim_mark_of_orphans(connected, mark).await? else { return Ok(false) };
         let kept = self.aside.orphans.read(&waiting, AT_ONCE_MAX)?;
         let numbers: Vec<u64> = kept.iter().map(|(seq, _)| *seq).collect();
@@ -101,7 +102,7 @@ impl Loader {
     async fn claim_mark_of_orphans(
         &mut self,
         connected: &mut Connected,
-        uuid: Uuid,
+        uuid: SpoolId,
     ) -> anyhow::Result<Option<(i32, u64)>> {
         match self.claim_mark(connected, MarkName { uuid, first_seq: 0 }).await? {
             Claimed::Mark(mark) => {
@@ -110,7 +111,7 @@ impl Loader {
             }
             Claimed::Held { ended } => {
                 self.aside.is_held = true;
-                if self.aside.named.insert(uuid) {
+                if self.aside.named_marks.insert(uuid) {
                     tracing::warn!(mark = %uuid, ended, "another connection holds the mark of hits that wait for their image");
                 }
                 Ok(None)
@@ -122,10 +123,10 @@ impl Loader {
     async fn recount(&mut self, client: &Client) -> anyhow::Result<Vec<Waiting>> {
         let orphans = &self.aside.orphans;
         let ends = orphans.ends();
-        let marks: Vec<Uuid> = ends.keys().copied().collect();
+        let marks: Vec<SpoolId> = ends.keys().copied().collect();
         let waiting = within(self.patience, "looking for hits that wait", notes::waiting(client, &marks)).await?;
         let loaded = within(self.patience, "reading marks", marks::loaded_to(client, &marks)).await?;
-        let loaded: HashMap<Uuid, u64> = loaded.into_iter().collect();
+        let loaded: HashMap<SpoolId, u64> = loaded.into_iter().collect();
         // Read before the count: what is erased in between is counted the next time.
         let erased = orphans.take_erased() as i64;
         let change = orphans.count(&waiting) as i64 - self.metrics.orphans.get();
@@ -137,7 +138,8 @@ impl Loader {
         orphans.remove_done(&waiting, &loaded, self.aside.keep);
         for (mark, end) in ends {
             let is_here = self.sources.iter().any(|source| source.mark.uuid == mark);
-            if !is_here && loaded.get(&mark).is_some_and(|&loaded| loaded < end) && self.aside.named.insert(mark) {
+            if !is_here && loaded.get(&mark).is_some_and(|&loaded| loaded < end) && self.aside.named_marks.insert(mark)
+            {
                 tracing::error!(
                     %mark,
                     "hits that were set aside are from a time that the database does not know, and their spool is gone; they stay in \

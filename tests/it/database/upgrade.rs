@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::kit::holder::Holder;
 use crate::kit::support::{App, PIXELD, REST, add_image, beside, open_dir, wait_for_opt_outs, wait_for_rollup};
 use crate::opens::recount;
+use pixeld_core::ids::SpoolId;
 
 const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
 const DOCS: &str = include_str!("../../../docs/upgrade.md");
@@ -256,7 +257,7 @@ fn the_former_loader_goes_on_beside_a_new_node_on_the_new_schema() {
     let app = App::start();
     recount::prepare(&app.postgres);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (spool, recipients) = (Uuid::new_v4(), [ANN, BEN, Uuid::new_v4()]);
+    let (spool, recipients) = (SpoolId::random(), [ANN, BEN, Uuid::new_v4()]);
     runtime.block_on(async {
         let session = Database::external(&app.url()).unwrap().connect("former").await.unwrap();
         for round in 0..3 {

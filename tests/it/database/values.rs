@@ -2,6 +2,7 @@
 
 use pixeld::parts::db::Database;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::SpoolId;
 use pixeld_testkit::postgres::Postgres;
 use tokio_postgres::Client;
 
@@ -69,5 +70,21 @@ fn infinity_and_times_that_one_side_cannot_count_are_refused_with_words() {
         assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
         let row = client.query_one("SELECT 1::bigint, now()::timestamp", &[]).await.unwrap();
         assert!(row.try_get::<_, Micros>(0).is_err() && row.try_get::<_, Micros>(1).is_err());
+    });
+}
+
+#[test]
+fn an_id_is_the_same_uuid_on_both_sides() {
+    with_client(async |client| {
+        let text = "01234567-89ab-cdef-0123-456789abcdef";
+        let id: SpoolId = text.parse().unwrap();
+        let select =
+            "SELECT $1::uuid::text, $2::text::uuid, ($3::uuid[])[2], array_agg(n) FROM unnest($3::uuid[]) AS n";
+        let row = client.query_one(select, &[&id, &text, &[SpoolId::NONE, id].as_slice()]).await.unwrap();
+        assert_eq!((row.get(0), row.get::<_, SpoolId>(1), row.get::<_, SpoolId>(2)), (text, id, id));
+        assert_eq!(row.get::<_, Vec<SpoolId>>(3), [SpoolId::NONE, id]);
+        let row = client.query_one("SELECT $1::text, NULL::uuid", &[&text]).await.unwrap();
+        assert!(row.try_get::<_, SpoolId>(0).is_err() && row.try_get::<_, SpoolId>(1).is_err());
+        assert_eq!(row.get::<_, Option<SpoolId>>(1), None);
     });
 }

@@ -10,6 +10,7 @@ use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::fixture::carrying;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::redis::Redis;
 use tokio::runtime::Runtime;
@@ -26,8 +27,8 @@ const NOON: Micros = Micros::of_seconds(1_779_969_600);
 const NONE: [u64; 0] = [];
 
 /// A spool's UUID.
-fn spool_of(number: i32) -> Uuid {
-    Uuid::from_u64_pair(number as u64, 7)
+fn spool_of(number: i32) -> SpoolId {
+    SpoolId::of(Uuid::from_u64_pair(number as u64, 7))
 }
 
 /// A loader's end of the throttle, without a loader.

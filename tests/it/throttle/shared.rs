@@ -12,6 +12,7 @@ use pixeld_core::clock::micros::Micros;
 use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::Parcel;
+use pixeld_core::ids::SpoolId;
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
@@ -137,7 +138,7 @@ fn readers_without_a_recipient_are_recorded_on_each_node_and_redis_is_not_asked(
 
 /// A node's spool on disk after an outage: hits of one recipient, at these times.
 fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
-    let spool = Spool::new(&data.join("spool"), Uuid::new_v4(), Published::default());
+    let spool = Spool::new(&data.join("spool"), SpoolId::random(), Published::default());
     std::fs::create_dir_all(&spool.folder).unwrap();
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
     let mut appender = Appender::new(spool, room, Arc::new(RealDisk), Metrics::new(1));

@@ -4,12 +4,11 @@
 
 use std::path::Path;
 
-use uuid::Uuid;
-
 use super::ORPHANS;
 use crate::frame::{self, FRAME_PAYLOAD_BYTES_MAX, FrameKey};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use pixeld_core::hit::{self, Hit};
+use pixeld_core::ids::SpoolId;
 
 /// Encodes hits as frames, one per run of consecutive numbers.
 pub(super) fn frames(key: FrameKey, hits: &[(u64, &Hit<'_>)]) -> Vec<u8> {
@@ -33,7 +32,7 @@ pub(super) fn frames(key: FrameKey, hits: &[(u64, &Hit<'_>)]) -> Vec<u8> {
 
 /// Passes each hit of a file with its number and its bytes to `each`; damage is skipped. Returns where the last whole
 /// frame ends.
-pub(super) fn each_hit(mark: Uuid, bytes: &[u8], mut each: impl FnMut(u64, &Hit<'_>, &[u8])) -> usize {
+pub(super) fn each_hit(mark: SpoolId, bytes: &[u8], mut each: impl FnMut(u64, &Hit<'_>, &[u8])) -> usize {
     let key = FrameKey::of(mark);
     let mut offset = SEGMENT_HEADER_BYTES.min(bytes.len());
     let mut end = offset;
@@ -54,8 +53,8 @@ pub(super) fn each_hit(mark: Uuid, bytes: &[u8], mut each: impl FnMut(u64, &Hit<
 }
 
 /// The mark's UUID and the first number in a file's name.
-pub(super) fn parse(path: &Path) -> Option<(Uuid, u64)> {
+pub(super) fn parse(path: &Path) -> Option<(SpoolId, u64)> {
     let stem = path.file_name()?.to_str()?.strip_suffix(ORPHANS)?.strip_suffix('.')?;
     let (mark, first_seq) = stem.rsplit_once('-')?;
-    Some((Uuid::try_parse(mark).ok()?, first_seq.parse().ok()?))
+    Some((mark.parse().ok()?, first_seq.parse().ok()?))
 }

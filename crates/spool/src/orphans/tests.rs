@@ -1,8 +1,9 @@
 use super::*;
 use crate::fake_disk::{FakeDisk, Faults};
 use pixeld_core::hit::fixture::carrying;
+use pixeld_core::ids::SpoolId;
 
-const MARK: Uuid = Uuid::from_u128(7);
+const MARK: SpoolId = SpoolId::from_u128(7);
 const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
 
 /// A hit of a recipient and an image; its recipient's number makes it unique.
