@@ -9,7 +9,8 @@
 //! - [`listener`]: takes connections. [`Admin::answer`] is the whole path of a request.
 //! - [`route`]: every path, who may ask, what answers. A new page is a line there and a file in [`pages`].
 //! - [`pages::opt_out`]: for the readers of emails, therefore without the guards.
-//! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in.
+//! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in. [`gate`]: how many at a time. [`opt_outs`]: the
+//!   keys and limits of the opt-out page.
 //! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page reads and sends. [`csv`]: returns a list with added
 //!   columns.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: the state of pixeld in sentences.
@@ -161,7 +162,6 @@ impl Deref for Client {
 
 impl Admin {
     /// A private listener without any requests yet.
-    #[must_use]
     pub fn new(options: AdminOptions) -> Admin {
         let AdminOptions {
             metrics,

@@ -16,13 +16,11 @@ pub struct Backoff {
 
 impl Backoff {
     /// No attempt has failed yet.
-    #[must_use]
     pub const fn new(shortest: Duration, longest: Duration) -> Backoff {
         Backoff { shortest, longest, last: Duration::ZERO }
     }
 
     /// Whether the last attempt failed.
-    #[must_use]
     pub fn is_failing(&self) -> bool {
         !self.last.is_zero()
     }

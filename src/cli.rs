@@ -107,7 +107,6 @@ pub struct Cli {
 
 impl Cli {
     /// The given command, or [`Command::Serve`] without options.
-    #[must_use]
     pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Serve(ServeArgs { sample: false }))
     }

@@ -29,7 +29,6 @@ pub struct Reading {
 
 impl Reading {
     /// The clocks now; `database` was read a moment ago.
-    #[must_use]
     pub fn now(database: Micros) -> Reading {
         let up = clock_gettime(ClockId::Boottime);
         let up_us = up.tv_sec.saturating_mul(1_000_000).saturating_add(up.tv_nsec / 1000);
@@ -37,7 +36,6 @@ impl Reading {
     }
 
     /// How far this machine's clock is ahead of the database's, in s.
-    #[must_use]
     pub fn ahead_s(&self) -> i64 {
         self.node.us_after(self.database) / 1_000_000
     }

@@ -193,9 +193,6 @@ impl Config {
 
     /// Leaves in the data directory what commands there need of these settings; `database` is its address, without
     /// credentials.
-    ///
-    /// # Errors
-    /// As the disk says.
     pub fn leave_for_commands(&self, database: &str) -> io::Result<()> {
         let (given, secrets) = &self.to_leave;
         let text = served::text(given, secrets, database, &self.signing.keys.digests());
@@ -203,7 +200,6 @@ impl Config {
     }
 
     /// The settings file of this data directory.
-    #[must_use]
     pub fn settings_file(&self) -> PathBuf {
         self.storage.data_dir.join(SETTINGS_FILE)
     }

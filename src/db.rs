@@ -4,6 +4,9 @@
 //! the server's side by [`SESSION_SETTINGS`] and on ours by [`within`] (a frozen server keeps no time-outs). A client
 //! that vanished loses its locks within about half a minute. Gives up: retries; the caller knows whether one is safe.
 //!
+//! Everything here, and all else that runs statements, fails if PostgreSQL refuses or the connection breaks. A function's
+//! `# Errors` is there only if it can fail for another reason, or if its caller must do something then.
+//!
 //! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode; this is checked before anything else
 //! ([`pooler`]). For TLS see `db/tls.rs`.
 
@@ -158,25 +161,21 @@ impl Database {
     }
 
     /// What this node remembers of its installation. Every connection is checked against it.
-    #[must_use]
     pub fn guard(&self) -> &Guard {
         &self.0.guard
     }
 
     /// Whether pixeld runs PostgreSQL itself.
-    #[must_use]
     pub fn is_embedded(&self) -> bool {
         self.0.embedded.is_some()
     }
 
     /// A URL for `psql`, including the password of `DATABASE_URL` if it has one: show it only to the user who asked.
-    #[must_use]
     pub fn url_for_people(&self) -> String {
         self.0.url_for_people.clone()
     }
 
     /// Its address in words for people, without credentials.
-    #[must_use]
     pub fn whereabouts(&self) -> String {
         match &self.0.embedded {
             Some(embedded) => format!("the private PostgreSQL in {}", embedded.cluster().display()),
@@ -185,25 +184,21 @@ impl Database {
     }
 
     /// Whether the embedded PostgreSQL was ever created; true for an external one, which is not ours to create.
-    #[must_use]
     pub fn is_made(&self) -> bool {
         self.0.embedded.as_ref().is_none_or(Embedded::is_made)
     }
 
     /// Its hosts, ports and name, without credentials: stays the same when a password changes.
-    #[must_use]
     pub fn place(&self) -> String {
         shown(&self.0.target)
     }
 
     /// The directory of the embedded PostgreSQL; `None` for an external one.
-    #[must_use]
     pub fn embedded_place(&self) -> Option<&Path> {
         self.0.embedded.as_ref().map(Embedded::place)
     }
 
     /// A sentence for people if the embedded PostgreSQL or its socket is not in the data directory.
-    #[must_use]
     pub fn note_for_people(&self) -> Option<String> {
         self.0.embedded.as_ref().and_then(Embedded::note_for_people)
     }
@@ -277,7 +272,6 @@ impl Database {
 
     /// Up to [`POOL_CONNECTIONS_MAX`] shared connections for look-ups, opened on first use. A connection lives on the
     /// runtime whose task opened it, so use the pool from one runtime.
-    #[must_use]
     pub fn pool(&self) -> Pool {
         self.0.pool.clone()
     }

@@ -59,7 +59,7 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
     /// Replaces the list at `path`. Its folder must exist.
     ///
     /// # Errors
-    /// As the disk says; the old list stays then.
+    /// The old list stays then.
     pub fn write<R: Row<ROW>>(&self, path: &Path, head: &[u8; HEAD], rows: &[R]) -> io::Result<()> {
         whole_file::replace(path, &self.encode(head, rows))
     }

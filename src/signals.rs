@@ -52,7 +52,6 @@ pub fn hold() -> io::Result<Hold> {
 }
 
 /// The first signal that came while they were held.
-#[must_use]
 pub fn came() -> Option<&'static str> {
     CAME.get().and_then(|came| *came.borrow())
 }

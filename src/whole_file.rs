@@ -11,7 +11,7 @@ use std::path::Path;
 /// Replaces the file at `path` with these bytes. Its folder must exist.
 ///
 /// # Errors
-/// As the disk says; the old file stays then.
+/// The old file stays then.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     // A file that another start left half written may have other permissions.

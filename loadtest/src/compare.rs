@@ -62,7 +62,7 @@ pub struct Results {
 /// Runs all comparisons, and writes the results.
 ///
 /// # Errors
-/// Where a program is missing or fails, or a hit was lost.
+/// If a program is missing or fails, or a hit was lost.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     machine::allow_open_files()?;
     anyhow::ensure!(machine::leave_the_servers_core()?, "two cores are needed: one for the server, one for its client");

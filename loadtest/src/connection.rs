@@ -43,9 +43,6 @@ pub enum Progress {
 
 impl Connection {
     /// Begins to connect. `number` chooses the source address, where the target is this machine's loopback.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn connect(target: SocketAddr, number: u64, registry: &Registry, token: Token) -> io::Result<Connection> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -90,9 +87,6 @@ impl Connection {
     }
 
     /// Sends the request that `put` writes. What does not fit goes with [`Connection::flush`].
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn send(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         self.out.clear();
         self.written = 0;
@@ -103,9 +97,6 @@ impl Connection {
     }
 
     /// Sends what is left of the request.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.written < self.out.len() {
             match self.stream.write(&self.out[self.written..]) {
@@ -121,8 +112,8 @@ impl Connection {
     /// Reads what is there of the answer.
     ///
     /// # Errors
-    /// As the operating system says; `UnexpectedEof` where the server ended the connection before the answer did;
-    /// `InvalidData` for an answer that is no HTTP/1.1.
+    /// `UnexpectedEof` if the server ended the connection before the answer did; `InvalidData` for an answer that is not
+    /// HTTP/1.1.
     pub fn read(&mut self) -> io::Result<Progress> {
         loop {
             match self.stream.read(&mut self.buffer[self.filled..]) {
@@ -173,9 +164,6 @@ impl Connection {
     }
 
     /// Leaves the event loop; the connection ends when it is dropped.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn leave(&mut self, registry: &Registry) -> io::Result<()> {
         registry.deregister(&mut self.stream)
     }

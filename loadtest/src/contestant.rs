@@ -33,7 +33,6 @@ pub enum Kind {
 
 impl Kind {
     /// Its name in tables.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Kind::Nginx => "nginx, buffered log",
@@ -55,7 +54,7 @@ impl<'a> Contestant<'a> {
     /// Starts one.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If it does not start.
     pub fn start(kind: Kind, program: &str, postgres: &'a Postgres) -> anyhow::Result<Contestant<'a>> {
         let durability = match kind {
             Kind::Nginx => return Ok(Contestant::Nginx(Nginx::start()?)),
@@ -69,7 +68,6 @@ impl<'a> Contestant<'a> {
     }
 
     /// Where it serves.
-    #[must_use]
     pub fn target(&self) -> SocketAddr {
         match self {
             Contestant::Nginx(nginx) => nginx.address,
@@ -78,7 +76,6 @@ impl<'a> Contestant<'a> {
     }
 
     /// Pixels that it serves.
-    #[must_use]
     pub fn pixels(&self) -> Pixels {
         let image = match self {
             Contestant::Nginx(_) => Uuid::from_u128(1),
@@ -90,7 +87,7 @@ impl<'a> Contestant<'a> {
     /// What its processes have used.
     ///
     /// # Errors
-    /// Where it is gone.
+    /// If it is gone.
     pub fn usage(&self) -> anyhow::Result<Usage> {
         match self {
             Contestant::Nginx(nginx) => Usage::of_tree(nginx.child.id()),
@@ -101,7 +98,7 @@ impl<'a> Contestant<'a> {
     /// CPU time of its threads, user and system, by their names.
     ///
     /// # Errors
-    /// Where it is gone.
+    /// If it is gone.
     pub fn threads(&self) -> anyhow::Result<BTreeMap<String, [Duration; 2]>> {
         match self {
             Contestant::Nginx(nginx) => {
@@ -115,7 +112,7 @@ impl<'a> Contestant<'a> {
     /// What PostgreSQL has used; nothing for nginx, which has none.
     ///
     /// # Errors
-    /// Where it is gone.
+    /// If it is gone.
     pub fn database_usage(&self) -> anyhow::Result<Usage> {
         match self {
             Contestant::Nginx(_) => Ok(Usage::default()),
@@ -124,9 +121,6 @@ impl<'a> Contestant<'a> {
     }
 
     /// Empties the table of hits, so that each measurement begins with the same.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub fn forget_rows(&self) -> anyhow::Result<()> {
         if let Contestant::Pixeld(_, _, postgres, _) = self {
             postgres.query("TRUNCATE hits")?;
@@ -138,7 +132,7 @@ impl<'a> Contestant<'a> {
     /// Waits until all that it has accepted is where it belongs.
     ///
     /// # Errors
-    /// Where that takes too long, or hits were dropped.
+    /// If that takes too long, or hits were dropped.
     pub fn settle(&self) -> anyhow::Result<()> {
         match self {
             // The log is flushed each second.
@@ -156,7 +150,7 @@ impl<'a> Contestant<'a> {
 /// included; each request has a client address of its own, so that neither holds one back.
 ///
 /// # Errors
-/// Where no port is free.
+/// If no port is free.
 pub fn pixeld_settings(program: &str, dir: &std::path::Path) -> anyhow::Result<Settings> {
     let mut settings = Settings::new(program, dir.join("data"))?
         .with("PIXELD_THREADS", "1")
@@ -171,7 +165,7 @@ pub fn pixeld_settings(program: &str, dir: &std::path::Path) -> anyhow::Result<S
 /// Adds nginx's own constant as the image, starts pixeld, and waits until it serves that.
 ///
 /// # Errors
-/// Where it does not.
+/// If it does not.
 pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
     fs::create_dir_all(&settings.data_dir)?;
     let picture = settings.data_dir.join("empty.gif");

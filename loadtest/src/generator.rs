@@ -36,7 +36,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Runs a load to its end.
 ///
 /// # Errors
-/// As the operating system says; a server that refuses is part of the outcome.
+/// Never because of the server: its refusals are part of the outcome.
 pub fn run(plan: &Plan, ledger: &Ledger, control: &Control) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let threads = plan.threads.clamp(1, plan.connections.max(1));

@@ -14,7 +14,6 @@ pub struct Ledger {
 
 impl Ledger {
     /// A ledger of at most `requests_max` requests (a byte each).
-    #[must_use]
     pub fn new(requests_max: usize) -> Ledger {
         Ledger { requests: (0..requests_max).map(|_| AtomicU8::new(0)).collect(), next: AtomicU64::new(0) }
     }
@@ -36,19 +35,16 @@ impl Ledger {
     }
 
     /// The number behind the last one that was taken.
-    #[must_use]
     pub fn taken(&self) -> u64 {
         self.known().len() as u64
     }
 
     /// Requests sent so far.
-    #[must_use]
     pub fn sent_count(&self) -> u64 {
         self.count(SENT)
     }
 
     /// Requests answered so far.
-    #[must_use]
     pub fn answered_count(&self) -> u64 {
         self.count(ANSWERED)
     }
@@ -62,7 +58,6 @@ impl Ledger {
     }
 
     /// Compares with the rows that each request has; `rows[number]`, 0 where it is shorter.
-    #[must_use]
     pub fn compare(&self, rows: &[u8]) -> Comparison {
         let mut comparison = Comparison::default();
         for number in 0..self.known().len().max(rows.len()) {
@@ -101,7 +96,6 @@ pub struct Comparison {
 
 impl Comparison {
     /// Whether the promise was kept: nothing lost, doubled or made up.
-    #[must_use]
     pub fn is_exact(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.never_sent == 0
     }

@@ -10,9 +10,6 @@ pub const SERVER_CORE: usize = 0;
 
 /// Keeps this process, and all that it starts from now on, off the server's core. Says whether there are two cores to do
 /// so: on a machine with one, the client and the server share it.
-///
-/// # Errors
-/// As the operating system says.
 pub fn leave_the_servers_core() -> anyhow::Result<bool> {
     let cores = std::thread::available_parallelism()?.get();
     if cores < 2 {
@@ -28,19 +25,16 @@ pub fn leave_the_servers_core() -> anyhow::Result<bool> {
 
 /// Puts the calling thread, and those that it starts, before whatever else shares its core, PostgreSQL above all: a client
 /// that has to wait measures itself. Says whether that was allowed; it takes root.
-#[must_use]
 pub fn go_first() -> bool {
     rustix::process::setpriority_process(None, -10).is_ok()
 }
 
 /// What stands before a command so that it runs on the server's core.
-#[must_use]
 pub fn on_the_servers_core() -> Vec<String> {
     ["taskset", "-c", &SERVER_CORE.to_string()].map(str::to_owned).to_vec()
 }
 
 /// The machine in words.
-#[must_use]
 pub fn described() -> String {
     let line = |path: &str, name: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -59,9 +53,6 @@ pub fn described() -> String {
 }
 
 /// Asks for all the open files that the system lets this process have: each connection is one.
-///
-/// # Errors
-/// As the operating system says.
 pub fn allow_open_files() -> anyhow::Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -68,7 +68,6 @@ pub struct Pixels {
 
 impl Pixels {
     /// Pixels of `image`, under messages and recipients that nobody used before.
-    #[must_use]
     pub fn of(image: Uuid) -> Pixels {
         let run = Uuid::new_v4().as_u128() as u64;
         Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, user_agent_bytes_min: 0, links: None }
@@ -93,7 +92,6 @@ impl Pixels {
     }
 
     /// The messages of this load.
-    #[must_use]
     pub fn messages(&self) -> Vec<Uuid> {
         let mut messages: Vec<Uuid> = (0..MESSAGES).map(|message| self.message(message)).collect();
         if let Some((_, secrets)) = &self.links {
@@ -124,7 +122,6 @@ impl Pixels {
     }
 
     /// The recipient of a request.
-    #[must_use]
     pub fn recipient(&self, number: u64) -> Uuid {
         match &self.links {
             Some((_, secrets)) if self.link(number) == Links::Keyed => id_of(secrets, &self.recipient_key(number)),
@@ -137,21 +134,18 @@ impl Pixels {
     }
 
     /// The requests up to a number whose recipients are made of keys.
-    #[must_use]
     pub fn keyed(&self, until: u64) -> HashMap<Uuid, u64> {
         let keyed = (0..until).filter(|&number| self.link(number) == Links::Keyed);
         keyed.map(|number| (self.recipient(number), number)).collect()
     }
 
     /// The request whose recipient this is, but for keyed ones; nothing where it is none of this load.
-    #[must_use]
     pub fn number(&self, recipient: Uuid) -> Option<u64> {
         let (run, number) = recipient.as_u64_pair();
         if run == self.run { number.checked_sub(1) } else { None }
     }
 
     /// The path of a request.
-    #[must_use]
     pub fn path(&self, number: u64) -> String {
         match &self.links {
             Some(_) if self.link(number) == Links::Keyed => {

@@ -13,9 +13,6 @@ use crate::ledger::{Comparison, Ledger};
 use crate::pixels::Pixels;
 
 /// Reads the rows of a load and compares.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow::Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -64,7 +64,7 @@ pub struct Options {
 /// Runs the load and prints its table.
 ///
 /// # Errors
-/// Where a server does not start, or the promise was broken.
+/// If a server does not start, or the promise was broken.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     machine::allow_open_files()?;
     if let Some(running) = &options.running {
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 /// What keyed and signed links need: the namespace as `pixeld namespace` prints it, and `PIXELD_SIGNING_KEYS`.
 ///
 /// # Errors
-/// Where either is none.
+/// If either is none.
 pub fn secrets(namespace: &str, signing_keys: &str) -> anyhow::Result<Secrets> {
     let namespace = Namespace(namespace.parse().context("the namespace is no UUID")?);
     let signing_keys = SigningKeys::parse(signing_keys).map_err(|wrong| anyhow::anyhow!("the signing key {wrong}"))?;

@@ -20,7 +20,7 @@ impl Usage {
     /// Of a process and all below it.
     ///
     /// # Errors
-    /// Where the process is gone.
+    /// If the process is gone.
     pub fn of_tree(pid: u32) -> anyhow::Result<Usage> {
         let mut usage = Usage::of(pid)?;
         for child in children(pid) {
@@ -47,7 +47,7 @@ impl Usage {
 /// CPU time of a process's threads, user and system, by their names; threads of one name are summed.
 ///
 /// # Errors
-/// Where the process is gone.
+/// If the process is gone.
 pub fn threads(pid: u32) -> anyhow::Result<BTreeMap<String, [Duration; 2]>> {
     let mut threads: BTreeMap<String, [Duration; 2]> = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {

@@ -35,7 +35,6 @@ const PRIVATE: [(HeaderName, &str); 5] = [
 ];
 
 /// A page.
-#[must_use]
 pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
     // Done here once, so that no page can show a name or a user agent that reverses the text around it.
     let page = match text::visible_page(&page.0) {
@@ -46,7 +45,6 @@ pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
 }
 
 /// A file for the client, which browsers store and do not show; `name` is its file name there.
-#[must_use]
 pub fn download<B>(media_type: &'static str, name: &str, content: B) -> Answer
 where
     B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
@@ -62,14 +60,12 @@ where
 }
 
 /// Sets the body's length, so that the browser shows progress and notices a cut answer.
-#[must_use]
 pub fn sized(bytes: u64, mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONTENT_LENGTH, bytes.into());
     answer
 }
 
 /// An image on a page of ours. Opened on its own, it is sandboxed.
-#[must_use]
 pub fn picture(media_type: &'static str, content: Bytes) -> Answer {
     let mut answer = private(bytes(StatusCode::OK, media_type, content));
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
@@ -84,7 +80,6 @@ fn private(mut answer: Answer) -> Answer {
 }
 
 /// Sends the browser to one of our own paths, with GET.
-#[must_use]
 pub fn go_to(path: &str) -> Answer {
     let mut answer = page(StatusCode::SEE_OTHER, PreEscaped(String::new()));
     // Our own paths are plain ASCII; anything else would be a bug, and leads to the start page.
@@ -94,13 +89,11 @@ pub fn go_to(path: &str) -> Answer {
 }
 
 /// Plain text.
-#[must_use]
 pub fn text(status: StatusCode, words: impl Into<String>) -> Answer {
     bytes(status, "text/plain; charset=utf-8", words.into().into())
 }
 
 /// A file that every page may share: cached forever, since its path changes with its content.
-#[must_use]
 pub fn shared(media_type: &'static str, content: &'static str) -> Answer {
     let mut answer = bytes(StatusCode::OK, media_type, Bytes::from_static(content.as_bytes()));
     let kept = HeaderValue::from_static("public, max-age=31536000, immutable");

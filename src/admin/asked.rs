@@ -41,13 +41,11 @@ pub struct Asked {
 
 impl Asked {
     /// The value of a path parameter.
-    #[must_use]
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
     /// The name under which changes are logged in the audit; only pages that require a user change anything.
-    #[must_use]
     pub fn actor(&self) -> &str {
         self.user.as_ref().map_or("nobody", |user| &user.name)
     }
@@ -67,7 +65,6 @@ pub struct Stranger {
 
 impl Stranger {
     /// The value of a path parameter.
-    #[must_use]
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
@@ -79,7 +76,6 @@ pub struct Fields(Vec<(String, String)>);
 
 impl Fields {
     /// Reads `name=value&…`.
-    #[must_use]
     pub fn parse(text: &[u8]) -> Fields {
         Fields(form_urlencoded::parse(text).into_owned().collect())
     }
@@ -90,13 +86,11 @@ impl Fields {
     }
 
     /// The first value of a name; empty if there is none.
-    #[must_use]
     pub fn get(&self, name: &str) -> &str {
         self.given(name).unwrap_or_default()
     }
 
     /// The first value of a name, if there is one.
-    #[must_use]
     pub fn given(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -144,13 +138,11 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// The languages that a reader prefers; empty if the header is not text.
-#[must_use]
 pub fn languages(headers: &HeaderMap) -> String {
     headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// The browser's user agent.
-#[must_use]
 pub fn user_agent(headers: &HeaderMap) -> String {
     let bytes = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
     // PostgreSQL's text allows no NUL, and hyper lets none through; the text is only shown.

@@ -48,7 +48,6 @@ impl Progress {
 
 impl Deletions {
     /// No deletion runs yet.
-    #[must_use]
     pub fn new(db: Database) -> Deletions {
         Deletions { db, jobs: Jobs::new(1), progress: Mutex::default() }
     }
@@ -75,7 +74,6 @@ impl Deletions {
     }
 
     /// What a deletion has deleted so far, while it runs here.
-    #[must_use]
     pub fn progress(&self, job: i64) -> Option<Deleted> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         self.jobs.is_running(job).then(|| progress.told())

@@ -29,7 +29,6 @@ pub struct Erasing {
 
 impl Erasing {
     /// No erasure runs yet.
-    #[must_use]
     pub fn new(db: Database) -> Erasing {
         Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Gate::new(NOTED_MAX) }
     }

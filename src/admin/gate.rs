@@ -18,7 +18,6 @@ pub struct Place {
 
 impl Gate {
     /// A gate with `places` free places.
-    #[must_use]
     pub fn new(places: usize) -> Gate {
         Gate(Arc::new(Semaphore::new(places)))
     }
@@ -40,7 +39,6 @@ impl Gate {
     }
 
     /// Whether it was closed.
-    #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.is_closed()
     }

@@ -47,7 +47,6 @@ impl Site {
     }
 
     /// Its host without the port.
-    #[must_use]
     pub fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => host,
@@ -64,7 +63,6 @@ pub struct Sites(Vec<Site>);
 
 impl Sites {
     /// The base URL's, and localhost with the listener's port.
-    #[must_use]
     pub fn new(base_url: &str, listen: SocketAddr) -> Sites {
         let port = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
         let local = LOCAL_HOSTS.iter().map(|host| format!("http://{host}{port}"));
@@ -72,13 +70,11 @@ impl Sites {
     }
 
     /// The one that is shown to people.
-    #[must_use]
     pub fn first(&self) -> Option<&Site> {
         self.0.first()
     }
 
     /// The one that a request is for; `None` if it is for none, or for two at once.
-    #[must_use]
     pub fn asked(&self, parts: &Parts) -> Option<&Site> {
         let host = one(&parts.headers, HOST.as_str())?.to_ascii_lowercase();
         if parts.uri.authority().is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(&host)) {
@@ -101,7 +97,6 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Whether a request that would change something comes from a page of this site. `Sec-Fetch-Site` says so, and no page
 /// can forge it; browsers without it send `Origin`. A client that sends neither is not a browser that is signed in.
-#[must_use]
 pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
     if headers.contains_key("sec-fetch-site") {
         return one(headers, "sec-fetch-site") == Some("same-origin");
@@ -111,14 +106,12 @@ pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
 
 /// Whether this is a click on a link on another site: the browser then leaves out a `SameSite=Strict` cookie, and sends
 /// it when our own page repeats the request.
-#[must_use]
 pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     matches!(one(headers, "sec-fetch-site"), Some("cross-site" | "same-site"))
         && one(headers, "sec-fetch-mode") == Some("navigate")
 }
 
 /// A path of our own for after the sign-in; the start page for anything else.
-#[must_use]
 pub fn safe_next(next: &str) -> &str {
     let is_path = next.starts_with('/') && !next.starts_with("//") && next.len() <= 1024;
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');

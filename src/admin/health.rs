@@ -30,7 +30,6 @@ pub struct Finding {
 }
 
 /// What is wrong now, the worst first; empty if all is well.
-#[must_use]
 pub fn findings(metrics: &Metrics, now: Micros) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |weight, wrong, todo| found.push(Finding { weight, wrong, todo });
@@ -221,7 +220,6 @@ const LOSSES: [(DropReason, Weight, &str); 9] = [
 ];
 
 /// Why hits were dropped, and what to do, each in a sentence.
-#[must_use]
 pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
     match reason {
         DropReason::AddressRate => Reason::AddressRate.sentences(),

@@ -18,7 +18,6 @@ pub struct Jobs {
 
 impl Jobs {
     /// No job runs yet; at most `max` run at a time.
-    #[must_use]
     pub fn new(max: usize) -> Jobs {
         Jobs { gate: Gate::new(max), running: Mutex::default() }
     }
@@ -51,7 +50,6 @@ impl Jobs {
     }
 
     /// Whether the job with this number runs here.
-    #[must_use]
     pub fn is_running(&self, job: i64) -> bool {
         self.lock().iter().any(|(known, task)| *known == job && !task.is_finished())
     }

@@ -32,7 +32,6 @@ const LANES: u32 = 1;
 const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cGl4ZWxkJ3MgZGVjb3kgIQ$LU6uXIBDXTCkLPUKv5xHfSXvIXZRGzmrAxRWzrEh4nk";
 
 /// What is wrong with a password; `None` if it is allowed.
-#[must_use]
 pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     if password.chars().count() < CHARACTERS_MIN {
         return Some("use at least 12 characters; three or four unrelated words make a good password");

@@ -25,13 +25,11 @@ pub const DROPS_REMEMBERED: Duration = Duration::from_secs(60);
 const DATABASE_WAIT: Duration = Duration::from_secs(2);
 
 /// `/healthz`.
-#[must_use]
 pub fn healthy() -> Answer {
     answer::text(StatusCode::OK, "ok\n")
 }
 
 /// `/metrics`.
-#[must_use]
 pub fn metrics(admin: &Admin) -> Answer {
     match admin.metrics.render() {
         Ok(shown) => {

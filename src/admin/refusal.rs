@@ -113,7 +113,6 @@ impl From<PasswordError> for Refusal {
 
 impl Refusal {
     /// The answer's status.
-    #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Refusal::NotFound => StatusCode::NOT_FOUND,

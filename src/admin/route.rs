@@ -182,7 +182,6 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
 }
 
 /// Whether a page can be shown under this path, to anybody.
-#[must_use]
 pub fn is_page(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or(path);
     matches!(find(&Method::GET, path), Found::Route(route, _) if matches!(route.access, Access::SignedIn(_)))

@@ -31,7 +31,6 @@ impl Token {
     }
 
     /// The one in a request's cookies.
-    #[must_use]
     pub fn sent(headers: &HeaderMap, way: Way) -> Option<Token> {
         let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
@@ -43,20 +42,17 @@ impl Token {
     }
 
     /// What the database stores of it.
-    #[must_use]
     pub fn digest(&self) -> TokenDigest {
         digest::prefix(&[&self.0])
     }
 
     /// The header that sets it in the browser.
-    #[must_use]
     pub fn cookie(&self, way: Way) -> HeaderValue {
         cookie(way, &URL_SAFE_NO_PAD.encode(self.0), AGE_MAX)
     }
 }
 
 /// The header that removes a token from the browser.
-#[must_use]
 pub fn cookie_gone(way: Way) -> HeaderValue {
     cookie(way, "", 0)
 }

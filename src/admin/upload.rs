@@ -50,14 +50,12 @@ impl Upload {
 
 impl Part {
     /// The name of its field.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.0.name().unwrap_or_default()
     }
 
     /// The name of the file on the client's machine, as the client gives it; `None` if it is not a file, or none was
     /// chosen.
-    #[must_use]
     pub fn file_name(&self) -> Option<&str> {
         self.0.file_name().filter(|name| !name.is_empty())
     }

@@ -41,13 +41,11 @@ const NAVIGATION: [(&str, &str); 7] = [
 ];
 
 /// Where the stylesheet is.
-#[must_use]
 pub fn style_path() -> &'static str {
     &STYLE_PATH
 }
 
 /// The stylesheet.
-#[must_use]
 pub fn stylesheet() -> Answer {
     answer::shared("text/css; charset=utf-8", STYLE)
 }
@@ -66,7 +64,6 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// The page with this content.
-    #[must_use]
     pub fn page(&self, content: Markup) -> Markup {
         html! {
             (DOCTYPE)
@@ -133,7 +130,6 @@ fn signed_in(user: &SignedIn) -> Markup {
 
 /// A page that repeats the request from our site: a browser leaves out the cookie after a click on a link on another
 /// site.
-#[must_use]
 pub fn ask_again(path: &str) -> Markup {
     html! {
         (DOCTYPE)
@@ -159,7 +155,6 @@ pub enum Tone {
 }
 
 /// A notice. Screen readers announce bad ones at once.
-#[must_use]
 pub fn notice(tone: Tone, content: Markup) -> Markup {
     let (class, role) = match tone {
         Tone::Good => ("notice good", "status"),
@@ -170,7 +165,6 @@ pub fn notice(tone: Tone, content: Markup) -> Markup {
 }
 
 /// A placeholder where there is no data yet, with what to do about it.
-#[must_use]
 pub fn empty(title: &str, content: Markup) -> Markup {
     html! {
         section.empty {
@@ -181,13 +175,11 @@ pub fn empty(title: &str, content: Markup) -> Markup {
 }
 
 /// A command to copy.
-#[must_use]
 pub fn command(line: &str) -> Markup {
     html! { pre.command tabindex="0" { code { (line) } } }
 }
 
 /// A field with its label; `hint` is shown below it.
-#[must_use]
 pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Markup {
     html! {
         div.field {
@@ -199,7 +191,6 @@ pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Mark
 }
 
 /// A table that scrolls within itself if it is wider than the screen.
-#[must_use]
 pub fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
@@ -226,26 +217,22 @@ pub struct Column {
 
 impl Column {
     /// A column of words.
-    #[must_use]
     pub const fn words(label: &'static str) -> Column {
         Column { label, is_number: false }
     }
 
     /// A column of numbers.
-    #[must_use]
     pub const fn numbers(label: &'static str) -> Column {
         Column { label, is_number: true }
     }
 }
 
 /// A cell with a number.
-#[must_use]
 pub fn number_cell(n: i64) -> Markup {
     html! { td.number { (number(n)) } }
 }
 
 /// A number with a comma every three digits.
-#[must_use]
 pub fn number(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3 + 1);
@@ -262,14 +249,12 @@ pub fn number(n: i64) -> String {
 }
 
 /// `n` in percent of `all`; `None` if `all` is 0.
-#[must_use]
 pub fn percent(n: i64, all: i64) -> Option<String> {
     let permille = (i128::from(n) * 1000 + i128::from(all) / 2).checked_div(i128::from(all))?;
     Some(format!("{}.{}%", permille / 10, permille % 10))
 }
 
 /// A path of ours with these values as its query; empty ones are left out.
-#[must_use]
 pub fn address(path: &str, values: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(values.iter().filter(|(_, value)| !value.is_empty()));
@@ -278,7 +263,6 @@ pub fn address(path: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// A class, and how certain it is that a person looked.
-#[must_use]
 pub fn class_words(class: Class) -> Markup {
     let mark = match class.certainty() {
         Certainty::Confirmed => "mark confirmed",
@@ -289,7 +273,6 @@ pub fn class_words(class: Class) -> Markup {
 }
 
 /// A class in the words of the page; docs/classes.md has both names.
-#[must_use]
 pub const fn words_of(class: Class) -> &'static str {
     match class {
         Class::Unknown => "not known",
@@ -303,26 +286,22 @@ pub const fn words_of(class: Class) -> &'static str {
 }
 
 /// A number and its noun, such as "2 hits".
-#[must_use]
 pub fn counted(n: i64, one: &str) -> String {
     format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
 /// A number of fetches.
-#[must_use]
 pub fn fetches(n: i64) -> String {
     format!("{} {}", number(n), if n == 1 { "fetch" } else { "fetches" })
 }
 
 /// A time for people, with its exact value on hover.
-#[must_use]
 pub fn time(at: OffsetDateTime, zone: Zone) -> Markup {
     let exact = zone::exact(at);
     html! { time datetime=(exact) title=(exact) { (zone.time(at)) } }
 }
 
 /// A time that may be unknown.
-#[must_use]
 pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Markup {
     match at {
         Some(at) => time(at, zone),
@@ -331,7 +310,6 @@ pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Marku
 }
 
 /// Empty markup.
-#[must_use]
 pub fn nothing() -> Markup {
     PreEscaped(String::new())
 }

@@ -15,7 +15,6 @@ use crate::db::DbError;
 use crate::{app, db, telemetry};
 
 /// Runs what the arguments of this process ask for.
-#[must_use]
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -57,9 +57,6 @@ const TYPED_BYTES_MAX: u64 = 16 * KEY_BYTES_MAX as u64;
 const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
 
 /// `pixeld migrate`.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<()> {
     let db = which::whereabouts(config)?;
     let migrating = async {
@@ -138,9 +135,6 @@ fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// `pixeld image list`.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn image_list(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let listing = async { Ok(db::images::list(&db).await?) };

@@ -18,7 +18,6 @@ pub struct DataDir {
 
 impl DataDir {
     /// The directory, for reading only.
-    #[must_use]
     pub fn look(path: &Path) -> DataDir {
         DataDir { path: path.to_owned(), _lock: None }
     }
@@ -61,13 +60,11 @@ impl DataDir {
     }
 
     /// The directory of the spools.
-    #[must_use]
     pub fn spools(&self) -> PathBuf {
         self.path.join("spool")
     }
 
     /// Whether there are any spools.
-    #[must_use]
     pub fn has_spools(&self) -> bool {
         fs::read_dir(self.spools()).is_ok_and(|mut spools| spools.next().is_some())
     }
@@ -105,25 +102,21 @@ impl DataDir {
     }
 
     /// The file that remembers erasures.
-    #[must_use]
     pub fn erasures(&self) -> PathBuf {
         self.path.join("erasures")
     }
 
     /// The file with the namespace of keys.
-    #[must_use]
     pub fn namespace(&self) -> PathBuf {
         self.path.join("namespace")
     }
 
     /// The file with the recipients who opted out.
-    #[must_use]
     pub fn opt_outs(&self) -> PathBuf {
         self.path.join("opt-outs")
     }
 
     /// The file with the ids of all images.
-    #[must_use]
     pub fn known_images(&self) -> PathBuf {
         self.path.join("images").join("known.bin")
     }

@@ -49,9 +49,6 @@ pub(super) struct Following {
 
 impl Following {
     /// Starts them, on the runtime that this is called on.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub(super) fn start(
         common: &Common<'_>,
         parts: EdgeParts,

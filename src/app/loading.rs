@@ -78,9 +78,6 @@ impl Loading {
 }
 
 /// The eraser's options; made before anything runs, since this creates the node's id.
-///
-/// # Errors
-/// As the operating system says.
 pub(super) fn erasing(claimed: &Claimed, spools: &Spools) -> anyhow::Result<EraserOptions> {
     eraser_options(&claimed.data, spools.left_alone)
 }

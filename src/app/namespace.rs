@@ -19,7 +19,6 @@ use pixeld_edge::Edge;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The stored namespace of this database; `None` if there is none.
-#[must_use]
 pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
     let (namespace, target) = text.trim().split_once(' ')?;

@@ -3,13 +3,11 @@
 use crate::config::Config;
 
 /// Its path.
-#[must_use]
 pub fn path() -> String {
     std::env::current_exe().map_or("pixeld".to_owned(), |path| quoted(&path.display().to_string()))
 }
 
 /// The start of a command for this installation: `serve` has noted the other settings in its data directory.
-#[must_use]
 pub fn typed(config: &Config) -> String {
     format!("PIXELD_DATA_DIR={} {}", quoted(&config.storage.data_dir.display().to_string()), path())
 }

@@ -44,9 +44,6 @@ pub(super) struct Spools {
 
 impl Spools {
     /// Checks what is there, and quarantines damage.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub(super) fn recover(config: &Config, data: &DataDir, metrics: &Metrics) -> anyhow::Result<Spools> {
         let spools = data.spools();
         let found = recovery::recover(&spools)?;

@@ -51,7 +51,6 @@ pub enum IfItEnds {
 }
 
 /// The table.
-#[must_use]
 pub fn if_it_ends(task: Task) -> IfItEnds {
     match task {
         Task::EdgeCore | Task::Writer | Task::Loader | Task::Eraser | Task::Housekeeper | Task::Database => {
@@ -119,7 +118,6 @@ struct Shared {
 
 impl Supervisor {
     /// Counts in `metrics`. A test names a task that panics once; `pixeld serve` names none.
-    #[must_use]
     pub fn new(metrics: Arc<Metrics>, ends_on_purpose: Option<Task>) -> Supervisor {
         Supervisor(Arc::new(Shared {
             metrics,

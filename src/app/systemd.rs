@@ -42,7 +42,6 @@ pub struct Notifier {
 
 impl Notifier {
     /// systemd, if it started this process and expects notifications.
-    #[must_use]
     pub fn from_env() -> Option<Notifier> {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -101,9 +101,6 @@ pub fn refusal(words: String) -> anyhow::Error {
 }
 
 /// Refuses to update lists of networks that no pixeld reads.
-///
-/// # Errors
-/// [`NoInstallation`].
 pub fn check_networks(config: &Config) -> anyhow::Result<()> {
     check_readable(&config.storage.data_dir)?;
     if config.networks.folder.is_dir()
@@ -143,9 +140,6 @@ pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
 }
 
 /// The place that a receipt names.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn named(db: &Database, client: &Client) -> anyhow::Result<String> {
     let id = within(QUERY_TIMEOUT, "reading which installation this is", installation::id(client)).await?;
     Ok(format!("installation {id}, {}", db.whereabouts()))

@@ -60,7 +60,6 @@ pub(super) fn of_redis(text: &str, address: &redis::ConnectionAddr) -> bool {
 }
 
 /// Whether a text may contain a password in a place where none belongs; errors do not repeat such a text.
-#[must_use]
 pub fn may_hold_password(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     (lower.contains("://") && lower.contains('@'))

@@ -27,7 +27,6 @@ impl ConfigError {
     }
 
     /// The wrong settings, in the order of the settings' table, unknown variables last.
-    #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -40,7 +40,6 @@ impl Secret {
     }
 
     /// The value itself: for its user, never for a log or an error.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -8,7 +8,6 @@ use pixeld_core::privacy::IpPrivacy;
 
 impl Config {
     /// Each setting's variable and its value in words, without secrets.
-    #[must_use]
     pub fn shown(&self) -> Vec<(&'static str, String)> {
         let secret = |is_set: bool| if is_set { "set (not shown)" } else { "not set" }.to_owned();
         let switch = |on: bool, word: &str| if on { word.to_owned() } else { "off".to_owned() };

@@ -27,9 +27,6 @@ pub struct Entry {
 }
 
 /// The latest entries, or those before one, the newest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Entry>, Error> {
     let select =
         "SELECT id, at, actor, action, subject, detail::text FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2";

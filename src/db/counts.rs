@@ -28,9 +28,6 @@ pub struct Opens {
 }
 
 /// Opens since each of these times, the earliest last.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens; 3], Error> {
     let select = include_str!("counts/since.sql");
     let mut opens = [Opens::default(); 3];
@@ -52,9 +49,6 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
 }
 
 /// Hits between each of these times and the next: confirmed, possible, machine. A slot counts at its beginning.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
     let select = "SELECT width_bucket(hour, $1::timestamptz[]) - 1, class, sum(hits)::bigint \
          FROM site_hours WHERE hour >= $2 AND hour < $3 GROUP BY 1, 2";
@@ -64,9 +58,6 @@ pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<V
 }
 
 /// Hits of one image between each of these times and the next.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDateTime]) -> Result<Vec<i64>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, sum(hits)::bigint \
          FROM image_hours WHERE image = $1 AND hour >= $3 AND hour < $4 GROUP BY 1";
@@ -80,9 +71,6 @@ pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDat
 }
 
 /// Hits of each of these images since a time, including images without hits.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn image_hits_since(client: &Client, images: &[Uuid], since: OffsetDateTime) -> Result<Vec<i64>, Error> {
     let select = "SELECT coalesce(sum(hits), 0)::bigint FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) \
          LEFT JOIN image_hours ON image = id AND hour >= $2 GROUP BY place ORDER BY place";
@@ -108,17 +96,11 @@ fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
 }
 
 /// The time from which on hits are counted by quarter of an hour instead of by hour.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn quarters_from(client: &Client) -> Result<OffsetDateTime, Error> {
     Ok(client.query_one("SELECT quarters_from FROM counting", &[]).await?.get(0))
 }
 
 /// Whether any hit was ever loaded.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn any_loaded(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT EXISTS (SELECT FROM batches WHERE loaded > 0)", &[]).await?.get(0))
 }

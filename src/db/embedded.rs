@@ -44,7 +44,6 @@ const START_TRIES: usize = 5;
 const START_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Approximate maximum bytes of the server's log (WAL) between checkpoints, on a disk of `disk_bytes`.
-#[must_use]
 pub fn wal_bytes_max(disk_bytes: u64) -> u64 {
     (disk_bytes / 10).clamp(64 << 20, 2 << 30)
 }

@@ -72,7 +72,6 @@ pub enum DbError {
 impl DbError {
     /// The text for the log, and so for Sentry: the first line. The others are the embedded server's own log, which may
     /// quote a row, and with it an address.
-    #[must_use]
     pub fn for_log(&self) -> String {
         self.to_string().lines().next().unwrap_or_default().to_owned()
     }
@@ -87,7 +86,6 @@ impl DbError {
 
     /// Whether the connection failed, and not a statement: the database is down, or too busy to accept another
     /// connection, and may return by itself.
-    #[must_use]
     pub fn is_of_connection(&self) -> bool {
         match self {
             DbError::Connect { .. } | DbError::Timeout { .. } | DbError::Embedded(_) => true,
@@ -107,7 +105,6 @@ impl DbError {
 
     /// What the log, and so Sentry, may contain about a refused statement: the code, and the message if its class
     /// quotes no values.
-    #[must_use]
     pub fn for_log_of_statement(&self) -> String {
         let Some(code) = self.sql_state().map(SqlState::code) else { return self.for_log() };
         match code.get(..2) {
@@ -117,13 +114,11 @@ impl DbError {
     }
 
     /// Whether the database belongs to another installation than this node, or to none.
-    #[must_use]
     pub fn is_of_installation(&self) -> bool {
         matches!(self, DbError::Unfit(unfit) if unfit.is_of_installation())
     }
 
     /// The server's SQLSTATE, if it answered.
-    #[must_use]
     pub fn sql_state(&self) -> Option<&SqlState> {
         match self {
             DbError::Connect { cause: source, .. } | DbError::Query(source) => source.code(),
@@ -136,7 +131,6 @@ impl DbError {
 }
 
 /// The code of a statement that PostgreSQL refused, if that is the reason for the failure and the connection works.
-#[must_use]
 pub fn refused_with(error: &anyhow::Error) -> Option<String> {
     let source = error.chain().find_map(|cause| match cause.downcast_ref::<DbError>() {
         Some(DbError::Query(source)) => Some(source),
@@ -147,7 +141,6 @@ pub fn refused_with(error: &anyhow::Error) -> Option<String> {
 }
 
 /// The reason for a failure in one line, unless the connection failed: that is reported elsewhere.
-#[must_use]
 pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
     let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<DbError>().is_some_and(DbError::is_of_connection)
@@ -185,7 +178,6 @@ fn pool_reason(error: &PoolError) -> String {
 }
 
 /// An error with its causes, in the format of anyhow's `{:#}`, but without the values that PostgreSQL quotes.
-#[must_use]
 pub fn told(error: &anyhow::Error) -> String {
     with_causes(error.as_ref())
 }

@@ -43,9 +43,6 @@ pub struct Export {
 impl Export {
     /// Writes the actor to the audit, reads everything except opens and hits, and begins the transaction that reads
     /// those.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn begin(client: &Client, actor: &str, recipient: Uuid, hash: RecipientHash) -> Result<Export, DbError> {
         let bytes = &hash.0[..];
         let note = "INSERT INTO audit (actor, action, subject) VALUES ($1, 'recipient exported', encode($2, 'hex')) \

@@ -96,13 +96,11 @@ pub enum Unfit {
 
 impl Unfit {
     /// Whether it is not the installation that this node belongs to.
-    #[must_use]
     pub fn is_of_installation(&self) -> bool {
         matches!(self, Unfit::OtherInstallation { .. } | Unfit::NoInstallation { .. })
     }
 
     /// Whether it can be read but not changed.
-    #[must_use]
     pub fn is_read_only(&self) -> bool {
         matches!(self, Unfit::Standby { .. } | Unfit::ReadOnly { .. })
     }

@@ -47,9 +47,6 @@ impl Guard {
     }
 
     /// Checks whether a connection leads to the known installation. If none is known, it does.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn check(&self, client: &Client) -> Result<Result<(), Unfit>, Error> {
         let Some(known) = self.known.load_full() else { return Ok(Ok(())) };
         let known = *known;

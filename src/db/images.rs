@@ -74,7 +74,7 @@ fn state(row: &tokio_postgres::Row) -> ImageState {
 /// The state of every image.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn all_states(client: &Client) -> Result<Vec<ImageState>, DbError> {
     states(client, &format!("{STATE} FROM images"), &[]).await
 }
@@ -82,7 +82,7 @@ pub async fn all_states(client: &Client) -> Result<Vec<ImageState>, DbError> {
 /// The state of images that changed at or after `since`.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn states_since(client: &Client, since: Micros) -> Result<Vec<ImageState>, DbError> {
     let changed = "FROM images WHERE updated_at >= $1";
     states(client, &format!("{STATE} {changed}"), &[&since]).await
@@ -91,7 +91,7 @@ pub async fn states_since(client: &Client, since: Micros) -> Result<Vec<ImageSta
 /// The state of one image; `None` if there is none.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn state_of(client: &Client, id: Uuid) -> Result<Option<ImageState>, DbError> {
     Ok(states(client, &format!("{STATE} FROM images WHERE id = $1"), &[&id]).await?.pop())
 }
@@ -104,7 +104,7 @@ async fn states(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) ->
 /// An image's bytes; `None` if there is none.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
     load_with(&*db.pool().get().await?, id).await
 }
@@ -112,7 +112,7 @@ pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError
 /// The same, over the caller's connection.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn load_with(client: &Client, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
     let query = format!("{STATE}, media_type, bytes FROM images WHERE id = $1");
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
@@ -122,7 +122,7 @@ pub async fn load_with(client: &Client, id: Uuid) -> Result<Option<ImageBytes>, 
 /// All images, oldest first.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
     let client = db.pool().get().await?;
     let query = format!("{LISTED} ORDER BY created_at, id");
@@ -134,7 +134,7 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
 /// their bytes are stored elsewhere, so there is no index for this.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn newest(
     client: &Client,
     is_deleted: bool,
@@ -154,7 +154,7 @@ pub async fn newest(
 /// One image; `None` if there is none.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn find(client: &Client, id: Uuid) -> Result<Option<ImageRow>, DbError> {
     let query = format!("{LISTED} WHERE id = $1");
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
@@ -178,7 +178,7 @@ fn listed(row: &tokio_postgres::Row) -> ImageRow {
 /// The SHA-256 of an image's bytes and whether it was deleted; `None` if there is none.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, bool)>, DbError> {
     let query = "SELECT sha256, deleted_at IS NOT NULL FROM images WHERE id = $1";
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(query, &[&id])).await?;
@@ -188,7 +188,7 @@ pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, boo
 /// Stores a new image. Returns whether it is new; if the id is in use, nothing changes.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn insert(
     client: &Client,
     actor: &str,
@@ -208,7 +208,7 @@ pub async fn insert(
 /// Replaces an image's bytes. Returns whether there is such an image that is not deleted.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn replace(
     client: &Client,
     actor: &str,
@@ -227,7 +227,7 @@ pub async fn replace(
 /// Deletes or restores an image: its row and its bytes stay. Returns whether that changed something.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: bool) -> Result<bool, DbError> {
     let update = include_str!("images/set_deleted.sql");
     let values: [&(dyn ToSql + Sync); 4] = [&actor, &CHANNEL, &id, &is_deleted];
@@ -238,7 +238,7 @@ pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: boo
 /// Changes an image's title. Returns whether there is such an image. Nodes are not notified: titles are never served.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> Result<bool, DbError> {
     let update = "WITH titled AS (UPDATE images SET title = $3 WHERE id = $2 RETURNING id, title) \
                   INSERT INTO audit (actor, action, subject, detail) \
@@ -248,9 +248,6 @@ pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> R
 }
 
 /// Which of `ids` are images, and when each was deleted; `None` if it was not.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn existing(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<Micros>)>, Error> {
     let select = "SELECT id, deleted_at FROM images WHERE id = ANY($1)";
     Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())

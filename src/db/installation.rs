@@ -22,13 +22,11 @@ impl InstallationId {
     }
 
     /// The whole id, in 32 hexadecimal digits.
-    #[must_use]
     pub fn digits(self) -> String {
         format!("{:032x}", u128::from_be_bytes(self.0))
     }
 
     /// Reads the result of [`InstallationId::digits`].
-    #[must_use]
     pub fn parse(digits: &str) -> Option<InstallationId> {
         let digits = Some(digits).filter(|digits| digits.len() == 32)?;
         Some(InstallationId(u128::from_str_radix(digits, 16).ok()?.to_be_bytes()))
@@ -44,18 +42,12 @@ impl fmt::Display for InstallationId {
 }
 
 /// The installation of this database.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn id(client: &Client) -> Result<InstallationId, Error> {
     let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
     Ok(InstallationId::of(row.get(0)))
 }
 
 /// The same; `None` if the database has no tables of pixeld.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error> {
     let select = "SELECT secret FROM installation WHERE name = 'throttle_key'";
     match client.query_opt(select, &[]).await {
@@ -80,9 +72,6 @@ pub enum RecipientError {
 }
 
 /// The id of the recipient that a person typed: a UUID, or a key of this installation's links.
-///
-/// # Errors
-/// [`RecipientError`].
 pub async fn recipient_typed(client: &Client, typed: &str) -> Result<Uuid, RecipientError> {
     let recipient = match Key::typed(typed)? {
         Key::Id(id) => id,
@@ -92,33 +81,21 @@ pub async fn recipient_typed(client: &Client, typed: &str) -> Result<Uuid, Recip
 }
 
 /// The key of throttle fingerprints.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
     secret(client, "throttle_key").await
 }
 
 /// The namespace that turns keys into ids.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn namespace(client: &Client) -> Result<Namespace, Error> {
     Ok(Namespace(Uuid::from_bytes(secret(client, "key_namespace").await?)))
 }
 
 /// The key of recipients' hashes, for lists that name nobody.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
     Ok(PrivacyKey(secret(client, "privacy_key").await?))
 }
 
 /// The key that signs opt-out links if there are no signing keys.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn opt_out_key(client: &Client) -> Result<[u8; 32], Error> {
     secret(client, "opt_out_key").await
 }

@@ -101,9 +101,6 @@ const IMAGE_TIMES: &str = "SELECT least(i.first_at, p.first_at), greatest(i.last
 const LOOK: &str = include_str!("log/look.sql");
 
 /// Searches once, through groups of days, the newest first: a query over all days would lock each of them.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn look(client: &Client, wanted: &Wanted) -> Result<Look, DbError> {
     let Some((from, to)) = window(client, wanted).await? else { return Ok(Look::default()) };
     // The last possible place at this time, if there is none to continue from.

@@ -28,9 +28,6 @@ pub struct Told {
 }
 
 /// Send times that were set since a time of the database's clock, or all; the last ones first, at most `max`.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<Told, Error> {
     let now = client.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
     let since = since.map_or(Micros::default(), |since| since - OVERLAP);
@@ -83,9 +80,6 @@ pub struct Change {
 
 /// Changes a message, and writes the actor to the audit; creates it if nobody opened it yet. Returns whether it has
 /// hits.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.value().map(|seconds| Micros::of_seconds(i64::from(seconds)));
     let upsert = include_str!("messages/change.sql");
@@ -97,9 +91,6 @@ pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> 
 }
 
 /// Seconds since a send time was last set; `None` if none ever was.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn since_told_s(client: &Client) -> Result<Option<f64>, Error> {
     let age = "SELECT extract(epoch FROM clock_timestamp() - max(sent_changed_at))::float8 FROM messages \
                WHERE sent_changed_at IS NOT NULL";
@@ -169,17 +160,11 @@ fn message(row: &Row) -> Message {
 }
 
 /// The messages with the latest hits.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn latest(client: &Client, max: i64) -> Result<Vec<Message>, Error> {
     older(client, Place::FIRST, max).await
 }
 
 /// The messages after a place, the next one first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
@@ -189,9 +174,6 @@ pub async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Messag
 }
 
 /// The messages before a place, in the list's order: those nearest to it.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) > ($1, $2) \
@@ -211,9 +193,6 @@ pub struct Found {
 
 /// The messages after a place whose name contains these words, in any case, at most `max`; reads at most `reads_max`
 /// messages.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_max: i64) -> Result<Found, Error> {
     let select = include_str!("messages/named.sql").replace("{columns}", COLUMNS);
     // Not ILIKE, which knows only ASCII case if the database's language is C.
@@ -226,18 +205,12 @@ pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_m
 }
 
 /// One message.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, id: Uuid) -> Result<Option<Message>, Error> {
     let select = format!("SELECT {COLUMNS} FROM messages WHERE id = $1");
     Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
 }
 
 /// What people call a message; empty if it has no name or is unknown.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn name_of(client: &Client, id: Uuid) -> Result<String, Error> {
     let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
     Ok(row.map_or_else(String::new, |row| row.get(0)))
@@ -266,9 +239,6 @@ pub enum FacetKind {
 }
 
 /// Hits of a message by rule or client, the most first; at most as many rows as there are rules or clients.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Facet>, Error> {
     let word = if kind == FacetKind::Rule { "rule" } else { "client" };
     let select = "SELECT coalesce(w.name, $3::text || ' ' || f.value), coalesce(w.class, 0::smallint), coalesce(w.sentence, ''), f.hits \
@@ -284,9 +254,6 @@ pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Fa
 }
 
 /// First opens of a message between each of these times and the next, counted as in [`super::counts`].
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn opens_between(client: &Client, id: Uuid, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, class, sum(first_opens)::bigint, \
                          sum(first_confirmed_opens)::bigint \

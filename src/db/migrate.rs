@@ -74,9 +74,6 @@ async fn migrate(database: &Database, is_accepting: bool) -> Result<(), DbError>
 }
 
 /// Whether the database has this program's last migration, or a later one, and its tables still exist.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn is_current(client: &tokio_postgres::Client) -> Result<bool, DbError> {
     let is_there = "SELECT to_regclass('refinery_schema_history') IS NOT NULL AND to_regclass('hits') IS NOT NULL \
                     AND to_regclass('batches') IS NOT NULL AND to_regclass('spool_marks') IS NOT NULL";
@@ -91,9 +88,6 @@ pub async fn is_current(client: &tokio_postgres::Client) -> Result<bool, DbError
 }
 
 /// Whether a migration ever ran there.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn is_begun(client: &tokio_postgres::Client) -> Result<bool, tokio_postgres::Error> {
     Ok(client.query_one("SELECT to_regclass('refinery_schema_history') IS NOT NULL", &[]).await?.get(0))
 }

@@ -53,9 +53,6 @@ pub struct Looked {
 
 /// Opens of a message after a recipient (nil for the first), at most `max`; with a certainty, only those that have it.
 /// Reads at most `reads_max` rows.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn of_message(
     client: &Client,
     message: Uuid,
@@ -74,9 +71,6 @@ pub async fn of_message(
 }
 
 /// The open of one message and one recipient.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, message: Uuid, recipient: Uuid) -> Result<Option<Open>, Error> {
     let select = "SELECT recipient, '', first_at, last_at, confirmed_first_at, hits, best FROM opens \
                   WHERE message = $1 AND recipient = $2";
@@ -84,9 +78,6 @@ pub async fn find(client: &Client, message: Uuid, recipient: Uuid) -> Result<Opt
 }
 
 /// Opens of a recipient before a message, by message, the last one first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, max: i64) -> Result<Vec<Open>, Error> {
     let select = "SELECT o.message, coalesce(m.name, ''), o.first_at, o.last_at, o.confirmed_first_at, o.hits, o.best \
                   FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
@@ -97,7 +88,7 @@ pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, max: i
 /// Whether any of these recipients has an open of any message. One index look-up each, until one has.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn any_of_recipients(client: &Client, recipients: &[Uuid]) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) AS listed (id) \
                   WHERE EXISTS (SELECT FROM opens WHERE recipient = listed.id))";
@@ -110,7 +101,7 @@ pub async fn any_of_recipients(client: &Client, recipients: &[Uuid]) -> Result<b
 /// Whether a message has an open.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM opens WHERE message = $1)";
     let row = within(QUERY_TIMEOUT, "looking opens up", client.query_one(select, &[&message])).await?;
@@ -138,9 +129,6 @@ const CROWD_HITS_MAX: i64 = 20_000;
 
 /// The recipient in at least 9 of 10 of a message's `hits`, and from how many places they come. Reads a bounded number
 /// of rows.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn crowd(client: &Client, message: Uuid, hits: i64) -> Result<Option<Crowd>, Error> {
     let select = "SELECT recipient, hits, first_at, last_at FROM ( \
                     SELECT recipient, hits, first_at, last_at FROM opens WHERE message = $1 ORDER BY recipient LIMIT $2) AS looked \
@@ -171,7 +159,7 @@ pub struct Opened {
 /// The opens of these recipients; those who have none are left out. One look-up in the primary key each.
 ///
 /// # Errors
-/// As PostgreSQL says, or does not within [`QUERY_TIMEOUT`].
+/// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
 pub async fn of_recipients(client: &Client, message: Uuid, recipients: &[Uuid]) -> Result<Vec<Opened>, DbError> {
     let select = "SELECT recipient, first_at, confirmed_first_at, best FROM opens \
                   WHERE message = $1 AND recipient = ANY($2)";

@@ -43,7 +43,6 @@ pub struct Partition {
 impl Partition {
     /// Whether one of these slots of counts, sorted by when they begin, overlaps it. A slot is an hour or a quarter of
     /// one.
-    #[must_use]
     pub fn has_a_slot_of(&self, slots: &[OffsetDateTime]) -> bool {
         let next = slots.partition_point(|slot| *slot + time::Duration::HOUR <= self.from);
         slots.get(next).is_some_and(|slot| *slot < self.to)
@@ -59,27 +58,18 @@ const LIST: &str = "SELECT name, at_from, at_to FROM ( \
        WHERE i.inhparent = 'hits'::regclass AND bounds IS NOT NULL) AS p";
 
 /// The partitions that hold times at or after `since`, the oldest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn since(client: &Client, since: Option<OffsetDateTime>) -> Result<Vec<Partition>, DbError> {
     let list = format!("{LIST} WHERE $1::timestamptz IS NULL OR at_to > $1 ORDER BY at_from");
     partitions(client.query(&list, &[&since])).await
 }
 
 /// The partitions that hold no time at or after `until`, the oldest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn until(client: &Client, until: OffsetDateTime) -> Result<Vec<Partition>, DbError> {
     let list = format!("{LIST} WHERE at_to <= $1 ORDER BY at_from");
     partitions(client.query(&list, &[&until])).await
 }
 
 /// The partitions that hold times in `[from, to]`, the oldest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn within_times(
     client: &Client,
     from: OffsetDateTime,
@@ -95,9 +85,6 @@ async fn partitions(listing: impl Future<Output = Result<Vec<Row>, Error>>) -> R
 }
 
 /// Makes the partition of the day that `day` begins (midnight UTC), unless it exists.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
     let written = |date: time::Date| date.format(format_description!("[year]-[month]-[day]")).unwrap_or_default();
     let name = format!("hits_{}", written(day).replace('-', ""));
@@ -120,7 +107,6 @@ pub async fn make(client: &Client, day: time::Date) -> Result<(), Error> {
 
 /// One statement over several days: `select` for each of them, in which `{day}` is its name, `{n}` its index in `days`,
 /// and `{from}` and `{to}` are its bounds.
-#[must_use]
 pub fn over(days: &[Partition], select: &str) -> String {
     let time = |at: OffsetDateTime, up: i64| format!("to_timestamp({})", at.unix_timestamp() + up);
     let of_day = |(n, day): (usize, &Partition)| {
@@ -133,9 +119,6 @@ pub fn over(days: &[Partition], select: &str) -> String {
 
 /// Those of `days` with rows that meet `condition` with these values, each checked by one look-up in its index if it
 /// has one.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn with_rows(
     client: &Client,
     days: &[Partition],
@@ -155,9 +138,6 @@ pub async fn with_rows(
 }
 
 /// Runs a query in an open transaction, and releases the locks that it took.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn look(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
     client.batch_execute("SAVEPOINT look").await?;
     let rows = client.query(query, values).await?;
@@ -193,9 +173,6 @@ pub async fn identify(client: &Client, days: &[Partition]) -> Result<(), DbError
 /// Builds the index on `recipient` of each closed day without a valid one, the newest first. Returns how many were
 /// built. Does nothing while another node is building. The connection's time-outs stay changed: give it a connection of
 /// its own.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn index_closed_days(client: &Client) -> Result<u64, DbError> {
     if !locks::try_lock(client, locks::INDEXING).await? {
         return Ok(0);

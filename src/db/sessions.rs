@@ -31,9 +31,6 @@ const FRESH: &str = "s.used_at > clock_timestamp() - interval '12 hours' \
                      AND s.created_at > clock_timestamp() - interval '7 days'";
 
 /// The user of a session; `None` if it has ended or never existed.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedIn>, Error> {
     let select = format!(
         "SELECT u.id, u.name, u.role, u.zone, s.used_at < clock_timestamp() - interval '1 minute' \
@@ -58,9 +55,6 @@ pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedI
 
 /// Starts a session of a user whose password was just checked. Returns whether it did: not if the password or the user
 /// changed in the meantime.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn begin(
     client: &Client,
     user: i64,
@@ -81,18 +75,12 @@ pub async fn begin(
 }
 
 /// Ends a session.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn end(client: &Client, token: &TokenDigest) -> Result<(), Error> {
     client.execute("DELETE FROM sessions WHERE token_sha256 = $1", &[&token.as_slice()]).await?;
     Ok(())
 }
 
 /// Ends all sessions of a user.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn end_all(client: &Client, user: &SignedIn) -> Result<(), Error> {
     let update = "WITH ended AS (DELETE FROM sessions WHERE user_id = $1), \
                   moved AS (UPDATE users SET sessions_valid_from = clock_timestamp() WHERE id = $1) \

@@ -33,9 +33,6 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Which user agents are stored already; reports that these are in use.
 ///
 /// One that is due for a report counts as stored only if its row could be locked: it may be in deletion at this moment.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
     let select = "WITH found AS (SELECT id, used_at < clock_timestamp() - make_interval(secs => $2) OR doubted_at IS NOT NULL \
                     AS is_due FROM user_agents WHERE id = ANY($1)), \
@@ -48,9 +45,6 @@ pub async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
 
 /// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in
 /// different orders within their long transactions would deadlock. Returns how many were new.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64, Error> {
     agents.sort_unstable();
     let (ids, texts): (Vec<i64>, Vec<&str>) = agents.into_iter().unzip();
@@ -98,9 +92,6 @@ fn is_of_data(error: &Error) -> bool {
 }
 
 /// Deletes those that were not used since before `retained_from`, in bounded statements. Returns how many.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Result<u64, DbError> {
     let delete = "DELETE FROM user_agents WHERE id IN (SELECT id FROM user_agents \
                     WHERE used_at < $1::timestamptz - make_interval(secs => $2) AND id <> 0 ORDER BY used_at LIMIT $3 FOR UPDATE SKIP LOCKED)";
@@ -118,9 +109,6 @@ pub async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Re
 }
 
 /// Deletes those of erased hits that no other hit has. Does nothing while another node is doing it. Returns how many.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
     let any = client.query_one("SELECT EXISTS (SELECT 1 FROM user_agents WHERE doubted_at IS NOT NULL)", &[]);
     if !within(QUERY_TIMEOUT, "looking for doubted user agents", any).await?.get::<_, bool>(0) {

@@ -23,7 +23,6 @@ impl Role {
     pub const ALL: [Role; 2] = [Role::Viewer, Role::Admin];
 
     /// The word in the database, on the command line and in forms.
-    #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Role::Viewer => "viewer",
@@ -32,16 +31,12 @@ impl Role {
     }
 
     /// The role of a word; `None` if there is none.
-    #[must_use]
     pub fn of(word: &str) -> Option<Role> {
         Role::ALL.into_iter().find(|role| role.word() == word)
     }
 }
 
 /// Sets the zone of a user's times.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn set_zone(client: &Client, user: i64, zone: &str) -> Result<(), Error> {
     client.execute("UPDATE users SET zone = $2 WHERE id = $1", &[&user, &zone]).await?;
     Ok(())
@@ -76,7 +71,6 @@ pub struct Account {
 }
 
 /// What is wrong with a name; `None` if it is allowed.
-#[must_use]
 pub fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.trim() != name {
         return Some("the name must not be empty or begin or end with a space");
@@ -107,9 +101,6 @@ async fn is_taken(client: &Client, name: &str) -> Result<bool, Error> {
 }
 
 /// Adds a user; `None` if the name is in use.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &str) -> Result<Option<i64>, Error> {
     let insert = include_str!("users/add.sql");
     // The index separates two users who are added at the same moment; it knows at least ASCII case.
@@ -121,9 +112,6 @@ pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &st
 }
 
 /// Removes a user and their sessions. Returns whether there was one.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Error> {
     let delete = "WITH removed AS (DELETE FROM users WHERE id = $2 RETURNING name) \
                   INSERT INTO audit (actor, action, subject) SELECT $1, 'user removed', name FROM removed";
@@ -132,9 +120,6 @@ pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Er
 }
 
 /// Changes a user's password, and ends their sessions. Returns whether there is such a user.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) -> Result<bool, Error> {
     let update = "WITH changed AS ( \
                     UPDATE users SET password_hash = $3, sessions_valid_from = clock_timestamp() \
@@ -146,9 +131,6 @@ pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) 
 }
 
 /// Enables or disables a user. Returns whether that changed something; the last admin who can sign in stays enabled.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -> Result<bool, Error> {
     let (update, action) = if enabled {
         (
@@ -175,9 +157,6 @@ pub async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -
 }
 
 /// All users, by name.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn list(client: &Client) -> Result<Vec<User>, Error> {
     let select = "SELECT u.id, u.name, u.role, u.created_at, u.disabled_at, max(s.used_at) \
                   FROM users u LEFT JOIN sessions s ON s.user_id = u.id GROUP BY u.id ORDER BY lower(u.name) LIMIT 1000";
@@ -197,17 +176,11 @@ fn user(row: &Row) -> User {
 }
 
 /// Whether there is any user.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn any(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT EXISTS (SELECT FROM users)", &[]).await?.get(0))
 }
 
 /// What a sign-in under this name is checked against; `None` if there is no such user.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn account(client: &Client, name: &str) -> Result<Option<Account>, Error> {
     let Some(id) = id_of(client, name).await? else { return Ok(None) };
     let select = "SELECT id, password_hash, disabled_at IS NOT NULL FROM users WHERE id = $1";

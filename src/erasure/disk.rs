@@ -89,7 +89,6 @@ struct Connected {
 
 impl Eraser {
     /// An eraser of these spools, of all earlier starts and of this one, and of the hits that were set aside.
-    #[must_use]
     pub fn new(
         options: EraserOptions,
         db: Database,

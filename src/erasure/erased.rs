@@ -33,9 +33,6 @@ impl Erased {
     }
 
     /// Reads the state if it is not known. Returns whether it did.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn learn(&mut self, client: &Client) -> Result<bool, Error> {
         if self.known.is_some() {
             return Ok(false);
@@ -47,16 +44,12 @@ impl Erased {
     }
 
     /// The version by which batches are prepared.
-    #[must_use]
     pub fn version(&self) -> i64 {
         self.known.as_ref().map_or(-1, |(_, state)| state.version)
     }
 
     /// Replaces hits that must not be loaded by tombstones. `ahead` is how far this node's clock is ahead of the
     /// database's. Costs one comparison per hit unless some are older than the latest erasure.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn mark(&self, client: &Client, hits: &mut [Hit<'_>], ahead: Duration) -> Result<(), Error> {
         let Some((key, ErasureState { latest_at: Some(latest_at), .. })) = &self.known else { return Ok(()) };
         let margin = CLOCK_MARGIN.saturating_add(ahead);

@@ -36,9 +36,6 @@ pub struct OnDisk {
 }
 
 /// Records that this data directory exists, and is not retired.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn register(client: &Client, node: NodeId, name: &str) -> Result<(), Error> {
     let upsert = "INSERT INTO nodes (node, name) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE \
                   SET name = excluded.name, seen_at = clock_timestamp(), retired_at = NULL";
@@ -46,9 +43,6 @@ pub async fn register(client: &Client, node: NodeId, name: &str) -> Result<(), E
 }
 
 /// Records that a data directory holds no hits and gets no more: receipts become final without it.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Error> {
     let update = "WITH retired AS (UPDATE nodes SET retired_at = clock_timestamp() WHERE node = $1 RETURNING node, name) \
                   INSERT INTO audit (actor, action, subject, detail) \
@@ -57,9 +51,6 @@ pub async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Er
 }
 
 /// The erasures that a node has not carried out, the oldest first; at most [`PENDING_MAX`].
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Error> {
     let select = "SELECT id, recipient_hash, requested_at FROM erasures \
                   WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
@@ -74,9 +65,6 @@ pub async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Erro
 
 /// Reopens those of the latest `max` erasures that the node's disk does not remember: the disk went back in time, with
 /// all that was on it then.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn reopen(
     client: &Client,
     node: NodeId,
@@ -101,9 +89,6 @@ pub async fn reopen(
 
 /// Records that a node has carried these out. A node that began after an erasure and had no hits of it gives no
 /// receipt.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn acknowledge(client: &Client, node: NodeId, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
     let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
     let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();

@@ -62,7 +62,6 @@ pub struct NodeOutstanding {
 
 impl Receipt {
     /// Whether nothing is left to do.
-    #[must_use]
     pub fn is_final(&self) -> bool {
         self.deleted_at.is_some() && self.outstanding.is_empty()
     }
@@ -71,35 +70,23 @@ impl Receipt {
 const ERASURES: &str = "SELECT id, recipient_hash, requested_at, hits, opens, deleted_at, put_back_at FROM erasures";
 
 /// The latest erasures, or those before one, the newest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE id < $1 ORDER BY id DESC LIMIT $2");
     found(client, &select, &[&before.unwrap_or(i64::MAX), &max]).await
 }
 
 /// The erasures of one recipient, the newest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn of_recipient(client: &Client, recipient: RecipientHash, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE recipient_hash = $1 ORDER BY id DESC LIMIT $2");
     found(client, &select, &[&&recipient.0[..], &max]).await
 }
 
 /// One erasure.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, erasure: i64) -> Result<Option<Receipt>, Error> {
     Ok(found(client, &format!("{ERASURES} WHERE id = $1"), &[&erasure]).await?.pop())
 }
 
 /// Who requested these, by their numbers. An erasure that a node put back has no known actor.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn actors(client: &Client, receipts: &[Receipt]) -> Result<HashMap<i64, String>, Error> {
     let asked = receipts.iter().filter(|receipt| receipt.put_back_at.is_none());
     let ids: Vec<String> = asked.map(|receipt| receipt.id.to_string()).collect();

@@ -39,9 +39,6 @@ impl Row<24> for Entry {
 }
 
 /// The remembered erasures of the installation with this key.
-///
-/// # Errors
-/// As the disk says.
 pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
         Ok(Some((installation, entries))) if installation == digest(key) => Ok(entries),
@@ -58,7 +55,7 @@ pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
 /// Remembers these, too.
 ///
 /// # Errors
-/// As the disk says; the old list stays then.
+/// The old list stays then.
 pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()> {
     let before = read(path, key)?;
     let mut latest: HashMap<RecipientHash, Micros> = HashMap::new();

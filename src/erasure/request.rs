@@ -43,18 +43,12 @@ pub struct ErasureState {
 }
 
 /// The version and the latest erasure, now.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn state(client: &Client) -> Result<ErasureState, Error> {
     let row = client.query_one("SELECT version, latest_at FROM erasure_state", &[]).await?;
     Ok(ErasureState { version: row.get(0), latest_at: row.get(1) })
 }
 
 /// Which of these were erased, and when that was last requested.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<Vec<(RecipientHash, Micros)>, Error> {
     let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
     let select = "SELECT recipient_hash, max(requested_at) FROM erasures \
@@ -191,9 +185,6 @@ async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Re
 
 /// Puts erasures back that this node remembers and the database does not: it was restored from an older backup. They
 /// are then unfinished. Returns how many there were.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn put_back(client: &Client, remembered: &[(RecipientHash, Micros)]) -> Result<u64, DbError> {
     let mut put_back = 0;
     for part in remembered.chunks(PUT_BACK_ROWS) {

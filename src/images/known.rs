@@ -43,14 +43,13 @@ impl Row<17> for (Uuid, Knowledge) {
 /// Writes the list.
 ///
 /// # Errors
-/// As the disk says; the old list stays then.
+/// The old list stays then.
 pub fn write(path: &Path, ids: &[(Uuid, Knowledge)]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     FORMAT.write(path, &[], ids)
 }
 
 /// Reads the list; `None` if there is none, or it is damaged.
-#[must_use]
 pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
         Ok(list) => list.map(|([], ids)| ids),

@@ -77,7 +77,6 @@ pub enum AddError {
 }
 
 /// What people should know about an accepted picture.
-#[must_use]
 pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
     let place = exif::read(media_type, bytes).has_place.then_some(PLACE);
     let outlook = (media_type == "image/webp").then_some(OUTLOOK);
@@ -127,7 +126,6 @@ fn is_svg(bytes: &[u8]) -> bool {
 }
 
 /// What is wrong with a title; `None` if it is allowed.
-#[must_use]
 pub fn wrong_title(title: &str) -> Option<&'static str> {
     let is_wrong = title.chars().count() > TITLE_CHARS_MAX || text::has_controls(title);
     is_wrong.then_some("a title may have at most 200 characters, and no line breaks or other control characters")

@@ -191,19 +191,16 @@ impl<'c> BatchTransaction<'c, OptOutsRead> {
 
 impl<'c> BatchTransaction<'c, RowsCopied> {
     /// The connection, for statements that must commit with the batch.
-    #[must_use]
     pub fn client(&self) -> &'c Client {
         self.client
     }
 
     /// The database's clock when the mark was locked.
-    #[must_use]
     pub fn now(&self) -> Micros {
         self.now
     }
 
     /// The record of this batch, which ends before `next_seq`, from the verdicts on its hits.
-    #[must_use]
     pub fn record(&self, next_seq: u64, judged: &Judged) -> BatchRecord {
         BatchRecord {
             spool: self.spool,

@@ -53,7 +53,6 @@ impl Bounds {
     }
 
     /// The days whose partitions the rows of these hits may need.
-    #[must_use]
     pub fn days(&self, hits: &[Hit<'_>]) -> BTreeSet<Day> {
         let oldest = self.oldest();
         let mut days = BTreeSet::new();
@@ -113,7 +112,6 @@ pub struct Day(i64);
 
 impl Day {
     /// The day in which a moment lies.
-    #[must_use]
     pub fn of(at: Micros) -> Day {
         Day(at.0.div_euclid(86_400_000_000))
     }
@@ -125,7 +123,6 @@ impl Day {
     }
 
     /// Its date; after the year 9999, that year's last day.
-    #[must_use]
     pub fn date(self) -> time::Date {
         let midnight = time::OffsetDateTime::from_unix_timestamp(self.0.saturating_mul(86_400));
         midnight.map_or(time::Date::MAX, time::OffsetDateTime::date)

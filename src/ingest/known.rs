@@ -82,7 +82,6 @@ impl Default for Known {
 
 impl Known {
     /// For hits that no stranger can make up: every user agent is stored, and a missing image does not drop its hits.
-    #[must_use]
     pub fn of_import() -> Known {
         Known { budget: AgentBudget::unbounded(), all_images: true, ..Known::default() }
     }
@@ -98,7 +97,6 @@ impl Known {
     }
 
     /// Whether the database has an image, as of [`Known::learn`]; also true for a deleted one.
-    #[must_use]
     pub fn has_image(&self, image: Uuid) -> bool {
         self.images.contains_key(&image)
     }
@@ -109,9 +107,6 @@ impl Known {
     }
 
     /// Makes sure that the user agents of `hits` are stored and that their images were looked up.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn learn(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
         self.learn_images(client, hits).await?;
         self.learn_sent(client).await?;
@@ -255,7 +250,6 @@ impl Facts for Known {
 }
 
 /// A user agent's id: the first 8 bytes of its SHA-256.
-#[must_use]
 pub fn id_of(user_agent: &str) -> i64 {
     i64::from_be_bytes(digest::prefix(&[user_agent.as_bytes()]))
 }

@@ -110,7 +110,6 @@ enum Turn {
 impl Loader {
     /// A loader of `recovered` spools, oldest first, of the spool that is being written, if any, and of hits that were
     /// set aside.
-    #[must_use]
     pub fn new(
         options: LoaderOptions,
         db: Database,

@@ -43,9 +43,6 @@ pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, 
 }
 
 /// How far each of `spools` is loaded; 0 if the database does not know it.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn loaded_to(client: &Client, spools: &[SpoolId]) -> Result<Vec<(SpoolId, u64)>, Error> {
     let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
     let rows = client.query(select, &[&spools]).await?;
@@ -76,9 +73,6 @@ pub struct LoadedBatch {
 }
 
 /// The batches of a spool that have rows and overlap the numbers from `from` to before `to`, the last one first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) -> Result<Vec<LoadedBatch>, Error> {
     let select = "SELECT first_seq, next_seq, min_at, max_at FROM batches \
                   WHERE spool = $1 AND first_seq < $3 AND next_seq > $2 AND loaded > 0 ORDER BY first_seq DESC";
@@ -92,9 +86,6 @@ pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) ->
 }
 
 /// The rows of a spool's batch, by their numbers.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> Result<Vec<(u64, HitIdentity)>, Error> {
     let select = "SELECT seq, at, image, message, recipient FROM hits \
                   WHERE at BETWEEN $1 AND $2 AND spool = $3 AND seq >= $4 AND seq < $5";
@@ -109,9 +100,6 @@ pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> 
 
 /// Ends the connection that is recorded as the one loading `spool`, if it still exists: a vanished client's backend can
 /// hold the mark for hours. Returns whether there was one.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Error> {
     let end = "SELECT pg_terminate_backend(a.pid) FROM spool_marks m \
                JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_started \
@@ -120,9 +108,6 @@ pub async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Er
 }
 
 /// How many hits were loaded in batches that reach beyond a time, or at all.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn loaded_since(client: &Client, since: Option<OffsetDateTime>) -> Result<u64, Error> {
     let sum = "SELECT coalesce(sum(loaded), 0)::bigint FROM batches WHERE $1::timestamptz IS NULL OR max_at >= $1";
     Ok(client.query_one(sum, &[&since]).await?.get::<_, i64>(0) as u64)

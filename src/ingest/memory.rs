@@ -37,7 +37,6 @@ pub struct Memory {
 
 impl Memory {
     /// An empty memory except for `known`; keeps the opt-outs in `suppressed` in step.
-    #[must_use]
     pub fn new(known: Known, suppressed: Arc<Suppressed>) -> Memory {
         let (opt_outs, erased, partitions) = (Reader::default(), Erased::default(), Partitions::default());
         let mut memory = Memory { known, erased, opt_outs, partitions, throttle: None };

@@ -10,9 +10,6 @@ use pixeld_core::ids::SpoolId;
 use pixeld_spool::orphans::Waiting;
 
 /// The waiting hits of the spools whose marks have these UUIDs.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>, Error> {
     let select = "SELECT spool_uuid, spool, image, first_seq, orphans.next_seq FROM orphans JOIN spool_marks USING (spool) \
                   WHERE spool_uuid = ANY($1) ORDER BY spool, first_seq, image";
@@ -28,9 +25,6 @@ pub async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>,
 
 /// In a batch's transaction: records that hits wait. `open` is a note that reaches to a number after which nothing of
 /// the image was loaded since; it is extended, if it still exists.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) -> Result<Waiting, Error> {
     let next_seq = waiting.next_seq as i64;
     if let Some(open) = open {

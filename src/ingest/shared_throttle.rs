@@ -84,7 +84,6 @@ struct Script {
 impl SharedThrottle {
     /// Starts to connect to the Redis at `url`, within the current runtime. `None` if that is not a URL, which the
     /// check of the settings rules out.
-    #[must_use]
     pub fn start(url: &Secret, window: Duration, metrics: &Arc<Metrics>) -> Option<SharedThrottle> {
         match Keeper::start(url, TAKE, Arc::clone(metrics)) {
             Ok(keeper) => {

@@ -38,7 +38,6 @@ pub struct MarkName {
 
 impl MarkName {
     /// The mark of the spool with this UUID and folder.
-    #[must_use]
     pub fn of(spool: SpoolId, folder: &Path) -> MarkName {
         let own = MarkName { uuid: spool, first_seq: 0 };
         let text = match fs::read_to_string(folder.join(MARK_NAME)) {
@@ -85,7 +84,6 @@ pub struct Source {
 
 impl Source {
     /// The spool of an earlier start. Its waiting hits are counted by the hint until its mark is known.
-    #[must_use]
     pub fn recovered(spool: Arc<Spool>, spools: &Path) -> Source {
         let hint = fs::read_to_string(spool.folder.join(LOADED_HINT)).ok().and_then(|text| text.trim().parse().ok());
         let next_seq = spool.published().next_seq;
@@ -108,7 +106,6 @@ impl Source {
     }
 
     /// The spool of this start.
-    #[must_use]
     pub fn live(spool: Arc<Spool>, spools: &Path) -> Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), 0);
         let mark = MarkName { uuid: spool.uuid, first_seq: 0 };
@@ -140,20 +137,17 @@ impl Source {
     }
 
     /// Whether every hit is loaded and no more will come.
-    #[must_use]
     pub fn is_done(&self) -> bool {
         let published = self.spool.published();
         published.closed && self.loaded_seq >= published.next_seq
     }
 
     /// Whether it is too early to claim its mark again.
-    #[must_use]
     pub fn is_held(&self) -> bool {
         self.held_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether something is published and not loaded.
-    #[must_use]
     pub fn is_behind(&self) -> bool {
         self.loaded_seq < self.spool.published().next_seq
     }

@@ -35,13 +35,11 @@ pub struct Token {
 
 impl Token {
     /// Hash of the fields that make two hits the same fetch.
-    #[must_use]
     pub fn fingerprint(self) -> u64 {
         self.fingerprint
     }
 
     /// The hit's own time.
-    #[must_use]
     pub fn at(self) -> Micros {
         self.at
     }
@@ -109,7 +107,6 @@ impl Hasher for AsItIs {
 
 impl Throttle {
     /// A throttle that remembers for `window`.
-    #[must_use]
     pub fn new(window: Duration, key: ThrottleKey) -> Throttle {
         Throttle::with_tokens_max(window, key, TOKENS_MAX)
     }
@@ -121,7 +118,6 @@ impl Throttle {
     }
 
     /// The token of a hit; `None` if it is never throttled. `user_agent` is its user agent's id.
-    #[must_use]
     pub fn token(&self, hit: &Hit<'_>, user_agent: i64) -> Option<Token> {
         if hit.recipient.is_nil() {
             return None;
@@ -141,14 +137,12 @@ impl Throttle {
     }
 
     /// Whether a hit with this token was recorded within the window, before or after it.
-    #[must_use]
     pub fn holds_back(&self, token: Token) -> bool {
         let last = self.young.get(&token.fingerprint).or_else(|| self.old.get(&token.fingerprint));
         last.is_some_and(|last| self.is_near(last.at, token.at))
     }
 
     /// Whether two times are within one window.
-    #[must_use]
     pub fn is_near(&self, one: Micros, other: Micros) -> bool {
         one.0.abs_diff(other.0) < self.window_us.unsigned_abs()
     }
@@ -172,7 +166,6 @@ impl Throttle {
     }
 
     /// The spools of the recorded hits.
-    #[must_use]
     pub fn spools(&self) -> Vec<SpoolId> {
         self.spools.iter().map(|(spool, _)| *spool).collect()
     }
@@ -209,7 +202,6 @@ impl BatchTokens {
     }
 
     /// Whether the throttle or an earlier hit of the batch holds this token back.
-    #[must_use]
     pub fn holds_back(&self, throttle: &Throttle, token: Token) -> bool {
         let earlier = self.0.get(&token.fingerprint);
         throttle.holds_back(token) || earlier.is_some_and(|earlier| throttle.is_near(earlier.at, token.at))

@@ -39,7 +39,6 @@ fn needs_apostrophe(cell: &[u8], at: usize) -> bool {
 }
 
 /// The cell with an apostrophe before everything that may become a formula.
-#[must_use]
 pub fn neutral(cell: &[u8]) -> Cow<'_, [u8]> {
     if !(0..cell.len()).any(|at| needs_apostrophe(cell, at)) {
         return cell.into();

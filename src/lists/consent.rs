@@ -98,7 +98,6 @@ pub enum Sounds {
 }
 
 /// Judges a name.
-#[must_use]
 pub fn sounds(name: &str) -> Sounds {
     let name = plain_name(name);
     let has = |stems: &[&str]| stems.iter().any(|stem| name.contains(stem));
@@ -112,13 +111,11 @@ pub fn sounds(name: &str) -> Sounds {
 }
 
 /// A column's name, in the form of [`NAMES`].
-#[must_use]
 pub fn plain_name(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// The meaning of a cell; `None` if it is neither yes nor no.
-#[must_use]
 pub fn read(cell: &[u8]) -> Option<bool> {
     let text = std::str::from_utf8(cell).ok()?.trim();
     let is_one_of = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));

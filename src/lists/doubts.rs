@@ -87,13 +87,11 @@ impl Doubts {
     }
 
     /// Rows that were read.
-    #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
     /// What looks wrong, as a question about a column; `None` if nothing does.
-    #[must_use]
     pub fn words(&self, column: &str) -> Option<String> {
         let Doubts { rows, named, example, .. } = self;
         let different = self.different.len() as u64;

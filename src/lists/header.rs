@@ -65,7 +65,6 @@ impl Header {
     }
 
     /// The name of a column.
-    #[must_use]
     pub fn name(&self, column: usize) -> &str {
         self.names.get(column).map_or("", String::as_str)
     }

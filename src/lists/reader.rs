@@ -36,7 +36,6 @@ pub enum Came {
 
 impl Reader {
     /// A reader of a list to which the columns `ours` are added.
-    #[must_use]
     pub fn new(ours: &'static [&'static str], what: Ours) -> Reader {
         let (decoder, text, batch) = (Decoder::default(), Vec::new(), Batch::default());
         Reader { ours, what, decoder, text, is_end: false, rows: None, header: None, batch }
@@ -97,19 +96,16 @@ impl Reader {
     }
 
     /// The header, once it was read.
-    #[must_use]
     pub fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
     /// How many columns are added.
-    #[must_use]
     pub fn ours(&self) -> usize {
         self.ours.len()
     }
 
     /// The rows that were read.
-    #[must_use]
     pub fn batch(&self) -> &Batch {
         &self.batch
     }

@@ -46,7 +46,6 @@ pub struct Rows {
 
 impl Rows {
     /// For a list with this delimiter, after `lines` that are not rows.
-    #[must_use]
     pub fn new(delimiter: u8, lines: u64) -> Rows {
         let (bytes, ends) = (Vec::new(), Vec::new());
         Rows { delimiter, at: At::RowBegin, is_after_cr: false, bytes, ends, count: lines }
@@ -175,7 +174,6 @@ impl Rows {
 }
 
 /// A cell, as a problem quotes it.
-#[must_use]
 pub fn quoted(cell: &[u8]) -> String {
     String::from_utf8_lossy(cell).chars().take(QUOTED_CHARS).collect()
 }
@@ -214,19 +212,16 @@ impl Batch {
     }
 
     /// The number of rows.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Whether there are no rows.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Whether it should accept no further row.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.rows.len() >= Batch::ROWS_MAX || self.bytes.len() + self.ends.len() * 8 >= Batch::BYTES_FULL
     }
@@ -250,7 +245,6 @@ impl Batch {
 
 impl<'a> Row<'a> {
     /// A cell; empty after the last one.
-    #[must_use]
     pub fn cell(self, at: usize) -> &'a [u8] {
         let Some(end) = self.ends.get(at) else { return b"" };
         let begin = at.checked_sub(1).map_or(self.begin, |before| self.ends[before]);
@@ -258,19 +252,16 @@ impl<'a> Row<'a> {
     }
 
     /// Its number, as in a spreadsheet: from 1, including the header.
-    #[must_use]
     pub fn number(self) -> u64 {
         self.number
     }
 
     /// Whether all its cells are blank.
-    #[must_use]
     pub fn is_blank(self) -> bool {
         self.cells().all(|cell| cell.trim_ascii().is_empty())
     }
 
     /// The number of cells.
-    #[must_use]
     pub fn width(self) -> usize {
         self.ends.len()
     }

@@ -157,7 +157,6 @@ impl Lists {
 
     /// The built-in networks and what these lists add. Among equal prefixes a gateway's wins over a data centre's, and
     /// that over a mailbox provider's.
-    #[must_use]
     pub fn networks(&self) -> Networks {
         let mut prefixes = BUILT_IN.clone();
         for (&network, list) in &self.lists {
@@ -168,7 +167,6 @@ impl Lists {
     }
 
     /// Each list.
-    #[must_use]
     pub fn status(&self) -> Vec<ListStatus> {
         let status = |(&network, list): (&Network, &List)| ListStatus {
             network,

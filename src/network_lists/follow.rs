@@ -32,7 +32,6 @@ pub struct Follower {
 
 impl Follower {
     /// Reads the folder's lists for the first time. A refused list is logged and left out.
-    #[must_use]
     pub fn new(folder: PathBuf, daily: Vec<Published>, metrics: Arc<Metrics>) -> (Follower, Networks) {
         let mut follower = Follower { folder, daily, metrics, lists: Lists::default() };
         follower.read_changes();

@@ -40,7 +40,6 @@ pub struct Published {
 }
 
 /// The published lists, at their providers' URLs.
-#[must_use]
 pub fn published() -> Vec<Published> {
     let list = |network, url: &str, format| Published { network, url: url.to_owned(), format };
     vec![

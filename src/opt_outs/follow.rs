@@ -32,7 +32,6 @@ pub struct Reader {
 
 impl Reader {
     /// A reader that has read nothing yet.
-    #[must_use]
     pub fn new(suppressed: Arc<Suppressed>) -> Reader {
         Reader { suppressed, complete: AtomicI64::new(0) }
     }
@@ -41,7 +40,7 @@ impl Reader {
     /// database that was restored from a backup.
     ///
     /// # Errors
-    /// As PostgreSQL says. The connection must not be used again then.
+    /// The connection must not be used again then.
     pub async fn list(&self, client: &Client) -> Result<(), Error> {
         self.suppressed.know(installation::privacy_key(client).await?);
         for _ in 0..LISTS_MAX {
@@ -70,9 +69,6 @@ impl Reader {
     }
 
     /// Reads what changed since the last call; also within a transaction.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn catch_up(&self, client: &Client) -> Result<(), Error> {
         self.read_changes(client).await.map(|_| ())
     }
@@ -81,7 +77,7 @@ impl Reader {
     /// listed.
     ///
     /// # Errors
-    /// As PostgreSQL says. The connection must not be used again then.
+    /// The connection must not be used again then.
     pub async fn keep_up(&self, client: &Client) -> Result<(), Error> {
         if self.read_changes(client).await? { self.list(client).await } else { Ok(()) }
     }
@@ -96,7 +92,6 @@ impl Reader {
 }
 
 /// The list on disk. Call once, before the first request.
-#[must_use]
 pub fn recall(path: &Path) -> Arc<Suppressed> {
     let suppressed = Suppressed::default();
     if let Some((key, rows)) = kept::read(path) {

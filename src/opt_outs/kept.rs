@@ -56,13 +56,12 @@ impl Row<16> for RecipientHash {
 /// Writes the list.
 ///
 /// # Errors
-/// As the disk says; the old list stays then.
+/// The old list stays then.
 pub fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<()> {
     FORMAT.write(path, &key.0, rows)
 }
 
 /// Reads the list; `None` if there is none, or it is damaged.
-#[must_use]
 pub fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
     match kept_list::read(path, decode) {
         Ok(list) => list,

@@ -62,9 +62,6 @@ pub async fn changes(client: &Client, after: i64, mut apply: impl FnMut(&[Suppre
 }
 
 /// A recipient's row; `None` if they never opted out.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, hash: RecipientHash) -> Result<Option<Suppression>, Error> {
     let select = "SELECT hash, since, until, change FROM suppressions WHERE hash = $1";
     Ok(client.query_opt(select, &[&&hash.0[..]]).await?.as_ref().map(suppression))
@@ -88,9 +85,6 @@ fn suppression(row: &tokio_postgres::Row) -> Suppression {
 }
 
 /// Opts a recipient out, from now on. An existing opt-out keeps its start.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn opt_out(client: &Client, actor: &str, hash: RecipientHash) -> Result<Receipt, Error> {
     let change = "INSERT INTO suppressions AS s (hash, since, change) \
                   SELECT $1, clock_timestamp(), nextval('suppressions_change') FROM held \
@@ -103,9 +97,6 @@ pub async fn opt_out(client: &Client, actor: &str, hash: RecipientHash) -> Resul
 }
 
 /// Undoes an opt-out, from now on.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn opt_in(client: &Client, actor: &str, hash: RecipientHash) -> Result<Receipt, Error> {
     let change = "UPDATE suppressions SET until = greatest(since, clock_timestamp()), change = nextval('suppressions_change') \
                   FROM held WHERE hash = $1 AND until IS NULL \

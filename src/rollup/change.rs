@@ -83,26 +83,17 @@ pub struct Changes {
 
 impl Changes {
     /// Connects.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn open(db: &Database) -> Result<Changes, ChangeError> {
         Changes::with(db, CHUNK_ROWS_MAX, MISMATCH_PATIENCE).await
     }
 
     /// As [`Changes::open`], with chunks of `rows_max` hits, and `patience` for a mismatch.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn with(db: &Database, rows_max: i64, patience: Duration) -> Result<Changes, ChangeError> {
         let tally = Tally::open(db, "pixeld-change").await?;
         Ok(Changes { tally, mismatches: Mismatches::new(patience), rows_max: rows_max.max(1) })
     }
 
     /// The partitions that hold times at or after `since`, the oldest first.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn partitions(&self, since: Option<time::OffsetDateTime>) -> Result<Vec<Partition>, ChangeError> {
         Ok(partitions::since(self.tally.client(), since).await?)
     }

@@ -42,18 +42,12 @@ pub struct End {
 }
 
 /// Records the start of a deletion, and returns its number.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn begin(client: &Client, actor: &str, subject: &str) -> Result<i64, Error> {
     let insert = "INSERT INTO audit (actor, action, subject) VALUES ($1, $2, $3) RETURNING id";
     Ok(client.query_one(insert, &[&actor, &BEGAN, &subject]).await?.get(0))
 }
 
 /// Records its end, with `why` if it failed; only once, however often it is called.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn end(client: &Client, job: i64, deleted: Deleted, why: Option<&str>) -> Result<(), Error> {
     let insert = "INSERT INTO audit (actor, action, subject, detail) \
          SELECT actor, $2, subject, jsonb_strip_nulls( \
@@ -71,9 +65,6 @@ const RECEIPTS: &str = "SELECT b.id, b.actor, b.subject, b.at, e.at, e.action = 
      WHERE b.action = $1";
 
 /// The receipt with this number.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, job: i64) -> Result<Option<Receipt>, Error> {
     let find = format!("{RECEIPTS} AND b.id = $4");
     let row = client.query_opt(&find, &[&BEGAN, &DONE, &FAILED, &job]).await?;
@@ -81,9 +72,6 @@ pub async fn find(client: &Client, job: i64) -> Result<Option<Receipt>, Error> {
 }
 
 /// The last receipts, the newest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn latest(client: &Client, max: i64) -> Result<Vec<Receipt>, Error> {
     let find = format!("{RECEIPTS} ORDER BY b.id DESC LIMIT $4");
     Ok(client.query(&find, &[&BEGAN, &DONE, &FAILED, &max]).await?.iter().map(receipt).collect())

@@ -44,7 +44,6 @@ pub struct Retention {
 
 impl Retention {
     /// Keeps hits for `days` days.
-    #[must_use]
     pub fn new(db: Database, metrics: Arc<Metrics>, days: NonZeroU32, clocks: Arc<Clocks>) -> Retention {
         Retention { db, metrics, days, clocks, has_looked: false }
     }
@@ -80,7 +79,7 @@ impl Retention {
     /// Deletes everything that is overdue now.
     ///
     /// # Errors
-    /// As PostgreSQL says; call it again.
+    /// Call it again then.
     pub async fn turn(&mut self) -> anyhow::Result<()> {
         let session = self.db.connect("pixeld-retention").await?;
         let client = &session.client;

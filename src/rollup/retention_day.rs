@@ -44,18 +44,12 @@ pub enum Dropped {
 }
 
 /// The database's clock.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn now(client: &Client) -> Result<Micros, DbError> {
     let asking = client.query_one("SELECT clock_timestamp()", &[]);
     Ok(within(QUERY_TIMEOUT, "asking for the time", asking).await?.get(0))
 }
 
 /// The days that are completely older than `days` days, by the database's clock, the oldest first.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn overdue(client: &Client, days: u32) -> Result<Vec<Partition>, DbError> {
     let limit = "SELECT clock_timestamp() - make_interval(days => $1, secs => $2)";
     let (days, margin_s) = (i32::try_from(days).unwrap_or(i32::MAX), MARGIN.as_secs_f64());

@@ -116,9 +116,6 @@ pub struct Tally {
 
 impl Tally {
     /// Connects and makes the tables.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn open(db: &Database, application_name: &str) -> Result<Tally, DbError> {
         let session = db.connect(application_name).await?;
         for part in [SETTINGS, TABLES] {
@@ -128,16 +125,12 @@ impl Tally {
     }
 
     /// The connection for statements.
-    #[must_use]
     pub fn client(&self) -> &Client {
         &self.session.client
     }
 
     /// Begins a transaction that holds the lock; `None` if another session keeps it. The lock is a statement of its
     /// own, so that later statements see what its last holder did.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn begin(&self, lock: Lock) -> Result<Option<State>, TallyError> {
         let client = self.client();
         let select = match lock {
@@ -167,9 +160,6 @@ impl Tally {
     }
 
     /// Empties the temporary tables for another use in the same transaction.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn clear(&self) -> Result<(), TallyError> {
         self.run("emptying temporary tables", CLEAR).await.map(|_| ())
     }
@@ -184,17 +174,11 @@ impl Tally {
     }
 
     /// Rolls the transaction back.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn rollback(&self) -> Result<(), TallyError> {
         self.run("ROLLBACK", "ROLLBACK").await.map(|_| ())
     }
 
     /// Runs one statement; returns its number of rows.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn execute(
         &self,
         what: &'static str,
@@ -205,9 +189,6 @@ impl Tally {
     }
 
     /// The one row of a query.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn row(
         &self,
         what: &'static str,
@@ -218,9 +199,6 @@ impl Tally {
     }
 
     /// Runs statements in one round trip; returns how many rows each changed.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub async fn run(&self, what: &'static str, statements: &str) -> Result<Vec<u64>, TallyError> {
         let messages = within(STATEMENT_TIMEOUT, what, self.client().simple_query(statements)).await?;
         let counts = messages.iter().filter_map(|message| match message {

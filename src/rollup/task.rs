@@ -55,7 +55,6 @@ enum Turn {
 
 impl Rollup {
     /// A rollup that `committed` wakes when a batch was loaded.
-    #[must_use]
     pub fn new(db: Database, metrics: Arc<Metrics>, committed: Arc<Notify>) -> Rollup {
         let mismatches = Mismatches::new(MISMATCH_PATIENCE);
         Rollup { db, metrics, committed, tally: None, mismatches, hits_max: CHUNK_HITS_MAX }

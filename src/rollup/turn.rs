@@ -72,7 +72,6 @@ pub struct Mismatches {
 
 impl Mismatches {
     /// None so far; waits for the same one as long as `patience`.
-    #[must_use]
     pub fn new(patience: Duration) -> Mismatches {
         Mismatches { patience, seen: HashMap::new() }
     }
@@ -98,7 +97,7 @@ struct Batch {
 /// `state`.
 ///
 /// # Errors
-/// As PostgreSQL says; drop the tally then.
+/// Drop the tally then.
 pub async fn roll_up(
     tally: &Tally,
     state: &mut State,
@@ -207,9 +206,6 @@ pub struct Backlog {
 }
 
 /// Reads the backlog.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn backlog(tally: &Tally) -> Result<Backlog, DbError> {
     let select = "SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp() - min(loaded_at)), 0)::float8 \
                   FROM (SELECT loaded_at FROM batches WHERE published IS NULL ORDER BY id LIMIT 100000) AS b";

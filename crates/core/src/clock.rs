@@ -12,21 +12,18 @@ use micros::Micros;
 use time::OffsetDateTime;
 
 /// The time now.
-#[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }
 
 /// The time now, in µs since 1970.
-#[must_use]
 pub fn now_micros() -> Micros {
     let since = now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// The time now, as a date and time in UTC.
-#[must_use]
 pub fn now_utc() -> OffsetDateTime {
     now().into()
 }

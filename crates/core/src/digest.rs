@@ -6,7 +6,6 @@ use sha2::{Digest, Sha256};
 
 /// The first `N` bytes of the SHA-256 of all `parts`, one after the other. The parts' lengths must be fixed; otherwise
 /// different parts could give the same bytes.
-#[must_use]
 pub fn prefix<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     const { assert!(N <= 32, "SHA-256 has 32 bytes") };
     let digest = parts.iter().fold(Sha256::new(), Digest::chain_update).finalize();

@@ -29,7 +29,6 @@ impl DrainTrigger {
 
 impl Drain {
     /// Whether the drain was requested.
-    #[must_use]
     pub fn is_asked(&self) -> bool {
         self.0.borrow().is_some()
     }

@@ -266,7 +266,6 @@ fn hour_of(at_us: i64) -> i64 {
 }
 
 /// A user agent in its stored form: lossy UTF-8 without NUL, at most [`USER_AGENT_BYTES_MAX`] bytes.
-#[must_use]
 pub fn safe_user_agent(raw: &[u8]) -> std::borrow::Cow<'_, str> {
     // Three times the bound is enough input: each invalid byte can grow to three, and no byte shrinks.
     let raw = &raw[..raw.len().min(3 * USER_AGENT_BYTES_MAX)];

@@ -45,19 +45,16 @@ macro_rules! ids {
             }
 
             /// As a bare UUID.
-            #[must_use]
             pub const fn as_uuid(self) -> Uuid {
                 self.0
             }
 
             /// Its bytes.
-            #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
 
             /// Whether it is nil.
-            #[must_use]
             pub const fn is_none(self) -> bool {
                 self.0.is_nil()
             }

@@ -23,7 +23,6 @@ use uuid::Uuid;
 
 /// A UUID in one of the two forms that links have: 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or
 /// none.
-#[must_use]
 pub fn parse_uuid(text: &[u8]) -> Option<Uuid> {
     // The parser accepts braces and `urn:uuid:` too; those forms are longer.
     if text.len() != 36 && text.len() != 32 {

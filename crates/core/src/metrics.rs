@@ -222,7 +222,6 @@ pub struct Stuck {
 
 impl Metrics {
     /// Numbers for an edge of `cores` cores, all zero.
-    #[must_use]
     pub fn new(cores: usize) -> Arc<Metrics> {
         Arc::new(Metrics {
             cores: (0..cores).map(|_| CoreCounts::default()).collect(),
@@ -293,7 +292,6 @@ impl Metrics {
     }
 
     /// Why a hit last failed to reach the disk, and how long ago; `None` if none has.
-    #[must_use]
     pub fn last_unrecorded(&self) -> Option<(DropReason, Duration)> {
         let latest =
             DropReason::ALL.iter().max_by_key(|&&reason| self.dropped_at_ms[reason as usize].load(Ordering::Relaxed));
@@ -323,7 +321,6 @@ impl Metrics {
     }
 
     /// Seconds since the oldest unloaded hit was made; 0 if all are loaded.
-    #[must_use]
     pub fn load_lag_seconds(&self, now: Micros) -> f64 {
         let oldest = self.oldest_at_us.load(Ordering::Relaxed);
         if self.waiting() <= 0 || oldest == 0 { 0.0 } else { now.since(Micros(oldest)).as_secs_f64() }
@@ -331,7 +328,6 @@ impl Metrics {
 
     /// Seconds since the oldest batch that is not rolled up was loaded; 0 if all are. If that cannot be read, seconds
     /// since the rollup stopped.
-    #[must_use]
     pub fn rollup_lag_seconds(&self, now: Micros) -> f64 {
         match self.rollup_oldest_us.load(Ordering::Relaxed) {
             0 => 0.0,

@@ -32,13 +32,11 @@ macro_rules! networks {
             pub const ALL: &[Network] = &[$(Network::$variant),*];
 
             /// The name, in lists and for people.
-            #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Network::$variant => $name),* }
             }
 
             /// What it is used for.
-            #[must_use]
             pub const fn used_for(self) -> Use {
                 match self { $(Network::$variant => Use::$use),* }
             }
@@ -81,19 +79,16 @@ networks! {
 
 impl Network {
     /// The number in hits; 0 is no network that we know.
-    #[must_use]
     pub const fn number(self) -> u16 {
         self as u16
     }
 
     /// The network of a number.
-    #[must_use]
     pub fn of_number(number: u16) -> Option<Network> {
         Network::ALL.iter().copied().find(|network| network.number() == number)
     }
 
     /// The network of a name.
-    #[must_use]
     pub fn of_name(name: &str) -> Option<Network> {
         Network::ALL.iter().copied().find(|network| network.name() == name)
     }
@@ -116,7 +111,6 @@ struct Ranges<A> {
 impl Networks {
     /// The networks of these prefixes: among several that contain an address the longest wins, and among equal ones the
     /// last.
-    #[must_use]
     pub fn new(prefixes: &[(IpNet, Network)]) -> Networks {
         let v4 = prefixes.iter().filter_map(|&(prefix, network)| match prefix {
             IpNet::V4(net) => Some((u32::from(net.network()), u32::from(net.broadcast()), network)),
@@ -133,7 +127,6 @@ impl Networks {
     }
 
     /// The network of an address, in canonical form.
-    #[must_use]
     pub fn of(&self, address: IpAddr) -> Option<Network> {
         match address {
             IpAddr::V4(address) => self.v4.of(u32::from(address)),
@@ -142,7 +135,6 @@ impl Networks {
     }
 
     /// Ranges with a network.
-    #[must_use]
     pub fn known_ranges(&self) -> usize {
         let known = |networks: &[Option<Network>]| networks.iter().flatten().count();
         known(&self.v4.networks) + known(&self.v6.networks)

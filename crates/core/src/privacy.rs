@@ -39,7 +39,6 @@ pub struct RecipientHash(pub [u8; 16]);
 
 impl RecipientHash {
     /// The hash in a column; the database checks its length.
-    #[must_use]
     pub fn of_column(bytes: &[u8]) -> RecipientHash {
         let mut hash = [0; 16];
         hash.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
@@ -68,13 +67,11 @@ pub struct Suppression {
 
 impl Suppression {
     /// For a recipient whose time of opting out is unknown: any row in the database is later.
-    #[must_use]
     pub fn out_since_ever(hash: RecipientHash) -> Suppression {
         Suppression { hash, since: Micros::MIN, until: None, change: 0 }
     }
 
     /// When the recipient last opted out or in.
-    #[must_use]
     pub fn last_at(&self) -> Micros {
         self.until.unwrap_or(self.since)
     }
@@ -82,7 +79,6 @@ impl Suppression {
 
 impl PrivacyKey {
     /// The hash of a recipient's id.
-    #[must_use]
     pub fn hash(&self, recipient: Uuid) -> RecipientHash {
         RecipientHash(digest::prefix(&[&self.0, recipient.as_bytes()]))
     }

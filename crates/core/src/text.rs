@@ -11,7 +11,6 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
 /// The text in the form in which it is compared: without case, in one composition and width.
-#[must_use]
 pub fn fold(text: &str) -> String {
     let lower = |c: char| c.to_lowercase();
     let mut folded = String::with_capacity(text.len());
@@ -35,7 +34,6 @@ pub fn fold(text: &str) -> String {
 
 /// A regular expression of PostgreSQL for texts that contain these words in any case, even if the database's language
 /// knows only ASCII case.
-#[must_use]
 pub fn pattern(words: &str) -> String {
     let folded = fold(words);
     let mut pattern = String::with_capacity(folded.len() * 8);
@@ -82,26 +80,22 @@ fn hides(c: char) -> bool {
 
 /// Whether a text may not be a title or a message's name: it has control characters, or such that reverse its
 /// direction. Merely invisible ones are allowed, since Hebrew and Arabic need some, and emoji are joined by one.
-#[must_use]
 pub fn has_controls(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || turns(c))
 }
 
 /// Whether a text may not be a user's name: that allows no invisible ones, either.
-#[must_use]
 pub fn has_hidden(text: &str) -> bool {
     text.chars().any(|c| c.is_control() || turns(c) || hides(c) || matches!(c, '\u{200c}' | '\u{200d}'))
 }
 
 /// The text with reversing and hidden characters written out: `[U+202E]`.
-#[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     written_out(text, |c, _| turns(c) || hides(c))
 }
 
 /// The same for a page of ours. Values of fields keep characters that only hide: otherwise saving the form would save
 /// the written-out form.
-#[must_use]
 pub fn visible_page(page: &str) -> Cow<'_, str> {
     written_out(page, |c, is_in_tag| turns(c) || (hides(c) && !is_in_tag))
 }

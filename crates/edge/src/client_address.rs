@@ -45,7 +45,6 @@ pub fn client_address<'a>(
 }
 
 /// The part of an address that may be kept.
-#[must_use]
 pub fn kept(address: IpAddr, privacy: IpPrivacy) -> Option<IpAddr> {
     match (privacy, address) {
         (IpPrivacy::None, _) => None,
@@ -62,7 +61,6 @@ pub fn kept(address: IpAddr, privacy: IpPrivacy) -> Option<IpAddr> {
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`, in canonical form; nothing else.
-#[must_use]
 pub fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim_matches([' ', '\t']);
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);

@@ -43,7 +43,6 @@ const CUT_OF_OTHERS: usize = 1000;
 const SHARE_LEAST: usize = 16;
 
 /// How many connections of one core an address (IPv6: a /64) may hold, if all together may hold `connections_max`.
-#[must_use]
 pub fn share(connections_max: usize) -> usize {
     (connections_max / 4).max(SHARE_LEAST)
 }
@@ -159,7 +158,6 @@ impl Connections {
     }
 
     /// How many are open.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.open.borrow().len()
     }
@@ -184,7 +182,6 @@ impl Connections {
     }
 
     /// How many of them a peer's address has.
-    #[must_use]
     pub fn count_of(&self, peer: IpAddr) -> usize {
         self.addresses.borrow().get(&limits::key(peer)).copied().unwrap_or_default()
     }
@@ -257,7 +254,6 @@ impl Connections {
     }
 
     /// Whether connections were asked to close.
-    #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.get()
     }
@@ -265,7 +261,6 @@ impl Connections {
 
 impl Place {
     /// The connection's number, for [`Connections::serve`].
-    #[must_use]
     pub fn number(&self) -> usize {
         self.number
     }
@@ -290,7 +285,6 @@ impl Place {
     }
 
     /// Whether bytes were received that no request used, or that were refused.
-    #[must_use]
     pub fn has_unread(&self) -> bool {
         self.state.unread.get()
     }

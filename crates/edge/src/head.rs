@@ -22,7 +22,6 @@ pub struct Head<'a> {
 
 impl<'a> Head<'a> {
     /// Reads a head.
-    #[must_use]
     pub fn of(headers: &'a HeaderMap) -> Head<'a> {
         let mut head = Head::default();
         for (name, value) in headers {

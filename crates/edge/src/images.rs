@@ -35,7 +35,6 @@ pub struct Image {
 
 impl Image {
     /// An image with its headers. A media type that no header can hold becomes `application/octet-stream`.
-    #[must_use]
     pub fn new(bytes: Bytes, media_type: &str) -> Image {
         let digest = digest::prefix::<16>(&[&bytes]);
         let unreadable = |_| HeaderValue::from_static("\"0\"");
@@ -59,14 +58,12 @@ impl Image {
     }
 
     /// Approximate bytes of memory that the image takes.
-    #[must_use]
     pub fn memory(&self) -> usize {
         self.bytes.len() + 2048
     }
 }
 
 /// The transparent GIF: for 404s, for deleted images, and if the image itself is not available in time.
-#[must_use]
 pub fn transparent_gif() -> Arc<Image> {
     static GIF: LazyLock<Arc<Image>> =
         LazyLock::new(|| Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));

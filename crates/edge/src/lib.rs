@@ -100,13 +100,11 @@ pub struct Core {
 
 impl Core {
     /// The core with this number.
-    #[must_use]
     pub fn new(number: usize, edge: Arc<Edge>, outbox: Rc<Outbox>) -> Core {
         Core { number, edge, outbox, connections: Rc::default(), sketch: Sketch::default() }
     }
 
     /// Its open connections.
-    #[must_use]
     pub fn connections(&self) -> &Rc<Connections> {
         &self.connections
     }

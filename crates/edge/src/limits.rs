@@ -63,7 +63,6 @@ impl Sketch {
 
 impl Limits {
     /// Limits of `rate` hits a second and address, over `cores` cores; `None` is off.
-    #[must_use]
     pub fn new(rate: Option<NonZeroU32>, cores: usize) -> Limits {
         Limits::with_addresses_max(rate, cores, ADDRESSES_MAX)
     }
@@ -77,7 +76,6 @@ impl Limits {
 
     /// Whether a hit from `address` may be recorded now; `sketch` is the calling core's. Very many readers share an
     /// address of a mailbox provider, so these have no limit.
-    #[must_use]
     pub fn allows(&self, sketch: &Sketch, address: IpAddr, network: Option<Network>) -> bool {
         let Some(addresses) = &self.addresses else { return true };
         let key = key(address);

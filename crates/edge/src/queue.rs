@@ -89,7 +89,6 @@ pub struct Intake {
 }
 
 /// A queue for `cores` cores.
-#[must_use]
 pub fn queue(cores: usize, metrics: &Arc<Metrics>) -> (Queue, Intake) {
     let (sender, receiver) = crossbeam_channel::bounded(QUEUE_PARCELS_MAX);
     let receipts: Arc<[CoreReceipts]> = (0..cores).map(|_| CoreReceipts::default()).collect();
@@ -145,7 +144,6 @@ struct InFlight {
 
 impl Outbox {
     /// The end of `queue` for `core`; `writer` is the thread to wake when there is something to write.
-    #[must_use]
     pub fn new(core: usize, queue: Queue, writer: Thread) -> Rc<Outbox> {
         let state = State {
             filling: Vec::new(),
@@ -250,7 +248,6 @@ impl Outbox {
     }
 
     /// Whether no parcel is on its way.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         let state = self.state.borrow();
         state.filling_count == 0 && state.in_flight.is_empty()

@@ -17,13 +17,11 @@ pub enum Line {
 }
 
 /// Reads the first line of the received bytes.
-#[must_use]
 pub fn read(received: &[u8]) -> Line {
     if is_as_http_wants_it(received) { Line::AsItIs } else { mend(received) }
 }
 
 /// The method and the target of a first line, as far as they can be recognised.
-#[must_use]
 pub fn method_and_target(received: &[u8]) -> Option<(&[u8], &[u8])> {
     let line = received.trim_ascii_start();
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii_end();
@@ -36,7 +34,6 @@ pub fn method_and_target(received: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// A target as HTTP allows it.
-#[must_use]
 pub fn mended_target(target: &[u8]) -> Vec<u8> {
     let mut mended = Vec::with_capacity(target.len() + 16);
     let path = path_of(target);

@@ -11,7 +11,6 @@ use crate::images::Image;
 pub type Answer = Response<Full<Bytes>>;
 
 /// An image under any status.
-#[must_use]
 pub fn image(status: StatusCode, image: &Image) -> Answer {
     let mut answer = Response::new(Full::new(image.bytes.clone()));
     *answer.status_mut() = status;
@@ -20,7 +19,6 @@ pub fn image(status: StatusCode, image: &Image) -> Answer {
 }
 
 /// 304: the reader has this image already.
-#[must_use]
 pub fn not_modified(image: &Image) -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::NOT_MODIFIED;
@@ -29,7 +27,6 @@ pub fn not_modified(image: &Image) -> Answer {
 }
 
 /// 405 with what is allowed.
-#[must_use]
 pub fn method_not_allowed() -> Answer {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -37,20 +34,17 @@ pub fn method_not_allowed() -> Answer {
 }
 
 /// 413, and the connection ends: no request body is read here.
-#[must_use]
 pub fn body_refused() -> Answer {
     closing(text(StatusCode::PAYLOAD_TOO_LARGE, "a GET or HEAD must not have a body\n"))
 }
 
 /// The same answer, and the connection ends after it.
-#[must_use]
 pub fn closing(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 /// A short text.
-#[must_use]
 pub fn text(status: StatusCode, words: &'static str) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from_static(words.as_bytes())));
     *answer.status_mut() = status;
@@ -60,7 +54,6 @@ pub fn text(status: StatusCode, words: &'static str) -> Answer {
 }
 
 /// Whether `If-None-Match` names the image. Compared weakly, as RFC 9110 requires.
-#[must_use]
 pub fn is_held(headers: &HeaderMap, image: &Image) -> bool {
     let etag = image.etag.as_bytes();
     headers.get_all(IF_NONE_MATCH).iter().any(|line| {

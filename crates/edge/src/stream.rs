@@ -38,7 +38,6 @@ enum Socket {
 
 impl Stream {
     /// The stream of a connection that was just accepted, and does not block.
-    #[must_use]
     pub fn new(socket: std::net::TcpStream, place: Rc<Place>) -> Stream {
         Stream { socket: Socket::Fresh(socket), place }
     }

@@ -57,7 +57,6 @@ impl Period {
 
 impl Suppressed {
     /// Whether a recipient is out now, as far as this node knows. The nil UUID is nobody.
-    #[must_use]
     pub fn is_out(&self, recipient: Uuid) -> bool {
         if self.out.load(Ordering::Relaxed) == 0 {
             return false;
@@ -66,7 +65,6 @@ impl Suppressed {
     }
 
     /// Whether a recipient was out at a time.
-    #[must_use]
     pub fn was_out(&self, recipient: Uuid, at: Micros) -> bool {
         if self.all.load(Ordering::Relaxed) == 0 {
             return false;
@@ -83,13 +81,11 @@ impl Suppressed {
     }
 
     /// How many recipients are out now.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.out.load(Ordering::Relaxed)
     }
 
     /// The installation's key; `None` until this node has learnt it.
-    #[must_use]
     pub fn key(&self) -> Option<Arc<PrivacyKey>> {
         self.key.load_full()
     }
@@ -130,14 +126,12 @@ impl Suppressed {
     }
 
     /// Rows that were not listed and that could be put back: their times are known.
-    #[must_use]
     pub fn unlisted(&self, listed: &HashSet<RecipientHash>) -> Vec<Suppression> {
         let rows = self.rows.iter().filter(|row| row.since > Micros::MIN && !listed.contains(row.key()));
         rows.map(|row| row.value().row(*row.key())).collect()
     }
 
     /// The highest known number of a change; 0 if there is none.
-    #[must_use]
     pub fn last_change(&self) -> i64 {
         self.rows.iter().map(|row| row.change).max().unwrap_or(0)
     }
@@ -154,7 +148,6 @@ impl Suppressed {
     }
 
     /// All rows, for the disk.
-    #[must_use]
     pub fn rows(&self) -> Vec<Suppression> {
         self.rows.iter().map(|row| row.value().row(*row.key())).collect()
     }

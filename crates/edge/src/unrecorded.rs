@@ -101,7 +101,6 @@ impl Reason {
     }
 
     /// What was wrong, and what to do, each in a sentence.
-    #[must_use]
     pub fn sentences(self) -> [&'static str; 2] {
         match self {
             Reason::Malformed => [
@@ -201,7 +200,6 @@ struct Ring {
 
 impl Unrecorded {
     /// No notes yet; recipients in `suppressed` are never noted.
-    #[must_use]
     pub fn new(suppressed: Arc<Suppressed>) -> Unrecorded {
         let (rings, lost_links, unlisted) = Default::default();
         Unrecorded { suppressed, rings, lost_links, unlisted }
@@ -255,7 +253,6 @@ impl Unrecorded {
     }
 
     /// The notes, newest first. Those of recipients who opted out since are removed.
-    #[must_use]
     pub fn latest(&self) -> Vec<Note> {
         let mut latest = Vec::new();
         for ring in self.rings.iter().chain([&self.lost_links]) {
@@ -272,7 +269,6 @@ impl Unrecorded {
     }
 
     /// How many came too fast for a note.
-    #[must_use]
     pub fn unlisted(&self) -> u64 {
         self.unlisted.load(Ordering::Relaxed)
     }
@@ -285,7 +281,6 @@ fn is_like_a_link(path: &[u8]) -> bool {
 }
 
 /// The beginning of a text that a stranger chose.
-#[must_use]
 pub fn cut(text: &[u8]) -> String {
     // A character has at most four bytes.
     let front = &text[..text.len().min(4 * TEXT_CHARS_MAX)];

@@ -57,7 +57,6 @@ struct Torn {
 
 impl Appender {
     /// Starts to append to an empty spool.
-    #[must_use]
     pub fn new(spool: Arc<Spool>, room: Arc<SpoolRoom>, disk: Arc<dyn Disk>, metrics: Arc<Metrics>) -> Appender {
         Appender {
             spool,
@@ -74,13 +73,11 @@ impl Appender {
     }
 
     /// The number that the next hit will get.
-    #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
 
     /// The file that was last appended to, if it is still the current one.
-    #[must_use]
     pub fn file(&self) -> Option<&Arc<dyn DiskFile>> {
         self.current.as_ref().map(|current| &current.file)
     }

@@ -12,36 +12,21 @@ use std::sync::Arc;
 pub trait Disk: Send + Sync + 'static {
     /// Creates a new file, and its folder if that is missing, and makes both names durable. Fails if the name is in
     /// use.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
     /// Removes a file; its name may come back after a power cut.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Replaces a file by another, and makes that durable. The old file is whole until it is gone.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 }
 
 /// What the writer, the syncer and the reader need of a file.
 pub trait DiskFile: Send + Sync {
     /// Reads some bytes at `offset` and returns how many; 0 at the file's end.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Writes some of `bytes` at `offset` and returns how many.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
     /// Makes everything that was written survive a power cut.
@@ -51,9 +36,6 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 
     /// Cuts the file to `length` bytes.
-    ///
-    /// # Errors
-    /// As the operating system says.
     fn truncate(&self, length: u64) -> io::Result<()>;
 }
 
@@ -112,9 +94,6 @@ impl DiskFile for File {
 }
 
 /// Makes the names in the directory that contains `path` durable.
-///
-/// # Errors
-/// As the operating system says.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -134,9 +113,6 @@ pub struct DiskSpace {
 }
 
 /// The file system that contains `path` or, if that is missing, its nearest existing parent directory.
-///
-/// # Errors
-/// As the operating system says.
 pub fn space(path: &Path) -> io::Result<DiskSpace> {
     let mut stat = Err(io::ErrorKind::NotFound.into());
     for path in path.ancestors() {
@@ -153,9 +129,6 @@ pub fn space(path: &Path) -> io::Result<DiskSpace> {
 }
 
 /// Whether files can be created in this directory.
-///
-/// # Errors
-/// Why not.
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     use rustix::fs::Access;
     rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)

@@ -23,7 +23,6 @@ pub struct FrameKey(u32);
 
 impl FrameKey {
     /// The key of the spool with this UUID.
-    #[must_use]
     pub fn of(spool: SpoolId) -> FrameKey {
         FrameKey(crc32c::crc32c(spool.as_bytes()))
     }
@@ -42,13 +41,11 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// Bytes that the frame takes in a segment.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         FRAME_HEADER_BYTES + self.payload.len()
     }
 
     /// The sequence number after its last hit.
-    #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.first_seq + u64::from(self.count)
     }
@@ -79,7 +76,6 @@ pub enum FrameError {
 }
 
 /// Starts a frame at the end of `out`: append the payload, then call [`finish`]. Returns where the frame starts.
-#[must_use]
 pub fn begin(out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.resize(start + FRAME_HEADER_BYTES, 0);
@@ -118,7 +114,6 @@ pub fn decode(key: FrameKey, bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
 
 /// Finds the next valid frame in `bytes`, and where it starts. Frames before `seq_min` do not count: after damage they
 /// would be old bytes, not the stream's.
-#[must_use]
 pub fn find(key: FrameKey, bytes: &[u8], seq_min: u64) -> Option<usize> {
     (0..bytes.len().saturating_sub(FRAME_HEADER_BYTES))
         .find(|&at| decode(key, &bytes[at..]).is_ok_and(|frame| frame.next_seq() > seq_min))

@@ -21,7 +21,6 @@ pub struct Kept {
 
 impl Spool {
     /// Segments whose hits are all committed, oldest first.
-    #[must_use]
     pub fn kept(&self) -> Vec<Kept> {
         let published = self.published();
         let all = published.segments.iter().enumerate();
@@ -31,16 +30,12 @@ impl Spool {
     }
 
     /// Whether everything is loaded and removed, and nothing more will come.
-    #[must_use]
     pub fn is_gone(&self) -> bool {
         let published = self.published();
         published.closed && published.segments.is_empty() && published.loaded.seq >= published.next_seq
     }
 
     /// Removes a loaded segment, if it still is one, and the folder with the last segment of a finished spool.
-    ///
-    /// # Errors
-    /// As the disk says.
     pub fn remove(&self, kept: Kept) -> io::Result<()> {
         // A task that rewrites a segment looks for it in the list before it replaces this file.
         let _files = self.files();

@@ -115,7 +115,6 @@ pub struct Segment {
 
 impl Segment {
     /// Whether it can contain the hit `seq`, as far as can be known without the segments after it.
-    #[must_use]
     pub fn may_hold(&self, seq: u64) -> bool {
         self.id.first_seq <= seq && self.end.is_none_or(|end| seq < end)
     }
@@ -123,7 +122,6 @@ impl Segment {
 
 impl Spool {
     /// A spool in the folder `spools` under its UUID, with what `published` says.
-    #[must_use]
     pub fn new(spools: &Path, uuid: SpoolId, published: Published) -> Arc<Spool> {
         let folder = spools.join(uuid.to_string());
         let key = FrameKey::of(uuid);
@@ -145,7 +143,6 @@ impl Spool {
     }
 
     /// The path of a segment.
-    #[must_use]
     pub fn path(&self, segment: SegmentId) -> PathBuf {
         self.folder.join(segment.file_name())
     }
@@ -172,7 +169,6 @@ impl Spool {
     }
 
     /// The file of a segment, if it is still open.
-    #[must_use]
     pub fn open_file(&self, segment: SegmentId) -> Option<Arc<dyn DiskFile>> {
         self.open_files().iter().find(|(id, _)| *id == segment).map(|(_, file)| Arc::clone(file))
     }
@@ -187,7 +183,6 @@ impl Spool {
     }
 
     /// How often files were rewritten: after that, open ones are not those on disk.
-    #[must_use]
     pub fn rewrites(&self) -> u64 {
         self.rewrites.load(Ordering::Acquire)
     }
@@ -208,7 +203,6 @@ impl Spool {
     }
 
     /// Everything before this number is synced: it is no longer in any memory from which it could be written again.
-    #[must_use]
     pub fn synced_seq(&self) -> u64 {
         self.synced_seq.load(Ordering::Acquire)
     }

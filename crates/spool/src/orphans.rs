@@ -100,7 +100,6 @@ pub struct Waiting {
 
 impl Orphans {
     /// What earlier starts left in this quarantine; only its size is read here.
-    #[must_use]
     pub fn find(folder: PathBuf) -> Orphans {
         let mut state = State { bytes_max: BYTES_MAX.0, ..State::default() };
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -113,7 +112,6 @@ impl Orphans {
     }
 
     /// The bytes of all files.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.state().bytes()
     }
@@ -139,34 +137,29 @@ impl Orphans {
     }
 
     /// Whether nothing is kept.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.state().hits.is_empty()
     }
 
     /// The UUIDs of the marks of all spools with kept hits, and the number after each one's last kept hit.
-    #[must_use]
     pub fn ends(&self) -> HashMap<SpoolId, u64> {
         let end = |hits: &BTreeMap<u64, Entry>| hits.last_key_value().map_or(0, |(last, _)| last + 1);
         self.state().hits.iter().map(|(mark, hits)| (*mark, end(hits))).collect()
     }
 
     /// How many kept hits are among those that the database waits for.
-    #[must_use]
     pub fn count(&self, waiting: &[Waiting]) -> u64 {
         let state = self.state();
         waiting.iter().map(|waiting| state.of(waiting).count() as u64).sum()
     }
 
     /// How many kept hits were not erased.
-    #[must_use]
     pub fn count_all(&self) -> u64 {
         let state = self.state();
         state.hits.values().flat_map(BTreeMap::values).filter(|entry| !entry.image.is_nil()).count() as u64
     }
 
     /// Hits that were erased since the last call.
-    #[must_use]
     pub fn take_erased(&self) -> u64 {
         std::mem::take(&mut self.state().erased)
     }
@@ -213,9 +206,6 @@ impl Orphans {
     /// The first of these waiting hits, at most `max`, by their numbers.
     ///
     /// A hit that is no longer in its file is forgotten, which is logged.
-    ///
-    /// # Errors
-    /// As the disk says.
     pub fn read(&self, waiting: &Waiting, max: usize) -> io::Result<Vec<Kept>> {
         let mut state = self.state();
         let places: Vec<(u64, usize)> = state.of(waiting).map(|(seq, entry)| (seq, entry.file)).take(max).collect();

@@ -51,7 +51,6 @@ struct Place {
 
 impl Reader {
     /// A reader that begins at `next_seq`. Damaged bytes are copied below `quarantine`.
-    #[must_use]
     pub fn new(spool: Arc<Spool>, quarantine: PathBuf, next_seq: u64) -> Reader {
         Reader {
             spool,
@@ -67,7 +66,6 @@ impl Reader {
     }
 
     /// The number that is returned next.
-    #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
@@ -78,7 +76,6 @@ impl Reader {
     }
 
     /// The segment that is being read; all before it are read to their end.
-    #[must_use]
     pub fn segment(&self) -> Option<SegmentId> {
         self.place.as_ref().map(|place| place.id)
     }

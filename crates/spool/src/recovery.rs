@@ -97,9 +97,6 @@ pub struct SpoolOnDisk {
 }
 
 /// All spools below `spools`, as they are. Changes nothing; safe beside a running writer.
-///
-/// # Errors
-/// As the disk says.
 pub fn list_spools(spools: &Path) -> io::Result<Vec<SpoolOnDisk>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(spools)? {
@@ -225,9 +222,6 @@ fn mend(folder: &Path, spool: SpoolId, segment: &mut Segment, quarantine: &Path)
 }
 
 /// The segments in a spool's folder, in order, all ended.
-///
-/// # Errors
-/// As the disk says.
 pub fn list_segments(folder: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -256,7 +250,6 @@ fn valid_end(key: FrameKey, bytes: &[u8]) -> (u64, Option<u64>) {
 }
 
 /// The folder with damaged and refused hits of the spools in `spools`.
-#[must_use]
 pub fn quarantine(spools: &Path) -> std::path::PathBuf {
     spools.parent().unwrap_or(spools).join("quarantine")
 }

@@ -39,7 +39,6 @@ pub struct SpoolRoom {
 
 impl SpoolRoom {
     /// Room of at most `bytes_max`, of which `bytes` are taken.
-    #[must_use]
     pub fn new(bytes: u64, bytes_max: u64) -> SpoolRoom {
         SpoolRoom {
             bytes: AtomicU64::new(bytes),
@@ -52,7 +51,6 @@ impl SpoolRoom {
     }
 
     /// Bytes that are taken.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -86,7 +84,6 @@ impl SpoolRoom {
     }
 
     /// Bytes after which a segment ends.
-    #[must_use]
     pub fn segment_bytes_max(&self) -> u64 {
         self.segment_bytes_max.load(Ordering::Relaxed)
     }

@@ -31,13 +31,11 @@ pub struct SegmentId {
 
 impl SegmentId {
     /// Whether other segments can contain the same hits.
-    #[must_use]
     pub fn may_overlap(self) -> bool {
         self.rewrite > 0
     }
 
     /// The segment's file name.
-    #[must_use]
     pub fn file_name(self) -> String {
         match self.rewrite {
             0 => format!("{:020}.seg", self.first_seq),
@@ -46,7 +44,6 @@ impl SegmentId {
     }
 
     /// Reads a file name; `None` if it is not a segment's.
-    #[must_use]
     pub fn parse(name: &str) -> Option<SegmentId> {
         let stem = name.strip_suffix(".seg")?;
         let (digits, rewrite) = match stem.split_once('-') {
@@ -59,13 +56,11 @@ impl SegmentId {
 }
 
 /// The header of a segment of `spool` whose first hit has `first_seq`.
-#[must_use]
 pub fn header(spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION, spool, first_seq)
 }
 
 /// The header of a segment with tombstones.
-#[must_use]
 pub fn header_with_tombstones(spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER_BYTES] {
     header_of(VERSION_WITH_TOMBSTONES, spool, first_seq)
 }
@@ -82,7 +77,6 @@ fn header_of(version: u8, spool: SpoolId, first_seq: u64) -> [u8; SEGMENT_HEADER
 }
 
 /// Whether `bytes` begin with the header of a segment of `spool` that starts at `first_seq`.
-#[must_use]
 pub fn header_is_right(bytes: &[u8], spool: SpoolId, first_seq: u64) -> bool {
     [VERSION, VERSION_WITH_TOMBSTONES].iter().any(|&version| bytes.starts_with(&header_of(version, spool, first_seq)))
 }

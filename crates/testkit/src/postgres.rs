@@ -17,9 +17,6 @@ use tokio_postgres::SimpleQueryMessage;
 use crate::process::{children, signal};
 
 /// A directory that the user who runs PostgreSQL can enter, also where we are root and it is not.
-///
-/// # Errors
-/// As the operating system says.
 pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new().prefix("pixeld-test-").tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
@@ -103,7 +100,7 @@ impl Postgres {
     /// Makes and starts one, as pixeld does for itself.
     ///
     /// # Errors
-    /// Where its programs are missing or it does not start.
+    /// If its programs are missing or it does not start.
     pub fn start() -> anyhow::Result<Postgres> {
         Postgres::start_with(None)
     }
@@ -128,13 +125,11 @@ impl Postgres {
     }
 
     /// Its URL.
-    #[must_use]
     pub fn url(&self) -> String {
         self.database.url_for_people()
     }
 
     /// Its socket.
-    #[must_use]
     pub fn socket(&self) -> PathBuf {
         let url = self.url();
         let dir = url.rsplit_once("host=").map_or("", |(_, dir)| dir).replace("%2F", "/").replace("%2f", "/");
@@ -144,7 +139,7 @@ impl Postgres {
     /// Stops it.
     ///
     /// # Errors
-    /// Where it does not stop.
+    /// If it does not stop.
     pub fn stop(&mut self) -> anyhow::Result<()> {
         self.lease.take().map_or(Ok(()), |lease| self.runtime.block_on(lease.release()))?;
         self.own.take().map_or(Ok(()), |mut own| own.wait().map(drop)).context("waiting for a PostgreSQL")
@@ -153,7 +148,7 @@ impl Postgres {
     /// Stops it, and starts it with other settings (`name=value`), as somebody does who runs it himself.
     ///
     /// # Errors
-    /// Where it does not stop or start.
+    /// If it does not stop or start.
     pub fn restart_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         self.stop()?;
         // How it was started last, as a shell takes it.
@@ -177,7 +172,7 @@ impl Postgres {
     /// Starts it again.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If it does not start.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.lease = Some(self.runtime.block_on(self.database.start())?);
         Ok(())
@@ -186,7 +181,7 @@ impl Postgres {
     /// Its first process.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If it does not run.
     pub fn pid(&self) -> anyhow::Result<u32> {
         let text = fs::read_to_string(self.dir.path().join(CLUSTER).join("postmaster.pid"))?;
         text.lines().next().and_then(|pid| pid.parse().ok()).context("an odd postmaster.pid")
@@ -211,9 +206,6 @@ impl Postgres {
     }
 
     /// Runs statements; returns the first column of each row as text.
-    ///
-    /// # Errors
-    /// As PostgreSQL says.
     pub fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
         self.runtime.block_on(async {
             let session = self.database.connect("testkit").await?;
@@ -227,7 +219,6 @@ impl Postgres {
     }
 
     /// A client program of PostgreSQL's (`psql`, `pg_dump`) that is given this database.
-    #[must_use]
     pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).arg(self.url());
@@ -237,7 +228,7 @@ impl Postgres {
     /// The one number that a query returns.
     ///
     /// # Errors
-    /// As PostgreSQL says, or where it is none.
+    /// If it is not a number.
     pub fn number(&self, sql: &str) -> anyhow::Result<f64> {
         Ok(self.query(sql)?.first().context("no row")?.parse()?)
     }

@@ -11,7 +11,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The processes that a process has started.
-#[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
@@ -19,15 +18,11 @@ pub fn children(pid: u32) -> Vec<u32> {
 }
 
 /// Sends a signal to a process that we started.
-///
-/// # Errors
-/// As the operating system says.
 pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     kill(Pid::from_raw(pid as i32), signal).with_context(|| format!("{signal} to process {pid}"))
 }
 
 /// Whether a process is there; one that has ended and was not collected is not.
-#[must_use]
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
@@ -37,7 +32,7 @@ pub fn is_alive(pid: u32) -> bool {
 /// does not take it before its server does.
 ///
 /// # Errors
-/// Where there is none.
+/// If there is none.
 pub fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 10_240;
@@ -55,7 +50,7 @@ pub fn free_port() -> io::Result<u16> {
 /// Asks `done` every few milliseconds until it says so.
 ///
 /// # Errors
-/// Where it does not within `limit`; `what` is waited for.
+/// If it does not within `limit`; `what` is waited for.
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> anyhow::Result<Duration> {
     let started = Instant::now();
     while !done() {

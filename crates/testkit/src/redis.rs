@@ -27,7 +27,7 @@ impl Redis {
     /// Starts one, on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// Where its program is missing or it does not start.
+    /// If its program is missing or it does not start.
     pub fn start() -> anyhow::Result<Redis> {
         Redis::start_with(None)
     }
@@ -35,7 +35,7 @@ impl Redis {
     /// Starts one that asks for this password.
     ///
     /// # Errors
-    /// Where its program is missing or it does not start.
+    /// If its program is missing or it does not start.
     pub fn start_with(password: Option<&str>) -> anyhow::Result<Redis> {
         let (dir, port) = (tempfile::tempdir()?, free_port()?);
         let password = password.map(str::to_owned);
@@ -47,7 +47,7 @@ impl Redis {
     /// Starts it again, after [`Redis::kill`], with nothing in it.
     ///
     /// # Errors
-    /// Where it does not start.
+    /// If it does not start.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         self.child = command(self.dir.path(), self.port, self.password.as_deref())?.spawn()?;
         self.wait_for_answer()
@@ -61,7 +61,7 @@ impl Redis {
     /// Starts one that also speaks TLS, and returns its URL for that, and the file of its certificate.
     ///
     /// # Errors
-    /// Where a program is missing or it does not start.
+    /// If a program is missing or it does not start.
     pub fn start_with_tls() -> anyhow::Result<(Redis, String, PathBuf)> {
         let (dir, port, tls_port) = (tempfile::tempdir()?, free_port()?, free_port()?);
         let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| dir.path().join(name));
@@ -75,13 +75,11 @@ impl Redis {
     }
 
     /// Its URL.
-    #[must_use]
     pub fn url(&self) -> String {
         self.url_with(self.password.as_deref())
     }
 
     /// Its URL with another password.
-    #[must_use]
     pub fn url_with(&self, password: Option<&str>) -> String {
         let password = password.map(|password| format!(":{password}@")).unwrap_or_default();
         format!("redis://{password}127.0.0.1:{}/0", self.port)
@@ -101,9 +99,6 @@ impl Redis {
     }
 
     /// `kill -9`.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -111,17 +106,11 @@ impl Redis {
     }
 
     /// SIGSTOP: connections stay open, new ones are taken by the kernel, and nobody answers.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn freeze(&self) -> anyhow::Result<()> {
         signal(self.child.id(), Signal::SIGSTOP)
     }
 
     /// Ends [`Redis::freeze`].
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn thaw(&self) -> anyhow::Result<()> {
         signal(self.child.id(), Signal::SIGCONT)
     }

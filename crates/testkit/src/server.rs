@@ -39,7 +39,7 @@ impl Settings {
     /// address sends the whole load.
     ///
     /// # Errors
-    /// Where no port is free.
+    /// If no port is free.
     pub fn new(program: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> anyhow::Result<Settings> {
         let (public_port, admin_port) = (free_port()?, free_port()?);
         let settings = Settings {
@@ -61,19 +61,16 @@ impl Settings {
     }
 
     /// Where pixels are served.
-    #[must_use]
     pub fn public(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.public_port))
     }
 
     /// Where metrics are.
-    #[must_use]
     pub fn admin(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port))
     }
 
     /// A command of the program with these settings.
-    #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let words: Vec<&str> = self.wrapper.iter().map(String::as_str).collect();
         let mut command = match words.split_first() {
@@ -103,7 +100,7 @@ impl Settings {
     /// Runs a command to its end and returns what it printed.
     ///
     /// # Errors
-    /// Where it fails, with what it said.
+    /// If it fails, with what it said.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command(arguments).stdin(Stdio::null()).output().context("it cannot be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -114,7 +111,7 @@ impl Settings {
     /// Starts it, and waits until it serves.
     ///
     /// # Errors
-    /// Where it ends or does not serve, with the end of its log.
+    /// If it ends or does not serve, with the end of its log.
     pub fn start(self) -> anyhow::Result<Server> {
         let mut server = self.launch()?;
         let started = Instant::now();
@@ -133,7 +130,7 @@ impl Settings {
     /// Starts it, and does not wait.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// If it cannot be started.
     pub fn launch(self) -> anyhow::Result<Server> {
         fs::create_dir_all(&self.data_dir)?;
         let log_path = self.data_dir.join("serve.log");
@@ -155,37 +152,31 @@ pub struct Server {
 
 impl Server {
     /// Its settings.
-    #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Where pixels are served.
-    #[must_use]
     pub fn public(&self) -> SocketAddr {
         self.settings.public()
     }
 
     /// Its process.
-    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Its data directory.
-    #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.settings.data_dir
     }
 
     /// Whether it says that it serves.
-    #[must_use]
     pub fn is_healthy(&self) -> bool {
         get(self.public(), "/healthz").is_ok_and(|answer| answer.status == 200)
     }
 
     /// What it logged, at most the last 8 KiB.
-    #[must_use]
     pub fn log(&self) -> String {
         let text = fs::read_to_string(&self.log_path).unwrap_or_default();
         text[text.ceil_char_boundary(text.len().saturating_sub(8192))..].to_owned()
@@ -194,7 +185,7 @@ impl Server {
     /// Its metrics.
     ///
     /// # Errors
-    /// Where it does not answer.
+    /// If it does not answer.
     pub fn metrics(&self) -> anyhow::Result<Metrics> {
         let answer = get(self.settings.admin(), "/metrics")?;
         anyhow::ensure!(answer.status == 200, "/metrics answers {}", answer.status);
@@ -204,7 +195,7 @@ impl Server {
     /// Waits until everything that was accepted is loaded or dropped, and checks promise 2's identity. Returns the metrics.
     ///
     /// # Errors
-    /// Where that does not come within `limit`, with the metrics and the log.
+    /// If that does not come within `limit`, with the metrics and the log.
     pub fn at_rest(&self, limit: Duration) -> anyhow::Result<Metrics> {
         let mut last = None;
         let rest = wait_until("everything loaded", limit, || {
@@ -224,9 +215,6 @@ impl Server {
     }
 
     /// `kill -9`, and waits for its end.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -234,9 +222,6 @@ impl Server {
     }
 
     /// Sends a signal.
-    ///
-    /// # Errors
-    /// As the operating system says.
     pub fn signal(&self, what: Signal) -> anyhow::Result<()> {
         signal(self.pid(), what)
     }
@@ -244,7 +229,7 @@ impl Server {
     /// SIGTERM, and waits for its end. Returns how it ended and how long that took.
     ///
     /// # Errors
-    /// Where it does not end.
+    /// If it does not end.
     pub fn terminate(&mut self) -> anyhow::Result<(ExitStatus, Duration)> {
         self.signal(Signal::SIGTERM)?;
         self.wait(START_WAIT)
@@ -253,7 +238,7 @@ impl Server {
     /// Waits for its end.
     ///
     /// # Errors
-    /// Where it does not come within `limit`.
+    /// If it does not come within `limit`.
     pub fn wait(&mut self, limit: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
         let mut status = None;
         let took = wait_until("its end", limit, || {
@@ -280,27 +265,23 @@ pub struct Metrics(pub String);
 
 impl Metrics {
     /// The value of a metric, with its labels as they are shown; 0 where there is none.
-    #[must_use]
     pub fn get(&self, name: &str) -> f64 {
         let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }
 
     /// Hits dropped for a reason.
-    #[must_use]
     pub fn dropped(&self, reason: &str) -> f64 {
         self.get(&format!("pixeld_hits_dropped_total{{reason=\"{reason}\"}}"))
     }
 
     /// Hits dropped for any reason.
-    #[must_use]
     pub fn dropped_all(&self) -> f64 {
         let lines = self.0.lines().filter(|line| line.starts_with("pixeld_hits_dropped_total{"));
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// The terms of promise 2: accepted, recovered, queued, spooled, without an image, loaded, dropped.
-    #[must_use]
     pub fn hits(&self) -> [f64; 7] {
         let value = |name: &str| self.get(&format!("pixeld_hits_{name}"));
         let [accepted, loaded] = ["accepted_total", "loaded_total"].map(value);
@@ -311,7 +292,7 @@ impl Metrics {
     /// Promise 2: `accepted + recovered = queued + spooled + without_image + loaded + dropped`.
     ///
     /// # Errors
-    /// Where it does not hold, with the terms.
+    /// If it does not hold, with the terms.
     pub fn check_identity(&self) -> anyhow::Result<()> {
         let [accepted, recovered, queued, spooled, aside, loaded, dropped] = self.hits();
         anyhow::ensure!(
@@ -335,7 +316,6 @@ pub struct Answer {
 
 impl Answer {
     /// The value of a header; nothing where there is none.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let named = |line: &&str| line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name));
         self.head.lines().find(named).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
@@ -345,7 +325,7 @@ impl Answer {
 /// GET, over a connection of its own.
 ///
 /// # Errors
-/// Where no answer comes within a minute.
+/// If no answer comes within a minute.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     exchange(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
 }
@@ -353,7 +333,7 @@ pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
 /// Sends bytes, and reads one answer: to the end of the connection.
 ///
 /// # Errors
-/// Where no answer comes within a minute.
+/// If no answer comes within a minute.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, EXCHANGE_WAIT)?;
     stream.set_read_timeout(Some(EXCHANGE_WAIT))?;

@@ -31,9 +31,6 @@ impl Goal {
 }
 
 /// Writes RESULTS.md and the chart beside it.
-///
-/// # Errors
-/// As the disk says.
 pub fn write(options: &Options, results: &Results) -> anyhow::Result<()> {
     let text = text(options, results)?;
     print!("{text}");

@@ -53,14 +53,12 @@ pub struct Sample {
 }
 
 /// The median of a figure of one case.
-#[must_use]
 pub fn median(cases: &[(Case, Vec<Sample>)], case: Case, figure: impl Fn(&Sample) -> f64) -> f64 {
     let samples = cases.iter().find(|(found, _)| *found == case).map(|(_, samples)| samples.as_slice());
     median_of(samples.unwrap_or_default().iter().map(figure).collect())
 }
 
 /// The median of the rounds' ratios of a figure between two cases.
-#[must_use]
 pub fn ratio(cases: &[(Case, Vec<Sample>)], case: Case, against: Case, figure: impl Fn(&Sample) -> f64) -> f64 {
     let of = |case: Case| cases.iter().find(|(found, _)| *found == case).map(|(_, samples)| samples.iter());
     let (Some(these), Some(those)) = (of(case), of(against)) else { return f64::NAN };
@@ -94,7 +92,6 @@ pub(super) fn measure(options: &Options, postgres: &Postgres) -> anyhow::Result<
 }
 
 /// A way to use connections in words.
-#[must_use]
 pub fn reuse_name(reuse: Reuse) -> &'static str {
     match reuse {
         Reuse::KeepAlive => "keep-alive",

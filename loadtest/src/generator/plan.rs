@@ -89,13 +89,11 @@ impl Outcome {
     }
 
     /// Answers a second.
-    #[must_use]
     pub fn rate(&self) -> f64 {
         self.answered as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
     /// A quantile of the latency, in microseconds.
-    #[must_use]
     pub fn quantile_us(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1000.0
     }

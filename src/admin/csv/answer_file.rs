@@ -88,7 +88,6 @@ impl AnswerFile {
     }
 
     /// Its length in bytes.
-    #[must_use]
     pub fn length(&self) -> u64 {
         self.written
     }

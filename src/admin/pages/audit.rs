@@ -15,9 +15,6 @@ use crate::db::audit::{self, Entry};
 const PAGE: usize = 100;
 
 /// `GET /audit`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let before: Option<i64> = asked.query.get("before").parse().ok();
     let mut listed = audit::latest(&*admin.client().await?, before, PAGE as i64 + 1).await?;

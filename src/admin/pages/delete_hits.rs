@@ -20,9 +20,6 @@ use crate::rollup::deletions::{self, Receipt};
 const RECEIPTS: i64 = 20;
 
 /// `GET /hits/delete`: shows what would be deleted, and asks.
-///
-/// # Errors
-/// As the database says.
 pub async fn ask(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     let receipts = deletions::latest(&client, RECEIPTS).await?;
@@ -36,9 +33,6 @@ pub async fn ask(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /hits/delete`: starts it.
-///
-/// # Errors
-/// As the database says.
 pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     // The times are in the zone that the page showed.

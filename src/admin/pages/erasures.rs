@@ -22,9 +22,6 @@ const PAGE: usize = 50;
 const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// `GET /erasures`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let before: Option<i64> = asked.query.get("before").parse().ok();
     let client = admin.client().await?;

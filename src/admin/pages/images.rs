@@ -20,9 +20,6 @@ use crate::images::upload;
 const IMAGES: usize = 60;
 
 /// `GET /images`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     images_page(admin, asked, StatusCode::OK, nothing(), "").await
 }

@@ -31,9 +31,6 @@ use pixeld_core::link::parse_uuid;
 const IMAGES: i64 = 200;
 
 /// `GET /messages/{message}/links`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     form_page(admin, asked, StatusCode::OK, &Fields::default(), nothing()).await
 }

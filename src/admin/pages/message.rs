@@ -53,9 +53,6 @@ const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
 ];
 
 /// `GET /messages/{message}`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The message was added." } }),
@@ -71,9 +68,6 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /messages/{message}`.
-///
-/// # Errors
-/// As the database says.
 pub async fn change(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     let Some(message) = asked_for(&client, asked).await? else { return Ok(unknown(asked)) };

@@ -41,17 +41,11 @@ struct Listed {
 }
 
 /// `GET /messages`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     list_page(admin, asked, StatusCode::OK, nothing()).await
 }
 
 /// `POST /messages`: adds a message before its first hit.
-///
-/// # Errors
-/// As the database says.
 pub async fn add(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let typed = asked.form.get("message").trim();
     let key = match Key::typed(typed) {

@@ -24,9 +24,6 @@ const DAYS: u16 = 30;
 const MESSAGES: i64 = 10;
 
 /// `GET /`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let now = pixeld_core::clock::now_utc();
     let days = asked.zone.days_till(now, DAYS);

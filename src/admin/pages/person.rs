@@ -125,17 +125,11 @@ pub(super) fn done(asked: &Asked) -> Markup {
 }
 
 /// `POST /recipients/opt-out`.
-///
-/// # Errors
-/// As the database says.
 pub async fn opt_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     set_opt_out(admin, asked, true).await
 }
 
 /// `POST /recipients/record-again`.
-///
-/// # Errors
-/// As the database says.
 pub async fn record_again(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     set_opt_out(admin, asked, false).await
 }
@@ -166,9 +160,6 @@ pub async fn export(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /recipients/erase`: says what erasing does, and asks. Changes nothing.
-///
-/// # Errors
-/// As the database says.
 pub async fn ask_to_erase(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let recipient = recipient(asked)?;
     let standing = Standing::look(admin, &*admin.client().await?, recipient).await?;

@@ -25,9 +25,6 @@ use pixeld_core::link::parse_uuid;
 const PAGE: usize = 200;
 
 /// `GET /recipients`.
-///
-/// # Errors
-/// As the database says.
 pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let typed = asked.query.get("q").trim();
     if typed.is_empty() {
@@ -73,9 +70,6 @@ fn search_form(typed: &str) -> Markup {
 }
 
 /// `GET /recipients/{recipient}`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let id = parse_uuid(asked.parameter("recipient").as_bytes()).filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)?;
     let before = parse_uuid(asked.query.get("before").as_bytes());

@@ -18,9 +18,6 @@ use crate::db::users::{self, Role, User};
 const CHANGES: i64 = 10;
 
 /// `GET /settings`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let notice = match asked.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The user was added and can sign in." } }),
@@ -40,9 +37,6 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /settings/zone`.
-///
-/// # Errors
-/// As the database says.
 pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let (Some(user), Some(zone)) = (&asked.user, Zone::named(asked.form.get("zone"))) else {
         let notice = notice(Tone::Bad, html! { p { "This time zone does not exist. Choose one from the list." } });
@@ -76,9 +70,6 @@ pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /settings/users/{user}/enable` and `…/disable`.
-///
-/// # Errors
-/// As the database says.
 pub async fn set_enabled(admin: &Admin, asked: &Asked, enabled: bool) -> Result<Answer, Refusal> {
     let id = asked.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;

@@ -32,9 +32,6 @@ enum Said {
 }
 
 /// `GET /sign-in`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if asked.user.is_some() {
         return Ok(answer::go_to(next_of(asked.query.get("next"))));
@@ -91,9 +88,6 @@ async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) 
 }
 
 /// `POST /sign-out`. For everybody: a session that has ended is signed out as well.
-///
-/// # Errors
-/// As the database says.
 pub async fn sign_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if let Some(token) = &asked.token {
         sessions::end(&*admin.client().await?, &token.digest()).await?;
@@ -102,9 +96,6 @@ pub async fn sign_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 /// `POST /sign-out-everywhere`.
-///
-/// # Errors
-/// As the database says.
 pub async fn sign_out_everywhere(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if let Some(user) = &asked.user {
         sessions::end_all(&*admin.client().await?, user).await?;

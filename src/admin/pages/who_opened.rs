@@ -37,9 +37,6 @@ use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 const KNOWN_FROM: u64 = 10;
 
 /// `GET /messages/{message}/who-opened`.
-///
-/// # Errors
-/// As the database says.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     form_page(admin, asked, StatusCode::OK, &Fields::default(), nothing()).await
 }

@@ -48,13 +48,11 @@ impl Bar {
 }
 
 /// A chart of `bars`; `caption` says what it shows, `unit` what is counted ("hits", "opens").
-#[must_use]
 pub fn stacked(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
     chart(caption, unit, bars, CERTAINTIES)
 }
 
 /// A chart of one number a bar: the first of its values.
-#[must_use]
 pub fn plain(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
     chart(caption, unit, bars, ALL)
 }

@@ -38,7 +38,6 @@ impl Zone {
     pub const UTC: Zone = Zone(0);
 
     /// The zone with a name; `None` if there is none.
-    #[must_use]
     pub fn named(name: &str) -> Option<Zone> {
         KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name)).map(Zone)
     }
@@ -49,7 +48,6 @@ impl Zone {
     }
 
     /// What people call it.
-    #[must_use]
     pub fn name(self) -> &'static str {
         &KNOWN[self.0].name
     }
@@ -60,14 +58,12 @@ impl Zone {
     }
 
     /// A time as clocks show it here.
-    #[must_use]
     pub fn local(self, at: OffsetDateTime) -> OffsetDateTime {
         let seconds = Timestamp::from_second(at.unix_timestamp()).map_or(0, |at| self.rules().to_offset(at).seconds());
         UtcOffset::from_whole_seconds(seconds).ok().and_then(|offset| at.checked_to_offset(offset)).unwrap_or(at)
     }
 
     /// When the hour of `at` began here, by the offset that clocks had at `at`: a zone at half hours has its own hours.
-    #[must_use]
     pub fn hour_of(self, at: OffsetDateTime) -> OffsetDateTime {
         let local = self.local(at);
         at - time::Duration::seconds(i64::from(local.minute()) * 60 + i64::from(local.second()))
@@ -75,14 +71,12 @@ impl Zone {
     }
 
     /// When the day of `at` began here.
-    #[must_use]
     pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
         self.instant(PrimitiveDateTime::new(self.local(at).date(), time::Time::MIDNIGHT))
     }
 
     /// The starts of the last `days` days here, and of the day after; `last` is in the last of them. A day may have 23
     /// or 25 hours.
-    #[must_use]
     pub fn days_till(self, last: OffsetDateTime, days: u16) -> Vec<OffsetDateTime> {
         let today = self.local(last).date();
         let midnight = |back: i64| {
@@ -93,7 +87,6 @@ impl Zone {
     }
 
     /// The instant at which clocks show this time here: the first of two, or the one after a gap.
-    #[must_use]
     pub fn instant(self, local: PrimitiveDateTime) -> OffsetDateTime {
         self.instant_by(local, AmbiguousTimestamp::compatible)
     }
@@ -114,34 +107,29 @@ impl Zone {
     }
 
     /// The time in a `datetime-local` field of a form; the first one if clocks show it twice.
-    #[must_use]
     pub fn typed(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant(local))
     }
 
     /// The same for the field that ends a window: the second one if clocks show it twice, so that the window includes
     /// both.
-    #[must_use]
     pub fn typed_end(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant_by(local, AmbiguousTimestamp::later))
     }
 
     /// The reverse: the value that such a field is filled with.
-    #[must_use]
     pub fn field(self, at: OffsetDateTime) -> String {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]");
         self.local(at).format(&format).unwrap_or_default()
     }
 
     /// The date of a time here: 4 May 2026.
-    #[must_use]
     pub fn date(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year]");
         self.local(at).format(&format).unwrap_or_default()
     }
 
     /// A time here: 4 May 2026, 09:01; or 25 Oct 2026, 02:30 UTC+1, if clocks show it twice.
-    #[must_use]
     pub fn time(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
         let local = self.local(at);
@@ -170,7 +158,6 @@ fn from_utc(offset: UtcOffset) -> String {
 }
 
 /// The exact time in UTC, for machines and for tooltips.
-#[must_use]
 pub fn exact(at: OffsetDateTime) -> String {
     at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
 }

@@ -48,7 +48,6 @@ pub enum Completeness {
 
 impl Completeness {
     /// Its exit status.
-    #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
             Completeness::Whole => 0,

@@ -42,9 +42,6 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
 }
 
 /// `pixeld message list`.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn message_list(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let listing = async {

@@ -33,9 +33,6 @@ pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()>
 }
 
 /// `pixeld user list`.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn user_list(config: &Config) -> anyhow::Result<()> {
     let listed = with_session(config, async |session| {
         within(QUERY_TIMEOUT, "listing users", users::list(&session.client)).await

@@ -15,7 +15,6 @@ pub struct Question {
 
 /// The questions about `hits`, the first of which has the number `first_seq`: all hits that have a token and that
 /// nothing else drops. A hit that an earlier one of them would hold back is included: that one may be held back itself.
-#[must_use]
 pub fn questions(
     hits: &[Hit<'_>],
     first_seq: u64,

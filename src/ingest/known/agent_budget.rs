@@ -30,13 +30,11 @@ pub struct AgentBudget {
 
 impl AgentBudget {
     /// A whole hour's budget.
-    #[must_use]
     pub fn new() -> AgentBudget {
         AgentBudget { max: NEW_USER_AGENTS_PER_HOUR, used: 0, networks: HashMap::default() }
     }
 
     /// For hits that no stranger can make up.
-    #[must_use]
     pub fn unbounded() -> AgentBudget {
         AgentBudget { max: u64::MAX, ..AgentBudget::new() }
     }
@@ -48,7 +46,6 @@ impl AgentBudget {
     }
 
     /// Whether a new user agent from this address could be stored.
-    #[must_use]
     pub fn has_room(&self, address: Option<IpAddr>) -> bool {
         if self.max == u64::MAX {
             return true;

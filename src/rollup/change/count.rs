@@ -10,9 +10,6 @@ use crate::db::DbError;
 use crate::db::partitions::{self, DAYS_AT_ONCE};
 
 /// How many hits a deletion would find, from the counts; for a time range, at most `max` and one more.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn count_to_delete(client: &Client, target: Target, max: i64) -> Result<i64, DbError> {
     let row = match target {
         Target::Message(message) => {

@@ -25,25 +25,21 @@ impl Micros {
     pub const MAX: Micros = Micros(i64::MAX);
 
     /// The start of a second, in s since 1970.
-    #[must_use]
     pub const fn of_seconds(seconds: i64) -> Micros {
         Micros(seconds.saturating_mul(A_SECOND))
     }
 
     /// The second in which it lies, in s since 1970.
-    #[must_use]
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(A_SECOND)
     }
 
     /// The time since an earlier moment; zero where that is the later one.
-    #[must_use]
     pub fn since(self, earlier: Micros) -> Duration {
         if self > earlier { Duration::from_micros(self.0.abs_diff(earlier.0)) } else { Duration::ZERO }
     }
 
     /// How many µs it is after another moment; negative where it is before.
-    #[must_use]
     pub const fn us_after(self, other: Micros) -> i64 {
         self.0.saturating_sub(other.0)
     }
@@ -61,7 +57,6 @@ impl Micros {
     }
 
     /// As a date and time in UTC; nothing beyond the year 9999, or as long before.
-    #[must_use]
     pub fn utc(self) -> Option<OffsetDateTime> {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).ok()
     }

@@ -6,7 +6,6 @@ use super::Hit;
 use crate::clock::micros::Micros;
 
 /// A hit with this user agent; its time, recipient and prefetch come from `n`.
-#[must_use]
 pub fn carrying(n: u64, user_agent: &str) -> Hit<'_> {
     Hit {
         at: Micros(n as i64),

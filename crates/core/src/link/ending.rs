@@ -11,13 +11,11 @@ const PICTURE_ENDINGS: [&str; 12] =
     ["gif", "png", "jpg", "jpeg", "jpe", "jfif", "webp", "apng", "avif", "bmp", "ico", "svg"];
 
 /// Whether this is the ending of a picture, in any case.
-#[must_use]
 pub fn is_picture(ending: &str) -> bool {
     PICTURE_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending))
 }
 
 /// The text before the first picture's ending at the end of the text, or of a part of it that can be a link.
-#[must_use]
 pub fn before_picture_ending(text: &str) -> Option<&str> {
     text.match_indices('.').find_map(|(at, _)| {
         let (ending, rest) = split_ending(&text[at + 1..]);
@@ -29,7 +27,6 @@ pub fn before_picture_ending(text: &str) -> Option<&str> {
 /// The recipient's key at the end of a keyed link: without a picture's ending and what others appended to it; without
 /// such an ending, all of it, since what follows another dot belongs to the key, as in `jane@example.com` and
 /// `4711.50`.
-#[must_use]
 pub fn key_before_ending(last: &str) -> &str {
     let first = before_picture_ending(last);
     // Characters that link-making programs encode, or leave as they are, belong to a key like `photo.jpg (2)` if the
@@ -57,14 +54,12 @@ fn encoded_ending(text: &str) -> Option<&str> {
 }
 
 /// Splits the letters and digits at a text's beginning from the rest.
-#[must_use]
 pub fn split_ending(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len()))
 }
 
 /// Whether a link has ended before this: it is empty, or begins with something that continues no id, key or ending. A
 /// merge tag does continue it.
-#[must_use]
 pub fn cannot_follow(rest: &str) -> bool {
     let Some(first) = rest.chars().next() else { return true };
     match first {
@@ -108,7 +103,6 @@ fn is_punctuation(c: char) -> bool {
 }
 
 /// A blank, a line break or another invisible character.
-#[must_use]
 pub fn is_blank(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }

@@ -40,7 +40,6 @@ enum Kind {
 }
 
 /// The readings of a pixel's path that the strict reader refused; at most two, and none if it is not a pixel's.
-#[must_use]
 pub fn readings(path: &str) -> Vec<String> {
     let Some((kind, path)) = find_kind(path) else { return Vec::new() };
     let mut readings: Vec<String> = match kind {
@@ -54,7 +53,6 @@ pub fn readings(path: &str) -> Vec<String> {
 }
 
 /// The path of an opt-out page, if this is a changed form of one.
-#[must_use]
 pub fn opt_out_path(path: &str) -> Option<String> {
     let (Kind::OptOut, rest) = find_kind(path)? else { return None };
     let readings = readings_of(&rest);
@@ -238,7 +236,6 @@ fn plain(text: &str) -> Option<String> {
 }
 
 /// Whether what follows a link is, or contains, a second one, which may name somebody else.
-#[must_use]
 pub fn names_another(tail: &str) -> bool {
     let mut text = tail.to_ascii_lowercase();
     for _ in 0..DECODINGS_MAX {

@@ -31,7 +31,6 @@ pub struct Namespace(pub Uuid);
 
 impl Namespace {
     /// The id of a key.
-    #[must_use]
     pub fn id_of(self, key: &Key<'_>) -> Uuid {
         match key {
             Key::Id(id) => *id,
@@ -69,23 +68,16 @@ pub enum KeyError {
 impl<'a> Key<'a> {
     /// Reads a part of a path. A percent sign before anything but two hexadecimal digits is literal, as in all
     /// browsers.
-    ///
-    /// # Errors
-    /// [`KeyError`].
     pub fn in_path(part: &'a str) -> Result<Key<'a>, KeyError> {
         Key::read(part.as_bytes())
     }
 
     /// Reads a typed text, or a cell of a list: like a part of a link, since it may have been copied from one.
-    ///
-    /// # Errors
-    /// [`KeyError`].
     pub fn typed(text: &'a str) -> Result<Key<'a>, KeyError> {
         Key::read(text.as_bytes())
     }
 
     /// How a typed text is read, if that differs from the text.
-    #[must_use]
     pub fn reading(text: &str) -> Option<String> {
         match Key::typed(text).ok()? {
             Key::Text(read) => (*read != *text.as_bytes()).then(|| String::from_utf8_lossy(&read).into_owned()),

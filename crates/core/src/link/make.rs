@@ -46,9 +46,6 @@ pub enum LinkError {
 }
 
 /// The path of a link: signed if there is a key; otherwise with the ids; otherwise with the keys as they are.
-///
-/// # Errors
-/// [`LinkError`].
 pub fn path(names: &Names<'_>, namespace: Namespace, keys: &SigningKeys) -> Result<String, LinkError> {
     let Names { image, extension, .. } = names;
     let message = key("message", names.message)?;
@@ -79,7 +76,6 @@ pub fn path(names: &Names<'_>, namespace: Namespace, keys: &SigningKeys) -> Resu
 }
 
 /// The ending of a link to an image of this media type.
-#[must_use]
 pub fn extension(media_type: &str) -> &'static str {
     match media_type {
         "image/png" => "png",
@@ -90,7 +86,6 @@ pub fn extension(media_type: &str) -> &'static str {
 }
 
 /// The tag that shows the image at `url`. Its empty alt text makes screen readers skip it.
-#[must_use]
 pub fn img_tag(url: &str, width: i32, height: i32) -> String {
     let url = url.replace('&', "&amp;").replace('"', "&quot;");
     format!("<img src=\"{url}\" width=\"{width}\" height=\"{height}\" alt=\"\">")

@@ -64,7 +64,6 @@ const WORDS: [&[u8]; 35] = [
 const NAME_BYTES_MAX: usize = 64;
 
 /// Whether a key, or a text with keys in it, is or contains a value that its program did not fill in.
-#[must_use]
 pub fn is_unfilled(text: &[u8]) -> bool {
     is_unfilled_as_it_is(text) || without_entities(text).is_some_and(|text| is_unfilled_as_it_is(&text))
 }

@@ -25,7 +25,6 @@ const PATH_BYTES_MAX: usize = 4096;
 const RECIPIENT_AT: [(usize, usize); 2] = [(token::TOKEN_CHARS, 1 + 1 + 4 + 16 + 16), (opt_out::TOKEN_CHARS, 1 + 1)];
 
 /// Everybody whom a path, with its query, may name; keys count if the namespace is known.
-#[must_use]
 pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
     let path = &path.as_bytes()[..path.len().min(PATH_BYTES_MAX)];
     let mut found = Vec::new();
@@ -51,7 +50,6 @@ pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
 
 /// The recipient that a keyed link named before keys were cleaned of blanks, invisible characters and encoding; `None`
 /// if it is the same one. Recipients who opted out under that id stay out.
-#[must_use]
 pub fn former_recipient(path: &str, namespace: Namespace) -> Option<Uuid> {
     let (_, last) = path.rsplit_once('/')?;
     former(key_before_ending(last), namespace)

@@ -39,7 +39,6 @@ pub struct OptOutKeys {
 
 impl OptOutKeys {
     /// The keys of `PIXELD_SIGNING_KEYS`, and the installation's own (`opt_out_key`).
-    #[must_use]
     pub fn new(shared: SigningKeys, own: [u8; 32]) -> OptOutKeys {
         // HMAC pads a key with zeros to its block.
         let mut block = [0; 64];
@@ -48,7 +47,6 @@ impl OptOutKeys {
     }
 
     /// The token of a recipient, signed with the newest signing key, or with the installation's own if there is none.
-    #[must_use]
     pub fn sign(&self, recipient: Uuid) -> String {
         let (kind, id, key) = match self.shared.newest() {
             Some((id, key)) => (KIND_SHARED, id, key),

@@ -26,7 +26,6 @@ pub struct Pasted {
 }
 
 /// Reads a pasted text; `base_url` is `PIXELD_BASE_URL`.
-#[must_use]
 pub fn pasted(text: &str, base_url: &str) -> Pasted {
     let text = from_quoted_printable(text);
     let text = address_in(&text);

@@ -106,7 +106,6 @@ impl Ids<'_> {
 }
 
 /// Reads a path, without its query. Changes on the way are forgiven, as far as the path has exactly one meaning.
-#[must_use]
 pub fn route<'a>(path: &'a str, keys: &SigningKeys) -> Route<'a> {
     let read = strict(path, keys);
     if read.is_read() { read } else { forgiven(path, keys).unwrap_or(read) }

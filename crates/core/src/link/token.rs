@@ -33,7 +33,6 @@ const TOKEN_BYTES: usize = SIGNED_BYTES + signed::MAC_BYTES;
 const DOMAIN: &[u8] = b"";
 
 /// The number of the key that a token names, even if the token is invalid.
-#[must_use]
 pub fn key_id(text: &str) -> Option<u8> {
     // The first three bytes contain the version and the number.
     let front = URL_SAFE_NO_PAD.decode(text.get(..4)?).ok()?;
@@ -107,14 +106,12 @@ impl SigningKeys {
     }
 
     /// Whether there is no key: then no token is ours.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Digests that identify the keys without revealing them, the newest first: the id, and the first bytes of a
     /// signature.
-    #[must_use]
     pub fn digests(&self) -> Vec<String> {
         let digest = |key: &SigningKey| {
             let mac = key.keyed.clone().chain_update(b"which key").finalize().into_bytes();
@@ -134,7 +131,6 @@ impl SigningKeys {
     }
 
     /// The token, signed with the newest key; `None` if there is no key.
-    #[must_use]
     pub fn sign(&self, token: &Token) -> Option<String> {
         let (id, key) = self.newest()?;
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);

@@ -12,7 +12,6 @@ macro_rules! labelled {
             pub const ALL: &[$name] = &[$($name::$variant),*];
 
             /// The name in the metrics.
-            #[must_use]
             pub fn label(self) -> &'static str {
                 match self { $($name::$variant => $label),* }
             }
@@ -52,7 +51,6 @@ labelled! {
 
 impl DropReason {
     /// Whether it means that this node does not record now: hits cannot get from memory to the disk.
-    #[must_use]
     pub fn stops_recording(self) -> bool {
         use DropReason::{DiskError, DiskFull, QueueFull, SpoolFull};
         matches!(self, QueueFull | SpoolFull | DiskFull | DiskError)

@@ -51,7 +51,6 @@ macro_rules! clients {
             pub const ALL: &[Client] = &[$(Client::$variant),*];
 
             /// The name for people.
-            #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Client::$variant => $name),* }
             }
@@ -89,7 +88,6 @@ clients! {
 
 impl Client {
     /// The number in PostgreSQL.
-    #[must_use]
     pub const fn number(self) -> i16 {
         self as i16
     }
@@ -240,7 +238,6 @@ static CRAWLERS: LazyLock<Option<RegexSet>> = LazyLock::new(|| {
 
 impl Agent {
     /// Reads a user agent.
-    #[must_use]
     pub fn read(text: &str) -> Agent {
         let text = text.trim();
         if text.is_empty() {

@@ -44,19 +44,16 @@ impl Class {
     ];
 
     /// The number in PostgreSQL.
-    #[must_use]
     pub const fn number(self) -> i16 {
         self as i16
     }
 
     /// The class of a number; `None` if there is none.
-    #[must_use]
     pub fn of(number: i16) -> Option<Class> {
         Class::ALL.into_iter().find(|class| class.number() == number)
     }
 
     /// The name for people and in SQL.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Class::Unknown => "unknown",
@@ -70,7 +67,6 @@ impl Class {
     }
 
     /// Which of the three numbers it counts in.
-    #[must_use]
     pub const fn certainty(self) -> Certainty {
         match self {
             Class::Human | Class::Proxied => Certainty::Confirmed,
@@ -80,7 +76,6 @@ impl Class {
     }
 
     /// Its rank among the hits of an open, 0 the best; the same as SQL's `class_rank`.
-    #[must_use]
     pub const fn rank(self) -> i16 {
         match self {
             Class::Human => 0,

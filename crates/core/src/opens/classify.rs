@@ -34,7 +34,6 @@ pub struct Evidence {
 }
 
 /// The rule that decides.
-#[must_use]
 pub fn classify(evidence: &Evidence) -> Rule {
     let Evidence { agent, network, prefetch, since_sent_s } = *evidence;
     let used_for = network.map(Network::used_for);

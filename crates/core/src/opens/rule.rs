@@ -32,25 +32,21 @@ macro_rules! rules {
             pub const ALL: &[Rule] = &[$(Rule::$variant),*];
 
             /// The name for people and in SQL.
-            #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Rule::$variant => $name),* }
             }
 
             /// The class that it gives.
-            #[must_use]
             pub const fn class(self) -> Class {
                 match self { $(Rule::$variant => Class::$class),* }
             }
 
             /// The evidence that it uses.
-            #[must_use]
             pub const fn looks_at(self) -> &'static [Looks] {
                 match self { $(Rule::$variant => &[$(Looks::$looks),*]),* }
             }
 
             /// The sentence that explains it.
-            #[must_use]
             pub const fn sentence(self) -> &'static str {
                 match self { $(Rule::$variant => $sentence),* }
             }
@@ -107,7 +103,6 @@ rules! {
 
 impl Rule {
     /// The number in PostgreSQL.
-    #[must_use]
     pub const fn number(self) -> i16 {
         self as i16
     }

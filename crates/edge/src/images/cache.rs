@@ -100,7 +100,6 @@ pub enum Lookup {
 
 impl ImageCache {
     /// A cache of at most `bytes_max` bytes of images, and the receiver of the images that it requests.
-    #[must_use]
     pub fn new(bytes_max: usize) -> (Arc<ImageCache>, mpsc::Receiver<Wanted>) {
         let (wanted, receiver) = mpsc::channel(WANTED_MAX);
         let quota = Quota::per_second(NonZeroU32::new(UNKNOWN_LOOKUPS_PER_SECOND).unwrap_or(NonZeroU32::MIN));
@@ -120,7 +119,6 @@ impl ImageCache {
     }
 
     /// What is known about an image without a query.
-    #[must_use]
     pub fn lookup(&self, id: Uuid) -> Lookup {
         match self.slots.get(&id).as_deref().map(|slot| &slot.holds) {
             Some(Holds::Image { image, used }) => {
@@ -234,7 +232,6 @@ impl ImageCache {
     }
 
     /// Whether this node knows the image, even if it was deleted or lost.
-    #[must_use]
     pub fn knows(&self, id: Uuid) -> bool {
         self.slots.contains_key(&id)
     }
@@ -281,7 +278,6 @@ impl ImageCache {
     }
 
     /// Whether the list of all images was ever read.
-    #[must_use]
     pub fn has_list(&self) -> bool {
         self.has_list.load(Ordering::Relaxed)
     }
@@ -292,7 +288,6 @@ impl ImageCache {
     }
 
     /// All ids, with what is known about each.
-    #[must_use]
     pub fn ids(&self) -> Vec<(Uuid, Knowledge)> {
         let knowledge = |slot: &Slot| match slot.holds {
             Holds::Nothing | Holds::Image { .. } => Knowledge::There,
@@ -303,7 +298,6 @@ impl ImageCache {
     }
 
     /// Bytes of cached images.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

@@ -18,13 +18,11 @@ pub struct Chunk {
 
 impl Chunk {
     /// The number after its last one.
-    #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.first_seq + self.missing + self.count
     }
 
     /// Whether it has no numbers.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.missing + self.count == 0
     }

@@ -38,9 +38,6 @@ pub struct Totals {
 }
 
 /// The sources that have one of these pictures; a picture's id is random, so that two programs never share one.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Error> {
     let find = "SELECT i.spool, m.next_seq, i.last_id, i.last_at, i.late_ids \
                 FROM imports i JOIN spool_marks m ON m.spool = i.spool WHERE i.pictures && $1 ORDER BY i.spool";
@@ -55,9 +52,6 @@ pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Erro
 }
 
 /// Adds a new source, from which nothing is imported yet.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn begin(client: &Client, source: &str, pictures: &[Uuid]) -> Result<Taken, Error> {
     let begin = "WITH mark AS (INSERT INTO spool_marks (spool_uuid, node) VALUES ($1, $2) RETURNING spool) \
                  INSERT INTO imports (spool, source, pictures) SELECT spool, $2, $3 FROM mark RETURNING spool";
@@ -66,9 +60,6 @@ pub async fn begin(client: &Client, source: &str, pictures: &[Uuid]) -> Result<T
 }
 
 /// Adds a source's new pictures.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn note_pictures(client: &Client, spool: i32, pictures: &[Uuid]) -> Result<(), Error> {
     let note = "UPDATE imports SET pictures = ARRAY(SELECT DISTINCT unnest(pictures || $2::uuid[])) \
                 WHERE spool = $1 AND NOT pictures @> $2::uuid[]";
@@ -87,9 +78,6 @@ pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
 }
 
 /// The totals of a source so far.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
     let sum = "SELECT COALESCE(sum(loaded), 0)::bigint, COALESCE(sum(suppressed::bigint + erased), 0)::bigint, \
                  COALESCE(sum(expired), 0)::bigint, COALESCE(sum(unknown_image::bigint + quarantined), 0)::bigint \
@@ -100,9 +88,6 @@ pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
 }
 
 /// What must be known before rows are imported: the database's clock, and the start of the retention time.
-///
-/// # Errors
-/// As PostgreSQL says.
 pub async fn clock(client: &Client) -> Result<(Micros, Micros), Error> {
     let row = client.query_one("SELECT clock_timestamp(), retained_from FROM rollup_state", &[]).await?;
     Ok((row.get(0), row.get(1)))

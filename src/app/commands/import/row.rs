@@ -53,9 +53,6 @@ pub enum Refusal {
 
 impl Reading {
     /// Reads a row.
-    ///
-    /// # Errors
-    /// [`Refusal`].
     pub fn hit<'a>(&self, row: &'a LogRow) -> Result<Hit<'a>, Refusal> {
         if row.is_unreadable {
             return Err(Refusal::Unreadable);
