@@ -1,7 +1,7 @@
-//! `loadtest compare`: pixeld against what its users would pick instead, in turn, on the same core, several rounds.
+//! `loadtest compare`: pixeld against what its users would choose instead, in turn, on the same core, several rounds.
 //!
-//! A figure of one run says little on a shared machine. Every comparison here is made in pairs within a round, and what is
-//! reported is the median of the rounds' ratios.
+//! A figure of one run means little on a shared machine. Every comparison is made in pairs within a round; the result
+//! is the median of the rounds' ratios.
 
 mod footprint;
 mod latency;
@@ -41,11 +41,11 @@ pub struct Options {
     pub duration: Duration,
     /// Rows that the loader catches up with.
     pub rows: usize,
-    /// Where the results go.
+    /// The file for the results.
     pub out: PathBuf,
 }
 
-/// All that was measured.
+/// All measurements.
 pub struct Results {
     /// CPU, rate and latency at peak, a list of rounds for each case.
     pub cases: Vec<(Case, Vec<Sample>)>,
@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     report::write(options, &results)
 }
 
-/// One load of one server, reconciled.
+/// One load on one server, reconciled.
 fn load(
     contestant: &Contestant<'_>,
     pace: Pace,
@@ -87,7 +87,8 @@ fn load(
     let pixels = contestant.pixels();
     let plan = Plan { target: contestant.target(), pixels, pace, reuse, connections, threads: 1, duration };
     let ledger = Ledger::new(16_000_000);
-    // In a thread of its own: what is started from here later, PostgreSQL for one, must not inherit the priority.
+    // In a separate thread: programs that are started from here later, such as PostgreSQL, must not inherit the
+    // priority.
     let outcome = std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
             if !machine::go_first() {

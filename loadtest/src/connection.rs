@@ -1,4 +1,4 @@
-//! One HTTP/1.1 connection of the load: connects, sends a request, reads its answer, all without waiting.
+//! One HTTP/1.1 connection of the load: connects, sends a request, and reads its answer, all without blocking.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,13 +7,13 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Bytes that an answer's head may have, and what is read at a time.
+/// Maximum bytes of an answer's head, and bytes that are read at a time.
 const BUFFER_BYTES: usize = 8 << 10;
 
-/// Source addresses that connections take in turn: the ports of one are used up in seconds of new connections.
+/// Source addresses that connections take in turn: new connections use up the ports of one address within seconds.
 const SOURCES: u64 = 250;
 
-/// A connection and the answer that it reads.
+/// A connection and its current answer.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
@@ -27,22 +27,22 @@ pub struct Connection {
     closes: bool,
 }
 
-/// What reading came to.
+/// The result of reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// There is more to come.
     Pending,
-    /// The answer is whole.
+    /// The answer is complete.
     Answered {
         /// Its status.
         status: u16,
-        /// The server ends the connection after it.
+        /// The server closes the connection after it.
         closes: bool,
     },
 }
 
 impl Connection {
-    /// Begins to connect. `number` chooses the source address, where the target is this machine's loopback.
+    /// Starts to connect. `number` chooses the source address if the target is this machine's loopback.
     pub fn connect(target: SocketAddr, number: u64, registry: &Registry, token: Token) -> io::Result<Connection> {
         let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
@@ -71,7 +71,7 @@ impl Connection {
         })
     }
 
-    /// Whether the connection is made; an error where it was refused.
+    /// Whether the connection is established; an error if it was refused.
     ///
     /// # Errors
     /// Why it was refused.
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Sends the request that `put` writes. What does not fit goes with [`Connection::flush`].
+    /// Sends the request that `put` writes. [`Connection::flush`] sends what does not fit.
     pub fn send(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         self.out.clear();
         self.written = 0;
@@ -109,11 +109,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what is there of the answer.
+    /// Reads what has arrived of the answer.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the server ended the connection before the answer did; `InvalidData` for an answer that is not
-    /// HTTP/1.1.
+    /// On an error of the operating system; `UnexpectedEof` if the server closed the connection before the answer's
+    /// end; `InvalidData` for an answer that is not HTTP/1.1.
     pub fn read(&mut self) -> io::Result<Progress> {
         loop {
             match self.stream.read(&mut self.buffer[self.filled..]) {
@@ -130,7 +130,7 @@ impl Connection {
         }
     }
 
-    /// Takes bytes that were read. Returns what is left of the body, once that is known.
+    /// Processes bytes that were read. Returns the rest of the body's length, once that is known.
     fn take(&mut self, read: usize) -> io::Result<Option<usize>> {
         if let Some(left) = &mut self.body_left {
             *left = left.checked_sub(read).ok_or_else(|| invalid("more body than was announced"))?;
@@ -158,7 +158,7 @@ impl Connection {
         };
         let left = length.checked_sub(self.filled - head).ok_or_else(|| invalid("more body than was announced"))?;
         self.body_left = Some(left);
-        // The body is counted and thrown away: its bytes go where the head was.
+        // The body is counted and discarded: its bytes overwrite the head.
         self.filled = 0;
         Ok(Some(left))
     }

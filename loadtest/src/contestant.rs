@@ -1,4 +1,4 @@
-//! The servers that are compared, each on a core of its own: nginx answering a constant, and pixeld.
+//! The servers that are compared, each alone on a core: nginx answering a constant, and pixeld.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -67,7 +67,7 @@ impl<'a> Contestant<'a> {
         Ok(Contestant::Pixeld(Box::new(server), image, postgres, dir))
     }
 
-    /// Where it serves.
+    /// Its address.
     pub fn target(&self) -> SocketAddr {
         match self {
             Contestant::Nginx(nginx) => nginx.address,
@@ -84,7 +84,7 @@ impl<'a> Contestant<'a> {
         Pixels::of(image).with_forwarded_addresses()
     }
 
-    /// What its processes have used.
+    /// The resources that its processes have used.
     ///
     /// # Errors
     /// If it is gone.
@@ -109,7 +109,7 @@ impl<'a> Contestant<'a> {
         }
     }
 
-    /// What PostgreSQL has used; nothing for nginx, which has none.
+    /// The resources that PostgreSQL has used; none for nginx, which has no PostgreSQL.
     ///
     /// # Errors
     /// If it is gone.
@@ -120,7 +120,7 @@ impl<'a> Contestant<'a> {
         }
     }
 
-    /// Empties the table of hits, so that each measurement begins with the same.
+    /// Empties the table of hits, so that all measurements begin alike.
     pub fn forget_rows(&self) -> anyhow::Result<()> {
         if let Contestant::Pixeld(_, _, postgres, _) = self {
             postgres.query("TRUNCATE hits")?;
@@ -129,7 +129,7 @@ impl<'a> Contestant<'a> {
         Ok(())
     }
 
-    /// Waits until all that it has accepted is where it belongs.
+    /// Waits until everything that it has accepted is in its place.
     ///
     /// # Errors
     /// If that takes too long, or hits were dropped.
@@ -146,8 +146,8 @@ impl<'a> Contestant<'a> {
     }
 }
 
-/// Settings of a compared pixeld: one thread on the server's core, and otherwise the defaults, throttle and address rate
-/// included; each request has a client address of its own, so that neither holds one back.
+/// Settings of a compared pixeld: one thread on the server's core, and otherwise the defaults, including throttle and
+/// address rate; each request has its own client address, so that neither drops one.
 ///
 /// # Errors
 /// If no port is free.
@@ -180,7 +180,7 @@ pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
     Ok((server, image))
 }
 
-/// nginx, also where it is kept from users' PATH.
+/// nginx, even if it is outside users' PATH.
 fn nginx_program() -> &'static str {
     let of_debian = "/usr/sbin/nginx";
     if std::path::Path::new(of_debian).exists() { of_debian } else { "nginx" }
@@ -200,7 +200,7 @@ impl Nginx {
         let conf = include_str!("../nginx.conf");
         let conf = conf.replace("{dir}", &dir.path().to_string_lossy()).replace("{port}", &port.to_string());
         fs::write(dir.path().join("nginx.conf"), conf)?;
-        // Its worker runs as another user when we are root, and writes its log here.
+        // If we are root, its worker runs as another user, and writes its log here.
         let words = on_the_servers_core();
         let error_log = fs::File::create(dir.path().join("stderr"))?;
         let child = Command::new(&words[0])

@@ -1,9 +1,9 @@
 //! The load: each thread has an event loop and its share of the connections.
 //!
-//! A closed loop sends the next request when an answer came: it finds the peak. An open loop sends at a set rate whatever
-//! the server does, and a latency counts from when its request was due, not from when it could be sent; a server that
-//! stalls for a second has then stalled all the requests of that second (no coordinated omission). A timer of the kernel
-//! wakes it when the next request is due, since the event loop itself waits for whole milliseconds only.
+//! A closed loop sends the next request when an answer has arrived: it finds the peak. An open loop sends at a set rate
+//! whatever the server does, and measures latency from when the request was due, not from when it could be sent. So a
+//! server that stalls for a second has stalled all requests of that second (no coordinated omission). A kernel timer
+//! wakes it when the next request is due, since the event loop itself has a resolution of whole milliseconds.
 
 mod plan;
 
@@ -24,10 +24,10 @@ use crate::ledger::Ledger;
 use self::plan::LATENCY_MAX;
 pub use self::plan::{Control, Outcome, Pace, Plan, Reuse};
 
-/// How long an answer is waited for.
+/// Maximum wait for an answer.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-/// How long connections are waited for before the first request.
+/// Maximum wait for connections before the first request.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 
 /// How long a connection rests after it was refused.
@@ -72,11 +72,11 @@ struct Slot {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// No connection, until then.
+    /// No connection until then.
     Resting(Instant),
     Connecting,
     Idle,
-    /// A request is out, since it was due.
+    /// A request was sent; since when it was due.
     Waiting {
         number: u64,
         since: Instant,
@@ -90,16 +90,16 @@ struct Thread<'a> {
     control: &'a Control,
     poll: Poll,
     slots: Vec<Slot>,
-    /// Slots that may send; may hold some that meanwhile cannot.
+    /// Slots that may send; some of them may no longer be able to.
     idle: Vec<usize>,
     outcome: Outcome,
-    /// Requests that this thread has begun; an open loop's next one is due at their number over its rate.
+    /// Requests that this thread has started; in an open loop the next one is due at their number divided by the rate.
     begun: u64,
     rate: Option<f64>,
     connects: u64,
     sending: bool,
     timer: TimerFd,
-    /// What the timer is set to.
+    /// The time to which the timer is set.
     armed: Option<Instant>,
 }
 
@@ -146,7 +146,7 @@ impl<'a> Thread<'a> {
     fn run(mut self, started: Instant) -> anyhow::Result<Outcome> {
         let mut events = Events::with_capacity(1024);
         self.connect_all(&mut events)?;
-        // The schedule begins when there is something to send over.
+        // The schedule begins when there is a connection.
         let started = started.max(Instant::now());
         let mut looked = started;
         loop {
@@ -180,7 +180,7 @@ impl<'a> Thread<'a> {
         Ok(self.outcome)
     }
 
-    /// Opens the connections, and waits for them for a moment: a server may refuse some.
+    /// Opens the connections, and waits a moment for them: a server may refuse some.
     fn connect_all(&mut self, events: &mut Events) -> anyhow::Result<()> {
         let begun = Instant::now();
         self.look_after(begun);
@@ -199,7 +199,7 @@ impl<'a> Thread<'a> {
         Ok(())
     }
 
-    /// Sends what is due; returns when the next is.
+    /// Sends what is due; returns when the next request is due.
     fn send_due(&mut self, started: Instant, now: Instant) -> Option<Instant> {
         loop {
             let due = self.rate.map(|rate| started + Duration::from_secs_f64(self.begun as f64 / rate));
@@ -247,7 +247,7 @@ impl<'a> Thread<'a> {
                     self.rest(at);
                 }
             },
-            // The server ended an idle connection.
+            // The server closed an idle connection.
             State::Idle if readable => self.rest(at),
             State::Idle => {}
             State::Waiting { number, since, closes } => {
@@ -301,7 +301,7 @@ impl<'a> Thread<'a> {
 
     fn close(&mut self, at: usize) {
         if let Some(mut connection) = self.slots[at].connection.take() {
-            // One that the kernel has forgotten already needs no leave.
+            // A connection that the kernel has already forgotten need not be removed.
             connection.leave(self.poll.registry()).unwrap_or_default();
         }
     }
@@ -319,7 +319,7 @@ impl<'a> Thread<'a> {
         }
     }
 
-    /// Connects those that have rested, and gives up on answers that take too long.
+    /// Reconnects those that have rested, and gives up on answers that take too long.
     fn look_after(&mut self, now: Instant) {
         for at in 0..self.slots.len() {
             match self.slots[at].state {

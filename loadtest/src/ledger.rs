@@ -1,11 +1,11 @@
-//! Which requests were sent, and which were answered with a 200 or 304: the promise that each of those is in PostgreSQL.
+//! Which requests were sent, and which were answered with 200 or 304: each of the latter must be in PostgreSQL.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 const SENT: u8 = 1;
 const ANSWERED: u8 = 2;
 
-/// What is known of each request of a load, by its number.
+/// The state of each request of a load, by its number.
 #[derive(Debug)]
 pub struct Ledger {
     requests: Box<[AtomicU8]>,
@@ -18,23 +18,23 @@ impl Ledger {
         Ledger { requests: (0..requests_max).map(|_| AtomicU8::new(0)).collect(), next: AtomicU64::new(0) }
     }
 
-    /// The number of the next request; nothing where the ledger is full.
+    /// The number of the next request; `None` if the ledger is full.
     pub fn take(&self) -> Option<u64> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         (number < self.requests.len() as u64).then_some(number)
     }
 
-    /// A request goes out now.
+    /// A request is being sent.
     pub fn sent(&self, number: u64) {
         self.requests[number as usize].fetch_or(SENT, Ordering::Relaxed);
     }
 
-    /// Its answer came.
+    /// Its answer has arrived.
     pub fn answered(&self, number: u64) {
         self.requests[number as usize].fetch_or(ANSWERED, Ordering::Relaxed);
     }
 
-    /// The number behind the last one that was taken.
+    /// The number after the last one that was taken.
     pub fn taken(&self) -> u64 {
         self.known().len() as u64
     }
@@ -57,7 +57,7 @@ impl Ledger {
         &self.requests[..self.requests.len().min(self.next.load(Ordering::Relaxed) as usize)]
     }
 
-    /// Compares with the rows that each request has; `rows[number]`, 0 where it is shorter.
+    /// Compares with the number of rows per request: `rows[number]`, 0 if it is shorter.
     pub fn compare(&self, rows: &[u8]) -> Comparison {
         let mut comparison = Comparison::default();
         for number in 0..self.known().len().max(rows.len()) {
@@ -84,23 +84,23 @@ pub struct Comparison {
     pub answered: u64,
     /// Rows of this load in PostgreSQL.
     pub rows: u64,
-    /// Answered, and no row.
+    /// Answered, but without a row.
     pub lost: u64,
     /// More than one row.
     pub duplicated: u64,
-    /// A row, and nothing was sent.
+    /// A row that no request caused.
     pub never_sent: u64,
-    /// A row, and no answer: sent when the server died, which may be recorded or not.
+    /// A row without an answer: sent when the server died, and may or may not be recorded.
     pub unanswered_recorded: u64,
 }
 
 impl Comparison {
-    /// Whether the promise was kept: nothing lost, doubled or made up.
+    /// Whether the promise was kept: nothing lost, duplicated or invented.
     pub fn is_exact(&self) -> bool {
         self.lost == 0 && self.duplicated == 0 && self.never_sent == 0
     }
 
-    /// Another load's comparison added.
+    /// The sum with another load's comparison.
     #[must_use]
     pub fn plus(self, other: Comparison) -> Comparison {
         Comparison {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_to_break_the_promise_is_told() {
+    fn each_way_to_break_the_promise_is_reported() {
         let ledger = Ledger::new(8);
         for _ in 0..6 {
             ledger.take();

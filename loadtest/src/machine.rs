@@ -1,4 +1,4 @@
-//! The machine: what it is, and who runs on which of its cores.
+//! The machine, and the cores of processes.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use nix::unistd::Pid;
 /// The core that a compared server has for itself.
 pub const SERVER_CORE: usize = 0;
 
-/// Keeps this process, and all that it starts from now on, off the server's core. Says whether there are two cores to do
-/// so: on a machine with one, the client and the server share it.
+/// Keeps this process, and everything that it starts from now on, off the server's core. Returns whether there are two
+/// cores: on a machine with one, the client and the server share it.
 pub fn leave_the_servers_core() -> anyhow::Result<bool> {
     let cores = std::thread::available_parallelism()?.get();
     if cores < 2 {
@@ -23,13 +23,13 @@ pub fn leave_the_servers_core() -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Puts the calling thread, and those that it starts, before whatever else shares its core, PostgreSQL above all: a client
-/// that has to wait measures itself. Says whether that was allowed; it takes root.
+/// Gives the calling thread, and those that it starts, priority over everything else on its core, especially
+/// PostgreSQL: a client that has to wait measures itself. Returns whether that was allowed; it requires root.
 pub fn go_first() -> bool {
     rustix::process::setpriority_process(None, -10).is_ok()
 }
 
-/// What stands before a command so that it runs on the server's core.
+/// The words before a command that make it run on the server's core.
 pub fn on_the_servers_core() -> Vec<String> {
     ["taskset", "-c", &SERVER_CORE.to_string()].map(str::to_owned).to_vec()
 }
@@ -41,7 +41,7 @@ pub fn described() -> String {
         let line = text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         line.map(|line| line.trim_start_matches([' ', '\t', ':']).to_owned())
     };
-    // Of the machine, not of this process, which may keep to some of them.
+    // The machine's cores, not this process's, which may be restricted to some of them.
     let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default().matches("\nprocessor").count() + 1;
     let memory = line("/proc/meminfo", "MemTotal").and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
     format!(
@@ -52,7 +52,7 @@ pub fn described() -> String {
     )
 }
 
-/// Asks for all the open files that the system lets this process have: each connection is one.
+/// Raises the limit of open files as far as the system allows: each connection is one.
 pub fn allow_open_files() -> anyhow::Result<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;

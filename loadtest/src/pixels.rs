@@ -1,5 +1,6 @@
-//! What is asked for. Every request has a number, and its recipient holds that number, so that a row in PostgreSQL tells
-//! which request made it. Of a keyed link the recipient is made of the key, so those are found in a table of all.
+//! The requested pixels. Every request has a number, and its recipient contains that number, so that a row in
+//! PostgreSQL shows which request made it. A keyed link's recipient is derived from the key, so those are found in a
+//! table of all.
 
 use std::collections::HashMap;
 
@@ -24,13 +25,13 @@ pub const USER_AGENTS: [&str; 12] = [
     "Outlook-iOS/729.2.0.21 (iPhone; iOS 18.5)",
 ];
 
-/// The messages that a load is spread over.
+/// The messages of a load.
 const MESSAGES: u64 = 8;
 
-/// When signed links say that their message was sent: 2026-01-01, in s since 1970.
+/// The send time in signed links: 2026-01-01, in s since 1970.
 const SENT_AT_S: u32 = 1_767_225_600;
 
-/// Which kinds of links a load asks for.
+/// The kinds of links that a load requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
     /// `/image/{image}_{message}_{recipient}`.
@@ -46,9 +47,9 @@ pub enum Links {
 /// What a server's keyed and signed links need.
 #[derive(Debug, Clone)]
 pub struct Secrets {
-    /// What its keys are made ids under.
+    /// The namespace of its keys.
     pub namespace: Namespace,
-    /// What its tokens are signed with.
+    /// The keys of its tokens.
     pub signing_keys: SigningKeys,
 }
 
@@ -57,35 +58,35 @@ pub struct Secrets {
 pub struct Pixels {
     run: u64,
     image: Uuid,
-    /// What every plain path begins with, up to the message.
+    /// The beginning of every plain path, up to the message.
     front: String,
-    /// Whether each request names a client of its own in X-Forwarded-For.
+    /// Whether each request has its own client address in X-Forwarded-For.
     forwarded: bool,
-    /// Bytes that each user agent has at least.
+    /// Minimum bytes of each user agent.
     user_agent_bytes_min: usize,
     links: Option<(Links, Secrets)>,
 }
 
 impl Pixels {
-    /// Pixels of `image`, under messages and recipients that nobody used before.
+    /// Pixels of `image`, under new messages and recipients.
     pub fn of(image: Uuid) -> Pixels {
         let run = Uuid::new_v4().as_u128() as u64;
         Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, user_agent_bytes_min: 0, links: None }
     }
 
-    /// The same pixels behind links of these kinds.
+    /// The same pixels with links of these kinds.
     #[must_use]
     pub fn with_links(self, links: Links, secrets: Secrets) -> Pixels {
         Pixels { links: Some((links, secrets)), ..self }
     }
 
-    /// The same pixels, each asked for by a client address of its own: X-Forwarded-For, for a server that trusts us.
+    /// The same pixels, each requested from its own client address: X-Forwarded-For, for a server that trusts us.
     #[must_use]
     pub fn with_forwarded_addresses(self) -> Pixels {
         Pixels { forwarded: true, ..self }
     }
 
-    /// The same pixels, asked for by user agents that are as long as can be kept: hits that fill a disk soon.
+    /// The same pixels, requested with user agents of the maximum stored length: hits that soon fill a disk.
     #[must_use]
     pub fn with_long_user_agents(self) -> Pixels {
         Pixels { user_agent_bytes_min: USER_AGENT_BYTES_MAX, ..self }
@@ -103,7 +104,7 @@ impl Pixels {
     /// The kind of a request's link.
     fn link(&self, number: u64) -> Links {
         match self.links.as_ref().map_or(Links::Plain, |(links, _)| *links) {
-            // Not in step with the messages and user agents, so that each comes behind each kind.
+            // Not in step with the messages and user agents, so that each occurs with each kind.
             Links::Mixed => [Links::Plain, Links::Keyed, Links::Signed][(number / 24 % 3) as usize],
             links => links,
         }
@@ -133,13 +134,13 @@ impl Pixels {
         Uuid::from_u64_pair(self.run, number + 1)
     }
 
-    /// The requests up to a number whose recipients are made of keys.
+    /// The requests up to a number whose recipients are derived from keys.
     pub fn keyed(&self, until: u64) -> HashMap<Uuid, u64> {
         let keyed = (0..until).filter(|&number| self.link(number) == Links::Keyed);
         keyed.map(|number| (self.recipient(number), number)).collect()
     }
 
-    /// The request whose recipient this is, but for keyed ones; nothing where it is none of this load.
+    /// The request with this recipient, except for keyed ones; `None` if it is not of this load.
     pub fn number(&self, recipient: Uuid) -> Option<u64> {
         let (run, number) = recipient.as_u64_pair();
         if run == self.run { number.checked_sub(1) } else { None }
@@ -160,7 +161,7 @@ impl Pixels {
         }
     }
 
-    /// Puts a request behind what `out` holds. `close` asks the server to end the connection after it.
+    /// Appends a request to `out`. `close` asks the server to close the connection after it.
     pub fn put_request(&self, out: &mut Vec<u8>, number: u64, close: bool) {
         out.extend_from_slice(b"GET ");
         if self.link(number) == Links::Plain {
@@ -181,7 +182,7 @@ impl Pixels {
             b"\r\nAccept: image/avif,image/webp,image/*,*/*;q=0.8\r\nAccept-Encoding: gzip, deflate, br\r\n",
         );
         if self.forwarded {
-            // Spread by a multiplication that visits each of them once before any twice; one in five is IPv6.
+            // Spread by a multiplication that reaches each of them once before any twice; one in five is IPv6.
             let [b, c, d] = [16, 8, 0].map(|shift| (number.wrapping_mul(0x9e37_79b1) >> shift) as u8);
             let line = match number % 5 {
                 0 => format!("X-Forwarded-For: 2a00:1450:{b:x}:{c:x}::{d:x}\r\n"),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recipient_tells_its_request_and_no_other_loads() {
+    fn a_recipient_identifies_its_request_and_no_other_loads() {
         let (one, other) = (Pixels::of(Uuid::nil()), Pixels::of(Uuid::nil()));
         for number in [0, 1, 77, u64::from(u32::MAX)] {
             assert_eq!(one.number(one.recipient(number)), Some(number));

@@ -1,4 +1,4 @@
-//! The ledger against PostgreSQL: each answered request must have one row, and no row may come from nowhere.
+//! The ledger against PostgreSQL: each answered request must have one row, and no row may exist without a request.
 
 use std::pin::pin;
 

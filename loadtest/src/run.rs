@@ -1,4 +1,4 @@
-//! `loadtest run`: one load, with live progress, then the table: what was answered, how fast, and what became of it.
+//! `loadtest run`: one load, with live progress, then the table: what was answered, how fast, and what was recorded.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -25,39 +25,39 @@ const SIGNING_KEYS: &str = "1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// How long the hits may take to reach PostgreSQL after the load.
 const LOADED_WAIT: Duration = Duration::from_secs(300);
 
-/// A server that runs already.
+/// A server that is already running.
 #[derive(Debug, Clone)]
 pub struct Running {
-    /// Where it serves.
+    /// Its address.
     pub target: SocketAddr,
     /// An image that it has.
     pub image: Uuid,
     /// Its database, to reconcile with.
     pub database_url: Option<String>,
-    /// What keyed and signed links of it need.
+    /// What its keyed and signed links need.
     pub secrets: Option<Secrets>,
 }
 
 /// A load.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The program to start, where none runs.
+    /// The program to start, if none is running.
     pub program: String,
-    /// A server that runs.
+    /// A running server.
     pub running: Option<Running>,
     /// `PIXELD_DURABILITY` of the one that is started.
     pub durability: String,
     /// When requests are sent.
     pub pace: Pace,
-    /// Behind which links.
+    /// The kinds of links.
     pub links: Links,
-    /// Over which connections.
+    /// The use of connections.
     pub reuse: Reuse,
-    /// How many of them.
+    /// Their number.
     pub connections: usize,
     /// Threads of the client.
     pub threads: usize,
-    /// For how long.
+    /// The duration.
     pub duration: Duration,
 }
 
@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return load(options, running, None);
     }
     let dir = open_dir()?;
-    // Each request has a client address of its own, so that throttle and address rate, on by default, hold none back.
+    // Each request has its own client address, so that throttle and address rate, on by default, drop none.
     let mut settings = Settings::new(&options.program, dir.path().join("data"))?
         .with("PIXELD_TRUSTED_PROXIES", "127.0.0.0/8")
         .with("PIXELD_DURABILITY", options.durability.clone())
@@ -89,10 +89,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     outcome
 }
 
-/// What keyed and signed links need: the namespace as `pixeld namespace` prints it, and `PIXELD_SIGNING_KEYS`.
+/// What keyed and signed links need: the output of `pixeld namespace`, and `PIXELD_SIGNING_KEYS`.
 ///
 /// # Errors
-/// If either is none.
+/// If either is invalid.
 pub fn secrets(namespace: &str, signing_keys: &str) -> anyhow::Result<Secrets> {
     let namespace = Namespace(namespace.parse().context("the namespace is no UUID")?);
     let signing_keys = SigningKeys::parse(signing_keys).map_err(|wrong| anyhow::anyhow!("the signing key {wrong}"))?;

@@ -1,4 +1,4 @@
-//! What processes that we started have used: CPU time and memory.
+//! The resources that processes have used: CPU time and memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use anyhow::Context;
 use pixeld_testkit::process::children;
 
-/// What a process and its children have used.
+/// The resources that a process and its children have used.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
-    /// User and system time, of children that have ended too.
+    /// User and system time, including that of children that have ended.
     pub cpu: Duration,
-    /// Resident memory now, in bytes, pages shared between processes counted for each.
+    /// Current resident memory, in bytes; shared pages count for each process.
     pub rss_bytes: u64,
 }
 
 impl Usage {
-    /// Of a process and all below it.
+    /// For a process and all below it.
     ///
     /// # Errors
     /// If the process is gone.
     pub fn of_tree(pid: u32) -> anyhow::Result<Usage> {
         let mut usage = Usage::of(pid)?;
         for child in children(pid) {
-            // One that ended meanwhile is in its parent's sum.
+            // A process that ended in between is in its parent's sum.
             if let Ok(more) = Usage::of_tree(child) {
                 usage.cpu += more.cpu;
                 usage.rss_bytes += more.rss_bytes;
@@ -51,7 +51,7 @@ impl Usage {
 pub fn threads(pid: u32) -> anyhow::Result<BTreeMap<String, [Duration; 2]>> {
     let mut threads: BTreeMap<String, [Duration; 2]> = BTreeMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
-        // One that ended meanwhile is nobody's.
+        // A thread that ended in between is not counted.
         let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { continue };
         let Some((front, fields)) = stat.rsplit_once(") ") else { continue };
         let name = front.split_once('(').map_or("", |(_, name)| name).to_owned();

@@ -1,11 +1,11 @@
-//! What tests, benches and loads start beside or around pixeld, with real programs and no mocks.
+//! What tests, benches and loads start beside or around pixeld: real programs, no mocks.
 //!
-//! Guarantees: everything listens on 127.0.0.1 only, on ports of its own, and keeps its data in a directory of its own. What a
-//! value has started ends when the value is dropped. Gives up: it runs on Linux only, since it reads `/proc`.
+//! Guarantees: everything listens only on 127.0.0.1, on its own ports, and keeps its data in its own directory.
+//! Dropping a value ends what it has started. Gives up: other systems than Linux, since it reads `/proc`.
 //!
 //! # Layout
 //! - [`postgres`]: a private PostgreSQL that can be queried, stopped and frozen.
-//! - [`redis`]: a private Redis, likewise.
+//! - [`redis`]: a private Redis, with the same control.
 //! - [`server`]: a `pixeld serve` with settings of its own, its answers and its metrics.
 //! - [`process`]: signals, free ports, and waiting for a condition.
 //!

@@ -16,18 +16,18 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::process::{children, signal};
 
-/// A directory that the user who runs PostgreSQL can enter, also where we are root and it is not.
+/// A directory that the user who runs PostgreSQL can enter, even if we are root and that user is not.
 pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
     let dir = tempfile::Builder::new().prefix("pixeld-test-").tempdir()?;
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
 
-/// Where pixeld makes its cluster in a directory.
+/// pixeld's cluster in a directory.
 const CLUSTER: &str = "postgres";
 
-/// A new cluster, stopped, in memory: `initdb` takes several times as long as writing it out, and each test has a cluster of its
-/// own. What makes installations differ comes with pixeld's tables, which it has none of.
+/// A new cluster, stopped, in memory: `initdb` takes several times as long as writing these files, and each test has
+/// its own cluster. Installations differ only in pixeld's tables, which this cluster does not have yet.
 struct Template {
     owner: (u32, u32),
     /// Paths below the cluster, a directory before what is in it.
@@ -91,7 +91,7 @@ pub struct Postgres {
     runtime: Runtime,
     database: Database,
     lease: Option<Lease>,
-    /// Its first process, where it was not pixeld that started it.
+    /// Its first process, if pixeld did not start it.
     own: Option<Child>,
     dir: tempfile::TempDir,
 }
@@ -105,7 +105,7 @@ impl Postgres {
         Postgres::start_with(None)
     }
 
-    /// The same with the programs in this directory; none is those that are found.
+    /// The same with the programs in this directory; `None` searches for them.
     ///
     /// # Errors
     /// As [`Postgres::start`].
@@ -145,13 +145,13 @@ impl Postgres {
         self.own.take().map_or(Ok(()), |mut own| own.wait().map(drop)).context("waiting for a PostgreSQL")
     }
 
-    /// Stops it, and starts it with other settings (`name=value`), as somebody does who runs it himself.
+    /// Stops it, and restarts it with other settings (`name=value`), like somebody who runs it himself.
     ///
     /// # Errors
     /// If it does not stop or start.
     pub fn restart_with(&mut self, settings: &[&str]) -> anyhow::Result<()> {
         self.stop()?;
-        // How it was started last, as a shell takes it.
+        // The last command line, quoted for a shell.
         let cluster = self.dir.path().join(CLUSTER);
         let options = cluster.join("postmaster.opts");
         let owner = fs::metadata(&options)?;
@@ -162,14 +162,14 @@ impl Postgres {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.own = Some(command.spawn()?);
         let socket = self.socket();
-        // Waited for: pixeld would start one of its own beside it.
+        // Wait for it: otherwise pixeld would start another one beside it.
         crate::process::wait_until("a PostgreSQL", Duration::from_secs(60), || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         })?;
         self.start_again()
     }
 
-    /// Starts it again.
+    /// Restarts it.
     ///
     /// # Errors
     /// If it does not start.
@@ -195,7 +195,7 @@ impl Postgres {
         }
     }
 
-    /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
+    /// SIGSTOP for all of its processes: connections stay open, but no answer comes.
     pub fn freeze(&self) {
         self.signal_all(Signal::SIGSTOP);
     }
@@ -218,7 +218,7 @@ impl Postgres {
         })
     }
 
-    /// A client program of PostgreSQL's (`psql`, `pg_dump`) that is given this database.
+    /// A client program of PostgreSQL's (`psql`, `pg_dump`) for this database.
     pub fn client(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).arg(self.url());
@@ -228,7 +228,7 @@ impl Postgres {
     /// The one number that a query returns.
     ///
     /// # Errors
-    /// If it is not a number.
+    /// On a database error, or if there is none.
     pub fn number(&self, sql: &str) -> anyhow::Result<f64> {
         Ok(self.query(sql)?.first().context("no row")?.parse()?)
     }
@@ -236,7 +236,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Whoever failed may have left it frozen.
+        // A failed test may have left it frozen.
         self.thaw();
         if let Err(error) = self.stop() {
             eprintln!("a PostgreSQL did not stop: {error:#}");

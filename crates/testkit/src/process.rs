@@ -22,14 +22,14 @@ pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     kill(Pid::from_raw(pid as i32), signal).with_context(|| format!("{signal} to process {pid}"))
 }
 
-/// Whether a process is there; one that has ended and was not collected is not.
+/// Whether a process exists; false for one that has ended and was not collected.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }
 
-/// A port of 127.0.0.1 that nobody listens on. Below those that the kernel gives to outgoing connections, so that a load
-/// does not take it before its server does.
+/// A free port of 127.0.0.1. It is below those that the kernel gives to outgoing connections, so that a load does not
+/// take it before its server does.
 ///
 /// # Errors
 /// If there is none.
@@ -47,10 +47,10 @@ pub fn free_port() -> io::Result<u16> {
     Err(io::ErrorKind::AddrInUse.into())
 }
 
-/// Asks `done` every few milliseconds until it says so.
+/// Calls `done` every few milliseconds until it returns true.
 ///
 /// # Errors
-/// If it does not within `limit`; `what` is waited for.
+/// If it does not within `limit`; `what` names what is waited for.
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> anyhow::Result<Duration> {
     let started = Instant::now();
     while !done() {

@@ -32,7 +32,7 @@ impl Redis {
         Redis::start_with(None)
     }
 
-    /// Starts one that asks for this password.
+    /// Starts one that requires this password.
     ///
     /// # Errors
     /// If its program is missing or it does not start.
@@ -44,7 +44,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Starts it again, after [`Redis::kill`], with nothing in it.
+    /// Restarts it, empty, after [`Redis::kill`].
     ///
     /// # Errors
     /// If it does not start.
@@ -85,10 +85,10 @@ impl Redis {
         format!("redis://{password}127.0.0.1:{}/0", self.port)
     }
 
-    /// What it answers to a command, its words apart by blanks.
+    /// Its answer to a command whose words are separated by blanks.
     ///
     /// # Errors
-    /// As it says, or where it does not answer within a second.
+    /// If it answers with an error, or not within a second.
     pub fn ask<T: FromRedisValue>(&self, command: &str) -> anyhow::Result<T> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
@@ -105,7 +105,7 @@ impl Redis {
         Ok(())
     }
 
-    /// SIGSTOP: connections stay open, new ones are taken by the kernel, and nobody answers.
+    /// SIGSTOP: connections stay open, the kernel accepts new ones, but no answer comes.
     pub fn freeze(&self) -> anyhow::Result<()> {
         signal(self.child.id(), Signal::SIGSTOP)
     }
@@ -149,7 +149,7 @@ fn command(dir: &Path, port: u16, password: Option<&str>) -> anyhow::Result<Comm
 /// A certificate for 127.0.0.1 that is its own root.
 fn make_certificate(dir: &Path, key: &Path, certificate: &Path) -> anyhow::Result<()> {
     let settings = dir.join("openssl.cnf");
-    // Without one of ours, the system's makes it a certificate of an authority.
+    // Without our own settings, the system's make it a certificate of an authority.
     std::fs::write(&settings, "[req]\ndistinguished_name=name\n[name]\n")?;
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);

@@ -1,4 +1,4 @@
-//! A `pixeld serve` with settings of its own: started, asked, and ended.
+//! A `pixeld serve` with its own settings: started, queried, and ended.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::process::{self, free_port, signal, wait_until};
 /// How long a start, or an end, may take.
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// How long an answer may take: this is for a server that hangs, not for one on a busy machine.
+/// Maximum time of an answer: for a server that hangs, not for one on a busy machine.
 const EXCHANGE_WAIT: Duration = Duration::from_secs(60);
 
 /// How to start a server.
@@ -24,19 +24,19 @@ const EXCHANGE_WAIT: Duration = Duration::from_secs(60);
 pub struct Settings {
     /// The program.
     pub program: PathBuf,
-    /// What stands before it on the command line: `taskset -c 0`, say.
+    /// The words before it on the command line, for example `taskset -c 0`.
     pub wrapper: Vec<String>,
     /// `PIXELD_DATA_DIR`; its log is written there too.
     pub data_dir: PathBuf,
-    /// All other variables. Those of our own environment that pixeld reads are not passed on.
+    /// All other variables. Variables of our own environment that pixeld reads are not passed on.
     pub variables: BTreeMap<String, String>,
     public_port: u16,
     admin_port: u16,
 }
 
 impl Settings {
-    /// A server of this program, with its data there, on free ports of 127.0.0.1. Neither throttle nor address rate: one
-    /// address sends the whole load.
+    /// A server of this program, with its data there, on free ports of 127.0.0.1. Without throttle and address rate:
+    /// one address sends the whole load.
     ///
     /// # Errors
     /// If no port is free.
@@ -60,12 +60,12 @@ impl Settings {
         self
     }
 
-    /// Where pixels are served.
+    /// The address of pixels.
     pub fn public(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.public_port))
     }
 
-    /// Where metrics are.
+    /// The address of metrics.
     pub fn admin(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port))
     }
@@ -97,10 +97,10 @@ impl Settings {
         command
     }
 
-    /// Runs a command to its end and returns what it printed.
+    /// Runs a command to its end and returns its output.
     ///
     /// # Errors
-    /// If it fails, with what it said.
+    /// If it fails, with its output.
     pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command(arguments).stdin(Stdio::null()).output().context("it cannot be started")?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -127,7 +127,7 @@ impl Settings {
         }
     }
 
-    /// Starts it, and does not wait.
+    /// Starts it without waiting.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -156,7 +156,7 @@ impl Server {
         &self.settings
     }
 
-    /// Where pixels are served.
+    /// The address of pixels.
     pub fn public(&self) -> SocketAddr {
         self.settings.public()
     }
@@ -171,7 +171,7 @@ impl Server {
         &self.settings.data_dir
     }
 
-    /// Whether it says that it serves.
+    /// Whether it answers that it serves.
     pub fn is_healthy(&self) -> bool {
         get(self.public(), "/healthz").is_ok_and(|answer| answer.status == 200)
     }
@@ -192,18 +192,18 @@ impl Server {
         Ok(Metrics(String::from_utf8(answer.body)?))
     }
 
-    /// Waits until everything that was accepted is loaded or dropped, and checks promise 2's identity. Returns the metrics.
+    /// Waits until all accepted hits are loaded or dropped, and checks the identity of promise 2. Returns the metrics.
     ///
     /// # Errors
-    /// If that does not come within `limit`, with the metrics and the log.
+    /// If that does not happen within `limit`, with the metrics and the log.
     pub fn at_rest(&self, limit: Duration) -> anyhow::Result<Metrics> {
         let mut last = None;
         let rest = wait_until("everything loaded", limit, || {
-            // Not too often: to be asked costs the server, too, and that may be measured.
+            // Not too often: each query also costs the server time, which may be measured.
             std::thread::sleep(Duration::from_millis(45));
             let Ok(metrics) = self.metrics() else { return false };
             let is_at_rest = metrics.get("pixeld_hits_queued") == 0.0 && metrics.get("pixeld_hits_spooled") == 0.0;
-            // What is being answered right now is in neither yet.
+            // A hit that is being answered at this moment is in neither yet.
             let stood_still = last.as_ref().is_some_and(|last: &Metrics| last.hits() == metrics.hits());
             last = Some(metrics);
             is_at_rest && stood_still
@@ -226,7 +226,7 @@ impl Server {
         signal(self.pid(), what)
     }
 
-    /// SIGTERM, and waits for its end. Returns how it ended and how long that took.
+    /// SIGTERM, and waits for its end. Returns its status and how long that took.
     ///
     /// # Errors
     /// If it does not end.
@@ -238,7 +238,7 @@ impl Server {
     /// Waits for its end.
     ///
     /// # Errors
-    /// If it does not come within `limit`.
+    /// If it does not end within `limit`.
     pub fn wait(&mut self, limit: Duration) -> anyhow::Result<(ExitStatus, Duration)> {
         let mut status = None;
         let took = wait_until("its end", limit, || {
@@ -253,7 +253,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if process::is_alive(self.child.id()) {
-            // Best effort: it may end by itself meanwhile.
+            // Best effort: it may have ended by itself.
             self.kill().unwrap_or_default();
         }
     }
@@ -264,7 +264,7 @@ impl Drop for Server {
 pub struct Metrics(pub String);
 
 impl Metrics {
-    /// The value of a metric, with its labels as they are shown; 0 where there is none.
+    /// The value of a metric, with its labels as shown; 0 if there is none.
     pub fn get(&self, name: &str) -> f64 {
         let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
@@ -303,26 +303,26 @@ impl Metrics {
     }
 }
 
-/// An answer, whole.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Its status.
     pub status: u16,
-    /// Its head, as it came.
+    /// Its head, unchanged.
     pub head: String,
     /// Its body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// The value of a header; nothing where there is none.
+    /// The value of a header; `None` if there is none.
     pub fn header(&self, name: &str) -> Option<&str> {
         let named = |line: &&str| line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name));
         self.head.lines().find(named).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
     }
 }
 
-/// GET, over a connection of its own.
+/// GET over a new connection.
 ///
 /// # Errors
 /// If no answer comes within a minute.
@@ -344,8 +344,8 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> anyhow::Result<Answer> {
     parse(&bytes)
 }
 
-/// Reads an answer's head and takes the rest for its body. Strict, since the server is ours: each line ends with CR LF, and
-/// a header has a name without blanks.
+/// Reads an answer's head and takes the rest as its body. Strict, since the server is ours: each line ends with CR LF,
+/// and a header's name has no blanks.
 ///
 /// # Errors
 /// If the bytes are not an answer of HTTP/1.1 or 1.0.

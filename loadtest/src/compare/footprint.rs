@@ -19,7 +19,7 @@ const IDLE_CONNECTIONS: usize = 10_000;
 /// Starts that are timed.
 const STARTS: usize = 5;
 
-/// What pixeld takes.
+/// The resources that pixeld uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Footprint {
     /// Memory after 256 connections at full load, in bytes.
@@ -79,7 +79,7 @@ fn start_seconds(options: &Options) -> anyhow::Result<f64> {
             std::thread::sleep(Duration::from_millis(1));
         }
         times.push(started.elapsed().as_secs_f64());
-        // Only a server that has its database is stopped in good order.
+        // A server is stopped cleanly only if it has its database.
         server.at_rest(Duration::from_secs(60)).context("the first pixel's hit")?;
         server.terminate()?;
     }

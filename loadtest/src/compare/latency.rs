@@ -14,7 +14,7 @@ const GOAL_SHARE: f64 = 0.8;
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct LatencyAtRate {
-    /// Which server.
+    /// The server.
     pub kind: Kind,
     /// The set rate, in requests a second.
     pub rate: f64,
@@ -22,7 +22,7 @@ pub struct LatencyAtRate {
     pub latency_us: [f64; 3],
 }
 
-/// Measures all servers at all rates; the rate of the goal once a round, the others once. Returns the goal's rate too.
+/// Measures all servers at all rates: the goal's rate once per round, the others once. Returns the goal's rate too.
 pub(super) fn measure(options: &Options, postgres: &Postgres, peak: f64) -> anyhow::Result<(Vec<LatencyAtRate>, f64)> {
     let mut measured = Vec::new();
     for share in SHARES {

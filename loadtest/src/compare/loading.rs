@@ -23,7 +23,7 @@ pub struct Loading {
     pub loader: f64,
     /// psql, rows a second.
     pub psql: f64,
-    /// Bytes a row with the open day's indexes.
+    /// Bytes per row with the open day's indexes.
     pub bytes_a_row: f64,
 }
 
@@ -40,8 +40,8 @@ pub(super) fn measure(options: &Options) -> anyhow::Result<Vec<Loading>> {
 
 fn one(options: &Options) -> anyhow::Result<Loading> {
     let mut postgres = Postgres::start()?;
-    // A server that has run for a while writes its log into files that it has; a new one must make each first. Else the
-    // loader would pay for that, and psql, after it, would not.
+    // A server that has run for a while reuses WAL files; a new one must create each first. Otherwise the loader would
+    // pay for that, and psql, which follows, would not.
     let rows = options.rows;
     postgres.query(&format!("CREATE TABLE warm_up AS SELECT repeat('x', 400) FROM generate_series(1, {rows})"))?;
     postgres.query("DROP TABLE warm_up")?;
@@ -49,7 +49,7 @@ fn one(options: &Options) -> anyhow::Result<Loading> {
     let dir = open_dir()?;
     let settings = pixeld_settings(&options.program, dir.path())?.with("DATABASE_URL", postgres.url());
     let (mut server, image) = start_pixeld(settings)?;
-    // A backlog: the database is away while the hits come.
+    // A backlog: the database is down while the hits arrive.
     postgres.stop()?;
     let plan = Plan {
         target: server.public(),
@@ -67,7 +67,7 @@ fn one(options: &Options) -> anyhow::Result<Loading> {
     server.at_rest(Duration::from_secs(300))?;
     let comparison = reconcile(&postgres.url(), &plan.pixels, &ledger)?;
     anyhow::ensure!(comparison.is_exact() && comparison.rows >= options.rows as u64, "{comparison}");
-    // From the first batch's commit to the last one's: before it lies the time until the loader noticed the database.
+    // From the first batch's commit to the last one's: the time until the loader noticed the database is left out.
     let loader = postgres.number(
         "SELECT (sum(loaded) - (array_agg(loaded ORDER BY id))[1]) / extract(epoch FROM max(loaded_at) - min(loaded_at)) \
          FROM batches WHERE loaded > 1000",

@@ -14,12 +14,12 @@ use crate::contestant::Kind;
 use crate::generator::Reuse;
 use crate::machine;
 
-/// One goal and what was reached.
+/// One goal and the result.
 struct Goal {
     what: &'static str,
     is: f64,
     most: f64,
-    /// Whether more is better, so that `most` is the least.
+    /// Whether more is better, so that the bound is a minimum.
     at_least: bool,
     unit: &'static str,
 }
@@ -186,7 +186,7 @@ fn write_rates(out: &mut String, results: &Results) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the CPU goes: by thread, user and system.
+/// The CPU time by thread, user and system.
 fn write_threads(out: &mut String, results: &Results) -> anyhow::Result<()> {
     writeln!(
         out,

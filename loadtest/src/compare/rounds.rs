@@ -10,16 +10,16 @@ use pixeld_testkit::postgres::Postgres;
 /// What is measured in each round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Case {
-    /// Which server.
+    /// The server.
     pub kind: Kind,
-    /// Over which connections.
+    /// The use of connections.
     pub reuse: Reuse,
-    /// How many of them.
+    /// Their number.
     pub connections: usize,
 }
 
 impl Case {
-    /// pixeld as most will run it.
+    /// pixeld as most people will run it.
     pub const KEEP_ALIVE_WRITTEN: Case =
         Case { kind: Kind::Written, reuse: Reuse::KeepAlive, connections: CONNECTIONS };
 
@@ -35,14 +35,14 @@ impl Case {
     ];
 }
 
-/// What one measurement came to.
+/// The result of one measurement.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// The server's CPU a request, in µs, until all is loaded.
+    /// The server's CPU per request, in µs, until everything is loaded.
     pub cpu_us: f64,
-    /// Of it, each thread's, user and system.
+    /// Each thread's part of it, user and system.
     pub threads: BTreeMap<String, [f64; 2]>,
-    /// PostgreSQL's CPU a request, in µs.
+    /// PostgreSQL's CPU per request, in µs.
     pub database_cpu_us: f64,
     /// Requests a second.
     pub rate: f64,
@@ -70,7 +70,7 @@ pub(super) fn measure(options: &Options, postgres: &Postgres) -> anyhow::Result<
     let mut cases: Vec<(Case, Vec<Sample>)> = Case::ALL.map(|case| (case, Vec::new())).to_vec();
     for round in 0..options.rounds {
         for step in 0..cases.len() {
-            // Every second round runs backwards, so that nobody always comes after the same other.
+            // Every second round runs in reverse order, so that no server always follows the same other one.
             let at = if round % 2 == 0 { step } else { cases.len() - 1 - step };
             let (case, samples) = &mut cases[at];
             let sample = one(options, postgres, *case)?;

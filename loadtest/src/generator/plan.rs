@@ -1,4 +1,4 @@
-//! What a load is to be, and what came of it.
+//! The plan of a load, and its outcome.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -8,13 +8,13 @@ use hdrhistogram::Histogram;
 
 use crate::pixels::Pixels;
 
-/// The longest latency that the histogram holds.
+/// The longest latency in the histogram.
 pub(super) const LATENCY_MAX: Duration = Duration::from_secs(60);
 
 /// When requests are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// When the answer before has come.
+    /// When the previous answer has arrived.
     Closed,
     /// At this rate, requests a second over all threads.
     Open(f64),
@@ -27,7 +27,7 @@ pub enum Reuse {
     KeepAlive,
     /// For one request.
     New,
-    /// For one request in so many of a hundred, else on.
+    /// For this many of a hundred requests a new connection, otherwise the old one.
     Mixed(u8),
 }
 
@@ -46,23 +46,23 @@ impl Reuse {
 /// A load.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where to.
+    /// The server's address.
     pub target: SocketAddr,
-    /// What is asked for.
+    /// The requested pixels.
     pub pixels: Pixels,
-    /// When.
+    /// The pace.
     pub pace: Pace,
-    /// Over which connections.
+    /// The use of connections.
     pub reuse: Reuse,
     /// Connections, over all threads.
     pub connections: usize,
     /// Threads.
     pub threads: usize,
-    /// For how long at most; the ledger bounds it too.
+    /// Maximum time; the ledger bounds it, too.
     pub duration: Duration,
 }
 
-/// What a load came to.
+/// The outcome of a load.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Latencies in nanoseconds.
@@ -75,9 +75,9 @@ pub struct Outcome {
     pub broken: u64,
     /// Requests whose answer took longer than [`ANSWER_WAIT`](super::ANSWER_WAIT).
     pub timed_out: u64,
-    /// Connections that could not be made.
+    /// Connections that could not be established.
     pub not_connected: u64,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last answer.
     pub elapsed: Duration,
 }
 
@@ -99,7 +99,7 @@ impl Outcome {
     }
 }
 
-/// Lets others see a load's progress and end it early.
+/// Shows a load's progress to others, and lets them end it early.
 #[derive(Debug, Default)]
 pub struct Control {
     /// Set to end it.
