@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn two_clocks_that_jump_together_are_not_believed_and_a_first_reading_that_disagrees_is_no_measure() {
+    fn clocks_that_jump_together_are_not_trusted() {
         let jumped = |us| Reading { node: moved(AT, us), database: moved(AT, us), up_us: NOON.up_us + 7 };
         let (clocks, metrics) = (Clocks::default(), Metrics::new(0));
         assert!(!clocks.believes(Reading { node: Micros(0), ..NOON }, &metrics));

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mask_of_ignored_signals_tells_of_sighup() {
+    fn the_mask_of_ignored_signals_shows_sighup() {
         for (mask, is_set) in [("0000000000001001", true), ("0000000000001000", false), ("", false), ("x", false)] {
             assert_eq!(is_first_bit_set(&format!("Name:\tx\nSigIgn:\t{mask}\nSigCgt:\t1\n"), "SigIgn:"), is_set);
         }

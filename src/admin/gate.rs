@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn as_many_enter_as_there_are_places_and_nobody_once_it_is_closed() {
+    async fn as_many_enter_as_there_are_places_and_none_after_the_close() {
         let gate = Gate::new(2);
         let (first, second) = (gate.enter().unwrap(), gate.enter().unwrap());
         assert!(gate.enter().is_none(), "both are taken");

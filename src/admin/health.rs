@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_is_well_nothing_is_said() {
+    fn if_all_is_well_there_are_no_findings() {
         assert_eq!(findings(&well(), Micros(0)), []);
         // Dropped because a setting says so.
         let metrics = well();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_that_wait_for_an_image_are_said_with_what_to_do() {
+    fn hits_that_wait_for_an_image_are_reported_with_what_to_do() {
         let metrics = well();
         metrics.orphans.set(206);
         let found = findings(&metrics, Micros(0));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_that_loses_hits_is_said_and_has_an_alert() {
+    fn every_reason_that_loses_hits_is_documented_and_has_an_alert() {
         let alerts = include_str!("../../docs/monitoring/alerts.yml");
         for &reason in DropReason::ALL {
             let metrics = well();
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_that_is_refused_is_no_lost_connection() {
+    fn a_refused_statement_is_not_a_lost_connection() {
         let metrics = well();
         metrics.database_up.set(0);
         metrics.load_refused.store(Some(std::sync::Arc::new("42P01".to_owned())));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_that_is_wrong_is_said_with_what_to_do_and_the_worst_first() {
+    fn each_problem_is_listed_with_what_to_do_the_worst_first() {
         let metrics = well();
         metrics.database_up.set(0);
         metrics.spooled.set(12);
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_spools_files_is_said() {
+    fn problems_with_the_spools_files_are_reported() {
         let metrics = well();
         metrics.spool_room.set(0);
         metrics.spool_bytes.set(1);
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_although_it_should_is_said_with_why() {
+    fn retained_days_that_cannot_go_are_reported_with_the_reason() {
         let metrics = well();
         let why = || Some(std::sync::Arc::new("ERROR: must be owner of table hits".to_owned()));
         metrics.stuck.rollup.store(why());

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_many_run_at_a_time_and_none_after_the_end() {
+    async fn a_bounded_number_runs_and_none_after_the_end() {
         let jobs = Jobs::new(2);
         let (first, second) = (jobs.place().unwrap(), jobs.place().unwrap());
         assert!(jobs.place().is_none(), "both are taken");

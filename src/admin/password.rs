@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_would_wait_too_long_is_told_so() {
+    async fn a_wait_that_would_be_too_long_is_refused() {
         let passwords = Passwords::default();
         let _all: Vec<Place> = std::iter::from_fn(|| passwords.0.enter()).collect();
         let error = passwords.is_right(String::new(), None).await.unwrap_err();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_are_gone_back_to_after_the_sign_in() {
+    fn the_sign_in_returns_only_to_pages() {
         assert!(is_page("/") && is_page("/settings?done=added"));
         for path in ["/sign-in", "/metrics", "/sign-out", "/nowhere", "/settings/users"] {
             assert!(!is_page(path), "{path}");

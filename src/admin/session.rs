@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_none() {
+    fn only_a_token_is_a_token() {
         let short = format!("pixeld={}", "A".repeat(42));
         let long = format!("pixeld={}", "A".repeat(44));
         let padded = format!("pixeld={}=", "A".repeat(43));

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_has_ten_tries_whoever_asks_and_however_it_is_written() {
+    fn an_account_has_ten_attempts_from_any_client_in_any_spelling() {
         let throttle = SignInThrottle::default();
         for n in 0..10 {
             throttle.count(if n % 2 == 0 { "ann" } else { "ANN" }, address(n)).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_thirty_tries_and_then_takes_none_of_an_account() {
+    fn an_address_has_thirty_attempts_and_then_uses_none_of_an_account() {
         let throttle = SignInThrottle::default();
         let ours = |n: u16| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 0, 0, 1));
         for n in 0..30 {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ready_and_alive_are_said_only_while_the_listener_answers() {
+    async fn ready_and_alive_are_sent_only_while_the_listener_answers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let systemd = UnixDatagram::bind(&path).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_systemd_that_is_gone_or_a_bad_socket_harms_nobody() {
+    async fn a_missing_systemd_or_a_bad_socket_does_no_harm() {
         let folder = tempfile::tempdir().unwrap();
         let gone = Notifier::new(folder.path().join("gone").as_os_str(), None).unwrap();
         gone.tell_stopping(Duration::ZERO);

@@ -99,7 +99,7 @@ fn every_option_says_what_it_does_its_default_and_its_unit() {
 }
 
 #[test]
-fn an_option_that_says_too_little_is_found() {
+fn an_option_with_too_little_help_is_found() {
     let of = |help: &'static str, value: &'static str| Arg::new("x").long("x").value_name(value).help(help);
     assert_eq!(missing(&of("When; default: now.", "TIME")), Some("the forms of a time"));
     assert_eq!(missing(&of("A file.", "FILE")), Some("its default, as \"default: …\""));

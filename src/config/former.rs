@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_django_apps_names_are_told_what_they_are_called_now() {
+    fn the_django_apps_names_are_listed_with_their_new_names() {
         let all = [
             "DATABASE_NAME",
             "DATABASE_USER",

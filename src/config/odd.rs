@@ -71,7 +71,7 @@ mod tests {
     use crate::config::check_database_url;
 
     #[test]
-    fn a_piece_of_a_password_that_stands_as_something_else_is_refused_and_not_shown() {
+    fn a_misplaced_piece_of_a_password_is_refused_and_not_shown() {
         for text in [
             "postgresql://pix:p@hunter2@db/x",
             "postgresql://pix:p@hunter2@db:5432/x",

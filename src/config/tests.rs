@@ -114,7 +114,7 @@ fn base_urls_follow_the_listeners_that_are_set() {
 }
 
 #[test]
-fn what_may_be_off_is_off_when_told_so() {
+fn optional_settings_can_be_off() {
     let off = [("PIXELD_THROTTLE", "off"), ("PIXELD_ADDRESS_RATE", "off"), ("PIXELD_RETENTION_DAYS", "off")];
     let config = read(&off).unwrap();
     assert_eq!((config.limits.throttle, config.limits.address_rate, config.privacy.retention_days), (None, None, None));
@@ -177,7 +177,7 @@ fn the_ends_of_each_range_are_allowed() {
 }
 
 #[test]
-fn all_problems_are_told_at_once_in_the_tables_order() {
+fn all_problems_are_reported_at_once_in_the_tables_order() {
     let error = read(&[
         ("PIXELD_THREDS", "4"),
         ("PIXELD_LOG", "inof"),
@@ -225,7 +225,7 @@ fn an_empty_value_is_an_unset_one() {
 }
 
 #[test]
-fn a_value_that_is_no_utf8_is_refused() {
+fn a_value_that_is_not_utf8_is_refused() {
     for name in names::all() {
         let value = OsString::from_vec(b"\xff".to_vec());
         let error = Config::from_vars([(OsString::from(&name), value)]).unwrap_err();
@@ -255,7 +255,7 @@ fn a_misspelt_variable_is_refused_with_a_guess_and_without_its_value() {
 }
 
 #[test]
-fn what_kubernetes_tells_of_a_service_called_pixeld_is_no_misspelling() {
+fn kubernetes_variables_of_a_service_called_pixeld_are_no_misspelling() {
     let links = [
         ("PIXELD_SERVICE_HOST", "10.0.0.1"),
         ("PIXELD_SERVICE_PORT", "8080"),
@@ -366,7 +366,7 @@ fn signing_keys_are_read_and_without_them_signatures_cannot_be_required() {
 }
 
 #[test]
-fn where_a_database_is_required_none_is_an_error_that_says_what_to_set() {
+fn a_missing_required_database_is_an_error_with_the_setting() {
     let required = ("PIXELD_REQUIRE_DATABASE_URL", "true");
     let missing = problem(&[required]);
     assert_eq!(missing.variable, "DATABASE_URL");
@@ -380,7 +380,7 @@ fn where_a_database_is_required_none_is_an_error_that_says_what_to_set() {
 }
 
 #[test]
-fn networks_lie_in_the_data_directory_unless_told_otherwise() {
+fn networks_are_in_the_data_directory_by_default() {
     let config = read(&[("PIXELD_DATA_DIR", "/var/lib/pixeld")]).unwrap();
     assert_eq!((config.networks.folder.to_str(), config.networks.is_daily), (Some("/var/lib/pixeld/networks"), false));
     let config = read(&[("PIXELD_NETWORKS_DIR", "/etc/networks"), ("PIXELD_NETWORKS_UPDATE", "daily")]).unwrap();

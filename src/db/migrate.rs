@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_waits_too_long_for_the_lock_says_so() {
+    async fn a_node_that_waits_too_long_for_the_lock_fails_with_a_reason() {
         let (_dir, database, lease) = start().await;
         let (holder, waiter) = (database.connect("holder").await.unwrap(), database.connect("waiter").await.unwrap());
         take_lock(&holder.client, Duration::ZERO).await.unwrap();

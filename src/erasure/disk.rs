@@ -306,7 +306,7 @@ async fn wait(deadline: Instant) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How far this node's clock is ahead of the database's; zero where it is behind.
+/// How far this node's clock is ahead of the database's; zero if it is behind.
 async fn ahead(connected: &Connected) -> anyhow::Result<Duration> {
     let asking = connected.session.client.query_one("SELECT clock_timestamp()", &[]);
     let row = within(QUERY_TIMEOUT, "asking for the time", asking).await?;

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_list_is_kept_aside_and_begun_anew() {
+    fn a_damaged_list_is_set_aside_and_a_new_one_started() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("erasures");
         fs::write(&path, b"PXERASE\x01damaged").unwrap();

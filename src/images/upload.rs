@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_taken_as_browsers_show_it_whatever_comes_after_its_end() {
+    fn a_picture_is_accepted_whatever_comes_after_its_end() {
         for (media_type, picture) in pictures() {
             let plain = inspect(&picture).unwrap();
             // A second picture, a camera's film, an archive, a web page, zeros.

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_database_lost_holds_nothing_back_and_what_it_kept_still_does() {
+    fn lost_hits_hold_nothing_back_and_kept_ones_still_do() {
         let mut throttle = Throttle::new(HOUR, [1; 16]);
         for seq in 0..100 {
             spend(&mut throttle, &hit(u128::from(seq) + 1, 0), seq);

@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_delimiter_a_spreadsheet_takes_no_cell_is_a_formula(cells in prop::collection::vec("[-=+@'\",;|\t\r\na \u{ff1d}]{0,8}", 1..4)) {
+        fn no_cell_is_a_formula_with_any_delimiter(cells in prop::collection::vec("[-=+@'\",;|\t\r\na \u{ff1d}]{0,8}", 1..4)) {
             let mut line = Vec::new();
             for (at, cell) in cells.iter().enumerate() {
                 if at > 0 {

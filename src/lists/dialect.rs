@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_read_in_two_ways_is_asked() {
+    fn ambiguous_input_makes_the_page_ask() {
         assert_eq!(read(b"a;b,c\n1", true), Err(Problem::Delimiters(',', ';')));
         assert_eq!(read(b"sep=x\na\n", true), Err(Problem::Delimiter("x".to_owned())));
         assert_eq!(read(b"sep=\na\n", true), Err(Problem::Delimiter(String::new())));
     }
 
     #[test]
-    fn more_is_waited_for_only_while_it_may_tell() {
+    fn more_bytes_are_awaited_only_while_they_may_decide() {
         for start in ["", "a,b", "a,b\r", "\n\n\n\n\n", "\"a\nb\n", "sep=;\n", "sep=;\na;b"] {
             assert_eq!(read(start.as_bytes(), false), Ok(None), "{start:?}");
         }
@@ -180,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_beginning_is_told_or_refused(start: Vec<u8>, is_end: bool) {
+        fn any_beginning_is_read_or_refused(start: Vec<u8>, is_end: bool) {
             if let Ok(Some(found)) = read(&start, is_end) {
                 prop_assert!(found.skipped < start.len() && DELIMITERS.contains(&found.dialect.delimiter));
             } else if is_end {

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_looks_wrong_is_asked_about() {
+    fn a_column_that_looks_wrong_makes_the_page_ask() {
         for (recipients, expected) in [
             (&["7", "7", "7"][..], "All 3 rows name the same recipient, \"7\""),
             (&["", "", "7"], "2 of 3 rows name no recipient"),

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_waits_for_an_opt_out_that_is_not_committed_yet_and_then_sees_it() {
+    async fn a_reader_waits_for_an_uncommitted_opt_out_and_then_sees_it() {
         let (_dir, database, lease) = start().await;
         let (slow, quick, asking) = (
             database.connect("slow").await.unwrap(),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_put_back_is_the_later_of_both_once_under_numbers_that_nobody_had() {
+    async fn the_later_opt_out_is_put_back_once_under_a_new_number() {
         let (_dir, database, lease) = start().await;
         let session = database.connect("test").await.unwrap();
         let client = &session.client;

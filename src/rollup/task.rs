@@ -65,7 +65,7 @@ impl Rollup {
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         let mut late = drain.clone();
         // The backlog is unknown before the first check.
-        self.stands_still();
+        self.is_stuck();
         tokio::select! {
             () = ready => {}
             () = drain.asked() => return,
@@ -163,7 +163,7 @@ impl Rollup {
     }
 
     /// From now on the lag grows, unless it does already, until a check of the backlog succeeds.
-    fn stands_still(&self) {
+    fn is_stuck(&self) {
         let oldest_us = &self.metrics.rollup_oldest_us;
         // The error means that it grows already.
         oldest_us
@@ -173,7 +173,7 @@ impl Rollup {
 
     fn failed(&mut self, error: &TallyError, is_first: bool) {
         self.metrics.rollup_retries.one();
-        self.stands_still();
+        self.is_stuck();
         let said = match error {
             TallyError::Db(error) => error.for_log(),
             TallyError::Count { .. } => error.to_string(),

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn each_thing_is_found_wherever_it_stands() {
+    fn each_picture_detail_is_found_at_any_position() {
         let lines = headers(&[
             ("host", "x"),
             ("x-forwarded-for", "192.0.2.1"),

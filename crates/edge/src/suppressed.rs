@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_out_is_out_from_its_time_until_it_is_taken_back() {
+    fn an_opt_out_lasts_from_its_time_until_it_is_undone() {
         let suppressed = knowing();
         let recipient = Uuid::from_u128(1);
         assert!(!suppressed.is_out(recipient));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_disk_without_times_holds_until_the_database_says_otherwise() {
+    fn rows_on_disk_without_times_hold_until_the_database_differs() {
         let suppressed = Suppressed::default();
         suppressed.recall(KEY, &[1, 2, 3].map(|n| Suppression::out_since_ever(KEY.hash(Uuid::from_u128(n)))));
         assert_eq!((suppressed.count(), suppressed.last_change()), (3, 0));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_restored_database_lacks_is_told_and_what_it_knows_later_is_taken() {
+    fn a_restored_databases_missing_rows_are_returned_and_later_ones_applied() {
         let suppressed = Suppressed::default();
         // Opted out before the backup; since then 1 opted in, 2 opted out again, 3 opted out.
         let remembered = [row(1, 100, Some(500), 5), row(2, 600, None, 6), row(3, 700, None, 7), row(4, 100, None, 4)];
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_keeps_it_on_disk_is_told_of_every_change_and_of_nothing_else() {
+    async fn the_task_that_saves_it_is_notified_of_changes_only() {
         let suppressed = knowing();
         suppressed.changed().await;
         for (rows, is_told) in [

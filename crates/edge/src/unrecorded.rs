@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_scanners_ask_for_pushes_out_nothing_that_a_sender_looks_for() {
+    fn scanners_requests_push_out_nothing_that_a_sender_looks_for() {
         let unrecorded = unrecorded();
         for (n, reason) in (0..).zip(Reason::ALL) {
             take(&unrecorded, n, reason, "/");
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_opted_out_is_listed_not_even_where_they_did_so_later() {
+    fn nobody_who_opted_out_is_listed_even_if_they_did_so_later() {
         let suppressed = Arc::new(Suppressed::default());
         let key = PrivacyKey([7; 32]);
         suppressed.know(key.clone());

@@ -199,7 +199,7 @@ mod tests {
         }
 
         #[test]
-        fn the_next_frame_is_found_behind_any_damage(damage in prop::collection::vec(any::<u8>(), 0..300), count in 1u32..5) {
+        fn the_next_frame_is_found_after_any_damage(damage in prop::collection::vec(any::<u8>(), 0..300), count in 1u32..5) {
             let key = FrameKey::of(SpoolId::from_u128(1));
             let mut bytes = damage.clone();
             bytes.extend_from_slice(&frame(key, 7, count));

@@ -127,7 +127,7 @@ impl Reader {
     fn read_into(&mut self, chunk: &mut Chunk, rows_max: u64) -> io::Result<()> {
         while chunk.count < rows_max {
             let Some(segment) = self.current_segment(chunk.next_seq())? else {
-                self.tell_lost_end(chunk);
+                self.add_lost_end(chunk);
                 return Ok(());
             };
             let more = self.read_segment(segment, chunk, rows_max)?;
@@ -143,7 +143,7 @@ impl Reader {
                 return Ok(());
             }
             if !behind {
-                self.tell_lost_end(chunk);
+                self.add_lost_end(chunk);
                 return Ok(());
             }
             self.step_over(segment.id)?;
@@ -152,7 +152,7 @@ impl Reader {
     }
 
     /// All segments are read: the numbers that the spool counts beyond them are missing.
-    fn tell_lost_end(&self, chunk: &mut Chunk) {
+    fn add_lost_end(&self, chunk: &mut Chunk) {
         let published = self.spool.published();
         let read_to_the_end =
             published.segments.last().is_none_or(|last| last.ended && self.segment().is_some_and(|id| id == last.id));

@@ -78,7 +78,7 @@ fn a_newest_segment_that_is_cut_at_any_byte_gives_its_whole_frames() {
 }
 
 #[test]
-fn a_spool_without_a_whole_frame_is_no_spool() {
+fn a_spool_without_a_whole_frame_is_removed() {
     for length in [0, 10, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES + 15] {
         let written = write(&[&[1]]);
         let bytes = bytes_of(&written.frames[0].path);
@@ -162,7 +162,7 @@ fn a_segment_whose_only_frame_is_damaged_is_copied_aside_whole() {
 }
 
 #[test]
-fn a_lost_segment_in_the_middle_is_told_as_missing() {
+fn a_lost_segment_in_the_middle_counts_as_missing() {
     for length in [0, 20, SEGMENT_HEADER_BYTES] {
         let written = write(&[&[2, 1], &[1, 2], &[1, 1]]);
         let path = &written.frames[2].path;
@@ -178,7 +178,7 @@ fn a_lost_segment_in_the_middle_is_told_as_missing() {
 }
 
 #[test]
-fn a_frame_forged_in_a_user_agent_is_not_taken_for_real_behind_damage() {
+fn a_frame_forged_in_a_user_agent_is_not_accepted_after_damage() {
     let forged = forged_frame(FrameKey::of(SpoolId::from_u128(8)));
     let folders = Folders::make();
     let spool = folders.begin(7);
@@ -216,7 +216,7 @@ fn forged_frame(key: FrameKey) -> String {
 }
 
 #[test]
-fn damage_behind_hits_is_told_in_a_chunk_of_its_own() {
+fn damage_after_hits_is_returned_in_a_separate_chunk() {
     let written = write(&[&[1, 1, 1]]);
     let mut bytes = bytes_of(&written.frames[1].path);
     bytes[written.frames[1].bytes.start + 25] ^= 4;
@@ -232,7 +232,7 @@ fn damage_behind_hits_is_told_in_a_chunk_of_its_own() {
 }
 
 #[test]
-fn a_reader_that_seeks_back_tells_the_same_again() {
+fn a_reader_that_seeks_back_returns_the_same_again() {
     let written = write(&[&[2, 1], &[1, 2]]);
     let mut reader = written.folders.reader(&written.spool, 0);
     let mut told = Told::new();

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_looks_at_the_disk_is_woken_once_a_segment() {
+    fn the_housekeeper_is_woken_once_per_segment() {
         let (room, (tell, told)) = (std::sync::Arc::new(SpoolRoom::new(0, 8 << 20)), std::sync::mpsc::channel());
         let segment = room.segment_bytes_max();
         let housekeeper = std::thread::spawn({

@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strange_name_is_no_segment() {
+    fn a_strange_name_is_not_a_segment() {
         for name in
             ["", ".seg", "7.seg", "00000000000000000007.tmp", "00000000000000000007-0.seg", "0000000000000000000x.seg"]
         {

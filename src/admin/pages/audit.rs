@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn details_are_said_in_words_and_are_only_text() {
+    fn details_are_in_words_and_are_only_text() {
         for (json, said) in [
             ("{}", ""),
             ("no JSON", ""),

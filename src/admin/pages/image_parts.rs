@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_said_in_round_numbers() {
+    fn bytes_are_shown_in_round_numbers() {
         for (length, said) in
             [(1, "1 byte"), (43, "43 bytes"), (1023, "1,023 bytes"), (1536, "2 KiB"), (1 << 20, "1,024 KiB")]
         {

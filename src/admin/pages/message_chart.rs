@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_says_its_day_and_its_hour() {
+    fn a_bar_shows_its_day_and_its_hour() {
         let found = times(datetime!(2026-05-04 21:59 UTC), datetime!(2026-05-04 22:10 UTC), "Europe/Berlin");
         let text = chart(&found, &[[1, 0, 0], [0, 2, 0]], Zone::named("Europe/Berlin").unwrap()).into_string();
         assert!(

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_back_as_it_was_shown_is_no_change() {
+    fn a_value_sent_back_as_shown_is_no_change() {
         let zone = Zone::named("Asia/Kolkata").unwrap();
         let same = form("name=May&sent_at=2026-05-04T14:30&sent_count=12000");
         assert_eq!(read(&same, Some(&known()), zone), Ok(Change::default()));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_told_and_taken_back() {
+    fn values_are_set_and_cleared() {
         let zone = Zone::named("Asia/Kolkata").unwrap();
         let change = read(&form("name=+June+&sent_at=2026-05-04T14:31&sent_count=1,000+000"), Some(&known()), zone);
         let at = datetime!(2026-05-04 09:01 UTC).unix_timestamp() as u32;

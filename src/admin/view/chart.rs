@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_says_its_numbers_to_the_pointer_and_to_those_who_cannot_see_it() {
+    fn a_chart_shows_its_numbers_on_hover_and_in_a_table() {
         let text = stacked("Opens by hour", "opens", &[bar([1200, 30, 0]), bar([0, 0, 4])]).into_string();
         assert!(text.contains("1,200 confirmed, 30 possible, 0 machine opens"), "{text}");
         assert!(text.contains("<td class=\"number\">1,200</td>"), "{text}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_show_is_said() {
+    fn an_empty_chart_has_a_text() {
         assert!(stacked("Opens", "opens", &[]).into_string().contains("Nothing in this period"));
         assert!(stacked("Opens", "opens", &[bar([0; 3])]).into_string().contains("Nothing in this period"));
     }

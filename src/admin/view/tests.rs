@@ -45,7 +45,7 @@ fn a_time_is_shown_in_the_viewers_zone_and_exact_on_hover() {
 }
 
 #[test]
-fn whatever_a_text_holds_it_stays_a_text() {
+fn any_text_stays_a_text() {
     let hostile = "\"><script>alert(1)</script>";
     let user =
         SignedIn { id: 1, name: hostile.to_owned(), role: crate::db::users::Role::Admin, zone: "UTC".to_owned() };

@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hour_that_comes_twice_in_autumn_can_be_told_apart() {
+    fn the_repeated_hour_in_autumn_is_unambiguous() {
         for (name, first, second, shown) in [
             (
                 "Europe/Berlin",

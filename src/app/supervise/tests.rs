@@ -19,7 +19,7 @@ fn ended(metrics: &Metrics) -> Vec<(Task, u64)> {
 }
 
 #[test]
-fn what_follows_an_end_is_what_the_table_says() {
+fn the_response_to_an_ended_task_is_the_tables() {
     let panicked = Ending::Panicked("x".to_owned());
     for &task in Task::ALL {
         let [returns, panics] = match if_it_ends(task) {

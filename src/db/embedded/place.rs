@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn root_without_a_user_to_run_the_server_is_told_so() {
+    fn root_without_a_user_to_run_the_server_gets_an_explanation() {
         let dir = open_dir();
         let error = choose_with(dir.path(), true, None, Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().contains("apt-get install postgresql"), "{error}");
     }
 
     #[test]
-    fn a_cluster_behind_a_link_is_found_and_said() {
+    fn a_cluster_behind_a_link_is_found_and_reported() {
         let (dir, other) = (open_dir(), open_dir());
         std::os::unix::fs::symlink(other.path().join("postgres"), dir.path().join("postgres")).unwrap();
         let place = choose_with(dir.path(), false, None, Path::new("/nowhere")).unwrap();

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_beyond_its_bound_keeps_its_end_and_starts_anew() {
+    fn a_log_beyond_its_bound_is_cut_and_keeps_its_end() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(NAME), vec![b'a'; BYTES_MAX as usize]).unwrap();
         bound(dir.path(), None).unwrap();

@@ -282,7 +282,7 @@ fn each_link_of_a_list_records_its_own_recipient_or_nobody() {
 }
 
 #[test]
-fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
+fn a_column_called_consent_is_used_and_reported() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
     let image = app.image.to_string();
@@ -333,7 +333,7 @@ fn a_column_called_consent_is_used_by_itself_and_its_use_is_told() {
 }
 
 #[test]
-fn nobody_is_not_opened_whose_fetch_would_not_have_been_recorded() {
+fn unmeasured_recipients_are_never_not_opened() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
     let image = app.image;
@@ -361,7 +361,7 @@ fn nobody_is_not_opened_whose_fetch_would_not_have_been_recorded() {
 }
 
 #[test]
-fn a_wrong_column_is_asked_about_and_taken_once_the_sender_is_sure() {
+fn a_doubtful_column_is_accepted_once_the_sender_confirms() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
     let names: String = (0..20)
@@ -428,7 +428,7 @@ fn no_cell_of_an_answer_is_a_formula() {
 }
 
 #[test]
-fn what_is_no_list_is_refused_in_words_on_the_form() {
+fn a_file_that_is_no_list_is_refused_with_an_explanation() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
     let long = format!("id\n1\n\"{}", "x".repeat(70_000));
@@ -589,7 +589,7 @@ fn a_long_list_needs_little_memory_and_leaves_nothing() {
 }
 
 #[test]
-fn two_lists_are_taken_at_once_and_a_third_is_told_to_wait() {
+fn two_lists_are_accepted_at_once_and_a_third_must_wait() {
     let _machine = beside();
     let (app, ben) = start(|settings| settings);
     let (begin, end) = form(&[]);

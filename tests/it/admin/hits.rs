@@ -309,7 +309,7 @@ fn without_addresses_none_is_shown_and_a_flood_keeps_the_last_of_its_reason() {
 }
 
 #[test]
-fn a_pasted_link_is_told_what_it_would_record() {
+fn a_pasted_link_shows_what_it_would_record() {
     let _machine = beside();
     let app = App::start_with(|settings| {
         settings
@@ -324,8 +324,8 @@ fn a_pasted_link_is_told_what_it_would_record() {
     let link =
         ["link", "--image", &image, "--message", "may", "--recipient", "4711", "--sent-at", "2026-05-04T09:00:00Z"];
     let signed = settings.run(&link).unwrap().lines().next().unwrap().to_owned();
-    what_records_is_told_with_what_it_names(&app, &ben, &signed);
-    what_records_nothing_is_told_with_its_reason(&app, &ben, &signed);
+    a_link_that_records_is_shown_with_its_ids(&app, &ben, &signed);
+    a_link_that_records_nothing_is_explained(&app, &ben, &signed);
     settings.run(&["opt-out", "--recipient", "4711"]).unwrap();
     let page = tested(&ben, &signed);
     assert!(page.contains("This link records nothing. </strong>Its recipient opted out."), "{page}");
@@ -349,7 +349,7 @@ fn assert_tested(visitor: &Visitor, link: &str, parts: &[&str]) {
     assert!(!page.contains("<script") && !page.contains("<News>"), "{page}");
 }
 
-fn what_records_is_told_with_what_it_names(app: &App, ben: &Visitor, signed: &str) {
+fn a_link_that_records_is_shown_with_its_ids(app: &App, ben: &Visitor, signed: &str) {
     let image = app.image;
     let namespace = app.server.settings().run(&["namespace"]).unwrap().trim().parse().unwrap();
     let of_key = Uuid::new_v5(&namespace, b"4711").to_string();
@@ -373,7 +373,7 @@ fn what_records_is_told_with_what_it_names(app: &App, ben: &Visitor, signed: &st
     }
 }
 
-fn what_records_nothing_is_told_with_its_reason(app: &App, ben: &Visitor, signed: &str) {
+fn a_link_that_records_nothing_is_explained(app: &App, ben: &Visitor, signed: &str) {
     let image = app.image;
     let deleted = add_image(app.server.settings());
     app.delete_image(deleted);
@@ -396,7 +396,7 @@ fn what_records_nothing_is_told_with_its_reason(app: &App, ben: &Visitor, signed
 }
 
 #[test]
-fn below_a_base_url_with_a_path_or_where_all_must_be_signed_the_tester_says_so() {
+fn the_link_check_knows_base_paths_and_required_signatures() {
     let _machine = beside();
     let app = App::start_with(|settings| {
         settings

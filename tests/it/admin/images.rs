@@ -234,7 +234,7 @@ fn what_browsers_show_is_taken_and_served_byte_for_byte_with_headers_that_forbid
 }
 
 #[test]
-fn links_are_made_as_the_command_makes_them_and_what_cannot_be_one_is_said() {
+fn links_are_made_like_the_commands_and_wrong_input_is_reported() {
     let _machine = beside();
     let (app, ann) = with_admin();
     let path = format!("/images/{}", app.image);

@@ -178,7 +178,7 @@ impl MayNews {
         assert!(recipient.contains(&format!("href=\"/hits?recipient={reader}\"")));
     }
 
-    fn what_is_not_there_is_said(&self) {
+    fn missing_columns_are_reported(&self) {
         let MayNews { ben, other, .. } = self;
         for (path, status, words) in [
             (format!("/recipients/{other}"), 200, "No opens recorded for this recipient"),
@@ -209,7 +209,7 @@ fn a_messages_numbers_are_those_of_its_pixels() {
     message.is_counted_on_its_page();
     message.recipients_are_filtered();
     message.is_on_its_readers_page();
-    message.what_is_not_there_is_said();
+    message.missing_columns_are_reported();
 }
 
 #[test]
@@ -454,7 +454,7 @@ impl EditedMessage {
 }
 
 #[test]
-fn name_time_and_count_are_told_in_the_viewers_zone_and_taken_back() {
+fn name_time_and_count_are_set_in_the_viewers_zone_and_cleared() {
     let _machine = beside();
     let message = EditedMessage::begin();
     message.is_added_once();

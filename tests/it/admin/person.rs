@@ -311,7 +311,7 @@ fn body_of(answer: &Answer) -> String {
 }
 
 #[test]
-fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_to() {
+fn an_unread_export_blocks_no_page_and_a_cut_one_looks_incomplete() {
     let _machine = beside();
     let (app, ann) = start();
     // More than the system buffers for a connection.
@@ -350,7 +350,7 @@ fn an_export_that_nobody_takes_holds_no_page_up_and_one_that_breaks_off_is_seen_
 }
 
 #[test]
-fn a_viewer_sees_how_it_stands_and_does_nothing_of_it() {
+fn a_viewer_sees_the_state_and_can_change_nothing() {
     let _machine = beside();
     let (app, ann) = start();
     let ben = Visitor::viewer(&app);

@@ -220,7 +220,7 @@ fn only_our_own_pages_under_our_own_name_are_answered() {
 }
 
 #[test]
-fn every_route_lets_in_whom_it_names_and_nobody_else() {
+fn every_route_admits_exactly_its_users() {
     let _machine = beside();
     let app = App::start();
     add_user(&app, "ann", "admin");

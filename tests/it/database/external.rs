@@ -133,7 +133,7 @@ fn grants(text: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_role_without_rights_is_told_the_exact_grants_and_everything_works_with_just_these() {
+fn a_role_without_rights_gets_the_exact_grants_and_they_are_enough() {
     let _machine = beside();
     let app = App::start_on(Postgres::start().unwrap(), |postgres, settings| {
         let settings = settings.with("DATABASE_URL", make_tight(postgres));
@@ -195,7 +195,7 @@ fn tables_of_another_role_are_named_and_the_statement_of_the_docs_gives_them_all
 }
 
 /// For a server whose database is read-only: pixels are answered, hits wait, and every output says so.
-fn assert_says_read_only(app: &App, visitor: &Visitor, why: &str) -> Uuid {
+fn assert_reports_read_only(app: &App, visitor: &Visitor, why: &str) -> Uuid {
     let recipient = fetch(app, "Agent/2");
     wait_until("not ready", REST, || ready(&app.server).0 == 503).unwrap();
     let (_, text) = ready(&app.server);
@@ -220,7 +220,7 @@ fn while_the_database_is_read_only_it_is_not_ready_and_says_so_and_pages_can_be_
     app.at_rest();
     app.query("ALTER SYSTEM SET default_transaction_read_only = on");
     app.query("SELECT pg_reload_conf()");
-    let recipient = assert_says_read_only(&app, &visitor, "default_transaction_read_only");
+    let recipient = assert_reports_read_only(&app, &visitor, "default_transaction_read_only");
     // The same after a restart.
     app.server.terminate().unwrap();
     app.restart();
@@ -245,7 +245,7 @@ fn a_standby_is_called_one_and_takes_the_waiting_hits_once_it_is_promoted() {
     app.postgres.stop().unwrap();
     std::fs::write(std::path::Path::new(&folder).join("standby.signal"), "").unwrap();
     app.postgres.start_again().unwrap();
-    let recipient = assert_says_read_only(&app, &visitor, "it is a standby");
+    let recipient = assert_reports_read_only(&app, &visitor, "it is a standby");
     app.query("SELECT pg_promote()");
     wait_until("ready", REST, || ready(&app.server).0 == 200).unwrap();
     app.at_rest();
@@ -310,7 +310,7 @@ impl Drop for PgBouncer {
 }
 
 #[test]
-fn a_pooler_that_takes_sessions_apart_is_refused_at_connect_and_nothing_is_left_on_its_connections() {
+fn a_transaction_pooler_is_refused_and_nothing_is_left_on_its_connections() {
     let _machine = beside();
     let dir = open_dir();
     for (mode, more) in [

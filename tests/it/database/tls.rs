@@ -207,7 +207,7 @@ fn every_certificate_is_taken_as_libpq_takes_it_or_the_error_names_the_way_out()
 }
 
 #[test]
-fn prefer_goes_on_without_tls_where_the_handshake_fails_and_require_says_why_it_does_not() {
+fn prefer_continues_without_tls_and_require_reports_the_reason() {
     let _machine = beside();
     let cluster = Cluster::make();
     let file = |name: &str| cluster.dir.path().join(name).display().to_string();

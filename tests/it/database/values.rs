@@ -1,4 +1,4 @@
-//! Our own types as PostgreSQL's values, both ways, against what the server itself says of them.
+//! Our own types as PostgreSQL's values, both ways, compared with the server's own output.
 
 use pixeld::parts::db::Database;
 use pixeld_core::clock::micros::Micros;
@@ -6,7 +6,7 @@ use pixeld_core::ids::SpoolId;
 use pixeld_testkit::postgres::Postgres;
 use tokio_postgres::Client;
 
-/// Runs with a connection to a PostgreSQL of its own.
+/// Runs with a connection to a new PostgreSQL.
 fn with_client(test: impl AsyncFnOnce(&Client)) {
     let postgres = Postgres::start().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -16,7 +16,7 @@ fn with_client(test: impl AsyncFnOnce(&Client)) {
     });
 }
 
-/// Texts and what is meant: before 1970, the epochs of both, after 2038, and the last times that each side has.
+/// Texts and their meaning: before 1970, the epochs of both, after 2038, and the last times that each side has.
 const TIMES: [(&str, Micros); 9] = [
     ("4714-11-24 00:00:00+00 BC", Micros(-210_866_803_200_000_000)),
     ("1969-12-31 23:59:59.999999+00", Micros(-1)),
@@ -61,7 +61,7 @@ fn infinity_and_times_that_one_side_cannot_count_are_refused_with_words() {
             let why = std::error::Error::source(&error).unwrap().to_string();
             assert!(why.contains(said), "{text}: {why}");
         }
-        // The server's own bound; nothing of ours is read as an infinity there.
+        // The server's own bound; none of our values is read as an infinity there.
         for at in [Micros(-210_866_803_200_000_001), Micros(i64::MIN + 946_684_800_000_001)] {
             let error = client.query_one("SELECT $1::timestamptz", &[&at]).await.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "22008", "{error}");

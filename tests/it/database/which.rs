@@ -61,7 +61,7 @@ fn names_in(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn in_another_folder_every_command_ends_with_64_says_where_it_looked_and_makes_nothing() {
+fn in_another_folder_every_command_exits_with_64_and_creates_nothing() {
     let _machine = beside();
     let dir = open_dir();
     let data = dir.path().canonicalize().unwrap().join("data");
@@ -182,7 +182,7 @@ fn a_command_without_settings_of_its_own_does_as_the_serve_of_its_data_directory
 }
 
 #[test]
-fn what_only_the_environment_of_serve_has_is_said_and_not_guessed() {
+fn settings_only_in_serves_environment_are_named_not_guessed() {
     let _machine = beside();
     let (postgres, dir, elsewhere) = (Postgres::start().unwrap(), open_dir(), open_dir());
     let data = dir.path().join("data");

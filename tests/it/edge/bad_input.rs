@@ -153,7 +153,7 @@ fn a_user_agent_of_any_bytes_is_recorded_safely() {
 }
 
 #[test]
-fn a_slow_client_is_cut_and_holds_nobody_up() {
+fn a_slow_client_is_cut_and_delays_no_other() {
     let _machine = beside();
     let app = App::start();
     // A silent connection is only idle; one that stops within a head is cut after ten seconds.

@@ -179,7 +179,7 @@ fn each_request_is_answered_and_recorded_as_the_contract_says() {
 }
 
 #[test]
-fn other_methods_are_refused_and_health_is_told() {
+fn other_methods_are_refused_and_health_is_answered() {
     let _machine = beside();
     let app = App::start();
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "PROPFIND"] {

@@ -88,7 +88,7 @@ pub fn changed(link: &Link) -> Vec<String> {
 }
 
 #[test]
-fn a_slightly_changed_link_shows_the_picture_and_is_recorded_as_what_it_was() {
+fn a_slightly_changed_link_shows_the_image_and_is_recorded_unchanged() {
     let _machine = beside();
     let app = App::start_with(|settings| settings.with("PIXELD_SIGNING_KEYS", KEYS));
     let (message, png) = (Uuid::new_v4(), std::fs::read("src/app/sample.png").unwrap());

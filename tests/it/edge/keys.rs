@@ -148,7 +148,7 @@ fn an_opt_out_is_of_the_right_person_however_it_is_typed() {
 }
 
 #[test]
-fn who_opted_out_under_a_former_reading_of_a_key_stays_out() {
+fn an_opt_out_under_a_former_reading_of_a_key_stays() {
     let _machine = beside();
     let app = App::start();
     let settings = app.server.settings();

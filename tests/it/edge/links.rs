@@ -261,7 +261,7 @@ fn where_signatures_are_required_all_else_is_answered_and_not_recorded() {
 }
 
 #[test]
-fn what_cannot_be_a_link_is_said() {
+fn what_cannot_be_a_link_is_reported() {
     let _machine = beside();
     let app = App::start();
     let said = |arguments: &[&str]| {

@@ -95,7 +95,7 @@ fn of_two_batches_with_the_same_numbers_one_is_loaded() {
 }
 
 #[test]
-fn a_batch_is_not_committed_after_a_failed_statement_that_nobody_heeded() {
+fn a_batch_is_not_committed_after_an_ignored_failed_statement() {
     Setup::run(async |setup| {
         let (copied, judged) = setup.copy(0, 0, &mut memory()).await.unwrap();
         let record = copied.record(2, &judged);

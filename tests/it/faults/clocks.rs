@@ -135,7 +135,7 @@ fn while_the_databases_clock_is_400_days_ahead_nothing_is_expired_or_deleted_and
 }
 
 #[test]
-fn a_node_whose_clock_is_400_days_behind_loses_no_hit() {
+fn a_node_whose_clock_is_400_days_late_loses_no_hit() {
     let _machine = beside();
     let clock = FakeClock::set_to("-400d");
     let app = App::start_with(|settings| {

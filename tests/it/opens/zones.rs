@@ -144,11 +144,11 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
         viewer.days_are_theirs();
         viewer.hours_are_theirs();
     }
-    the_hour_that_comes_twice_is_told_apart(&ben);
+    the_repeated_hour_is_unambiguous(&ben);
 }
 
 /// The viewer is in Berlin, the last zone.
-fn the_hour_that_comes_twice_is_told_apart(ben: &Visitor) {
+fn the_repeated_hour_is_unambiguous(ben: &Visitor) {
     let night = text(&ben.get(&format!("/messages/{NIGHT}")));
     let names: Vec<String> = bars(&night).iter().map(|bar| bar.split_once(": ").unwrap().0.to_owned()).collect();
     let shown = ["00:00", "01:00", "02:00 UTC+2", "02:00 UTC+1", "03:00"].map(|hour| format!("26 Oct 2025, {hour}"));

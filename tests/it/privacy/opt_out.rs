@@ -283,7 +283,7 @@ fn link(app: &App, arguments: &[&str], input: &str) -> (i32, [String; 2]) {
 }
 
 #[test]
-fn links_of_a_whole_list_leave_out_who_has_not_consented() {
+fn links_of_a_whole_list_leave_out_recipients_without_consent() {
     let _machine = beside();
     let app = page_app();
     let settings = app.server.settings();

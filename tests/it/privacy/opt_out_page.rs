@@ -213,7 +213,7 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
 }
 
 #[test]
-fn the_page_speaks_the_readers_language_whatever_the_header_holds() {
+fn the_page_uses_the_readers_language_for_any_header() {
     let _machine = beside();
     let app = page_app();
     let settings = app.server.settings();
@@ -242,7 +242,7 @@ fn the_page_speaks_the_readers_language_whatever_the_header_holds() {
 }
 
 #[test]
-fn who_asks_too_often_is_told_to_wait_and_a_database_that_is_away_is_said() {
+fn too_many_requests_and_a_missing_database_are_answered_with_a_wait() {
     let _machine = beside();
     let mut app = page_app();
     let settings = app.server.settings().clone();

@@ -102,7 +102,7 @@ const OTHERS: [(&str, &str); 27] = [
 ];
 
 #[test]
-fn no_command_says_a_piece_of_a_password_whatever_the_setting_looks_like() {
+fn no_command_prints_a_piece_of_a_password() {
     let _machine = beside();
     let dir = open_dir();
     let settings = || Settings::new(PIXELD, dir.path().join("data")).unwrap();
@@ -145,7 +145,7 @@ fn no_command_says_a_piece_of_a_password_whatever_the_setting_looks_like() {
 }
 
 #[test]
-fn a_running_pixeld_says_no_piece_of_a_secret_in_its_log_pages_metrics_and_files() {
+fn a_running_pixeld_prints_no_piece_of_a_secret_anywhere() {
     let _machine = beside();
     let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
     postgres.query("ALTER SYSTEM SET log_statement = 'none'").unwrap();
@@ -189,7 +189,7 @@ fn a_running_pixeld_says_no_piece_of_a_secret_in_its_log_pages_metrics_and_files
 }
 
 #[test]
-fn what_postgresql_refuses_is_said_without_the_values_of_the_row() {
+fn errors_of_postgresql_are_logged_without_the_rows_values() {
     let _machine = beside();
     let app = App::start();
     let settings = app.server.settings();

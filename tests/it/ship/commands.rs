@@ -60,7 +60,7 @@ fn images_of_four_kinds_are_taken_by_their_bytes_and_listed_and_served_as_they_c
 }
 
 #[test]
-fn a_file_that_is_no_picture_is_refused_with_the_reason() {
+fn a_file_that_is_not_a_picture_is_refused_with_the_reason() {
     let _machine = beside();
     let dir = open_dir();
     // Refused before the database is used: there is none.
@@ -123,7 +123,7 @@ fn a_second_process_on_the_data_directory_or_the_port_is_refused() {
 }
 
 #[test]
-fn healthcheck_tells_whether_pixels_are_served() {
+fn healthcheck_checks_whether_pixels_are_served() {
     let _machine = beside();
     let mut app = App::start();
     let settings = app.server.settings().clone();

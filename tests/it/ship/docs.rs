@@ -133,7 +133,7 @@ fn sources() -> String {
 }
 
 #[test]
-fn what_the_page_of_troubles_quotes_is_what_the_program_says() {
+fn quotes_on_the_troubleshooting_page_are_the_programs_texts() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/troubleshooting.md")).unwrap();
     let sources = sources();
     let quoted: Vec<&str> =

@@ -105,7 +105,7 @@ fn the_links_that_each_language_makes_are_recorded_as_they_say() {
 }
 
 #[test]
-fn the_mailing_programs_tags_are_recorded_when_filled_in_and_told_when_not() {
+fn the_mailing_programs_tags_are_recorded_only_when_filled_in() {
     let _machine = beside();
     let app = App::start();
     let uuids = ["11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"];

@@ -613,7 +613,7 @@ fn an_import_that_is_stopped_or_disturbed_says_so_and_makes_a_lost_day_again() {
 }
 
 #[test]
-fn the_django_apps_settings_are_told_what_they_are_called_now() {
+fn the_django_apps_settings_are_listed_with_their_new_names() {
     let _machine = beside();
     let dir = open_dir();
     let postgres = Postgres::start().unwrap();
@@ -634,7 +634,7 @@ fn the_django_apps_settings_are_told_what_they_are_called_now() {
 }
 
 #[test]
-fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
+fn rows_after_an_opt_out_are_left_out_and_counted() {
     let _machine = beside();
     let app = App::start();
     let django = Django::load(&app.postgres);
@@ -658,7 +658,7 @@ fn rows_of_who_had_opted_out_by_then_are_left_out_and_counted() {
 }
 
 #[test]
-fn rows_of_who_was_erased_are_left_out_and_counted() {
+fn rows_of_erased_people_are_left_out_and_counted() {
     let _machine = beside();
     let app = App::start();
     let django = Django::load(&app.postgres);

@@ -58,7 +58,7 @@ fn rows(columns: usize) -> impl Iterator<Item = Vec<&'static str>> {
 }
 
 #[test]
-fn the_page_tells_of_every_metric_that_is_shown_and_of_no_other() {
+fn the_page_lists_exactly_the_shown_metrics() {
     let _machine = beside();
     let told: BTreeMap<String, String> =
         rows(5).map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned())).collect();

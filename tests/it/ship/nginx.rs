@@ -478,7 +478,7 @@ impl Site {
 }
 
 #[test]
-fn the_admin_page_is_for_who_is_allowed_under_its_own_name_on_any_port_and_takes_what_pixeld_takes() {
+fn the_admin_page_is_limited_to_allowed_clients_and_accepts_what_pixeld_accepts() {
     let _machine = beside();
     let site = Site::start();
     add_user(&site.app, "ann", "admin");

@@ -15,7 +15,7 @@ const FILE_LINES_MIN: usize = 8;
 const CLASS: &str = r"(?:\w*class|\w*best|class_rank\([^()]*\)|\w*rank)";
 
 #[test]
-fn no_class_stands_in_sql_as_a_bare_number() {
+fn no_class_is_a_bare_number_in_sql() {
     let found: Vec<String> = texts()
         .into_iter()
         .flat_map(|text| bare_classes(&text.sql).into_iter().map(move |bare| format!("{}: {bare}", text.place)))
@@ -55,7 +55,7 @@ fn a_planted_number_of_a_class_is_found() {
 }
 
 #[test]
-fn long_statements_stand_in_files_that_open_with_what_they_do_and_take() {
+fn long_statements_are_in_files_with_an_explanation() {
     let wrong: Vec<String> = texts()
         .iter()
         .filter_map(|text| {

@@ -24,7 +24,7 @@ fn next(systemd: &UnixDatagram) -> String {
 }
 
 #[test]
-fn it_says_ready_when_it_serves_lives_while_it_does_and_tells_how_long_it_drains() {
+fn it_reports_ready_while_serving_and_the_length_of_its_drain() {
     let _machine = beside();
     let (postgres, dir) = (Postgres::start().unwrap(), open_dir());
     let path = dir.path().join("notify");

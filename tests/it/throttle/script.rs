@@ -182,7 +182,7 @@ fn what_somebody_else_left_under_our_key_is_overwritten() {
 }
 
 #[test]
-fn a_redis_that_forgot_everything_lets_through_and_learns_anew() {
+fn a_redis_that_forgot_everything_lets_through_and_learns_again() {
     let _machine = beside();
     let redis = Redis::start().unwrap();
     let mut asker = Asker::start(&redis);
@@ -195,7 +195,7 @@ fn a_redis_that_forgot_everything_lets_through_and_learns_anew() {
 }
 
 #[test]
-fn a_redis_that_takes_nothing_in_lets_through_and_is_asked_again_once_it_does() {
+fn a_redis_without_memory_lets_through_and_is_used_again_later() {
     let _machine = beside();
     let redis = Redis::start().unwrap();
     let mut asker = Asker::start(&redis);

@@ -137,7 +137,7 @@ fn readers_without_a_recipient_are_recorded_on_each_node_and_redis_is_not_asked(
 }
 
 /// A node's spool on disk after an outage: hits of one recipient, at these times.
-fn leave_behind(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
+fn leave_spool(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
     let spool = Spool::new(&data.join("spool"), SpoolId::random(), Published::default());
     std::fs::create_dir_all(&spool.folder).unwrap();
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
@@ -181,8 +181,8 @@ fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
     let (now, minute) = (now_micros(), Duration::from_mins(1));
     let recipient = Uuid::new_v4();
     // The later one first: neither node has them in their order.
-    leave_behind(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
-    leave_behind(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);
+    leave_spool(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
+    leave_spool(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);
     let keys: u64 = redis.ask("DBSIZE").unwrap();
     // One is retired, the other continues.
     nodes.app.server.settings().run(&["spool", "drain"]).unwrap();
@@ -401,7 +401,7 @@ fn a_hit_that_postgresql_refuses_holds_nothing_back_on_another_node() {
 }
 
 #[test]
-fn a_redis_that_refuses_us_is_said_once_without_the_password_and_each_node_throttles_alone() {
+fn a_redis_that_refuses_is_logged_once_and_each_node_throttles_alone() {
     let _machine = beside();
     let redis = Redis::start_with(Some("the-right-one")).unwrap();
     let app = App::start_with(|settings| throttled(settings, Some(&redis.url_with(Some("hunter2-is-wrong")))));
@@ -429,7 +429,7 @@ fn a_redis_that_refuses_us_is_said_once_without_the_password_and_each_node_throt
 }
 
 #[test]
-fn a_user_who_may_only_what_the_readme_says_is_enough() {
+fn a_user_with_only_the_documented_rights_is_enough() {
     let _machine = beside();
     let redis = Redis::start().unwrap();
     let readme = std::fs::read_to_string("README.md").unwrap();

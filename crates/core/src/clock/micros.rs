@@ -1,14 +1,14 @@
 //! A moment, counted in µs since 1970-01-01 UTC. Pure.
 //!
-//! Guarantees: it costs what a number costs; sums and differences stop at the ends of what can be counted. With the feature `postgres` it is a
-//! `timestamptz`, parameter and column. Gives up: `infinity`, which is no moment; reading one is an error.
+//! Guarantees: it costs as much as a number; sums and differences saturate. With the feature `postgres` it is a
+//! `timestamptz`, parameter and column. Gives up: `infinity`, which is not a moment; reading one is an error.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// Where the times of PostgreSQL's wire format start: 2000-01-01 UTC.
+/// The start of PostgreSQL's wire format for times: 2000-01-01 UTC.
 pub const POSTGRES_EPOCH: Micros = Micros(946_684_800_000_000);
 
 const A_SECOND: i64 = 1_000_000;
@@ -19,9 +19,9 @@ const A_SECOND: i64 = 1_000_000;
 pub struct Micros(pub i64);
 
 impl Micros {
-    /// Before every other.
+    /// The earliest moment.
     pub const MIN: Micros = Micros(i64::MIN);
-    /// After every other.
+    /// The latest moment.
     pub const MAX: Micros = Micros(i64::MAX);
 
     /// The start of a second, in s since 1970.
@@ -29,34 +29,34 @@ impl Micros {
         Micros(seconds.saturating_mul(A_SECOND))
     }
 
-    /// The second in which it lies, in s since 1970.
+    /// Its second, in s since 1970.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(A_SECOND)
     }
 
-    /// The time since an earlier moment; zero where that is the later one.
+    /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Micros) -> Duration {
         if self > earlier { Duration::from_micros(self.0.abs_diff(earlier.0)) } else { Duration::ZERO }
     }
 
-    /// How many µs it is after another moment; negative where it is before.
+    /// The µs since another moment; negative if that is later.
     pub const fn us_after(self, other: Micros) -> i64 {
         self.0.saturating_sub(other.0)
     }
 
-    /// So much later; nothing beyond what can be counted.
+    /// The moment this duration later; `None` if it overflows.
     #[must_use]
     pub fn checked_add(self, span: Duration) -> Option<Micros> {
         self.0.checked_add(i64::try_from(span.as_micros()).ok()?).map(Micros)
     }
 
-    /// So much earlier; nothing beyond what can be counted.
+    /// The moment this duration earlier; `None` if it overflows.
     #[must_use]
     pub fn checked_sub(self, span: Duration) -> Option<Micros> {
         self.0.checked_sub(i64::try_from(span.as_micros()).ok()?).map(Micros)
     }
 
-    /// As a date and time in UTC; nothing beyond the year 9999, or as long before.
+    /// As a date and time in UTC; `None` after the year 9999, or as long before.
     pub fn utc(self) -> Option<OffsetDateTime> {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1000).ok()
     }
@@ -93,7 +93,7 @@ mod postgres {
 
     use super::{Micros, POSTGRES_EPOCH};
 
-    /// Why a value is no moment.
+    /// Why a value is not a moment.
     #[derive(Debug, PartialEq, Eq, thiserror::Error)]
     enum NoMoment {
         #[error("the time is infinity or -infinity, which is no moment")]

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_a_part_of_a_link_is_no_end_of_it() {
+    fn a_possible_part_of_a_link_does_not_end_it() {
         for (text, stem) in [
             ("4711.gif.png", Some("4711.gif")),
             ("4711.gif&v=1.5", Some("4711")),
@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_with_an_ending_behind_it_is_that_key(key in "[A-Za-z0-9._~@%+-]{0,12}(\\.(gif|JPG))?(%[0-9A-F]{2}|['()!|*~“日\\[\\]{}])?[a-z0-9]{0,4}", ending in "gif|png|jpg|webp") {
+        fn a_key_with_an_ending_after_it_is_that_key(key in "[A-Za-z0-9._~@%+-]{0,12}(\\.(gif|JPG))?(%[0-9A-F]{2}|['()!|*~“日\\[\\]{}])?[a-z0-9]{0,4}", ending in "gif|png|jpg|webp") {
             let link = format!("{key}.{ending}");
             prop_assert_eq!(key_before_ending(&link), key);
         }

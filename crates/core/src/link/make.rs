@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_link_is_said() {
+    fn what_cannot_be_a_link_is_reported() {
         let unsigned = SigningKeys::default();
         let error = path(&names(Some("*|CAMPAIGN_UID|*"), None), NAMESPACE, &unsigned).unwrap_err().to_string();
         assert!(error.contains("message") && error.contains("merge tag"), "{error}");

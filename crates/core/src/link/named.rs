@@ -87,7 +87,7 @@ fn ids(text: &str, found: &mut Vec<Uuid>) {
 fn tokens(text: &str, found: &mut Vec<Uuid>) {
     for begin in [0, 2] {
         for (chars, at) in RECIPIENT_AT {
-            // The last characters are no complete group of three bytes, and contain only a part of the signature.
+            // The last characters are not a complete group of three bytes, and contain only a part of the signature.
             let Some(front) = text.get(begin..begin + chars / 4 * 4) else { continue };
             let Ok(bytes) = URL_SAFE_NO_PAD.decode(front) else { continue };
             found.extend(bytes.get(at..at + 16).and_then(|id| Uuid::from_slice(id).ok()));
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_a_path_names_is_found_whatever_is_wrong_with_it() {
+    fn every_recipient_that_a_path_may_name_is_found() {
         let keys = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap();
         let other = Uuid::from_u128(5);
         let token = keys.sign(&Token { sent_at_s: 1, image: other, message: other, recipient: JANE }).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_reading_is_told_only_where_it_was_another_one() {
+    fn a_former_reading_is_returned_only_if_it_differs() {
         let id = |key: &[u8]| Uuid::new_v5(&NAMESPACE.0, key);
         for (path, former) in [
             ("/t/x/May/4711%20.gif", Some(id(b"4711 "))),

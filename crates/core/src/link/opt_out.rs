@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_kind_of_token_passes_for_the_other() {
+    fn the_two_kinds_of_token_are_never_confused() {
         let recipient = Uuid::from_u128(5);
         let signing = SigningKeys::parse(KEYS).unwrap();
         let link = signing.sign(&Token { sent_at_s: 0, image: recipient, message: recipient, recipient }).unwrap();

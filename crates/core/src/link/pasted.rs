@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_base_url_with_a_path_a_link_without_it_is_told() {
+    fn a_link_without_the_base_path_is_reported() {
         let read = |text: &str| {
             let read = pasted(text, "https://x.org/p");
             (read.path, read.other_host.is_some(), read.lacks_base_path)
@@ -264,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_pasted_has_a_path(text: String, front in "(<img src=[\"']?)?(https?://)?", signs in "[<>=&;#x3D'\" \n/.{}ä-]{0,30}") {
+        fn every_pasted_text_gives_a_path(text: String, front in "(<img src=[\"']?)?(https?://)?", signs in "[<>=&;#x3D'\" \n/.{}ä-]{0,30}") {
             for text in [format!("{front}{text}"), format!("{front}{signs}"), format!("<img {signs}src={text}")] {
                 let path = pasted(&text, "http://localhost").path;
                 prop_assert!(path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic()), "{}", path);

@@ -94,14 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gateways_network_tells_more_than_a_user_agent_that_was_put_on() {
+    fn a_gateways_network_outweighs_a_faked_user_agent() {
         for agent in [CHROME, OUTLOOK, "Mozilla/5.0", "curl/8.5.0", ""] {
             assert_eq!(judged(agent, Some(Network::Mimecast), None), Rule::ScannerNetwork, "{agent}");
         }
     }
 
     #[test]
-    fn early_alone_is_no_machine() {
+    fn being_early_alone_makes_no_machine() {
         assert_eq!(judged(CHROME, None, Some(AT_ONCE_S)), Rule::Browser);
         assert_eq!(judged(CHROME, None, Some(AT_ONCE_S - 1)), Rule::BrowserAtOnce);
         assert_eq!(judged(CHROME, None, Some(-5)), Rule::BrowserAtOnce);

@@ -176,7 +176,7 @@ async fn no_receipt_waits_longer_where_another_core_has_filled_the_channel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_receipt_waits_longer_where_the_writer_is_gone() {
+async fn no_receipt_waits_longer_if_the_writer_is_gone() {
     with_queue(async |queue, intake, metrics| {
         drop(intake);
         let core = Core::start(0, &queue);

@@ -276,7 +276,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_appended_is_told_once_and_in_order_whatever_the_disk_does(
+    fn appended_hits_are_read_once_in_order_whatever_the_disk_does(
         steps in prop::collection::vec(any_step(), 1..40), rows_max in 1u64..50, seq: Index,
     ) {
         let mut world = World::new();

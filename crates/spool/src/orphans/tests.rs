@@ -39,7 +39,7 @@ fn found(folder: &Path) -> Orphans {
 }
 
 #[test]
-fn what_was_added_is_there_once_however_often_and_in_whatever_order_also_after_a_restart() {
+fn added_hits_are_kept_once_in_any_order_even_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let orphans = found(folder.path());
     assert!(orphans.is_empty());

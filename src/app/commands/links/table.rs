@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_comes_out_with_links_and_who_has_not_consented_is_told() {
+    fn a_table_gets_links_and_missing_consents_are_counted() {
         let table = "\u{feff}name;Recipient ; Opt-In\n\"Doe, Jane\";1;yes\nA; 2 ;No\nB;3;\nC;4;TRUE\n;;\n";
         let (rows, table, told) = filled(table, &OPTIONS).unwrap();
         assert_eq!(rows, ["- 1 true", "- 2 false", "- 3 false", "- 4 true"]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_refused_with_its_row_and_nothing_comes_out() {
+    fn an_uncertain_list_is_refused_with_its_row() {
         for (table, said) in [
             (&b""[..], "The file is empty"),
             (b"email,consent\na@b,yes\n", "The file has \"email\", \"consent\""),
