@@ -23,6 +23,9 @@ pub fn open_dir() -> anyhow::Result<tempfile::TempDir> {
     Ok(dir)
 }
 
+/// Seconds that a statement of a test may take.
+const STATEMENT_WAIT_S: u32 = 600;
+
 /// pixeld's cluster in a directory.
 const CLUSTER: &str = "postgres";
 
@@ -205,10 +208,12 @@ impl Postgres {
         self.signal_all(Signal::SIGCONT);
     }
 
-    /// Runs statements; returns the first column of each row as text.
+    /// Runs statements; returns the first column of each row as text. The limit of a program's session does not apply: what a
+    /// test asks may take long on a busy machine.
     pub fn query(&self, sql: &str) -> anyhow::Result<Vec<String>> {
         self.runtime.block_on(async {
             let session = self.database.connect("testkit").await?;
+            session.client.batch_execute(&format!("SET statement_timeout = '{STATEMENT_WAIT_S}s'")).await?;
             let messages = session.client.simple_query(sql).await?;
             let rows = messages.iter().filter_map(|message| match message {
                 SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
