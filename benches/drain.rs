@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pixeld::parts::config::Config;
 use pixeld::parts::db::{Database, migrate};
 use pixeld::parts::ingest::loader::{Loader, LoaderOptions};
 use pixeld_core::clock::now_micros;
@@ -62,14 +63,9 @@ fn drain(runtime: &tokio::runtime::Runtime, database: &Database) -> Duration {
     let metrics = Metrics::new(0);
     let spool = written(dir.path(), &metrics);
     let orphans = Arc::new(Orphans::find(dir.path().join("quarantine")));
-    let options = LoaderOptions {
-        spools: dir.path().to_owned(),
-        throttle: Some(Duration::from_secs(3600)),
-        redis: None,
-        retention: None,
-        keep: Duration::ZERO,
-        node: "bench".to_owned(),
-    };
+    let Config { limits, privacy, storage, .. } = Config::from_vars([]).expect("the defaults");
+    let (spools, node) = (dir.path().to_owned(), "bench".to_owned());
+    let options = LoaderOptions { spools, node, limits, privacy, keep: storage.spool_keep };
     let loader = Loader::new(options, database.clone(), Arc::clone(&metrics), vec![spool], None, orphans);
     let (trigger, drain) = drain::drain();
     trigger.ask(Duration::from_secs(60));

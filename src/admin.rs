@@ -52,6 +52,7 @@ use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use tracing::Instrument;
 
+use crate::config::{Limits, Listen, Signing};
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
 use answer::Answer;
@@ -63,7 +64,6 @@ use gate::{Gate, Place};
 use guard::{Site, Sites};
 use opt_outs::OptOuts;
 use password::Passwords;
-use pixeld_core::link::token::SigningKeys;
 use pixeld_core::link::{forgive, opt_out};
 use pixeld_core::metrics::Metrics;
 use pixeld_edge::unrecorded::Unrecorded;
@@ -86,32 +86,20 @@ pub const CLIENTS_MAX: usize = 2;
 /// Finds the client's address from the peer's address and a request's headers.
 pub type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
 
-/// The start of links, and the keys that sign them.
-pub struct Links {
-    /// `PIXELD_BASE_URL`.
-    pub base_url: String,
-    /// `PIXELD_SIGNING_KEYS`.
-    pub signing_keys: SigningKeys,
-}
-
 /// The parts of the private listener.
 pub struct AdminOptions {
     /// The numbers of this process.
     pub metrics: Arc<Metrics>,
     /// The database.
     pub db: Database,
-    /// Where the listener listens.
-    pub listen: SocketAddr,
-    /// `PIXELD_ADMIN_BASE_URL`.
-    pub base_url: String,
-    /// The running settings, for people.
+    /// The listeners, and the start of links.
+    pub listen: Listen,
+    /// The signing of links.
+    pub signing: Signing,
+    /// The bounds on clients.
+    pub limits: Limits,
+    /// All running settings, for people.
     pub settings: Vec<(&'static str, String)>,
-    /// What links are made of.
-    pub links: Links,
-    /// `PIXELD_REQUIRE_SIGNED`.
-    pub require_signed: bool,
-    /// `PIXELD_THROTTLE`.
-    pub hits_throttle: Option<Duration>,
     /// Requests that made no hit, and why.
     pub unrecorded: Arc<Unrecorded>,
     /// The directory for a file while it is answered.
@@ -124,18 +112,8 @@ pub struct AdminOptions {
 
 /// The private listener's state.
 pub struct Admin {
-    metrics: Arc<Metrics>,
-    db: Database,
-    listen: SocketAddr,
+    options: AdminOptions,
     sites: Sites,
-    settings: Vec<(&'static str, String)>,
-    links: Links,
-    require_signed: bool,
-    hits_throttle: Option<Duration>,
-    unrecorded: Arc<Unrecorded>,
-    data_dir: PathBuf,
-    program: String,
-    client_address: ClientAddress,
     deletions: Deletions,
     erasing: Erasing,
     exports: Exports,
@@ -163,36 +141,12 @@ impl Deref for Client {
 impl Admin {
     /// A private listener without any requests yet.
     pub fn new(options: AdminOptions) -> Admin {
-        let AdminOptions {
-            metrics,
-            db,
-            listen,
-            base_url,
-            settings,
-            links,
-            require_signed,
-            hits_throttle,
-            unrecorded,
-            data_dir,
-            program,
-            client_address,
-        } = options;
         Admin {
-            metrics,
-            deletions: Deletions::new(db.clone()),
-            erasing: Erasing::new(db.clone()),
+            sites: Sites::new(&options.listen.admin_base_url, options.listen.private),
+            deletions: Deletions::new(options.db.clone()),
+            erasing: Erasing::new(options.db.clone()),
+            options,
             exports: Exports::default(),
-            db,
-            listen,
-            sites: Sites::new(&base_url, listen),
-            settings,
-            links,
-            require_signed,
-            hits_throttle,
-            unrecorded,
-            data_dir,
-            program,
-            client_address,
             clients: Gate::new(CLIENTS_MAX),
             passwords: Passwords::default(),
             throttle: SignInThrottle::default(),
@@ -272,7 +226,7 @@ impl Admin {
         }
         let mut asked = Asked {
             site: site.clone(),
-            address: (self.client_address)(peer, &parts.headers),
+            address: (self.options.client_address)(peer, &parts.headers),
             user_agent: asked::user_agent(&parts.headers),
             query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
             form: Fields::default(),
@@ -298,7 +252,7 @@ impl Admin {
     /// Answers a request without guards.
     async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: Found) -> Answer {
         let mut stranger = Stranger {
-            address: (self.client_address)(peer, &parts.headers),
+            address: (self.options.client_address)(peer, &parts.headers),
             parameters: Vec::new(),
             form: Fields::default(),
             languages: asked::languages(&parts.headers),
@@ -329,28 +283,29 @@ impl Admin {
     /// A connection to the database.
     pub(crate) async fn client(&self) -> Result<Client, Refusal> {
         let place = self.clients.wait().await.ok_or(Refusal::Busy)?;
-        let client = self.db.pool().get().await.map_err(DbError::from)?;
+        let client = self.options.db.pool().get().await.map_err(DbError::from)?;
         Ok(Client { client, _place: place })
     }
 
     /// A command of this pixeld, as people type it in a shell on its machine.
     fn command(&self, arguments: &str) -> String {
-        format!("{} {arguments}", self.program)
+        format!("{} {arguments}", self.options.program)
     }
 
     /// The command that opens a tunnel from a person's own machine to this listener.
     fn tunnel(&self) -> String {
-        let to = match self.listen.ip() {
-            ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), self.listen.port()),
-            _ => self.listen,
+        let listen = self.options.listen.private;
+        let to = match listen.ip() {
+            ip if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listen.port()),
+            _ => listen,
         };
         let host = self.sites.first().filter(|site| site.way == guard::Way::Open).map_or("SERVER", Site::host);
-        format!("ssh -N -L {}:{to} YOU@{host}", self.listen.port())
+        format!("ssh -N -L {}:{to} YOU@{host}", listen.port())
     }
 
     /// The address that people open through that tunnel.
     fn tunnelled(&self) -> String {
-        format!("http://localhost:{}", self.listen.port())
+        format!("http://localhost:{}", self.options.listen.private.port())
     }
 }
 

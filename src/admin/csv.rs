@@ -128,7 +128,7 @@ pub async fn answered<C: Columns>(
     columns: C,
     place: Place,
 ) -> Result<Answer, Refusal> {
-    let file = AnswerFile::create(&admin.data_dir).await?;
+    let file = AnswerFile::create(&admin.options.data_dir).await?;
     let mut job = Job { columns, reader: Reader::new(C::NAMES, Ours::Replace), cells: Vec::new(), file };
     while let Some(chunk) = chunk(&mut part).await? {
         job.reader.push(&chunk)?;

@@ -49,7 +49,7 @@ impl Exports {
     pub async fn begin(&self, admin: &Admin, actor: &str, recipient: Uuid) -> Result<Answer, Refusal> {
         let place = self.0.enter().ok_or(Refusal::Busy)?;
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
-        let session = admin.db.connect("pixeld export").await?;
+        let session = admin.options.db.connect("pixeld export").await?;
         let export = Export::begin(&session.client, actor, recipient, hash).await?;
         let (parts, sent) = mpsc::channel(PARTS_MAX);
         let sending = async move {

@@ -41,7 +41,7 @@ impl OptOuts {
             let own =
                 within(QUERY_TIMEOUT, "reading the key of opt-out links", installation::opt_out_key(client)).await?;
             let privacy = within(QUERY_TIMEOUT, "reading the key of hashes", installation::privacy_key(client)).await?;
-            Ok(Keys { links: OptOutKeys::new(admin.links.signing_keys.clone(), own), privacy })
+            Ok(Keys { links: OptOutKeys::new(admin.options.signing.keys.clone(), own), privacy })
         };
         self.keys.get_or_try_init(ask).await
     }

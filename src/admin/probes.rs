@@ -31,7 +31,7 @@ pub fn healthy() -> Answer {
 
 /// `/metrics`.
 pub fn metrics(admin: &Admin) -> Answer {
-    match admin.metrics.render() {
+    match admin.options.metrics.render() {
         Ok(shown) => {
             let mut answer = answer::text(StatusCode::OK, shown);
             let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -44,9 +44,9 @@ pub fn metrics(admin: &Admin) -> Answer {
 
 /// `/readyz`.
 pub async fn ready(admin: &Admin) -> Answer {
-    let problem = admin.metrics.database_problem.load_full();
+    let problem = admin.options.metrics.database_problem.load_full();
     let database = match tokio::time::timeout(DATABASE_WAIT, ping(admin)).await {
-        Ok(Ok(())) if problem.is_none() && !admin.metrics.tables_are_current.load(Ordering::Relaxed) => {
+        Ok(Ok(())) if problem.is_none() && !admin.options.metrics.tables_are_current.load(Ordering::Relaxed) => {
             "not ok: its tables are not yet this version's".to_owned()
         }
         Ok(Ok(())) => problem.map_or_else(|| "ok".to_owned(), |problem| format!("not ok: {problem}")),
@@ -54,19 +54,21 @@ pub async fn ready(admin: &Admin) -> Answer {
         Ok(Err(error)) => format!("not ok: {}", crate::db::told(&error)),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };
-    let spool = match (admin.metrics.spool_problem.load_full(), admin.metrics.spool_room.get()) {
+    let spool = match (admin.options.metrics.spool_problem.load_full(), admin.options.metrics.spool_room.get()) {
         (Some(problem), _) => format!("not ok: {problem}"),
         (None, ..=0) => "not ok: no room".to_owned(),
-        (None, _) if admin.metrics.unreadable() > 0 => "not ok: a segment cannot be read; the log names it".to_owned(),
+        (None, _) if admin.options.metrics.unreadable() > 0 => {
+            "not ok: a segment cannot be read; the log names it".to_owned()
+        }
         (None, _) => "ok".to_owned(),
     };
-    let recording = recording(admin.metrics.last_unrecorded());
-    let seconds = admin.metrics.load_lag_seconds(pixeld_core::clock::now_micros());
+    let recording = recording(admin.options.metrics.last_unrecorded());
+    let seconds = admin.options.metrics.load_lag_seconds(pixeld_core::clock::now_micros());
     let lag = if seconds <= LAG_SECONDS_MAX { "ok" } else { "not ok" };
     let is_ready = [&*database, &*spool, &*recording, lag].iter().all(|&state| state == "ok");
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let lag = format!("{lag} ({seconds:.1} s)");
-    let images = match admin.metrics.orphans.get() {
+    let images = match admin.options.metrics.orphans.get() {
         ..=0 => String::new(),
         // None of them is lost, and new hits do reach PostgreSQL.
         aside => format!("images: {} wait for images that the database does not have\n", counted(aside, "hit")),
@@ -86,7 +88,7 @@ fn recording(last_drop: Option<(DropReason, Duration)>) -> String {
 
 async fn ping(admin: &Admin) -> anyhow::Result<()> {
     // A table that it needs: if the tables are dropped while pixeld runs, this notices at once.
-    admin.db.pool().get().await?.simple_query("SELECT FROM spool_marks LIMIT 0").await?;
+    admin.options.db.pool().get().await?.simple_query("SELECT FROM spool_marks LIMIT 0").await?;
     Ok(())
 }
 

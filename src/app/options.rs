@@ -1,11 +1,11 @@
-//! The settings that each part gets.
+//! The settings that each part gets: whole sections, so that a new setting is a field of its section and is used in the
+//! part, with nothing to change here. The edge is below the settings and takes values (`recording.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{DataDir, program};
-use crate::admin::{AdminOptions, Links};
+use crate::admin::AdminOptions;
 use crate::config::Config;
 use crate::db::Database;
 use crate::erasure::disk::EraserOptions;
@@ -26,12 +26,10 @@ pub fn admin_options(
     AdminOptions {
         metrics: Arc::clone(metrics),
         db: db.clone(),
-        listen: config.listen.private,
-        base_url: config.listen.admin_base_url.clone(),
+        listen: config.listen.clone(),
+        signing: config.signing.clone(),
+        limits: config.limits.clone(),
         settings: config.shown(),
-        links: Links { base_url: config.listen.base_url.clone(), signing_keys: config.signing.keys.clone() },
-        require_signed: config.signing.is_required,
-        hits_throttle: config.limits.throttle,
         unrecorded,
         data_dir: config.storage.data_dir.clone(),
         program: program::typed(config),
@@ -47,11 +45,10 @@ pub fn admin_options(
 pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
     LoaderOptions {
         spools: spools.to_owned(),
-        throttle: config.limits.throttle,
-        redis: config.limits.redis_url.clone(),
-        retention: config.privacy.retention_days.map(|days| Duration::from_secs(86_400 * u64::from(days.get()))),
-        keep: config.storage.spool_keep.age,
         node: node_name(),
+        limits: config.limits.clone(),
+        privacy: config.privacy.clone(),
+        keep: config.storage.spool_keep,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is kept about people, and for how long.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use pixeld_core::privacy::IpPrivacy;
 
@@ -33,5 +34,10 @@ impl Privacy {
                 .and_then(|days| u32::try_from(days).ok())
                 .and_then(NonZeroU32::new),
         }
+    }
+
+    /// The age at which hits are deleted.
+    pub fn retention(&self) -> Option<Duration> {
+        self.retention_days.map(|days| Duration::from_hours(24 * u64::from(days.get())))
     }
 }

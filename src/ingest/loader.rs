@@ -39,7 +39,7 @@ use super::shared_throttle::SharedThrottle;
 use super::source::Source;
 use crate::backoff::Backoff;
 use crate::clocks::Clocks;
-use crate::config::Secret;
+use crate::config::{Limits, Privacy, SpoolKeep};
 use crate::db::{Database, refused_with};
 use pixeld_core::drain::Drain;
 use pixeld_core::hit::Hit;
@@ -67,16 +67,14 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(50);
 pub struct LoaderOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
-    /// How long repeated hits of the same fetch are held back; `None` is off.
-    pub throttle: Option<Duration>,
-    /// The Redis through which nodes share their throttle; `None`: each has its own.
-    pub redis: Option<Secret>,
-    /// Older hits are dropped.
-    pub retention: Option<Duration>,
-    /// How long hits that were set aside are kept after they are loaded.
-    pub keep: Duration,
     /// This machine's name, for the mark.
     pub node: String,
+    /// The throttle, and the Redis through which nodes share it.
+    pub limits: Limits,
+    /// How old hits may be.
+    pub privacy: Privacy,
+    /// How long hits that were set aside are kept after they are loaded.
+    pub keep: SpoolKeep,
 }
 
 /// Loads spools into PostgreSQL.
@@ -126,7 +124,7 @@ impl Loader {
         let is_live = live.is_some();
         sources.extend(live.map(|spool| Source::live(spool, &options.spools)));
         Loader {
-            aside: Aside::new(orphans, options.keep),
+            aside: Aside::new(orphans, options.keep.age),
             is_live,
             options,
             db,
@@ -175,7 +173,7 @@ impl Loader {
     /// deadline has passed. Returns how many hits are left.
     pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) -> u64 {
         let mut backoff = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
-        match (self.options.throttle, &self.options.redis) {
+        match (self.options.limits.throttle, &self.options.limits.redis_url) {
             (Some(window), Some(url)) => self.shared_throttle = SharedThrottle::start(url, window, &self.metrics),
             (None, Some(_)) => tracing::info!("PIXELD_THROTTLE is off, so REDIS_URL is not used"),
             (_, None) => {}

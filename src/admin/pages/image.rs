@@ -169,7 +169,7 @@ fn deleted(image: &ImageRow, is_admin: bool) -> Markup {
 
 fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) -> Markup {
     let [message, recipient, sent_at] = ["message", "recipient", "sent-at"].map(|name| asked.query.get(name).trim());
-    let is_signed = !admin.links.signing_keys.is_empty();
+    let is_signed = !admin.options.signing.keys.is_empty();
     html! {
         h2 #link { "Link" }
         @match url(admin, asked, image, namespace, [message, recipient, sent_at]) {
@@ -231,8 +231,8 @@ fn url(
         sent_at_s,
         extension: make::extension(&image.media_type),
     };
-    let path = make::path(&names, namespace, &admin.links.signing_keys).map_err(|error| error.to_string())?;
-    Ok(format!("{}{path}", admin.links.base_url))
+    let path = make::path(&names, namespace, &admin.options.signing.keys).map_err(|error| error.to_string())?;
+    Ok(format!("{}{path}", admin.options.listen.base_url))
 }
 
 fn day_chart(asked: &Asked, days: &[OffsetDateTime], by_day: &[i64]) -> Markup {

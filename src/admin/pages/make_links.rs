@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::list_form::{
     SURE, about_lists, consent_fields, consents, file_field, message, of_message, page, recipient_field, sure_field,
 };
+use crate::admin::Admin;
 use crate::admin::answer::Answer;
 use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
 use crate::admin::upload::Upload;
 use crate::admin::view::{Zone, empty, field, nothing};
-use crate::admin::{Admin, Links};
 use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
 use crate::lists::doubts::Doubts;
@@ -26,6 +26,7 @@ use crate::lists::{Problem, cells};
 use pixeld_core::link::key::Namespace;
 use pixeld_core::link::make::{self, Names};
 use pixeld_core::link::parse_uuid;
+use pixeld_core::link::token::SigningKeys;
 
 /// Images that are offered.
 const IMAGES: i64 = 200;
@@ -50,14 +51,14 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
     let message = message(asked)?;
     let file = csv::fields(upload, fields).await?;
     let place = admin.lists.enter().ok_or(Refusal::Busy)?;
-    let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.links)?;
+    let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.options.signing.keys)?;
     let client = admin.client().await?;
     let image = image(images::find(&client, image_id(fields)?).await?)?;
     let namespace = installation::namespace(&client).await?;
     // Not held while the list arrives: others need it, too.
     drop(client);
     let columns = MakeLinks {
-        links: &admin.links,
+        admin,
         image,
         message: message.to_string(),
         namespace,
@@ -89,11 +90,11 @@ fn image(found: Option<ImageRow>) -> Result<ImageRow, Refusal> {
 }
 
 /// The send time, in s since 1970; 0 if none was typed.
-fn sent_at(typed: &str, zone: Zone, links: &Links) -> Result<u32, Refusal> {
+fn sent_at(typed: &str, zone: Zone, keys: &SigningKeys) -> Result<u32, Refusal> {
     if typed.is_empty() {
         return Ok(0);
     }
-    if links.signing_keys.is_empty() {
+    if keys.is_empty() {
         return Err(Refusal::Upload(
             "Only signed links hold a send time, and PIXELD_SIGNING_KEYS is not set. Leave the send time empty."
                 .to_owned(),
@@ -104,7 +105,7 @@ fn sent_at(typed: &str, zone: Zone, links: &Links) -> Result<u32, Refusal> {
 }
 
 struct MakeLinks<'a> {
-    links: &'a Links,
+    admin: &'a Admin,
     image: ImageRow,
     message: String,
     namespace: Namespace,
@@ -148,8 +149,8 @@ impl Columns for MakeLinks<'_> {
                 sent_at_s: self.sent_at_s,
                 extension: make::extension(&self.image.media_type),
             };
-            let path = make::path(&names, self.namespace, &self.links.signing_keys);
-            let url = format!("{}{}", self.links.base_url, path.context("a link could not be made")?);
+            let path = make::path(&names, self.namespace, &self.admin.options.signing.keys);
+            let url = format!("{}{}", self.admin.options.listen.base_url, path.context("a link could not be made")?);
             let img = make::img_tag(&url, self.image.width, self.image.height);
             let (is_named, note) = match (&named, has_consented) {
                 (None, _) => ("no", "no recipient"),
@@ -196,7 +197,7 @@ async fn form_page(
                 div.row { (image_fields(fields, &offered)) }
                 div.row { (recipient_field(fields)) (consent_fields(fields)) }
                 div.row {
-                    @if !admin.links.signing_keys.is_empty() { (sent_at_field(fields, asked.zone)) }
+                    @if !admin.options.signing.keys.is_empty() { (sent_at_field(fields, asked.zone)) }
                     (file_field())
                 }
                 @if status != StatusCode::OK { (sure_field()) }
@@ -214,7 +215,7 @@ async fn form_page(
             li { "The file's name says how many rows it has and how many links name a recipient." }
         }
         p {
-            @if admin.links.signing_keys.is_empty() {
+            @if admin.options.signing.keys.is_empty() {
                 "Links are not signed because " code { "PIXELD_SIGNING_KEYS" } " is not set: anyone who has one link can forge others."
             } @else {
                 "Links are signed: nobody can forge or change them."
@@ -262,20 +263,18 @@ fn sent_at_field(fields: &Fields, zone: Zone) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pixeld_core::link::token::SigningKeys;
 
     #[test]
     fn a_time_of_sending_needs_a_key_and_is_of_the_zone() {
-        let links = |keys| Links { base_url: String::new(), signing_keys: keys };
-        let signed = links(SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap());
+        let signed = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap();
         let berlin = Zone::named("Europe/Berlin").unwrap();
         assert_eq!(sent_at("2026-05-04T11:00", berlin, &signed).unwrap(), 1_777_885_200);
         assert_eq!(sent_at("", berlin, &signed).unwrap(), 0);
-        assert_eq!(sent_at("", berlin, &links(SigningKeys::default())).unwrap(), 0);
+        assert_eq!(sent_at("", berlin, &SigningKeys::default()).unwrap(), 0);
         for wrong in ["x", "1969-05-04T11:00", "2107-05-04T11:00"] {
             assert!(sent_at(wrong, berlin, &signed).unwrap_err().to_string().contains("1970 to 2106"));
         }
-        let error = sent_at("2026-05-04T11:00", berlin, &links(SigningKeys::default())).unwrap_err().to_string();
+        let error = sent_at("2026-05-04T11:00", berlin, &SigningKeys::default()).unwrap_err().to_string();
         assert!(error.contains("PIXELD_SIGNING_KEYS"));
     }
 

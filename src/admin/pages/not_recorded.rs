@@ -36,8 +36,8 @@ const LINK_CHARS_MAX: usize = 4000;
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let link: String = asked.query.get("link").chars().take(LINK_CHARS_MAX).collect();
     let said = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
-    let notes = admin.unrecorded.latest();
-    let unlisted = admin.unrecorded.unlisted();
+    let notes = admin.options.unrecorded.latest();
+    let unlisted = admin.options.unrecorded.unlisted();
     let content = html! {
         h2 #link-heading { "Check a link" }
         form.panel method="get" action="/not-recorded" aria-labelledby="link-heading" {
@@ -52,7 +52,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         @if notes.is_empty() {
             (empty("All requests so far were counted", html! {
                 p { "Or no request arrived. To test, open a pixel from outside your network and see whether it shows up here or under " a href="/hits" { "Hits" } ":" }
-                (command(&format!("curl -i {}/image/test.gif", admin.links.base_url)))
+                (command(&format!("curl -i {}/image/test.gif", admin.options.listen.base_url)))
                 p { "This link names no image, so the request must appear here. If it does not, it does not reach pixeld: check DNS, the firewall and the proxy." }
             }))
         } @else {
@@ -93,7 +93,7 @@ fn note_table(notes: &[Note], zone: Zone) -> Markup {
 fn drops(admin: &Admin) -> Markup {
     let dropped: Vec<(i64, [&str; 2])> = DropReason::ALL
         .iter()
-        .map(|&reason| (admin.metrics.dropped(reason) as i64, drop_sentences(reason)))
+        .map(|&reason| (admin.options.metrics.dropped(reason) as i64, drop_sentences(reason)))
         .filter(|&(count, _)| count > 0)
         .collect();
     let columns = [Column::numbers("Hits"), Column::words("Reason"), Column::words("What to do")];
@@ -159,7 +159,7 @@ fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require
 }
 
 async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
-    let pasted = pasted(link, &admin.links.base_url);
+    let pasted = pasted(link, &admin.options.listen.base_url);
     if pasted.path.to_ascii_lowercase().starts_with(opt_out::PATH) || forgive::opt_out_path(&pasted.path).is_some() {
         return Ok(notice(
             Tone::Warning,
@@ -169,12 +169,12 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         ));
     }
     let client = admin.client().await?;
-    let parsed = route(&pasted.path, &admin.links.signing_keys);
+    let parsed = route(&pasted.path, &admin.options.signing.keys);
     let namespace = match &parsed {
         Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
         _ => None,
     };
-    let mut said = said_by(&pasted.path, &parsed, namespace, admin.require_signed);
+    let mut said = said_by(&pasted.path, &parsed, namespace, admin.options.signing.is_required);
     let image = match said.image {
         Some(id) => images::find(&client, id).await?,
         None => None,
@@ -196,7 +196,7 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
     drop(client);
     Ok(html! {
         (verdict(admin, &said, is_out))
-        (where_it_goes(&pasted, &admin.links.base_url))
+        (where_it_goes(&pasted, &admin.options.listen.base_url))
         (facts(&said, image.as_ref(), &message_name, zone))
     })
 }
@@ -239,7 +239,7 @@ fn how_often(admin: &Admin, said: &Said) -> Markup {
             (false, true) => "It names no message, so it does not count as an open. ",
             (false, false) => "It names neither a message nor a recipient, so it counts only for the image. ",
         }
-        @match admin.hits_throttle.filter(|_| is_named(said.recipient)) {
+        @match admin.options.limits.throttle.filter(|_| is_named(said.recipient)) {
             Some(time) => { "Fetches by the same reader count at most once in " (in_words(time)) " (PIXELD_THROTTLE)." }
             None => "Each fetch counts.",
         }

@@ -54,8 +54,8 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 }
 
 fn health(admin: &Admin) -> Markup {
-    let found = findings(&admin.metrics, pixeld_core::clock::now_micros());
-    let waiting = admin.metrics.waiting().max(0);
+    let found = findings(&admin.options.metrics, pixeld_core::clock::now_micros());
+    let waiting = admin.options.metrics.waiting().max(0);
     if found.iter().all(|finding| finding.weight == Weight::Hint) {
         let waiting =
             if waiting == 0 { "nothing is waiting".to_owned() } else { format!("{} on the way", fetches(waiting)) };

@@ -27,6 +27,7 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         Refusal::Broken(_) => "Something went wrong",
     };
     let problem = admin
+        .options
         .metrics
         .database_problem
         .load_full()
@@ -38,7 +39,7 @@ pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer
         @match refusal {
             Refusal::WrongHost => { (other_ways(admin)) }
             Refusal::Database(_) => {
-                p { "Hits waiting: " (crate::admin::view::number(admin.metrics.waiting().max(0))) ". pixeld loads them as soon as the database is back." }
+                p { "Hits waiting: " (crate::admin::view::number(admin.options.metrics.waiting().max(0))) ". pixeld loads them as soon as the database is back." }
             }
             _ => { p { a href="/" { "Go to the overview" } } }
         }

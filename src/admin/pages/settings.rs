@@ -193,6 +193,6 @@ fn zone_form(zone: Zone) -> Markup {
 }
 
 fn setting_table(admin: &Admin) -> Markup {
-    let rows = admin.settings.iter().map(|(name, value)| html! { td { (name) } td { (value) } });
+    let rows = admin.options.settings.iter().map(|(name, value)| html! { td { (name) } td { (value) } });
     html! { div.settings { (table("Running settings", &[Column::words("Setting"), Column::words("Value")], rows)) } }
 }

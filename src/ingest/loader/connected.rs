@@ -66,7 +66,7 @@ impl Loader {
         let client = &session.client;
         within(self.patience, "setting the loader's session up", client.batch_execute(LOADER_SETTINGS)).await?;
         if self.memory.throttle.is_none()
-            && let Some(window) = self.options.throttle
+            && let Some(window) = self.options.limits.throttle
         {
             let reading = installation::throttle_key(client);
             let key: ThrottleKey = within(self.patience, "reading the throttle's key", reading).await?;

@@ -151,7 +151,7 @@ impl Loader {
     ) -> anyhow::Result<Outcome> {
         let now = connected.clock.now();
         let is_believed = self.clocks.believes(Reading::now(now), &self.metrics);
-        let retention = self.options.retention.filter(|_| is_believed);
+        let retention = self.options.privacy.retention().filter(|_| is_believed);
         let bounds = Bounds { now, built_at: crate::BUILT_AT, retention };
         let mut days = bounds.days(piece.hits);
         if !days.is_empty() {
