@@ -17,11 +17,8 @@ library() {
 
 main src/main.rs
 library src/lib.rs
-library crates/core/src/lib.rs
-library crates/spool/src/lib.rs
-library crates/edge/src/lib.rs
-library crates/testkit/src/lib.rs
 main loadtest/src/main.rs
-library loadtest/src/lib.rs
+# members = ["…", "…"]
+sed -n 's/^members = \[\(.*\)\]$/\1/p' Cargo.toml | tr -d ' "' | tr ',' '\n' | while read -r member; do library "$member/src/lib.rs"; done
 # [[bench]] name = "…"
 sed -n '/^\[\[bench\]\]/{n;s/^name = "\(.*\)"$/\1/p;}' Cargo.toml | while read -r bench; do main "benches/$bench.rs"; done

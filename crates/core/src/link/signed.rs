@@ -35,7 +35,7 @@ pub(super) fn read<const ROOM: usize>(text: &str, bytes: usize) -> Option<[u8; R
     is_whole.then_some(decoded)
 }
 
-/// Whether `mac` is what [`write`] appended to `signed` for this key and domain.
+/// Whether `mac` is what [`write()`] appended to `signed` for this key and domain.
 pub(super) fn is_of(key: &Hmac<Sha256>, domain: &[u8], signed: &[u8], mac: &[u8]) -> bool {
     key.clone().chain_update(domain).chain_update(signed).verify_truncated_left(mac).is_ok()
 }
