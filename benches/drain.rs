@@ -10,19 +10,18 @@ use pixeld::parts::ingest::loader::{Loader, LoaderOptions};
 use pixeld_core::clock::now_micros;
 use pixeld_core::drain;
 use pixeld_core::hit::{Hit, Parcel};
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
 use pixeld_spool::orphans::Orphans;
 use pixeld_spool::{Published, Spool, SpoolRoom};
 use pixeld_testkit::postgres::Postgres;
-use uuid::Uuid;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+const IMAGE: ImageId = ImageId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 
 /// Hits of one drain.
 const HITS: u64 = 100_000;
@@ -39,8 +38,8 @@ fn written(folder: &std::path::Path, metrics: &Arc<Metrics>) -> Arc<Spool> {
                 at: now_micros(),
                 sent_at_s: 0,
                 image: IMAGE,
-                message: Uuid::from_u128(7),
-                recipient: Uuid::new_v4(),
+                message: MessageId::from_u128(7),
+                recipient: RecipientId::random(),
                 network: 0,
                 prefetch: false,
                 address: Some(std::net::IpAddr::from([66, 249, 84, number as u8])),

@@ -15,7 +15,7 @@ use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::make::{self, Names};
 use pixeld_core::link::route::route;
@@ -36,7 +36,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// When the first hit was answered.
 const NOW: Micros = Micros::of_seconds(1_800_000_000);
 
-const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+const IMAGE: ImageId = ImageId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+const RECIPIENT: RecipientId = RecipientId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_000a);
+const NAMESPACE: Namespace = Namespace(Uuid::from_u128(9));
 const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
 
 /// Hits in a frame and in a batch of these benches.
@@ -48,11 +50,11 @@ struct AllKnown {
 }
 
 impl Facts for AllKnown {
-    fn had_opted_out(&self, _: Uuid, _: Micros) -> bool {
+    fn had_opted_out(&self, _: RecipientId, _: Micros) -> bool {
         false
     }
 
-    fn image(&self, _: Uuid, _: Micros) -> ImageThen {
+    fn image(&self, _: ImageId, _: Micros) -> ImageThen {
         ImageThen::There
     }
 
@@ -60,7 +62,7 @@ impl Facts for AllKnown {
         UserAgent { own: 5, stored: 5, agent: self.agent }
     }
 
-    fn sent_at_s(&self, _: Uuid) -> u32 {
+    fn sent_at_s(&self, _: MessageId) -> u32 {
         0
     }
 }
@@ -70,8 +72,8 @@ fn hit(number: u64) -> Hit<'static> {
         at: NOW + Duration::from_micros(number),
         sent_at_s: 0,
         image: IMAGE,
-        message: Uuid::from_u128(7),
-        recipient: Uuid::from_u64_pair(8, number + 1),
+        message: MessageId::from_u128(7),
+        recipient: RecipientId::of(Uuid::from_u64_pair(8, number + 1)),
         network: 0,
         prefetch: false,
         address: Some(IpAddr::from([66, 249, 84, number as u8])),
@@ -98,7 +100,7 @@ fn edge(criterion: &mut Criterion) {
             sent_at_s: 0,
             extension: "gif",
         };
-        make::path(&names, Namespace(IMAGE), keys).expect("a link")
+        make::path(&names, NAMESPACE, keys).expect("a link")
     };
     let path = format!("/image/{IMAGE}_{}_{}.gif", Uuid::from_u128(7), Uuid::from_u128(8));
     let (keyed, signed) = (names(&SigningKeys::default(), "4711"), names(&keys, "4711"));
@@ -106,7 +108,7 @@ fn edge(criterion: &mut Criterion) {
     group.bench_function("path parsing, keyed", |bencher| bencher.iter(|| route(black_box(&keyed), &keys)));
     group.bench_function("path parsing, signed", |bencher| bencher.iter(|| route(black_box(&signed), &keys)));
     let key = Key::typed("4711").expect("a key");
-    group.bench_function("id of a key", |bencher| bencher.iter(|| Namespace(IMAGE).id_of(black_box(&key))));
+    group.bench_function("id of a key", |bencher| bencher.iter(|| NAMESPACE.id_of::<RecipientId>(black_box(&key))));
     // As many as in Apple's list, neighbours joined.
     let prefixes: Vec<_> =
         (0..7000_u32).map(|n| (IpNet::from(IpAddr::from((n << 18 | 77).to_be_bytes())), Network::Apple)).collect();
@@ -126,19 +128,20 @@ fn memory(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("edge");
     let (images, _wanted) = ImageCache::new(1 << 30);
     for id in 0..10_000 {
-        let id = if id == 0 { IMAGE } else { Uuid::from_u128(id) };
+        let id = if id == 0 { IMAGE } else { ImageId::from_u128(id) };
         images.note_known(id, Micros(1));
         images.put(id, Micros(1), Arc::new(Image::new(Bytes::from_static(TRANSPARENT_GIF), "image/gif")));
     }
     group.bench_function("image look-up", |bencher| bencher.iter(|| images.lookup(black_box(IMAGE))));
 
     let suppressed = Suppressed::default();
-    group.bench_function("opt-outs, nobody", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
+    group.bench_function("opt-outs, nobody", |bencher| bencher.iter(|| suppressed.is_out(black_box(RECIPIENT))));
     let key = PrivacyKey([7; 32]);
-    let out = |id| Suppression::out_since_ever(key.hash(Uuid::from_u128(id)));
+    let out = |id| Suppression::out_since_ever(key.hash(RecipientId::from_u128(id)));
     let rows: Vec<Suppression> = (1..=100_000).map(out).collect();
     suppressed.recall(key, &rows);
-    group.bench_function("opt-outs, 100,000 people", |bencher| bencher.iter(|| suppressed.is_out(black_box(IMAGE))));
+    group
+        .bench_function("opt-outs, 100,000 people", |bencher| bencher.iter(|| suppressed.is_out(black_box(RECIPIENT))));
 
     let (limits, sketch) = (Limits::new(NonZeroU32::new(1000), 1), Sketch::default());
     let mut number = 0_u32;

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use pixeld::parts::network_lists::files::Lists;
 use pixeld_core::clock::micros::Micros;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 use pixeld_core::link::token::SigningKeys;
 use pixeld_core::metrics::Metrics;
 use pixeld_core::privacy::IpPrivacy;
@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
-const IMAGE: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
+const IMAGE: ImageId = ImageId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0009);
 
 /// A core, a connection to it, and a spool.
 pub struct InMemory {
@@ -103,7 +103,7 @@ impl InMemory {
 }
 
 fn request(number: u64) -> Vec<u8> {
-    let (message, recipient) = (Uuid::from_u128(7), Uuid::from_u64_pair(8, number + 1));
+    let (message, recipient) = (MessageId::from_u128(7), RecipientId::of(Uuid::from_u64_pair(8, number + 1)));
     format!(
         "GET /image/{IMAGE}_{message}_{recipient}.gif HTTP/1.1\r\nHost: pixels.example.com\r\n\
          User-Agent: Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)\r\n\

@@ -208,12 +208,12 @@ pub struct ServeArgs {
 mod tests {
     use clap::CommandFactory;
     use clap::error::ErrorKind;
-    use uuid::Uuid;
 
     use super::hits::SpoolDrainArgs;
     use super::image::ImageAddArgs;
     use super::link::ListArgs;
     use super::*;
+    use pixeld_core::ids::ImageId;
 
     fn command(words: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(std::iter::once("pixeld").chain(words.split_whitespace())).map(Cli::into_command)
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn each_command_is_read() {
-        let id = Uuid::from_u128(0x6f1c_0a52_3f0e_4a53_9d53_6a1d_7b1f_2c11);
+        let id = ImageId::from_u128(0x6f1c_0a52_3f0e_4a53_9d53_6a1d_7b1f_2c11);
         let add = |file: &str, id, title: Option<&str>| {
             Command::Image(ImageCommand::Add(ImageAddArgs { file: file.into(), id, title: title.map(str::to_owned) }))
         };
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn links_are_asked_for_one_by_one_or_as_a_list() {
-        let id = Uuid::from_u128(0x6f1c_0a52_3f0e_4a53_9d53_6a1d_7b1f_2c11);
+        let id = ImageId::from_u128(0x6f1c_0a52_3f0e_4a53_9d53_6a1d_7b1f_2c11);
         for (words, expected) in [
             (
                 "link --image 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11 --message may --recipient 4711 --sent-at 1777885200",

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
-use uuid::Uuid;
 
 use crate::machine::on_the_servers_core;
 use crate::pixels::Pixels;
 use crate::usage::{Usage, threads};
+use pixeld_core::ids::ImageId;
 use pixeld_testkit::postgres::{Postgres, open_dir};
 use pixeld_testkit::process::{children, free_port, signal, wait_until};
 use pixeld_testkit::server::{Server, Settings, get};
@@ -47,7 +47,7 @@ pub enum Contestant<'a> {
     /// nginx.
     Nginx(Nginx),
     /// pixeld, its image, and its database.
-    Pixeld(Box<Server>, Uuid, &'a Postgres, tempfile::TempDir),
+    Pixeld(Box<Server>, ImageId, &'a Postgres, tempfile::TempDir),
 }
 
 impl<'a> Contestant<'a> {
@@ -78,7 +78,7 @@ impl<'a> Contestant<'a> {
     /// Pixels that it serves.
     pub fn pixels(&self) -> Pixels {
         let image = match self {
-            Contestant::Nginx(_) => Uuid::from_u128(1),
+            Contestant::Nginx(_) => ImageId::from_u128(1),
             Contestant::Pixeld(_, image, ..) => *image,
         };
         Pixels::of(image).with_forwarded_addresses()
@@ -166,12 +166,12 @@ pub fn pixeld_settings(program: &str, dir: &std::path::Path) -> anyhow::Result<S
 ///
 /// # Errors
 /// If it does not.
-pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, Uuid)> {
+pub fn start_pixeld(settings: Settings) -> anyhow::Result<(Server, ImageId)> {
     fs::create_dir_all(&settings.data_dir)?;
     let picture = settings.data_dir.join("empty.gif");
     fs::write(&picture, pixeld_edge::images::TRANSPARENT_GIF)?;
     settings.run(&["migrate"])?;
-    let image: Uuid = settings.run(&["image", "add", &picture.to_string_lossy()])?.trim().parse()?;
+    let image: ImageId = settings.run(&["image", "add", &picture.to_string_lossy()])?.trim().parse()?;
     let server = settings.start()?;
     let path = format!("/image/{image}.gif");
     wait_until("the image", Duration::from_secs(20), || {

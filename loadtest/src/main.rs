@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::generator::{Pace, Reuse};
 use loadtest::pixels::Links;
 use loadtest::{compare, run};
-use uuid::Uuid;
+use pixeld_core::ids::ImageId;
 
 /// Loads pixeld, and finds out what became of each request.
 #[derive(Debug, Parser)]
@@ -38,7 +38,7 @@ struct RunArgs {
     target: Option<SocketAddr>,
     /// An image of the server that runs already.
     #[arg(long)]
-    image: Option<Uuid>,
+    image: Option<ImageId>,
     /// The database of the server that runs already, to reconcile with (`pixeld database-url`).
     #[arg(long)]
     database_url: Option<String>,

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use pixeld_core::hit::USER_AGENT_BYTES_MAX;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::token::{SigningKeys, Token};
 use uuid::Uuid;
@@ -57,7 +58,7 @@ pub struct Secrets {
 #[derive(Debug, Clone)]
 pub struct Pixels {
     run: u64,
-    image: Uuid,
+    image: ImageId,
     /// The beginning of every plain path, up to the message.
     front: String,
     /// Whether each request has its own client address in X-Forwarded-For.
@@ -69,7 +70,7 @@ pub struct Pixels {
 
 impl Pixels {
     /// Pixels of `image`, under new messages and recipients.
-    pub fn of(image: Uuid) -> Pixels {
+    pub fn of(image: ImageId) -> Pixels {
         let run = Uuid::new_v4().as_u128() as u64;
         Pixels { run, image, front: format!("/image/{image}_"), forwarded: false, user_agent_bytes_min: 0, links: None }
     }
@@ -93,10 +94,10 @@ impl Pixels {
     }
 
     /// The messages of this load.
-    pub fn messages(&self) -> Vec<Uuid> {
-        let mut messages: Vec<Uuid> = (0..MESSAGES).map(|message| self.message(message)).collect();
+    pub fn messages(&self) -> Vec<MessageId> {
+        let mut messages: Vec<MessageId> = (0..MESSAGES).map(|message| self.message(message)).collect();
         if let Some((_, secrets)) = &self.links {
-            messages.extend((0..MESSAGES).map(|message| id_of(secrets, &self.message_key(message))));
+            messages.extend((0..MESSAGES).map(|message| id_of::<MessageId>(secrets, &self.message_key(message))));
         }
         messages
     }
@@ -118,31 +119,31 @@ impl Pixels {
         format!("{number}@{:x}.example.com", self.run)
     }
 
-    fn message(&self, number: u64) -> Uuid {
-        Uuid::from_u64_pair(self.run, 0x8000_0000_0000_0000 | (number % MESSAGES))
+    fn message(&self, number: u64) -> MessageId {
+        MessageId::of(Uuid::from_u64_pair(self.run, 0x8000_0000_0000_0000 | (number % MESSAGES)))
     }
 
     /// The recipient of a request.
-    pub fn recipient(&self, number: u64) -> Uuid {
+    pub fn recipient(&self, number: u64) -> RecipientId {
         match &self.links {
             Some((_, secrets)) if self.link(number) == Links::Keyed => id_of(secrets, &self.recipient_key(number)),
             _ => self.numbered(number),
         }
     }
 
-    fn numbered(&self, number: u64) -> Uuid {
-        Uuid::from_u64_pair(self.run, number + 1)
+    fn numbered(&self, number: u64) -> RecipientId {
+        RecipientId::of(Uuid::from_u64_pair(self.run, number + 1))
     }
 
     /// The requests up to a number whose recipients are derived from keys.
-    pub fn keyed(&self, until: u64) -> HashMap<Uuid, u64> {
+    pub fn keyed(&self, until: u64) -> HashMap<RecipientId, u64> {
         let keyed = (0..until).filter(|&number| self.link(number) == Links::Keyed);
         keyed.map(|number| (self.recipient(number), number)).collect()
     }
 
     /// The request with this recipient, except for keyed ones; `None` if it is not of this load.
-    pub fn number(&self, recipient: Uuid) -> Option<u64> {
-        let (run, number) = recipient.as_u64_pair();
+    pub fn number(&self, recipient: RecipientId) -> Option<u64> {
+        let (run, number) = recipient.as_uuid().as_u64_pair();
         if run == self.run { number.checked_sub(1) } else { None }
     }
 
@@ -167,9 +168,9 @@ impl Pixels {
         if self.link(number) == Links::Plain {
             out.extend_from_slice(self.front.as_bytes());
             let mut id = [0; 36];
-            out.extend_from_slice(self.message(number).hyphenated().encode_lower(&mut id).as_bytes());
+            out.extend_from_slice(self.message(number).as_uuid().hyphenated().encode_lower(&mut id).as_bytes());
             out.push(b'_');
-            out.extend_from_slice(self.numbered(number).hyphenated().encode_lower(&mut id).as_bytes());
+            out.extend_from_slice(self.numbered(number).as_uuid().hyphenated().encode_lower(&mut id).as_bytes());
             out.extend_from_slice(b".gif");
         } else {
             out.extend_from_slice(self.path(number).as_bytes());
@@ -197,7 +198,7 @@ impl Pixels {
     }
 }
 
-fn id_of(secrets: &Secrets, key: &str) -> Uuid {
+fn id_of<Id: From<Uuid>>(secrets: &Secrets, key: &str) -> Id {
     secrets.namespace.id_of(&Key::Text(key.as_bytes().into()))
 }
 
@@ -209,7 +210,7 @@ mod tests {
     fn mixed_links_are_of_all_kinds_and_keyed_recipients_are_found() {
         let signing_keys = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap();
         let secrets = Secrets { namespace: Namespace(Uuid::from_u128(3)), signing_keys };
-        let pixels = Pixels::of(Uuid::from_u128(5)).with_links(Links::Mixed, secrets);
+        let pixels = Pixels::of(ImageId::from_u128(5)).with_links(Links::Mixed, secrets);
         for front in ["/image/", "/t/", "/o/"] {
             assert_eq!((0..72).filter(|&number| pixels.path(number).starts_with(front)).count(), 24, "{front}");
         }
@@ -224,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_recipient_identifies_its_request_and_no_other_loads() {
-        let (one, other) = (Pixels::of(Uuid::nil()), Pixels::of(Uuid::nil()));
+        let (one, other) = (Pixels::of(ImageId::NONE), Pixels::of(ImageId::NONE));
         for number in [0, 1, 77, u64::from(u32::MAX)] {
             assert_eq!(one.number(one.recipient(number)), Some(number));
             assert_eq!(other.number(one.recipient(number)), None);
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_its_path() {
-        let pixels = Pixels::of(Uuid::from_u128(5)).with_forwarded_addresses();
+        let pixels = Pixels::of(ImageId::from_u128(5)).with_forwarded_addresses();
         let mut out = Vec::new();
         pixels.put_request(&mut out, 9, true);
         let text = String::from_utf8(out).unwrap();

@@ -7,10 +7,10 @@ use futures_util::StreamExt;
 use tokio_postgres::NoTls;
 use tokio_postgres::binary_copy::BinaryCopyOutStream;
 use tokio_postgres::types::Type;
-use uuid::Uuid;
 
 use crate::ledger::{Comparison, Ledger};
 use crate::pixels::Pixels;
+use pixeld_core::ids::RecipientId;
 
 /// Reads the rows of a load and compares.
 pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow::Result<Comparison> {
@@ -28,7 +28,7 @@ pub fn reconcile(database_url: &str, pixels: &Pixels, ledger: &Ledger) -> anyhow
         let mut counts = Vec::new();
         let keyed = pixels.keyed(ledger.taken());
         while let Some(row) = rows.next().await {
-            let recipient: Uuid = row?.try_get(0)?;
+            let recipient = RecipientId::of(row?.try_get(0)?);
             let number = keyed.get(&recipient).copied().or_else(|| pixels.number(recipient));
             let number = number.context("a row of our message has a recipient that is not ours")?;
             let number = usize::try_from(number)?;

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use pixeld_core::ids::ImageId;
 use pixeld_core::link::key::Namespace;
 use pixeld_core::link::token::SigningKeys;
-use uuid::Uuid;
 
 use crate::contestant::start_pixeld;
 use crate::generator::{self, Control, Outcome, Pace, Plan, Reuse};
@@ -31,7 +31,7 @@ pub struct Running {
     /// Its address.
     pub target: SocketAddr,
     /// An image that it has.
-    pub image: Uuid,
+    pub image: ImageId,
     /// Its database, to reconcile with.
     pub database_url: Option<String>,
     /// What its keyed and signed links need.

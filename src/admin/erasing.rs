@@ -5,13 +5,12 @@
 //! minute those beyond that number, those that fail and those that the drain interrupts, so nobody has to request one
 //! again. No log line names the recipient.
 
-use uuid::Uuid;
-
 use super::gate::Gate;
 use super::jobs::Jobs;
 use super::refusal::Refusal;
 use crate::db::Database;
 use crate::erasure::request;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
@@ -42,7 +41,7 @@ impl Erasing {
     pub async fn begin(
         &self,
         actor: &str,
-        recipient: Uuid,
+        recipient: RecipientId,
         hash: RecipientHash,
         with_opt_out: bool,
     ) -> Result<i64, Refusal> {

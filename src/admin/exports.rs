@@ -14,7 +14,6 @@ use http_body_util::StreamBody;
 use hyper::body::{Body, Frame};
 use tokio::sync::mpsc;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::Admin;
 use super::answer::{self, Answer};
@@ -22,6 +21,7 @@ use super::gate::Gate;
 use super::refusal::Refusal;
 use crate::db::Session;
 use crate::db::export::{Export, Takes};
+use pixeld_core::ids::RecipientId;
 
 /// Exports that are sent at a time.
 pub const EXPORTS_MAX: usize = 2;
@@ -46,7 +46,7 @@ impl Exports {
     ///
     /// # Errors
     /// On a database error, or if too many exports run.
-    pub async fn begin(&self, admin: &Admin, actor: &str, recipient: Uuid) -> Result<Answer, Refusal> {
+    pub async fn begin(&self, admin: &Admin, actor: &str, recipient: RecipientId) -> Result<Answer, Refusal> {
         let place = self.0.enter().ok_or(Refusal::Busy)?;
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
         let session = admin.options.db.connect("pixeld export").await?;

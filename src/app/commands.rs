@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use uuid::Uuid;
 
 use super::options::{eraser_options, house_options, loader_options};
 use super::recording::bytes_of;
@@ -31,7 +30,7 @@ use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
 use crate::opt_outs::follow as opt_outs;
 use pixeld_core::drain;
-use pixeld_core::ids::{NodeId, SpoolId};
+use pixeld_core::ids::{ImageId, NodeId, SpoolId};
 use pixeld_core::link::key::{KEY_BYTES_MAX, Key};
 use pixeld_core::metrics::{DropReason, Metrics};
 use pixeld_core::text;
@@ -105,7 +104,7 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Why the file was refused, or a database error.
-pub async fn image_add(config: &Config, file: &Path, id: Option<Uuid>, title: Option<&str>) -> anyhow::Result<()> {
+pub async fn image_add(config: &Config, file: &Path, id: Option<ImageId>, title: Option<&str>) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
     let inspected = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
     let db = which::find(config)?;

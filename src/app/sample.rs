@@ -1,19 +1,19 @@
 //! `pixeld serve --sample`: a first image, and what to try with it. `make run` uses it.
 
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::{database, program};
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database};
 use crate::images::upload;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// A small envelope, 32 × 32, that is visible in a browser.
 const SAMPLE: &[u8] = include_bytes!("sample.png");
 
 /// The sample image's id: fixed, so that `docs/sample-email.html` shows it.
-const SAMPLE_ID: Uuid = Uuid::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0001);
+const SAMPLE_ID: ImageId = ImageId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0001);
 
 /// Adds the sample image if there is none, and prints what to try.
 pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
@@ -24,7 +24,7 @@ pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     }
 }
 
-async fn image(db: &Database) -> anyhow::Result<Uuid> {
+async fn image(db: &Database) -> anyhow::Result<ImageId> {
     let images = db::images::list(db).await?;
     match images.iter().find(|image| image.deleted_at.is_none()) {
         Some(image) => Ok(image.id),
@@ -38,8 +38,8 @@ async fn image(db: &Database) -> anyhow::Result<Uuid> {
     }
 }
 
-fn words(config: &Config, db: &Database, image: Uuid) -> String {
-    let (message, recipient) = (Uuid::new_v4(), Uuid::new_v4());
+fn words(config: &Config, db: &Database, image: ImageId) -> String {
+    let (message, recipient) = (MessageId::random(), RecipientId::random());
     let url = format!("{}/image/{image}_{message}_{recipient}.png", config.listen.base_url);
     let row = format!("SELECT at, class, ip, user_agent FROM hits_readable WHERE recipient = '{recipient}'");
     // The user's own URL may contain a password, and this output often goes to a log.

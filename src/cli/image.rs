@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use uuid::Uuid;
 
 use super::value::{parse_id, parse_title};
+use pixeld_core::ids::ImageId;
 
 const IMAGE_ADD_AFTER_HELP: &str = "\
 Examples:
@@ -37,7 +37,7 @@ pub struct ImageAddArgs {
     pub file: PathBuf,
     /// The image's id in links; default: a new random one.
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
-    pub id: Option<Uuid>,
+    pub id: Option<ImageId>,
     /// The image's title; default: the file's name.
     #[arg(long, value_name = "TITLE", value_parser = parse_title)]
     pub title: Option<String>,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
-use uuid::Uuid;
 
 use super::value::{parse_id, parse_time, parse_title};
+use pixeld_core::ids::ImageId;
 
 const MESSAGE_SET_AFTER_HELP: &str = "\
 Example:
@@ -20,7 +20,7 @@ Example:
 pub struct LinkArgs {
     /// The image's id.
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
-    pub image: Uuid,
+    pub image: ImageId,
     /// The message: a UUID or your own key, 1 to 128 bytes; default: the link names no message.
     #[arg(long, value_name = "UUID|KEY")]
     pub message: Option<String>,

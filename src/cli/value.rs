@@ -2,13 +2,13 @@
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use uuid::Uuid;
 
 use crate::images::upload;
+use pixeld_core::ids::ImageId;
 
 /// An image's id; never nil, which means absent in a link.
-pub(super) fn parse_id(text: &str) -> Result<Uuid, String> {
-    match Uuid::try_parse(text) {
+pub(super) fn parse_id(text: &str) -> Result<ImageId, String> {
+    match text.parse::<ImageId>() {
         Ok(id) if id.is_nil() => Err("the nil UUID means \"none\", so it cannot be the id of an image".to_owned()),
         Ok(id) => Ok(id),
         Err(_) => Err("use a UUID, like 6f1c0a52-3f0e-4a53-9d53-6a1d7b1f2c11".to_owned()),

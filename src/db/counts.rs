@@ -7,12 +7,10 @@
 //! An open is counted in the slot of its first hit, by that hit's class, and, if it is confirmed, in the slot in which
 //! it was. A recipient who was first fetched by a machine and read later is therefore in two of the three numbers, at
 //! two times.
-
+use pixeld_core::ids::ImageId;
+use pixeld_core::opens::class::{Certainty, Class};
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error, Row};
-use uuid::Uuid;
-
-use pixeld_core::opens::class::{Certainty, Class};
 
 /// The three numbers of a time range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +56,7 @@ pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<V
 }
 
 /// Hits of one image between each of these times and the next.
-pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDateTime]) -> Result<Vec<i64>, Error> {
+pub async fn image_hits_between(client: &Client, image: ImageId, times: &[OffsetDateTime]) -> Result<Vec<i64>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, sum(hits)::bigint \
          FROM image_hours WHERE image = $1 AND hour >= $3 AND hour < $4 GROUP BY 1";
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
@@ -71,7 +69,7 @@ pub async fn image_hits_between(client: &Client, image: Uuid, times: &[OffsetDat
 }
 
 /// Hits of each of these images since a time, including images without hits.
-pub async fn image_hits_since(client: &Client, images: &[Uuid], since: OffsetDateTime) -> Result<Vec<i64>, Error> {
+pub async fn image_hits_since(client: &Client, images: &[ImageId], since: OffsetDateTime) -> Result<Vec<i64>, Error> {
     let select = "SELECT coalesce(sum(hits), 0)::bigint FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) \
          LEFT JOIN image_hours ON image = id AND hour >= $2 GROUP BY place ORDER BY place";
     let rows = client.query(select, &[&images, &since]).await?;

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
-use uuid::Uuid;
 
 use super::partitions;
 use super::{DbError, QUERY_TIMEOUT, within};
+use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::RecipientHash;
 
 const OPENS: &str = include_str!("export/opens.sql");
@@ -33,7 +33,7 @@ pub const PART_BYTES: usize = 64 << 10;
 /// An export that has begun.
 #[derive(Debug)]
 pub struct Export {
-    recipient: Uuid,
+    recipient: RecipientId,
     hash: RecipientHash,
     exported_at: String,
     opt_out: Option<String>,
@@ -43,7 +43,12 @@ pub struct Export {
 impl Export {
     /// Writes the actor to the audit, reads everything except opens and hits, and begins the transaction that reads
     /// those.
-    pub async fn begin(client: &Client, actor: &str, recipient: Uuid, hash: RecipientHash) -> Result<Export, DbError> {
+    pub async fn begin(
+        client: &Client,
+        actor: &str,
+        recipient: RecipientId,
+        hash: RecipientHash,
+    ) -> Result<Export, DbError> {
         let bytes = &hash.0[..];
         let note = "INSERT INTO audit (actor, action, subject) VALUES ($1, 'recipient exported', encode($2, 'hex')) \
                     RETURNING to_json(clock_timestamp())#>>'{}'";
@@ -103,7 +108,7 @@ struct Items<'a, T> {
 }
 
 impl<T: Takes> Items<'_, T> {
-    async fn rows(&mut self, client: &Client, select: &str, recipient: Uuid) -> anyhow::Result<()> {
+    async fn rows(&mut self, client: &Client, select: &str, recipient: RecipientId) -> anyhow::Result<()> {
         let values: [&(dyn ToSql + Sync); 1] = [&recipient];
         let values = values.iter().map(|value| *value as &(dyn ToSql + Sync));
         let mut stream = pin!(client.query_raw::<str, _, _>(select, values).await?);

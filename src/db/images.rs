@@ -3,10 +3,10 @@
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use super::{Database, DbError, QUERY_TIMEOUT, within};
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::ImageId;
 
 /// The channel that announces changed images; the payload is the image's id.
 pub const CHANNEL: &str = "pixeld_images";
@@ -15,7 +15,7 @@ pub const CHANNEL: &str = "pixeld_images";
 #[derive(Debug, Clone)]
 pub struct ImageRow {
     /// The image's id.
-    pub id: Uuid,
+    pub id: ImageId,
     /// Its title; may be empty.
     pub title: String,
     /// Its media type.
@@ -34,7 +34,7 @@ pub struct ImageRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageState {
     /// The image's id.
-    pub id: Uuid,
+    pub id: ImageId,
     /// When its row last changed.
     pub version: Micros,
     /// Whether it was deleted.
@@ -92,7 +92,7 @@ pub async fn states_since(client: &Client, since: Micros) -> Result<Vec<ImageSta
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn state_of(client: &Client, id: Uuid) -> Result<Option<ImageState>, DbError> {
+pub async fn state_of(client: &Client, id: ImageId) -> Result<Option<ImageState>, DbError> {
     Ok(states(client, &format!("{STATE} FROM images WHERE id = $1"), &[&id]).await?.pop())
 }
 
@@ -105,7 +105,7 @@ async fn states(client: &Client, query: &str, values: &[&(dyn ToSql + Sync)]) ->
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
+pub async fn load(db: &Database, id: ImageId) -> Result<Option<ImageBytes>, DbError> {
     load_with(&*db.pool().get().await?, id).await
 }
 
@@ -113,7 +113,7 @@ pub async fn load(db: &Database, id: Uuid) -> Result<Option<ImageBytes>, DbError
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn load_with(client: &Client, id: Uuid) -> Result<Option<ImageBytes>, DbError> {
+pub async fn load_with(client: &Client, id: ImageId) -> Result<Option<ImageBytes>, DbError> {
     let query = format!("{STATE}, media_type, bytes FROM images WHERE id = $1");
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
     Ok(row.map(|row| ImageBytes { state: state(&row), media_type: row.get(3), bytes: row.get(4) }))
@@ -138,7 +138,7 @@ pub async fn list(db: &Database) -> Result<Vec<ImageRow>, DbError> {
 pub async fn newest(
     client: &Client,
     is_deleted: bool,
-    before: Option<Uuid>,
+    before: Option<ImageId>,
     max: i64,
 ) -> Result<Vec<ImageRow>, DbError> {
     let query = format!(
@@ -155,7 +155,7 @@ pub async fn newest(
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn find(client: &Client, id: Uuid) -> Result<Option<ImageRow>, DbError> {
+pub async fn find(client: &Client, id: ImageId) -> Result<Option<ImageRow>, DbError> {
     let query = format!("{LISTED} WHERE id = $1");
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(&query, &[&id])).await?;
     Ok(row.as_ref().map(listed))
@@ -179,7 +179,7 @@ fn listed(row: &tokio_postgres::Row) -> ImageRow {
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, bool)>, DbError> {
+pub async fn digest_of(client: &Client, id: ImageId) -> Result<Option<(Vec<u8>, bool)>, DbError> {
     let query = "SELECT sha256, deleted_at IS NOT NULL FROM images WHERE id = $1";
     let row = within(QUERY_TIMEOUT, "reading an image", client.query_opt(query, &[&id])).await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
@@ -192,7 +192,7 @@ pub async fn digest_of(client: &Client, id: Uuid) -> Result<Option<(Vec<u8>, boo
 pub async fn insert(
     client: &Client,
     actor: &str,
-    id: Uuid,
+    id: ImageId,
     title: &str,
     inspected: &Inspected,
     bytes: &[u8],
@@ -212,7 +212,7 @@ pub async fn insert(
 pub async fn replace(
     client: &Client,
     actor: &str,
-    id: Uuid,
+    id: ImageId,
     inspected: &Inspected,
     bytes: &[u8],
 ) -> Result<bool, DbError> {
@@ -228,7 +228,7 @@ pub async fn replace(
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: bool) -> Result<bool, DbError> {
+pub async fn set_deleted(client: &Client, actor: &str, id: ImageId, is_deleted: bool) -> Result<bool, DbError> {
     let update = include_str!("images/set_deleted.sql");
     let values: [&(dyn ToSql + Sync); 4] = [&actor, &CHANNEL, &id, &is_deleted];
     let changed = within(QUERY_TIMEOUT, "deleting an image", client.query(update, &values)).await?;
@@ -239,7 +239,7 @@ pub async fn set_deleted(client: &Client, actor: &str, id: Uuid, is_deleted: boo
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> Result<bool, DbError> {
+pub async fn set_title(client: &Client, actor: &str, id: ImageId, title: &str) -> Result<bool, DbError> {
     let update = "WITH titled AS (UPDATE images SET title = $3 WHERE id = $2 RETURNING id, title) \
                   INSERT INTO audit (actor, action, subject, detail) \
                   SELECT $1, 'image titled', id::text, jsonb_build_object('title', title) FROM titled";
@@ -248,7 +248,7 @@ pub async fn set_title(client: &Client, actor: &str, id: Uuid, title: &str) -> R
 }
 
 /// Which of `ids` are images, and when each was deleted; `None` if it was not.
-pub async fn existing(client: &Client, ids: &[Uuid]) -> Result<Vec<(Uuid, Option<Micros>)>, Error> {
+pub async fn existing(client: &Client, ids: &[ImageId]) -> Result<Vec<(ImageId, Option<Micros>)>, Error> {
     let select = "SELECT id, deleted_at FROM images WHERE id = ANY($1)";
     Ok(client.query(select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }

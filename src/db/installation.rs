@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
 use pixeld_core::digest;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::privacy::PrivacyKey;
 
@@ -72,9 +73,9 @@ pub enum RecipientError {
 }
 
 /// The id of the recipient that a person typed: a UUID, or a key of this installation's links.
-pub async fn recipient_typed(client: &Client, typed: &str) -> Result<Uuid, RecipientError> {
-    let recipient = match Key::typed(typed)? {
-        Key::Id(id) => id,
+pub async fn recipient_typed(client: &Client, typed: &str) -> Result<RecipientId, RecipientError> {
+    let recipient: RecipientId = match Key::typed(typed)? {
+        Key::Id(id) => id.into(),
         key => within(QUERY_TIMEOUT, "reading the namespace", namespace(client)).await?.id_of(&key),
     };
     if recipient.is_nil() { Err(RecipientError::Nil) } else { Ok(recipient) }

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
-use uuid::Uuid;
 
 use super::DbError;
 use super::partitions::{self, DAYS_AT_ONCE};
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// Days in the first query of a search.
 const FIRST_DAYS: usize = 4;
@@ -22,11 +22,11 @@ const FIRST_DAYS: usize = 4;
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Of this message; the nil UUID means "no message".
-    pub message: Option<Uuid>,
+    pub message: Option<MessageId>,
     /// Of this recipient.
-    pub recipient: Option<Uuid>,
+    pub recipient: Option<RecipientId>,
     /// Of this image.
-    pub image: Option<Uuid>,
+    pub image: Option<ImageId>,
     /// From this time on.
     pub from: Option<OffsetDateTime>,
     /// Before this time.
@@ -56,11 +56,11 @@ pub struct Hit {
     /// Its place.
     pub place: Place,
     /// The image, and its title; the title may be empty.
-    pub image: (Uuid, String),
+    pub image: (ImageId, String),
     /// The message, nil if absent, and its name; the name may be empty.
-    pub message: (Uuid, String),
+    pub message: (MessageId, String),
     /// The recipient, nil if absent.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// The class's name.
     pub class: String,
     /// The rule's name, and the sentence that explains it.
@@ -167,7 +167,8 @@ async fn window(client: &Client, wanted: &Wanted) -> Result<Option<(OffsetDateTi
         Some(to) => to - time::Duration::microseconds(1),
         None => time::macros::datetime!(9999-01-01 0:00 UTC),
     };
-    for (id, times) in [(wanted.message, MESSAGE_TIMES), (wanted.image, IMAGE_TIMES)] {
+    let (message, image) = (wanted.message.map(MessageId::as_uuid), wanted.image.map(ImageId::as_uuid));
+    for (id, times) in [(message, MESSAGE_TIMES), (image, IMAGE_TIMES)] {
         let Some(id) = id.filter(|id| !id.is_nil()) else { continue };
         let row = client.query_one(times, &[&id]).await?;
         let (Some(first), Some(last)) = (row.get(0), row.get(1)) else { return Ok(None) };

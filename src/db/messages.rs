@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
-use uuid::Uuid;
 
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::MessageId;
 use pixeld_core::opens::class::{Certainty, Class};
 use pixeld_core::text;
 
@@ -22,7 +22,7 @@ const OVERLAP: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Told {
     /// Each message with its send time in s since 1970; 0 if it was cleared.
-    pub messages: Vec<(Uuid, u32)>,
+    pub messages: Vec<(MessageId, u32)>,
     /// The database's clock.
     pub now: Micros,
 }
@@ -80,7 +80,7 @@ pub struct Change {
 
 /// Changes a message, and writes the actor to the audit; creates it if nobody opened it yet. Returns whether it has
 /// hits.
-pub async fn change(client: &Client, actor: &str, id: Uuid, change: &Change) -> Result<bool, Error> {
+pub async fn change(client: &Client, actor: &str, id: MessageId, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.value().map(|seconds| Micros::of_seconds(i64::from(seconds)));
     let upsert = include_str!("messages/change.sql");
     let (is_time_told, is_count_told) = (change.sent_at_s.is_told(), change.sent_count.is_told());
@@ -101,7 +101,7 @@ pub async fn since_told_s(client: &Client) -> Result<Option<f64>, Error> {
 #[derive(Debug, Clone)]
 pub struct Message {
     /// Its id.
-    pub id: Uuid,
+    pub id: MessageId,
     /// What people call it; may be empty.
     pub name: String,
     /// When it was sent, if its sender set that.
@@ -131,12 +131,12 @@ pub struct Place {
     /// The time.
     pub at: OffsetDateTime,
     /// The message, to order equal times.
-    pub id: Uuid,
+    pub id: MessageId,
 }
 
 impl Place {
     /// Before all others.
-    pub const FIRST: Place = Place { at: datetime!(9999-01-01 0:00 UTC), id: Uuid::max() };
+    pub const FIRST: Place = Place { at: datetime!(9999-01-01 0:00 UTC), id: MessageId::MAX };
 }
 
 const COLUMNS: &str = "id, name, sent_at, sent_count, confirmed_opens, possible_opens, \
@@ -200,18 +200,18 @@ pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_m
     let rows = client.query(&select, &[&place.at, &place.id, &reads_max, &pattern, &max]).await?;
     let all_read = |row: &Row| row.get::<_, i64>(13) == reads_max;
     let reached = rows.first().filter(|row| all_read(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
-    let messages = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(message).collect();
+    let messages = rows.iter().filter(|row| row.get::<_, Option<MessageId>>(0).is_some()).map(message).collect();
     Ok(Found { messages, reached })
 }
 
 /// One message.
-pub async fn find(client: &Client, id: Uuid) -> Result<Option<Message>, Error> {
+pub async fn find(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     let select = format!("SELECT {COLUMNS} FROM messages WHERE id = $1");
     Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
 }
 
 /// What people call a message; empty if it has no name or is unknown.
-pub async fn name_of(client: &Client, id: Uuid) -> Result<String, Error> {
+pub async fn name_of(client: &Client, id: MessageId) -> Result<String, Error> {
     let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
     Ok(row.map_or_else(String::new, |row| row.get(0)))
 }
@@ -239,7 +239,7 @@ pub enum FacetKind {
 }
 
 /// Hits of a message by rule or client, the most first; at most as many rows as there are rules or clients.
-pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Facet>, Error> {
+pub async fn facets(client: &Client, id: MessageId, kind: FacetKind) -> Result<Vec<Facet>, Error> {
     let word = if kind == FacetKind::Rule { "rule" } else { "client" };
     let select = "SELECT coalesce(w.name, $3::text || ' ' || f.value), coalesce(w.class, 0::smallint), coalesce(w.sentence, ''), f.hits \
                   FROM message_facets f LEFT JOIN words w ON w.kind = $3 AND w.number = f.value \
@@ -254,7 +254,7 @@ pub async fn facets(client: &Client, id: Uuid, kind: FacetKind) -> Result<Vec<Fa
 }
 
 /// First opens of a message between each of these times and the next, counted as in [`super::counts`].
-pub async fn opens_between(client: &Client, id: Uuid, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
+pub async fn opens_between(client: &Client, id: MessageId, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, class, sum(first_opens)::bigint, \
                          sum(first_confirmed_opens)::bigint \
                   FROM message_hours WHERE message = $1 AND hour >= $3 AND hour < $4 GROUP BY 1, 2";

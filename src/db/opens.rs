@@ -4,18 +4,18 @@
 //! depends neither on the number of hits nor on that of opens.
 
 use time::OffsetDateTime;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Error, Row};
-use uuid::Uuid;
 
 use super::{DbError, QUERY_TIMEOUT, within};
+use pixeld_core::ids::{MessageId, RecipientId};
 use pixeld_core::opens::class::{Certainty, Class};
 
 /// What hits say about one message and one recipient.
 #[derive(Debug, Clone)]
-pub struct Open {
+pub struct Open<Id> {
     /// The other id of the pair: the recipient on a message's page, the message on a recipient's.
-    pub id: Uuid,
+    pub id: Id,
     /// The message's name, if messages are listed; may be empty.
     pub name: String,
     /// The first hit.
@@ -30,7 +30,7 @@ pub struct Open {
     pub best: Class,
 }
 
-fn open(row: &Row) -> Open {
+fn open<Id: FromSqlOwned>(row: &Row) -> Open<Id> {
     Open {
         id: row.get(0),
         name: row.get(1),
@@ -46,17 +46,17 @@ fn open(row: &Row) -> Open {
 #[derive(Debug)]
 pub struct Looked {
     /// In the order of their ids.
-    pub opens: Vec<Open>,
+    pub opens: Vec<Open<RecipientId>>,
     /// The last row that was read, if there may be more.
-    pub reached: Option<Uuid>,
+    pub reached: Option<RecipientId>,
 }
 
 /// Opens of a message after a recipient (nil for the first), at most `max`; with a certainty, only those that have it.
 /// Reads at most `reads_max` rows.
 pub async fn of_message(
     client: &Client,
-    message: Uuid,
-    after: Uuid,
+    message: MessageId,
+    after: RecipientId,
     certainty: Option<Certainty>,
     max: i64,
     reads_max: i64,
@@ -66,19 +66,28 @@ pub async fn of_message(
     let classes: Vec<i16> = Class::ALL.into_iter().filter(is_asked).map(Class::number).collect();
     let rows = client.query(select, &[&message, &after, &classes, &reads_max, &max]).await?;
     let reached = rows.first().filter(|row| row.get::<_, i64>(8) == reads_max).map(|row| row.get(7));
-    let opens = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(open).collect();
+    let opens = rows.iter().filter(|row| row.get::<_, Option<RecipientId>>(0).is_some()).map(open).collect();
     Ok(Looked { opens, reached })
 }
 
 /// The open of one message and one recipient.
-pub async fn find(client: &Client, message: Uuid, recipient: Uuid) -> Result<Option<Open>, Error> {
+pub async fn find(
+    client: &Client,
+    message: MessageId,
+    recipient: RecipientId,
+) -> Result<Option<Open<RecipientId>>, Error> {
     let select = "SELECT recipient, '', first_at, last_at, confirmed_first_at, hits, best FROM opens \
                   WHERE message = $1 AND recipient = $2";
     Ok(client.query_opt(select, &[&message, &recipient]).await?.as_ref().map(open))
 }
 
 /// Opens of a recipient before a message, by message, the last one first.
-pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, max: i64) -> Result<Vec<Open>, Error> {
+pub async fn of_recipient(
+    client: &Client,
+    recipient: RecipientId,
+    before: MessageId,
+    max: i64,
+) -> Result<Vec<Open<MessageId>>, Error> {
     let select = "SELECT o.message, coalesce(m.name, ''), o.first_at, o.last_at, o.confirmed_first_at, o.hits, o.best \
                   FROM (SELECT * FROM opens WHERE recipient = $1 AND message < $2 ORDER BY message DESC LIMIT $3) AS o \
                   LEFT JOIN messages m ON m.id = o.message ORDER BY o.message DESC";
@@ -89,7 +98,7 @@ pub async fn of_recipient(client: &Client, recipient: Uuid, before: Uuid, max: i
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn any_of_recipients(client: &Client, recipients: &[Uuid]) -> Result<bool, DbError> {
+pub async fn any_of_recipients(client: &Client, recipients: &[RecipientId]) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) AS listed (id) \
                   WHERE EXISTS (SELECT FROM opens WHERE recipient = listed.id))";
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&recipients, Type::UUID_ARRAY)];
@@ -102,7 +111,7 @@ pub async fn any_of_recipients(client: &Client, recipients: &[Uuid]) -> Result<b
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbError> {
+pub async fn any_of_message(client: &Client, message: MessageId) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM opens WHERE message = $1)";
     let row = within(QUERY_TIMEOUT, "looking opens up", client.query_one(select, &[&message])).await?;
     Ok(row.get(0))
@@ -112,7 +121,7 @@ pub async fn any_of_message(client: &Client, message: Uuid) -> Result<bool, DbEr
 #[derive(Debug, Clone, Copy)]
 pub struct Crowd {
     /// The recipient.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// How many hits name them.
     pub hits: i64,
     /// From how many addresses these come, among those that were read; 0 if none are kept.
@@ -129,12 +138,12 @@ const CROWD_HITS_MAX: i64 = 20_000;
 
 /// The recipient in at least 9 of 10 of a message's `hits`, and from how many places they come. Reads a bounded number
 /// of rows.
-pub async fn crowd(client: &Client, message: Uuid, hits: i64) -> Result<Option<Crowd>, Error> {
+pub async fn crowd(client: &Client, message: MessageId, hits: i64) -> Result<Option<Crowd>, Error> {
     let select = "SELECT recipient, hits, first_at, last_at FROM ( \
                     SELECT recipient, hits, first_at, last_at FROM opens WHERE message = $1 ORDER BY recipient LIMIT $2) AS looked \
                   WHERE hits * 10 >= $3::bigint * 9 ORDER BY hits DESC LIMIT 1";
     let Some(row) = client.query_opt(select, &[&message, &CROWD_OPENS_MAX, &hits]).await? else { return Ok(None) };
-    let (recipient, named): (Uuid, i64) = (row.get(0), row.get(1));
+    let (recipient, named): (RecipientId, i64) = (row.get(0), row.get(1));
     let (first_at, last_at): (OffsetDateTime, OffsetDateTime) = (row.get(2), row.get(3));
     let select = "SELECT count(DISTINCT ip), count(DISTINCT user_agent) FROM ( \
                     SELECT ip, user_agent, message, recipient FROM hits WHERE at >= $3 AND at <= $4 ORDER BY at DESC LIMIT $5) AS looked \
@@ -147,7 +156,7 @@ pub async fn crowd(client: &Client, message: Uuid, hits: i64) -> Result<Option<C
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// The recipient.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// The first hit of all.
     pub first_at: OffsetDateTime,
     /// The first that was confirmed.
@@ -160,7 +169,11 @@ pub struct Opened {
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn of_recipients(client: &Client, message: Uuid, recipients: &[Uuid]) -> Result<Vec<Opened>, DbError> {
+pub async fn of_recipients(
+    client: &Client,
+    message: MessageId,
+    recipients: &[RecipientId],
+) -> Result<Vec<Opened>, DbError> {
     let select = "SELECT recipient, first_at, confirmed_first_at, best FROM opens \
                   WHERE message = $1 AND recipient = ANY($2)";
     let asked = async {

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::RETRY_PAUSE_MAX;
 use super::erased::CLOCK_MARGIN;
@@ -28,7 +27,7 @@ use crate::db::{Database, QUERY_TIMEOUT, Session, installation, within};
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::drain::Drain;
 use pixeld_core::hit::Hit;
-use pixeld_core::ids::NodeId;
+use pixeld_core::ids::{NodeId, RecipientId};
 use pixeld_core::link::key::Namespace;
 use pixeld_core::metrics::Metrics;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
@@ -375,7 +374,7 @@ impl Erasing for Who {
         true
     }
 
-    fn takes_id(&mut self, id: Uuid) -> bool {
+    fn takes_id(&mut self, id: RecipientId) -> bool {
         let hash = self.key.hash(id);
         let takes = self.asked.contains_key(&hash);
         if takes {
@@ -395,14 +394,14 @@ mod tests {
     #[test]
     fn hits_from_before_an_erasure_go_and_later_ones_stay() {
         let key = PrivacyKey([3; 32]);
-        let recipient = Uuid::from_u128(7);
+        let recipient = RecipientId::from_u128(7);
         let erasure = |id, requested_at: Micros| Erasure { id, recipient: key.hash(recipient), requested_at };
         let mut who = Who::of(&[erasure(1, Micros(0)), erasure(2, ASKED_AT)], key.clone(), Duration::ZERO);
         let at = |at: Micros| Hit { at, ..carrying(7, "") };
         let a_moment = Duration::from_micros(1);
         assert!(who.takes(&at(ASKED_AT - a_moment)) && who.takes(&at(ASKED_AT + CLOCK_MARGIN - a_moment)));
         assert!(!who.takes(&at(ASKED_AT + CLOCK_MARGIN)));
-        assert!(!who.takes(&Hit { recipient: Uuid::from_u128(8), ..at(Micros(0)) }));
+        assert!(!who.takes(&Hit { recipient: RecipientId::from_u128(8), ..at(Micros(0)) }));
         who.end_segment();
         assert_eq!(who.done(1), OnDisk { segments: 1, hits: 2, files: 0 });
         assert_eq!(who.done(2), who.done(1));

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use super::request::{self, ErasureState};
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// Hits that come up to this long after an erasure request still count as earlier ones.
@@ -54,7 +54,7 @@ impl Erased {
         let Some((key, ErasureState { latest_at: Some(latest_at), .. })) = &self.known else { return Ok(()) };
         let margin = CLOCK_MARGIN.saturating_add(ahead);
         let is_old = |hit: &Hit<'_>| hit.at < *latest_at + margin && !hit.recipient.is_nil();
-        let mut hashes: HashMap<Uuid, RecipientHash> = HashMap::new();
+        let mut hashes: HashMap<RecipientId, RecipientHash> = HashMap::new();
         for hit in hits.iter().filter(|hit| is_old(hit)) {
             hashes.entry(hit.recipient).or_insert_with(|| key.hash(hit.recipient));
         }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use crate::db::locks::{self, DELETING};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, partitions, within};
 use crate::opt_outs::suppressions;
 use crate::rollup::change::Changes;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// The pause between two attempts to get [`DELETING`].
@@ -96,7 +96,7 @@ pub async fn request(
 ///
 /// # Errors
 /// On a database error; the erasure is then unfinished, and others continue it.
-pub async fn delete(db: &Database, erasure: i64, recipient: Uuid) -> anyhow::Result<()> {
+pub async fn delete(db: &Database, erasure: i64, recipient: RecipientId) -> anyhow::Result<()> {
     let session = db.connect("pixeld-erase").await?;
     lock_deleting(&session.client, erasure).await?;
     Changes::open(db).await?.erase(erasure, recipient).await?;
@@ -167,7 +167,7 @@ pub async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize
 }
 
 /// The recipients in hits and opens that have one of these hashes.
-async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Result<Vec<Uuid>, DbError> {
+async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Result<Vec<RecipientId>, DbError> {
     let (key, hashes): (&[u8], Vec<&[u8]>) = (&key.0, hashes.iter().map(|hash| &hash.0[..]).collect());
     let mut found = std::collections::BTreeSet::new();
     let days = partitions::since(client, None).await?;
@@ -177,7 +177,7 @@ async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Re
             "SELECT DISTINCT recipient FROM {table} WHERE substring(sha256($1::bytea || uuid_send(recipient)) FOR 16) = ANY($2)"
         );
         let rows = within(SCAN_TIMEOUT, "looking for recipients", client.query(&find, &[&key, &hashes])).await?;
-        found.extend(rows.iter().map(|row| row.get::<_, Uuid>(0)));
+        found.extend(rows.iter().map(|row| row.get::<_, RecipientId>(0)));
     }
     client.batch_execute("SET statement_timeout = '60s'").await?;
     Ok(found.into_iter().collect())

@@ -8,19 +8,18 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use uuid::Uuid;
-
 use pixeld_edge::images::Knowledge;
 
 use crate::kept_list::{self, Format, ReadError, Row};
+use pixeld_core::ids::ImageId;
 
 const FORMAT: Format<0, 17> = Format { magic: b"PXKNOWN\x01", is_counted: true };
 
-impl Row<17> for (Uuid, Knowledge) {
+impl Row<17> for (ImageId, Knowledge) {
     fn encode(&self) -> [u8; 17] {
         let mut bytes = [0; 17];
         let [id @ .., state] = &mut bytes;
-        *id = self.0.into_bytes();
+        *id = *self.0.as_bytes();
         *state = match self.1 {
             Knowledge::There => 0,
             Knowledge::Deleted => 1,
@@ -29,14 +28,14 @@ impl Row<17> for (Uuid, Knowledge) {
         bytes
     }
 
-    fn decode(bytes: &[u8; 17]) -> Option<(Uuid, Knowledge)> {
+    fn decode(bytes: &[u8; 17]) -> Option<(ImageId, Knowledge)> {
         let [id @ .., state] = *bytes;
         let knowledge = match state {
             1 => Knowledge::Deleted,
             2 => Knowledge::Lost,
             _ => Knowledge::There,
         };
-        Some((Uuid::from_bytes(id), knowledge))
+        Some((ImageId::from_bytes(id), knowledge))
     }
 }
 
@@ -44,13 +43,13 @@ impl Row<17> for (Uuid, Knowledge) {
 ///
 /// # Errors
 /// The old list stays then.
-pub fn write(path: &Path, ids: &[(Uuid, Knowledge)]) -> io::Result<()> {
+pub fn write(path: &Path, ids: &[(ImageId, Knowledge)]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     FORMAT.write(path, &[], ids)
 }
 
 /// Reads the list; `None` if there is none, or it is damaged.
-pub fn read(path: &Path) -> Option<Vec<(Uuid, Knowledge)>> {
+pub fn read(path: &Path) -> Option<Vec<(ImageId, Knowledge)>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
         Ok(list) => list.map(|([], ids)| ids),
         Err(ReadError::Io(error)) => {
@@ -75,7 +74,7 @@ mod tests {
             "50584b4e4f574e01 03000000 0102030405060708090a0b0c0d0e0f0000 0102030405060708090a0b0c0d0e0f0101
              0102030405060708090a0b0c0d0e0f0202 a8bd86cc",
         );
-        let id = |n: u8| Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f00 + u128::from(n));
+        let id = |n: u8| ImageId::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f00 + u128::from(n));
         let ids = [(id(0), Knowledge::There), (id(1), Knowledge::Deleted), (id(2), Knowledge::Lost)];
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("images").join("known.bin");

@@ -15,13 +15,13 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use super::known;
 use crate::db::follow::{Table, follow};
 use crate::db::images::{self as queries, ImageState};
 use crate::db::{Database, DbError};
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::ImageId;
 use pixeld_edge::images::cache::Wanted;
 use pixeld_edge::images::{Fetched, Image, ImageCache, Knowledge};
 
@@ -125,7 +125,7 @@ impl Table for Images {
         let states = queries::all_states(client).await?;
         let cache = &self.sync.cache;
         let mut news = !cache.has_list();
-        let listed: HashSet<Uuid> = states.iter().map(|state| state.id).collect();
+        let listed: HashSet<ImageId> = states.iter().map(|state| state.id).collect();
         for (id, _) in cache.ids() {
             if !listed.contains(&id) {
                 news |= cache.note_missing(id);
@@ -150,7 +150,7 @@ impl Table for Images {
     }
 
     async fn read_announced(&mut self, client: &Client, notices: &[String]) -> Result<(), DbError> {
-        for id in notices.iter().filter_map(|notice| Uuid::try_parse(notice).ok()) {
+        for id in notices.iter().filter_map(|notice| notice.parse::<ImageId>().ok()) {
             match queries::state_of(client, id).await? {
                 Some(state) => self.sync.keep(self.sync.note(&state)),
                 None => self.sync.keep(self.sync.cache.note_missing(id)),

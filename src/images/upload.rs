@@ -8,13 +8,13 @@
 //! admins add images.
 
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use super::exif;
 use crate::db::DbError;
 use crate::db::images as queries;
 use crate::db::images::Inspected;
 use pixeld_core::digest;
+use pixeld_core::ids::ImageId;
 use pixeld_core::text;
 
 /// Maximum bytes of an image.
@@ -67,7 +67,7 @@ pub enum AddError {
     Refused(#[from] Refusal),
     /// The id is in use.
     #[error("an image with the id {0} exists already")]
-    Exists(Uuid),
+    Exists(ImageId),
     /// The nil UUID means "absent" in links.
     #[error("the nil UUID cannot be the id of an image")]
     Nil,
@@ -139,11 +139,11 @@ pub async fn add(
     client: &Client,
     actor: &str,
     bytes: &[u8],
-    id: Option<Uuid>,
+    id: Option<ImageId>,
     title: Option<&str>,
-) -> Result<Uuid, AddError> {
+) -> Result<ImageId, AddError> {
     let inspected = inspect(bytes)?;
-    let id = id.unwrap_or_else(Uuid::new_v4);
+    let id = id.unwrap_or_else(ImageId::random);
     if id.is_nil() {
         return Err(AddError::Nil);
     }
@@ -157,7 +157,7 @@ pub async fn add(
 ///
 /// # Errors
 /// [`AddError`]; nothing was changed then.
-pub async fn replace(client: &Client, actor: &str, id: Uuid, bytes: &[u8]) -> Result<bool, AddError> {
+pub async fn replace(client: &Client, actor: &str, id: ImageId, bytes: &[u8]) -> Result<bool, AddError> {
     let inspected = inspect(bytes)?;
     Ok(queries::replace(client, actor, id, &inspected, bytes).await?)
 }

@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 
 use bytes::{BufMut, BytesMut};
-use uuid::Uuid;
 
 use pixeld_core::clock::micros::{Micros, POSTGRES_EPOCH};
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// The statement whose input these bytes are.
 pub const COPY_HITS: &str = "COPY hits (at, seq, user_agent, sent_at, message, recipient, image, spool, class, rule, \
@@ -28,11 +28,11 @@ pub struct Row {
     /// Seconds since 1970; 0 is NULL.
     pub sent_at_s: u32,
     /// The message; nil if absent.
-    pub message: Uuid,
+    pub message: MessageId,
     /// The recipient; nil if absent.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// The image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// The spool's number in `spool_marks`.
     pub spool: i32,
     /// What fetched it.
@@ -72,9 +72,9 @@ pub fn put(out: &mut BytesMut, row: &Row) {
         0 => out.put_i32(-1),
         seconds => put_i64(out, Micros::of_seconds(i64::from(seconds)).us_after(POSTGRES_EPOCH)),
     }
-    for id in [row.message, row.recipient, row.image] {
+    for id in [row.message.as_bytes(), row.recipient.as_bytes(), row.image.as_bytes()] {
         out.put_i32(16);
-        out.put_slice(id.as_bytes());
+        out.put_slice(id);
     }
     out.put_i32(4);
     out.put_i32(row.spool);
@@ -109,6 +109,7 @@ fn put_i64(out: &mut BytesMut, value: i64) {
 
 #[cfg(test)]
 mod tests {
+
     use super::*;
 
     #[test]
@@ -119,9 +120,9 @@ mod tests {
             seq: 2,
             user_agent: 3,
             sent_at_s: 0,
-            message: Uuid::nil(),
-            recipient: Uuid::max(),
-            image: Uuid::from_u128(7),
+            message: MessageId::NONE,
+            recipient: RecipientId::MAX,
+            image: ImageId::from_u128(7),
             spool: 4,
             class: 5,
             rule: 6,

@@ -13,13 +13,13 @@ use std::iter::Peekable;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use uuid::Uuid;
 
 pub use self::question::{Question, questions};
 use super::copy::{self, Row};
 use super::throttle::{BatchTokens, Throttle};
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::networks::Network;
 use pixeld_core::opens::agent::Agent;
 use pixeld_core::opens::classify::{Evidence, classify};
@@ -94,16 +94,16 @@ pub enum ImageThen {
 /// The facts by which a batch's hits are judged, besides their own contents.
 pub trait Facts {
     /// The state of an image at a time.
-    fn image(&self, image: Uuid, at: Micros) -> ImageThen;
+    fn image(&self, image: ImageId, at: Micros) -> ImageThen;
 
     /// What is known about a user agent.
     fn user_agent(&self, text: &str) -> UserAgent;
 
     /// When a message was sent, in s since 1970, according to its sender; 0 if unknown.
-    fn sent_at_s(&self, message: Uuid) -> u32;
+    fn sent_at_s(&self, message: MessageId) -> u32;
 
     /// Whether a recipient had opted out at a time.
-    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool;
+    fn had_opted_out(&self, recipient: RecipientId, at: Micros) -> bool;
 }
 
 /// A day in UTC, counted from 1970: each has one partition.

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use self::agent_budget::AgentBudget;
 use super::judge::{Facts, ImageThen, UserAgent};
@@ -20,6 +19,7 @@ use crate::db::{images, messages, user_agents};
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::digest;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::opens::agent::Agent;
 use pixeld_edge::images::ImageCache;
 use pixeld_edge::suppressed::Suppressed;
@@ -45,9 +45,9 @@ pub struct Known {
     user_agents: HashMap<Box<str>, UserAgent, RandomState>,
     user_agents_since: Instant,
     /// When each was deleted; the maximum if it was not.
-    images: HashMap<Uuid, Micros, RandomState>,
+    images: HashMap<ImageId, Micros, RandomState>,
     /// When each message was sent, in s since 1970, if its sender has set it.
-    sent: HashMap<Uuid, u32, RandomState>,
+    sent: HashMap<MessageId, u32, RandomState>,
     /// The time up to which these are known, by the database's clock, and when they were read.
     sent_till: Option<(Micros, Instant)>,
     hour: Instant,
@@ -97,7 +97,7 @@ impl Known {
     }
 
     /// Whether the database has an image, as of [`Known::learn`]; also true for a deleted one.
-    pub fn has_image(&self, image: Uuid) -> bool {
+    pub fn has_image(&self, image: ImageId) -> bool {
         self.images.contains_key(&image)
     }
 
@@ -143,7 +143,7 @@ impl Known {
     }
 
     async fn learn_images(&mut self, client: &Client, hits: &[Hit<'_>]) -> Result<(), Error> {
-        let mut last = Uuid::nil();
+        let mut last = ImageId::NONE;
         let mut new = HashSet::new();
         for hit in hits.iter().filter(|hit| !hit.is_erased) {
             // One message's hits come together; most have the image of the hit before.
@@ -159,7 +159,7 @@ impl Known {
             self.images.clear();
             new.extend(hits.iter().filter(|hit| !hit.is_erased).map(|hit| hit.image));
         }
-        let new: Vec<Uuid> = new.into_iter().collect();
+        let new: Vec<ImageId> = new.into_iter().collect();
         let existing = images::existing(client, &new).await?;
         self.images.extend(existing.into_iter().map(|(image, deleted_at)| (image, deleted_at.unwrap_or(Micros::MAX))));
         Ok(())
@@ -225,7 +225,7 @@ impl Known {
 impl Facts for Known {
     /// As of [`Known::learn`]. An image that was deleted while its hits waited in the spool existed when they were
     /// answered.
-    fn image(&self, image: Uuid, at: Micros) -> ImageThen {
+    fn image(&self, image: ImageId, at: Micros) -> ImageThen {
         match self.images.get(&image) {
             _ if self.all_images => ImageThen::There,
             Some(&deleted_at) if at < deleted_at => ImageThen::There,
@@ -240,11 +240,11 @@ impl Facts for Known {
         self.user_agents.get(text).copied().unwrap_or_else(unknown)
     }
 
-    fn sent_at_s(&self, message: Uuid) -> u32 {
+    fn sent_at_s(&self, message: MessageId) -> u32 {
         if self.sent.is_empty() { 0 } else { self.sent.get(&message).copied().unwrap_or(0) }
     }
 
-    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool {
+    fn had_opted_out(&self, recipient: RecipientId, at: Micros) -> bool {
         self.suppressed.was_out(recipient, at)
     }
 }

@@ -4,11 +4,10 @@
 
 use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use crate::ingest::source::MarkName;
 use pixeld_core::clock::micros::Micros;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 
 /// How far a spool is loaded, in PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +54,11 @@ pub struct HitIdentity {
     /// Its time.
     pub at: Micros,
     /// Its image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// Its message; nil if it has none.
-    pub message: Uuid,
+    pub message: MessageId,
     /// Its recipient; nil if it has none.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
 }
 
 /// A batch that has rows.

@@ -217,15 +217,15 @@ impl BatchTokens {
 #[cfg(test)]
 mod tests {
     use pixeld_core::hit::fixture::carrying;
-    use uuid::Uuid;
 
     use super::*;
+    use pixeld_core::ids::RecipientId;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn hit(recipient: u128, at_s: i64) -> Hit<'static> {
         let address = Some(IpAddr::from([66, 249, 84, 1]));
-        Hit { at: Micros::of_seconds(at_s), recipient: Uuid::from_u128(recipient), address, ..carrying(0, "") }
+        Hit { at: Micros::of_seconds(at_s), recipient: RecipientId::from_u128(recipient), address, ..carrying(0, "") }
     }
 
     fn take(throttle: &Throttle, batch: &mut BatchTokens, hit: &Hit<'_>, user_agent: i64) -> bool {

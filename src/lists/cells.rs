@@ -7,9 +7,8 @@
 
 use std::borrow::Cow;
 
-use uuid::Uuid;
-
 use super::dialect::DELIMITERS;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 
 /// The beginnings of formulas in some spreadsheet; those of East Asia accept the wide signs.
@@ -125,7 +124,7 @@ pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
 ///
 /// # Errors
 /// As [`recipient`].
-pub fn recipient_id(cell: &[u8], namespace: Namespace) -> Result<Option<Uuid>, KeyError> {
+pub fn recipient_id(cell: &[u8], namespace: Namespace) -> Result<Option<RecipientId>, KeyError> {
     let Some(text) = recipient(cell)? else { return Ok(None) };
     Key::typed(&text).map(|key| Some(namespace.id_of(&key)))
 }

@@ -51,7 +51,7 @@ impl Header {
         if row.is_blank() {
             return Err(Problem::NoHeader);
         }
-        let is_value = |name: &&String| parse_uuid(name.as_bytes()).is_some() || is_address(name);
+        let is_value = |name: &&String| parse_uuid::<uuid::Uuid>(name.as_bytes()).is_some() || is_address(name);
         if let Some(value) = names.iter().find(is_value) {
             return Err(Problem::RowAsHeader(value.clone()));
         }

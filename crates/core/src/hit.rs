@@ -23,9 +23,8 @@ mod parcel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use uuid::Uuid;
-
 use crate::clock::micros::Micros;
+use crate::ids::{ImageId, MessageId, RecipientId};
 use crate::link::key::{KEY_BYTES_MAX, Key, Namespace};
 pub use parcel::Parcel;
 
@@ -66,11 +65,11 @@ pub struct Hit<'a> {
     /// When its message was sent, in seconds since 1970-01-01 UTC; 0 if the link does not say.
     pub sent_at_s: u32,
     /// The requested image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// The sender's id of the message; nil if the link has none.
-    pub message: Uuid,
+    pub message: MessageId,
     /// The sender's id of the recipient; nil if the link has none.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// The provider network of the full address; 0 is none that we know.
     pub network: u16,
     /// Whether a request header marked it as a prefetch, so no person has looked yet.
@@ -174,9 +173,9 @@ impl<'a> Hit<'a> {
         Hit {
             at,
             sent_at_s: 0,
-            image: Uuid::nil(),
-            message: Uuid::nil(),
-            recipient: Uuid::nil(),
+            image: ImageId::NONE,
+            message: MessageId::NONE,
+            recipient: RecipientId::NONE,
             network: 0,
             prefetch: false,
             address: None,
@@ -189,10 +188,11 @@ impl<'a> Hit<'a> {
     /// Turns its keys into ids, if it has any.
     pub fn resolve(&mut self, namespace: Namespace) {
         let Some(keys) = self.keys.take() else { return };
-        for (id, key) in [(&mut self.message, keys.message), (&mut self.recipient, keys.recipient)] {
-            if !key.is_empty() {
-                *id = namespace.id_of(&Key::Text(key.into()));
-            }
+        if !keys.message.is_empty() {
+            self.message = namespace.id_of(&Key::Text(keys.message.into()));
+        }
+        if !keys.recipient.is_empty() {
+            self.recipient = namespace.id_of(&Key::Text(keys.recipient.into()));
         }
     }
 
@@ -211,9 +211,9 @@ impl<'a> Hit<'a> {
         let need = || HitError::Short { need: FIXED_BYTES, have: length };
         let at = Micros(i64::from_le_bytes(*take(&mut body).ok_or_else(need)?));
         let sent_at_s = u32::from_le_bytes(*take(&mut body).ok_or_else(need)?);
-        let image = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
-        let message = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
-        let recipient = Uuid::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let image = ImageId::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let message = MessageId::from_bytes(*take(&mut body).ok_or_else(need)?);
+        let recipient = RecipientId::from_bytes(*take(&mut body).ok_or_else(need)?);
         let network = u16::from_le_bytes(*take(&mut body).ok_or_else(need)?);
         let [flags] = *take(&mut body).ok_or_else(need)?;
         if flags == FLAG_ERASED {
@@ -294,6 +294,8 @@ fn cut_at_char(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use proptest::prelude::*;
 
+    use uuid::Uuid;
+
     use super::*;
 
     fn any_address() -> impl Strategy<Value = Option<IpAddr>> {
@@ -315,7 +317,7 @@ mod tests {
             let keys = keys.as_ref().map(|(message, recipient)| Keys { message, recipient });
             let hit = Hit {
                 at: Micros(at_us), sent_at_s, network, prefetch, address, keys, user_agent: &user_agent, is_erased: false,
-                image: Uuid::from_bytes(image), message: Uuid::from_bytes(message), recipient: Uuid::from_bytes(recipient),
+                image: ImageId::from_bytes(image), message: MessageId::from_bytes(message), recipient: RecipientId::from_bytes(recipient),
             };
             let mut bytes = Vec::new();
             hit.encode(&mut bytes);
@@ -359,13 +361,13 @@ mod tests {
     #[test]
     fn keys_become_the_ids_that_an_edge_with_a_namespace_makes() {
         let namespace = Namespace(Uuid::from_u128(7));
-        let id = Uuid::from_u128(8);
+        let id = MessageId::from_u128(8);
         let mut hit = Hit {
             at: Micros(0),
             sent_at_s: 0,
-            image: id,
+            image: ImageId::from_u128(9),
             message: id,
-            recipient: Uuid::nil(),
+            recipient: RecipientId::NONE,
             network: 0,
             prefetch: false,
             address: None,

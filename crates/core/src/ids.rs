@@ -19,6 +19,8 @@ macro_rules! ids {
         impl $name {
             /// The nil UUID, which stands where there is none.
             pub const NONE: Self = Self(Uuid::nil());
+            /// The last in their order.
+            pub const MAX: Self = Self(Uuid::max());
 
             /// The one that a UUID is.
             #[must_use]
@@ -55,7 +57,7 @@ macro_rules! ids {
             }
 
             /// Whether it is nil.
-            pub const fn is_none(self) -> bool {
+            pub const fn is_nil(self) -> bool {
                 self.0.is_nil()
             }
         }
@@ -115,6 +117,12 @@ macro_rules! ids {
 }
 
 ids! {
+    /// An image.
+    ImageId
+    /// A message, as its sender numbers it; `NONE` in a link that names none.
+    MessageId
+    /// A recipient, as the sender numbers them; `NONE` in a link that names none, and `NONE` is nobody.
+    RecipientId
     /// A spool, or a mark of one: `spool_marks.spool_uuid`.
     SpoolId
     /// A node: its data directory's identity.
@@ -138,7 +146,7 @@ mod tests {
         assert_eq!(id, SpoolId::from_u128(uuid.as_u128()));
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         assert_eq!(hasher.hash_one(id), hasher.hash_one(uuid));
-        assert!(SpoolId::NONE < id && SpoolId::NONE.is_none() && !id.is_none());
+        assert!(SpoolId::NONE < id && SpoolId::NONE.is_nil() && !id.is_nil());
         assert_eq!((SpoolId::default(), size_of::<SpoolId>()), (SpoolId::NONE, 16));
         assert_ne!(SpoolId::random(), SpoolId::random());
     }

@@ -23,10 +23,10 @@ use uuid::Uuid;
 
 /// A UUID in one of the two forms that links have: 32 hexadecimal digits in either case, with hyphens at 8-4-4-4-12 or
 /// none.
-pub fn parse_uuid(text: &[u8]) -> Option<Uuid> {
+pub fn parse_uuid<Id: From<Uuid>>(text: &[u8]) -> Option<Id> {
     // The parser accepts braces and `urn:uuid:` too; those forms are longer.
     if text.len() != 36 && text.len() != 32 {
         return None;
     }
-    Uuid::try_parse_ascii(text).ok()
+    Uuid::try_parse_ascii(text).ok().map(Id::from)
 }

@@ -6,10 +6,9 @@
 
 use std::fmt;
 
-use uuid::Uuid;
-
 use crate::clock::micros::Micros;
 use crate::digest::{self, Hex};
+use crate::ids::RecipientId;
 
 /// How much of a client's address is kept. Applied before a hit reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +78,7 @@ impl Suppression {
 
 impl PrivacyKey {
     /// The hash of a recipient's id.
-    pub fn hash(&self, recipient: Uuid) -> RecipientHash {
+    pub fn hash(&self, recipient: RecipientId) -> RecipientHash {
         RecipientHash(digest::prefix(&[&self.0, recipient.as_bytes()]))
     }
 }
@@ -91,7 +90,7 @@ mod tests {
     #[test]
     fn a_hash_is_that_of_sql() {
         // SELECT substring(sha256(decode(repeat('01', 32), 'hex') || uuid_send('00000000-0000-4000-8000-000000000001')) FOR 16);
-        let hash = PrivacyKey([1; 32]).hash(Uuid::from_u128(0x4000_8000_0000_0000_0001));
+        let hash = PrivacyKey([1; 32]).hash(RecipientId::from_u128(0x4000_8000_0000_0000_0001));
         assert_eq!(hash.to_string(), "eb20d3fcfe5322a3c1358c3666530cda");
     }
 }

@@ -49,6 +49,7 @@ use crate::unrecorded::{Note, Reason, Unrecorded};
 use pixeld_core::clock;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::{Hit, Keys, safe_user_agent};
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::named as link_named;
 use pixeld_core::link::route::{self, Ids, Route};
@@ -188,11 +189,11 @@ async fn answer(core: &Core, peer: IpAddr, request: &Request<Incoming>) -> Answe
 struct Link {
     sent_at_s: u32,
     is_signed: bool,
-    former_recipient: Option<Uuid>,
+    former_recipient: Option<RecipientId>,
 }
 
 /// The recipient of a keyed link by an earlier reading of its key; `None` if nobody opted out.
-fn former_recipient(core: &Core, path: &str, ids: &Ids<'_>) -> Option<Uuid> {
+fn former_recipient(core: &Core, path: &str, ids: &Ids<'_>) -> Option<RecipientId> {
     let Ids::Keyed { .. } = ids else { return None };
     if core.edge.suppressed.count() == 0 {
         return None;
@@ -235,7 +236,7 @@ fn note_of(core: &Core, peer: IpAddr, headers: &HeaderMap, method: &str, path: &
 }
 
 /// The image from the cache, or fetched into it.
-async fn find_image(core: &Core, id: Uuid) -> Fetched {
+async fn find_image(core: &Core, id: ImageId) -> Fetched {
     match core.edge.images.lookup(id) {
         Lookup::Cached(image) => Fetched::Cached(image),
         Lookup::Deleted => Fetched::Deleted,
@@ -249,7 +250,7 @@ async fn record(
     address: IpAddr,
     head: &Head<'_>,
     at: Micros,
-    image: Uuid,
+    image: ImageId,
     ids: &Ids<'_>,
     link: Link,
 ) -> Result<(), Reason> {
@@ -297,7 +298,7 @@ async fn record(
 }
 
 /// Message and recipient, with their keys if only the loader can turn them into ids.
-fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
+fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (MessageId, RecipientId, Option<Keys<'a>>) {
     match ids {
         Ids::Named { message, recipient } => (*message, *recipient, None),
         Ids::Keyed { message, recipient } => match &*core.edge.namespace.load() {
@@ -308,10 +309,10 @@ fn named<'a>(core: &Core, ids: &'a Ids<'_>) -> (Uuid, Uuid, Option<Keys<'a>>) {
                     Key::Text(text) => (Uuid::nil(), &text[..]),
                 };
                 let ((message, message_key), (recipient, recipient_key)) = (split(message), split(recipient));
-                (message, recipient, Some(Keys { message: message_key, recipient: recipient_key }))
+                (message.into(), recipient.into(), Some(Keys { message: message_key, recipient: recipient_key }))
             }
         },
-        Ids::Malformed | Ids::Unmerged => (Uuid::nil(), Uuid::nil(), None),
+        Ids::Malformed | Ids::Unmerged => (MessageId::NONE, RecipientId::NONE, None),
     }
 }
 

@@ -13,9 +13,9 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash, Suppression};
 
 /// The recipients who opted out, and those who opted in again.
@@ -57,7 +57,7 @@ impl Period {
 
 impl Suppressed {
     /// Whether a recipient is out now, as far as this node knows. The nil UUID is nobody.
-    pub fn is_out(&self, recipient: Uuid) -> bool {
+    pub fn is_out(&self, recipient: RecipientId) -> bool {
         if self.out.load(Ordering::Relaxed) == 0 {
             return false;
         }
@@ -65,14 +65,14 @@ impl Suppressed {
     }
 
     /// Whether a recipient was out at a time.
-    pub fn was_out(&self, recipient: Uuid, at: Micros) -> bool {
+    pub fn was_out(&self, recipient: RecipientId, at: Micros) -> bool {
         if self.all.load(Ordering::Relaxed) == 0 {
             return false;
         }
         self.period(recipient).is_some_and(|period| (period.since..period.until).contains(&at))
     }
 
-    fn period(&self, recipient: Uuid) -> Option<Period> {
+    fn period(&self, recipient: RecipientId) -> Option<Period> {
         if recipient.is_nil() {
             return None;
         }
@@ -199,7 +199,7 @@ mod tests {
     const KEY: PrivacyKey = PrivacyKey([7; 32]);
 
     fn row(recipient: u128, since: i64, until: Option<i64>, change: i64) -> Suppression {
-        let hash = KEY.hash(Uuid::from_u128(recipient));
+        let hash = KEY.hash(RecipientId::from_u128(recipient));
         Suppression { hash, since: Micros(since), until: until.map(Micros), change }
     }
 
@@ -212,10 +212,10 @@ mod tests {
     #[test]
     fn an_opt_out_lasts_from_its_time_until_it_is_undone() {
         let suppressed = knowing();
-        let recipient = Uuid::from_u128(1);
+        let recipient = RecipientId::from_u128(1);
         assert!(!suppressed.is_out(recipient));
         suppressed.apply(&[row(1, 100, None, 1)]);
-        assert!(suppressed.is_out(recipient) && !suppressed.is_out(Uuid::from_u128(2)));
+        assert!(suppressed.is_out(recipient) && !suppressed.is_out(RecipientId::from_u128(2)));
         assert!(!suppressed.was_out(recipient, Micros(99)) && suppressed.was_out(recipient, Micros(100)));
         suppressed.apply(&[row(1, 100, Some(200), 2)]);
         assert!(!suppressed.is_out(recipient) && suppressed.count() == 0);
@@ -228,10 +228,10 @@ mod tests {
     fn nil_is_nobody_and_without_a_key_nobody_is_known() {
         let suppressed = Suppressed::default();
         suppressed.apply(&[row(1, 0, None, 1)]);
-        assert!(!suppressed.is_out(Uuid::from_u128(1)));
+        assert!(!suppressed.is_out(RecipientId::from_u128(1)));
         suppressed.know(KEY);
         suppressed.apply(&[row(0, 0, None, 2), row(1, 0, None, 3)]);
-        assert!(suppressed.is_out(Uuid::from_u128(1)) && !suppressed.is_out(Uuid::nil()));
+        assert!(suppressed.is_out(RecipientId::from_u128(1)) && !suppressed.is_out(RecipientId::NONE));
         suppressed.know(KEY);
         assert_eq!(suppressed.count(), 2);
         suppressed.know(PrivacyKey([8; 32]));
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn rows_on_disk_without_times_hold_until_the_database_differs() {
         let suppressed = Suppressed::default();
-        suppressed.recall(KEY, &[1, 2, 3].map(|n| Suppression::out_since_ever(KEY.hash(Uuid::from_u128(n)))));
+        suppressed.recall(KEY, &[1, 2, 3].map(|n| Suppression::out_since_ever(KEY.hash(RecipientId::from_u128(n)))));
         assert_eq!((suppressed.count(), suppressed.last_change()), (3, 0));
         assert_eq!(suppressed.unlisted(&HashSet::new()), [], "nobody could say since when");
         let rows = [row(1, 10, None, 1), row(2, 20, Some(30), 2)];
@@ -249,9 +249,9 @@ mod tests {
         // It arrived while the list was read.
         suppressed.apply(&[row(4, 40, None, 3)]);
         suppressed.keep_listed(&rows.iter().map(|row| row.hash).collect(), 2);
-        let out = [1, 2, 3, 4].map(|n| suppressed.is_out(Uuid::from_u128(n)));
+        let out = [1, 2, 3, 4].map(|n| suppressed.is_out(RecipientId::from_u128(n)));
         assert_eq!(out, [true, false, false, true]);
-        assert!(!suppressed.was_out(Uuid::from_u128(1), Micros(9)), "since is the database's");
+        assert!(!suppressed.was_out(RecipientId::from_u128(1), Micros(9)), "since is the database's");
         suppressed.keep_listed(&HashSet::new(), 3);
         assert!(suppressed.count() == 0 && suppressed.rows().is_empty());
     }
@@ -269,7 +269,10 @@ mod tests {
         assert_eq!(ours, remembered[..2]);
         let listed = listed.iter().map(|row| row.hash).collect();
         assert_eq!(suppressed.unlisted(&listed), remembered[2..3]);
-        assert_eq!([1, 2, 3, 4, 5].map(|n| suppressed.is_out(Uuid::from_u128(n))), [false, true, true, false, true]);
+        assert_eq!(
+            [1, 2, 3, 4, 5].map(|n| suppressed.is_out(RecipientId::from_u128(n))),
+            [false, true, true, false, true]
+        );
         assert_eq!(suppressed.count(), 3);
     }
 

@@ -12,10 +12,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use uuid::Uuid;
-
 use crate::suppressed::Suppressed;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::metrics::Outcome;
 
 /// Notes of a reason that are kept.
@@ -193,7 +192,7 @@ pub struct Unrecorded {
 #[derive(Debug, Default)]
 struct Ring {
     /// Each with the recipients whom it may name.
-    notes: VecDeque<(Vec<Uuid>, Note)>,
+    notes: VecDeque<(Vec<RecipientId>, Note)>,
     second: i64,
     in_second: u32,
 }
@@ -212,7 +211,7 @@ impl Unrecorded {
         at: Micros,
         reason: Reason,
         path: &[u8],
-        named: impl FnOnce() -> Vec<Uuid>,
+        named: impl FnOnce() -> Vec<RecipientId>,
         make: impl FnOnce() -> Note,
     ) {
         let ring = match reason {
@@ -228,7 +227,7 @@ impl Unrecorded {
         &self,
         ring: &Mutex<Ring>,
         at: Micros,
-        named: impl FnOnce() -> Vec<Uuid>,
+        named: impl FnOnce() -> Vec<RecipientId>,
         make: impl FnOnce() -> Note,
     ) -> bool {
         let Ok(mut ring) = ring.try_lock() else { return false };
@@ -264,7 +263,7 @@ impl Unrecorded {
         latest
     }
 
-    fn names_somebody_out(&self, named: &[Uuid]) -> bool {
+    fn names_somebody_out(&self, named: &[RecipientId]) -> bool {
         named.iter().any(|&id| self.suppressed.is_out(id))
     }
 
@@ -361,14 +360,20 @@ mod tests {
         let suppressed = Arc::new(Suppressed::default());
         let key = PrivacyKey([7; 32]);
         suppressed.know(key.clone());
-        let [early, late, other] = [1, 2, 3].map(Uuid::from_u128);
+        let [early, late, other] = [1, 2, 3].map(RecipientId::from_u128);
         let unrecorded = Unrecorded::new(Arc::clone(&suppressed));
-        let out = |id: Uuid, change: i64| {
+        let out = |id: RecipientId, change: i64| {
             suppressed.apply(&[Suppression { hash: key.hash(id), since: Micros(1), until: None, change }]);
         };
         out(early, 1);
         for (n, id) in (1..).zip([early, late, other]) {
-            unrecorded.note(Micros(n), Reason::Head, b"/", || vec![Uuid::from_u128(9), id], || note(n, Reason::Head));
+            unrecorded.note(
+                Micros(n),
+                Reason::Head,
+                b"/",
+                || vec![RecipientId::from_u128(9), id],
+                || note(n, Reason::Head),
+            );
         }
         assert_eq!(paths(&unrecorded), ["/3", "/2"]);
         out(late, 2);

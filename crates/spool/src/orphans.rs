@@ -21,8 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use self::file::{each_hit, frames, parse};
 use super::SpoolRoom;
 use super::disk::{Disk, sync_parent};
@@ -31,7 +29,7 @@ use super::rewrite::rewrite_orphans;
 use super::segment::{self, SEGMENT_HEADER_BYTES};
 use super::tombstone::Erasing;
 use pixeld_core::hit::Hit;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, SpoolId};
 use pixeld_core::link::key::Namespace;
 
 /// The suffix of such a file's name.
@@ -65,7 +63,7 @@ struct State {
 /// The position of a hit. An erased hit has the nil UUID as its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    image: Uuid,
+    image: ImageId,
     file: usize,
 }
 
@@ -91,7 +89,7 @@ pub struct Waiting {
     /// The spool's number in `spool_marks`.
     pub spool: i32,
     /// The image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// The first of its numbers.
     pub first_seq: u64,
     /// The number after the last.
@@ -318,7 +316,7 @@ impl State {
         let bytes = fs::read(&file.path)?;
         let entries = self.hits.entry(file.mark).or_default();
         let end = each_hit(file.mark, &bytes, |seq, hit, _| {
-            entries.insert(seq, Entry { image: if hit.is_erased { Uuid::nil() } else { hit.image }, file: at });
+            entries.insert(seq, Entry { image: if hit.is_erased { ImageId::NONE } else { hit.image }, file: at });
         });
         if (end as u64) < file.bytes {
             tracing::warn!(path = %file.path.display(), from = end, "a torn tail was cut off");

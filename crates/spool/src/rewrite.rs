@@ -142,6 +142,7 @@ mod tests {
     use crate::fake_disk::{FakeDisk, Faults};
     use crate::fixture::{Folders, Told, hit, parcel, read_from, read_on};
     use pixeld_core::hit::Hit;
+    use pixeld_core::ids::RecipientId;
 
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
 
@@ -156,8 +157,8 @@ mod tests {
             self.takes_id(hit.recipient)
         }
 
-        fn takes_id(&mut self, id: Uuid) -> bool {
-            self.0.contains(&id.as_u128())
+        fn takes_id(&mut self, id: RecipientId) -> bool {
+            self.0.contains(&id.as_uuid().as_u128())
         }
     }
 

@@ -6,12 +6,10 @@
 //! erased recipient's id everything that can belong to its hit is zeroed. Gives up: an id that is partly damaged; the
 //! rest is no longer an id.
 
-use uuid::Uuid;
-
 use super::frame::{self, FrameKey};
 use super::segment::{self, SEGMENT_HEADER_BYTES};
 use pixeld_core::hit::{self, Hit};
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{RecipientId, SpoolId};
 use pixeld_core::link::key::{KEY_BYTES_MAX, Key, Namespace};
 
 /// The recipients to erase.
@@ -20,7 +18,7 @@ pub trait Erasing {
     fn takes(&mut self, hit: &Hit<'_>) -> bool;
 
     /// Whether this is the id of a recipient whose hits are erased.
-    fn takes_id(&mut self, id: Uuid) -> bool;
+    fn takes_id(&mut self, id: RecipientId) -> bool;
 }
 
 /// Replaces the erased hits in a segment of the spool `spool` by tombstones. Returns whether a byte has changed.
@@ -82,7 +80,7 @@ pub fn erase_loose(bytes: &mut [u8], namespace: Namespace, who: &mut impl Erasin
     for at in 0..bytes.len() {
         if let Some(id) = bytes[at..].first_chunk::<16>()
             && *id != [0; 16]
-            && who.takes_id(Uuid::from_bytes(*id))
+            && who.takes_id(RecipientId::from_bytes(*id))
         {
             let start = at.saturating_sub(hit::RECIPIENT_AT);
             let end =
@@ -104,6 +102,8 @@ pub fn erase_loose(bytes: &mut [u8], namespace: Namespace, who: &mut impl Erasin
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use pixeld_core::hit::Keys;
     use pixeld_core::hit::fixture::carrying;
@@ -112,7 +112,7 @@ mod tests {
     const SPOOL: SpoolId = SpoolId::from_u128(9);
 
     /// One id; its hits may have any time.
-    struct One(Uuid, u64);
+    struct One(RecipientId, u64);
 
     impl Erasing for One {
         fn takes(&mut self, hit: &Hit<'_>) -> bool {
@@ -120,13 +120,13 @@ mod tests {
             hit.recipient == self.0
         }
 
-        fn takes_id(&mut self, id: Uuid) -> bool {
+        fn takes_id(&mut self, id: RecipientId) -> bool {
             id == self.0
         }
     }
 
-    fn id(n: u128) -> Uuid {
-        Uuid::from_u128(0x1234_5678_9abc_def0_1122_3344_5566_7700 + n)
+    fn id(n: u128) -> RecipientId {
+        RecipientId::from_u128(0x1234_5678_9abc_def0_1122_3344_5566_7700 + n)
     }
 
     fn holds(bytes: &[u8], what: &[u8]) -> bool {
@@ -178,7 +178,7 @@ mod tests {
         let start = frame::begin(&mut bytes);
         for key in [&b"jane@example.com"[..], b"joe@example.com"] {
             let keys = Some(Keys { message: b"", recipient: key });
-            Hit { recipient: Uuid::nil(), keys, ..carrying(7, "agent") }.encode(&mut bytes);
+            Hit { recipient: RecipientId::NONE, keys, ..carrying(7, "agent") }.encode(&mut bytes);
         }
         frame::finish(&mut bytes, start, FrameKey::of(SPOOL), 0, 2);
         let jane = NAMESPACE.id_of(&Key::typed("jane@example.com").unwrap());
@@ -196,7 +196,7 @@ mod tests {
 
         let mut loose = Vec::new();
         let keys = Some(Keys { message: b"may", recipient: b"jane@example.com" });
-        Hit { recipient: Uuid::nil(), keys, ..carrying(7, "agent") }.encode(&mut loose);
+        Hit { recipient: RecipientId::NONE, keys, ..carrying(7, "agent") }.encode(&mut loose);
         let mut loose = [&[3; 50], &loose[..], &[4; 5]].concat();
         let jane = NAMESPACE.id_of(&Key::typed("jane@example.com").unwrap());
         assert!(erase_loose(&mut loose, NAMESPACE, &mut One(jane, 0)));

@@ -15,6 +15,7 @@ use crate::admin::view::{Column, Frame, Tone, Zone, counted, notice, number, tab
 use crate::db::messages;
 use crate::rollup::change::{Deleted, Target, count_to_delete};
 use crate::rollup::deletions::{self, Receipt};
+use pixeld_core::ids::{MessageId, RecipientId};
 
 /// Deletions that are listed.
 const RECEIPTS: i64 = 20;
@@ -164,7 +165,7 @@ async fn wanted(client: &Client, fields: &Fields, zone: Zone) -> Result<Result<(
 }
 
 fn target_of(filter: &Filter, now: OffsetDateTime) -> Result<Target, &'static str> {
-    let is_nil = [filter.message, filter.recipient].into_iter().flatten().any(|id| id.is_nil());
+    let is_nil = filter.message.is_some_and(MessageId::is_nil) || filter.recipient.is_some_and(RecipientId::is_nil);
     match *filter {
         Filter { image: Some(_), .. } => Err("Hits are deleted by message, recipient or time, not by image."),
         _ if is_nil => Err("The nil UUID stands for “none”. Delete such hits by time."),
@@ -271,14 +272,13 @@ fn receipt_table(admin: &Admin, receipts: &[Receipt], zone: Zone) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
-    use uuid::Uuid;
-
     use super::*;
+    use pixeld_core::ids::ImageId;
+    use time::macros::datetime;
 
     #[test]
     fn only_what_can_be_deleted_whole_is_a_target() {
-        let [a, b] = [1, 2].map(Uuid::from_u128);
+        let (a, b) = (MessageId::from_u128(1), RecipientId::from_u128(2));
         let (from, now, later) =
             (datetime!(2026-05-01 0:00 UTC), datetime!(2026-05-02 0:00 UTC), datetime!(2026-05-03 0:00 UTC));
         let target = |filter: Filter| target_of(&filter, now);
@@ -291,11 +291,11 @@ mod tests {
         assert_eq!(target(period), Ok(Target::Period { from, to: now }), "the future is left out");
         for wrong in [
             none,
-            Filter { image: Some(a), message: Some(a), ..none },
+            Filter { image: Some(ImageId::from_u128(1)), message: Some(a), ..none },
             Filter { message: Some(a), ..period },
             Filter { from: Some(from), ..none },
             Filter { from: Some(later), to: Some(later + time::Duration::DAY), ..none },
-            Filter { recipient: Some(Uuid::nil()), ..none },
+            Filter { recipient: Some(RecipientId::NONE), ..none },
         ] {
             assert!(target(wrong).is_err(), "{wrong:?}");
         }

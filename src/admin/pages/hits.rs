@@ -18,6 +18,7 @@ use crate::db::installation;
 use crate::db::log::{self, Hit, Look, Place, Wanted};
 use crate::db::users::Role;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::opens::class::Class;
 
@@ -30,9 +31,9 @@ pub const FOUND_MAX: i64 = 100;
 /// Which hits to show, as a form or a link names them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filter {
-    pub message: Option<Uuid>,
-    pub recipient: Option<Uuid>,
-    pub image: Option<Uuid>,
+    pub message: Option<MessageId>,
+    pub recipient: Option<RecipientId>,
+    pub image: Option<ImageId>,
     pub from: Option<OffsetDateTime>,
     pub to: Option<OffsetDateTime>,
 }
@@ -51,10 +52,10 @@ impl Filter {
     }
 
     fn typed(fields: &Fields, zone: Zone, namespace: Option<Namespace>) -> Result<Filter, String> {
-        let id = |name: &str, what: &str| match (Key::typed(fields.get(name).trim()), namespace) {
+        let key = |name: &str, what: &str| match (Key::typed(fields.get(name).trim()), namespace) {
             _ if fields.get(name).trim().is_empty() => Ok(None),
             (Ok(Key::Id(id)), _) => Ok(Some(id)),
-            (Ok(key), Some(namespace)) => Ok(Some(namespace.id_of(&key))),
+            (Ok(key), Some(namespace)) => Ok(Some(namespace.id_of::<Uuid>(&key))),
             (Ok(_), None) | (Err(KeyError::Length), _) => {
                 Err(format!("The {what} is not an id, and it is too long for a key."))
             }
@@ -80,8 +81,8 @@ impl Filter {
             }
         };
         let filter = Filter {
-            message: id("message", "message")?,
-            recipient: id("recipient", "recipient")?,
+            message: key("message", "message")?.map(MessageId::of),
+            recipient: key("recipient", "recipient")?.map(RecipientId::of),
             image,
             from: time("from")?,
             to: time("to")?,
@@ -238,9 +239,9 @@ fn hit_table(hits: &[Hit], zone: Zone) -> Markup {
     let rows = hits.iter().map(|hit| {
         html! {
             td { (time_of(hit.place.at, zone)) }
-            td { (linked("/images/", hit.image.0, &hit.image.1)) }
-            td { (linked("/messages/", hit.message.0, &hit.message.1)) }
-            td { (linked("/recipients/", hit.recipient, "")) }
+            td { (linked("/images/", hit.image.0.as_uuid(), &hit.image.1)) }
+            td { (linked("/messages/", hit.message.0.as_uuid(), &hit.message.1)) }
+            td { (linked("/recipients/", hit.recipient.as_uuid(), "")) }
             td {
                 (opened_by(&hit.class))
                 div.muted title=(hit.rule.0) { (if hit.rule.1.is_empty() { &hit.rule.0 } else { &hit.rule.1 }) }
@@ -301,9 +302,9 @@ mod tests {
         let namespace = Some(Namespace(Uuid::from_u128(1)));
         let typed = |text: &str| Filter::typed(&Fields::parse(text.as_bytes()), Zone::UTC, namespace);
         assert!(typed("message=&from=").unwrap().is_empty());
-        let id = Uuid::from_u128(7);
+        let id = RecipientId::from_u128(7);
         assert_eq!(typed(&format!("recipient= {id} ")).unwrap().recipient, Some(id));
-        assert_eq!(typed("message=May").unwrap().message, Some(Uuid::new_v5(&Uuid::from_u128(1), b"May")));
+        assert_eq!(typed("message=May").unwrap().message, Some(Uuid::new_v5(&Uuid::from_u128(1), b"May").into()));
         for (text, part) in [
             ("message=*|ID|*", "merge tag"),
             ("image=logo", "not an id"),

@@ -3,7 +3,6 @@
 use hyper::StatusCode;
 use maud::{Markup, html};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
@@ -17,6 +16,7 @@ use crate::db::images::{self, ImageRow};
 use crate::db::users::Role;
 use crate::db::{counts, installation};
 use crate::images::upload;
+use pixeld_core::ids::ImageId;
 use pixeld_core::link::key::Namespace;
 use pixeld_core::link::make::{self, Names};
 
@@ -105,15 +105,15 @@ pub async fn set_deleted(admin: &Admin, asked: &Asked, is_deleted: bool) -> Resu
     Ok(to(id, if is_deleted { "deleted" } else { "restored" }))
 }
 
-fn id(asked: &Asked) -> Result<Uuid, Refusal> {
+fn id(asked: &Asked) -> Result<ImageId, Refusal> {
     asked.parameter("image").parse().map_err(|_| Refusal::NotFound)
 }
 
-fn to(id: Uuid, done: &str) -> Answer {
+fn to(id: ImageId, done: &str) -> Answer {
     answer::go_to(&format!("/images/{id}?done={done}"))
 }
 
-async fn unchanged(admin: &Admin, asked: &Asked, id: Uuid, wrong: &str) -> Result<Answer, Refusal> {
+async fn unchanged(admin: &Admin, asked: &Asked, id: ImageId, wrong: &str) -> Result<Answer, Refusal> {
     let notice = notice(Tone::Bad, html! { p { "The image was not changed: " (wrong) "." } });
     image_page(admin, asked, id, StatusCode::UNPROCESSABLE_ENTITY, notice).await
 }
@@ -121,7 +121,7 @@ async fn unchanged(admin: &Admin, asked: &Asked, id: Uuid, wrong: &str) -> Resul
 async fn image_page(
     admin: &Admin,
     asked: &Asked,
-    id: Uuid,
+    id: ImageId,
     status: StatusCode,
     notice: Markup,
 ) -> Result<Answer, Refusal> {

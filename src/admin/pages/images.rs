@@ -2,7 +2,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
@@ -15,6 +14,7 @@ use crate::db::counts;
 use crate::db::images::{self, ImageRow};
 use crate::db::users::Role;
 use crate::images::upload;
+use pixeld_core::ids::ImageId;
 
 /// Images on a page.
 const IMAGES: usize = 60;
@@ -55,13 +55,13 @@ async fn images_page(
 ) -> Result<Answer, Refusal> {
     let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     let is_deleted = asked.query.get("show") == "deleted";
-    let before = asked.query.get("before").parse::<Uuid>().ok();
+    let before = asked.query.get("before").parse::<ImageId>().ok();
     let since = asked.zone.days_till(pixeld_core::clock::now_utc(), DAYS)[0];
     let client = admin.client().await?;
     let mut listed = images::newest(&client, is_deleted, before, IMAGES as i64 + 1).await?;
     let has_more = listed.len() > IMAGES;
     listed.truncate(IMAGES);
-    let ids: Vec<Uuid> = listed.iter().map(|image| image.id).collect();
+    let ids: Vec<ImageId> = listed.iter().map(|image| image.id).collect();
     let hits = counts::image_hits_since(&client, &ids, since).await?;
     drop(client);
     let content = html! {

@@ -2,7 +2,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use crate::admin::answer::{self, Answer};
 use crate::admin::asked::{Asked, Fields};
@@ -11,6 +10,7 @@ use crate::admin::refusal::Refusal;
 use crate::admin::view::{Frame, field};
 use crate::lists::header::Consents;
 use crate::lists::{Problem, consent};
+use pixeld_core::ids::MessageId;
 use pixeld_core::link::parse_uuid;
 
 /// The field that accepts a list although its column looks wrong.
@@ -20,9 +20,9 @@ pub(super) const SURE: &str = "sure";
 ///
 /// # Errors
 /// If that is not a message's id.
-pub(super) fn message(asked: &Asked) -> Result<Uuid, Refusal> {
+pub(super) fn message(asked: &Asked) -> Result<MessageId, Refusal> {
     let id = parse_uuid(asked.parameter("message").as_bytes());
-    id.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
+    id.filter(|id: &MessageId| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
 /// Who of a list has consented, by the form's fields.
@@ -44,7 +44,7 @@ pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Mark
 }
 
 /// Which message it is about, with a link back to it.
-pub(super) fn of_message(message: Uuid, name: &str) -> Markup {
+pub(super) fn of_message(message: MessageId, name: &str) -> Markup {
     html! {
         p {
             "For the message "

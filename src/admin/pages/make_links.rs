@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use anyhow::Context;
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::list_form::{
     SURE, about_lists, consent_fields, consents, file_field, message, of_message, page, recipient_field, sure_field,
@@ -23,6 +22,7 @@ use crate::lists::doubts::Doubts;
 use crate::lists::header::Header;
 use crate::lists::rows::{Batch, quoted};
 use crate::lists::{Problem, cells};
+use pixeld_core::ids::ImageId;
 use pixeld_core::link::key::Namespace;
 use pixeld_core::link::make::{self, Names};
 use pixeld_core::link::parse_uuid;
@@ -73,7 +73,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
 }
 
 /// The image that was typed, or else the one chosen.
-fn image_id(fields: &Fields) -> Result<Uuid, Refusal> {
+fn image_id(fields: &Fields) -> Result<ImageId, Refusal> {
     let text = [fields.get("image-id").trim(), fields.get("image")].into_iter().find(|text| !text.is_empty());
     let text = text.ok_or_else(|| Refusal::Upload("Choose an image.".to_owned()))?;
     parse_uuid(text.as_bytes()).ok_or_else(|| Refusal::Upload(format!("{text:?} is not the id of an image.")))
@@ -286,7 +286,7 @@ mod tests {
             fields.add("image-id".to_owned(), typed.to_owned());
             image_id(&fields).map_err(|refusal| refusal.to_string())
         };
-        let [one, two] = [1, 2].map(Uuid::from_u128);
+        let [one, two] = [1, 2].map(ImageId::from_u128);
         assert_eq!(fields(&format!(" {one} "), &two.to_string()), Ok(one));
         assert_eq!(fields("", &two.to_string()), Ok(two));
         assert_eq!(fields("", ""), Err("Choose an image.".to_owned()));

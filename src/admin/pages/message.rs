@@ -5,7 +5,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::message_chart::{Times, chart};
 use super::message_form::{self, Values};
@@ -24,6 +23,7 @@ use crate::db::counts;
 use crate::db::messages::{self, Change, Facet, FacetKind, Message};
 use crate::db::opens::{self, Looked, Open};
 use crate::db::{installation, users::Role};
+use pixeld_core::ids::RecipientId;
 use pixeld_core::link::key::Key;
 use pixeld_core::link::parse_uuid;
 use pixeld_core::opens::class::{Certainty, Class};
@@ -305,15 +305,16 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
     }
     let (filter, _, certainty) =
         FILTERS.into_iter().find(|(word, ..)| *word == asked.query.get("only")).unwrap_or(FILTERS[0]);
-    let after = parse_uuid(asked.query.get("after").as_bytes()).unwrap_or_default();
+    let after: RecipientId = parse_uuid(asked.query.get("after").as_bytes()).unwrap_or_default();
     let looks_at = if certainty.is_some() { SCAN_MAX } else { PAGE as i64 + 1 };
     let Looked { opens: mut listed, reached } =
         opens::of_message(client, message.id, after, certainty, PAGE as i64 + 1, looks_at).await?;
     let is_more = listed.len() > PAGE;
     listed.truncate(PAGE);
     let last = listed.last().map(|open| open.id);
-    let further =
-        |after: Uuid| format!("{}#recipients", address(&path, &[("only", filter), ("after", &after.to_string())]));
+    let further = |after: RecipientId| {
+        format!("{}#recipients", address(&path, &[("only", filter), ("after", &after.to_string())]))
+    };
     Ok(html! {
         (search)
         (filters(&path, filter))
@@ -355,7 +356,7 @@ fn filters(path: &str, filter: &str) -> Markup {
     }
 }
 
-fn recipient_table(listed: &[Open], zone: Zone) -> Markup {
+fn recipient_table(listed: &[Open<RecipientId>], zone: Zone) -> Markup {
     let caption = "Recipients and who or what opened the message";
     open_table(caption, "Recipient", listed, zone, |open| {
         html! { a href={ "/recipients/" (open.id) } { span.id { (open.id) } } }
@@ -363,12 +364,12 @@ fn recipient_table(listed: &[Open], zone: Zone) -> Markup {
 }
 
 /// A table of opens; `first` is the heading of its first column, and `named` makes its cells.
-pub(super) fn open_table(
+pub(super) fn open_table<Id>(
     caption: &str,
     first: &'static str,
-    listed: &[Open],
+    listed: &[Open<Id>],
     zone: Zone,
-    named: impl Fn(&Open) -> Markup,
+    named: impl Fn(&Open<Id>) -> Markup,
 ) -> Markup {
     let columns = [
         Column::words(first),

@@ -76,10 +76,10 @@ pub fn chart(times: &Times, opened: &[[i64; 3]], zone: Zone) -> Markup {
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
-    use uuid::Uuid;
 
     use super::*;
     use crate::db::messages::Place;
+    use pixeld_core::ids::MessageId;
 
     fn times(first: OffsetDateTime, last: OffsetDateTime, zone: &str) -> Times {
         times_since(first, last, zone, OffsetDateTime::UNIX_EPOCH)
@@ -87,7 +87,7 @@ mod tests {
 
     fn times_since(first: OffsetDateTime, last: OffsetDateTime, zone: &str, quarters_from: OffsetDateTime) -> Times {
         let message = Message {
-            id: Uuid::max(),
+            id: MessageId::MAX,
             name: String::new(),
             sent_at: None,
             sent_count: None,
@@ -97,7 +97,7 @@ mod tests {
             hits: 1,
             first_at: Some(first),
             last_at: Some(last),
-            place: Place { at: last, id: Uuid::max() },
+            place: Place { at: last, id: MessageId::MAX },
         };
         Times::of(&message, Zone::named(zone).unwrap(), quarters_from)
     }

@@ -103,7 +103,7 @@ pub fn edit(message: &Message, values: &Values, next: &str, asked: &Asked) -> Ma
     html! {
         form.edit method="post" action={ "/messages/" (message.id) } {
             input type="hidden" name="next" value=(next);
-            (fields(values, &message.id.simple().to_string(), asked.zone))
+            (fields(values, &message.id.as_uuid().simple().to_string(), asked.zone))
             button type="submit" { "Save" }
         }
     }
@@ -112,10 +112,10 @@ pub fn edit(message: &Message, values: &Values, next: &str, asked: &Asked) -> Ma
 #[cfg(test)]
 mod tests {
     use time::OffsetDateTime;
-    use uuid::Uuid;
 
     use super::*;
     use crate::db::messages::Place;
+    use pixeld_core::ids::MessageId;
 
     fn form(text: &str) -> Fields {
         Fields::parse(text.as_bytes())
@@ -124,7 +124,7 @@ mod tests {
     fn known() -> Message {
         let at = datetime!(2026-05-04 09:00:37 UTC);
         Message {
-            id: Uuid::max(),
+            id: MessageId::MAX,
             name: "May".to_owned(),
             sent_at: Some(at),
             sent_count: Some(12_000),
@@ -134,7 +134,7 @@ mod tests {
             hits: 0,
             first_at: None,
             last_at: None,
-            place: Place { at, id: Uuid::max() },
+            place: Place { at, id: MessageId::MAX },
         }
     }
 

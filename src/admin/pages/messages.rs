@@ -5,7 +5,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::message_form::{self, Values};
 use crate::admin::Admin;
@@ -18,6 +17,7 @@ use crate::admin::view::{
 use crate::db::messages::{self, Message, Place};
 use crate::db::{installation, users::Role};
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::MessageId;
 use pixeld_core::link::key::Key;
 
 /// Messages of a page.
@@ -163,7 +163,7 @@ fn place(text: &str) -> Option<Place> {
     let (at, id) = text.split_once('_')?;
     // A time that PostgreSQL cannot hold is not a place.
     let at = Micros(at.parse().ok()?).utc()?;
-    let id = Uuid::try_parse(id).ok()?;
+    let id = id.parse().ok()?;
     (at.year() > 0).then_some(Place { at, id })
 }
 
@@ -244,7 +244,7 @@ pub fn link(message: &Message) -> Markup {
 }
 
 /// The same from an id and a name.
-pub fn named_link(id: Uuid, name: &str) -> Markup {
+pub fn named_link(id: MessageId, name: &str) -> Markup {
     html! {
         a href={ "/messages/" (id) } {
             @if name.is_empty() { span.id { (id) } } @else { (name) }

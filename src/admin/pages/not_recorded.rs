@@ -19,6 +19,7 @@ use crate::db::images::{self, ImageRow};
 use crate::db::{installation, messages};
 use crate::opt_outs::suppressions;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::pasted::{Pasted, pasted};
 use pixeld_core::link::route::{Ids, Route, route};
@@ -112,11 +113,11 @@ fn drops(admin: &Admin) -> Markup {
 /// What a link contains, as far as it can be read.
 #[derive(Default)]
 struct Said {
-    image: Option<Uuid>,
-    message: Option<Uuid>,
-    recipient: Option<Uuid>,
+    image: Option<ImageId>,
+    message: Option<MessageId>,
+    recipient: Option<RecipientId>,
     /// Another id of the recipient under which they may have opted out; this link then records nothing.
-    former_recipient: Option<Uuid>,
+    former_recipient: Option<RecipientId>,
     /// The keys as they were read.
     message_key: Option<String>,
     recipient_key: Option<String>,
@@ -129,7 +130,6 @@ struct Said {
 
 /// What a path contains by itself. `namespace` is set for a path with keys.
 fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require_signed: bool) -> Said {
-    let id_of = |key: &Key<'_>| namespace.map(|namespace| namespace.id_of(key));
     let mut said = Said::default();
     match parsed {
         Route::Pixel { image, ids, sent_at_s, is_signed } => {
@@ -140,7 +140,8 @@ fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require
                     (said.message, said.recipient) = (Some(*message), Some(*recipient));
                 }
                 Ids::Keyed { message, recipient } => {
-                    (said.message, said.recipient) = (id_of(message), id_of(recipient));
+                    said.message = namespace.map(|namespace| namespace.id_of(message));
+                    said.recipient = namespace.map(|namespace| namespace.id_of(recipient));
                     (said.message_key, said.recipient_key) = (words(message), words(recipient));
                     said.former_recipient = namespace.and_then(|namespace| named::former_recipient(path, namespace));
                 }
@@ -231,15 +232,16 @@ fn where_it_goes(pasted: &Pasted, base_url: &str) -> Markup {
 
 /// What a fetch of a recorded link counts for.
 fn how_often(admin: &Admin, said: &Said) -> Markup {
-    let is_named = |id: Option<Uuid>| id.is_some_and(|id| !id.is_nil());
+    let is_message_named = said.message.is_some_and(|id| !id.is_nil());
+    let is_recipient_named = said.recipient.is_some_and(|id| !id.is_nil());
     html! {
-        @match (is_named(said.message), is_named(said.recipient)) {
+        @match (is_message_named, is_recipient_named) {
             (true, true) => "It counts as an open of this message by this recipient. ",
             (true, false) => "It names no recipient, so it counts for the message, but as nobody's open. ",
             (false, true) => "It names no message, so it does not count as an open. ",
             (false, false) => "It names neither a message nor a recipient, so it counts only for the image. ",
         }
-        @match admin.options.limits.throttle.filter(|_| is_named(said.recipient)) {
+        @match admin.options.limits.throttle.filter(|_| is_recipient_named) {
             Some(time) => { "Fetches by the same reader count at most once in " (in_words(time)) " (PIXELD_THROTTLE)." }
             None => "Each fetch counts.",
         }
@@ -271,8 +273,8 @@ fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) 
         dl.facts {
             dt { "Image" }
             dd { a href={ "/images/" (image_id) } { (title.map_or_else(|| image_id.to_string(), ToOwned::to_owned)) } }
-            dt { "Message" } dd { (link_to("/messages/", said.message, message_name)) (as_read(&said.message_key)) }
-            dt { "Recipient" } dd { (link_to("/recipients/", said.recipient, "")) (as_read(&said.recipient_key)) }
+            dt { "Message" } dd { (link_to("/messages/", said.message.map(MessageId::as_uuid), message_name)) (as_read(&said.message_key)) }
+            dt { "Recipient" } dd { (link_to("/recipients/", said.recipient.map(RecipientId::as_uuid), "")) (as_read(&said.recipient_key)) }
             dt { "Send time" }
             dd { @if said.sent_at_s == 0 { "not in the link" } @else if let Some(at) = sent_at { (time_of(at, zone)) } }
             dt { "Signature" }

@@ -7,7 +7,6 @@
 use hyper::StatusCode;
 use maud::{Markup, html};
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
@@ -19,6 +18,7 @@ use crate::db::{QUERY_TIMEOUT, within};
 use crate::erasure::receipts::{self, Receipt};
 use crate::opt_outs::suppressions;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::RecipientId;
 use pixeld_core::link::parse_uuid;
 use pixeld_core::privacy::Suppression;
 
@@ -31,7 +31,7 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Looks it up.
-    pub(super) async fn look(admin: &Admin, client: &Client, recipient: Uuid) -> Result<Standing, Refusal> {
+    pub(super) async fn look(admin: &Admin, client: &Client, recipient: RecipientId) -> Result<Standing, Refusal> {
         let hash = admin.opt_outs.keys_with(admin, client).await?.privacy.hash(recipient);
         Ok(Standing {
             opt_out: suppressions::find(client, hash).await?,
@@ -63,7 +63,7 @@ impl Standing {
     }
 
     /// The part of the recipient's page that shows it, with what an admin can do.
-    pub(super) fn panel(&self, asked: &Asked, recipient: Uuid) -> Markup {
+    pub(super) fn panel(&self, asked: &Asked, recipient: RecipientId) -> Markup {
         let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
         let button = |path: &str, class: Option<&str>, words: &str| {
             html! {
@@ -98,14 +98,14 @@ impl Standing {
 }
 
 /// The recipient, as a hidden field of a form.
-fn named(recipient: Uuid) -> Markup {
+fn named(recipient: RecipientId) -> Markup {
     html! { input type="hidden" name="recipient" value=(recipient); }
 }
 
 /// The recipient that a form names.
-pub(super) fn recipient(asked: &Asked) -> Result<Uuid, Refusal> {
+pub(super) fn recipient(asked: &Asked) -> Result<RecipientId, Refusal> {
     let recipient = parse_uuid(asked.form.get("recipient").as_bytes());
-    recipient.filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)
+    recipient.filter(|id: &RecipientId| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
 /// The notice after one of its buttons.

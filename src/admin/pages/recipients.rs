@@ -6,7 +6,6 @@
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::message::open_table;
 use super::messages::named_link;
@@ -19,6 +18,7 @@ use crate::admin::view::{Frame, Tone, address, counted, nothing, notice};
 use crate::db::installation::{self, RecipientError};
 use crate::db::opens;
 use crate::db::users::Role;
+use pixeld_core::ids::{MessageId, RecipientId};
 use pixeld_core::link::parse_uuid;
 
 /// Messages of a page.
@@ -71,10 +71,11 @@ fn search_form(typed: &str) -> Markup {
 
 /// `GET /recipients/{recipient}`.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let id = parse_uuid(asked.parameter("recipient").as_bytes()).filter(|id| !id.is_nil()).ok_or(Refusal::NotFound)?;
+    let id = parse_uuid(asked.parameter("recipient").as_bytes());
+    let id = id.filter(|id: &RecipientId| !id.is_nil()).ok_or(Refusal::NotFound)?;
     let before = parse_uuid(asked.query.get("before").as_bytes());
     let client = admin.client().await?;
-    let mut listed = opens::of_recipient(&client, id, before.unwrap_or(Uuid::max()), PAGE as i64 + 1).await?;
+    let mut listed = opens::of_recipient(&client, id, before.unwrap_or(MessageId::MAX), PAGE as i64 + 1).await?;
     let standing = Standing::look(admin, &client, id).await?;
     drop(client);
     let is_more = listed.len() > PAGE;

@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 
 use hyper::StatusCode;
 use maud::{Markup, html};
-use uuid::Uuid;
 
 use super::list_form::{
     SURE, about_lists, consent_fields, consents, file_field, message, of_message, page, recipient_field, sure_field,
@@ -29,6 +28,7 @@ use crate::lists::header::Header;
 use crate::lists::rows::{Batch, Row};
 use crate::lists::{Problem, cells, consent};
 use crate::opt_outs::suppressions;
+use pixeld_core::ids::{MessageId, RecipientId};
 use pixeld_core::link::key::Namespace;
 use pixeld_core::opens::class::{Certainty, Class};
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
@@ -80,7 +80,7 @@ async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mu
 
 struct WhoOpened<'a> {
     admin: &'a Admin,
-    message: Uuid,
+    message: MessageId,
     namespace: Namespace,
     privacy_key: PrivacyKey,
     fields: &'a Fields,
@@ -97,7 +97,7 @@ struct WhoOpened<'a> {
 /// What a list says about a row before anything is looked up.
 enum Listed {
     /// The recipient to look up, and why they may not be measured.
-    Recipient(Uuid, Option<&'static str>),
+    Recipient(RecipientId, Option<&'static str>),
     /// The row names nobody, and why.
     Nobody(&'static str),
 }
@@ -115,7 +115,7 @@ impl Columns for WhoOpened<'_> {
 
     async fn fill(&mut self, header: &Header, rows: &Batch, out: &mut Vec<Cow<'static, str>>) -> Result<(), Refusal> {
         let listed: Vec<Listed> = rows.rows().map(|row| self.listed(header, row)).collect::<Result<_, _>>()?;
-        let mut ids: Vec<Uuid> = listed.iter().filter_map(Listed::id).collect();
+        let mut ids: Vec<RecipientId> = listed.iter().filter_map(Listed::id).collect();
         ids.sort_unstable();
         ids.dedup();
         let (mut opens, mut out_now) = (HashMap::new(), HashSet::new());
@@ -182,7 +182,7 @@ impl WhoOpened<'_> {
 }
 
 impl Listed {
-    fn id(&self) -> Option<Uuid> {
+    fn id(&self) -> Option<RecipientId> {
         match self {
             Listed::Recipient(id, _) => Some(*id),
             Listed::Nobody(_) => None,
@@ -262,7 +262,7 @@ mod tests {
     fn a_machine_is_no_open_and_a_confirmed_one_is_dated_by_a_person() {
         let at = |s: i64| OffsetDateTime::from_unix_timestamp(s).unwrap();
         let open = |best: Class, confirmed: Option<i64>| Opened {
-            recipient: Uuid::nil(),
+            recipient: RecipientId::NONE,
             first_at: at(1),
             confirmed_first_at: confirmed.map(at),
             best: best.number(),

@@ -166,7 +166,7 @@ pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
         println!("{}", namespace.0);
     }
     for key in &keys {
-        println!("{}", namespace.id_of(key));
+        println!("{}", namespace.id_of::<Uuid>(key));
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 use pixeld_core::hit::fixture::carrying;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 
 use super::*;
-use pixeld_core::ids::SpoolId;
 
 const NOW: Micros = Micros::of_seconds(2_000_000_000);
 const DAY: Duration = Duration::from_hours(24);
 
 fn hit(recipient: u128, at: Micros) -> Hit<'static> {
-    Hit { at, recipient: Uuid::from_u128(recipient), ..carrying(0, "") }
+    Hit { at, recipient: RecipientId::from_u128(recipient), ..carrying(0, "") }
 }
 
 /// Opted out since [`NOW`].
@@ -17,8 +17,8 @@ const OUT: u128 = u128::MAX;
 struct OneImage;
 
 impl Facts for OneImage {
-    fn image(&self, image: Uuid, _: Micros) -> ImageThen {
-        match image.as_u128() {
+    fn image(&self, image: ImageId, _: Micros) -> ImageThen {
+        match image.as_uuid().as_u128() {
             1 => ImageThen::There,
             99 => ImageThen::Lost,
             _ => ImageThen::Unknown,
@@ -29,12 +29,12 @@ impl Facts for OneImage {
         UserAgent { own: 1, stored: 1, agent: Agent::read(text) }
     }
 
-    fn sent_at_s(&self, _: Uuid) -> u32 {
+    fn sent_at_s(&self, _: MessageId) -> u32 {
         0
     }
 
-    fn had_opted_out(&self, recipient: Uuid, at: Micros) -> bool {
-        recipient == Uuid::from_u128(OUT) && at >= NOW
+    fn had_opted_out(&self, recipient: RecipientId, at: Micros) -> bool {
+        recipient == RecipientId::from_u128(OUT) && at >= NOW
     }
 }
 
@@ -73,7 +73,7 @@ fn a_tombstone_is_counted_as_erased_and_needs_no_partition() {
 #[test]
 fn a_hit_of_a_lost_image_is_set_aside_unless_its_recipient_opted_out_and_spends_no_token() {
     let throttle = Throttle::new(Duration::from_secs(60), [1; 16]);
-    let lost = |recipient| Hit { image: Uuid::from_u128(99), ..hit(recipient, NOW) };
+    let lost = |recipient| Hit { image: ImageId::from_u128(99), ..hit(recipient, NOW) };
     let mut erased = lost(1);
     erased.erase();
     let hits = [hit(1, NOW), lost(1), lost(1), erased, lost(OUT), Hit { at: NOW - 40 * DAY, ..lost(1) }];
@@ -89,7 +89,7 @@ fn a_hit_of_a_lost_image_is_set_aside_unless_its_recipient_opted_out_and_spends_
 #[test]
 fn a_hit_of_an_unknown_image_spends_no_token() {
     let throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
-    let unknown = Hit { image: Uuid::from_u128(9), ..hit(1, NOW) };
+    let unknown = Hit { image: ImageId::from_u128(9), ..hit(1, NOW) };
     let judged = judge_all(&[unknown.clone(), unknown, hit(1, NOW), hit(1, NOW)], Some(&throttle), None);
     assert_eq!((judged.loaded, judged.unknown_image, judged.throttled), (1, 2, 1));
     assert_eq!(judged.tokens.into_tokens().count(), 1);
@@ -106,7 +106,7 @@ fn the_shared_throttle_is_asked_about_what_nothing_else_drops() {
     let mut throttle = Throttle::new(Duration::from_secs(3600), [0; 16]);
     let spent = throttle.token(&hit(5, NOW), 1).map(|token| (token, 0));
     throttle.spend(SpoolId::from_u128(70), spent);
-    let unknown = Hit { image: Uuid::from_u128(9), ..hit(1, NOW) };
+    let unknown = Hit { image: ImageId::from_u128(9), ..hit(1, NOW) };
     let hits = [hit(1, NOW - 31 * DAY), unknown, hit(0, NOW), hit(5, NOW), hit(1, NOW), hit(1, NOW), hit(2, NOW)];
     assert_eq!(asked(&hits, &throttle), [74, 75, 76], "also about the second of two");
 }

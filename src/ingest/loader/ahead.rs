@@ -10,8 +10,6 @@
 
 use std::collections::HashMap;
 
-use uuid::Uuid;
-
 use super::Loader;
 use super::connected::Connected;
 use crate::db::within;
@@ -118,7 +116,7 @@ impl Loader {
 
 /// Whether a row is this hit. Impossible times are moved when a hit is loaded.
 fn is_same(own: &HitIdentity, row: &HitIdentity) -> bool {
-    let ids = |hit: &HitIdentity| -> [Uuid; 3] { [hit.image, hit.message, hit.recipient] };
+    let ids = |hit: &HitIdentity| (hit.image, hit.message, hit.recipient);
     let was_moved = own.at < crate::BUILT_AT || own.at > pixeld_core::clock::now_micros();
     ids(own) == ids(row) && (own.at == row.at || was_moved)
 }

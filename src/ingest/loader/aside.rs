@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
-use uuid::Uuid;
 
 use super::connected::patiently;
 use super::origin::Piece;
@@ -20,7 +19,7 @@ use crate::ingest::judge::Judged;
 use crate::ingest::known::Known;
 use crate::ingest::orphan_notes as notes;
 use pixeld_core::hit::Hit;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, SpoolId};
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::orphans::{Orphans, Waiting};
 
@@ -38,11 +37,11 @@ pub(super) struct Aside {
     /// Another connection held a mark then, so some loadable hits may be left.
     pub(super) is_held: bool,
     /// Notes that this connection wrote and can still extend, by the spool's number and the image.
-    open: HashMap<(i32, Uuid), Waiting>,
+    open: HashMap<(i32, ImageId), Waiting>,
     no_room_since: Option<Instant>,
     has_said_no_room: bool,
     /// Images that the log has named.
-    named_images: HashSet<Uuid>,
+    named_images: HashSet<ImageId>,
     /// Marks of spools that the log has named.
     pub(super) named_marks: HashSet<SpoolId>,
 }
@@ -96,7 +95,7 @@ impl Aside {
         gives_up
     }
 
-    fn name(&mut self, images: impl Iterator<Item = Uuid>) {
+    fn name(&mut self, images: impl Iterator<Item = ImageId>) {
         for image in images {
             if self.named_images.len() < 1000 && self.named_images.insert(image) {
                 tracing::error!(
@@ -132,7 +131,7 @@ impl Aside {
         }
         (self.no_room_since, self.has_said_no_room) = (None, false);
         record.orphans = count;
-        let mut firsts: BTreeMap<Uuid, u64> = BTreeMap::new();
+        let mut firsts: BTreeMap<ImageId, u64> = BTreeMap::new();
         for (seq, hit) in hits {
             firsts.entry(hit.image).or_insert(seq);
         }

@@ -99,13 +99,13 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
 
     use super::*;
+    use pixeld_core::ids::ImageId;
 
     #[test]
     fn hits_that_were_set_aside_keep_their_own_numbers_beside_those_that_they_get() {
-        let waiting = Waiting { mark: SpoolId::NONE, spool: 1, image: Uuid::nil(), first_seq: 0, next_seq: 100 };
+        let waiting = Waiting { mark: SpoolId::NONE, spool: 1, image: ImageId::NONE, first_seq: 0, next_seq: 100 };
         let taken = Taken { waiting, numbers: vec![3, 4, 70], first_seq: 500, is_all: true };
         for (own, number) in [(3, 500), (4, 501), (70, 502)] {
             assert_eq!((taken.own_number(number), taken.number_of(own)), (own, number));

@@ -23,7 +23,7 @@ use crate::db::{images, within};
 use crate::ingest::source::MarkName;
 use crate::ingest::{marks, orphan_notes as notes};
 use pixeld_core::hit::Hit;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, SpoolId};
 use pixeld_core::metrics::DropReason;
 use pixeld_spool::orphans::Waiting;
 
@@ -54,13 +54,14 @@ impl Loader {
         self.aside.looked = Some(Instant::now());
         self.aside.is_held = false;
         let all = self.recount(connected.client()).await?;
-        let images: Vec<Uuid> = all.iter().map(|waiting| waiting.image).collect::<HashSet<_>>().into_iter().collect();
+        let images: Vec<ImageId> =
+            all.iter().map(|waiting| waiting.image).collect::<HashSet<_>>().into_iter().collect();
         if images.is_empty() {
             return Ok(false);
         }
         let asking = images::existing(connected.client(), &images);
         let existing = within(self.patience, "looking for images", asking).await?;
-        let there: HashSet<Uuid> = existing.into_iter().map(|(image, _)| image).collect();
+        let there: HashSet<ImageId> = existing.into_iter().map(|(image, _)| image).collect();
         let orphans = Arc::clone(&self.aside.orphans);
         let is_back = |waiting: &&Waiting| there.contains(&waiting.image) && orphans.count(&[**waiting]) > 0;
         let Some(waiting) = all.iter().find(is_back).copied() else { return Ok(false) };

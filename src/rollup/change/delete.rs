@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
-use uuid::Uuid;
 
 use super::{ChangeError, Changes};
 use crate::db::partitions::{self, DAYS_AT_ONCE, Partition};
 use crate::db::{DbError, within};
 use crate::rollup::statement::statement;
 use crate::rollup::tally;
+use pixeld_core::ids::{MessageId, RecipientId};
 
 /// Maximum time to search one partition for hits, without the lock; an open day is read whole.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -26,16 +26,16 @@ const PENDING_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// All hits of a recipient.
-    Recipient(Uuid),
+    Recipient(RecipientId),
     /// Those of one recipient and one message.
     Pair {
         /// The message.
-        message: Uuid,
+        message: MessageId,
         /// The recipient.
-        recipient: Uuid,
+        recipient: RecipientId,
     },
     /// All hits of a message.
-    Message(Uuid),
+    Message(MessageId),
     /// All hits in a time range, whoever they belong to. Frozen opens stay: it is unknown what the hits of the range
     /// contributed to them. A range that is not over may never become empty.
     Period {
@@ -78,7 +78,8 @@ impl Target {
 
     fn has_nil(self) -> bool {
         match self {
-            Target::Recipient(id) | Target::Message(id) => id.is_nil(),
+            Target::Recipient(id) => id.is_nil(),
+            Target::Message(id) => id.is_nil(),
             Target::Pair { message, recipient } => message.is_nil() || recipient.is_nil(),
             Target::Period { .. } => false,
         }
@@ -120,7 +121,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`ChangeError`]; go on with a new [`Changes`].
-    pub async fn erase(&mut self, erasure: i64, recipient: Uuid) -> Result<Deleted, ChangeError> {
+    pub async fn erase(&mut self, erasure: i64, recipient: RecipientId) -> Result<Deleted, ChangeError> {
         self.delete_all(Target::Recipient(recipient), Some(erasure), |_| {}).await
     }
 
@@ -171,7 +172,7 @@ impl Changes {
     }
 
     /// From its slots: no index finds a message's hits in a day.
-    async fn days_of_message(&self, message: Uuid) -> Result<Vec<Partition>, ChangeError> {
+    async fn days_of_message(&self, message: MessageId) -> Result<Vec<Partition>, ChangeError> {
         let client = self.tally.client();
         let hours = "SELECT DISTINCT hour FROM message_hours WHERE message = $1 AND hits > 0 ORDER BY hour";
         let of: [&(dyn ToSql + Sync); 1] = [&message];
@@ -307,8 +308,8 @@ impl Changes {
         if rows.is_empty() {
             return Ok((0, 0));
         }
-        let pair = |row: &tokio_postgres::Row| (row.get::<_, Uuid>(0), row.get::<_, Uuid>(1));
-        let (messages, recipients): (Vec<Uuid>, Vec<Uuid>) = rows.iter().map(pair).unzip();
+        let messages: Vec<MessageId> = rows.iter().map(|row| row.get(0)).collect();
+        let recipients: Vec<RecipientId> = rows.iter().map(|row| row.get(1)).collect();
         self.begin().await?;
         let touched = self.tally.execute("looking for opens", TOUCH_LEFTOVERS, &[&messages, &recipients]).await?;
         self.settle(touched).await?;

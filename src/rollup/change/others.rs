@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{ChangeError, Changes};
 use crate::db::partitions::{self, DAYS_AT_ONCE};
 use crate::db::within;
 use crate::rollup::statement::statement;
 use crate::rollup::tally;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// Maximum pairs times days of one search whose rows go through the program.
 const PAIR_DAYS_MAX: usize = 50_000;
@@ -64,11 +64,12 @@ impl Changes {
     async fn add_pair_hits(&self, rows: &[tokio_postgres::Row]) -> Result<(), ChangeError> {
         let at: Vec<OffsetDateTime> = rows.iter().map(|row| row.get(0)).collect();
         let seq: Vec<i64> = rows.iter().map(|row| row.get(1)).collect();
-        let ids = |column: usize| rows.iter().map(|row| row.get(column)).collect::<Vec<Uuid>>();
         let spool: Vec<i32> = rows.iter().map(|row| row.get(5)).collect();
         let class: Vec<i16> = rows.iter().map(|row| row.get(6)).collect();
         let insert = format!("{PAIR_HITS}{UNNEST}");
-        let (messages, recipients, images) = (ids(2), ids(3), ids(4));
+        let messages: Vec<MessageId> = rows.iter().map(|row| row.get(2)).collect();
+        let recipients: Vec<RecipientId> = rows.iter().map(|row| row.get(3)).collect();
+        let images: Vec<ImageId> = rows.iter().map(|row| row.get(4)).collect();
         let added = self
             .tally
             .execute("gathering other hits", &insert, &[&at, &seq, &messages, &recipients, &images, &spool, &class])
@@ -86,7 +87,7 @@ impl Changes {
                      UNION SELECT last_hour FROM edges WHERE last_hour IS NOT NULL ORDER BY 1";
         let hours = within(tally::STATEMENT_TIMEOUT, "looking at hours", self.tally.client().query(hours, &[])).await?;
         let hours: Vec<OffsetDateTime> = hours.iter().map(|row| row.get(0)).collect();
-        let mut found: HashMap<Uuid, [Option<OffsetDateTime>; 2]> = HashMap::new();
+        let mut found: HashMap<MessageId, [Option<OffsetDateTime>; 2]> = HashMap::new();
         if let (Some(first), Some(last)) = (hours.first(), hours.last()) {
             let mut days = partitions::within_times(self.tally.client(), *first, *last + time::Duration::HOUR).await?;
             days.retain(|day| day.has_a_slot_of(&hours));
@@ -100,7 +101,7 @@ impl Changes {
                 }
             }
         }
-        let (messages, times): (Vec<Uuid>, Vec<[Option<OffsetDateTime>; 2]>) = found.into_iter().unzip();
+        let (messages, times): (Vec<MessageId>, Vec<[Option<OffsetDateTime>; 2]>) = found.into_iter().unzip();
         let (first, last): (Vec<_>, Vec<_>) = times.into_iter().map(|[first, last]| (first, last)).unzip();
         self.tally.execute("writing the first and last hit", &WRITE_EDGES, &[&messages, &first, &last]).await?;
         Ok(())

@@ -3,13 +3,13 @@
 use std::sync::LazyLock;
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{ChangeError, Changes};
 use crate::db::partitions::{self, Partition};
 use crate::db::within;
 use crate::rollup::statement::statement;
 use crate::rollup::tally::{self, ANY_JOIN, NESTED_LOOPS, same};
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// Where a chunk ends in a partition: at this hit, by (at, spool, seq).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub struct StoredHit<'a> {
     /// Whether a request header marked it as a prefetch, so no person has looked yet.
     pub prefetch: bool,
     /// Its message; nil if absent.
-    pub message: Uuid,
+    pub message: MessageId,
     /// Its recipient; nil if absent.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
     /// Its image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// Its verdict so far.
     pub judged: Verdict,
 }

@@ -14,6 +14,7 @@ use crate::kit::support::{
     App, EndedLoad, PIXELD, Postgres, REST, add_image, alone, beside, open_dir, wait_for_image, wait_for_opt_outs,
 };
 use crate::opens::recount;
+use pixeld_core::ids::ImageId;
 
 const DOCS: &str = include_str!("../../../docs/backup.md");
 
@@ -235,7 +236,7 @@ struct Private {
     dir: TempDir,
     backup: PathBuf,
     settings: Settings,
-    image: Uuid,
+    image: ImageId,
 }
 
 /// Where the private PostgreSQL is, to a shell with a node's settings.

@@ -11,6 +11,7 @@ use pixeld::parts::db::log::{self, Wanted};
 use pixeld::parts::db::{Database, migrate};
 use pixeld::parts::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
 use pixeld::parts::rollup::retention_day::{Dropped, drop_day, overdue};
+use pixeld_core::ids::{MessageId, RecipientId};
 use pixeld_core::privacy::RecipientHash;
 use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::process::wait_until;
@@ -30,15 +31,15 @@ const BATCH_DAYS: u32 = 30;
 const SEQS: u32 = 10;
 
 /// Fetched the same message every day.
-const DAILY: Uuid = Uuid::from_u128(0xdada);
-const DAILY_MESSAGE: Uuid = Uuid::from_u128(0xdade);
+const DAILY: RecipientId = RecipientId::from_u128(0xdada);
+const DAILY_MESSAGE: MessageId = MessageId::from_u128(0xdade);
 
 /// Has four hits on four days, one of them without a message.
-const RARE: Uuid = Uuid::from_u128(0x4a4e);
-const RARE_MESSAGE: Uuid = Uuid::from_u128(0x4a4f);
+const RARE: RecipientId = RecipientId::from_u128(0x4a4e);
+const RARE_MESSAGE: MessageId = MessageId::from_u128(0x4a4f);
 
 /// Was fetched on the first and on the last day.
-const LONG_MESSAGE: Uuid = Uuid::from_u128(0x1009);
+const LONG_MESSAGE: MessageId = MessageId::from_u128(0x1009);
 
 /// Half of PostgreSQL's own default; with pixeld's 40 connections that is room for about 2,000 locks, while three per
 /// day would be 5,400. (By default it would be 4,000, and more if other parts of the shared memory leave some.)
@@ -95,7 +96,7 @@ impl Books {
                  SELECT 9000, {first} * {SEQS}, {next} * {SEQS}, count(*), {seqs} - count(*), min(at), max(at) FROM added"
             ));
         }
-        self.change(async |changes| changes.delete_hits(Target::Recipient(Uuid::from_u128(1))).await.unwrap());
+        self.change(async |changes| changes.delete_hits(Target::Recipient(RecipientId::from_u128(1))).await.unwrap());
         assert_eq!(self.number("SELECT count(*) FROM batches WHERE published IS NULL"), 0);
     }
 
@@ -137,7 +138,7 @@ impl Books {
     }
 
     /// All data in a recipient's export.
-    fn exported(&self, recipient: Uuid) -> String {
+    fn exported(&self, recipient: RecipientId) -> String {
         struct Text(String);
         impl Takes for Text {
             async fn take(&mut self, part: Bytes) -> io::Result<()> {
@@ -155,7 +156,7 @@ impl Books {
     }
 
     /// Every hit that searches in the log find, one after the other.
-    fn seen(&self, recipient: Option<Uuid>, rows_max: i64) -> usize {
+    fn seen(&self, recipient: Option<RecipientId>, rows_max: i64) -> usize {
         let mut wanted = Wanted { recipient, rows_max, found_max: 100, ..Wanted::default() };
         self.runtime.block_on(async {
             let session = self.database.connect("test").await.unwrap();

@@ -2,7 +2,7 @@
 
 use pixeld::parts::db::Database;
 use pixeld_core::clock::micros::Micros;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, NodeId, RecipientId, SpoolId};
 use pixeld_testkit::postgres::Postgres;
 use tokio_postgres::Client;
 
@@ -83,6 +83,12 @@ fn an_id_is_the_same_uuid_on_both_sides() {
         let row = client.query_one(select, &[&id, &text, &[SpoolId::NONE, id].as_slice()]).await.unwrap();
         assert_eq!((row.get(0), row.get::<_, SpoolId>(1), row.get::<_, SpoolId>(2)), (text, id, id));
         assert_eq!(row.get::<_, Vec<SpoolId>>(3), [SpoolId::NONE, id]);
+        let select = "SELECT $1::uuid = $2::uuid AND $2 = $3::uuid AND $3 = $4::uuid, $4, $3, $2, $1";
+        let ids: (ImageId, MessageId, RecipientId, NodeId) =
+            (text.parse().unwrap(), text.parse().unwrap(), text.parse().unwrap(), text.parse().unwrap());
+        let row = client.query_one(select, &[&ids.0, &ids.1, &ids.2, &ids.3]).await.unwrap();
+        assert!(row.get::<_, bool>(0));
+        assert_eq!((row.get(4), row.get(3), row.get(2), row.get(1)), ids);
         let row = client.query_one("SELECT $1::text, NULL::uuid", &[&text]).await.unwrap();
         assert!(row.try_get::<_, SpoolId>(0).is_err() && row.try_get::<_, SpoolId>(1).is_err());
         assert_eq!(row.get::<_, Option<SpoolId>>(1), None);

@@ -24,7 +24,7 @@ pub struct Link {
 /// A link of each kind to recipients of their own.
 pub fn links(app: &App, message: Uuid) -> [Link; 3] {
     let [plain, keyed, signed] = [(); 3].map(|()| Uuid::new_v4());
-    let token = Token { sent_at_s: 0, image: app.image, message, recipient: signed };
+    let token = Token { sent_at_s: 0, image: app.image, message: message.into(), recipient: signed.into() };
     let token = SigningKeys::parse(KEYS).unwrap().sign(&token).unwrap();
     [
         Link { prefix: "image", ids: format!("{}_{message}_{plain}", app.image), recipient: plain },

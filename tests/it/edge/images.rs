@@ -7,19 +7,20 @@ use uuid::Uuid;
 
 use crate::kit::proxy::Proxy;
 use crate::kit::support::{App, PATIENCE, Postgres, add_image, beside};
+use pixeld_core::ids::ImageId;
 
 /// How long a change may take to take effect everywhere: less than the minute after which all images are read again,
 /// which would hide broken notifications and heartbeats.
 const SOON: Duration = Duration::from_secs(30);
 
-fn delete(app: &App, image: Uuid, notify: bool) {
+fn delete(app: &App, image: ImageId, notify: bool) {
     app.query(&format!("UPDATE images SET deleted_at = now(), updated_at = clock_timestamp() WHERE id = '{image}'"));
     if notify {
         app.query(&format!("SELECT pg_notify('pixeld_images', '{image}')"));
     }
 }
 
-fn is_deleted(app: &App, image: Uuid) -> bool {
+fn is_deleted(app: &App, image: ImageId) -> bool {
     app.get(&format!("/image/{image}.png")).body == pixeld_edge::images::TRANSPARENT_GIF
 }
 
@@ -112,7 +113,7 @@ fn a_node_that_never_had_the_list_records_and_the_loader_decides() {
     app.postgres.stop().unwrap();
     std::fs::remove_dir_all(app.server.data_dir().join("images")).unwrap();
     app.restart();
-    let (message, unknown) = (Uuid::new_v4(), Uuid::new_v4());
+    let (message, unknown) = (Uuid::new_v4(), ImageId::random());
     for image in [app.image, unknown, unknown] {
         assert_eq!(app.get(&format!("/image/{image}_{message}_{}.png", Uuid::new_v4())).status, 200);
     }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use crate::kit::support::{App, beside};
+use pixeld_core::ids::ImageId;
 
 const GMAIL_PREFETCH: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/42.0.2311.135 Safari/537.36 Edge/12.246 Mozilla/5.0";
 const GMAIL_PROXY: &str = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)";
@@ -78,7 +79,7 @@ fn readers_without_a_recipient_are_all_recorded() {
 fn a_hit_that_was_dropped_later_spends_no_token() {
     let _machine = beside();
     let mut app = throttled();
-    let (message, recipient, image) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let (message, recipient, image) = (Uuid::new_v4(), Uuid::new_v4(), ImageId::random());
     // Recorded for an image that PostgreSQL does not know: dropped by the loader.
     app.server.terminate().unwrap();
     app.postgres.stop().unwrap();

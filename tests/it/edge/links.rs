@@ -1,11 +1,10 @@
 //! Keyed and signed links, from `pixeld link` to the row, and what is not recorded.
-
-use std::process::Command;
-
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_core::link::token::{SigningKeys, Token};
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::{Answer, Metrics, Settings, get};
+use std::process::Command;
 use uuid::Uuid;
 
 use crate::kit::support::{App, PATIENCE, PIXELD, Postgres, add_image, beside, open_dir};
@@ -60,13 +59,18 @@ fn the_docs_vectors_are_what_rust_makes_and_reads() {
     assert!(DOCS.contains(&format!("PIXELD_SIGNING_KEYS={KEYS}")));
     for row in vectors() {
         let id = |column: usize| row[column].parse::<Uuid>().unwrap();
-        let token = Token { sent_at_s: row[1].parse().unwrap(), image: id(2), message: id(3), recipient: id(4) };
+        let token = Token {
+            sent_at_s: row[1].parse().unwrap(),
+            image: id(2).into(),
+            message: id(3).into(),
+            recipient: id(4).into(),
+        };
         let entry = KEYS.split(',').find(|entry| entry.starts_with(&format!("{}:", row[0]))).unwrap();
         assert_eq!(SigningKeys::parse(entry).unwrap().sign(&token).unwrap(), row[5]);
         assert_eq!(SigningKeys::parse(KEYS).unwrap().verify(&row[5]), Ok(token));
     }
     for row in key_vectors() {
-        assert_eq!(namespace().id_of(&Key::typed(&row[0]).unwrap()).to_string(), row[1]);
+        assert_eq!(namespace().id_of::<RecipientId>(&Key::typed(&row[0]).unwrap()).to_string(), row[1]);
     }
 }
 
@@ -129,7 +133,7 @@ fn is_gif(answer: &Answer, status: u16) -> bool {
 }
 
 /// URL and tag, as `pixeld link` prints them; the URL as a path.
-fn link(settings: &Settings, image: Uuid, arguments: &[&str]) -> (String, String) {
+fn link(settings: &Settings, image: ImageId, arguments: &[&str]) -> (String, String) {
     let image = image.to_string();
     let all = [&["link", "--image", &image], arguments].concat();
     let printed = settings.run(&all).unwrap();
@@ -148,7 +152,7 @@ fn a_key_is_one_recipient_in_every_spelling_and_the_namespace_command_names_it()
     let id = Uuid::new_v4();
     for path in [
         path.clone(),
-        format!("/t/{}/%4day/jane@example.com.gif", app.image.simple()),
+        format!("/t/{}/%4day/jane@example.com.gif", app.image.as_uuid().simple()),
         format!("/t/{}/May/{id}.gif", app.image),
         format!("/t/{}/May/{}.gif", app.image, id.simple().to_string().to_uppercase()),
     ] {
@@ -159,7 +163,7 @@ fn a_key_is_one_recipient_in_every_spelling_and_the_namespace_command_names_it()
     let ids = settings.run(&["namespace", "May", "jane@example.com"]).unwrap();
     let (message, recipient) = ids.trim().split_once('\n').unwrap();
     let namespace: Uuid = settings.run(&["namespace"]).unwrap().trim().parse().unwrap();
-    assert_eq!(Namespace(namespace).id_of(&Key::typed("May").unwrap()).to_string(), message);
+    assert_eq!(Namespace(namespace).id_of::<MessageId>(&Key::typed("May").unwrap()).to_string(), message);
     for recipient in [recipient, &id.to_string()] {
         let rows = format!("SELECT count(*) FROM hits WHERE message = '{message}' AND recipient = '{recipient}'");
         assert_eq!(app.number(&rows), 2, "{recipient}");

@@ -10,32 +10,33 @@ use uuid::Uuid;
 use crate::database::backup::{UP_TO_DATE, URLS, fetch, follow};
 use crate::kit::support::{App, PATIENCE, Postgres, beside};
 use crate::opens::recount;
+use pixeld_core::ids::ImageId;
 
 const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
 
-fn add(app: &App, image: Uuid) {
+fn add(app: &App, image: ImageId) {
     app.server.settings().run(&["image", "add", PICTURE, "--id", &image.to_string()]).unwrap();
     app.wait_for_image(image);
 }
 
 /// Fetches an image once for each of `count` new recipients.
-fn fetch_each(app: &App, image: Uuid, message: Uuid, count: usize) -> Vec<Uuid> {
+fn fetch_each(app: &App, image: ImageId, message: Uuid, count: usize) -> Vec<Uuid> {
     let recipients: Vec<Uuid> = (0..count).map(|_| Uuid::new_v4()).collect();
     recipients.iter().for_each(|recipient| fetch_one(app, image, message, *recipient));
     recipients
 }
 
-fn fetch_one(app: &App, image: Uuid, message: Uuid, recipient: Uuid) {
+fn fetch_one(app: &App, image: ImageId, message: Uuid, recipient: Uuid) {
     fetch(&app.server, &format!("/image/{image}_{message}_{recipient}.png"), 1);
 }
 
 /// The number of rows of an image, and of their recipients.
-fn rows(app: &App, image: Uuid) -> (u64, u64) {
+fn rows(app: &App, image: ImageId) -> (u64, u64) {
     let of = |what: &str| app.number(&format!("SELECT {what} FROM hits WHERE image = '{image}'"));
     (of("count(*)"), of("count(DISTINCT recipient)"))
 }
 
-fn wait_for_rows(app: &App, image: Uuid, count: u64) {
+fn wait_for_rows(app: &App, image: ImageId, count: u64) {
     wait_until("the rows", UP_TO_DATE, || rows(app, image).0 >= count)
         .unwrap_or_else(|error| panic!("{error}: {:?}, {count} expected\n{}", rows(app, image), app.server.log()));
     assert_eq!(rows(app, image), (count, count));
@@ -72,9 +73,9 @@ struct Restored {
     later: PathBuf,
     message: Uuid,
     /// The image that always exists, with 90 hits.
-    own: Uuid,
+    own: ImageId,
     /// The lost one.
-    new: Uuid,
+    new: ImageId,
     /// Its recipients, one fetch each.
     recipients: Vec<Uuid>,
     /// How many hits without a recipient a test made when it checked whether the image was served.
@@ -87,7 +88,7 @@ impl Restored {
         let app = App::start_with(|settings| settings.with("PIXELD_THROTTLE", "1h"));
         let settings = app.server.settings().clone();
         let [old, later] = ["old", "later"].map(|name| app.dir.path().join(name));
-        let (message, own, new) = (Uuid::new_v4(), app.image, Uuid::new_v4());
+        let (message, own, new) = (Uuid::new_v4(), app.image, ImageId::random());
         fetch_each(&app, own, message, 20);
         app.at_rest();
         follow(&settings, &old, &["dump"]);
@@ -208,12 +209,12 @@ fn hits_of_an_image_that_a_restored_database_lacks_wait_on_disk_and_come_in_once
 fn a_batch_that_is_tried_again_and_killed_sets_each_hit_aside_once() {
     let _machine = beside();
     let mut app = App::start();
-    let (message, new) = (Uuid::new_v4(), Uuid::new_v4());
+    let (message, new) = (Uuid::new_v4(), ImageId::random());
     add(&app, new);
     // Known on disk before the database loses it.
     let known = app.server.data_dir().join("images/known.bin");
     let names =
-        |id: Uuid| std::fs::read(&known).is_ok_and(|bytes| bytes.windows(16).any(|found| found == id.as_bytes()));
+        |id: ImageId| std::fs::read(&known).is_ok_and(|bytes| bytes.windows(16).any(|found| found == id.as_bytes()));
     wait_until("the list on disk", PATIENCE, || names(new)).unwrap();
     // The last step of each batch fails: the steps before it happen again and again.
     app.query("ALTER TABLE batches ADD CONSTRAINT never CHECK (loaded < 0) NOT VALID");
@@ -289,7 +290,7 @@ fn hits_of_a_former_installation_wait_for_their_images_in_the_new_one() {
 fn an_image_that_was_deleted_and_one_that_this_node_never_knew_set_nothing_aside() {
     let _machine = beside();
     let mut app = App::start();
-    let (message, deleted, never) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let (message, deleted, never) = (Uuid::new_v4(), ImageId::random(), ImageId::random());
     add(&app, deleted);
     fetch_each(&app, deleted, message, 3);
     app.at_rest();

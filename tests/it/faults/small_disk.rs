@@ -13,6 +13,7 @@ use pixeld_testkit::server::{Metrics, Server, Settings, get};
 use uuid::Uuid;
 
 use crate::kit::support::{App, EndedLoad, Load, PATIENCE, PIXELD, Postgres, add_image, alone, beside, open_dir};
+use pixeld_core::ids::ImageId;
 
 /// A file system in memory in a mount namespace of its own, which outlives the servers that use it.
 struct SmallDisk {
@@ -200,7 +201,7 @@ fn a_disk_full_of_hits_that_are_loaded_takes_new_ones_also_after_a_kill_with_the
 }
 
 /// A server on a disk that it shares with its private PostgreSQL, and an image that it serves.
-fn start_with_private_postgresql(folder: &Path) -> (SmallDisk, Settings, Server, Uuid) {
+fn start_with_private_postgresql(folder: &Path) -> (SmallDisk, Settings, Server, ImageId) {
     let disk = SmallDisk::mount(folder, "400m");
     let mut settings = Settings::new(PIXELD, &disk.folder).unwrap();
     settings.wrapper = disk.wrapper();
@@ -322,8 +323,8 @@ fn a_read_only_data_directory_stops_no_image_and_recording_resumes_when_it_is_wr
     wait_until("it said so", PATIENCE, || ready(app.server.settings()).1.contains("spool: ok")).unwrap();
 }
 
-fn app_pixel(image: uuid::Uuid) -> String {
-    format!("/image/{image}_{}_{}.png", uuid::Uuid::new_v4(), uuid::Uuid::new_v4())
+fn app_pixel(image: ImageId) -> String {
+    format!("/image/{image}_{}_{}.png", Uuid::new_v4(), Uuid::new_v4())
 }
 
 #[test]

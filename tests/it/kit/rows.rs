@@ -7,7 +7,6 @@ use pixeld::parts::db::{Database, partitions};
 use pixeld_testkit::postgres::Postgres;
 use time::Date;
 use time::macros::format_description;
-use uuid::Uuid;
 
 /// Rows of one table.
 pub struct Rows {
@@ -53,7 +52,7 @@ impl Rows {
     }
 
     /// The same with this id for a column.
-    pub fn id(self, column: &'static str, id: Uuid) -> Rows {
+    pub fn id(self, column: &'static str, id: impl std::fmt::Display) -> Rows {
         self.with(column, format!("'{id}'::uuid"))
     }
 
@@ -108,7 +107,7 @@ impl Hits {
     }
 
     /// The same with this id for a column.
-    pub fn id(mut self, column: &'static str, id: Uuid) -> Hits {
+    pub fn id(mut self, column: &'static str, id: impl std::fmt::Display) -> Hits {
         self.rows = self.rows.id(column, id);
         self
     }

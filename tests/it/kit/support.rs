@@ -1,5 +1,6 @@
 //! A PostgreSQL and a pixeld for each test, and its load.
 
+use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,9 +10,9 @@ use loadtest::generator::{self, Control, Outcome, Pace, Plan, Reuse};
 use loadtest::ledger::{Comparison, Ledger};
 use loadtest::pixels::Pixels;
 use loadtest::reconcile::reconcile;
+use pixeld_core::ids::ImageId;
 pub use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::server::{Answer, Metrics, Server, Settings, exchange, get};
-use uuid::Uuid;
 
 /// The program under test.
 pub const PIXELD: &str = env!("CARGO_BIN_EXE_pixeld");
@@ -98,7 +99,7 @@ pub fn open_dir() -> tempfile::TempDir {
 /// A PostgreSQL, a pixeld that uses it, and an image.
 pub struct App {
     pub server: Server,
-    pub image: Uuid,
+    pub image: ImageId,
     pub postgres: Postgres,
     pub dir: tempfile::TempDir,
 }
@@ -124,7 +125,7 @@ impl App {
         app
     }
 
-    pub fn wait_for_image(&self, image: Uuid) {
+    pub fn wait_for_image(&self, image: ImageId) {
         wait_for_image(&self.server, image);
     }
 
@@ -153,7 +154,7 @@ impl App {
     }
 
     /// The path of a pixel with these ids.
-    pub fn pixel(&self, message: Uuid, recipient: Uuid) -> String {
+    pub fn pixel(&self, message: impl Display, recipient: impl Display) -> String {
         format!("/image/{}_{message}_{recipient}.png", self.image)
     }
 
@@ -167,7 +168,7 @@ impl App {
     }
 
     /// Deletes an image like the page, and waits until the transparent GIF replaces it.
-    pub fn delete_image(&self, image: Uuid) {
+    pub fn delete_image(&self, image: ImageId) {
         self.query(&format!(
             "UPDATE images SET deleted_at = clock_timestamp(), updated_at = clock_timestamp() WHERE id = '{image}'; \
              SELECT pg_notify('pixeld_images', '{image}')"
@@ -191,7 +192,7 @@ impl App {
 
 /// Waits until an image is served instead of its substitute: the list may come from PostgreSQL after the first pixel
 /// could be answered.
-pub fn wait_for_image(server: &Server, image: Uuid) {
+pub fn wait_for_image(server: &Server, image: ImageId) {
     pixeld_testkit::process::wait_until("the image", PATIENCE, || {
         let answer = head(server, image);
         answer.status == 200 && answer.header("content-type") == Some("image/png")
@@ -200,7 +201,7 @@ pub fn wait_for_image(server: &Server, image: Uuid) {
 }
 
 /// What is served as an image; HEAD records nothing.
-fn head(server: &Server, image: Uuid) -> Answer {
+fn head(server: &Server, image: ImageId) -> Answer {
     let head = format!("HEAD /image/{image}.png HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     exchange(server.public(), head.as_bytes()).unwrap()
 }
@@ -220,7 +221,7 @@ pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
 }
 
 /// The sample image, added by the commands that people use before a first start.
-pub fn add_image(settings: &Settings) -> Uuid {
+pub fn add_image(settings: &Settings) -> ImageId {
     settings.run(&["migrate"]).unwrap();
     let picture = concat!(env!("CARGO_MANIFEST_DIR"), "/src/app/sample.png");
     settings.run(&["image", "add", picture]).unwrap().trim().parse().unwrap()
@@ -235,7 +236,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn begin(server: &Server, image: Uuid, connections: usize, pace: Pace, reuse: Reuse) -> Load {
+    pub fn begin(server: &Server, image: ImageId, connections: usize, pace: Pace, reuse: Reuse) -> Load {
         Load::of(server, Pixels::of(image), connections, pace, reuse)
     }
 

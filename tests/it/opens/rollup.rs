@@ -13,6 +13,7 @@ use pixeld::parts::rollup::tally::{Lock, Tally};
 use pixeld::parts::rollup::task::Rollup;
 use pixeld::parts::rollup::turn::{Mismatches, Outcome, Rolled, roll_up};
 use pixeld_core::drain;
+use pixeld_core::ids::{MessageId, RecipientId};
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::postgres::Postgres;
 use pixeld_testkit::process::wait_until;
@@ -54,12 +55,12 @@ struct Books {
     is_dense: bool,
 }
 
-fn message(number: u64) -> Uuid {
-    Uuid::from_u128(if number == 0 { 0 } else { 0xaaaa_0000 + u128::from(number) })
+fn message(number: u64) -> MessageId {
+    MessageId::from_u128(if number == 0 { 0 } else { 0xaaaa_0000 + u128::from(number) })
 }
 
-fn recipient(number: u64) -> Uuid {
-    Uuid::from_u128(if number == 0 { 0 } else { 0xbbbb_0000 + u128::from(number) })
+fn recipient(number: u64) -> RecipientId {
+    RecipientId::from_u128(if number == 0 { 0 } else { 0xbbbb_0000 + u128::from(number) })
 }
 
 fn runtime() -> Runtime {

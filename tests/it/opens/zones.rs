@@ -6,27 +6,27 @@ use pixeld::parts::rollup::change::{Changes, StoredHit, Target, Verdict};
 use pixeld_testkit::postgres::Postgres;
 use time::macros::datetime;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use crate::kit::rows::Hits;
 use crate::kit::support::{App, beside};
 use crate::kit::visitor::{Visitor, text};
 use crate::opens::recount::{self, assert_same};
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 
 /// Offsets of half hours and quarters, half an hour of summer time, half an hour behind UTC, and whole hours.
 const ZONES: [&str; 5] = ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns", "Europe/Berlin"];
 
 /// Messages: opened over twelve days, over a hundred hours, and in the night in which clocks are put back in Berlin.
-const DAYS: Uuid = Uuid::from_u128(0xda15);
-const HOURS: Uuid = Uuid::from_u128(0x4013);
-const NIGHT: Uuid = Uuid::from_u128(0x0c7);
+const DAYS: MessageId = MessageId::from_u128(0xda15);
+const HOURS: MessageId = MessageId::from_u128(0x4013);
+const NIGHT: MessageId = MessageId::from_u128(0x0c7);
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// Loads a hit every five minutes, each of another recipient and of any class, as a batch of its own spool.
-fn load(postgres: &Postgres, spool: u32, image: Uuid, message: Uuid, first: &str, hits: u64) {
+fn load(postgres: &Postgres, spool: u32, image: ImageId, message: MessageId, first: &str, hits: u64) {
     Hits::new(hits, format!("timestamptz '{first}' + n * interval '5 minutes'"))
         .of_spool(spool, 0)
         .id("message", message)
@@ -88,7 +88,7 @@ impl Viewer<'_> {
     }
 
     /// The text of each hour's bar, for hits of a message.
-    fn by_hour(&self, message: Uuid) -> Vec<String> {
+    fn by_hour(&self, message: MessageId) -> Vec<String> {
         self.app.query(&format!(
             "SELECT to_char(hour, 'FMDD Mon YYYY, HH24:MI') || ': ' || {CERTAINTIES} || 'opens' FROM ( \
                SELECT date_trunc('hour', at AT TIME ZONE '{}') AS hour, class FROM hits WHERE message = '{message}') AS h \
@@ -132,10 +132,10 @@ fn days_and_hours_of_every_zone_are_what_the_hits_say_there() {
     let load = |spool, image, message, first: &str, hits| load(&app.postgres, spool, image, message, first, hits);
     // Until now, without a message: ten minutes past midnight among them, in every zone.
     let lately = "SELECT date_bin('5 minutes', now() - interval '40 days', '2000-01-01 00:00:00+00')::text";
-    load(9000, app.image, Uuid::nil(), &app.query(lately)[0], 40 * 288);
-    load(9001, Uuid::from_u128(1), DAYS, "2025-05-04 07:00:00+00", 12 * 288);
-    load(9002, Uuid::from_u128(1), HOURS, "2025-05-04 07:20:00+00", 1200);
-    load(9003, Uuid::from_u128(1), NIGHT, "2025-10-25 22:00:00+00", 60);
+    load(9000, app.image, MessageId::NONE, &app.query(lately)[0], 40 * 288);
+    load(9001, ImageId::from_u128(1), DAYS, "2025-05-04 07:00:00+00", 12 * 288);
+    load(9002, ImageId::from_u128(1), HOURS, "2025-05-04 07:20:00+00", 1200);
+    load(9003, ImageId::from_u128(1), NIGHT, "2025-10-25 22:00:00+00", 60);
     app.wait_for_rollup();
     let ben = Visitor::viewer(&app);
     for zone in ZONES {
@@ -201,9 +201,9 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
     );
     postgres.query("UPDATE counting SET quarters_from = '2026-03-02 00:00:00+00'").unwrap();
     recount::prepare(&postgres);
-    let messages = [0xa1, 0xa2, 0xa3].map(Uuid::from_u128);
+    let messages = [0xa1, 0xa2, 0xa3].map(MessageId::from_u128);
     for (spool, message) in (1..).zip(messages) {
-        load(&postgres, spool, Uuid::from_u128(u128::from(spool)), message, "2026-03-01 20:02:00+00", 96);
+        load(&postgres, spool, ImageId::from_u128(u128::from(spool)), message, "2026-03-01 20:02:00+00", 96);
     }
     // Few recipients, whose opens cover that time.
     postgres.query("UPDATE hits SET recipient = ('bbbbbbbb-0000-0000-0000-00000000000' || seq % 8)::uuid").unwrap();
@@ -216,7 +216,7 @@ fn judgements_and_deletions_across_the_time_from_which_quarters_count_leave_what
     };
     assert_eq!(slots("hour < '2026-03-02 00:00:00+00'"), ["0"]);
     assert_eq!(slots("hour >= '2026-03-02 00:00:00+00'"), ["0", "15", "30", "45"]);
-    let recipient = |n: u128| Uuid::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n);
+    let recipient = |n: u128| RecipientId::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n);
     let pair = Target::Pair { message: messages[0], recipient: recipient(1) };
     assert_eq!(change("a pair deleted", Some(pair)), 12);
     let time = Target::Period { from: datetime!(2026-03-01 23:20 UTC), to: datetime!(2026-03-02 00:40 UTC) };
@@ -243,7 +243,7 @@ fn what_a_former_node_counts_by_hour_all_the_same_leaves_every_whole_hour_right(
     let delete = |target| {
         runtime.block_on(async { Changes::open(&database).await.unwrap().delete_hits(target).await.unwrap().hits })
     };
-    let message = Uuid::from_u128(0xa1);
+    let message = MessageId::from_u128(0xa1);
     let count_from =
         |from: &str| drop(postgres.query(&format!("UPDATE counting SET quarters_from = '{from}'")).unwrap());
     let mut wrong = Vec::new();
@@ -251,7 +251,7 @@ fn what_a_former_node_counts_by_hour_all_the_same_leaves_every_whole_hour_right(
     for (spool, from) in [(1, "2100-01-01 00:00:00+00"), (2, "1970-01-01 00:00:00+00"), (3, "2100-01-01 00:00:00+00")] {
         count_from(from);
         let first = format!("2026-03-01 20:0{spool}:00+00");
-        load(&postgres, spool, Uuid::from_u128(7), message, &first, 96);
+        load(&postgres, spool, ImageId::from_u128(7), message, &first, 96);
         let from = datetime!(2026-03-01 20:00 UTC) + time::Duration::minutes(i64::from(spool) * 50);
         let deleted = delete(Target::Period { from, to: from + time::Duration::minutes(40) });
         assert!(deleted > 0);

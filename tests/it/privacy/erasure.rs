@@ -8,6 +8,7 @@ use std::time::Duration;
 use loadtest::generator::Pace;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::{Hit, Keys};
+use pixeld_core::ids::{ImageId, MessageId};
 use pixeld_core::link::key::{Key, Namespace};
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::redis::Redis;
@@ -139,9 +140,9 @@ fn damaged(recipient: Uuid, key: Option<&str>) -> Vec<u8> {
     let hit = Hit {
         at: Micros(1),
         sent_at_s: 0,
-        image: Uuid::from_u128(1),
-        message: Uuid::nil(),
-        recipient,
+        image: ImageId::from_u128(1),
+        message: MessageId::NONE,
+        recipient: recipient.into(),
         network: 0,
         prefetch: false,
         address: None,

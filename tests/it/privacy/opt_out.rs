@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use loadtest::generator::{Pace, Reuse};
+use pixeld_core::ids::RecipientId;
 use pixeld_core::link::opt_out::OptOutKeys;
 use pixeld_core::link::token::SigningKeys;
 use pixeld_testkit::process::wait_until;
@@ -380,7 +381,7 @@ fn the_docs_vectors_are_what_rust_and_pythons_standard_library_make() {
     assert!(DOCS.contains(&format!("PIXELD_SIGNING_KEYS={KEYS}")));
     let mut calls = String::new();
     for row in vectors() {
-        let recipient: Uuid = row[2].parse().unwrap();
+        let recipient: RecipientId = row[2].parse().unwrap();
         let own: [u8; 32] = std::array::from_fn(|n| 64 + n as u8);
         let shared = match &*row[1] {
             "own" => SigningKeys::default(),

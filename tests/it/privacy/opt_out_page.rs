@@ -1,13 +1,11 @@
 //! The page behind the link in an email's footer: what readers, mail programs, scanners and forgers get from it.
-
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
+use pixeld_core::ids::{ImageId, MessageId, RecipientId};
 use pixeld_core::link::opt_out::OptOutKeys;
 use pixeld_core::link::token::{SigningKeys, Token};
 use pixeld_testkit::process::wait_until;
 use pixeld_testkit::server::{Answer, Settings, exchange};
-use uuid::Uuid;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use crate::kit::support::{App, PATIENCE, beside, wait_for_opt_outs};
 use crate::privacy::opt_out::KEYS;
@@ -45,7 +43,7 @@ fn text(answer: &Answer) -> String {
 }
 
 /// The output of `pixeld link --opt-out` for a recipient.
-pub fn footer(settings: &Settings, image: Uuid, recipient: &str) -> String {
+pub fn footer(settings: &Settings, image: ImageId, recipient: &str) -> String {
     let image = image.to_string();
     let printed = settings.run(&["link", "--image", &image, "--message", "may", "--recipient", recipient, "--opt-out"]);
     let printed = printed.unwrap();
@@ -162,7 +160,7 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
     let settings = app.server.settings();
     let path = footer(settings, app.image, "4711");
     let token = path.strip_prefix("/opt-out/").unwrap();
-    let recipient: Uuid = settings.run(&["namespace", "4711"]).unwrap().trim().parse().unwrap();
+    let recipient: RecipientId = settings.run(&["namespace", "4711"]).unwrap().trim().parse().unwrap();
     let strange = "1:ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
     let mut forged: Vec<String> = (0..token.len())
         .map(|at| {
@@ -173,7 +171,7 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
         .collect();
     forged.extend((1..token.len()).map(|length| token[..length].to_owned()));
     let link = SigningKeys::parse(KEYS).unwrap();
-    let link = link.sign(&Token { sent_at_s: 0, image: app.image, message: Uuid::nil(), recipient }).unwrap();
+    let link = link.sign(&Token { sent_at_s: 0, image: app.image, message: MessageId::NONE, recipient }).unwrap();
     forged.extend([
         format!("{token}=="),
         format!("{token}A"),
@@ -183,7 +181,7 @@ fn what_is_forged_altered_or_meant_for_a_pixel_opts_nobody_out() {
         link[..46].to_owned(),
         OptOutKeys::new(SigningKeys::parse(strange).unwrap(), [0; 32]).sign(recipient),
         OptOutKeys::new(SigningKeys::default(), [0; 32]).sign(recipient),
-        OptOutKeys::new(SigningKeys::parse(KEYS).unwrap(), [0; 32]).sign(Uuid::nil()),
+        OptOutKeys::new(SigningKeys::parse(KEYS).unwrap(), [0; 32]).sign(RecipientId::NONE),
     ]);
     for text in &forged {
         let reader = Reader { address: settings.admin(), path: format!("/opt-out/{text}") };

@@ -10,7 +10,7 @@ use pixeld::parts::ingest::throttle::Throttle;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::fixture::carrying;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{RecipientId, SpoolId};
 use pixeld_core::metrics::Metrics;
 use pixeld_testkit::redis::Redis;
 use tokio::runtime::Runtime;
@@ -71,7 +71,7 @@ impl Asker {
     /// A question about the hit `seq` of a recipient, `minutes` after noon.
     fn question(&self, (seq, recipient, minutes): (u64, u128, i64)) -> Question {
         let at = Micros(NOON.0 + minutes * 60_000_000);
-        let hit = Hit { at, recipient: Uuid::from_u128(recipient), ..carrying(0, "") };
+        let hit = Hit { at, recipient: RecipientId::from_u128(recipient), ..carrying(0, "") };
         Question { seq, token: self.throttle.token(&hit, 0).unwrap() }
     }
 

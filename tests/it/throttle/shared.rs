@@ -12,7 +12,7 @@ use pixeld_core::clock::micros::Micros;
 use pixeld_core::clock::now_micros;
 use pixeld_core::hit::Hit;
 use pixeld_core::hit::Parcel;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 use pixeld_core::metrics::Metrics;
 use pixeld_spool::appender::Appender;
 use pixeld_spool::disk::RealDisk;
@@ -137,7 +137,7 @@ fn readers_without_a_recipient_are_recorded_on_each_node_and_redis_is_not_asked(
 }
 
 /// A node's spool on disk after an outage: hits of one recipient, at these times.
-fn leave_spool(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
+fn leave_spool(data: &Path, image: ImageId, recipient: RecipientId, times: &[Micros]) {
     let spool = Spool::new(&data.join("spool"), SpoolId::random(), Published::default());
     std::fs::create_dir_all(&spool.folder).unwrap();
     let room = Arc::new(SpoolRoom::new(0, u64::MAX));
@@ -148,7 +148,7 @@ fn leave_spool(data: &Path, image: Uuid, recipient: Uuid, times: &[Micros]) {
             at,
             sent_at_s: 0,
             image,
-            message: Uuid::from_u128(7),
+            message: MessageId::from_u128(7),
             recipient,
             network: 0,
             prefetch: false,
@@ -179,7 +179,7 @@ fn after_an_outage_hits_two_hours_apart_stay_two_and_those_near_them_are_held_ba
 /// Returns whether Redis answered both nodes in time.
 fn after_an_outage(nodes: &mut Nodes, redis: &Redis) -> bool {
     let (now, minute) = (now_micros(), Duration::from_mins(1));
-    let recipient = Uuid::new_v4();
+    let recipient = RecipientId::random();
     // The later one first: neither node has them in their order.
     leave_spool(nodes.app.server.data_dir(), nodes.app.image, recipient, &[now - 60 * minute, now - 180 * minute]);
     leave_spool(nodes.other.data_dir(), nodes.app.image, recipient, &[now - 40 * minute, now - 210 * minute]);

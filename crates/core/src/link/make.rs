@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::key::{Key, Namespace};
 use super::token::{SigningKeys, Token};
+use crate::ids::ImageId;
 
 /// Characters that a key's part of a path keeps: those that RFC 3986 calls unreserved.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -13,7 +14,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 #[derive(Debug, Clone)]
 pub struct Names<'a> {
     /// The image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// The message, as the sender names it; `None` if the link names none.
     pub message: Option<&'a str>,
     /// The recipient, in the same form.
@@ -108,9 +109,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::{MessageId, RecipientId};
     use crate::link::route::{Ids, Route, route};
 
-    const IMAGE: Uuid = Uuid::from_u128(0x11);
+    const IMAGE: ImageId = ImageId::from_u128(0x11);
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(0x22));
 
     fn signing() -> SigningKeys {
@@ -122,7 +124,7 @@ mod tests {
     }
 
     /// What the edge reads in a link.
-    fn read(path: &str, keys: &SigningKeys) -> Option<(Uuid, Uuid, Uuid, u32)> {
+    fn read(path: &str, keys: &SigningKeys) -> Option<(ImageId, MessageId, RecipientId, u32)> {
         let Route::Pixel { image, ids, sent_at_s, .. } = route(path, keys) else { return None };
         match ids {
             Ids::Named { message, recipient } => Some((image, message, recipient, sent_at_s)),
@@ -168,11 +170,12 @@ mod tests {
         #[test]
         fn every_link_reads_back(message in "\\PC{1,30}", recipient in "\\PC{1,30}", sent_at_s: u32) {
             prop_assume!(Key::typed(&message).is_ok() && Key::typed(&recipient).is_ok() && message != "." && message != "..");
-            let id = |text: &str| NAMESPACE.id_of(&Key::typed(text).unwrap());
+            let key = |text: &str| Key::typed(text).unwrap().into_owned();
+            let (message_id, recipient_id) = (NAMESPACE.id_of(&key(&message)), NAMESPACE.id_of(&key(&recipient)));
             let given = names(Some(&message), Some(&recipient));
             for (keys, sent_at_s) in [(SigningKeys::default(), 0), (signing(), sent_at_s)] {
                 let path = path(&Names { sent_at_s, ..given.clone() }, NAMESPACE, &keys).unwrap();
-                prop_assert_eq!(read(&path, &keys), Some((IMAGE, id(&message), id(&recipient), sent_at_s)), "{}", path);
+                prop_assert_eq!(read(&path, &keys), Some((IMAGE, message_id, recipient_id, sent_at_s)), "{}", path);
             }
         }
     }

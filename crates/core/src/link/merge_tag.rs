@@ -226,7 +226,7 @@ fn is_value(inside: &[u8], is_closed: bool) -> bool {
         None => false,
         Some(byte) if byte.is_ascii_digit() => !is_closed || inside.len() > 2,
         Some(b'"' | b'\'') => true,
-        Some(_) => parse_uuid(inside).is_some(),
+        Some(_) => parse_uuid::<uuid::Uuid>(inside).is_some(),
     }
 }
 

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::ending::key_before_ending;
 use super::key::{Key, Namespace};
 use super::{opt_out, parse_uuid, token};
+use crate::ids::RecipientId;
 
 /// Maximum parts of a path and its query that are read.
 const PARTS_MAX: usize = 40;
@@ -25,7 +26,7 @@ const PATH_BYTES_MAX: usize = 4096;
 const RECIPIENT_AT: [(usize, usize); 2] = [(token::TOKEN_CHARS, 1 + 1 + 4 + 16 + 16), (opt_out::TOKEN_CHARS, 1 + 1)];
 
 /// Everybody whom a path, with its query, may name; keys count if the namespace is known.
-pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
+pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<RecipientId> {
     let path = &path.as_bytes()[..path.len().min(PATH_BYTES_MAX)];
     let mut found = Vec::new();
     for text in decodings(path) {
@@ -36,7 +37,7 @@ pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
             tokens(&whole, &mut found);
             if let Some(namespace) = namespace {
                 for key in [part, key_before_ending(part)] {
-                    found.extend(Key::typed(key).map(|key| namespace.id_of(&key)));
+                    found.extend(Key::typed(key).map(|key| namespace.id_of::<RecipientId>(&key)));
                     found.extend(former(key, namespace));
                 }
             }
@@ -50,15 +51,15 @@ pub fn recipients(path: &str, namespace: Option<Namespace>) -> Vec<Uuid> {
 
 /// The recipient that a keyed link named before keys were cleaned of blanks, invisible characters and encoding; `None`
 /// if it is the same one. Recipients who opted out under that id stay out.
-pub fn former_recipient(path: &str, namespace: Namespace) -> Option<Uuid> {
+pub fn former_recipient(path: &str, namespace: Namespace) -> Option<RecipientId> {
     let (_, last) = path.rsplit_once('/')?;
     former(key_before_ending(last), namespace)
 }
 
-fn former(key: &str, namespace: Namespace) -> Option<Uuid> {
+fn former(key: &str, namespace: Namespace) -> Option<RecipientId> {
     let bytes: Cow<'_, [u8]> = percent_decode(key.as_bytes()).into();
     let is_other = |read: Key<'_>| matches!(&read, Key::Text(text) if *text != bytes) || matches!(read, Key::Id(_));
-    let is_former = Key::in_path(key).is_ok_and(is_other) && parse_uuid(&bytes).is_none();
+    let is_former = Key::in_path(key).is_ok_and(is_other) && parse_uuid::<Uuid>(&bytes).is_none();
     is_former.then(|| namespace.id_of(&Key::Text(bytes)))
 }
 
@@ -74,23 +75,23 @@ fn decodings(text: &[u8]) -> Vec<Cow<'_, [u8]>> {
 }
 
 /// The ids at both ends of each run that is long enough.
-fn ids(text: &str, found: &mut Vec<Uuid>) {
+fn ids(text: &str, found: &mut Vec<RecipientId>) {
     for run in text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-')) {
         for length in [36, 32] {
             let ends = [run.get(..length), run.len().checked_sub(length).and_then(|at| run.get(at..))];
-            found.extend(ends.into_iter().flatten().filter_map(|id| parse_uuid(id.as_bytes())));
+            found.extend(ends.into_iter().flatten().filter_map(|id| parse_uuid::<RecipientId>(id.as_bytes())));
         }
     }
 }
 
 /// The recipients in tokens of all our lengths, whoever signed them. `3D` may precede one.
-fn tokens(text: &str, found: &mut Vec<Uuid>) {
+fn tokens(text: &str, found: &mut Vec<RecipientId>) {
     for begin in [0, 2] {
         for (chars, at) in RECIPIENT_AT {
             // The last characters are not a complete group of three bytes, and contain only a part of the signature.
             let Some(front) = text.get(begin..begin + chars / 4 * 4) else { continue };
             let Ok(bytes) = URL_SAFE_NO_PAD.decode(front) else { continue };
-            found.extend(bytes.get(at..at + 16).and_then(|id| Uuid::from_slice(id).ok()));
+            found.extend(bytes.get(at..at + 16).and_then(|id| Uuid::from_slice(id).ok().map(RecipientId::of)));
         }
     }
 }
@@ -104,19 +105,20 @@ mod tests {
     use crate::link::token::{SigningKeys, Token};
 
     const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
-    const JANE: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+    const JANE: RecipientId = RecipientId::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
 
-    fn names(path: &str, id: Uuid) -> bool {
+    fn names(path: &str, id: RecipientId) -> bool {
         recipients(path, Some(NAMESPACE)).contains(&id)
     }
 
     #[test]
     fn every_recipient_that_a_path_may_name_is_found() {
         let keys = SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODw==").unwrap();
-        let other = Uuid::from_u128(5);
-        let token = keys.sign(&Token { sent_at_s: 1, image: other, message: other, recipient: JANE }).unwrap();
+        let other = RecipientId::from_u128(5);
+        let (image, message) = (other.as_uuid().into(), other.as_uuid().into());
+        let token = keys.sign(&Token { sent_at_s: 1, image, message, recipient: JANE }).unwrap();
         let out = OptOutKeys::new(keys, [7; 32]).sign(JANE);
-        let simple = JANE.simple();
+        let simple = JANE.as_uuid().simple();
         for path in [
             format!("/image/{other}_{other}_{JANE}.gif"),
             format!("/image/nope_x_{simple}.png"),
@@ -152,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_former_reading_is_returned_only_if_it_differs() {
-        let id = |key: &[u8]| Uuid::new_v5(&NAMESPACE.0, key);
+        let id = |key: &[u8]| RecipientId::of(Uuid::new_v5(&NAMESPACE.0, key));
         for (path, former) in [
             ("/t/x/May/4711%20.gif", Some(id(b"4711 "))),
             ("/t/x/May/jane%2540example.com.gif", Some(id(b"jane%40example.com"))),

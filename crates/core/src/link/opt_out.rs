@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::signed;
 use super::token::{Forged, SigningKeys};
+use crate::ids::RecipientId;
 
 /// The prefix of the path of such a link.
 pub const PATH: &str = "/opt-out/";
@@ -47,7 +48,7 @@ impl OptOutKeys {
     }
 
     /// The token of a recipient, signed with the newest signing key, or with the installation's own if there is none.
-    pub fn sign(&self, recipient: Uuid) -> String {
+    pub fn sign(&self, recipient: RecipientId) -> String {
         let (kind, id, key) = match self.shared.newest() {
             Some((id, key)) => (KIND_SHARED, id, key),
             None => (KIND_OWN, 0, &self.own),
@@ -62,7 +63,7 @@ impl OptOutKeys {
     ///
     /// # Errors
     /// [`Forged`], whatever is wrong with it.
-    pub fn verify(&self, text: &str) -> Result<Uuid, Forged> {
+    pub fn verify(&self, text: &str) -> Result<RecipientId, Forged> {
         let decoded: [u8; signed::room(TOKEN_BYTES)] = signed::read(text, TOKEN_BYTES).ok_or(Forged)?;
         let (signed, mac) = decoded[..TOKEN_BYTES].split_at(SIGNED_BYTES);
         let key = match signed {
@@ -70,7 +71,7 @@ impl OptOutKeys {
             [KIND_OWN, 0, ..] => &self.own,
             _ => return Err(Forged),
         };
-        let recipient = Uuid::from_slice(&signed[2..]).map_err(|_| Forged)?;
+        let recipient = Uuid::from_slice(&signed[2..]).map(RecipientId::of).map_err(|_| Forged)?;
         if signed::is_of(key, DOMAIN, signed, mac) && !recipient.is_nil() { Ok(recipient) } else { Err(Forged) }
     }
 }
@@ -100,7 +101,7 @@ mod tests {
         fn what_was_signed_reads_back_and_no_other_text_does(
             recipient in 1u128.., at in 0..TOKEN_CHARS, other in "[-A-Za-z0-9_=+/. ]",
         ) {
-            let recipient = Uuid::from_u128(recipient);
+            let recipient = RecipientId::from_u128(recipient);
             for keys in [shared(), own()] {
                 let text = keys.sign(recipient);
                 prop_assert_eq!(text.len(), TOKEN_CHARS);
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_other_spelling_is_forged() {
         for keys in [shared(), own()] {
-            let text = keys.sign(Uuid::from_u128(5));
+            let text = keys.sign(RecipientId::from_u128(5));
             let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes.clone();
@@ -139,12 +140,12 @@ mod tests {
             });
             assert_eq!(spelled.count(), 1);
         }
-        assert_eq!(shared().verify(&shared().sign(Uuid::nil())), Err(Forged));
+        assert_eq!(shared().verify(&shared().sign(RecipientId::NONE)), Err(Forged));
     }
 
     #[test]
     fn links_made_before_signing_keys_were_set_stay_good_and_a_removed_keys_do_not() {
-        let recipient = Uuid::from_u128(5);
+        let recipient = RecipientId::from_u128(5);
         assert_eq!(shared().verify(&own().sign(recipient)), Ok(recipient));
         assert_eq!(own().verify(&shared().sign(recipient)), Err(Forged));
         let older = OptOutKeys::new(SigningKeys::parse(KEYS.split_once(',').unwrap().1).unwrap(), [8; 32]);
@@ -154,9 +155,16 @@ mod tests {
 
     #[test]
     fn the_two_kinds_of_token_are_never_confused() {
-        let recipient = Uuid::from_u128(5);
+        let recipient = RecipientId::from_u128(5);
         let signing = SigningKeys::parse(KEYS).unwrap();
-        let link = signing.sign(&Token { sent_at_s: 0, image: recipient, message: recipient, recipient }).unwrap();
+        let link = signing
+            .sign(&Token {
+                sent_at_s: 0,
+                image: recipient.as_uuid().into(),
+                message: recipient.as_uuid().into(),
+                recipient,
+            })
+            .unwrap();
         assert_eq!(shared().verify(&link), Err(Forged));
         assert_eq!(shared().verify(&link[..TOKEN_CHARS]), Err(Forged));
         let opt_out = shared().sign(recipient);

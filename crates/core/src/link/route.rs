@@ -11,17 +11,15 @@
 //! nil UUID means "absent", so a nil image is not an image. Without a proper ending, or with a malformed image id, a
 //! path is not an image. Anything wrong after a proper image id makes the ids malformed: the image is served, and
 //! nothing is recorded. Under `/o/`, everything that is not a valid token is forged.
-
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
-use uuid::Uuid;
-
+use crate::ids::{ImageId, MessageId, RecipientId};
 use crate::link::key::{Key, KeyError};
 use crate::link::merge_tag::is_unfilled;
 use crate::link::parse_uuid;
 use crate::link::token::SigningKeys;
 use crate::link::{ending, forgive};
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+use uuid::Uuid;
 
 /// No second link is as short as this.
 const TAIL_BYTES_WITHOUT_LINK: usize = 16;
@@ -32,7 +30,7 @@ pub enum Route<'a> {
     /// An image, with the ids of its open.
     Pixel {
         /// The image.
-        image: Uuid,
+        image: ImageId,
         /// Message and recipient.
         ids: Ids<'a>,
         /// When the message was sent, in s since 1970; 0 if the link does not say.
@@ -56,9 +54,9 @@ pub enum Ids<'a> {
     /// Valid ones; nil if absent.
     Named {
         /// The message.
-        message: Uuid,
+        message: MessageId,
         /// The recipient.
-        recipient: Uuid,
+        recipient: RecipientId,
     },
     /// The sender's own keys, at least one of which is not a UUID.
     Keyed {
@@ -142,8 +140,8 @@ fn plain(name: &str) -> Route<'_> {
     let Some(stem) = without_extension(name) else { return Route::NotAnImage };
     let mut parts = stem.split('_');
     let Some(image) = parts.next().and_then(image_id) else { return Route::NotAnImage };
-    let mut part = || parts.next().map_or(Some(Uuid::nil()), |part| parse_uuid(part.as_bytes()));
-    let ids = match (part(), part(), parts.next()) {
+    let (message, recipient) = (id_or_none(parts.next()), id_or_none(parts.next()));
+    let ids = match (message, recipient, parts.next()) {
         (Some(message), Some(recipient), None) => Ids::Named { message, recipient },
         _ => Ids::Malformed,
     };
@@ -159,7 +157,9 @@ fn keyed(rest: &str) -> Route<'_> {
             match (Key::in_path(message), Key::in_path(recipient)) {
                 // Programs that resolve paths remove these, so the sender did not intend them.
                 (Ok(Key::Text(message)), _) if matches!(&*message, b"." | b"..") => Ids::Malformed,
-                (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => Ids::Named { message, recipient },
+                (Ok(Key::Id(message)), Ok(Key::Id(recipient))) => {
+                    Ids::Named { message: message.into(), recipient: recipient.into() }
+                }
                 (Ok(message), Ok(recipient)) => Ids::Keyed { message, recipient },
                 (Err(KeyError::Unmerged), _) | (_, Err(KeyError::Unmerged)) => Ids::Unmerged,
                 _ => Ids::Malformed,
@@ -192,15 +192,21 @@ fn without_extension(name: &str) -> Option<&str> {
     is_extension.then_some(stem)
 }
 
-fn image_id(text: &str) -> Option<Uuid> {
-    parse_uuid(text.as_bytes()).filter(|image| !image.is_nil())
+fn image_id(text: &str) -> Option<ImageId> {
+    parse_uuid(text.as_bytes()).filter(|image: &ImageId| !image.is_nil())
+}
+
+/// An id that a path may leave out.
+fn id_or_none<Id: From<Uuid>>(part: Option<&str>) -> Option<Id> {
+    part.map_or(Some(Uuid::nil().into()), |part| parse_uuid(part.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use uuid::Uuid;
 
-    use super::{Ids, Key, Route, SigningKeys, Uuid};
+    use super::*;
     use crate::link::token::Token;
 
     fn spelled(id: u128, upper: bool, hyphens: bool) -> String {
@@ -210,11 +216,14 @@ mod tests {
     }
 
     fn pixel<'a>(image: u128, ids: Ids<'a>) -> Route<'a> {
-        Route::Pixel { image: Uuid::from_u128(image), ids, sent_at_s: 0, is_signed: false }
+        Route::Pixel { image: ImageId::from_u128(image), ids, sent_at_s: 0, is_signed: false }
     }
 
     fn named<'a>(image: u128, message: u128, recipient: u128) -> Route<'a> {
-        pixel(image, Ids::Named { message: Uuid::from_u128(message), recipient: Uuid::from_u128(recipient) })
+        pixel(
+            image,
+            Ids::Named { message: MessageId::from_u128(message), recipient: RecipientId::from_u128(recipient) },
+        )
     }
 
     fn keys() -> SigningKeys {
@@ -245,7 +254,7 @@ mod tests {
             if let Some(cut) = path.get(..cut)
                 && let Route::Pixel { ids: Ids::Named { message: m, recipient: r }, .. } = route(cut)
             {
-                prop_assert!((m, r) == (Uuid::from_u128(message), Uuid::from_u128(recipient)));
+                prop_assert!((m, r) == (MessageId::from_u128(message), RecipientId::from_u128(recipient)));
             }
         }
 
@@ -354,7 +363,7 @@ mod tests {
 
     #[test]
     fn signed_paths_are_valid_or_forged() {
-        let [image, message, recipient] = [1, 2, 3].map(Uuid::from_u128);
+        let (image, message, recipient) = (ImageId::from_u128(1), MessageId::from_u128(2), RecipientId::from_u128(3));
         let token = Token { sent_at_s: 9, image, message, recipient };
         let text = keys().sign(&token).unwrap();
         let valid = Route::Pixel { image, ids: Ids::Named { message, recipient }, sent_at_s: 9, is_signed: true };
@@ -362,7 +371,7 @@ mod tests {
         for path in [format!("/o/{text}"), format!("/o/{text}.abcdef"), format!("/o//{text}.gif")] {
             assert_eq!(route(&path), valid, "{path}");
         }
-        let nil = keys().sign(&Token { image: Uuid::nil(), ..token }).unwrap();
+        let nil = keys().sign(&Token { image: ImageId::NONE, ..token }).unwrap();
         for path in [
             format!("/o/{text}=.gif"),
             format!("/o/{text}A.gif"),

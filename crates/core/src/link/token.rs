@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::signed;
 use crate::digest::Hex;
+use crate::ids::{ImageId, MessageId, RecipientId};
 
 /// Characters of a token.
 pub const TOKEN_CHARS: usize = 94;
@@ -45,11 +46,11 @@ pub struct Token {
     /// When its message was sent, in seconds since 1970-01-01 UTC; 0 is unknown.
     pub sent_at_s: u32,
     /// The image.
-    pub image: Uuid,
+    pub image: ImageId,
     /// The message; nil if absent.
-    pub message: Uuid,
+    pub message: MessageId,
     /// The recipient; nil if absent.
-    pub recipient: Uuid,
+    pub recipient: RecipientId,
 }
 
 /// A text is not a token of ours: forged, altered, respelt, or signed with a key that we do not have.
@@ -136,8 +137,8 @@ impl SigningKeys {
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);
         bytes.extend_from_slice(&[VERSION, id]);
         bytes.extend_from_slice(&token.sent_at_s.to_be_bytes());
-        for id in [token.image, token.message, token.recipient] {
-            bytes.extend_from_slice(id.as_bytes());
+        for id in [token.image.as_bytes(), token.message.as_bytes(), token.recipient.as_bytes()] {
+            bytes.extend_from_slice(id);
         }
         Some(signed::write(key, DOMAIN, bytes))
     }
@@ -155,7 +156,12 @@ impl SigningKeys {
         let (sent_at, ids) = rest.split_first_chunk::<4>().ok_or(Forged)?;
         let mut ids = ids.chunks_exact(16).filter_map(|id| Uuid::from_slice(id).ok());
         let mut next = || ids.next().ok_or(Forged);
-        Ok(Token { sent_at_s: u32::from_be_bytes(*sent_at), image: next()?, message: next()?, recipient: next()? })
+        Ok(Token {
+            sent_at_s: u32::from_be_bytes(*sent_at),
+            image: next()?.into(),
+            message: next()?.into(),
+            recipient: next()?.into(),
+        })
     }
 }
 
@@ -175,9 +181,9 @@ mod tests {
     fn any_token() -> impl Strategy<Value = Token> {
         any::<(u32, u128, u128, u128)>().prop_map(|(sent_at_s, image, message, recipient)| Token {
             sent_at_s,
-            image: Uuid::from_u128(image),
-            message: Uuid::from_u128(message),
-            recipient: Uuid::from_u128(recipient),
+            image: ImageId::from_u128(image),
+            message: MessageId::from_u128(message),
+            recipient: RecipientId::from_u128(recipient),
         })
     }
 
@@ -205,8 +211,12 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_other_spelling_is_forged() {
-        let token =
-            Token { sent_at_s: 7, image: Uuid::from_u128(1), message: Uuid::from_u128(2), recipient: Uuid::nil() };
+        let token = Token {
+            sent_at_s: 7,
+            image: ImageId::from_u128(1),
+            message: MessageId::from_u128(2),
+            recipient: RecipientId::NONE,
+        };
         let text = keys().sign(&token).unwrap();
         let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
         for bit in 0..bytes.len() * 8 {
@@ -226,7 +236,12 @@ mod tests {
 
     #[test]
     fn an_older_key_verifies_and_a_removed_one_does_not() {
-        let token = Token { sent_at_s: 7, image: Uuid::from_u128(1), message: Uuid::nil(), recipient: Uuid::nil() };
+        let token = Token {
+            sent_at_s: 7,
+            image: ImageId::from_u128(1),
+            message: MessageId::NONE,
+            recipient: RecipientId::NONE,
+        };
         let (newer, older) = KEYS.split_once(',').unwrap();
         let text = SigningKeys::parse(older).unwrap().sign(&token).unwrap();
         assert_eq!(keys().verify(&text), Ok(token));

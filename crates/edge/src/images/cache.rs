@@ -17,11 +17,11 @@ use dashmap::mapref::entry::Entry;
 use foldhash::quality::RandomState;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
 
 pub use self::wanted::{Fetched, Wanted};
 use super::Image;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::ImageId;
 
 /// The longest time that a request waits for an image that is not cached.
 pub const IMAGE_LOAD_WAIT: Duration = Duration::from_millis(500);
@@ -38,8 +38,8 @@ const WANTED_MAX: usize = 256;
 /// Which images exist, and the bytes of those that were requested.
 #[derive(Debug)]
 pub struct ImageCache {
-    slots: DashMap<Uuid, Slot, RandomState>,
-    loading: DashMap<Uuid, watch::Receiver<Option<Fetched>>>,
+    slots: DashMap<ImageId, Slot, RandomState>,
+    loading: DashMap<ImageId, watch::Receiver<Option<Fetched>>>,
     wanted: mpsc::Sender<Wanted>,
     unknown: DefaultDirectRateLimiter,
     has_list: AtomicBool,
@@ -119,7 +119,7 @@ impl ImageCache {
     }
 
     /// What is known about an image without a query.
-    pub fn lookup(&self, id: Uuid) -> Lookup {
+    pub fn lookup(&self, id: ImageId) -> Lookup {
         match self.slots.get(&id).as_deref().map(|slot| &slot.holds) {
             Some(Holds::Image { image, used }) => {
                 let second = self.second();
@@ -138,7 +138,7 @@ impl ImageCache {
     }
 
     /// Fetches an image, together with all requests that wait for it now. May be called from any thread and runtime.
-    pub async fn fetch(self: &Arc<ImageCache>, id: Uuid) -> Fetched {
+    pub async fn fetch(self: &Arc<ImageCache>, id: ImageId) -> Fetched {
         match self.lookup(id) {
             Lookup::Cached(image) => return Fetched::Cached(image),
             Lookup::Deleted => return Fetched::Deleted,
@@ -160,7 +160,7 @@ impl ImageCache {
     }
 
     /// The answer for an image that is not cached, without the database.
-    fn without_database(&self, id: Uuid) -> Fetched {
+    fn without_database(&self, id: ImageId) -> Fetched {
         match self.lookup(id) {
             Lookup::Unknown => Fetched::Unknown,
             _ => Fetched::TimedOut,
@@ -168,7 +168,7 @@ impl ImageCache {
     }
 
     /// Joins the load of an image, or starts it. `None` if too many are waiting.
-    fn want(self: &Arc<ImageCache>, id: Uuid) -> Option<watch::Receiver<Option<Fetched>>> {
+    fn want(self: &Arc<ImageCache>, id: ImageId) -> Option<watch::Receiver<Option<Fetched>>> {
         let (sender, receiver) = watch::channel(None);
         match self.loading.entry(id) {
             Entry::Occupied(there) => return Some(there.get().clone()),
@@ -180,7 +180,7 @@ impl ImageCache {
 
     /// Puts an image into the cache, and makes room for it. Does nothing if the image was read before a change that is
     /// already noted. Returns whether it is news that this image exists.
-    pub fn put(&self, id: Uuid, version: Version, image: Arc<Image>) -> bool {
+    pub fn put(&self, id: ImageId, version: Version, image: Arc<Image>) -> bool {
         let memory = image.memory();
         if memory > self.bytes_max || self.slots.get(&id).is_some_and(|slot| slot.version > version) {
             return false;
@@ -196,7 +196,7 @@ impl ImageCache {
 
     /// Notes that an image exists in this version. Cached bytes of another version are dropped. Returns whether it is
     /// news.
-    pub fn note_known(&self, id: Uuid, version: Version) -> bool {
+    pub fn note_known(&self, id: ImageId, version: Version) -> bool {
         let is_old = |slot: &Slot| slot.version == version && !matches!(slot.holds, Holds::Deleted | Holds::Lost);
         let is_news = !self.slots.get(&id).is_some_and(|slot| is_old(&slot));
         if is_news {
@@ -206,14 +206,14 @@ impl ImageCache {
     }
 
     /// Notes that an image was deleted. Returns whether it is news.
-    pub fn note_deleted(&self, id: Uuid, version: Version) -> bool {
+    pub fn note_deleted(&self, id: ImageId, version: Version) -> bool {
         let is_news = !self.slots.get(&id).is_some_and(|slot| matches!(slot.holds, Holds::Deleted));
         self.set(id, Slot { version, holds: Holds::Deleted });
         is_news
     }
 
     /// Notes that there is no such row. An image that this node knew is then lost. Returns whether it is news.
-    pub fn note_missing(&self, id: Uuid) -> bool {
+    pub fn note_missing(&self, id: ImageId) -> bool {
         let is_news = self.slots.get(&id).is_some_and(|slot| !matches!(slot.holds, Holds::Lost));
         if is_news {
             self.note_lost(id);
@@ -222,7 +222,7 @@ impl ImageCache {
     }
 
     /// Notes that an image which this node knew is no longer in the database.
-    pub fn note_lost(&self, id: Uuid) {
+    pub fn note_lost(&self, id: ImageId) {
         if self.lost.load(Ordering::Relaxed) < LOST_MAX {
             // No version is older, so that everything PostgreSQL says about it later is newer.
             self.set(id, Slot { version: Version::MIN, holds: Holds::Lost });
@@ -232,11 +232,11 @@ impl ImageCache {
     }
 
     /// Whether this node knows the image, even if it was deleted or lost.
-    pub fn knows(&self, id: Uuid) -> bool {
+    pub fn knows(&self, id: ImageId) -> bool {
         self.slots.contains_key(&id)
     }
 
-    fn set(&self, id: Uuid, slot: Slot) {
+    fn set(&self, id: ImageId, slot: Slot) {
         if matches!(slot.holds, Holds::Lost) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -255,7 +255,7 @@ impl ImageCache {
 
     /// Drops the least recently used ones until a tenth of the bound is free, so that this does not run for each image.
     fn evict(&self) {
-        let mut cached: Vec<(u32, Uuid, Version)> = self
+        let mut cached: Vec<(u32, ImageId, Version)> = self
             .slots
             .iter()
             .filter_map(|slot| match &slot.holds {
@@ -288,7 +288,7 @@ impl ImageCache {
     }
 
     /// All ids, with what is known about each.
-    pub fn ids(&self) -> Vec<(Uuid, Knowledge)> {
+    pub fn ids(&self) -> Vec<(ImageId, Knowledge)> {
         let knowledge = |slot: &Slot| match slot.holds {
             Holds::Nothing | Holds::Image { .. } => Knowledge::There,
             Holds::Deleted => Knowledge::Deleted,
@@ -326,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn a_thousand_requests_for_one_image_are_one_load() {
         let (cache, mut wanted) = ImageCache::new(1 << 20);
-        let id = Uuid::from_u128(1);
+        let id = ImageId::from_u128(1);
         cache.note_known(id, Micros(1));
         let requests: Vec<_> = (0..1000)
             .map(|_| {
@@ -347,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_load_that_is_given_up_leaves_nothing_stuck() {
         let (cache, mut wanted) = ImageCache::new(1 << 20);
-        let id = Uuid::from_u128(1);
+        let id = ImageId::from_u128(1);
         let (fetched, ()) = tokio::join!(cache.fetch(id), async { drop(wanted.recv().await) });
         assert!(matches!(fetched, Fetched::TimedOut));
         assert!(cache.loading.is_empty());
@@ -361,10 +361,10 @@ mod tests {
     async fn nobody_waits_longer_than_the_bound() {
         let (cache, _wanted) = ImageCache::new(1 << 20);
         let before = tokio::time::Instant::now();
-        assert!(matches!(cache.fetch(Uuid::from_u128(1)).await, Fetched::TimedOut));
+        assert!(matches!(cache.fetch(ImageId::from_u128(1)).await, Fetched::TimedOut));
         assert_eq!(before.elapsed(), IMAGE_LOAD_WAIT);
         cache.note_database(true);
-        assert!(matches!(cache.fetch(Uuid::from_u128(2)).await, Fetched::TimedOut));
+        assert!(matches!(cache.fetch(ImageId::from_u128(2)).await, Fetched::TimedOut));
         assert_eq!(before.elapsed(), IMAGE_LOAD_WAIT, "a database that is down is not waited for");
     }
 
@@ -381,7 +381,7 @@ mod tests {
             loads
         });
         for id in 1..=1000 {
-            assert!(matches!(cache.fetch(Uuid::from_u128(id)).await, Fetched::Unknown));
+            assert!(matches!(cache.fetch(ImageId::from_u128(id)).await, Fetched::Unknown));
         }
         drop(cache);
         let loads: u32 = counting.await.unwrap();
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn bytes_that_were_read_before_a_change_are_not_taken() {
         let (cache, _wanted) = ImageCache::new(1 << 20);
-        let id = Uuid::from_u128(1);
+        let id = ImageId::from_u128(1);
         assert!(cache.note_known(id, Micros(1)) && !cache.note_known(id, Micros(1)));
         cache.put(id, Micros(1), image(10));
         assert!(!cache.note_known(id, Micros(1)), "the same version again is no news");
@@ -410,12 +410,12 @@ mod tests {
         let one = image(10_000).memory();
         let (cache, _wanted) = ImageCache::new(10 * one);
         for id in 1..=100 {
-            cache.put(Uuid::from_u128(id), Micros(1), image(10_000));
+            cache.put(ImageId::from_u128(id), Micros(1), image(10_000));
             assert!(cache.bytes() <= 10 * one);
         }
         assert!(cache.ids().len() == 100, "what is let go is still known");
-        cache.put(Uuid::from_u128(100), Micros(1), image(10_000));
-        (1..=100).for_each(|id| assert!(cache.note_missing(Uuid::from_u128(id))));
+        cache.put(ImageId::from_u128(100), Micros(1), image(10_000));
+        (1..=100).for_each(|id| assert!(cache.note_missing(ImageId::from_u128(id))));
         assert_eq!(cache.bytes(), 0);
     }
 
@@ -423,7 +423,7 @@ mod tests {
     async fn an_image_that_the_database_lost_is_still_recorded_and_one_that_it_never_had_is_not() {
         let (cache, mut wanted) = ImageCache::new(1 << 20);
         cache.note_list();
-        let [lost, never] = [1, 2].map(Uuid::from_u128);
+        let [lost, never] = [1, 2].map(ImageId::from_u128);
         cache.note_known(lost, Micros(7));
         assert!(cache.note_missing(lost) && !cache.note_missing(lost) && !cache.note_missing(never));
         tokio::spawn(async move {

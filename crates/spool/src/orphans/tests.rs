@@ -1,19 +1,19 @@
 use super::*;
 use crate::fake_disk::{FakeDisk, Faults};
 use pixeld_core::hit::fixture::carrying;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, RecipientId, SpoolId};
 
 const MARK: SpoolId = SpoolId::from_u128(7);
-const NAMESPACE: Namespace = Namespace(Uuid::from_u128(77));
+const NAMESPACE: Namespace = Namespace(uuid::Uuid::from_u128(77));
 
 /// A hit of a recipient and an image; its recipient's number makes it unique.
 fn of(image: u128, recipient: u64) -> Hit<'static> {
-    Hit { image: Uuid::from_u128(image), ..carrying(recipient, "Thunderbird") }
+    Hit { image: ImageId::from_u128(image), ..carrying(recipient, "Thunderbird") }
 }
 
 fn waiting(image: u128, numbers: Range<u64>) -> Waiting {
     let (first_seq, next_seq) = (numbers.start, numbers.end);
-    Waiting { mark: MARK, spool: 1, image: Uuid::from_u128(image), first_seq, next_seq }
+    Waiting { mark: MARK, spool: 1, image: ImageId::from_u128(image), first_seq, next_seq }
 }
 
 /// Adds hits of one image whose recipients have the numbers of the hits.
@@ -26,7 +26,7 @@ fn read(orphans: &Orphans, waiting: &Waiting, max: usize) -> Vec<u64> {
     let kept = orphans.read(waiting, max).unwrap();
     for (n, bytes) in &kept {
         let hit = Hit::decode(bytes).unwrap().0;
-        assert_eq!((hit.recipient, hit.image), (Uuid::from_u128(u128::from(*n)), waiting.image));
+        assert_eq!((hit.recipient, hit.image), (RecipientId::from_u128(u128::from(*n)), waiting.image));
     }
     kept.into_iter().map(|(n, _)| n).collect()
 }
@@ -120,14 +120,14 @@ fn files_go_once_nothing_of_them_waits_and_the_spool_is_loaded_beyond_them() {
 }
 
 /// One recipient.
-struct One(Uuid);
+struct One(RecipientId);
 
 impl Erasing for One {
     fn takes(&mut self, hit: &Hit<'_>) -> bool {
         hit.recipient == self.0
     }
 
-    fn takes_id(&mut self, id: Uuid) -> bool {
+    fn takes_id(&mut self, id: RecipientId) -> bool {
         id == self.0
     }
 }
@@ -137,7 +137,7 @@ fn an_erased_recipients_hits_are_gone_from_the_disk_and_the_others_stay() {
     let folder = tempfile::tempdir().unwrap();
     let orphans = found(folder.path());
     add(&orphans, 1, &[300, 301, 400]).unwrap();
-    let mut who = One(Uuid::from_u128(301));
+    let mut who = One(RecipientId::from_u128(301));
     let mut files = 0;
     let disk = FakeDisk::default();
     disk.set(Faults { steps: Some(1), ..Faults::default() });

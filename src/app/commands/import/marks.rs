@@ -4,10 +4,10 @@
 //! at a time. Gives up: retries; the caller repeats.
 
 use tokio_postgres::{Client, Error};
-use uuid::Uuid;
 
 use crate::ingest::batch::BatchError;
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::{ImageId, SpoolId};
 
 /// How far a source is imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Totals {
 }
 
 /// The sources that have one of these pictures; a picture's id is random, so that two programs never share one.
-pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Error> {
+pub async fn find(client: &Client, pictures: &[ImageId]) -> Result<Vec<Taken>, Error> {
     let find = "SELECT i.spool, m.next_seq, i.last_id, i.last_at, i.late_ids \
                 FROM imports i JOIN spool_marks m ON m.spool = i.spool WHERE i.pictures && $1 ORDER BY i.spool";
     let taken = |row: &tokio_postgres::Row| Taken {
@@ -52,15 +52,15 @@ pub async fn find(client: &Client, pictures: &[Uuid]) -> Result<Vec<Taken>, Erro
 }
 
 /// Adds a new source, from which nothing is imported yet.
-pub async fn begin(client: &Client, source: &str, pictures: &[Uuid]) -> Result<Taken, Error> {
+pub async fn begin(client: &Client, source: &str, pictures: &[ImageId]) -> Result<Taken, Error> {
     let begin = "WITH mark AS (INSERT INTO spool_marks (spool_uuid, node) VALUES ($1, $2) RETURNING spool) \
                  INSERT INTO imports (spool, source, pictures) SELECT spool, $2, $3 FROM mark RETURNING spool";
-    let spool = client.query_one(begin, &[&Uuid::new_v4(), &source, &pictures]).await?.get(0);
+    let spool = client.query_one(begin, &[&SpoolId::random(), &source, &pictures]).await?.get(0);
     Ok(Taken { spool, next_seq: 0, last_id: None, last_at: None, late_ids: Vec::new() })
 }
 
 /// Adds a source's new pictures.
-pub async fn note_pictures(client: &Client, spool: i32, pictures: &[Uuid]) -> Result<(), Error> {
+pub async fn note_pictures(client: &Client, spool: i32, pictures: &[ImageId]) -> Result<(), Error> {
     let note = "UPDATE imports SET pictures = ARRAY(SELECT DISTINCT unnest(pictures || $2::uuid[])) \
                 WHERE spool = $1 AND NOT pictures @> $2::uuid[]";
     client.execute(note, &[&spool, &pictures]).await?;

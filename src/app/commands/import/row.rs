@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::source::LogRow;
 use pixeld_core::clock::micros::Micros;
 use pixeld_core::hit::Hit;
+use pixeld_core::ids::ImageId;
 use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::networks::{Network, Networks};
 use pixeld_core::privacy::IpPrivacy;
@@ -20,7 +21,7 @@ use pixeld_edge::client_address;
 /// What is needed to read rows.
 pub struct Reading {
     /// The ids of pictures by their numbers.
-    pub pictures: HashMap<i64, Uuid>,
+    pub pictures: HashMap<i64, ImageId>,
     /// The namespace that turns keys into ids.
     pub namespace: Namespace,
     /// The providers' networks.
@@ -76,10 +77,10 @@ impl Reading {
         })
     }
 
-    fn id(&self, text: &str) -> Result<Uuid, KeyError> {
+    fn id<Id: From<Uuid>>(&self, text: &str) -> Result<Id, KeyError> {
         match Key::typed(text) {
             Ok(key) => Ok(self.namespace.id_of(&key)),
-            Err(KeyError::Empty) => Ok(Uuid::nil()),
+            Err(KeyError::Empty) => Ok(Uuid::nil().into()),
             Err(error) => Err(error),
         }
     }
@@ -93,8 +94,9 @@ pub fn address(row: &LogRow) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pixeld_core::ids::{MessageId, RecipientId};
 
-    const IMAGE: Uuid = Uuid::from_u128(7);
+    const IMAGE: ImageId = ImageId::from_u128(7);
 
     fn reading(ip_privacy: IpPrivacy) -> Reading {
         Reading {
@@ -114,7 +116,10 @@ mod tests {
     fn a_row_with_everything_absent_is_a_hit_of_nobody() {
         let row = row();
         let hit = reading(IpPrivacy::Full).hit(&row).unwrap();
-        assert_eq!((hit.image, hit.message, hit.recipient, hit.address), (IMAGE, Uuid::nil(), Uuid::nil(), None));
+        assert_eq!(
+            (hit.image, hit.message, hit.recipient, hit.address),
+            (IMAGE, MessageId::NONE, RecipientId::NONE, None)
+        );
         assert_eq!((hit.at, hit.network, hit.user_agent), (Micros(5), 0, ""));
     }
 
@@ -124,7 +129,7 @@ mod tests {
         let row = LogRow { message: id.to_owned(), user: "4711".to_owned(), ..row() };
         let reading = reading(IpPrivacy::Full);
         let hit = reading.hit(&row).unwrap();
-        assert_eq!(hit.message, Uuid::try_parse(id).unwrap());
+        assert_eq!(hit.message, id.parse().unwrap());
         assert_eq!(hit.recipient, reading.namespace.id_of(&Key::typed("4711").unwrap()));
     }
 

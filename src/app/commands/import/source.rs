@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use uuid::Uuid;
 
 use super::marks::Taken;
 use crate::db::{Database, DbError, QUERY_TIMEOUT, Session, within};
 use pixeld_core::clock::micros::Micros;
+use pixeld_core::ids::ImageId;
 
 /// How long a page of rows, or a count of them, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ pub struct Picture {
     /// The number that log rows name it by.
     pub number: i64,
     /// The id that links name it by.
-    pub uuid: Uuid,
+    pub uuid: ImageId,
     /// Its file, relative to the media directory.
     pub file: String,
     /// Its title; may be empty.

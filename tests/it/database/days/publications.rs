@@ -8,10 +8,10 @@ use pixeld::parts::opt_outs::suppressions;
 use pixeld::parts::rollup::change::{ChangeError, Changes, Target};
 use pixeld::parts::rollup::retention_day::{Dropped, drop_day};
 use pixeld::parts::rollup::tally::TallyError;
+use pixeld_core::ids::{ImageId, RecipientId};
 use pixeld_core::privacy::RecipientHash;
 use pixeld_testkit::process::wait_until;
 use tokio::runtime::Runtime;
-use uuid::Uuid;
 
 use super::{Books, DAILY_MESSAGE, judged_human};
 use crate::kit::rows::Hits;
@@ -20,7 +20,7 @@ use crate::kit::visitor::{Visitor, form, text};
 
 const PUBLICATIONS: [&str; 2] = ["FOR ALL TABLES", "FOR ALL TABLES WITH (publish_via_partition_root)"];
 
-const IMAGE: Uuid = Uuid::from_u128(0x1a9e);
+const IMAGE: ImageId = ImageId::from_u128(0x1a9e);
 
 /// As an earlier pixeld made it.
 const FORMER_DAY: &str = "CREATE TABLE hits_20260302 (LIKE hits INCLUDING ALL); \
@@ -31,8 +31,8 @@ const WITHOUT_IDENTITY: &str = "SELECT c.oid::regclass::text FROM pg_class c WHE
        AND c.relnamespace = 'public'::regnamespace AND c.relname <> 'copied' AND c.relreplident <> 'f' \
        AND NOT EXISTS (SELECT 1 FROM pg_index WHERE indrelid = c.oid AND indisprimary)";
 
-fn recipient(n: u128) -> Uuid {
-    Uuid::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n)
+fn recipient(n: u128) -> RecipientId {
+    RecipientId::from_u128(0xbbbb_bbbb_0000_0000_0000_0000_0000_0000 + n)
 }
 
 /// A day of this pixeld, and one of an earlier one.

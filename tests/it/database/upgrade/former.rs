@@ -5,7 +5,7 @@
 use std::pin::pin;
 
 use futures_util::SinkExt;
-use pixeld_core::ids::SpoolId;
+use pixeld_core::ids::{ImageId, SpoolId};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -62,7 +62,14 @@ fn make_partition(name: &str, from: &str, to: &str) -> String {
 }
 
 /// Loads hits of one message and image, one per recipient, each on its own day, like the former loader.
-pub async fn bring(client: &Client, spool: SpoolId, first_seq: i64, image: Uuid, message: Uuid, recipients: &[Uuid]) {
+pub async fn bring(
+    client: &Client,
+    spool: SpoolId,
+    first_seq: i64,
+    image: ImageId,
+    message: Uuid,
+    recipients: &[Uuid],
+) {
     let agents = (vec![-77_i64, 77], vec!["Former/1.0", "Former/2.0"]);
     assert_eq!(client.query(EXISTING_IMAGES, &[&vec![image]]).await.unwrap().len(), 1);
     if client.query(STORED_USER_AGENTS, &[&agents.0]).await.unwrap().is_empty() {

@@ -15,8 +15,8 @@ fn keys() -> SigningKeys {
     SigningKeys::parse("1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap()
 }
 
-fn uuid(text: &str) -> Uuid {
-    Uuid::try_parse(text).unwrap()
+fn uuid<Id: From<Uuid>>(text: &str) -> Id {
+    Uuid::try_parse(text).unwrap().into()
 }
 
 fn token() -> String {

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use super::ImageCache;
 use crate::images::Image;
+use pixeld_core::ids::ImageId;
 
 /// The result of fetching an image.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub enum Fetched {
 #[derive(Debug)]
 pub struct Wanted {
     /// The image.
-    pub id: Uuid,
+    pub id: ImageId,
     pub(super) answer: watch::Sender<Option<Fetched>>,
     pub(super) cache: Arc<ImageCache>,
 }
