@@ -68,7 +68,7 @@ use pixeld_core::link::{forgive, opt_out};
 use pixeld_core::metrics::Metrics;
 use pixeld_edge::unrecorded::Unrecorded;
 use refusal::Refusal;
-use route::{Access, Found, Handler, Route};
+use route::{Access, Handler, Route, RouteMatch};
 use session::Token;
 use throttle::SignInThrottle;
 use upload::Upload;
@@ -172,8 +172,8 @@ impl Admin {
         self.answer_found(peer, &parts, body, path, found).instrument(span).await
     }
 
-    async fn answer_found(&self, peer: IpAddr, parts: &Parts, body: Incoming, path: &str, found: Found) -> Answer {
-        if let Found::Route(route, _) = &found
+    async fn answer_found(&self, peer: IpAddr, parts: &Parts, body: Incoming, path: &str, found: RouteMatch) -> Answer {
+        if let RouteMatch::Route(route, _) = &found
             && let Handler::Open(handler) = route.handler
         {
             return handler(self).await;
@@ -184,7 +184,7 @@ impl Admin {
             return self.answer_stranger(peer, parts, body, found).await;
         }
         let mut user = None;
-        let is_upload = matches!(&found, Found::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
+        let is_upload = matches!(&found, RouteMatch::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
         let answered = self.page(peer, parts, body, found, &mut user);
         let wait = if is_upload { UPLOAD_WAIT } else { REQUEST_WAIT };
         let answered = tokio::time::timeout(wait, answered).await.unwrap_or(Err(Refusal::TookTooLong));
@@ -201,7 +201,7 @@ impl Admin {
         peer: IpAddr,
         parts: &Parts,
         body: Incoming,
-        found: Found,
+        found: RouteMatch,
         known: &mut Option<SignedIn>,
     ) -> Result<Answer, Refusal> {
         let site = self.sites.asked(parts).ok_or(Refusal::WrongHost)?;
@@ -213,9 +213,9 @@ impl Admin {
         let user = self.signed_in(token.as_ref()).await?;
         known.clone_from(&user);
         let (route, parameters) = match found {
-            Found::Route(route, parameters) => (route, parameters),
-            Found::OtherMethod(allowed) => return Err(Refusal::Method(allowed)),
-            Found::Nothing => return Err(Refusal::NotFound),
+            RouteMatch::Route(route, parameters) => (route, parameters),
+            RouteMatch::OtherMethod(allowed) => return Err(Refusal::Method(allowed)),
+            RouteMatch::Nothing => return Err(Refusal::NotFound),
         };
         if let Access::SignedIn(role) = route.access {
             match &user {
@@ -250,14 +250,14 @@ impl Admin {
     }
 
     /// Answers a request without guards.
-    async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: Found) -> Answer {
+    async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: RouteMatch) -> Answer {
         let mut stranger = Stranger {
             address: (self.options.client_address)(peer, &parts.headers),
             parameters: Vec::new(),
             form: Fields::default(),
             languages: asked::languages(&parts.headers),
         };
-        let Found::Route(Route { handler: Handler::Stranger(handler), .. }, parameters) = found else {
+        let RouteMatch::Route(Route { handler: Handler::Stranger(handler), .. }, parameters) = found else {
             return pages::opt_out::nothing(&stranger);
         };
         stranger.parameters = parameters;

@@ -51,7 +51,7 @@ use crate::config::{CertificateCheck, Config, DatabaseUrl};
 use connector::Connector;
 use driver::{AbortOnDrop, drive};
 use embedded::{Embedded, EmbeddedLease};
-pub use error::{DbError, problem, refused_with, told};
+pub use error::{DbError, describe, problem, refused_with};
 use fitness::Unfit;
 use guard::Guard;
 use pooler::Pooling;

@@ -36,12 +36,12 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&self, deleted: Deleted) {
+    fn set(&self, deleted: Deleted) {
         self.hits.store(deleted.hits, Ordering::Relaxed);
         self.opens.store(deleted.opens, Ordering::Relaxed);
     }
 
-    fn told(&self) -> Deleted {
+    fn snapshot(&self) -> Deleted {
         Deleted { hits: self.hits.load(Ordering::Relaxed), opens: self.opens.load(Ordering::Relaxed) }
     }
 }
@@ -76,7 +76,7 @@ impl Deletions {
     /// What a deletion has deleted so far, while it runs here.
     pub fn progress(&self, job: i64) -> Option<Deleted> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        self.jobs.is_running(job).then(|| progress.told())
+        self.jobs.is_running(job).then(|| progress.snapshot())
     }
 
     /// Ends the one that runs, and starts no new ones.
@@ -90,7 +90,7 @@ impl Deletions {
 async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
     let deleting = async {
         let mut changes = Changes::open(db).await?;
-        anyhow::Ok(changes.delete_hits_reporting(target, |deleted| progress.tell(deleted)).await?)
+        anyhow::Ok(changes.delete_hits_reporting(target, |deleted| progress.set(deleted)).await?)
     };
     let why = match deleting.await {
         Ok(deleted) => {
@@ -98,7 +98,7 @@ async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
             None
         }
         Err(error) => {
-            let why = crate::db::told(&error);
+            let why = crate::db::describe(&error);
             let error = why.lines().next();
             tracing::error!(
                 job,
@@ -109,7 +109,7 @@ async fn run(db: &Database, job: i64, target: Target, progress: &Progress) {
         }
     };
     for _ in 0..END_TRIES {
-        match write_end(db, job, progress.told(), why.as_deref()).await {
+        match write_end(db, job, progress.snapshot(), why.as_deref()).await {
             Ok(()) => return,
             Err(error) => {
                 tracing::warn!(job, error = error.for_log(), "the receipt of a deletion could not be written yet")

@@ -64,7 +64,7 @@ impl Erasing {
                 Err(error) => {
                     tracing::warn!(
                         erasure,
-                        error = crate::db::told(&error),
+                        error = crate::db::describe(&error),
                         "an erasure stopped in the database; a node continues it within a minute"
                     );
                 }

@@ -20,7 +20,7 @@ use super::answer::{self, Answer};
 use super::gate::Gate;
 use super::refusal::Refusal;
 use crate::db::Session;
-use crate::db::export::{Export, Takes};
+use crate::db::export::{Export, Sink};
 use pixeld_core::ids::RecipientId;
 
 /// Exports that are sent at a time.
@@ -70,7 +70,7 @@ impl Exports {
 /// Takes the whole session: its connection ends with it.
 async fn send(session: Session, export: &Export, mut out: Sending) {
     if let Err(error) = export.write(&session.client, &mut out).await {
-        tracing::warn!(error = crate::db::told(&error), "an export was not sent completely");
+        tracing::warn!(error = crate::db::describe(&error), "an export was not sent completely");
         // If the client is gone, nobody is left to inform.
         drop(out.send(Err(io::Error::other("the export broke off"))).await);
     }
@@ -86,7 +86,7 @@ impl Sending {
     }
 }
 
-impl Takes for Sending {
+impl Sink for Sending {
     async fn take(&mut self, part: Bytes) -> io::Result<()> {
         self.send(Ok(part)).await
     }

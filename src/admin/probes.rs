@@ -51,7 +51,7 @@ pub async fn ready(admin: &Admin) -> Answer {
         }
         Ok(Ok(())) => problem.map_or_else(|| "ok".to_owned(), |problem| format!("not ok: {problem}")),
         Ok(Err(_)) if let Some(problem) = problem => format!("not ok: {problem}"),
-        Ok(Err(error)) => format!("not ok: {}", crate::db::told(&error)),
+        Ok(Err(error)) => format!("not ok: {}", crate::db::describe(&error)),
         Err(_) => format!("not ok: no answer within {DATABASE_WAIT:?}"),
     };
     let spool = match (admin.options.metrics.spool_problem.load_full(), admin.options.metrics.spool_room.get()) {

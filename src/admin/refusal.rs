@@ -138,7 +138,7 @@ impl Refusal {
                 let error = error.for_log_of_statement();
                 tracing::error!(reference, error, "a page could not be shown: PostgreSQL refused a statement");
             }
-            Refusal::Broken(error) => tracing::error!("a page could not be shown: {}", crate::db::told(error)),
+            Refusal::Broken(error) => tracing::error!("a page could not be shown: {}", crate::db::describe(error)),
             Refusal::NoRoom => tracing::warn!("a list could not be answered: too little room in the data directory"),
             Refusal::TookTooLong => tracing::warn!("a page took too long"),
             _ => {}

@@ -141,7 +141,7 @@ const fn upload(
 }
 
 /// The match of a request.
-pub(super) enum Found {
+pub(super) enum RouteMatch {
     /// A route, and the values of its parameters.
     Route(&'static Route, Vec<(&'static str, String)>),
     /// A path that accepts only these methods.
@@ -150,27 +150,27 @@ pub(super) enum Found {
     Nothing,
 }
 
-impl Found {
+impl RouteMatch {
     /// The span in which the request is logged. It has the pattern and never the path: paths name recipients and
     /// contain tokens.
     pub(super) fn span(&self) -> Span {
         match self {
-            Found::Route(route, _) => {
+            RouteMatch::Route(route, _) => {
                 tracing::error_span!("request", method = route.method, path = route.pattern)
             }
-            Found::OtherMethod(_) | Found::Nothing => tracing::error_span!("request"),
+            RouteMatch::OtherMethod(_) | RouteMatch::Nothing => tracing::error_span!("request"),
         }
     }
 }
 
 /// Finds the route of a request.
-pub(super) fn find(method: &Method, path: &str) -> Found {
+pub(super) fn find(method: &Method, path: &str) -> RouteMatch {
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     let mut others = None;
     for route in ROUTES {
         let Some(parameters) = matched(route.pattern, path) else { continue };
         if route.method == method {
-            return Found::Route(route, parameters);
+            return RouteMatch::Route(route, parameters);
         }
         others = Some(match (others, route.method) {
             (None, "GET") => "GET, HEAD",
@@ -178,13 +178,13 @@ pub(super) fn find(method: &Method, path: &str) -> Found {
             (Some(_), _) => "GET, HEAD, POST",
         });
     }
-    others.map_or(Found::Nothing, Found::OtherMethod)
+    others.map_or(RouteMatch::Nothing, RouteMatch::OtherMethod)
 }
 
 /// Whether a page can be shown under this path, to anybody.
 pub fn is_page(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or(path);
-    matches!(find(&Method::GET, path), Found::Route(route, _) if matches!(route.access, Access::SignedIn(_)))
+    matches!(find(&Method::GET, path), RouteMatch::Route(route, _) if matches!(route.access, Access::SignedIn(_)))
 }
 
 fn matched(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
@@ -212,13 +212,13 @@ mod tests {
     #[test]
     fn a_path_is_found_with_its_parameters_and_only_whole() {
         let found = |method: Method, path: &str| match find(&method, path) {
-            Found::Route(route, parameters) => {
+            RouteMatch::Route(route, parameters) => {
                 let values: Vec<String> =
                     parameters.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
                 format!("{} {} {}", route.method, route.pattern, values.join("&"))
             }
-            Found::OtherMethod(allowed) => format!("405 {allowed}"),
-            Found::Nothing => "404".to_owned(),
+            RouteMatch::OtherMethod(allowed) => format!("405 {allowed}"),
+            RouteMatch::Nothing => "404".to_owned(),
         };
         assert_eq!(found(Method::GET, "/"), "GET / ");
         assert_eq!(found(Method::HEAD, "/settings"), "GET /settings ");

@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Not eprintln: a closed terminal must not cause a panic.
-            drop(writeln!(std::io::stderr(), "pixeld: {}", db::told(&error)));
+            drop(writeln!(std::io::stderr(), "pixeld: {}", db::describe(&error)));
             let is_other = error.downcast_ref::<DbError>().is_some_and(DbError::is_of_installation);
             if is_other || error.is::<app::NoInstallation>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }

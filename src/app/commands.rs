@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::options::{eraser_options, house_options, loader_options};
+use super::options::{eraser_options, housekeeper_options, loader_options};
 use super::recording::bytes_of;
 use super::{DataDir, database, health, which};
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::db::audit::COMMAND_LINE;
 use crate::db::{self, Database, DbError, migrate};
 use crate::erasure::disk::Eraser;
 use crate::images::{self, upload};
-use crate::ingest::housekeeper::House;
+use crate::ingest::housekeeper::Housekeeper;
 use crate::ingest::loader::Loader;
 use crate::ingest::source::MarkName;
 use crate::opt_outs::follow as opt_outs;
@@ -167,7 +167,7 @@ pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let marks = match marks(&db).await {
         Ok(marks) => Some(marks),
         Err(error) => {
-            eprintln!("cannot ask the database how many of these hits are loaded: {}", db::told(&error));
+            eprintln!("cannot ask the database how many of these hits are loaded: {}", db::describe(&error));
             None
         }
     };
@@ -227,18 +227,18 @@ pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
         let erasing = (node, eraser);
         // The database may lack what this directory remembers, if it was restored from a backup and the node never
         // returns.
-        let (keep, all_spools) = (house_options(config, &db, &spools), recovered.clone());
+        let (keep, all_spools) = (housekeeper_options(config, &db, &spools), recovered.clone());
         let loader = Loader::new(options, db.clone(), Arc::clone(&metrics), recovered, None, orphans)
             .with_images(images)
             .with_opt_outs(opt_outs::recall(&data.opt_outs()));
-        let house = House::start(keep, all_spools, room, Arc::clone(&metrics), |keep| {
+        let housekeeper = Housekeeper::start(keep, all_spools, room, Arc::clone(&metrics), |keep| {
             std::thread::Builder::new().name("house".into()).spawn(keep)
         })?;
         let draining = async {
             let (trigger, drain) = drain::drain();
             trigger.ask(SPOOL_DRAIN_WAIT);
             let left = loader.run(async {}, drain.clone()).await;
-            house.finish();
+            housekeeper.finish();
             if left == 0 {
                 let aside = metrics.orphans.get();
                 anyhow::ensure!(

@@ -28,14 +28,14 @@ pub(super) async fn drain(
     following: Following,
 ) -> anyhow::Result<()> {
     let Following { database_task, database_trigger, rollup_task, rollup_trigger, admin, systemd, others } = following;
-    if let Some((systemd, telling)) = systemd {
-        telling.abort();
-        systemd.tell_stopping(config.limits.drain);
+    if let Some((systemd, notifying)) = systemd {
+        notifying.abort();
+        systemd.notify_stopping(config.limits.drain);
     }
     let deadline = Instant::now() + config.limits.drain;
     // A chunk of a deletion holds the lock that the last rollup needs.
     admin.end_jobs();
-    let house = drain_hits(config, recording, loading, deadline).await?;
+    let housekeeper = drain_hits(config, recording, loading, deadline).await?;
     rollup_trigger.ask((deadline - Instant::now()).saturating_sub(DRAIN_RESERVE / 2).max(DRAIN_RESERVE / 6));
     rollup_task.await?;
     others.iter().for_each(tokio::task::JoinHandle::abort);
@@ -44,7 +44,7 @@ pub(super) async fn drain(
     if !database_task.is_finished() {
         database_task.await??;
     }
-    drop(house);
+    drop(housekeeper);
     Ok(())
 }
 
@@ -54,8 +54,8 @@ async fn drain_hits(
     recording: Recording,
     loading: Loading,
     deadline: Instant,
-) -> anyhow::Result<crate::ingest::housekeeper::House> {
-    let Loading { loader, loader_trigger, eraser_trigger, house, .. } = loading;
+) -> anyhow::Result<crate::ingest::housekeeper::Housekeeper> {
+    let Loading { loader, loader_trigger, eraser_trigger, housekeeper, .. } = loading;
     recording.edge_trigger.ask(config.limits.drain / 2);
     // Not awaited: its files are consistent at every moment, and the next start continues.
     eraser_trigger.ask(Duration::ZERO);
@@ -79,12 +79,12 @@ async fn drain_hits(
     let loaded = tokio::task::spawn_blocking(move || loader.join());
     let Ok(loaded) = tokio::time::timeout(rest + DRAIN_RESERVE / 3, loaded).await else {
         tracing::warn!("the loader does not end; the next start loads the hits that are left");
-        return Ok(house);
+        return Ok(housekeeper);
     };
     match loaded? {
         Ok(0) => tracing::info!("every hit is in PostgreSQL"),
         Ok(left) => tracing::warn!(left, "hits wait in the spool; the next start loads them"),
         Err(_) => tracing::error!("the loader panicked; hits wait in the spool"),
     }
-    Ok(house)
+    Ok(housekeeper)
 }

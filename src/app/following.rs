@@ -207,7 +207,7 @@ fn cleaning_task(common: &Common<'_>, edge: &Arc<Edge>) -> JoinHandle<()> {
 
 fn systemd_task(common: &Common<'_>) -> Option<(Arc<systemd::Notifier>, JoinHandle<()>)> {
     let (notifier, listen) = (Arc::new(systemd::Notifier::from_env()?), common.config.listen.public);
-    let telling = Arc::clone(&notifier);
-    let task = common.supervisor.restarted(Task::Systemd, move || Arc::clone(&telling).tell_of(listen));
+    let notifying = Arc::clone(&notifier);
+    let task = common.supervisor.restarted(Task::Systemd, move || Arc::clone(&notifying).notify_while_serving(listen));
     Some((notifier, task))
 }

@@ -8,13 +8,13 @@ use tokio::sync::{Notify, watch};
 
 use super::claim::Claimed;
 use super::database;
-use super::options::{eraser_options, house_options, loader_options};
+use super::options::{eraser_options, housekeeper_options, loader_options};
 use super::recording::Spools;
 use super::supervise::Supervisor;
 use crate::clocks::Clocks;
 use crate::config::Config;
 use crate::erasure::disk::{Eraser, EraserOptions};
-use crate::ingest::housekeeper::House;
+use crate::ingest::housekeeper::Housekeeper;
 use crate::ingest::loader::Loader;
 use pixeld_core::drain::{self, DrainTrigger};
 use pixeld_core::metrics::Task;
@@ -27,7 +27,7 @@ pub(super) struct Loading {
     pub(super) loader_trigger: DrainTrigger,
     pub(super) eraser_trigger: DrainTrigger,
     /// Stops when it is dropped.
-    pub(super) house: House,
+    pub(super) housekeeper: Housekeeper,
     /// Notified after each committed batch.
     pub(super) committed: Arc<Notify>,
     pub(super) clocks: Arc<Clocks>,
@@ -57,8 +57,8 @@ impl Loading {
         let options = loader_options(config, &folder);
         let loader = Loader::new(options, db.clone(), Arc::clone(metrics), recovered, Some(spool), orphans);
         // After the loader has read the hints: on a full disk they say what may be removed.
-        let keep = house_options(config, db, &folder);
-        let house = House::start(keep, all_spools, room, Arc::clone(metrics), |keep| {
+        let keep = housekeeper_options(config, db, &folder);
+        let housekeeper = Housekeeper::start(keep, all_spools, room, Arc::clone(metrics), |keep| {
             supervisor.thread(Task::Housekeeper, "house", keep)
         })?;
         let loader = loader
@@ -73,7 +73,7 @@ impl Loading {
         let until_ready = database::until(database_ready.clone());
         // Its thread is not awaited: its files are consistent at every moment, and the next start continues.
         drop(supervisor.background_thread(Task::Eraser, eraser.run(until_ready, eraser_drain))?);
-        Ok(Loading { loader, loader_trigger, eraser_trigger, house, committed, clocks })
+        Ok(Loading { loader, loader_trigger, eraser_trigger, housekeeper, committed, clocks })
     }
 }
 

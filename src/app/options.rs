@@ -9,7 +9,7 @@ use crate::admin::AdminOptions;
 use crate::config::Config;
 use crate::db::Database;
 use crate::erasure::disk::EraserOptions;
-use crate::ingest::housekeeper::HouseOptions;
+use crate::ingest::housekeeper::HousekeeperOptions;
 use crate::ingest::loader::LoaderOptions;
 use pixeld_core::metrics::Metrics;
 use pixeld_edge::client_address;
@@ -53,9 +53,9 @@ pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
 }
 
 /// Of the housekeeper.
-pub fn house_options(config: &Config, db: &Database, spools: &Path) -> HouseOptions {
+pub fn housekeeper_options(config: &Config, db: &Database, spools: &Path) -> HousekeeperOptions {
     let postgres = db.embedded_place().map(Path::to_owned);
-    HouseOptions { spools: spools.to_owned(), keep: config.storage.spool_keep, postgres }
+    HousekeeperOptions { spools: spools.to_owned(), keep: config.storage.spool_keep, postgres }
 }
 
 /// Of the eraser.

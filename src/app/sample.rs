@@ -20,7 +20,7 @@ pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     database::until(ready).await;
     match image(&db).await {
         Ok(image) => print!("{}", words(&config, &db, image)),
-        Err(error) => tracing::warn!(error = crate::db::told(&error), "the sample image could not be added"),
+        Err(error) => tracing::warn!(error = crate::db::describe(&error), "the sample image could not be added"),
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::health;
 
 /// How long a message may wait for room in systemd's queue.
-const TELL_WAIT: Duration = Duration::from_secs(1);
+const NOTIFY_WAIT: Duration = Duration::from_secs(1);
 
 /// Wait between two checks of a listener that does not answer yet.
 const READY_POLL: Duration = Duration::from_millis(20);
@@ -62,21 +62,21 @@ impl Notifier {
             None => UnixAddress::from_pathname(Path::new(name))?,
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(TELL_WAIT))?;
+        socket.set_write_timeout(Some(NOTIFY_WAIT))?;
         Ok(Notifier { socket, to, watchdog })
     }
 
     /// Sends "ready" once pixels are served, and then keep-alives as long as they are.
-    pub async fn tell_of(self: Arc<Self>, listen: SocketAddr) {
+    pub async fn notify_while_serving(self: Arc<Self>, listen: SocketAddr) {
         while let Err(error) = health::ask(listen).await {
             tracing::debug!(error = format!("{error:#}"), "pixels are not served yet");
             tokio::time::sleep(READY_POLL).await;
         }
-        self.tell(&format!("READY=1\nSTATUS=pixels are served on {listen}"));
+        self.notify(&format!("READY=1\nSTATUS=pixels are served on {listen}"));
         let Some(watchdog) = self.watchdog else { return };
         loop {
             match health::ask(listen).await {
-                Ok(()) => self.tell("WATCHDOG=1"),
+                Ok(()) => self.notify("WATCHDOG=1"),
                 Err(error) => {
                     tracing::error!(
                         error = format!("{error:#}"),
@@ -89,12 +89,12 @@ impl Notifier {
     }
 
     /// Sends that the drain has begun, and how long it may take, whatever `TimeoutStopSec=` is.
-    pub fn tell_stopping(&self, drain: Duration) {
+    pub fn notify_stopping(&self, drain: Duration) {
         let time = (drain + STOP_RESERVE).as_micros();
-        self.tell(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={time}"));
+        self.notify(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={time}"));
     }
 
-    fn tell(&self, message: &str) {
+    fn notify(&self, message: &str) {
         if let Err(error) = self.socket.send_to_addr(message.as_bytes(), &self.to) {
             tracing::warn!(%error, message, "cannot report to systemd");
         }
@@ -169,7 +169,7 @@ mod tests {
         let (answer, status) = watch::channel(Some(503));
         let (address, mut treated) = listener(status).await;
         let notifier = Arc::new(Notifier::new(path.as_os_str(), Some(Duration::from_millis(100))).unwrap());
-        let telling = tokio::spawn(Arc::clone(&notifier).tell_of(address));
+        let notifying = tokio::spawn(Arc::clone(&notifier).notify_while_serving(address));
         let mut until = async |done: fn(&Vec<Option<u16>>) -> bool| {
             timeout(PATIENCE, treated.wait_for(done)).await.expect("a request").unwrap();
         };
@@ -186,8 +186,8 @@ mod tests {
         heard(&systemd);
         sleep(Duration::from_millis(300)).await;
         assert_eq!(heard(&systemd), Vec::<String>::new());
-        telling.abort();
-        notifier.tell_stopping(Duration::from_secs(7));
+        notifying.abort();
+        notifier.notify_stopping(Duration::from_secs(7));
         assert_eq!(heard(&systemd), ["STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=17000000"]);
     }
 
@@ -195,7 +195,7 @@ mod tests {
     async fn a_missing_systemd_or_a_bad_socket_does_no_harm() {
         let folder = tempfile::tempdir().unwrap();
         let gone = Notifier::new(folder.path().join("gone").as_os_str(), None).unwrap();
-        gone.tell_stopping(Duration::ZERO);
+        gone.notify_stopping(Duration::ZERO);
         let too_long = "/".repeat(200);
         assert!(Notifier::new(OsStr::new(&too_long), None).is_err());
         assert!(Notifier::new(OsStr::new("@an abstract name"), None).is_ok());

@@ -146,7 +146,7 @@ pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
         cause.downcast_ref::<DbError>().is_some_and(DbError::is_of_connection)
             || cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_lost)
     };
-    (!error.chain().any(is_of_connection)).then(|| Arc::new(told(error).replace('\n', " ")))
+    (!error.chain().any(is_of_connection)).then(|| Arc::new(describe(error).replace('\n', " ")))
 }
 
 /// Whether an error means that the connection is lost, or was not established: no answer at all, or one of the answers
@@ -178,7 +178,7 @@ fn pool_reason(error: &PoolError) -> String {
 }
 
 /// An error with its causes, in the format of anyhow's `{:#}`, but without the values that PostgreSQL quotes.
-pub fn told(error: &anyhow::Error) -> String {
+pub fn describe(error: &anyhow::Error) -> String {
     with_causes(error.as_ref())
 }
 

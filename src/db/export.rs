@@ -22,7 +22,7 @@ const OPENS: &str = include_str!("export/opens.sql");
 const HITS: &str = include_str!("export/hits.sql");
 
 /// Receives the JSON, part by part.
-pub trait Takes: Send {
+pub trait Sink: Send {
     /// The next part.
     fn take(&mut self, part: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 }
@@ -76,7 +76,7 @@ impl Export {
     ///
     /// # Errors
     /// If PostgreSQL or `out` fails; `out` then has incomplete JSON.
-    pub async fn write(&self, client: &Client, out: &mut impl Takes) -> anyhow::Result<()> {
+    pub async fn write(&self, client: &Client, out: &mut impl Sink) -> anyhow::Result<()> {
         let Export { recipient, hash, .. } = self;
         let mut part = format!("{{\"recipient\": \"{recipient}\",\n\"hash\": \"{hash}\",\n");
         part.push_str(&format!("\"exported_at\": {},\n", serde_json::to_string(&self.exported_at)?));
@@ -107,7 +107,7 @@ struct Items<'a, T> {
     has_any: bool,
 }
 
-impl<T: Takes> Items<'_, T> {
+impl<T: Sink> Items<'_, T> {
     async fn rows(&mut self, client: &Client, select: &str, recipient: RecipientId) -> anyhow::Result<()> {
         let values: [&(dyn ToSql + Sync); 1] = [&recipient];
         let values = values.iter().map(|value| *value as &(dyn ToSql + Sync));

@@ -20,7 +20,7 @@ const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Send times that senders have set.
 #[derive(Debug)]
-pub struct Told {
+pub struct SendTimes {
     /// Each message with its send time in s since 1970; 0 if it was cleared.
     pub messages: Vec<(MessageId, u32)>,
     /// The database's clock.
@@ -28,7 +28,7 @@ pub struct Told {
 }
 
 /// Send times that were set since a time of the database's clock, or all; the last ones first, at most `max`.
-pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<Told, Error> {
+pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<SendTimes, Error> {
     let now = client.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
     let since = since.map_or(Micros::default(), |since| since - OVERLAP);
     let select = "SELECT id, coalesce(extract(epoch FROM sent_at), 0)::bigint FROM messages \
@@ -36,7 +36,7 @@ pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Res
     let rows = client.query(select, &[&since, &max]).await?;
     // A time before 1970 or after 2106 cannot be a send time.
     let messages = rows.iter().map(|row| (row.get(0), u32::try_from(row.get::<_, i64>(1)).unwrap_or(0))).collect();
-    Ok(Told { messages, now })
+    Ok(SendTimes { messages, now })
 }
 
 /// A change of one value.
@@ -62,7 +62,7 @@ impl<T: Copy> Edit<T> {
         if let Edit::Set(value) = self { Some(*value) } else { None }
     }
 
-    fn is_told(&self) -> bool {
+    fn is_change(&self) -> bool {
         !matches!(self, Edit::Keep)
     }
 }
@@ -83,15 +83,15 @@ pub struct Change {
 pub async fn change(client: &Client, actor: &str, id: MessageId, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.value().map(|seconds| Micros::of_seconds(i64::from(seconds)));
     let upsert = include_str!("messages/change.sql");
-    let (is_time_told, is_count_told) = (change.sent_at_s.is_told(), change.sent_count.is_told());
+    let (changes_time, changes_count) = (change.sent_at_s.is_change(), change.sent_count.is_change());
     let sent_count = change.sent_count.value();
     let parameters: [&(dyn ToSql + Sync); 7] =
-        [&actor, &id, &change.name, &sent_at, &sent_count, &is_time_told, &is_count_told];
+        [&actor, &id, &change.name, &sent_at, &sent_count, &changes_time, &changes_count];
     Ok(client.query_one(upsert, &parameters).await?.get(0))
 }
 
 /// Seconds since a send time was last set; `None` if none ever was.
-pub async fn since_told_s(client: &Client) -> Result<Option<f64>, Error> {
+pub async fn since_sent_changed_s(client: &Client) -> Result<Option<f64>, Error> {
     let age = "SELECT extract(epoch FROM clock_timestamp() - max(sent_changed_at))::float8 FROM messages \
                WHERE sent_changed_at IS NOT NULL";
     Ok(client.query_one(age, &[]).await?.get(0))
@@ -184,7 +184,7 @@ pub async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Messag
 
 /// The result of a search for a name.
 #[derive(Debug)]
-pub struct Found {
+pub struct Matches {
     /// In the list's order.
     pub messages: Vec<Message>,
     /// The last message that was read, if there may be more.
@@ -193,7 +193,7 @@ pub struct Found {
 
 /// The messages after a place whose name contains these words, in any case, at most `max`; reads at most `reads_max`
 /// messages.
-pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_max: i64) -> Result<Found, Error> {
+pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_max: i64) -> Result<Matches, Error> {
     let select = include_str!("messages/named.sql").replace("{columns}", COLUMNS);
     // Not ILIKE, which knows only ASCII case if the database's language is C.
     let pattern = text::pattern(words);
@@ -201,7 +201,7 @@ pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_m
     let all_read = |row: &Row| row.get::<_, i64>(13) == reads_max;
     let reached = rows.first().filter(|row| all_read(row)).map(|row| Place { at: row.get(11), id: row.get(12) });
     let messages = rows.iter().filter(|row| row.get::<_, Option<MessageId>>(0).is_some()).map(message).collect();
-    Ok(Found { messages, reached })
+    Ok(Matches { messages, reached })
 }
 
 /// One message.

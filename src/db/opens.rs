@@ -44,7 +44,7 @@ fn open<Id: FromSqlOwned>(row: &Row) -> Open<Id> {
 
 /// Opens, and how far they were read.
 #[derive(Debug)]
-pub struct Looked {
+pub struct Slice {
     /// In the order of their ids.
     pub opens: Vec<Open<RecipientId>>,
     /// The last row that was read, if there may be more.
@@ -60,14 +60,14 @@ pub async fn of_message(
     certainty: Option<Certainty>,
     max: i64,
     reads_max: i64,
-) -> Result<Looked, Error> {
+) -> Result<Slice, Error> {
     let select = include_str!("opens/of_message.sql");
     let is_asked = |class: &Class| certainty.is_none_or(|certainty| class.certainty() == certainty);
     let classes: Vec<i16> = Class::ALL.into_iter().filter(is_asked).map(Class::number).collect();
     let rows = client.query(select, &[&message, &after, &classes, &reads_max, &max]).await?;
     let reached = rows.first().filter(|row| row.get::<_, i64>(8) == reads_max).map(|row| row.get(7));
     let opens = rows.iter().filter(|row| row.get::<_, Option<RecipientId>>(0).is_some()).map(open).collect();
-    Ok(Looked { opens, reached })
+    Ok(Slice { opens, reached })
 }
 
 /// The open of one message and one recipient.

@@ -123,7 +123,7 @@ impl Eraser {
                     self.metrics.stuck.erasing.store(crate::db::problem(&error));
                     if !backoff.is_failing() {
                         tracing::warn!(
-                            error = crate::db::told(&error),
+                            error = crate::db::describe(&error),
                             "erasures cannot be carried out now; pixeld tries again"
                         );
                     }
@@ -230,30 +230,35 @@ impl Eraser {
         for spool in &self.spools {
             self.settle(spool).instrument(pixeld_spool::span(spool.uuid)).await?;
         }
-        let mut who = Who::of(pending, connected.key.clone(), ahead);
+        let mut erasures = PendingErasures::of(pending, connected.key.clone(), ahead);
         for spool in &self.spools {
             let ended = |segment: &&Segment| segment.ended;
             let segments: Vec<Segment> = spool.published().segments.iter().filter(ended).copied().collect();
             for segment in segments {
                 anyhow::ensure!(!drain.is_asked(), "this node stops; the rest is done after the next start");
-                let rewriting = || rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut who);
+                let rewriting = || rewrite_segment(&*self.disk, spool, segment, connected.namespace, &mut erasures);
                 if pixeld_spool::span(spool.uuid).in_scope(rewriting)? {
                     self.metrics.segments_rewritten.one();
                 }
-                who.end_segment();
+                erasures.end_segment();
                 // The connection's own task runs on this thread.
                 tokio::task::yield_now().await;
             }
         }
-        self.erase_quarantined(connected.namespace, &mut who, drain)?;
-        self.orphans.erase(&*self.disk, connected.namespace, &mut who, Who::end_file)?;
+        self.erase_quarantined(connected.namespace, &mut erasures, drain)?;
+        self.orphans.erase(&*self.disk, connected.namespace, &mut erasures, PendingErasures::end_file)?;
         // Only now, so that nothing else waits for it.
         let left_alone = self.options.left_alone;
         anyhow::ensure!(left_alone == 0, "{left_alone} spools could not be read at the start; the log names them");
-        Ok(pending.iter().map(|erasure| (erasure.id, who.done(erasure.id))).collect())
+        Ok(pending.iter().map(|erasure| (erasure.id, erasures.done(erasure.id))).collect())
     }
 
-    fn erase_quarantined(&self, namespace: Namespace, who: &mut Who, drain: &Drain) -> anyhow::Result<()> {
+    fn erase_quarantined(
+        &self,
+        namespace: Namespace,
+        erasures: &mut PendingErasures,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
         let entries = match fs::read_dir(quarantine(&self.options.spools)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -270,8 +275,8 @@ impl Eraser {
             if path.extension().is_some_and(|end| end == ORPHANS) {
                 continue;
             }
-            rewrite_quarantined(&*self.disk, &path, namespace, who)?;
-            who.end_file();
+            rewrite_quarantined(&*self.disk, &path, namespace, erasures)?;
+            erasures.end_file();
         }
         Ok(())
     }
@@ -313,7 +318,7 @@ async fn ahead(connected: &Connected) -> anyhow::Result<Duration> {
 }
 
 /// The recipients to erase, and what was found of each.
-struct Who {
+struct PendingErasures {
     key: PrivacyKey,
     margin: Duration,
     /// For each recipient: the time of the latest request, and the erasures.
@@ -324,8 +329,8 @@ struct Who {
     here: HashSet<RecipientHash>,
 }
 
-impl Who {
-    fn of(pending: &[Erasure], key: PrivacyKey, ahead: Duration) -> Who {
+impl PendingErasures {
+    fn of(pending: &[Erasure], key: PrivacyKey, ahead: Duration) -> PendingErasures {
         let mut asked: HashMap<RecipientHash, (Micros, Vec<i64>)> = HashMap::new();
         for erasure in pending {
             let (latest_at, ids) = asked.entry(erasure.recipient).or_insert((Micros::MIN, Vec::new()));
@@ -334,7 +339,7 @@ impl Who {
         }
         let latest_at = asked.values().map(|(latest_at, _)| *latest_at).max().unwrap_or(Micros::MIN);
         let margin = CLOCK_MARGIN.saturating_add(ahead);
-        Who { key, margin, asked, latest_at, done: HashMap::new(), here: HashSet::new() }
+        PendingErasures { key, margin, asked, latest_at, done: HashMap::new(), here: HashSet::new() }
     }
 
     fn end_segment(&mut self) {
@@ -359,7 +364,7 @@ impl Who {
     }
 }
 
-impl Erasing for Who {
+impl Erasing for PendingErasures {
     fn takes(&mut self, hit: &Hit<'_>) -> bool {
         if hit.at >= self.latest_at + self.margin {
             return false;
@@ -396,22 +401,23 @@ mod tests {
         let key = PrivacyKey([3; 32]);
         let recipient = RecipientId::from_u128(7);
         let erasure = |id, requested_at: Micros| Erasure { id, recipient: key.hash(recipient), requested_at };
-        let mut who = Who::of(&[erasure(1, Micros(0)), erasure(2, ASKED_AT)], key.clone(), Duration::ZERO);
+        let mut erasures =
+            PendingErasures::of(&[erasure(1, Micros(0)), erasure(2, ASKED_AT)], key.clone(), Duration::ZERO);
         let at = |at: Micros| Hit { at, ..carrying(7, "") };
         let a_moment = Duration::from_micros(1);
-        assert!(who.takes(&at(ASKED_AT - a_moment)) && who.takes(&at(ASKED_AT + CLOCK_MARGIN - a_moment)));
-        assert!(!who.takes(&at(ASKED_AT + CLOCK_MARGIN)));
-        assert!(!who.takes(&Hit { recipient: RecipientId::from_u128(8), ..at(Micros(0)) }));
-        who.end_segment();
-        assert_eq!(who.done(1), OnDisk { segments: 1, hits: 2, files: 0 });
-        assert_eq!(who.done(2), who.done(1));
-        assert!(who.takes_id(recipient));
-        who.end_file();
-        assert_eq!((who.done(2).files, who.done(3)), (1, OnDisk::default()));
+        assert!(erasures.takes(&at(ASKED_AT - a_moment)) && erasures.takes(&at(ASKED_AT + CLOCK_MARGIN - a_moment)));
+        assert!(!erasures.takes(&at(ASKED_AT + CLOCK_MARGIN)));
+        assert!(!erasures.takes(&Hit { recipient: RecipientId::from_u128(8), ..at(Micros(0)) }));
+        erasures.end_segment();
+        assert_eq!(erasures.done(1), OnDisk { segments: 1, hits: 2, files: 0 });
+        assert_eq!(erasures.done(2), erasures.done(1));
+        assert!(erasures.takes_id(recipient));
+        erasures.end_file();
+        assert_eq!((erasures.done(2).files, erasures.done(3)), (1, OnDisk::default()));
 
         // A clock that is ahead makes earlier hits look later.
         let ahead = Duration::from_secs(5);
-        let mut who = Who::of(&[erasure(2, ASKED_AT)], key.clone(), ahead);
-        assert!(who.takes(&at(ASKED_AT + CLOCK_MARGIN + ahead - a_moment)));
+        let mut erasures = PendingErasures::of(&[erasure(2, ASKED_AT)], key.clone(), ahead);
+        assert!(erasures.takes(&at(ASKED_AT + CLOCK_MARGIN + ahead - a_moment)));
     }
 }

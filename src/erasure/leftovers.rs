@@ -35,7 +35,7 @@ pub(super) async fn run(db: &Database, metrics: &Metrics, mut drain: Drain) {
                 metrics.stuck.finishing.store(crate::db::problem(&error));
                 if !backoff.is_failing() {
                     tracing::warn!(
-                        error = crate::db::told(&error),
+                        error = crate::db::describe(&error),
                         "unfinished erasures cannot be finished now; pixeld tries again"
                     );
                 }

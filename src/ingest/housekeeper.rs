@@ -45,7 +45,7 @@ const SEGMENTS_FREE: u64 = 2;
 
 /// The housekeeper's options.
 #[derive(Debug)]
-pub struct HouseOptions {
+pub struct HousekeeperOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
     /// How long loaded segments are kept.
@@ -56,23 +56,23 @@ pub struct HouseOptions {
 
 /// The running housekeeper. It ends when this is dropped, without waiting: a hanging disk must not delay the end.
 #[derive(Debug)]
-pub struct House {
+pub struct Housekeeper {
     thread: Option<JoinHandle<()>>,
     ends: Arc<AtomicBool>,
 }
 
-impl House {
+impl Housekeeper {
     /// Starts to look after `spools`, on a thread that `spawn` makes.
     ///
     /// # Errors
     /// If the operating system refuses a thread.
     pub fn start(
-        options: HouseOptions,
+        options: HousekeeperOptions,
         spools: Vec<Arc<Spool>>,
         room: Arc<SpoolRoom>,
         metrics: Arc<Metrics>,
         spawn: impl FnOnce(Box<dyn FnOnce() + Send>) -> std::io::Result<JoinHandle<()>>,
-    ) -> std::io::Result<House> {
+    ) -> std::io::Result<Housekeeper> {
         let ends = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ends);
         let thread = spawn(Box::new(move || {
@@ -82,7 +82,7 @@ impl House {
                 std::thread::park_timeout(keeper.keep());
             }
         }))?;
-        Ok(House { thread: Some(thread), ends })
+        Ok(Housekeeper { thread: Some(thread), ends })
     }
 
     /// Ends it, and waits for that.
@@ -99,7 +99,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Housekeeper {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
@@ -110,7 +110,7 @@ impl Drop for House {
 
 /// What is known about the spools.
 struct Keeper {
-    options: HouseOptions,
+    options: HousekeeperOptions,
     spools: Vec<Arc<Spool>>,
     room: Arc<SpoolRoom>,
     metrics: Arc<Metrics>,
@@ -121,11 +121,11 @@ struct Keeper {
     appended: (Instant, u64),
     bytes_a_minute: f64,
     /// What was already logged, so that it is logged once.
-    has_said: Said,
+    logged: Logged,
 }
 
 #[derive(Default)]
-struct Said {
+struct Logged {
     low: bool,
     not_removed: bool,
     problem: Option<String>,
@@ -161,7 +161,12 @@ impl Levels {
 }
 
 impl Keeper {
-    fn new(options: HouseOptions, spools: Vec<Arc<Spool>>, room: Arc<SpoolRoom>, metrics: Arc<Metrics>) -> Keeper {
+    fn new(
+        options: HousekeeperOptions,
+        spools: Vec<Arc<Spool>>,
+        room: Arc<SpoolRoom>,
+        metrics: Arc<Metrics>,
+    ) -> Keeper {
         Keeper {
             options,
             spools,
@@ -171,7 +176,7 @@ impl Keeper {
             missing: HashSet::new(),
             appended: (Instant::now(), 0),
             bytes_a_minute: 0.0,
-            has_said: Said::default(),
+            logged: Logged::default(),
         }
     }
 
@@ -240,11 +245,11 @@ impl Keeper {
                     self.missing.remove(&name);
                     kept_bytes -= kept.bytes;
                     freed += kept.bytes;
-                    self.has_said.not_removed = false;
+                    self.logged.not_removed = false;
                 }
                 Err(error) => {
                     still_kept.insert(name, since);
-                    if !std::mem::replace(&mut self.has_said.not_removed, true) {
+                    if !std::mem::replace(&mut self.logged.not_removed, true) {
                         tracing::warn!(%error, spool = %spool.uuid, "a loaded segment could not be removed; pixeld keeps trying");
                     }
                 }
@@ -252,14 +257,14 @@ impl Keeper {
         }
         // Removing frees just the room that is needed, so a disk is low again and again; log that once.
         if !self.is_low(free.saturating_add(freed) / 2, reserve) {
-            self.has_said.low = false;
+            self.logged.low = false;
         }
         self.loaded_since = still_kept;
         (kept_bytes, freed)
     }
 
     fn say_low(&mut self, free: u64) {
-        if !std::mem::replace(&mut self.has_said.low, true) {
+        if !std::mem::replace(&mut self.logged.low, true) {
             tracing::warn!(
                 free,
                 "the disk is low: loaded segments are removed before PIXELD_SPOOL_KEEP is over, \
@@ -312,7 +317,7 @@ impl Keeper {
             }
             Ok(()) => None,
         };
-        if problem != self.has_said.problem {
+        if problem != self.logged.problem {
             match &problem {
                 Some(problem) => {
                     tracing::error!(problem, "hits are dropped until this is fixed; pixels are served")
@@ -320,7 +325,7 @@ impl Keeper {
                 None => tracing::info!("the spool can be written again"),
             }
             self.metrics.spool_problem.store(problem.clone().map(Arc::new));
-            self.has_said.problem = problem;
+            self.logged.problem = problem;
         }
     }
 
@@ -375,7 +380,7 @@ mod tests {
             }
         }
         let source = Source::recovered(Arc::clone(&spool), &folders.spools());
-        let options = HouseOptions { spools: folders.spools(), keep, postgres: None };
+        let options = HousekeeperOptions { spools: folders.spools(), keep, postgres: None };
         let keeper = Keeper::new(options, vec![Arc::clone(&spool)], room, metrics);
         World { folders, spool, source, appender, keeper }
     }
@@ -440,9 +445,9 @@ mod tests {
         assert_eq!(world.keeper.metrics.segments_missing.get(), 5, "each once");
         world.appender.seal_if_asked();
         world.appender.append(&[parcel(&[hit(5, 100)])]).unwrap();
-        let mut told = pixeld_spool::fixture::Told::new();
-        pixeld_spool::fixture::read_on(&mut world.source.reader, 9, &mut told);
-        assert_eq!(told, (0..6).map(|n| Some(hit(n, 100))).collect::<Vec<_>>());
+        let mut read = pixeld_spool::fixture::ReadHits::new();
+        pixeld_spool::fixture::read_on(&mut world.source.reader, 9, &mut read);
+        assert_eq!(read, (0..6).map(|n| Some(hit(n, 100))).collect::<Vec<_>>());
         world.source.loaded(6);
         world.keeper.remove_loaded(0, None);
         assert_eq!(segments(&world.spool), 1, "those that are gone leave the list");

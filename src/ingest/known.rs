@@ -131,14 +131,14 @@ impl Known {
         }
         let asked = Instant::now();
         let since = self.sent_till.map(|(till, _)| till);
-        let told = messages::sent_since(client, since, SENT_MAX as i64).await?;
-        for (message, sent_at_s) in told.messages {
+        let changed = messages::sent_since(client, since, SENT_MAX as i64).await?;
+        for (message, sent_at_s) in changed.messages {
             match sent_at_s {
                 0 => self.sent.remove(&message),
                 _ => self.sent.insert(message, sent_at_s),
             };
         }
-        self.sent_till = Some((told.now, asked));
+        self.sent_till = Some((changed.now, asked));
         Ok(())
     }
 

@@ -245,7 +245,7 @@ impl Loader {
         self.metrics.load_refused.store(refused_with(error).map(Arc::new));
         self.note_oldest();
         if !backoff.is_failing() {
-            tracing::warn!(error = crate::db::told(error), "hits cannot be loaded now; they wait in the spool");
+            tracing::warn!(error = crate::db::describe(error), "hits cannot be loaded now; they wait in the spool");
         }
         backoff.fail()
     }

@@ -63,7 +63,7 @@ impl Retention {
                     }
                     Err(error) => {
                         self.metrics.stuck.retention.store(crate::db::problem(&error));
-                        tracing::warn!(error = crate::db::told(&error), "hits beyond the retention cannot be deleted now; pixeld tries again");
+                        tracing::warn!(error = crate::db::describe(&error), "hits beyond the retention cannot be deleted now; pixeld tries again");
                         RETRY
                     }
                 },

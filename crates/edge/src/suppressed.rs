@@ -280,7 +280,7 @@ mod tests {
     async fn the_task_that_saves_it_is_notified_of_changes_only() {
         let suppressed = knowing();
         suppressed.changed().await;
-        for (rows, is_told) in [
+        for (rows, wakes) in [
             ([row(1, 10, None, 1), row(2, 10, None, 2)], true),
             ([row(1, 10, None, 1), row(2, 10, None, 2)], false),
             ([row(1, 10, Some(20), 3), row(3, 10, Some(20), 4)], true),
@@ -289,7 +289,7 @@ mod tests {
         ] {
             suppressed.apply(&rows);
             let told = tokio::time::timeout(std::time::Duration::from_millis(10), suppressed.changed()).await;
-            assert_eq!(told.is_ok(), is_told, "{rows:?}");
+            assert_eq!(told.is_ok(), wakes, "{rows:?}");
         }
     }
 

@@ -114,23 +114,23 @@ impl Folders {
 }
 
 /// What a reader returned: for each number its hit, or `None` if it is missing.
-pub type Told = Vec<Option<Vec<u8>>>;
+pub type ReadHits = Vec<Option<Vec<u8>>>;
 
 /// Adds the hits of `chunk`.
-pub fn tell(told: &mut Told, chunk: &Chunk) {
-    told.extend((0..chunk.missing).map(|_| None));
-    let before = told.len();
+pub fn add_hits(read: &mut ReadHits, chunk: &Chunk) {
+    read.extend((0..chunk.missing).map(|_| None));
+    let before = read.len();
     let mut rest = &chunk.bytes[..];
     while !rest.is_empty() {
         let (_, behind) = Hit::decode(rest).unwrap();
-        told.push(Some(rest[..rest.len() - behind.len()].to_vec()));
+        read.push(Some(rest[..rest.len() - behind.len()].to_vec()));
         rest = behind;
     }
-    assert_eq!((told.len() - before) as u64, chunk.count, "a chunk counts what it holds");
+    assert_eq!((read.len() - before) as u64, chunk.count, "a chunk counts what it holds");
 }
 
 /// Reads on, `rows_max` at a time, until nothing comes, and appends the results to `told`.
-pub fn read_on(reader: &mut Reader, rows_max: u64, told: &mut Told) {
+pub fn read_on(reader: &mut Reader, rows_max: u64, read: &mut ReadHits) {
     loop {
         let seq = reader.next_seq();
         let chunk = reader.read(rows_max).unwrap();
@@ -138,17 +138,17 @@ pub fn read_on(reader: &mut Reader, rows_max: u64, told: &mut Told) {
         if chunk.is_empty() {
             return;
         }
-        tell(told, &chunk);
+        add_hits(read, &chunk);
     }
 }
 
 /// All hits of `spool` from `seq` on.
-pub fn read_from(folders: &Folders, spool: &Arc<Spool>, seq: u64, rows_max: u64) -> Told {
+pub fn read_from(folders: &Folders, spool: &Arc<Spool>, seq: u64, rows_max: u64) -> ReadHits {
     let mut reader = folders.reader(spool, seq);
-    let mut told = Told::new();
-    read_on(&mut reader, rows_max, &mut told);
-    assert!(!spool.published().closed || reader.is_at_end(), "all of a closed spool is told");
-    told
+    let mut read = ReadHits::new();
+    read_on(&mut reader, rows_max, &mut read);
+    assert!(!spool.published().closed || reader.is_at_end(), "all of a closed spool is read");
+    read
 }
 
 /// The bytes of the segment file at `path`.

@@ -8,7 +8,7 @@ use super::fake_disk::{FakeDisk, Faults};
 use pixeld_core::hit::fixture::carrying;
 use pixeld_core::ids::SpoolId;
 
-use super::fixture::{Folders, Told, bytes_of, hit, parcel, read_from, read_on, tell};
+use super::fixture::{Folders, ReadHits, add_hits, bytes_of, hit, parcel, read_from, read_on};
 use super::frame::{self, FrameKey};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::{Spool, recovery};
@@ -17,7 +17,7 @@ use super::{Spool, recovery};
 struct Written {
     folders: Folders,
     spool: Arc<Spool>,
-    hits: Told,
+    hits: ReadHits,
     frames: Vec<Placed>,
 }
 
@@ -34,7 +34,7 @@ fn write(segments: &[&[u64]]) -> Written {
     let folders = Folders::make();
     let spool = folders.begin(7);
     let mut appender = folders.appender(&spool, &FakeDisk::default());
-    let (mut hits, mut frames) = (Told::new(), Vec::new());
+    let (mut hits, mut frames) = (ReadHits::new(), Vec::new());
     for segment in segments {
         let mut offset = SEGMENT_HEADER_BYTES;
         for &count in *segment {
@@ -108,7 +108,7 @@ fn for_each_flipped_bit(written: &Written, mut check: impl FnMut(&PathBuf, usize
 }
 
 /// What a reader returns if the hits of `hurt` are damaged.
-fn without(written: &Written, hurt: Option<&Placed>) -> Told {
+fn without(written: &Written, hurt: Option<&Placed>) -> ReadHits {
     let is_hurt = |n: usize| hurt.is_some_and(|frame| frame.seqs.contains(&n));
     written.hits.iter().enumerate().map(|(n, hit)| hit.clone().filter(|_| !is_hurt(n))).collect()
 }
@@ -118,8 +118,8 @@ fn any_flipped_bit_in_a_published_spool_costs_its_own_frame_only() {
     let written = write(&[&[2, 1], &[1, 1, 2], &[1, 2]]);
     for_each_flipped_bit(&written, |path, at, hurt| {
         for from in [0, 4] {
-            let told = read_from(&written.folders, &written.spool, from as u64, 3);
-            assert!(told == without(&written, hurt)[from..], "byte {at} of {}", path.display());
+            let read = read_from(&written.folders, &written.spool, from as u64, 3);
+            assert!(read == without(&written, hurt)[from..], "byte {at} of {}", path.display());
         }
     });
 }
@@ -131,13 +131,13 @@ fn any_flipped_bit_costs_its_own_frame_only_after_a_restart() {
     for_each_flipped_bit(&written, |path, at, hurt| {
         let flipped = bytes_of(path);
         let spool = written.folders.recover_one().expect("most of it is whole");
-        let told = read_from(&written.folders, &spool, 0, 3);
+        let read = read_from(&written.folders, &spool, 0, 3);
         let mut expected = without(&written, hurt);
         while expected.last().is_some_and(Option::is_none) {
             // Damage at the very end looks like a torn tail: the number of hits in it is unknown.
             expected.pop();
         }
-        assert!(told == expected, "byte {at} of {}", path.display());
+        assert!(read == expected, "byte {at} of {}", path.display());
         let damaged = hurt.map_or(0..SEGMENT_HEADER_BYTES, |frame| frame.bytes.clone());
         // A damaged header at the start of the newest segment is skipped; the reader makes its copy.
         let is_kept = written.folders.quarantined().iter().any(|copy| *copy == flipped[damaged.clone()]);
@@ -196,7 +196,7 @@ fn a_frame_forged_in_a_user_agent_is_not_accepted_after_damage() {
     // Damage before the forged frame makes the reader look for the next valid one.
     bytes[at - 4] ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let expected: Told = vec![Some(hits[0].clone()), None, Some(hits[2].clone())];
+    let expected: ReadHits = vec![Some(hits[0].clone()), None, Some(hits[2].clone())];
     assert_eq!(read_from(&folders, &spool, 0, 9), expected);
     assert_eq!(read_from(&folders, &folders.recover_one().unwrap(), 0, 9), expected);
 }
@@ -226,22 +226,22 @@ fn damage_after_hits_is_returned_in_a_separate_chunk() {
     let counts: Vec<_> = chunks.iter().map(|chunk| (chunk.first_seq, chunk.missing, chunk.count)).collect();
     assert_eq!(counts, [(0, 0, 1), (1, 1, 1), (3, 0, 0)]);
     assert_eq!((reader.take_damages(), reader.take_damages()), (1, 0));
-    let mut told = Told::new();
-    chunks.iter().for_each(|chunk| tell(&mut told, chunk));
-    assert_eq!(told, without(&written, Some(&written.frames[1])));
+    let mut read = ReadHits::new();
+    chunks.iter().for_each(|chunk| add_hits(&mut read, chunk));
+    assert_eq!(read, without(&written, Some(&written.frames[1])));
 }
 
 #[test]
 fn a_reader_that_seeks_back_returns_the_same_again() {
     let written = write(&[&[2, 1], &[1, 2]]);
     let mut reader = written.folders.reader(&written.spool, 0);
-    let mut told = Told::new();
-    read_on(&mut reader, 2, &mut told);
+    let mut read = ReadHits::new();
+    read_on(&mut reader, 2, &mut read);
     for seq in 0..=6 {
         reader.seek(seq);
-        let mut again = Told::new();
+        let mut again = ReadHits::new();
         read_on(&mut reader, 2, &mut again);
-        assert_eq!(again, told[seq as usize..]);
+        assert_eq!(again, read[seq as usize..]);
     }
 }
 
@@ -254,10 +254,10 @@ fn a_segment_that_is_begun_again_under_its_name_is_read_from_its_new_file() {
     appender.append(&[parcel(&[hit(0, 3)])]).unwrap();
     appender.end_segment();
     let reader = Arc::new(std::sync::Mutex::new(folders.reader(&spool, 0)));
-    let told = Arc::new(std::sync::Mutex::new(Told::new()));
+    let read = Arc::new(std::sync::Mutex::new(ReadHits::new()));
     let look = {
-        let (reader, told) = (Arc::clone(&reader), Arc::clone(&told));
-        move || read_on(&mut reader.lock().unwrap(), 9, &mut told.lock().unwrap())
+        let (reader, read) = (Arc::clone(&reader), Arc::clone(&read));
+        move || read_on(&mut reader.lock().unwrap(), 9, &mut read.lock().unwrap())
     };
     // A reader that looks when the disk has become full just after the new segment's header.
     disk.after_failed_write(look.clone());
@@ -267,7 +267,7 @@ fn a_segment_that_is_begun_again_under_its_name_is_read_from_its_new_file() {
     std::thread::sleep(std::time::Duration::from_millis(110));
     appender.append(&[parcel(&[hit(2, 3)])]).unwrap();
     look();
-    assert_eq!(*told.lock().unwrap(), [Some(hit(0, 3)), Some(hit(2, 3))]);
+    assert_eq!(*read.lock().unwrap(), [Some(hit(0, 3)), Some(hit(2, 3))]);
 }
 
 #[test]
@@ -282,13 +282,13 @@ fn a_power_cut_takes_the_unsynced_tail_and_its_numbers_are_never_used_again() {
     appender.append(&[parcel(&hits[2..])]).unwrap();
     disk.power_cut();
     let recovered = folders.recover_one().unwrap();
-    let told = || read_from(&folders, &recovered, 0, 9);
-    assert_eq!(told(), [Some(hits[0].clone()), Some(hits[1].clone())]);
+    let read = || read_from(&folders, &recovered, 0, 9);
+    assert_eq!(read(), [Some(hits[0].clone()), Some(hits[1].clone())]);
     assert!(recovered.published().closed);
 
     let next = folders.begin(9);
     folders.appender(&next, &disk).append(&[parcel(&[hit(5, 9)])]).unwrap();
-    assert_eq!(told().len(), 2, "what is recorded now has numbers of another spool");
+    assert_eq!(read().len(), 2, "what is recorded now has numbers of another spool");
     assert_eq!(recovery::recover(&folders.spools()).unwrap().spools.len(), 2);
 }
 
@@ -325,8 +325,8 @@ fn a_newest_segment_that_cannot_be_read_is_moved_aside_and_the_rest_is_loaded() 
     make_unreadable(&written.frames.last().unwrap().path);
     let recovered = recovery::recover(&written.folders.spools()).unwrap();
     assert_eq!((recovered.spools.len(), recovered.moved_aside, recovered.left_alone.len()), (1, 1, 0));
-    let told = read_from(&written.folders, &recovered.spools[0], 0, 9);
-    assert_eq!(told.iter().filter(|hit| hit.is_some()).count(), 2);
+    let read = read_from(&written.folders, &recovered.spools[0], 0, 9);
+    assert_eq!(read.iter().filter(|hit| hit.is_some()).count(), 2);
     let aside = std::fs::read_dir(recovery::quarantine(&written.folders.spools())).unwrap().count();
     assert_eq!(aside, 1, "nothing is deleted unread");
 }
@@ -341,9 +341,9 @@ fn a_segment_that_cannot_be_read_is_an_error_until_it_is_passed_over() {
         reader.read(9).unwrap_err();
     }
     reader.pass_over_failed();
-    let mut told = Vec::new();
-    read_on(&mut reader, 9, &mut told);
-    assert!(told.len() == 2 && told[0].is_none() && told[1].is_some(), "{told:?}");
+    let mut read = Vec::new();
+    read_on(&mut reader, 9, &mut read);
+    assert!(read.len() == 2 && read[0].is_none() && read[1].is_some(), "{read:?}");
     assert_eq!(reader.take_damages(), 1);
 }
 

@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::fake_disk::{FakeDisk, Faults};
-    use crate::fixture::{Folders, Told, hit, parcel, read_from, read_on};
+    use crate::fixture::{Folders, ReadHits, hit, parcel, read_from, read_on};
     use pixeld_core::hit::Hit;
     use pixeld_core::ids::RecipientId;
 
@@ -198,15 +198,15 @@ mod tests {
     }
 
     /// What a reader returns if these recipients are erased.
-    fn expected(hits: &[Vec<u8>], gone: &[u128]) -> Told {
-        let told = |(n, hit): (usize, &Vec<u8>)| {
+    fn expected(hits: &[Vec<u8>], gone: &[u128]) -> ReadHits {
+        let read = |(n, hit): (usize, &Vec<u8>)| {
             let mut hit = hit.clone();
             if gone.contains(&(u128::from(FIRST) + n as u128)) {
                 pixeld_core::hit::entomb(&mut hit);
             }
             Some(hit)
         };
-        hits.iter().enumerate().map(told).collect()
+        hits.iter().enumerate().map(read).collect()
     }
 
     fn steps(count: u64) -> Faults {
@@ -231,10 +231,10 @@ mod tests {
                 written.disk.set(Faults::default());
                 for left in [written.folders.copy(), written.folders.copy()] {
                     let spool = left.recover_one().unwrap();
-                    let told = read_from(&left, &spool, 0, 3);
-                    prop_assert_eq!(told.len(), whole.len());
-                    for (n, told) in told.iter().enumerate() {
-                        prop_assert!(*told == whole[n] || *told == erased[n], "number {} after {} steps", n, step);
+                    let read = read_from(&left, &spool, 0, 3);
+                    prop_assert_eq!(read.len(), whole.len());
+                    for (n, read) in read.iter().enumerate() {
+                        prop_assert!(*read == whole[n] || *read == erased[n], "number {} after {} steps", n, step);
                     }
                     let files = left.files();
                     prop_assert!(files.iter().all(|(path, _)| !path.to_string_lossy().ends_with(".new")), "left over");
@@ -260,14 +260,14 @@ mod tests {
     fn a_reader_goes_on_in_the_file_that_was_put_in_place() {
         let written = write(&[vec![2, 2], vec![2]]);
         let mut reader = written.folders.reader(&written.spool, 0);
-        let mut told = Told::new();
+        let mut read = ReadHits::new();
         let first = reader.read(1).unwrap();
-        crate::fixture::tell(&mut told, &first);
+        crate::fixture::add_hits(&mut read, &first);
         assert_eq!(rewrite(&written, &mut Recipients(vec![100, 103, 105])).unwrap(), 2);
-        read_on(&mut reader, 2, &mut told);
+        read_on(&mut reader, 2, &mut read);
         let mut expected = expected(&written.hits, &[103, 105]);
         expected[0] = Some(written.hits[0].clone());
-        assert_eq!(told, expected, "what was read before is the loader's to drop");
+        assert_eq!(read, expected, "what was read before is the loader's to drop");
     }
 
     #[test]

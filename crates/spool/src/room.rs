@@ -135,26 +135,26 @@ mod tests {
 
     #[test]
     fn the_housekeeper_is_woken_once_per_segment() {
-        let (room, (tell, told)) = (std::sync::Arc::new(SpoolRoom::new(0, 8 << 20)), std::sync::mpsc::channel());
+        let (room, (sender, receiver)) = (std::sync::Arc::new(SpoolRoom::new(0, 8 << 20)), std::sync::mpsc::channel());
         let segment = room.segment_bytes_max();
         let housekeeper = std::thread::spawn({
             let room = std::sync::Arc::clone(&room);
             move || {
                 room.is_kept_by(std::thread::current());
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
                 for _ in 0..2 {
                     std::thread::park();
                     room.is_looked_at();
-                    tell.send(()).unwrap();
+                    sender.send(()).unwrap();
                 }
             }
         });
-        told.recv().unwrap();
+        receiver.recv().unwrap();
         for _ in 0..2 {
             room.take(segment - 1);
-            assert!(told.recv_timeout(std::time::Duration::from_millis(20)).is_err(), "there is time");
+            assert!(receiver.recv_timeout(std::time::Duration::from_millis(20)).is_err(), "there is time");
             room.take(1);
-            told.recv().unwrap();
+            receiver.recv().unwrap();
         }
         housekeeper.join().unwrap();
     }

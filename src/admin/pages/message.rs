@@ -21,7 +21,7 @@ use crate::admin::view::{
 };
 use crate::db::counts;
 use crate::db::messages::{self, Change, Facet, FacetKind, Message};
-use crate::db::opens::{self, Looked, Open};
+use crate::db::opens::{self, Open, Slice};
 use crate::db::{installation, users::Role};
 use pixeld_core::ids::RecipientId;
 use pixeld_core::link::key::Key;
@@ -306,9 +306,9 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
     let (filter, _, certainty) =
         FILTERS.into_iter().find(|(word, ..)| *word == asked.query.get("only")).unwrap_or(FILTERS[0]);
     let after: RecipientId = parse_uuid(asked.query.get("after").as_bytes()).unwrap_or_default();
-    let looks_at = if certainty.is_some() { SCAN_MAX } else { PAGE as i64 + 1 };
-    let Looked { opens: mut listed, reached } =
-        opens::of_message(client, message.id, after, certainty, PAGE as i64 + 1, looks_at).await?;
+    let reads_max = if certainty.is_some() { SCAN_MAX } else { PAGE as i64 + 1 };
+    let Slice { opens: mut listed, reached } =
+        opens::of_message(client, message.id, after, certainty, PAGE as i64 + 1, reads_max).await?;
     let is_more = listed.len() > PAGE;
     listed.truncate(PAGE);
     let last = listed.last().map(|open| open.id);

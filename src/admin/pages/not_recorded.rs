@@ -36,7 +36,7 @@ const LINK_CHARS_MAX: usize = 4000;
 /// On a database error, if the database is needed to check the link.
 pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let link: String = asked.query.get("link").chars().take(LINK_CHARS_MAX).collect();
-    let said = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
+    let result = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
     let notes = admin.options.unrecorded.latest();
     let unlisted = admin.options.unrecorded.unlisted();
     let content = html! {
@@ -48,7 +48,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }))
             button type="submit" { "Check the link" }
         }
-        (said)
+        (result)
         h2 { "Recent requests that were not counted" }
         @if notes.is_empty() {
             (empty("All requests so far were counted", html! {
@@ -112,7 +112,7 @@ fn drops(admin: &Admin) -> Markup {
 
 /// What a link contains, as far as it can be read.
 #[derive(Default)]
-struct Said {
+struct LinkContent {
     image: Option<ImageId>,
     message: Option<MessageId>,
     recipient: Option<RecipientId>,
@@ -129,34 +129,34 @@ struct Said {
 }
 
 /// What a path contains by itself. `namespace` is set for a path with keys.
-fn said_by(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require_signed: bool) -> Said {
-    let mut said = Said::default();
+fn content_of(path: &str, parsed: &Route<'_>, namespace: Option<Namespace>, require_signed: bool) -> LinkContent {
+    let mut content = LinkContent::default();
     match parsed {
         Route::Pixel { image, ids, sent_at_s, is_signed } => {
-            (said.image, said.sent_at_s) = (Some(*image), *sent_at_s);
-            said.signed_by = is_signed.then(|| path.strip_prefix("/o/").and_then(token::key_id)).flatten();
+            (content.image, content.sent_at_s) = (Some(*image), *sent_at_s);
+            content.signed_by = is_signed.then(|| path.strip_prefix("/o/").and_then(token::key_id)).flatten();
             match ids {
                 Ids::Named { message, recipient } => {
-                    (said.message, said.recipient) = (Some(*message), Some(*recipient));
+                    (content.message, content.recipient) = (Some(*message), Some(*recipient));
                 }
                 Ids::Keyed { message, recipient } => {
-                    said.message = namespace.map(|namespace| namespace.id_of(message));
-                    said.recipient = namespace.map(|namespace| namespace.id_of(recipient));
-                    (said.message_key, said.recipient_key) = (words(message), words(recipient));
-                    said.former_recipient = namespace.and_then(|namespace| named::former_recipient(path, namespace));
+                    content.message = namespace.map(|namespace| namespace.id_of(message));
+                    content.recipient = namespace.map(|namespace| namespace.id_of(recipient));
+                    (content.message_key, content.recipient_key) = (words(message), words(recipient));
+                    content.former_recipient = namespace.and_then(|namespace| named::former_recipient(path, namespace));
                 }
-                Ids::Malformed => said.reason = Some(Reason::Malformed),
-                Ids::Unmerged => said.reason = Some(Reason::Unmerged),
+                Ids::Malformed => content.reason = Some(Reason::Malformed),
+                Ids::Unmerged => content.reason = Some(Reason::Unmerged),
             }
-            if said.reason.is_none() && require_signed && !is_signed {
-                said.reason = Some(Reason::Unsigned);
+            if content.reason.is_none() && require_signed && !is_signed {
+                content.reason = Some(Reason::Unsigned);
             }
         }
-        Route::NotAnImage => said.reason = Some(Reason::NoImageId),
-        Route::Forged => said.reason = Some(Reason::Forged),
-        Route::Health | Route::NotFound => said.reason = Some(Reason::WrongPath),
+        Route::NotAnImage => content.reason = Some(Reason::NoImageId),
+        Route::Forged => content.reason = Some(Reason::Forged),
+        Route::Health | Route::NotFound => content.reason = Some(Reason::WrongPath),
     }
-    said
+    content
 }
 
 async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup, Refusal> {
@@ -175,41 +175,41 @@ async fn what_it_records(admin: &Admin, link: &str, zone: Zone) -> Result<Markup
         Route::Pixel { ids: Ids::Keyed { .. }, .. } => Some(installation::namespace(&client).await?),
         _ => None,
     };
-    let mut said = said_by(&pasted.path, &parsed, namespace, admin.options.signing.is_required);
-    let image = match said.image {
+    let mut content = content_of(&pasted.path, &parsed, namespace, admin.options.signing.is_required);
+    let image = match content.image {
         Some(id) => images::find(&client, id).await?,
         None => None,
     };
-    match (&image, said.image) {
-        (None, Some(_)) => said.reason = Some(Reason::UnknownImage),
-        (Some(ImageRow { deleted_at: Some(_), .. }), _) => said.reason = Some(Reason::DeletedImage),
+    match (&image, content.image) {
+        (None, Some(_)) => content.reason = Some(Reason::UnknownImage),
+        (Some(ImageRow { deleted_at: Some(_), .. }), _) => content.reason = Some(Reason::DeletedImage),
         _ => {}
     }
-    let message_name = match said.message.filter(|id| !id.is_nil()) {
+    let message_name = match content.message.filter(|id| !id.is_nil()) {
         Some(id) => messages::name_of(&client, id).await?,
         None => String::new(),
     };
     let mut is_out = false;
-    for id in [said.recipient, said.former_recipient].into_iter().flatten().filter(|id| !id.is_nil()) {
+    for id in [content.recipient, content.former_recipient].into_iter().flatten().filter(|id| !id.is_nil()) {
         let hash = installation::privacy_key(&client).await?.hash(id);
         is_out |= suppressions::find(&client, hash).await?.is_some_and(|found| found.until.is_none());
     }
     drop(client);
     Ok(html! {
-        (verdict(admin, &said, is_out))
+        (verdict(admin, &content, is_out))
         (where_it_goes(&pasted, &admin.options.listen.base_url))
-        (facts(&said, image.as_ref(), &message_name, zone))
+        (facts(&content, image.as_ref(), &message_name, zone))
     })
 }
 
 /// Whether it records anything.
-fn verdict(admin: &Admin, said: &Said, is_out: bool) -> Markup {
+fn verdict(admin: &Admin, content: &LinkContent, is_out: bool) -> Markup {
     html! {
-        @match said.reason {
+        @match content.reason {
             Some(reason) => { @let [why, todo] = reason.sentences();
                 (notice(Tone::Bad, html! { p { strong { "This link records nothing. " } (why) " " (todo) } })) }
             None if is_out => { (notice(Tone::Warning, html! { p { strong { "This link records nothing. " } "Its recipient opted out." } })) }
-            None => { (notice(Tone::Good, html! { p { strong { "This link works. " } (how_often(admin, said)) } })) }
+            None => { (notice(Tone::Good, html! { p { strong { "This link works. " } (how_often(admin, content)) } })) }
         }
     }
 }
@@ -231,9 +231,9 @@ fn where_it_goes(pasted: &Pasted, base_url: &str) -> Markup {
 }
 
 /// What a fetch of a recorded link counts for.
-fn how_often(admin: &Admin, said: &Said) -> Markup {
-    let is_message_named = said.message.is_some_and(|id| !id.is_nil());
-    let is_recipient_named = said.recipient.is_some_and(|id| !id.is_nil());
+fn how_often(admin: &Admin, content: &LinkContent) -> Markup {
+    let is_message_named = content.message.is_some_and(|id| !id.is_nil());
+    let is_recipient_named = content.recipient.is_some_and(|id| !id.is_nil());
     html! {
         @match (is_message_named, is_recipient_named) {
             (true, true) => "It counts as an open of this message by this recipient. ",
@@ -265,20 +265,20 @@ fn words(key: &Key<'_>) -> Option<String> {
     }
 }
 
-fn facts(said: &Said, image: Option<&ImageRow>, message_name: &str, zone: Zone) -> Markup {
-    let Some(image_id) = said.image else { return nothing() };
-    let sent_at = Micros::of_seconds(said.sent_at_s.into()).utc();
+fn facts(content: &LinkContent, image: Option<&ImageRow>, message_name: &str, zone: Zone) -> Markup {
+    let Some(image_id) = content.image else { return nothing() };
+    let sent_at = Micros::of_seconds(content.sent_at_s.into()).utc();
     let title = image.map(|image| image.title.as_str()).filter(|title| !title.is_empty());
     html! {
         dl.facts {
             dt { "Image" }
             dd { a href={ "/images/" (image_id) } { (title.map_or_else(|| image_id.to_string(), ToOwned::to_owned)) } }
-            dt { "Message" } dd { (link_to("/messages/", said.message.map(MessageId::as_uuid), message_name)) (as_read(&said.message_key)) }
-            dt { "Recipient" } dd { (link_to("/recipients/", said.recipient.map(RecipientId::as_uuid), "")) (as_read(&said.recipient_key)) }
+            dt { "Message" } dd { (link_to("/messages/", content.message.map(MessageId::as_uuid), message_name)) (as_read(&content.message_key)) }
+            dt { "Recipient" } dd { (link_to("/recipients/", content.recipient.map(RecipientId::as_uuid), "")) (as_read(&content.recipient_key)) }
             dt { "Send time" }
-            dd { @if said.sent_at_s == 0 { "not in the link" } @else if let Some(at) = sent_at { (time_of(at, zone)) } }
+            dd { @if content.sent_at_s == 0 { "not in the link" } @else if let Some(at) = sent_at { (time_of(at, zone)) } }
             dt { "Signature" }
-            dd { @match said.signed_by { Some(id) => { "by key " (id) }, None => { "none" } } }
+            dd { @match content.signed_by { Some(id) => { "by key " (id) }, None => { "none" } } }
         }
     }
 }

@@ -30,7 +30,7 @@ use pixeld_core::privacy::RecipientHash;
 const AWAY_WAIT: Duration = Duration::from_secs(60);
 
 /// What the page says.
-enum Said {
+enum State {
     /// What this is about, with the button.
     Ask,
     Out,
@@ -54,34 +54,34 @@ pub async fn change(admin: &Admin, stranger: &Stranger) -> Answer {
 
 /// Every other path or method below this path.
 pub fn nothing(stranger: &Stranger) -> Answer {
-    answered(stranger, Ok(Said::NotValid))
+    answered(stranger, Ok(State::NotValid))
 }
 
-async fn look(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {
+async fn look(admin: &Admin, stranger: &Stranger) -> Result<State, Refusal> {
     if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
-        return Ok(Said::TooOften(wait));
+        return Ok(State::TooOften(wait));
     }
-    let Some(hash) = recipient(admin, stranger).await? else { return Ok(Said::NotValid) };
+    let Some(hash) = recipient(admin, stranger).await? else { return Ok(State::NotValid) };
     let client = admin.client().await?;
     let found = within(QUERY_TIMEOUT, "looking an opt-out up", suppressions::find(&client, hash)).await?;
-    Ok(if found.is_some_and(|row| row.until.is_none()) { Said::Out } else { Said::Ask })
+    Ok(if found.is_some_and(|row| row.until.is_none()) { State::Out } else { State::Ask })
 }
 
-async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<Said, Refusal> {
+async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<State, Refusal> {
     if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
-        return Ok(Said::TooOften(wait));
+        return Ok(State::TooOften(wait));
     }
-    let Some(hash) = recipient(admin, stranger).await? else { return Ok(Said::NotValid) };
+    let Some(hash) = recipient(admin, stranger).await? else { return Ok(State::NotValid) };
     if let Err(wait) = admin.opt_outs.throttle.count_recipient(hash) {
-        return Ok(Said::TooOften(wait));
+        return Ok(State::TooOften(wait));
     }
     let client = admin.client().await?;
     if stranger.form.get("undo") == "yes" {
         within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, OPT_OUT_PAGE, hash)).await?;
-        return Ok(Said::In);
+        return Ok(State::In);
     }
     within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(&client, OPT_OUT_PAGE, hash)).await?;
-    Ok(Said::Out)
+    Ok(State::Out)
 }
 
 /// The token's recipient; `None` if the token is invalid.
@@ -91,20 +91,20 @@ async fn recipient(admin: &Admin, stranger: &Stranger) -> Result<Option<Recipien
     Ok(recipient.map(|recipient| keys.privacy.hash(recipient)))
 }
 
-fn answered(stranger: &Stranger, said: Result<Said, Refusal>) -> Answer {
-    let said = said.unwrap_or_else(|refusal| {
+fn answered(stranger: &Stranger, state: Result<State, Refusal>) -> Answer {
+    let state = state.unwrap_or_else(|refusal| {
         refusal.log();
-        Said::Away
+        State::Away
     });
     let language = Language::best(&stranger.languages);
     let words = language.words();
-    let (status, wait) = match said {
-        Said::Ask | Said::Out | Said::In => (StatusCode::OK, None),
-        Said::NotValid => (StatusCode::NOT_FOUND, None),
-        Said::TooOften(wait) => (StatusCode::TOO_MANY_REQUESTS, Some(wait)),
-        Said::Away => (StatusCode::SERVICE_UNAVAILABLE, Some(AWAY_WAIT)),
+    let (status, wait) = match state {
+        State::Ask | State::Out | State::In => (StatusCode::OK, None),
+        State::NotValid => (StatusCode::NOT_FOUND, None),
+        State::TooOften(wait) => (StatusCode::TOO_MANY_REQUESTS, Some(wait)),
+        State::Away => (StatusCode::SERVICE_UNAVAILABLE, Some(AWAY_WAIT)),
     };
-    let mut answer = answer::page(status, page(language, words, &said));
+    let mut answer = answer::page(status, page(language, words, &state));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static(language.tag()));
     headers.insert(VARY, HeaderValue::from_static("accept-language"));
@@ -117,14 +117,14 @@ fn answered(stranger: &Stranger, said: Result<Said, Refusal>) -> Answer {
     answer
 }
 
-fn page(language: Language, words: &Words, said: &Said) -> Markup {
-    let (title, text) = match said {
-        Said::Ask => (words.ask_title, words.ask),
-        Said::Out => (words.out_title, words.out),
-        Said::In => (words.in_title, words.in_again),
-        Said::NotValid => (words.not_valid_title, words.not_valid),
-        Said::TooOften(_) => (words.later_title, words.too_often),
-        Said::Away => (words.later_title, words.away),
+fn page(language: Language, words: &Words, state: &State) -> Markup {
+    let (title, text) = match state {
+        State::Ask => (words.ask_title, words.ask),
+        State::Out => (words.out_title, words.out),
+        State::In => (words.in_title, words.in_again),
+        State::NotValid => (words.not_valid_title, words.not_valid),
+        State::TooOften(_) => (words.later_title, words.too_often),
+        State::Away => (words.later_title, words.away),
     };
     html! {
         (DOCTYPE)
@@ -145,9 +145,9 @@ fn page(language: Language, words: &Words, said: &Said) -> Markup {
                     h1 { (title) }
                     p { (text) }
                     // To this same address: a form without an action is sent to its own page.
-                    @match said {
-                        Said::Ask | Said::In => { form method="post" { button type="submit" { (words.opt_out) } } }
-                        Said::Out => {
+                    @match state {
+                        State::Ask | State::In => { form method="post" { button type="submit" { (words.opt_out) } } }
+                        State::Out => {
                             form method="post" { button.quiet type="submit" name="undo" value="yes" { (words.undo) } }
                         }
                         _ => {}

@@ -1,8 +1,8 @@
 //! A recipient's rights, on their page: not to be recorded, to see what is held, to be erased.
 //!
 //! Guarantees: only an admin does any of it, and the audit names that admin. The recipient is named in the body of a
-//! form, never in an address. Viewers see the state. Exports are for admins alone, though viewers see all that is in
-//! them: an export leaves the house.
+//! form, never in an address. Viewers see the state. Exports are for admins only, though viewers see all that is in
+//! them: an export is a file that can be passed on.
 
 use hyper::StatusCode;
 use maud::{Markup, html};

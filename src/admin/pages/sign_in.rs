@@ -24,7 +24,7 @@ use crate::db::{sessions, users};
 const NAME_BYTES_MAX: usize = 256;
 
 /// The notice above the form.
-enum Said {
+enum Outcome {
     Nothing,
     SignedOut,
     Wrong,
@@ -42,8 +42,8 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if !users::any(&*admin.client().await?).await? {
         return Ok(form_page(StatusCode::OK, asked, nobody_yet(admin)));
     }
-    let said = if asked.query.get("done") == "signed-out" { Said::SignedOut } else { Said::Nothing };
-    Ok(form_page(StatusCode::OK, asked, form("", asked.query.get("next"), said)))
+    let outcome = if asked.query.get("done") == "signed-out" { Outcome::SignedOut } else { Outcome::Nothing };
+    Ok(form_page(StatusCode::OK, asked, form("", asked.query.get("next"), outcome)))
 }
 
 /// `POST /sign-in`.
@@ -56,7 +56,7 @@ pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     }
     let (name, password, next) = (asked.form.get("name").trim(), asked.form.get("password"), asked.form.get("next"));
     if let Err(wait) = admin.throttle.count(name, asked.address) {
-        let content = form(name, next, Said::TooOften(wait));
+        let content = form(name, next, Outcome::TooOften(wait));
         let mut answer = form_page(StatusCode::TOO_MANY_REQUESTS, asked, content);
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         return Ok(answer);
@@ -67,7 +67,7 @@ pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         answer.headers_mut().insert(SET_COOKIE, token.cookie(asked.site.way));
         return Ok(answer);
     }
-    Ok(form_page(StatusCode::UNAUTHORIZED, asked, form(name, next, Said::Wrong)))
+    Ok(form_page(StatusCode::UNAUTHORIZED, asked, form(name, next, Outcome::Wrong)))
 }
 
 /// The token of a new session, if the password is right.
@@ -119,16 +119,16 @@ fn form_page(status: StatusCode, asked: &Asked, content: Markup) -> Answer {
     answer::page(status, frame.page(content))
 }
 
-fn form(name: &str, next: &str, said: Said) -> Markup {
+fn form(name: &str, next: &str, outcome: Outcome) -> Markup {
     let next = next_of(next);
-    let has_failed = matches!(said, Said::Wrong | Said::TooOften(_));
+    let has_failed = matches!(outcome, Outcome::Wrong | Outcome::TooOften(_));
     html! {
         div {
-            @match said {
-                Said::Nothing => {}
-                Said::SignedOut => { (notice(Tone::Good, html! { p { "You are signed out." } })) }
-                Said::Wrong => { (notice(Tone::Bad, html! { p { "Wrong name or password." } })) }
-                Said::TooOften(wait) => {
+            @match outcome {
+                Outcome::Nothing => {}
+                Outcome::SignedOut => { (notice(Tone::Good, html! { p { "You are signed out." } })) }
+                Outcome::Wrong => { (notice(Tone::Bad, html! { p { "Wrong name or password." } })) }
+                Outcome::TooOften(wait) => {
                     (notice(Tone::Bad, html! { p { "Too many attempts. Wait " (wait.as_secs() + 1) " seconds, then try again." } }))
                 }
             }

@@ -9,7 +9,7 @@ use crate::app::{database, which};
 use crate::cli::ExportArgs;
 use crate::config::Config;
 use crate::db::audit::COMMAND_LINE;
-use crate::db::export::{Export, Takes};
+use crate::db::export::{Export, Sink};
 use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 
 /// `pixeld export`: one JSON object on standard output, written as it is read.
@@ -35,7 +35,7 @@ async fn write(db: &Database, typed: &str) -> anyhow::Result<()> {
 /// Nothing else waits in this process, so it may block.
 struct StandardOutput;
 
-impl Takes for StandardOutput {
+impl Sink for StandardOutput {
     async fn take(&mut self, part: Bytes) -> io::Result<()> {
         io::stdout().write_all(&part)
     }

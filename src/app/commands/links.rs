@@ -140,14 +140,14 @@ impl Maker<'_> {
             is_sure: self.args.list.sure,
             added: &["link", "tag", "opt_out"][..if self.args.opt_out { 3 } else { 2 }],
         };
-        let (mut table, told) = table::fill(&mut input, &options, |row| {
+        let (mut table, summary) = table::fill(&mut input, &options, |row| {
             let message = row.message.or(self.args.message.as_deref());
             let [url, tag] = self.make(message, row.has_consented.then_some(row.recipient))?;
             let footer = self.args.opt_out.then(|| self.footer(row.recipient)).transpose()?;
             Ok([Some(url), Some(tag), footer].into_iter().flatten().collect())
         })?;
         io::copy(&mut table, &mut io::stdout().lock())?;
-        eprintln!("{told}");
+        eprintln!("{summary}");
         Ok(())
     }
 }
@@ -182,7 +182,10 @@ async fn known_namespace(config: &Config) -> anyhow::Result<Namespace> {
         Ok(namespace) => Ok(namespace),
         Err(error) => match kept::read(&DataDir::look(&config.storage.data_dir).namespace(), &db) {
             Some(namespace) => {
-                eprintln!("cannot ask the database ({}); this is the namespace that this node keeps", db::told(&error));
+                eprintln!(
+                    "cannot ask the database ({}); this is the namespace that this node keeps",
+                    db::describe(&error)
+                );
                 Ok(namespace)
             }
             None => Err(error),

@@ -72,7 +72,7 @@ async fn judge_all(db: &Database, since: Option<OffsetDateTime>) -> anyhow::Resu
 /// Waits until all loaders know a send time that was just set: what they judge without it must be loaded before hits
 /// are judged again.
 async fn wait_for_loaders(client: &tokio_postgres::Client) -> anyhow::Result<()> {
-    if let Some(age_s) = db::messages::since_told_s(client).await? {
+    if let Some(age_s) = db::messages::since_sent_changed_s(client).await? {
         tokio::time::sleep(LOADERS_FOLLOW.saturating_sub(Duration::from_secs_f64(age_s.max(0.0)))).await;
     }
     Ok(())

@@ -39,7 +39,7 @@ pub(super) struct Aside {
     /// Notes that this connection wrote and can still extend, by the spool's number and the image.
     open: HashMap<(i32, ImageId), Waiting>,
     no_room_since: Option<Instant>,
-    has_said_no_room: bool,
+    has_logged_no_room: bool,
     /// Images that the log has named.
     named_images: HashSet<ImageId>,
     /// Marks of spools that the log has named.
@@ -56,7 +56,7 @@ impl Aside {
             is_held: false,
             open: HashMap::new(),
             no_room_since: None,
-            has_said_no_room: false,
+            has_logged_no_room: false,
             named_images: HashSet::new(),
             named_marks: HashSet::new(),
         }
@@ -86,7 +86,7 @@ impl Aside {
     fn gives_up(&mut self, error: &io::Error) -> bool {
         let since = *self.no_room_since.get_or_insert_with(Instant::now);
         let gives_up = error.kind() == io::ErrorKind::QuotaExceeded || since.elapsed() >= NO_ROOM_MAX;
-        if gives_up && !std::mem::replace(&mut self.has_said_no_room, true) {
+        if gives_up && !std::mem::replace(&mut self.has_logged_no_room, true) {
             tracing::error!(
                 %error,
                 "hits whose image the database does not have cannot be set aside and are dropped (unknown_image)"
@@ -129,7 +129,7 @@ impl Aside {
             record.unknown_image += count;
             return Ok(());
         }
-        (self.no_room_since, self.has_said_no_room) = (None, false);
+        (self.no_room_since, self.has_logged_no_room) = (None, false);
         record.orphans = count;
         let mut firsts: BTreeMap<ImageId, u64> = BTreeMap::new();
         for (seq, hit) in hits {

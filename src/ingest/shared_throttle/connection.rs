@@ -50,7 +50,7 @@ struct State {
     /// Whether the last question was answered.
     is_answering: AtomicBool,
     /// Whether the current trouble was logged.
-    is_told: AtomicBool,
+    is_logged: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -66,8 +66,8 @@ impl Keeper {
         }
         let client = Client::open(url.expose())?;
         metrics.redis_up.set(0);
-        let (is_answering, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
-        let state = Arc::new(State { current: watch::Sender::new(None), is_answering, is_told, metrics });
+        let (is_answering, is_logged) = (AtomicBool::new(false), AtomicBool::new(false));
+        let state = Arc::new(State { current: watch::Sender::new(None), is_answering, is_logged, metrics });
         #[expect(clippy::disallowed_methods, reason = "it ends with the Keeper that owns it")]
         let task = tokio::spawn(keep(client, script, Arc::clone(&state)));
         Ok(Keeper { state, task })
@@ -94,7 +94,7 @@ impl Keeper {
     /// A question was answered.
     pub(super) fn answered(&self) {
         self.state.is_answering.store(true, Ordering::Relaxed);
-        if self.state.is_told.swap(false, Ordering::Relaxed) {
+        if self.state.is_logged.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis answers again; the throttle is shared");
         }
     }
@@ -118,7 +118,7 @@ impl State {
     fn note(&self, reason: &str) {
         self.metrics.redis_up.set(0);
         self.metrics.redis_failures.one();
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.is_logged.swap(true, Ordering::Relaxed) {
             let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
             tracing::warn!(reason, "Redis cannot be used now; this node throttles alone until it can");
         }

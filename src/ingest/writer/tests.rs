@@ -7,7 +7,7 @@ use pixeld_core::hit::fixture::carrying;
 use pixeld_core::metrics::DropReason;
 use pixeld_edge::queue::{Outbox, Received, queue};
 use pixeld_spool::fake_disk::{FakeDisk, Faults};
-use pixeld_spool::fixture::{Folders, Told, hit, read_from};
+use pixeld_spool::fixture::{Folders, ReadHits, hit, read_from};
 
 const FULL: Faults = Faults {
     room: Some(0),
@@ -86,7 +86,7 @@ struct Ended {
 
 impl Ended {
     /// All that is in the spool.
-    fn told(&self) -> Told {
+    fn read(&self) -> ReadHits {
         assert_eq!(self.metrics.queued.get(), 0);
         read_from(&self.folders, &self.spool, 0, 100)
     }
@@ -97,7 +97,7 @@ fn run(test: impl Future<Output = ()>) {
     tokio::task::LocalSet::new().block_on(&runtime, test);
 }
 
-fn hits(numbers: impl IntoIterator<Item = u64>) -> Told {
+fn hits(numbers: impl IntoIterator<Item = u64>) -> ReadHits {
     numbers.into_iter().map(|n| Some(hit(n, 3))).collect()
 }
 
@@ -110,7 +110,7 @@ fn a_receipt_means_that_a_kill_takes_nothing() {
             let left = running.folders.copy();
             assert_eq!(read_from(&left, &left.recover_one().unwrap(), 0, 100), hits(0..=n));
         }
-        assert_eq!(running.end().await.told(), hits(0..20));
+        assert_eq!(running.end().await.read(), hits(0..20));
     });
 }
 
@@ -160,7 +160,7 @@ fn a_disk_that_fails_every_sync_is_not_filled_with_copies() {
         running.disk.set(Faults::default());
         tokio::time::sleep(REWRITE_PAUSE * 2).await;
         assert_eq!(running.record(1).await, Received::Written);
-        assert_eq!(running.end().await.told(), hits(0..2));
+        assert_eq!(running.end().await.read(), hits(0..2));
     });
 }
 
@@ -188,7 +188,7 @@ fn a_full_disk_drops_what_it_counts_and_recording_resumes_when_there_is_room() {
     for durability in [Durability::Written, Durability::Synced] {
         run(async move {
             let running = Running::start(durability);
-            let mut expected = Told::new();
+            let mut expected = ReadHits::new();
             for round in 0..3 {
                 running.disk.set(Faults::default());
                 // The writer does not at once try a disk again that has just refused.
@@ -205,7 +205,7 @@ fn a_full_disk_drops_what_it_counts_and_recording_resumes_when_there_is_room() {
                 assert_eq!(running.dropped(), dropped + 5);
             }
             let ended = running.end().await;
-            assert_eq!(ended.told(), expected);
+            assert_eq!(ended.read(), expected);
             assert_eq!(ended.metrics.spooled.get(), 15);
             assert_eq!(ended.metrics.dropped(DropReason::DiskFull), 15);
         });
@@ -233,11 +233,11 @@ fn every_hit_is_written_or_dropped_whatever_the_disk_does() {
         let ended = running.end().await;
         let metrics = &ended.metrics;
         let dropped = metrics.dropped(DropReason::DiskFull) + metrics.dropped(DropReason::DiskError);
-        let told = ended.told();
-        assert_eq!(told.len() as i64, metrics.spooled.get());
-        assert_eq!(told.len() as u64 + dropped, 600);
+        let read = ended.read();
+        assert_eq!(read.len() as i64, metrics.spooled.get());
+        assert_eq!(read.len() as u64 + dropped, 600);
         let at = |bytes: &Option<Vec<u8>>| pixeld_core::hit::Hit::decode(bytes.as_ref().unwrap()).unwrap().0.at;
-        assert!(told.iter().map(at).is_sorted_by(|a, b| a < b), "in order, each once, none missing");
+        assert!(read.iter().map(at).is_sorted_by(|a, b| a < b), "in order, each once, none missing");
     });
 }
 

@@ -6,7 +6,7 @@ mod publications;
 use std::io;
 
 use bytes::Bytes;
-use pixeld::parts::db::export::{Export, Takes};
+use pixeld::parts::db::export::{Export, Sink};
 use pixeld::parts::db::log::{self, Wanted};
 use pixeld::parts::db::{Database, migrate};
 use pixeld::parts::rollup::change::{Changes, StoredHit, Target, Verdict, count_to_delete};
@@ -140,7 +140,7 @@ impl Books {
     /// All data in a recipient's export.
     fn exported(&self, recipient: RecipientId) -> String {
         struct Text(String);
-        impl Takes for Text {
+        impl Sink for Text {
             async fn take(&mut self, part: Bytes) -> io::Result<()> {
                 self.0.push_str(std::str::from_utf8(&part).unwrap());
                 Ok(())

@@ -7,7 +7,7 @@ use super::class::Class;
 
 /// A kind of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looks {
+pub enum EvidenceKind {
     /// The user agent.
     UserAgent,
     /// The network of the client's address.
@@ -19,7 +19,7 @@ pub enum Looks {
 }
 
 macro_rules! rules {
-    ($($variant:ident = $number:literal $name:literal $class:ident [$($looks:ident),*] $sentence:literal),* $(,)?) => {
+    ($($variant:ident = $number:literal $name:literal $class:ident [$($kind:ident),*] $sentence:literal),* $(,)?) => {
         /// A rule.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(i16)]
@@ -42,8 +42,8 @@ macro_rules! rules {
             }
 
             /// The evidence that it uses.
-            pub const fn looks_at(self) -> &'static [Looks] {
-                match self { $(Rule::$variant => &[$(Looks::$looks),*]),* }
+            pub const fn evidence(self) -> &'static [EvidenceKind] {
+                match self { $(Rule::$variant => &[$(EvidenceKind::$kind),*]),* }
             }
 
             /// The sentence that explains it.
@@ -128,13 +128,13 @@ mod tests {
         let page = include_str!("../../../../docs/classes.md");
         for rule in Rule::ALL {
             let looks: Vec<&str> = rule
-                .looks_at()
+                .evidence()
                 .iter()
                 .map(|looks| match looks {
-                    Looks::UserAgent => "user agent",
-                    Looks::Network => "network",
-                    Looks::Headers => "headers",
-                    Looks::SinceSent => "time",
+                    EvidenceKind::UserAgent => "user agent",
+                    EvidenceKind::Network => "network",
+                    EvidenceKind::Headers => "headers",
+                    EvidenceKind::SinceSent => "time",
                 })
                 .collect();
             let looks = if looks.is_empty() { "–".to_owned() } else { looks.join(", ") };

@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use super::*;
 use crate::fake_disk::{FakeDisk, Faults};
-use crate::fixture::{Folders, Told, hit, parcel, read_from, read_on};
+use crate::fixture::{Folders, ReadHits, hit, parcel, read_from, read_on};
 use crate::reader::Reader;
 
 #[derive(Debug, Clone)]
@@ -75,9 +75,9 @@ struct World {
     spool: Arc<Spool>,
     appender: Appender,
     reader: Reader,
-    told: Told,
+    read: ReadHits,
     /// Every hit whose append returned `Ok`.
-    hits: Told,
+    hits: ReadHits,
     /// How many of them are synced.
     synced: usize,
     /// Files that a sync would have to cover.
@@ -98,8 +98,8 @@ impl World {
             spool,
             appender,
             reader,
-            told: Told::new(),
-            hits: Told::new(),
+            read: ReadHits::new(),
+            hits: ReadHits::new(),
             synced: 0,
             unsynced: Vec::new(),
             must_rewrite: false,
@@ -115,8 +115,8 @@ impl World {
             Step::Sync { fails } => self.sync(fails),
             Step::EndSegment => self.appender.end_segment(),
             Step::Read { rows_max } => {
-                read_on(&mut self.reader, rows_max, &mut self.told);
-                assert_same(&self.told, &self.hits);
+                read_on(&mut self.reader, rows_max, &mut self.read);
+                assert_same(&self.read, &self.hits);
             }
             Step::ReadFrom { seq, rows_max } => {
                 let seq = seq.index(self.hits.len() + 1);
@@ -129,7 +129,7 @@ impl World {
     }
 
     fn append(&mut self, fillers: &[Vec<usize>]) {
-        let mut hits = Told::new();
+        let mut hits = ReadHits::new();
         let mut parcels = Vec::new();
         for fillers in fillers {
             let made: Vec<_> = fillers.iter().map(|&filler| hit(self.made(), filler)).collect();
@@ -174,11 +174,11 @@ impl World {
             assert!(self.hits.is_empty(), "all hits are gone");
             return;
         };
-        let told = read_from(&left, &spool, 0, 7);
-        assert_same(&told[..self.hits.len()], &self.hits);
-        assert!(told.len() == self.hits.len() || self.appender.torn.is_some(), "a failed append left a trace");
-        let seq = seq.min(told.len());
-        assert_same(&read_from(&left, &spool, seq as u64, 7), &told[seq..]);
+        let read = read_from(&left, &spool, 0, 7);
+        assert_same(&read[..self.hits.len()], &self.hits);
+        assert!(read.len() == self.hits.len() || self.appender.torn.is_some(), "a failed append left a trace");
+        let seq = seq.min(read.len());
+        assert_same(&read_from(&left, &spool, seq as u64, 7), &read[seq..]);
     }
 
     fn cut_power(self, seq: Index) {
@@ -189,24 +189,24 @@ impl World {
         };
         assert!(spool.published().closed, "nothing is ever appended to it again");
         for from in [0, seq.index(self.synced + 1)] {
-            let told = read_from(&self.folders, &spool, from as u64, 7);
+            let read = read_from(&self.folders, &spool, from as u64, 7);
             let len = self.synced - from;
-            assert_same(&told[..len], &self.hits[from..self.synced]);
-            let later = told[len..].iter().zip(&self.hits[self.synced..]);
-            assert!(later.into_iter().all(|(told, hit)| told.is_none() || told == hit), "a hit is altered");
-            assert!(from + told.len() <= self.hits.len() || self.appender.torn.is_some());
+            assert_same(&read[..len], &self.hits[from..self.synced]);
+            let later = read[len..].iter().zip(&self.hits[self.synced..]);
+            assert!(later.into_iter().all(|(read, hit)| read.is_none() || read == hit), "a hit is altered");
+            assert!(from + read.len() <= self.hits.len() || self.appender.torn.is_some());
         }
     }
 }
 
 /// Like `assert_eq`, but reports where and not what: the hits are long.
-fn assert_same(told: &[Option<Vec<u8>>], hits: &[Option<Vec<u8>>]) {
-    let differ = told.iter().zip(hits).position(|(told, hit)| told != hit);
+fn assert_same(read: &[Option<Vec<u8>>], hits: &[Option<Vec<u8>>]) {
+    let differ = read.iter().zip(hits).position(|(read, hit)| read != hit);
     if let Some(at) = differ {
-        let kind = if told[at].is_none() { "missing" } else { "another hit" };
-        panic!("number {at} of {} is told as {kind}", hits.len());
+        let kind = if read[at].is_none() { "missing" } else { "another hit" };
+        panic!("number {at} of {} is read as {kind}", hits.len());
     }
-    assert_eq!(told.len(), hits.len(), "as many are told as there are");
+    assert_eq!(read.len(), hits.len(), "as many are read as there are");
 }
 
 /// A disk that tears the next long write and cannot cut it back.
@@ -293,8 +293,8 @@ proptest! {
         prop_assert_eq!(world.disk.asked_again(), 0, "a file whose sync failed is asked again");
         world.kill(seq.index(world.hits.len()));
         world.appender.close();
-        read_on(&mut world.reader, rows_max, &mut world.told);
-        assert_same(&world.told, &world.hits);
+        read_on(&mut world.reader, rows_max, &mut world.read);
+        assert_same(&world.read, &world.hits);
         prop_assert!(world.reader.is_at_end());
         world.cut_power(seq);
     }

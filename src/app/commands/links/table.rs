@@ -45,16 +45,16 @@ pub(super) struct Options<'a> {
 
 /// What was done, for people.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct Summary {
     rows: u64,
     blank: u64,
     no_consent: u64,
     consent: Option<String>,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Told { rows, blank, no_consent, consent } = self;
+        let Summary { rows, blank, no_consent, consent } = self;
         write!(f, "{} rows read and printed: {} links name their recipient", rows + blank, rows - no_consent)?;
         match consent {
             Some(column) => write!(f, ", {no_consent} do not (no consent in the column {column:?})")?,
@@ -89,11 +89,11 @@ pub(super) fn fill(
     input: &mut dyn Read,
     options: &Options<'_>,
     mut make: impl FnMut(Row<'_>) -> anyhow::Result<Vec<String>>,
-) -> anyhow::Result<(File, Told)> {
+) -> anyhow::Result<(File, Summary)> {
     let mut file = tempfile::tempfile().context("cannot make a temporary file")?;
     let mut reader = Reader::new(options.added, Ours::Refuse);
     let (mut columns, mut doubts, mut out) = (None, Doubts::default(), Vec::new());
-    let mut told = Told { rows: 0, blank: 0, no_consent: 0, consent: None };
+    let mut summary = Summary { rows: 0, blank: 0, no_consent: 0, consent: None };
     let mut block = vec![0; BLOCK_BYTES];
     loop {
         let read = input.read(&mut block).context("cannot read the list")?;
@@ -108,12 +108,12 @@ pub(super) fn fill(
             match &columns {
                 None => {
                     let chosen = Columns::choose(header, options)?;
-                    told.consent = chosen.consent.map(|column| header.name(column).to_owned());
+                    summary.consent = chosen.consent.map(|column| header.name(column).to_owned());
                     columns = Some(chosen);
                     reader.write_header(&mut out);
                 }
                 Some(columns) => {
-                    let cells = links(&reader, header, columns, &mut told, &mut doubts, &mut make)?;
+                    let cells = links(&reader, header, columns, &mut summary, &mut doubts, &mut make)?;
                     reader.write_rows(&mut out, &cells);
                 }
             }
@@ -129,7 +129,7 @@ pub(super) fn fill(
         anyhow::bail!("{words} If it is, add --sure; if not, name another column with --column.");
     }
     file.rewind()?;
-    Ok((file, told))
+    Ok((file, summary))
 }
 
 /// The cells to add to the rows.
@@ -137,7 +137,7 @@ fn links(
     reader: &Reader,
     header: &Header,
     columns: &Columns,
-    told: &mut Told,
+    summary: &mut Summary,
     doubts: &mut Doubts,
     make: &mut impl FnMut(Row<'_>) -> anyhow::Result<Vec<String>>,
 ) -> anyhow::Result<Vec<String>> {
@@ -145,7 +145,7 @@ fn links(
     for row in reader.batch().rows() {
         let number = row.number();
         if row.is_blank() {
-            told.blank += 1;
+            summary.blank += 1;
             made.extend(std::iter::repeat_n(String::new(), reader.ours()));
             continue;
         }
@@ -157,8 +157,8 @@ fn links(
         let message = columns.message.map(|column| header.needed(row, column)).transpose()?;
         let message = message.map(|cell| std::str::from_utf8(cell).unwrap_or_default().trim());
         let has_consented = header.has_consented(row, columns.consent)?;
-        told.rows += 1;
-        told.no_consent += u64::from(!has_consented);
+        summary.rows += 1;
+        summary.no_consent += u64::from(!has_consented);
         let row = Row { message, recipient: &recipient, has_consented };
         made.extend(make(row).with_context(|| format!("row {number}"))?);
     }
@@ -180,28 +180,28 @@ mod tests {
             rows.push(format!("{} {recipient} {has_consented}", message.unwrap_or("-")));
             Ok(vec!["a\"b".to_owned()])
         });
-        let (mut file, told) = made.map_err(|error| format!("{error:#}"))?;
+        let (mut file, summary) = made.map_err(|error| format!("{error:#}"))?;
         file.read_to_string(&mut output).unwrap();
-        Ok((rows, output, told.to_string()))
+        Ok((rows, output, summary.to_string()))
     }
 
     #[test]
     fn a_table_gets_links_and_missing_consents_are_counted() {
         let table = "\u{feff}name;Recipient ; Opt-In\n\"Doe, Jane\";1;yes\nA; 2 ;No\nB;3;\nC;4;TRUE\n;;\n";
-        let (rows, table, told) = filled(table, &OPTIONS).unwrap();
+        let (rows, table, summary) = filled(table, &OPTIONS).unwrap();
         assert_eq!(rows, ["- 1 true", "- 2 false", "- 3 false", "- 4 true"]);
         let expected = "\u{feff}name;Recipient ; Opt-In;link\n\"Doe, Jane\";1;yes;\"a\"\"b\"\nA; 2 ;No;\"a\"\"b\"\nB;3;;\"a\"\"b\"\n\
                         C;4;TRUE;\"a\"\"b\"\n;;;\n";
         assert_eq!(table, expected);
         let words = "5 rows read and printed: 2 links name their recipient, 2 do not (no consent in the column \"Opt-In\"), 1 rows are empty";
-        assert_eq!(told, words);
+        assert_eq!(summary, words);
     }
 
     #[test]
     fn columns_are_as_the_command_says_and_a_message_may_be_each_rows_own() {
-        let (rows, _, told) = filled("message,recipient\r\nmay,1\r\n", &OPTIONS).unwrap();
+        let (rows, _, summary) = filled("message,recipient\r\nmay,1\r\n", &OPTIONS).unwrap();
         let words = "1 rows read and printed: 1 links name their recipient (no consent column)";
-        assert_eq!((rows, &*told), (vec!["may 1 true".to_owned()], words));
+        assert_eq!((rows, &*summary), (vec!["may 1 true".to_owned()], words));
         let named = Options { column: "no", consents: Consents::Column("ok"), ..OPTIONS };
         assert_eq!(filled("id,no,ok,consent\n1,2,no,yes\n", &named).unwrap().0, ["- 2 false"]);
         let all = Options { consents: Consents::All, ..OPTIONS };
