@@ -11,7 +11,7 @@
 //! - [`pages::opt_out`]: for the readers of emails, therefore without the guards.
 //! - [`guard`], [`session`], [`password`], [`throttle`]: who is let in. [`gate`]: how many at a time. [`opt_outs`]: the
 //!   keys and limits of the opt-out page.
-//! - [`asked`], [`upload`], [`answer`], [`refusal`]: what a page reads and sends. [`csv`]: returns a list with added
+//! - [`request`], [`upload`], [`answer`], [`refusal`]: what a page reads and sends. [`csv`]: returns a list with added
 //!   columns.
 //! - [`view`]: the frame and the parts of pages, and the stylesheet. [`health`]: the state of pixeld in sentences.
 //! - [`jobs`]: work that goes on after its page was answered: [`deletions`] and [`erasing`]. [`exports`]: an answer
@@ -19,7 +19,6 @@
 //! - [`probes`]: the addresses for monitoring.
 
 pub mod answer;
-pub mod asked;
 pub mod csv;
 pub mod deletions;
 pub mod erasing;
@@ -34,6 +33,7 @@ pub mod pages;
 pub mod password;
 pub mod probes;
 pub mod refusal;
+pub mod request;
 pub mod route;
 pub mod session;
 pub mod throttle;
@@ -56,7 +56,6 @@ use crate::config::{Limits, Listen, Signing};
 use crate::db::sessions::{self, SignedIn};
 use crate::db::{Database, DbError, QUERY_TIMEOUT, within};
 use answer::Answer;
-use asked::{Asked, Fields, Stranger};
 use deletions::Deletions;
 use erasing::Erasing;
 use exports::Exports;
@@ -68,6 +67,7 @@ use pixeld_core::link::{forgive, opt_out};
 use pixeld_core::metrics::Metrics;
 use pixeld_edge::unrecorded::Unrecorded;
 use refusal::Refusal;
+use request::{Fields, PageRequest, PublicRequest};
 use route::{Access, Handler, Route, RouteMatch};
 use session::Token;
 use throttle::SignInThrottle;
@@ -181,7 +181,7 @@ impl Admin {
         // Everybody sees what is below this path, refusals included: the usual refusals would show how to reach the
         // other pages.
         if path.starts_with(opt_out::PATH) {
-            return self.answer_stranger(peer, parts, body, found).await;
+            return self.answer_public(peer, parts, body, found).await;
         }
         let mut user = None;
         let is_upload = matches!(&found, RouteMatch::Route(route, _) if matches!(route.handler, Handler::Upload(_)));
@@ -224,10 +224,10 @@ impl Admin {
                 Some(_) => {}
             }
         }
-        let mut asked = Asked {
+        let mut request = PageRequest {
             site: site.clone(),
             address: (self.options.client_address)(peer, &parts.headers),
-            user_agent: asked::user_agent(&parts.headers),
+            user_agent: request::user_agent(&parts.headers),
             query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
             form: Fields::default(),
             zone: user.as_ref().and_then(|user| Zone::named(&user.zone)).unwrap_or(Zone::UTC),
@@ -238,35 +238,35 @@ impl Admin {
         match route.handler {
             Handler::Page(handler) => {
                 if !is_look {
-                    asked.form = asked::read_form(&parts.headers, body).await?;
+                    request.form = request::read_form(&parts.headers, body).await?;
                 }
-                handler(self, &asked).await
+                handler(self, &request).await
             }
-            Handler::Upload(handler) => handler(self, &asked, Upload::new(&parts.headers, body)?).await,
+            Handler::Upload(handler) => handler(self, &request, Upload::new(&parts.headers, body)?).await,
             Handler::Open(handler) => Ok(handler(self).await),
             // Answered before the guards.
-            Handler::Stranger(_) => Err(Refusal::NotFound),
+            Handler::Public(_) => Err(Refusal::NotFound),
         }
     }
 
     /// Answers a request without guards.
-    async fn answer_stranger(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: RouteMatch) -> Answer {
-        let mut stranger = Stranger {
+    async fn answer_public(&self, peer: IpAddr, parts: &Parts, body: Incoming, found: RouteMatch) -> Answer {
+        let mut request = PublicRequest {
             address: (self.options.client_address)(peer, &parts.headers),
             parameters: Vec::new(),
             form: Fields::default(),
-            languages: asked::languages(&parts.headers),
+            languages: request::languages(&parts.headers),
         };
-        let RouteMatch::Route(Route { handler: Handler::Stranger(handler), .. }, parameters) = found else {
-            return pages::opt_out::nothing(&stranger);
+        let RouteMatch::Route(Route { handler: Handler::Public(handler), .. }, parameters) = found else {
+            return pages::opt_out::nothing(&request);
         };
-        stranger.parameters = parameters;
+        request.parameters = parameters;
         let answered = async {
-            match asked::read_any(&parts.headers, body).await {
-                Ok(form) => stranger.form = form,
-                Err(_) => return pages::opt_out::nothing(&stranger),
+            match request::read_any(&parts.headers, body).await {
+                Ok(form) => request.form = form,
+                Err(_) => return pages::opt_out::nothing(&request),
             }
-            handler(self, &stranger).await
+            handler(self, &request).await
         };
         match tokio::time::timeout(REQUEST_WAIT, answered).await {
             Ok(answer) => answer,

@@ -19,9 +19,9 @@ use maud::{Markup, html};
 
 use super::Admin;
 use super::answer::{self, Answer};
-use super::asked::Fields;
 use super::gate::Place;
 use super::refusal::Refusal;
+use super::request::Fields;
 use super::upload::{Part, Upload};
 use super::view::{Tone, notice};
 use crate::lists::Problem;

@@ -1,4 +1,4 @@
-//! The pages, one file each. A page takes its request ([`super::asked::Asked`]), asks the database, and makes an
+//! The pages, one file each. A page takes its request ([`super::request::PageRequest`]), asks the database, and makes an
 //! answer.
 
 pub mod audit;

@@ -26,7 +26,7 @@ pub enum Refusal {
     /// A request that changes something did not come from our own page.
     #[error("This form was not sent from a page of pixeld, so nothing changed. Reload the page and try again.")]
     NotOwnPage,
-    /// A form of more than [`super::asked::FORM_BYTES_MAX`].
+    /// A form of more than [`super::request::FORM_BYTES_MAX`].
     #[error("The form is too large. Maximum: 64 KiB.")]
     FormTooLarge,
     /// Not a form.

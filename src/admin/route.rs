@@ -8,8 +8,8 @@ use percent_encoding::percent_decode_str;
 use tracing::Span;
 
 use super::answer::Answer;
-use super::asked::{Asked, Stranger};
 use super::refusal::Refusal;
+use super::request::{PageRequest, PublicRequest};
 use super::upload::Upload;
 use super::{Admin, pages, probes, view};
 use crate::db::users::Role;
@@ -31,11 +31,11 @@ type Shown<'a> = BoxFuture<'a, Result<Answer, Refusal>>;
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     Open(for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>),
-    Page(for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>),
+    Page(for<'a> fn(&'a Admin, &'a PageRequest) -> Shown<'a>),
     /// Reads the upload itself, within [`super::UPLOAD_WAIT`].
-    Upload(for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>),
+    Upload(for<'a> fn(&'a Admin, &'a PageRequest, Upload) -> Shown<'a>),
     /// Under any name and from anywhere, like `Open`, for people.
-    Stranger(for<'a> fn(&'a Admin, &'a Stranger) -> BoxFuture<'a, Answer>),
+    Public(for<'a> fn(&'a Admin, &'a PublicRequest) -> BoxFuture<'a, Answer>),
 }
 
 /// A path, and its handler.
@@ -59,56 +59,60 @@ pub const ROUTES: &[Route] = &[
     open("/metrics", |admin| Box::pin(async { probes::metrics(admin) })),
     open("/style/{hash}", |_| Box::pin(async { view::stylesheet() })),
     open("/opt-out/style/{hash}", |_| Box::pin(async { view::stylesheet() })),
-    stranger("GET", "/opt-out/{token}", |admin, asked| Box::pin(pages::opt_out::show(admin, asked))),
-    stranger("POST", "/opt-out/{token}", |admin, asked| Box::pin(pages::opt_out::change(admin, asked))),
-    get("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::show(admin, asked))),
-    post("/sign-in", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_in(admin, asked))),
-    post("/sign-out", Access::Anybody, |admin, asked| Box::pin(pages::sign_in::sign_out(admin, asked))),
-    post("/sign-out-everywhere", VIEWER, |admin, asked| Box::pin(pages::sign_in::sign_out_everywhere(admin, asked))),
-    get("/", VIEWER, |admin, asked| Box::pin(pages::overview::show(admin, asked))),
-    get("/messages", VIEWER, |admin, asked| Box::pin(pages::messages::show(admin, asked))),
-    post("/messages", ADMIN, |admin, asked| Box::pin(pages::messages::add(admin, asked))),
-    get("/messages/{message}", VIEWER, |admin, asked| Box::pin(pages::message::show(admin, asked))),
-    post("/messages/{message}", ADMIN, |admin, asked| Box::pin(pages::message::change(admin, asked))),
-    get("/recipients", VIEWER, |admin, asked| Box::pin(pages::recipients::find(admin, asked))),
-    get("/recipients/{recipient}", VIEWER, |admin, asked| Box::pin(pages::recipients::show(admin, asked))),
-    post("/recipients/opt-out", ADMIN, |admin, asked| Box::pin(pages::person::opt_out(admin, asked))),
-    post("/recipients/record-again", ADMIN, |admin, asked| Box::pin(pages::person::record_again(admin, asked))),
-    post("/recipients/export", ADMIN, |admin, asked| Box::pin(pages::person::export(admin, asked))),
-    post("/recipients/erase", ADMIN, |admin, asked| Box::pin(pages::person::ask_to_erase(admin, asked))),
-    get("/erasures", ADMIN, |admin, asked| Box::pin(pages::erasures::show(admin, asked))),
-    post("/erasures", ADMIN, |admin, asked| Box::pin(pages::erasures::begin(admin, asked))),
-    get("/erasures/{erasure}", ADMIN, |admin, asked| Box::pin(pages::erasures::receipt(admin, asked))),
-    get("/messages/{message}/who-opened", VIEWER, |admin, asked| Box::pin(pages::who_opened::show(admin, asked))),
-    upload("/messages/{message}/who-opened", VIEWER, |admin, asked, upload| {
-        Box::pin(pages::who_opened::answer(admin, asked, upload))
+    public("GET", "/opt-out/{token}", |admin, request| Box::pin(pages::opt_out::show(admin, request))),
+    public("POST", "/opt-out/{token}", |admin, request| Box::pin(pages::opt_out::change(admin, request))),
+    get("/sign-in", Access::Anybody, |admin, request| Box::pin(pages::sign_in::show(admin, request))),
+    post("/sign-in", Access::Anybody, |admin, request| Box::pin(pages::sign_in::sign_in(admin, request))),
+    post("/sign-out", Access::Anybody, |admin, request| Box::pin(pages::sign_in::sign_out(admin, request))),
+    post("/sign-out-everywhere", VIEWER, |admin, request| {
+        Box::pin(pages::sign_in::sign_out_everywhere(admin, request))
     }),
-    get("/messages/{message}/links", VIEWER, |admin, asked| Box::pin(pages::make_links::show(admin, asked))),
-    upload("/messages/{message}/links", VIEWER, |admin, asked, upload| {
-        Box::pin(pages::make_links::answer(admin, asked, upload))
+    get("/", VIEWER, |admin, request| Box::pin(pages::overview::show(admin, request))),
+    get("/messages", VIEWER, |admin, request| Box::pin(pages::messages::show(admin, request))),
+    post("/messages", ADMIN, |admin, request| Box::pin(pages::messages::add(admin, request))),
+    get("/messages/{message}", VIEWER, |admin, request| Box::pin(pages::message::show(admin, request))),
+    post("/messages/{message}", ADMIN, |admin, request| Box::pin(pages::message::change(admin, request))),
+    get("/recipients", VIEWER, |admin, request| Box::pin(pages::recipients::find(admin, request))),
+    get("/recipients/{recipient}", VIEWER, |admin, request| Box::pin(pages::recipients::show(admin, request))),
+    post("/recipients/opt-out", ADMIN, |admin, request| Box::pin(pages::person::opt_out(admin, request))),
+    post("/recipients/record-again", ADMIN, |admin, request| Box::pin(pages::person::record_again(admin, request))),
+    post("/recipients/export", ADMIN, |admin, request| Box::pin(pages::person::export(admin, request))),
+    post("/recipients/erase", ADMIN, |admin, request| Box::pin(pages::person::ask_to_erase(admin, request))),
+    get("/erasures", ADMIN, |admin, request| Box::pin(pages::erasures::show(admin, request))),
+    post("/erasures", ADMIN, |admin, request| Box::pin(pages::erasures::begin(admin, request))),
+    get("/erasures/{erasure}", ADMIN, |admin, request| Box::pin(pages::erasures::receipt(admin, request))),
+    get("/messages/{message}/who-opened", VIEWER, |admin, request| Box::pin(pages::who_opened::show(admin, request))),
+    upload("/messages/{message}/who-opened", VIEWER, |admin, request, upload| {
+        Box::pin(pages::who_opened::answer(admin, request, upload))
     }),
-    get("/images", VIEWER, |admin, asked| Box::pin(pages::images::show(admin, asked))),
-    upload("/images", ADMIN, |admin, asked, sent| Box::pin(pages::images::add(admin, asked, sent))),
-    get("/images/{image}", VIEWER, |admin, asked| Box::pin(pages::image::show(admin, asked))),
-    get("/images/{image}/picture", VIEWER, |admin, asked| Box::pin(pages::image::picture(admin, asked))),
-    post("/images/{image}/title", ADMIN, |admin, asked| Box::pin(pages::image::set_title(admin, asked))),
-    upload("/images/{image}/replace", ADMIN, |admin, asked, sent| Box::pin(pages::image::replace(admin, asked, sent))),
-    post("/images/{image}/delete", ADMIN, |admin, asked| Box::pin(pages::image::set_deleted(admin, asked, true))),
-    post("/images/{image}/restore", ADMIN, |admin, asked| Box::pin(pages::image::set_deleted(admin, asked, false))),
-    get("/hits", VIEWER, |admin, asked| Box::pin(pages::hits::show(admin, asked))),
-    get("/hits/delete", ADMIN, |admin, asked| Box::pin(pages::delete_hits::ask(admin, asked))),
-    post("/hits/delete", ADMIN, |admin, asked| Box::pin(pages::delete_hits::begin(admin, asked))),
-    get("/jobs/{job}", ADMIN, |admin, asked| Box::pin(pages::delete_hits::receipt(admin, asked))),
-    get("/not-recorded", VIEWER, |admin, asked| Box::pin(pages::not_recorded::show(admin, asked))),
-    get("/audit", ADMIN, |admin, asked| Box::pin(pages::audit::show(admin, asked))),
-    get("/settings", VIEWER, |admin, asked| Box::pin(pages::settings::show(admin, asked))),
-    post("/settings/zone", VIEWER, |admin, asked| Box::pin(pages::settings::set_zone(admin, asked))),
-    post("/settings/users", ADMIN, |admin, asked| Box::pin(pages::settings::add_user(admin, asked))),
-    post("/settings/users/{user}/disable", ADMIN, |admin, asked| {
-        Box::pin(pages::settings::set_enabled(admin, asked, false))
+    get("/messages/{message}/links", VIEWER, |admin, request| Box::pin(pages::make_links::show(admin, request))),
+    upload("/messages/{message}/links", VIEWER, |admin, request, upload| {
+        Box::pin(pages::make_links::answer(admin, request, upload))
     }),
-    post("/settings/users/{user}/enable", ADMIN, |admin, asked| {
-        Box::pin(pages::settings::set_enabled(admin, asked, true))
+    get("/images", VIEWER, |admin, request| Box::pin(pages::images::show(admin, request))),
+    upload("/images", ADMIN, |admin, request, sent| Box::pin(pages::images::add(admin, request, sent))),
+    get("/images/{image}", VIEWER, |admin, request| Box::pin(pages::image::show(admin, request))),
+    get("/images/{image}/picture", VIEWER, |admin, request| Box::pin(pages::image::picture(admin, request))),
+    post("/images/{image}/title", ADMIN, |admin, request| Box::pin(pages::image::set_title(admin, request))),
+    upload("/images/{image}/replace", ADMIN, |admin, request, sent| {
+        Box::pin(pages::image::replace(admin, request, sent))
+    }),
+    post("/images/{image}/delete", ADMIN, |admin, request| Box::pin(pages::image::set_deleted(admin, request, true))),
+    post("/images/{image}/restore", ADMIN, |admin, request| Box::pin(pages::image::set_deleted(admin, request, false))),
+    get("/hits", VIEWER, |admin, request| Box::pin(pages::hits::show(admin, request))),
+    get("/hits/delete", ADMIN, |admin, request| Box::pin(pages::delete_hits::ask(admin, request))),
+    post("/hits/delete", ADMIN, |admin, request| Box::pin(pages::delete_hits::begin(admin, request))),
+    get("/jobs/{job}", ADMIN, |admin, request| Box::pin(pages::delete_hits::receipt(admin, request))),
+    get("/not-recorded", VIEWER, |admin, request| Box::pin(pages::not_recorded::show(admin, request))),
+    get("/audit", ADMIN, |admin, request| Box::pin(pages::audit::show(admin, request))),
+    get("/settings", VIEWER, |admin, request| Box::pin(pages::settings::show(admin, request))),
+    post("/settings/zone", VIEWER, |admin, request| Box::pin(pages::settings::set_zone(admin, request))),
+    post("/settings/users", ADMIN, |admin, request| Box::pin(pages::settings::add_user(admin, request))),
+    post("/settings/users/{user}/disable", ADMIN, |admin, request| {
+        Box::pin(pages::settings::set_enabled(admin, request, false))
+    }),
+    post("/settings/users/{user}/enable", ADMIN, |admin, request| {
+        Box::pin(pages::settings::set_enabled(admin, request, true))
     }),
 ];
 
@@ -116,26 +120,34 @@ const fn open(pattern: &'static str, handler: for<'a> fn(&'a Admin) -> BoxFuture
     Route { method: "GET", pattern, access: Access::Open, handler: Handler::Open(handler) }
 }
 
-const fn stranger(
+const fn public(
     method: &'static str,
     pattern: &'static str,
-    handler: for<'a> fn(&'a Admin, &'a Stranger) -> BoxFuture<'a, Answer>,
+    handler: for<'a> fn(&'a Admin, &'a PublicRequest) -> BoxFuture<'a, Answer>,
 ) -> Route {
-    Route { method, pattern, access: Access::Open, handler: Handler::Stranger(handler) }
+    Route { method, pattern, access: Access::Open, handler: Handler::Public(handler) }
 }
 
-const fn get(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
+const fn get(
+    pattern: &'static str,
+    access: Access,
+    handler: for<'a> fn(&'a Admin, &'a PageRequest) -> Shown<'a>,
+) -> Route {
     Route { method: "GET", pattern, access, handler: Handler::Page(handler) }
 }
 
-const fn post(pattern: &'static str, access: Access, handler: for<'a> fn(&'a Admin, &'a Asked) -> Shown<'a>) -> Route {
+const fn post(
+    pattern: &'static str,
+    access: Access,
+    handler: for<'a> fn(&'a Admin, &'a PageRequest) -> Shown<'a>,
+) -> Route {
     Route { method: "POST", pattern, access, handler: Handler::Page(handler) }
 }
 
 const fn upload(
     pattern: &'static str,
     access: Access,
-    handler: for<'a> fn(&'a Admin, &'a Asked, Upload) -> Shown<'a>,
+    handler: for<'a> fn(&'a Admin, &'a PageRequest, Upload) -> Shown<'a>,
 ) -> Route {
     Route { method: "POST", pattern, access, handler: Handler::Upload(handler) }
 }
@@ -240,7 +252,7 @@ mod tests {
             let twins = ROUTES.iter().skip(at + 1).filter(|other| other.method == route.method);
             assert!(twins.clone().all(|other| other.pattern != route.pattern), "{}", route.pattern);
             assert!(["GET", "POST"].contains(&route.method));
-            let is_for_readers = matches!(route.handler, Handler::Stranger(_));
+            let is_for_readers = matches!(route.handler, Handler::Public(_));
             assert!(route.access != Access::Open || route.method == "GET" || is_for_readers, "{}", route.pattern);
         }
     }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{Column, Frame, Zone, address, table, time as time_of};
 use crate::db::audit::{self, Entry};
 
@@ -15,8 +15,8 @@ use crate::db::audit::{self, Entry};
 const PAGE: usize = 100;
 
 /// `GET /audit`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let before: Option<i64> = asked.query.get("before").parse().ok();
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let before: Option<i64> = request.query.get("before").parse().ok();
     let mut listed = audit::latest(&*admin.client().await?, before, PAGE as i64 + 1).await?;
     let is_more = listed.len() > PAGE;
     listed.truncate(PAGE);
@@ -25,7 +25,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             "Every opt-out, erasure, export and deletion, and every change to users, messages and images: made on this page, by a command, or with the "
             "link in an email’s footer. The audit is kept for ever and names recipients only by their hashes."
         }
-        @if listed.is_empty() { p { "End of list." } } @else { (entry_table("The audit, newest first", &listed, asked.zone)) }
+        @if listed.is_empty() { p { "End of list." } } @else { (entry_table("The audit, newest first", &listed, request.zone)) }
         @if is_more || before.is_some() {
             div.pager role="navigation" aria-label="More entries" {
                 @if before.is_some() { a href="/audit" { "Newest" } }
@@ -35,7 +35,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }
         }
     };
-    let frame = Frame { title: "Audit", path: "/settings", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Audit", path: "/settings", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }
 

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::hits::{Filter, ROWS_MAX, query_of};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::{Asked, Fields};
 use crate::admin::refusal::Refusal;
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::view::zone::exact;
 use crate::admin::view::{Column, Frame, Tone, Zone, counted, notice, number, table, time as time_of};
 use crate::db::messages;
@@ -21,25 +21,25 @@ use pixeld_core::ids::{MessageId, RecipientId};
 const RECEIPTS: i64 = 20;
 
 /// `GET /hits/delete`: shows what would be deleted, and asks.
-pub async fn ask(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn ask(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     let receipts = deletions::latest(&client, RECEIPTS).await?;
-    let (status, said) = match wanted(&client, &asked.query, asked.zone).await? {
-        Ok((filter, target)) => (StatusCode::OK, question(&client, asked, &filter, target).await?),
+    let (status, said) = match wanted(&client, &request.query, request.zone).await? {
+        Ok((filter, target)) => (StatusCode::OK, question(&client, request, &filter, target).await?),
         Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, notice(Tone::Warning, html! { p { (wrong) } })),
     };
     drop(client);
-    let content = html! { (said) (receipt_table(admin, &receipts, asked.zone)) };
-    Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
+    let content = html! { (said) (receipt_table(admin, &receipts, request.zone)) };
+    Ok(answer::page(status, frame(request, "Delete hits").page(content)))
 }
 
 /// `POST /hits/delete`: starts it.
-pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     // The times are in the zone that the page showed.
-    let zone = Zone::named(asked.form.get("zone")).unwrap_or(asked.zone);
-    let (status, wrong) = match wanted(&client, &asked.form, zone).await? {
-        Ok((_, target)) => match admin.deletions.begin(&client, asked.actor(), target, &subject(target)).await? {
+    let zone = Zone::named(request.form.get("zone")).unwrap_or(request.zone);
+    let (status, wrong) = match wanted(&client, &request.form, zone).await? {
+        Ok((_, target)) => match admin.deletions.begin(&client, request.actor(), target, &subject(target)).await? {
             Some(job) => return Ok(answer::go_to(&format!("/jobs/{job}"))),
             None => {
                 (StatusCode::CONFLICT, "Another deletion is running. Wait until it ends, then try again.".to_owned())
@@ -51,17 +51,17 @@ pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     drop(client);
     let content = html! {
         (notice(Tone::Bad, html! { p { (wrong) " Nothing was deleted." } }))
-        (receipt_table(admin, &receipts, asked.zone))
+        (receipt_table(admin, &receipts, request.zone))
     };
-    Ok(answer::page(status, frame(asked, "Delete hits").page(content)))
+    Ok(answer::page(status, frame(request, "Delete hits").page(content)))
 }
 
 /// `GET /jobs/{job}`: the progress of a deletion, or its receipt.
 ///
 /// # Errors
 /// On a database error, or if there is no deletion with this number.
-pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let job: i64 = asked.parameter("job").parse().map_err(|_| Refusal::NotFound)?;
+pub async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let job: i64 = request.parameter("job").parse().map_err(|_| Refusal::NotFound)?;
     // Read before the audit: a deletion that ends in between must not look interrupted.
     let progress = admin.deletions.progress(job);
     let found = deletions::find(&*admin.client().await?, job).await?.ok_or(Refusal::NotFound)?;
@@ -71,13 +71,13 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         dl.facts {
             dt { "What" } dd { "All hits of " (found.subject) }
             dt { "Who" } dd { (found.actor) }
-            dt { "Started" } dd { (time_of(found.began_at, asked.zone)) }
-            @if let Some(end) = &found.end { dt { "Ended" } dd { (time_of(end.at, asked.zone)) } }
+            dt { "Started" } dd { (time_of(found.began_at, request.zone)) }
+            @if let Some(end) = &found.end { dt { "Ended" } dd { (time_of(end.at, request.zone)) } }
             dt { "Deleted" } dd { (state.deleted_words()) }
         }
         p { a href="/hits/delete" { "All deletions" } " · " a href="/hits" { "Hits" } }
     };
-    Ok(answer::page(StatusCode::OK, frame(asked, &format!("Deletion {job}")).page(content)))
+    Ok(answer::page(StatusCode::OK, frame(request, &format!("Deletion {job}")).page(content)))
 }
 
 enum State {
@@ -150,8 +150,8 @@ fn words(deleted: Deleted) -> String {
     format!("{} and {}", counted(deleted.hits as i64, "hit"), counted(deleted.opens as i64, "open"))
 }
 
-fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
-    Frame { title, path: "/hits", user: asked.user.as_ref(), zone: asked.zone }
+fn frame<'a>(request: &'a PageRequest, title: &'a str) -> Frame<'a> {
+    Frame { title, path: "/hits", user: request.user.as_ref(), zone: request.zone }
 }
 
 /// What to delete, or why it cannot be deleted.
@@ -197,7 +197,7 @@ fn subject(target: Target) -> String {
     }
 }
 
-async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Target) -> Result<Markup, Refusal> {
+async fn question(client: &Client, request: &PageRequest, filter: &Filter, target: Target) -> Result<Markup, Refusal> {
     let count = count_to_delete(client, target, ROWS_MAX).await?;
     let count = if count > ROWS_MAX { format!("more than {} hits", number(ROWS_MAX)) } else { counted(count, "hit") };
     let name = match filter.message {
@@ -207,9 +207,9 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
     let hidden = [
         ("message", filter.message.map(|id| id.to_string())),
         ("recipient", filter.recipient.map(|id| id.to_string())),
-        ("from", filter.from.map(|_| asked.query.get("from").trim().to_owned())),
-        ("to", filter.to.map(|_| asked.query.get("to").trim().to_owned())),
-        ("zone", Some(asked.zone.name().to_owned())),
+        ("from", filter.from.map(|_| request.query.get("from").trim().to_owned())),
+        ("to", filter.to.map(|_| request.query.get("to").trim().to_owned())),
+        ("zone", Some(request.zone.name().to_owned())),
     ];
     Ok(html! {
         section.panel {
@@ -222,7 +222,7 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
                     Target::Pair { message, recipient } => {
                         "of the recipient " span.id { (recipient) } " in the message " (name) " " span.id { (message) }
                     },
-                    Target::Period { from, to } => { "from " (time_of(from, asked.zone)) " until " (time_of(to, asked.zone)) },
+                    Target::Period { from, to } => { "from " (time_of(from, request.zone)) " until " (time_of(to, request.zone)) },
                 }
                 " and the opens counted from them. Such hits that arrive during the deletion are deleted, too. "
                 strong { "This cannot be undone." }
@@ -238,7 +238,7 @@ async fn question(client: &Client, asked: &Asked, filter: &Filter, target: Targe
                     @if let Some(value) = value { input type="hidden" name=(name) value=(value); }
                 }
                 button.danger type="submit" { "Delete these hits" }
-                " " a href={ "/hits?" (query_of(&asked.query, &[])) } { "Cancel" }
+                " " a href={ "/hits?" (query_of(&request.query, &[])) } { "Cancel" }
             }
         }
     })

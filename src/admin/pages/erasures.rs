@@ -10,8 +10,8 @@ use maud::{Markup, html};
 use super::person;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{Column, Frame, Tone, Zone, address, command, counted, empty, notice, table, time as time_of};
 use crate::erasure::receipts::{self, NodeDone, NodeOutstanding, Receipt};
 
@@ -22,8 +22,8 @@ const PAGE: usize = 50;
 const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// `GET /erasures`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let before: Option<i64> = asked.query.get("before").parse().ok();
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let before: Option<i64> = request.query.get("before").parse().ok();
     let client = admin.client().await?;
     let mut listed = receipts::latest(&client, before, PAGE as i64 + 1).await?;
     let is_more = listed.len() > PAGE;
@@ -38,7 +38,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }))
         } @else {
             p { "An erasure is " strong { "final" } " once the database and every node have carried it out. Receipts name nobody; a recipient’s page links to theirs." }
-            (receipt_table(&listed, &actors, asked.zone))
+            (receipt_table(&listed, &actors, request.zone))
         }
         @if is_more || before.is_some() {
             div.pager role="navigation" aria-label="More receipts" {
@@ -49,11 +49,11 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }
         }
     };
-    Ok(answer::page(StatusCode::OK, frame(asked, "Erasures").page(content)))
+    Ok(answer::page(StatusCode::OK, frame(request, "Erasures").page(content)))
 }
 
-fn frame<'a>(asked: &'a Asked, title: &'a str) -> Frame<'a> {
-    Frame { title, path: "/recipients", user: asked.user.as_ref(), zone: asked.zone }
+fn frame<'a>(request: &'a PageRequest, title: &'a str) -> Frame<'a> {
+    Frame { title, path: "/recipients", user: request.user.as_ref(), zone: request.zone }
 }
 
 fn receipt_table(listed: &[Receipt], actors: &HashMap<i64, String>, zone: Zone) -> Markup {
@@ -105,22 +105,22 @@ fn deleted(receipt: &Receipt) -> String {
 ///
 /// # Errors
 /// If no recipient is named.
-pub async fn begin(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let recipient = person::recipient(asked)?;
-    let with_opt_out = asked.form.get("opt-out") == "yes";
+pub async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let recipient = person::recipient(request)?;
+    let with_opt_out = request.form.get("opt-out") == "yes";
     let begun = async {
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
-        admin.erasing.begin(asked.actor(), recipient, hash, with_opt_out).await
+        admin.erasing.begin(request.actor(), recipient, hash, with_opt_out).await
     };
     match begun.await {
         Ok(erasure) => Ok(answer::go_to(&format!("/erasures/{erasure}"))),
-        Err(refusal @ (Refusal::Database(_) | Refusal::Statement { .. })) => Ok(not_begun(asked, &refusal)),
+        Err(refusal @ (Refusal::Database(_) | Refusal::Statement { .. })) => Ok(not_begun(request, &refusal)),
         Err(refusal) => Err(refusal),
     }
 }
 
 /// States what is true now, which the page of a refusal cannot.
-fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
+fn not_begun(request: &PageRequest, refusal: &Refusal) -> Answer {
     refusal.log();
     let why = match refusal {
         Refusal::Statement { reference, .. } => format!("The database refused this (reference {reference} in the log)"),
@@ -137,15 +137,15 @@ fn not_begun(asked: &Asked, refusal: &Refusal) -> Answer {
             "If only the answer was lost, the erasure is first in the list of " a href="/erasures" { "erasures" } " and will be carried out."
         }
     };
-    answer::page(refusal.status(), frame(asked, "Not erased").page(content))
+    answer::page(refusal.status(), frame(request, "Not erased").page(content))
 }
 
 /// `GET /erasures/{erasure}`.
 ///
 /// # Errors
 /// On a database error, or if there is no erasure with this number.
-pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let number: i64 = asked.parameter("erasure").parse().map_err(|_| Refusal::NotFound)?;
+pub async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let number: i64 = request.parameter("erasure").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;
     let receipt = receipts::find(&client, number).await?.ok_or(Refusal::NotFound)?;
     let actors = receipts::actors(&client, std::slice::from_ref(&receipt)).await?;
@@ -154,27 +154,27 @@ pub async fn receipt(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (summary(&receipt))
         dl.facts {
             dt { "Recipient’s hash" } dd { span.id { (receipt.recipient) } }
-            dt { "Requested" } dd { (time_of(receipt.requested_at, asked.zone)) }
+            dt { "Requested" } dd { (time_of(receipt.requested_at, request.zone)) }
             dt { "By" } dd { (asked_by(&receipt, &actors)) }
             @if let Some(at) = receipt.put_back_at {
-                dt { "Restored" } dd { (time_of(at, asked.zone)) ", by a node that remembered it after the database was restored from an older backup" }
+                dt { "Restored" } dd { (time_of(at, request.zone)) ", by a node that remembered it after the database was restored from an older backup" }
             }
             dt { "Database" }
             dd {
                 (deleted(&receipt))
-                @if let Some(at) = receipt.deleted_at { ", done " (time_of(at, asked.zone)) }
+                @if let Some(at) = receipt.deleted_at { ", done " (time_of(at, request.zone)) }
             }
         }
         h2 { "Nodes" }
         @if receipt.done.is_empty() && receipt.outstanding.is_empty() {
             p { "No node existed when this was requested, so no node has any of these hits on its disk." }
         } @else {
-            (node_table(&receipt, asked.zone))
+            (node_table(&receipt, request.zone))
         }
-        @if !receipt.outstanding.is_empty() { (what_to_do(admin, &receipt.outstanding, asked.zone)) }
+        @if !receipt.outstanding.is_empty() { (what_to_do(admin, &receipt.outstanding, request.zone)) }
         p { a href="/erasures" { "All erasures" } " · " a href="/recipients" { "Recipients" } }
     };
-    Ok(answer::page(StatusCode::OK, frame(asked, &format!("Erasure {number}")).page(content)))
+    Ok(answer::page(StatusCode::OK, frame(request, &format!("Erasure {number}")).page(content)))
 }
 
 fn summary(receipt: &Receipt) -> Markup {

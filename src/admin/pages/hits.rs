@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::{Asked, Fields};
 use crate::admin::refusal::Refusal;
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::view::{
     Column, Frame, Tone, Zone, class_words, counted, empty, field, notice, number, table, time as time_of,
 };
@@ -121,30 +121,30 @@ pub(super) fn query_of(fields: &Fields, more: &[(&str, &str)]) -> String {
 ///
 /// # Errors
 /// On a database error, or if the place to continue from is not one of ours.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let behind = match asked.query.get("behind") {
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let behind = match request.query.get("behind") {
         "" => None,
         text => Some(place(text).ok_or(Refusal::NotFound)?),
     };
     let client = admin.client().await?;
-    let (status, found) = match Filter::read(&client, &asked.query, asked.zone).await? {
+    let (status, found) = match Filter::read(&client, &request.query, request.zone).await? {
         Ok(filter) => {
             let Filter { message, recipient, image, from, to } = filter;
             let wanted =
                 Wanted { message, recipient, image, from, to, behind, rows_max: ROWS_MAX, found_max: FOUND_MAX };
             let look = log::look(&client, &wanted).await?;
-            (StatusCode::OK, listed(asked, &filter, &look, behind.is_some()))
+            (StatusCode::OK, listed(request, &filter, &look, behind.is_some()))
         }
         Err(wrong) => (StatusCode::UNPROCESSABLE_ENTITY, notice(Tone::Bad, html! { p { (wrong) } })),
     };
     drop(client);
-    let content = html! { (form(asked)) (found) };
-    let frame = Frame { title: "Hits", path: "/hits", user: asked.user.as_ref(), zone: asked.zone };
+    let content = html! { (form(request)) (found) };
+    let frame = Frame { title: "Hits", path: "/hits", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 
-fn form(asked: &Asked) -> Markup {
-    let typed = |name: &str| asked.query.get(name).to_owned();
+fn form(request: &PageRequest) -> Markup {
+    let typed = |name: &str| request.query.get(name).to_owned();
     html! {
         form.panel method="get" action="/hits" {
             div.row {
@@ -169,29 +169,29 @@ fn form(asked: &Asked) -> Markup {
     }
 }
 
-fn listed(asked: &Asked, filter: &Filter, look: &Look, is_later: bool) -> Markup {
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+fn listed(request: &PageRequest, filter: &Filter, look: &Look, is_later: bool) -> Markup {
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     html! {
         @if look.hits.is_empty() {
-            (none_found(filter, look, asked.zone, is_later))
+            (none_found(filter, look, request.zone, is_later))
         } @else {
-            (hit_table(&look.hits, asked.zone))
+            (hit_table(&look.hits, request.zone))
         }
         p {
             @if let Some(read_to) = look.read_to {
                 @if look.hits.is_empty() { (counted(look.read, "hit")) " searched, back to " }
                 @else { (counted(look.hits.len() as i64, "hit")) " shown, back to " }
-                (time_of(read_to, asked.zone)) ". "
+                (time_of(read_to, request.zone)) ". "
             }
             @if let Some(next) = look.next {
-                a href={ "/hits?" (query_of(&asked.query, &[("behind", &spelled(next))])) } { "Show older hits" }
+                a href={ "/hits?" (query_of(&request.query, &[("behind", &spelled(next))])) } { "Show older hits" }
             } @else if look.read_to.is_some() {
                 "End of list" @if !filter.is_empty() { ": no older hits match" } "."
             }
         }
-        @if is_later { p { a href={ "/hits?" (query_of(&asked.query, &[])) } { "Back to the newest" } } }
+        @if is_later { p { a href={ "/hits?" (query_of(&request.query, &[])) } { "Back to the newest" } } }
         @if is_admin && !filter.is_empty() && filter.image.is_none() {
-            p { a href={ "/hits/delete?" (query_of(&asked.query, &[])) } { "Delete these hits" } }
+            p { a href={ "/hits/delete?" (query_of(&request.query, &[])) } { "Delete these hits" } }
         }
     }
 }

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::upload::Upload;
 use crate::admin::view::chart::{Bar, plain};
 use crate::admin::view::{Frame, Tone, command, field, nothing, notice};
@@ -24,8 +24,8 @@ use pixeld_core::link::make::{self, Names};
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let notice = match asked.query.get("done") {
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let notice = match request.query.get("done") {
         "added" => {
             notice(Tone::Good, html! { p { "The image was added and is served within a second. Its link is below." } })
         }
@@ -37,15 +37,15 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         "restored" => notice(Tone::Good, html! { p { "The image is served again." } }),
         _ => nothing(),
     };
-    image_page(admin, asked, id(asked)?, StatusCode::OK, notice).await
+    image_page(admin, request, id(request)?, StatusCode::OK, notice).await
 }
 
 /// `GET /images/{image}/picture`: of a deleted image, too, so that people see what they would restore.
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn picture(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let loaded = images::load_with(&*admin.client().await?, id(asked)?).await?.ok_or(Refusal::NotFound)?;
+pub async fn picture(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let loaded = images::load_with(&*admin.client().await?, id(request)?).await?.ok_or(Refusal::NotFound)?;
     let media_type = match loaded.media_type.as_str() {
         "image/gif" => "image/gif",
         "image/png" => "image/png",
@@ -60,14 +60,14 @@ pub async fn picture(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let id = id(asked)?;
+pub async fn set_title(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let id = id(request)?;
     // PostgreSQL's text allows no NUL; `wrong_title` refuses it with all control characters.
-    let title = asked.form.get("title").trim();
+    let title = request.form.get("title").trim();
     if let Some(wrong) = upload::wrong_title(title) {
-        return unchanged(admin, asked, id, wrong).await;
+        return unchanged(admin, request, id, wrong).await;
     }
-    match images::set_title(&*admin.client().await?, asked.actor(), id, title).await? {
+    match images::set_title(&*admin.client().await?, request.actor(), id, title).await? {
         true => Ok(to(id, "titled")),
         false => Err(Refusal::NotFound),
     }
@@ -77,17 +77,17 @@ pub async fn set_title(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> 
 ///
 /// # Errors
 /// If there is no such image, if it is deleted, if the form is incomplete, or on a database error.
-pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
-    let id = id(asked)?;
+pub async fn replace(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
+    let id = id(request)?;
     let bytes = match PictureForm::read(&mut sent).await?.file {
         Ok(bytes) => bytes,
-        Err(wrong) => return unchanged(admin, asked, id, &wrong).await,
+        Err(wrong) => return unchanged(admin, request, id, &wrong).await,
     };
-    let replaced = upload::replace(&*admin.client().await?, asked.actor(), id, &bytes).await;
+    let replaced = upload::replace(&*admin.client().await?, request.actor(), id, &bytes).await;
     match replaced {
         Ok(true) => Ok(to(id, "replaced")),
-        Ok(false) => unchanged(admin, asked, id, "it is deleted; restore it first").await,
-        Err(error) => unchanged(admin, asked, id, &refused(error)?).await,
+        Ok(false) => unchanged(admin, request, id, "it is deleted; restore it first").await,
+        Err(error) => unchanged(admin, request, id, &refused(error)?).await,
     }
 }
 
@@ -95,38 +95,38 @@ pub async fn replace(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<A
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn set_deleted(admin: &Admin, asked: &Asked, is_deleted: bool) -> Result<Answer, Refusal> {
-    let id = id(asked)?;
+pub async fn set_deleted(admin: &Admin, request: &PageRequest, is_deleted: bool) -> Result<Answer, Refusal> {
+    let id = id(request)?;
     let client = admin.client().await?;
-    let is_changed = images::set_deleted(&client, asked.actor(), id, is_deleted).await?;
+    let is_changed = images::set_deleted(&client, request.actor(), id, is_deleted).await?;
     if !is_changed && images::find(&client, id).await?.is_none() {
         return Err(Refusal::NotFound);
     }
     Ok(to(id, if is_deleted { "deleted" } else { "restored" }))
 }
 
-fn id(asked: &Asked) -> Result<ImageId, Refusal> {
-    asked.parameter("image").parse().map_err(|_| Refusal::NotFound)
+fn id(request: &PageRequest) -> Result<ImageId, Refusal> {
+    request.parameter("image").parse().map_err(|_| Refusal::NotFound)
 }
 
 fn to(id: ImageId, done: &str) -> Answer {
     answer::go_to(&format!("/images/{id}?done={done}"))
 }
 
-async fn unchanged(admin: &Admin, asked: &Asked, id: ImageId, wrong: &str) -> Result<Answer, Refusal> {
+async fn unchanged(admin: &Admin, request: &PageRequest, id: ImageId, wrong: &str) -> Result<Answer, Refusal> {
     let notice = notice(Tone::Bad, html! { p { "The image was not changed: " (wrong) "." } });
-    image_page(admin, asked, id, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+    image_page(admin, request, id, StatusCode::UNPROCESSABLE_ENTITY, notice).await
 }
 
 async fn image_page(
     admin: &Admin,
-    asked: &Asked,
+    request: &PageRequest,
     id: ImageId,
     status: StatusCode,
     notice: Markup,
 ) -> Result<Answer, Refusal> {
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let days = asked.zone.days_till(pixeld_core::clock::now_utc(), DAYS);
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let days = request.zone.days_till(pixeld_core::clock::now_utc(), DAYS);
     let client = admin.client().await?;
     let image = images::find(&client, id).await?.ok_or(Refusal::NotFound)?;
     let by_day = counts::image_hits_between(&client, id, &days).await?;
@@ -146,12 +146,12 @@ async fn image_page(
                 span.id { (image.id) }
             }
         }
-        @if !is_deleted { (link(admin, asked, &image, namespace)) }
-        (day_chart(asked, &days, &by_day))
+        @if !is_deleted { (link(admin, request, &image, namespace)) }
+        (day_chart(request, &days, &by_day))
         @if is_admin { (changes(&image)) }
         p { a href="/images" { "All images" } }
     };
-    let frame = Frame { title: title(&image), path: "/images", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: title(&image), path: "/images", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 
@@ -167,12 +167,12 @@ fn deleted(image: &ImageRow, is_admin: bool) -> Markup {
     )
 }
 
-fn link(admin: &Admin, asked: &Asked, image: &ImageRow, namespace: Namespace) -> Markup {
-    let [message, recipient, sent_at] = ["message", "recipient", "sent-at"].map(|name| asked.query.get(name).trim());
+fn link(admin: &Admin, request: &PageRequest, image: &ImageRow, namespace: Namespace) -> Markup {
+    let [message, recipient, sent_at] = ["message", "recipient", "sent-at"].map(|name| request.query.get(name).trim());
     let is_signed = !admin.options.signing.keys.is_empty();
     html! {
         h2 #link { "Link" }
-        @match url(admin, asked, image, namespace, [message, recipient, sent_at]) {
+        @match url(admin, request, image, namespace, [message, recipient, sent_at]) {
             Ok(url) => {
                 p.muted {
                     @if message.is_empty() && recipient.is_empty() {
@@ -211,7 +211,7 @@ fn given(text: &str) -> Option<&str> {
 /// The requested link, or in words why there is none.
 fn url(
     admin: &Admin,
-    asked: &Asked,
+    request: &PageRequest,
     image: &ImageRow,
     namespace: Namespace,
     [message, recipient, sent_at]: [&str; 3],
@@ -219,7 +219,7 @@ fn url(
     let sent_at_s = match sent_at {
         "" => 0,
         typed => {
-            let at = asked.zone.typed(typed).ok_or("the send time cannot be read; write it like 2026-05-04T09:00")?;
+            let at = request.zone.typed(typed).ok_or("the send time cannot be read; write it like 2026-05-04T09:00")?;
             let seconds = u32::try_from(at.unix_timestamp()).ok().filter(|&seconds| seconds > 0);
             seconds.ok_or("the send time must be from 1970 to 2106")?
         }
@@ -235,12 +235,12 @@ fn url(
     Ok(format!("{}{path}", admin.options.listen.base_url))
 }
 
-fn day_chart(asked: &Asked, days: &[OffsetDateTime], by_day: &[i64]) -> Markup {
+fn day_chart(request: &PageRequest, days: &[OffsetDateTime], by_day: &[i64]) -> Markup {
     let bars: Vec<Bar> = days
         .iter()
         .zip(by_day)
         .map(|(&day, &hits)| {
-            let time = asked.zone.date(day);
+            let time = request.zone.date(day);
             let label = time.rsplit_once(' ').map_or(time.as_str(), |(day, _)| day).to_owned();
             Bar { label, time, values: [hits, 0, 0] }
         })

@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use super::image_parts::{DAYS, PictureForm, bytes, file_field, picture_tag, refused, title};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::upload::Upload;
 use crate::admin::view::{Frame, Tone, empty, fetches, field, nothing, notice};
 use crate::db::counts;
@@ -20,22 +20,22 @@ use pixeld_core::ids::ImageId;
 const IMAGES: usize = 60;
 
 /// `GET /images`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    images_page(admin, asked, StatusCode::OK, nothing(), "").await
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    images_page(admin, request, StatusCode::OK, nothing(), "").await
 }
 
 /// `POST /images`.
 ///
 /// # Errors
 /// If the form is incomplete, or on a database error.
-pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answer, Refusal> {
+pub async fn add(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
     let PictureForm { title, file } = PictureForm::read(&mut sent).await?;
     let title = title.trim();
     let refused = match (upload::wrong_title(title), file) {
         (Some(wrong), _) => wrong.to_owned(),
         (None, Err(wrong)) => wrong,
         (None, Ok(bytes)) => {
-            let added = upload::add(&*admin.client().await?, asked.actor(), &bytes, None, Some(title)).await;
+            let added = upload::add(&*admin.client().await?, request.actor(), &bytes, None, Some(title)).await;
             match added {
                 Ok(id) => return Ok(answer::go_to(&format!("/images/{id}?done=added"))),
                 Err(error) => refused(error)?,
@@ -43,20 +43,20 @@ pub async fn add(admin: &Admin, asked: &Asked, mut sent: Upload) -> Result<Answe
         }
     };
     let notice = notice(Tone::Bad, html! { p { "The image was not added: " (refused) "." } });
-    images_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice, title).await
+    images_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, notice, title).await
 }
 
 async fn images_page(
     admin: &Admin,
-    asked: &Asked,
+    request: &PageRequest,
     status: StatusCode,
     notice: Markup,
     title: &str,
 ) -> Result<Answer, Refusal> {
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let is_deleted = asked.query.get("show") == "deleted";
-    let before = asked.query.get("before").parse::<ImageId>().ok();
-    let since = asked.zone.days_till(pixeld_core::clock::now_utc(), DAYS)[0];
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let is_deleted = request.query.get("show") == "deleted";
+    let before = request.query.get("before").parse::<ImageId>().ok();
+    let since = request.zone.days_till(pixeld_core::clock::now_utc(), DAYS)[0];
     let client = admin.client().await?;
     let mut listed = images::newest(&client, is_deleted, before, IMAGES as i64 + 1).await?;
     let has_more = listed.len() > IMAGES;
@@ -75,7 +75,7 @@ async fn images_page(
             (pager(&listed, is_deleted, before.is_some(), has_more))
         }
     };
-    let frame = Frame { title: "Images", path: "/images", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Images", path: "/images", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 

@@ -4,9 +4,9 @@ use hyper::StatusCode;
 use maud::{Markup, html};
 
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::view::{Frame, field};
 use crate::lists::header::Consents;
 use crate::lists::{Problem, consent};
@@ -20,8 +20,8 @@ pub(super) const SURE: &str = "sure";
 ///
 /// # Errors
 /// If that is not a message's id.
-pub(super) fn message(asked: &Asked) -> Result<MessageId, Refusal> {
-    let id = parse_uuid(asked.parameter("message").as_bytes());
+pub(super) fn message(request: &PageRequest) -> Result<MessageId, Refusal> {
+    let id = parse_uuid(request.parameter("message").as_bytes());
     id.filter(|id: &MessageId| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
@@ -38,8 +38,8 @@ pub(super) fn consents(fields: &Fields) -> Result<Consents<'_>, Problem> {
 }
 
 /// The page of one of the two tasks.
-pub(super) fn page(asked: &Asked, status: StatusCode, title: &str, content: Markup) -> Answer {
-    let frame = Frame { title, path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+pub(super) fn page(request: &PageRequest, status: StatusCode, title: &str, content: Markup) -> Answer {
+    let frame = Frame { title, path: "/messages", user: request.user.as_ref(), zone: request.zone };
     answer::page(status, frame.page(content))
 }
 

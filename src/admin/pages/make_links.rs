@@ -11,9 +11,9 @@ use super::list_form::{
 };
 use crate::admin::Admin;
 use crate::admin::answer::Answer;
-use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::upload::Upload;
 use crate::admin::view::{Zone, empty, field, nothing};
 use crate::db::images::{self, ImageRow};
@@ -32,26 +32,31 @@ use pixeld_core::link::token::SigningKeys;
 const IMAGES: i64 = 200;
 
 /// `GET /messages/{message}/links`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    form_page(admin, asked, StatusCode::OK, &Fields::default(), nothing()).await
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    form_page(admin, request, StatusCode::OK, &Fields::default(), nothing()).await
 }
 
 /// `POST /messages/{message}/links`.
 ///
 /// # Errors
 /// On an error of the database or the disk, or if too many lists are answered at once.
-pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
+pub async fn answer(admin: &Admin, request: &PageRequest, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
-    let answered = answered(admin, asked, &mut upload, &mut fields).await;
-    let form = |notice| form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);
+    let answered = answered(admin, request, &mut upload, &mut fields).await;
+    let form = |notice| form_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);
     csv::answer_or_form(answered, upload, form).await
 }
 
-async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
-    let message = message(asked)?;
+async fn answered(
+    admin: &Admin,
+    request: &PageRequest,
+    upload: &mut Upload,
+    fields: &mut Fields,
+) -> Result<Answer, Refusal> {
+    let message = message(request)?;
     let file = csv::fields(upload, fields).await?;
     let place = admin.lists.enter().ok_or(Refusal::Busy)?;
-    let sent_at_s = sent_at(fields.get("sent-at"), asked.zone, &admin.options.signing.keys)?;
+    let sent_at_s = sent_at(fields.get("sent-at"), request.zone, &admin.options.signing.keys)?;
     let client = admin.client().await?;
     let image = image(images::find(&client, image_id(fields)?).await?)?;
     let namespace = installation::namespace(&client).await?;
@@ -173,12 +178,12 @@ impl Columns for MakeLinks<'_> {
 
 async fn form_page(
     admin: &Admin,
-    asked: &Asked,
+    request: &PageRequest,
     status: StatusCode,
     fields: &Fields,
     notice: Markup,
 ) -> Result<Answer, Refusal> {
-    let message = message(asked)?;
+    let message = message(request)?;
     let client = admin.client().await?;
     let name = messages::name_of(&client, message).await?;
     let offered = images::newest(&client, false, None, IMAGES).await?;
@@ -197,7 +202,7 @@ async fn form_page(
                 div.row { (image_fields(fields, &offered)) }
                 div.row { (recipient_field(fields)) (consent_fields(fields)) }
                 div.row {
-                    @if !admin.options.signing.keys.is_empty() { (sent_at_field(fields, asked.zone)) }
+                    @if !admin.options.signing.keys.is_empty() { (sent_at_field(fields, request.zone)) }
                     (file_field())
                 }
                 @if status != StatusCode::OK { (sure_field()) }
@@ -223,7 +228,7 @@ async fn form_page(
         }
         (about_lists())
     };
-    Ok(page(asked, status, "Make links", content))
+    Ok(page(request, status, "Make links", content))
 }
 
 fn image_fields(fields: &Fields, offered: &[ImageRow]) -> Markup {

@@ -11,9 +11,9 @@ use super::message_form::{self, Values};
 use super::messages::rate;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::guard::safe_next;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::route::is_page;
 use crate::admin::view::{
     Column, Frame, Tone, Zone, address, class_words, command, counted, empty, fetches, nothing, notice, number,
@@ -53,8 +53,8 @@ const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
 ];
 
 /// `GET /messages/{message}`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let notice = match asked.query.get("done") {
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let notice = match request.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The message was added." } }),
         "known" => notice(
             Tone::Warning,
@@ -63,82 +63,82 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         _ => nothing(),
     };
     let client = admin.client().await?;
-    let Some(message) = asked_for(&client, asked).await? else { return Ok(unknown(asked)) };
-    message_page(admin, &client, asked, &message, Values::known(&message, asked.zone), StatusCode::OK, notice).await
+    let Some(message) = asked_for(&client, request).await? else { return Ok(unknown(request)) };
+    message_page(admin, &client, request, &message, Values::known(&message, request.zone), StatusCode::OK, notice).await
 }
 
 /// `POST /messages/{message}`.
-pub async fn change(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn change(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
-    let Some(message) = asked_for(&client, asked).await? else { return Ok(unknown(asked)) };
-    match message_form::read(&asked.form, Some(&message), asked.zone) {
+    let Some(message) = asked_for(&client, request).await? else { return Ok(unknown(request)) };
+    match message_form::read(&request.form, Some(&message), request.zone) {
         Ok(told) => {
             if told != Change::default() {
-                messages::change(&client, asked.actor(), message.id, &told).await?;
+                messages::change(&client, request.actor(), message.id, &told).await?;
             }
-            Ok(answer::go_to(&back(asked, &message)))
+            Ok(answer::go_to(&back(request, &message)))
         }
         Err(wrong) => {
             let notice = notice(Tone::Bad, html! { p { "Nothing changed: " (wrong) "." } });
-            let values = Values::typed(&asked.form);
-            message_page(admin, &client, asked, &message, values, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+            let values = Values::typed(&request.form);
+            message_page(admin, &client, request, &message, values, StatusCode::UNPROCESSABLE_ENTITY, notice).await
         }
     }
 }
 
 /// Where to return after a change: a page of ours, or else the message's.
-fn back(asked: &Asked, message: &Message) -> String {
-    let next = safe_next(asked.form.get("next"));
+fn back(request: &PageRequest, message: &Message) -> String {
+    let next = safe_next(request.form.get("next"));
     if next != "/" && is_page(next) { next.to_owned() } else { format!("/messages/{}", message.id) }
 }
 
-async fn asked_for(client: &tokio_postgres::Client, asked: &Asked) -> Result<Option<Message>, Refusal> {
-    match parse_uuid(asked.parameter("message").as_bytes()) {
+async fn asked_for(client: &tokio_postgres::Client, request: &PageRequest) -> Result<Option<Message>, Refusal> {
+    match parse_uuid(request.parameter("message").as_bytes()) {
         Some(id) => Ok(messages::find(client, id).await?),
         None => Ok(None),
     }
 }
 
-fn unknown(asked: &Asked) -> Answer {
+fn unknown(request: &PageRequest) -> Answer {
     let content = html! {
         p { "There is no message with this id. A message appears when a link that names it is fetched for the first time." }
         p { a href="/messages" { "Search the messages" } " by name, id or key. An admin can add a message there before it is sent." }
     };
-    let frame = Frame { title: "No such message", path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "No such message", path: "/messages", user: request.user.as_ref(), zone: request.zone };
     answer::page(StatusCode::NOT_FOUND, frame.page(content))
 }
 
 async fn message_page(
     admin: &Admin,
     client: &tokio_postgres::Client,
-    asked: &Asked,
+    request: &PageRequest,
     message: &Message,
     values: Values,
     status: StatusCode,
     notice: Markup,
 ) -> Result<Answer, Refusal> {
     let id = message.id;
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let times = Times::of(message, asked.zone, counts::quarters_from(client).await?);
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let times = Times::of(message, request.zone, counts::quarters_from(client).await?);
     let opened = messages::opens_between(client, id, &times.bounds).await?;
     let rules = messages::facets(client, id, FacetKind::Rule).await?;
     let clients = messages::facets(client, id, FacetKind::Client).await?;
-    let recipients = recipients(client, asked, message).await?;
+    let recipients = recipients(client, request, message).await?;
     let crowd = crowd(client, message).await?;
     let path = format!("/messages/{id}");
-    let next = match asked.form.get("next") {
+    let next = match request.form.get("next") {
         "" => &path,
         next => next,
     };
     let content = html! {
         (notice)
-        (about(message, asked.zone))
+        (about(message, request.zone))
         (crowd)
         (cards(message))
         @if is_admin {
             details.panel open[status != StatusCode::OK] {
                 summary { "Edit name, send time and number of recipients" }
-                (message_form::edit(message, &values, next, asked))
+                (message_form::edit(message, &values, next, request))
             }
         }
         @if message.hits == 0 {
@@ -147,7 +147,7 @@ async fn message_page(
                 (command(&admin.command(&format!("link --image ID --message {id} --recipient 4711"))))
             }))
         } @else {
-            (chart(&times, &opened, asked.zone))
+            (chart(&times, &opened, request.zone))
             (what_fetched(&rules))
             (mail_clients(&clients))
         }
@@ -160,7 +160,7 @@ async fn message_page(
         (recipients)
     };
     let title = if message.name.is_empty() { "Message without a name" } else { &message.name };
-    let frame = Frame { title, path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title, path: "/messages", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 
@@ -282,9 +282,13 @@ fn mail_clients(clients: &[Facet]) -> Markup {
     }
 }
 
-async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Message) -> Result<Markup, Refusal> {
+async fn recipients(
+    client: &tokio_postgres::Client,
+    request: &PageRequest,
+    message: &Message,
+) -> Result<Markup, Refusal> {
     let path = format!("/messages/{}", message.id);
-    let typed = asked.query.get("recipient").trim();
+    let typed = request.query.get("recipient").trim();
     let search = search_form(&path, typed);
     if !typed.is_empty() {
         let found = match Key::typed(typed) {
@@ -297,15 +301,15 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
         return Ok(html! {
             (search)
             @match &found {
-                Some(open) => (recipient_table(std::slice::from_ref(open), asked.zone)),
+                Some(open) => (recipient_table(std::slice::from_ref(open), request.zone)),
                 None => p role="status" { "No opens recorded for " strong { (typed) } "." },
             }
             p { a href={ (path) "#recipients" } { "Show all recipients" } }
         });
     }
     let (filter, _, certainty) =
-        FILTERS.into_iter().find(|(word, ..)| *word == asked.query.get("only")).unwrap_or(FILTERS[0]);
-    let after: RecipientId = parse_uuid(asked.query.get("after").as_bytes()).unwrap_or_default();
+        FILTERS.into_iter().find(|(word, ..)| *word == request.query.get("only")).unwrap_or(FILTERS[0]);
+    let after: RecipientId = parse_uuid(request.query.get("after").as_bytes()).unwrap_or_default();
     let reads_max = if certainty.is_some() { SCAN_MAX } else { PAGE as i64 + 1 };
     let Slice { opens: mut listed, reached } =
         opens::of_message(client, message.id, after, certainty, PAGE as i64 + 1, reads_max).await?;
@@ -319,7 +323,7 @@ async fn recipients(client: &tokio_postgres::Client, asked: &Asked, message: &Me
         (search)
         (filters(&path, filter))
         @if !listed.is_empty() {
-            (recipient_table(&listed, asked.zone))
+            (recipient_table(&listed, request.zone))
         } @else if reached.is_none() {
             p role="status" { @if after.is_nil() { "No recipients." } @else { "End of list." } }
         }

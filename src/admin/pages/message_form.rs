@@ -6,7 +6,7 @@
 use maud::{Markup, html};
 use time::macros::datetime;
 
-use crate::admin::asked::{Asked, Fields};
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::view::{Zone, field};
 use crate::db::messages::{Change, Edit, Message};
 use pixeld_core::text;
@@ -99,11 +99,11 @@ pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
 }
 
 /// The form that changes a message; `next` is the page to return to.
-pub fn edit(message: &Message, values: &Values, next: &str, asked: &Asked) -> Markup {
+pub fn edit(message: &Message, values: &Values, next: &str, request: &PageRequest) -> Markup {
     html! {
         form.edit method="post" action={ "/messages/" (message.id) } {
             input type="hidden" name="next" value=(next);
-            (fields(values, &message.id.as_uuid().simple().to_string(), asked.zone))
+            (fields(values, &message.id.as_uuid().simple().to_string(), request.zone))
             button type="submit" { "Save" }
         }
     }

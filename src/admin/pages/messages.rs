@@ -9,8 +9,8 @@ use maud::{Markup, html};
 use super::message_form::{self, Values};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{
     Column, Frame, Tone, address, counted, empty, field, nothing, notice, number, number_cell, percent, table, time_or,
 };
@@ -41,26 +41,26 @@ struct Listed {
 }
 
 /// `GET /messages`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    list_page(admin, asked, StatusCode::OK, nothing()).await
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    list_page(admin, request, StatusCode::OK, nothing()).await
 }
 
 /// `POST /messages`: adds a message before its first hit.
-pub async fn add(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let typed = asked.form.get("message").trim();
+pub async fn add(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let typed = request.form.get("message").trim();
     let key = match Key::typed(typed) {
         Ok(Key::Id(id)) if id.is_nil() => Err("the nil UUID stands for “none”, so no message can have it".to_owned()),
         key => key.map_err(|error| error.to_string()),
     };
     let told = key.and_then(|key| {
-        let change = message_form::read(&asked.form, None, asked.zone).map_err(str::to_owned)?;
+        let change = message_form::read(&request.form, None, request.zone).map_err(str::to_owned)?;
         Ok((key, change))
     });
     let (key, change) = match told {
         Ok(told) => told,
         Err(wrong) => {
             let notice = notice(Tone::Bad, html! { p { "The message was not added: " (wrong) "." } });
-            return list_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
+            return list_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
         }
     };
     let client = admin.client().await?;
@@ -68,14 +68,19 @@ pub async fn add(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     if messages::find(&client, id).await?.is_some() {
         return Ok(answer::go_to(&format!("/messages/{id}?done=known")));
     }
-    messages::change(&client, asked.actor(), id, &change).await?;
+    messages::change(&client, request.actor(), id, &change).await?;
     Ok(answer::go_to(&format!("/messages/{id}?done=added")))
 }
 
-async fn list_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Markup) -> Result<Answer, Refusal> {
-    let words = searched(asked);
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
-    let (before, after) = (place(asked.query.get("before")), place(asked.query.get("after")));
+async fn list_page(
+    admin: &Admin,
+    request: &PageRequest,
+    status: StatusCode,
+    notice: Markup,
+) -> Result<Answer, Refusal> {
+    let words = searched(request);
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    let (before, after) = (place(request.query.get("before")), place(request.query.get("after")));
     let client = admin.client().await?;
     let listed = if words.is_empty() {
         page_of_all(&client, before, after).await?
@@ -94,18 +99,18 @@ async fn list_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Mar
                 @if is_admin { p { "You can also add a message here before it is sent, to give it a name." } }
             }))
         } @else if !listed.messages.is_empty() {
-            (message_table(&listed.messages, asked, is_admin, &words))
+            (message_table(&listed.messages, request, is_admin, &words))
         }
         (pager(&listed, &words))
-        @if is_admin { (add_form(asked)) }
+        @if is_admin { (add_form(request)) }
     };
-    let frame = Frame { title: "Messages", path: "/messages", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Messages", path: "/messages", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 
 /// The searched text: names have no control characters, and PostgreSQL accepts no NUL.
-fn searched(asked: &Asked) -> String {
-    let words = asked.query.get("q").trim();
+fn searched(request: &PageRequest) -> String {
+    let words = request.query.get("q").trim();
     words.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(WORDS_CHARS_MAX).collect()
 }
 
@@ -195,8 +200,8 @@ fn outcome(listed: &Listed, words: &str, is_first: bool) -> Markup {
     }
 }
 
-fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str) -> Markup {
-    let (before, after) = (asked.query.get("before"), asked.query.get("after"));
+fn message_table(listed: &[Message], request: &PageRequest, is_admin: bool, words: &str) -> Markup {
+    let (before, after) = (request.query.get("before"), request.query.get("after"));
     let next = address("/messages", &[("q", words), ("before", before), ("after", after)]);
     let columns = [
         Column::words("Message"),
@@ -215,7 +220,7 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
                 @if is_admin {
                     details.in-place {
                         summary aria-label={ "Edit " (called(message)) } { "Edit" }
-                        (message_form::edit(message, &Values::known(message, asked.zone), &next, asked))
+                        (message_form::edit(message, &Values::known(message, request.zone), &next, request))
                     }
                 }
             }
@@ -223,10 +228,10 @@ fn message_table(listed: &[Message], asked: &Asked, is_admin: bool, words: &str)
             (number_cell(message.possible))
             (number_cell(message.machine))
             td.number { (rate(message)) }
-            td { (time_or(message.sent_at, asked.zone, "not set")) }
+            td { (time_or(message.sent_at, request.zone, "not set")) }
             td {
-                (time_or(message.first_at, asked.zone, "none"))
-                @if message.first_at.is_some() { br; (time_or(message.last_at, asked.zone, "none")) }
+                (time_or(message.first_at, request.zone, "none"))
+                @if message.first_at.is_some() { br; (time_or(message.last_at, request.zone, "none")) }
             }
         }
     });
@@ -276,17 +281,17 @@ fn pager(listed: &Listed, words: &str) -> Markup {
     }
 }
 
-fn add_form(asked: &Asked) -> Markup {
-    let typed = asked.form.get("message");
+fn add_form(request: &PageRequest) -> Markup {
+    let typed = request.form.get("message");
     html! {
-        details.panel open[asked.form.given("message").is_some()] {
+        details.panel open[request.form.given("message").is_some()] {
             summary { "Add a message" }
             form method="post" action="/messages" {
                 (field("Id or key", "message", Some("The id or key that the message has in your links."), html! {
                     input #message name="message" value=(typed) maxlength="128" required autocomplete="off" autocapitalize="none"
                         spellcheck="false" aria-describedby="message-hint";
                 }))
-                (message_form::fields(&Values::typed(&asked.form), "new", asked.zone))
+                (message_form::fields(&Values::typed(&request.form), "new", request.zone))
                 button type="submit" { "Add the message" }
             }
         }

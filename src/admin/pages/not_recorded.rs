@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::health::drop_sentences;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{
     Column, Frame, Tone, Zone, command, counted, empty, field, nothing, notice, number_cell, table, time as time_of,
 };
@@ -34,9 +34,9 @@ const LINK_CHARS_MAX: usize = 4000;
 ///
 /// # Errors
 /// On a database error, if the database is needed to check the link.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let link: String = asked.query.get("link").chars().take(LINK_CHARS_MAX).collect();
-    let result = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, asked.zone).await? };
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let link: String = request.query.get("link").chars().take(LINK_CHARS_MAX).collect();
+    let result = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, request.zone).await? };
     let notes = admin.options.unrecorded.latest();
     let unlisted = admin.options.unrecorded.unlisted();
     let content = html! {
@@ -57,7 +57,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
                 p { "This link names no image, so the request must appear here. If it does not, it does not reach pixeld: check DNS, the firewall and the proxy." }
             }))
         } @else {
-            (note_table(&notes, asked.zone))
+            (note_table(&notes, request.zone))
             p.muted {
                 "The last " (NOTES_MAX) " for each reason since pixeld started, kept in memory only. Requests of people who opted out are not listed."
                 @if unlisted > 0 { " " (counted(unlisted as i64, "more request")) " came too fast to be listed." }
@@ -65,7 +65,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         }
         (drops(admin))
     };
-    let frame = Frame { title: "Link check", path: "/not-recorded", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Link check", path: "/not-recorded", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }
 

@@ -18,8 +18,8 @@ use maud::{DOCTYPE, Markup, html};
 
 use self::words::{Language, Words};
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Stranger;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PublicRequest;
 use crate::admin::{Admin, view};
 use crate::db::audit::OPT_OUT_PAGE;
 use crate::db::{QUERY_TIMEOUT, within};
@@ -42,41 +42,41 @@ enum State {
 }
 
 /// `GET /opt-out/{token}`: says what the button will do. Changes nothing.
-pub async fn show(admin: &Admin, stranger: &Stranger) -> Answer {
-    answered(stranger, look(admin, stranger).await)
+pub async fn show(admin: &Admin, request: &PublicRequest) -> Answer {
+    answered(request, look(admin, request).await)
 }
 
 /// `POST /opt-out/{token}`, from the page's own buttons, or from a mail program by RFC 8058
 /// (`List-Unsubscribe=One-Click`, in any form encoding).
-pub async fn change(admin: &Admin, stranger: &Stranger) -> Answer {
-    answered(stranger, make_change(admin, stranger).await)
+pub async fn change(admin: &Admin, request: &PublicRequest) -> Answer {
+    answered(request, make_change(admin, request).await)
 }
 
 /// Every other path or method below this path.
-pub fn nothing(stranger: &Stranger) -> Answer {
-    answered(stranger, Ok(State::NotValid))
+pub fn nothing(request: &PublicRequest) -> Answer {
+    answered(request, Ok(State::NotValid))
 }
 
-async fn look(admin: &Admin, stranger: &Stranger) -> Result<State, Refusal> {
-    if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
+async fn look(admin: &Admin, request: &PublicRequest) -> Result<State, Refusal> {
+    if let Err(wait) = admin.opt_outs.throttle.count_address(request.address) {
         return Ok(State::TooOften(wait));
     }
-    let Some(hash) = recipient(admin, stranger).await? else { return Ok(State::NotValid) };
+    let Some(hash) = recipient(admin, request).await? else { return Ok(State::NotValid) };
     let client = admin.client().await?;
     let found = within(QUERY_TIMEOUT, "looking an opt-out up", suppressions::find(&client, hash)).await?;
     Ok(if found.is_some_and(|row| row.until.is_none()) { State::Out } else { State::Ask })
 }
 
-async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<State, Refusal> {
-    if let Err(wait) = admin.opt_outs.throttle.count_address(stranger.address) {
+async fn make_change(admin: &Admin, request: &PublicRequest) -> Result<State, Refusal> {
+    if let Err(wait) = admin.opt_outs.throttle.count_address(request.address) {
         return Ok(State::TooOften(wait));
     }
-    let Some(hash) = recipient(admin, stranger).await? else { return Ok(State::NotValid) };
+    let Some(hash) = recipient(admin, request).await? else { return Ok(State::NotValid) };
     if let Err(wait) = admin.opt_outs.throttle.count_recipient(hash) {
         return Ok(State::TooOften(wait));
     }
     let client = admin.client().await?;
-    if stranger.form.get("undo") == "yes" {
+    if request.form.get("undo") == "yes" {
         within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, OPT_OUT_PAGE, hash)).await?;
         return Ok(State::In);
     }
@@ -85,18 +85,18 @@ async fn make_change(admin: &Admin, stranger: &Stranger) -> Result<State, Refusa
 }
 
 /// The token's recipient; `None` if the token is invalid.
-async fn recipient(admin: &Admin, stranger: &Stranger) -> Result<Option<RecipientHash>, Refusal> {
+async fn recipient(admin: &Admin, request: &PublicRequest) -> Result<Option<RecipientHash>, Refusal> {
     let keys = admin.opt_outs.keys(admin).await?;
-    let recipient = keys.links.verify(stranger.parameter("token")).ok();
+    let recipient = keys.links.verify(request.parameter("token")).ok();
     Ok(recipient.map(|recipient| keys.privacy.hash(recipient)))
 }
 
-fn answered(stranger: &Stranger, state: Result<State, Refusal>) -> Answer {
+fn answered(request: &PublicRequest, state: Result<State, Refusal>) -> Answer {
     let state = state.unwrap_or_else(|refusal| {
         refusal.log();
         State::Away
     });
-    let language = Language::best(&stranger.languages);
+    let language = Language::best(&request.languages);
     let words = language.words();
     let (status, wait) = match state {
         State::Ask | State::Out | State::In => (StatusCode::OK, None),

@@ -7,9 +7,9 @@ use time::OffsetDateTime;
 use super::messages::link;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::health::{Finding, Weight, findings};
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::chart::{Bar, stacked};
 use crate::admin::view::{
     Column, Frame, Tone, Zone, command, counted, empty, fetches, notice, number, number_cell, table, time_or,
@@ -24,9 +24,9 @@ const DAYS: u16 = 30;
 const MESSAGES: i64 = 10;
 
 /// `GET /`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let now = pixeld_core::clock::now_utc();
-    let days = asked.zone.days_till(now, DAYS);
+    let days = request.zone.days_till(now, DAYS);
     let ago = |days_ago: usize| days[days.len().saturating_sub(2 + days_ago)];
     let client = admin.client().await?;
     let opens = counts::since(&client, [ago(0), ago(6), ago(29)]).await?;
@@ -39,8 +39,8 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         (health(admin))
         @if is_counted {
             (cards(opens))
-            (day_chart(&days, &by_day, asked.zone))
-            (busiest(&listed, asked.zone))
+            (day_chart(&days, &by_day, request.zone))
+            (busiest(&listed, request.zone))
         } @else if is_loaded {
             (empty("Opens are not counted yet", html! {
                 p { "Hits are in the database; pixeld usually counts them within seconds. If this message stays, look in the log for the rollup." }
@@ -49,7 +49,7 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             (first_steps(admin))
         }
     };
-    let frame = Frame { title: "Overview", path: "/", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Overview", path: "/", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }
 

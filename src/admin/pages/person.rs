@@ -10,8 +10,8 @@ use tokio_postgres::Client;
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{Frame, Tone, Zone, nothing, notice, time as time_of};
 use crate::db::users::Role;
 use crate::db::{QUERY_TIMEOUT, within};
@@ -63,8 +63,8 @@ impl Standing {
     }
 
     /// The part of the recipient's page that shows it, with what an admin can do.
-    pub(super) fn panel(&self, asked: &Asked, recipient: RecipientId) -> Markup {
-        let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+    pub(super) fn panel(&self, request: &PageRequest, recipient: RecipientId) -> Markup {
+        let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
         let button = |path: &str, class: Option<&str>, words: &str| {
             html! {
                 form method="post" action=(path) {
@@ -77,8 +77,8 @@ impl Standing {
             section.panel aria-labelledby="may-ask" {
                 h2 #may-ask { "Privacy requests" }
                 dl.facts {
-                    dt { "Tracking" } dd { (self.recorded(asked.zone)) }
-                    dt { "Erased" } dd { (self.erased(asked.zone, is_admin)) }
+                    dt { "Tracking" } dd { (self.recorded(request.zone)) }
+                    dt { "Erased" } dd { (self.erased(request.zone, is_admin)) }
                 }
                 @if is_admin {
                     div.buttons {
@@ -103,14 +103,14 @@ fn named(recipient: RecipientId) -> Markup {
 }
 
 /// The recipient that a form names.
-pub(super) fn recipient(asked: &Asked) -> Result<RecipientId, Refusal> {
-    let recipient = parse_uuid(asked.form.get("recipient").as_bytes());
+pub(super) fn recipient(request: &PageRequest) -> Result<RecipientId, Refusal> {
+    let recipient = parse_uuid(request.form.get("recipient").as_bytes());
     recipient.filter(|id: &RecipientId| !id.is_nil()).ok_or(Refusal::NotFound)
 }
 
 /// The notice after one of its buttons.
-pub(super) fn done(asked: &Asked) -> Markup {
-    match asked.query.get("done") {
+pub(super) fn done(request: &PageRequest) -> Markup {
+    match request.query.get("done") {
         "opted-out" => notice(
             Tone::Good,
             html! { p { strong { "Opted out. " } "All nodes stop recording this recipient within about two seconds. They still get all images." } },
@@ -125,23 +125,23 @@ pub(super) fn done(asked: &Asked) -> Markup {
 }
 
 /// `POST /recipients/opt-out`.
-pub async fn opt_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    set_opt_out(admin, asked, true).await
+pub async fn opt_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    set_opt_out(admin, request, true).await
 }
 
 /// `POST /recipients/record-again`.
-pub async fn record_again(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    set_opt_out(admin, asked, false).await
+pub async fn record_again(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    set_opt_out(admin, request, false).await
 }
 
-async fn set_opt_out(admin: &Admin, asked: &Asked, is_out: bool) -> Result<Answer, Refusal> {
-    let recipient = recipient(asked)?;
+async fn set_opt_out(admin: &Admin, request: &PageRequest, is_out: bool) -> Result<Answer, Refusal> {
+    let recipient = recipient(request)?;
     let client = admin.client().await?;
     let hash = admin.opt_outs.keys_with(admin, &client).await?.privacy.hash(recipient);
     let receipt = if is_out {
-        within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(&client, asked.actor(), hash)).await?
+        within(QUERY_TIMEOUT, "opting out", suppressions::opt_out(&client, request.actor(), hash)).await?
     } else {
-        within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, asked.actor(), hash)).await?
+        within(QUERY_TIMEOUT, "taking an opt-out back", suppressions::opt_in(&client, request.actor(), hash)).await?
     };
     let done = match (receipt.is_new, is_out) {
         (false, _) => "unchanged",
@@ -155,13 +155,13 @@ async fn set_opt_out(admin: &Admin, asked: &Asked, is_out: bool) -> Result<Answe
 ///
 /// # Errors
 /// On a database error, or if too many exports run.
-pub async fn export(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    admin.exports.begin(admin, asked.actor(), recipient(asked)?).await
+pub async fn export(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    admin.exports.begin(admin, request.actor(), recipient(request)?).await
 }
 
 /// `POST /recipients/erase`: says what erasing does, and asks. Changes nothing.
-pub async fn ask_to_erase(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let recipient = recipient(asked)?;
+pub async fn ask_to_erase(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let recipient = recipient(request)?;
     let standing = Standing::look(admin, &*admin.client().await?, recipient).await?;
     let content = html! {
         section.panel {
@@ -187,6 +187,7 @@ pub async fn ask_to_erase(admin: &Admin, asked: &Asked) -> Result<Answer, Refusa
             }
         }
     };
-    let frame = Frame { title: "Erase a recipient?", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    let frame =
+        Frame { title: "Erase a recipient?", path: "/recipients", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }

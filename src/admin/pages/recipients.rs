@@ -12,8 +12,8 @@ use super::messages::named_link;
 use super::person::{self, Standing};
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{Frame, Tone, address, counted, nothing, notice};
 use crate::db::installation::{self, RecipientError};
 use crate::db::opens;
@@ -25,35 +25,35 @@ use pixeld_core::link::parse_uuid;
 const PAGE: usize = 200;
 
 /// `GET /recipients`.
-pub async fn find(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let typed = asked.query.get("q").trim();
+pub async fn find(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let typed = request.query.get("q").trim();
     if typed.is_empty() {
-        return Ok(search_page(asked, StatusCode::OK, nothing()));
+        return Ok(search_page(request, StatusCode::OK, nothing()));
     }
     match installation::recipient_typed(&*admin.client().await?, typed).await {
         Ok(id) => Ok(answer::go_to(&format!("/recipients/{id}"))),
         Err(RecipientError::Database(error)) => Err(error.into()),
         Err(wrong) => {
             let notice = notice(Tone::Bad, html! { p { "This search is not possible: " (wrong) "." } });
-            Ok(search_page(asked, StatusCode::UNPROCESSABLE_ENTITY, notice))
+            Ok(search_page(request, StatusCode::UNPROCESSABLE_ENTITY, notice))
         }
     }
 }
 
-fn search_page(asked: &Asked, status: StatusCode, notice: Markup) -> Answer {
+fn search_page(request: &PageRequest, status: StatusCode, notice: Markup) -> Answer {
     let content = html! {
         (notice)
-        (search_form(asked.query.get("q")))
+        (search_form(request.query.get("q")))
         p.muted {
             "Enter the id or key that a recipient has in your links. pixeld knows no names and no email addresses; "
             "if your links use the email address as the key, search for the address. A recipient’s page shows what they opened. There, admins can opt "
             "the recipient out, download their data or erase them, even if nothing is recorded."
         }
-        @if asked.user.as_ref().is_some_and(|user| user.role == Role::Admin) {
+        @if request.user.as_ref().is_some_and(|user| user.role == Role::Admin) {
             p { a href="/erasures" { "Receipts of erasures" } }
         }
     };
-    let frame = Frame { title: "Recipients", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Recipients", path: "/recipients", user: request.user.as_ref(), zone: request.zone };
     answer::page(status, frame.page(content))
 }
 
@@ -70,10 +70,10 @@ fn search_form(typed: &str) -> Markup {
 }
 
 /// `GET /recipients/{recipient}`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let id = parse_uuid(asked.parameter("recipient").as_bytes());
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let id = parse_uuid(request.parameter("recipient").as_bytes());
     let id = id.filter(|id: &RecipientId| !id.is_nil()).ok_or(Refusal::NotFound)?;
-    let before = parse_uuid(asked.query.get("before").as_bytes());
+    let before = parse_uuid(request.query.get("before").as_bytes());
     let client = admin.client().await?;
     let mut listed = opens::of_recipient(&client, id, before.unwrap_or(MessageId::MAX), PAGE as i64 + 1).await?;
     let standing = Standing::look(admin, &client, id).await?;
@@ -85,14 +85,14 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
     let path = format!("/recipients/{id}");
     let is_known = !listed.is_empty() || before.is_some();
     let content = html! {
-        (person::done(asked))
+        (person::done(request))
         p.muted { span.id { (id) } }
         @if !is_known {
             p { "No opens recorded for this recipient." }
         } @else if listed.is_empty() {
             p { "End of list." }
         } @else {
-            (open_table("Messages that this recipient opened", "Message", &listed, asked.zone, |open| named_link(open.id, &open.name)))
+            (open_table("Messages that this recipient opened", "Message", &listed, request.zone, |open| named_link(open.id, &open.name)))
         }
         @if is_more || before.is_some() {
             p.muted { "There are more than " (counted(PAGE as i64, "message")) ". Each page shows its most recently opened message first." }
@@ -104,9 +104,9 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
             }
         }
         @if is_known { p { a href=(address("/hits", &[("recipient", &id.to_string())])) { "Show the hits of this recipient" } } }
-        (standing.panel(asked, id))
+        (standing.panel(request, id))
         (search_form(""))
     };
-    let frame = Frame { title: "Recipient", path: "/recipients", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Recipient", path: "/recipients", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(StatusCode::OK, frame.page(content)))
 }

@@ -6,9 +6,9 @@ use maud::{Markup, html};
 use super::audit::entry_table;
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::password;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::view::{Column, Frame, Tone, Zone, field, nothing, notice, table, time, time_or};
 use crate::db::audit;
 use crate::db::sessions::SignedIn;
@@ -18,12 +18,12 @@ use crate::db::users::{self, Role, User};
 const CHANGES: i64 = 10;
 
 /// `GET /settings`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let notice = match asked.query.get("done") {
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let notice = match request.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The user was added and can sign in." } }),
         "enabled" => notice(Tone::Good, html! { p { "The user can sign in again." } }),
         "disabled" => notice(Tone::Good, html! { p { "The user was signed out everywhere and cannot sign in." } }),
-        "zone" => notice(Tone::Good, html! { p { "Times are shown in " (asked.zone.name()) " from now on." } }),
+        "zone" => notice(Tone::Good, html! { p { "Times are shown in " (request.zone.name()) " from now on." } }),
         "unchanged" => notice(
             Tone::Warning,
             html! {
@@ -33,14 +33,14 @@ pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
         "last-admin" => notice(Tone::Warning, html! { p { "Nothing changed: the last admin cannot be disabled." } }),
         _ => nothing(),
     };
-    settings_page(admin, asked, StatusCode::OK, notice).await
+    settings_page(admin, request, StatusCode::OK, notice).await
 }
 
 /// `POST /settings/zone`.
-pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let (Some(user), Some(zone)) = (&asked.user, Zone::named(asked.form.get("zone"))) else {
+pub async fn set_zone(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let (Some(user), Some(zone)) = (&request.user, Zone::named(request.form.get("zone"))) else {
         let notice = notice(Tone::Bad, html! { p { "This time zone does not exist. Choose one from the list." } });
-        return settings_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
+        return settings_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
     };
     users::set_zone(&*admin.client().await?, user.id, zone.name()).await?;
     Ok(answer::go_to("/settings?done=zone"))
@@ -50,30 +50,30 @@ pub async fn set_zone(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
 ///
 /// # Errors
 /// On a database error, or if too many passwords are hashed at once.
-pub async fn add_user(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    let (name, password) = (asked.form.get("name"), asked.form.get("new-password"));
-    let role = Role::of(asked.form.get("role"));
+pub async fn add_user(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    let (name, password) = (request.form.get("name"), request.form.get("new-password"));
+    let role = Role::of(request.form.get("role"));
     let wrong = users::wrong_name(name).or_else(|| password::wrong_password(password, name));
     let (role, wrong) = match (role, wrong) {
         (Some(role), None) => (role, None),
         (_, wrong) => (Role::Viewer, wrong.or(Some("choose a role"))),
     };
     if let Some(wrong) = wrong {
-        return refused(admin, asked, wrong).await;
+        return refused(admin, request, wrong).await;
     }
     let hash = admin.passwords.hash(password.to_owned()).await?;
-    let added = users::add(&*admin.client().await?, asked.actor(), name, role, &hash).await?;
+    let added = users::add(&*admin.client().await?, request.actor(), name, role, &hash).await?;
     match added {
         Some(_) => Ok(answer::go_to("/settings?done=added")),
-        None => refused(admin, asked, "a user with this name already exists").await,
+        None => refused(admin, request, "a user with this name already exists").await,
     }
 }
 
 /// `POST /settings/users/{user}/enable` and `…/disable`.
-pub async fn set_enabled(admin: &Admin, asked: &Asked, enabled: bool) -> Result<Answer, Refusal> {
-    let id = asked.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
+pub async fn set_enabled(admin: &Admin, request: &PageRequest, enabled: bool) -> Result<Answer, Refusal> {
+    let id = request.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;
-    let is_changed = users::set_enabled(&client, asked.actor(), id, enabled).await?;
+    let is_changed = users::set_enabled(&client, request.actor(), id, enabled).await?;
     let is_last_admin = !is_changed
         && !enabled
         && users::list(&client).await?.iter().any(|user| user.id == id && user.disabled_at.is_none());
@@ -85,13 +85,18 @@ pub async fn set_enabled(admin: &Admin, asked: &Asked, enabled: bool) -> Result<
     }))
 }
 
-async fn refused(admin: &Admin, asked: &Asked, wrong: &str) -> Result<Answer, Refusal> {
+async fn refused(admin: &Admin, request: &PageRequest, wrong: &str) -> Result<Answer, Refusal> {
     let notice = notice(Tone::Bad, html! { p { "The user was not added: " (wrong) "." } });
-    settings_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, notice).await
+    settings_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, notice).await
 }
 
-async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice: Markup) -> Result<Answer, Refusal> {
-    let is_admin = asked.user.as_ref().is_some_and(|user| user.role == Role::Admin);
+async fn settings_page(
+    admin: &Admin,
+    request: &PageRequest,
+    status: StatusCode,
+    notice: Markup,
+) -> Result<Answer, Refusal> {
+    let is_admin = request.user.as_ref().is_some_and(|user| user.role == Role::Admin);
     let client = admin.client().await?;
     let listed = users::list(&client).await?;
     let changes = if is_admin { audit::latest(&client, None, CHANGES).await? } else { Vec::new() };
@@ -99,23 +104,23 @@ async fn settings_page(admin: &Admin, asked: &Asked, status: StatusCode, notice:
     let content = html! {
         (notice)
         h2 { "Users" }
-        (user_table(&listed, asked.user.as_ref(), asked.zone))
-        @if is_admin { (add_form(asked)) }
+        (user_table(&listed, request.user.as_ref(), request.zone))
+        @if is_admin { (add_form(request)) }
         h2 #zone { "Your time zone" }
-        (zone_form(asked.zone))
+        (zone_form(request.zone))
         h2 { "Your sessions" }
         p { "A session ends 12 hours after its last use and a week after the sign-in." }
         form method="post" action="/sign-out-everywhere" { button.quiet type="submit" { "Sign out everywhere" } }
         @if is_admin {
             h2 { "Latest changes" }
-            (entry_table("Latest changes", &changes, asked.zone))
+            (entry_table("Latest changes", &changes, request.zone))
             p { a href="/audit" { "Full audit" } " · " a href="/erasures" { "Receipts of erasures" } }
         }
         h2 { "Running settings" }
         p.muted { "The settings that pixeld started with; secrets are not shown. To change one, edit the environment and restart pixeld." }
         (setting_table(admin))
     };
-    let frame = Frame { title: "Settings", path: "/settings", user: asked.user.as_ref(), zone: asked.zone };
+    let frame = Frame { title: "Settings", path: "/settings", user: request.user.as_ref(), zone: request.zone };
     Ok(answer::page(status, frame.page(content)))
 }
 
@@ -152,8 +157,8 @@ fn switch(user: &User) -> Markup {
     }
 }
 
-fn add_form(asked: &Asked) -> Markup {
-    let (name, role) = (asked.form.get("name"), asked.form.get("role"));
+fn add_form(request: &PageRequest) -> Markup {
+    let (name, role) = (request.form.get("name"), request.form.get("role"));
     html! {
         form.panel method="post" action="/settings/users" {
             h3 { "Add a user" }

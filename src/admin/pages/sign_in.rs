@@ -11,10 +11,10 @@ use maud::{Markup, html};
 
 use crate::admin::Admin;
 use crate::admin::answer::{self, Answer};
-use crate::admin::asked::Asked;
 use crate::admin::guard::{Way, safe_next};
 use crate::admin::password;
 use crate::admin::refusal::Refusal;
+use crate::admin::request::PageRequest;
 use crate::admin::route::is_page;
 use crate::admin::session::{Token, cookie_gone};
 use crate::admin::view::{Frame, Tone, command, field, notice};
@@ -32,46 +32,52 @@ enum Outcome {
 }
 
 /// `GET /sign-in`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    if asked.user.is_some() {
-        return Ok(answer::go_to(next_of(asked.query.get("next"))));
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    if request.user.is_some() {
+        return Ok(answer::go_to(next_of(request.query.get("next"))));
     }
-    if asked.site.way == Way::Open {
-        return Ok(form_page(StatusCode::OK, asked, open_way(admin)));
+    if request.site.way == Way::Open {
+        return Ok(form_page(StatusCode::OK, request, open_way(admin)));
     }
     if !users::any(&*admin.client().await?).await? {
-        return Ok(form_page(StatusCode::OK, asked, nobody_yet(admin)));
+        return Ok(form_page(StatusCode::OK, request, nobody_yet(admin)));
     }
-    let outcome = if asked.query.get("done") == "signed-out" { Outcome::SignedOut } else { Outcome::Nothing };
-    Ok(form_page(StatusCode::OK, asked, form("", asked.query.get("next"), outcome)))
+    let outcome = if request.query.get("done") == "signed-out" { Outcome::SignedOut } else { Outcome::Nothing };
+    Ok(form_page(StatusCode::OK, request, form("", request.query.get("next"), outcome)))
 }
 
 /// `POST /sign-in`.
 ///
 /// # Errors
 /// On a database error, or if too many people sign in at once.
-pub async fn sign_in(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    if asked.site.way == Way::Open {
-        return Ok(form_page(StatusCode::FORBIDDEN, asked, open_way(admin)));
+pub async fn sign_in(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    if request.site.way == Way::Open {
+        return Ok(form_page(StatusCode::FORBIDDEN, request, open_way(admin)));
     }
-    let (name, password, next) = (asked.form.get("name").trim(), asked.form.get("password"), asked.form.get("next"));
-    if let Err(wait) = admin.throttle.count(name, asked.address) {
+    let (name, password, next) =
+        (request.form.get("name").trim(), request.form.get("password"), request.form.get("next"));
+    if let Err(wait) = admin.throttle.count(name, request.address) {
         let content = form(name, next, Outcome::TooOften(wait));
-        let mut answer = form_page(StatusCode::TOO_MANY_REQUESTS, asked, content);
+        let mut answer = form_page(StatusCode::TOO_MANY_REQUESTS, request, content);
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
         return Ok(answer);
     }
     let is_possible = name.len() <= NAME_BYTES_MAX && password.len() <= password::BYTES_MAX && !name.contains('\0');
-    if is_possible && let Some(token) = try_password(admin, asked, name, password).await? {
+    if is_possible && let Some(token) = try_password(admin, request, name, password).await? {
         let mut answer = answer::go_to(next_of(next));
-        answer.headers_mut().insert(SET_COOKIE, token.cookie(asked.site.way));
+        answer.headers_mut().insert(SET_COOKIE, token.cookie(request.site.way));
         return Ok(answer);
     }
-    Ok(form_page(StatusCode::UNAUTHORIZED, asked, form(name, next, Outcome::Wrong)))
+    Ok(form_page(StatusCode::UNAUTHORIZED, request, form(name, next, Outcome::Wrong)))
 }
 
 /// The token of a new session, if the password is right.
-async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) -> Result<Option<Token>, Refusal> {
+async fn try_password(
+    admin: &Admin,
+    request: &PageRequest,
+    name: &str,
+    password: &str,
+) -> Result<Option<Token>, Refusal> {
     // The connection goes back before the hashing, which takes a while: others need it.
     let account = users::account(&*admin.client().await?, name).await?;
     let hash = account.as_ref().map(|account| account.password_hash.clone());
@@ -79,33 +85,33 @@ async fn try_password(admin: &Admin, asked: &Asked, name: &str, password: &str) 
     let Some(account) = account.filter(|account| is_right && !account.is_disabled) else { return Ok(None) };
     let token = Token::random()?;
     let client = admin.client().await?;
-    if let Some(old) = &asked.token {
+    if let Some(old) = &request.token {
         sessions::end(&client, &old.digest()).await?;
     }
     let begun =
-        sessions::begin(&client, account.id, &account.password_hash, &token.digest(), &asked.user_agent).await?;
+        sessions::begin(&client, account.id, &account.password_hash, &token.digest(), &request.user_agent).await?;
     Ok(begun.then_some(token))
 }
 
 /// `POST /sign-out`. For everybody: a session that has ended is signed out as well.
-pub async fn sign_out(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    if let Some(token) = &asked.token {
+pub async fn sign_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    if let Some(token) = &request.token {
         sessions::end(&*admin.client().await?, &token.digest()).await?;
     }
-    Ok(signed_out(asked))
+    Ok(signed_out(request))
 }
 
 /// `POST /sign-out-everywhere`.
-pub async fn sign_out_everywhere(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    if let Some(user) = &asked.user {
+pub async fn sign_out_everywhere(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    if let Some(user) = &request.user {
         sessions::end_all(&*admin.client().await?, user).await?;
     }
-    Ok(signed_out(asked))
+    Ok(signed_out(request))
 }
 
-fn signed_out(asked: &Asked) -> Answer {
+fn signed_out(request: &PageRequest) -> Answer {
     let mut answer = answer::go_to("/sign-in?done=signed-out");
-    answer.headers_mut().insert(SET_COOKIE, cookie_gone(asked.site.way));
+    answer.headers_mut().insert(SET_COOKIE, cookie_gone(request.site.way));
     answer
 }
 
@@ -114,8 +120,8 @@ fn next_of(next: &str) -> &str {
     if is_page(next) { next } else { "/" }
 }
 
-fn form_page(status: StatusCode, asked: &Asked, content: Markup) -> Answer {
-    let frame = Frame { title: "Sign in", path: "/sign-in", user: None, zone: asked.zone };
+fn form_page(status: StatusCode, request: &PageRequest, content: Markup) -> Answer {
+    let frame = Frame { title: "Sign in", path: "/sign-in", user: None, zone: request.zone };
     answer::page(status, frame.page(content))
 }
 

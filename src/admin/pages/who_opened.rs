@@ -16,9 +16,9 @@ use super::list_form::{
 };
 use crate::admin::Admin;
 use crate::admin::answer::Answer;
-use crate::admin::asked::{Asked, Fields};
 use crate::admin::csv::{self, Columns};
 use crate::admin::refusal::Refusal;
+use crate::admin::request::{Fields, PageRequest};
 use crate::admin::upload::Upload;
 use crate::admin::view::nothing;
 use crate::admin::view::zone::exact;
@@ -37,23 +37,28 @@ use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 const KNOWN_FROM: u64 = 10;
 
 /// `GET /messages/{message}/who-opened`.
-pub async fn show(admin: &Admin, asked: &Asked) -> Result<Answer, Refusal> {
-    form_page(admin, asked, StatusCode::OK, &Fields::default(), nothing()).await
+pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+    form_page(admin, request, StatusCode::OK, &Fields::default(), nothing()).await
 }
 
 /// `POST /messages/{message}/who-opened`.
 ///
 /// # Errors
 /// On an error of the database or the disk, or if too many lists are answered at once.
-pub async fn answer(admin: &Admin, asked: &Asked, mut upload: Upload) -> Result<Answer, Refusal> {
+pub async fn answer(admin: &Admin, request: &PageRequest, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
-    let answered = answered(admin, asked, &mut upload, &mut fields).await;
-    let form = |notice| form_page(admin, asked, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);
+    let answered = answered(admin, request, &mut upload, &mut fields).await;
+    let form = |notice| form_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);
     csv::answer_or_form(answered, upload, form).await
 }
 
-async fn answered(admin: &Admin, asked: &Asked, upload: &mut Upload, fields: &mut Fields) -> Result<Answer, Refusal> {
-    let message = message(asked)?;
+async fn answered(
+    admin: &Admin,
+    request: &PageRequest,
+    upload: &mut Upload,
+    fields: &mut Fields,
+) -> Result<Answer, Refusal> {
+    let message = message(request)?;
     let file = csv::fields(upload, fields).await?;
     let place = admin.lists.enter().ok_or(Refusal::Busy)?;
     let client = admin.client().await?;
@@ -205,12 +210,12 @@ fn said(open: Option<&Opened>, unmeasured: Option<&'static str>) -> [Cow<'static
 
 async fn form_page(
     admin: &Admin,
-    asked: &Asked,
+    request: &PageRequest,
     status: StatusCode,
     fields: &Fields,
     notice: Markup,
 ) -> Result<Answer, Refusal> {
-    let message = message(asked)?;
+    let message = message(request)?;
     let name = messages::name_of(&*admin.client().await?, message).await?;
     let content = html! {
         (notice)
@@ -249,7 +254,7 @@ async fn form_page(
         }
         (about_lists())
     };
-    Ok(page(asked, status, "Who opened?", content))
+    Ok(page(request, status, "Who opened?", content))
 }
 
 #[cfg(test)]

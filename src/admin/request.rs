@@ -18,7 +18,7 @@ use crate::db::sessions::SignedIn;
 pub const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// A request, as a page sees it.
-pub struct Asked {
+pub struct PageRequest {
     /// The name under which it arrived.
     pub site: Site,
     /// The user; `None` if nobody is signed in.
@@ -39,7 +39,7 @@ pub struct Asked {
     pub zone: Zone,
 }
 
-impl Asked {
+impl PageRequest {
     /// The value of a path parameter.
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
@@ -52,7 +52,7 @@ impl Asked {
 }
 
 /// A request to a page without guards.
-pub struct Stranger {
+pub struct PublicRequest {
     /// The client's address.
     pub address: IpAddr,
     /// The values of the pattern's parameters, by name.
@@ -63,7 +63,7 @@ pub struct Stranger {
     pub languages: String,
 }
 
-impl Stranger {
+impl PublicRequest {
     /// The value of a path parameter.
     pub fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
