@@ -18,27 +18,27 @@
 //!   that is sent while it is read from the database.
 //! - [`probes`]: the addresses for monitoring.
 
-pub mod answer;
-pub mod csv;
-pub mod deletions;
-pub mod erasing;
-pub mod exports;
-pub mod gate;
-pub mod guard;
-pub mod health;
-pub mod jobs;
-pub mod listener;
+pub(crate) mod answer;
+pub(crate) mod csv;
+pub(crate) mod deletions;
+pub(crate) mod erasing;
+pub(crate) mod exports;
+pub(crate) mod gate;
+pub(crate) mod guard;
+pub(crate) mod health;
+pub(crate) mod jobs;
+pub(crate) mod listener;
 mod opt_outs;
-pub mod pages;
-pub mod password;
-pub mod probes;
-pub mod refusal;
-pub mod request;
-pub mod route;
-pub mod session;
-pub mod throttle;
-pub mod upload;
-pub mod view;
+pub(crate) mod pages;
+pub(crate) mod password;
+pub(crate) mod probes;
+pub(crate) mod refusal;
+pub(crate) mod request;
+pub(crate) mod route;
+pub(crate) mod session;
+pub(crate) mod throttle;
+pub(crate) mod upload;
+pub(crate) mod view;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
@@ -75,19 +75,19 @@ use upload::Upload;
 use view::Zone;
 
 /// Maximum time of a request, its body and its page together.
-pub const REQUEST_WAIT: Duration = Duration::from_secs(20);
+pub(crate) const REQUEST_WAIT: Duration = Duration::from_secs(20);
 
 /// Maximum time in which a file is received and answered: a million rows over a slow line.
-pub const UPLOAD_WAIT: Duration = Duration::from_secs(900);
+pub(crate) const UPLOAD_WAIT: Duration = Duration::from_secs(900);
 
 /// Connections to the database that pages use at a time. The pool has more; those are for images.
-pub const CLIENTS_MAX: usize = 2;
+pub(crate) const CLIENTS_MAX: usize = 2;
 
 /// Finds the client's address from the peer's address and a request's headers.
-pub type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
+pub(crate) type ClientAddress = Box<dyn Fn(IpAddr, &HeaderMap) -> IpAddr + Send + Sync>;
 
 /// The parts of the private listener.
-pub struct AdminOptions {
+pub(crate) struct AdminOptions {
     /// The numbers of this process.
     pub metrics: Arc<Metrics>,
     /// The database.
@@ -111,7 +111,7 @@ pub struct AdminOptions {
 }
 
 /// The private listener's state.
-pub struct Admin {
+pub(crate) struct Admin {
     options: AdminOptions,
     sites: Sites,
     deletions: Deletions,
@@ -140,7 +140,7 @@ impl Deref for Client {
 
 impl Admin {
     /// A private listener without any requests yet.
-    pub fn new(options: AdminOptions) -> Admin {
+    pub(crate) fn new(options: AdminOptions) -> Admin {
         Admin {
             sites: Sites::new(&options.listen.admin_base_url, options.listen.private),
             deletions: Deletions::new(options.db.clone()),
@@ -156,13 +156,13 @@ impl Admin {
     }
 
     /// Ends the jobs that run behind the pages, and starts no new ones. Pages are still answered.
-    pub fn end_jobs(&self) {
+    pub(crate) fn end_jobs(&self) {
         self.deletions.end();
         self.erasing.end();
     }
 
     /// Answers a request.
-    pub async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         // A reader's link may have been changed on the way; every other path is read exactly as it is.
         let forgiven = forgive::opt_out_path(parts.uri.path());

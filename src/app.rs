@@ -31,6 +31,7 @@ mod systemd;
 mod which;
 
 pub use command_line::main;
-pub use data_dir::DataDir;
-pub use serve::{serve, serve_ending};
-pub use which::NoInstallation;
+pub(crate) use data_dir::DataDir;
+pub(crate) use serve::serve;
+pub use serve::serve_ending;
+pub(crate) use which::NoInstallation;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The pauses of one kind of attempt.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     shortest: Duration,
     longest: Duration,
     last: Duration,
@@ -16,24 +16,24 @@ pub struct Backoff {
 
 impl Backoff {
     /// No attempt has failed yet.
-    pub const fn new(shortest: Duration, longest: Duration) -> Backoff {
+    pub(crate) const fn new(shortest: Duration, longest: Duration) -> Backoff {
         Backoff { shortest, longest, last: Duration::ZERO }
     }
 
     /// Whether the last attempt failed.
-    pub fn is_failing(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         !self.last.is_zero()
     }
 
     /// An attempt failed: the pause before the next one.
-    pub fn fail(&mut self) -> Duration {
+    pub(crate) fn fail(&mut self) -> Duration {
         self.last = (self.last * 2).clamp(self.shortest, self.longest);
         self.last
     }
 
     /// A task that should have gone on ended after it ran for `ran`: the pause before its restart. It succeeded if it
     /// ran for longer than the longest pause.
-    pub fn end(&mut self, ran: Duration) -> Duration {
+    pub(crate) fn end(&mut self, ran: Duration) -> Duration {
         if ran > self.longest {
             self.succeed();
         }
@@ -41,7 +41,7 @@ impl Backoff {
     }
 
     /// An attempt succeeded.
-    pub fn succeed(&mut self) {
+    pub(crate) fn succeed(&mut self) {
         self.last = Duration::ZERO;
     }
 }

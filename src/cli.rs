@@ -16,14 +16,14 @@ mod help;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use hits::{ReclassifyArgs, SpoolCommand};
-pub use image::ImageCommand;
-pub use import::{ImportCommand, ImportDjangoArgs};
-pub use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
-pub use networks::{NetworksCommand, NetworksUpdateArgs};
-pub use opt_out::OptOutArgs;
-pub use privacy::{EraseArgs, ExportArgs};
-pub use user::{UserAddArgs, UserCommand, UserPasswordArgs};
+pub(crate) use hits::{ReclassifyArgs, SpoolCommand};
+pub(crate) use image::ImageCommand;
+pub(crate) use import::{ImportCommand, ImportDjangoArgs};
+pub(crate) use link::{LinkArgs, MessageCommand, MessageSetArgs, NamespaceArgs};
+pub(crate) use networks::{NetworksCommand, NetworksUpdateArgs};
+pub(crate) use opt_out::OptOutArgs;
+pub(crate) use privacy::{EraseArgs, ExportArgs};
+pub(crate) use user::{UserAddArgs, UserCommand, UserPasswordArgs};
 
 /// The text below the list of commands.
 const AFTER_HELP: &str = "\

@@ -14,7 +14,7 @@ use pixeld_core::clock::now_micros;
 use pixeld_core::metrics::Metrics;
 
 /// How far apart clocks may be. A wrong time zone or a clock without NTP stays below; retention counts days.
-pub const APART_MAX: Duration = Duration::from_secs(86_400);
+pub(crate) const APART_MAX: Duration = Duration::from_secs(86_400);
 
 /// Three clocks, read at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Reading {
 
 /// Why nothing may be deleted because of its age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Disbelief {
+pub(crate) enum Disbelief {
     /// The two clocks disagree.
     #[error(
         "this machine's clock is {0} s ahead of the database's (negative: behind it), more than a day; nothing is \

@@ -37,29 +37,29 @@ mod vars;
 #[cfg(test)]
 mod tests;
 
-pub use database_url::{CertificateCheck, DatabaseUrl};
-pub use former::Former;
-pub use limits::Limits;
-pub use links::Signing;
-pub use listen::Listen;
-pub use networks::Networks;
-pub use odd::may_hold_password;
-pub use privacy::Privacy;
-pub use problem::{ConfigError, Problem};
+pub(crate) use database_url::{CertificateCheck, DatabaseUrl};
+pub(crate) use former::Former;
+pub(crate) use limits::Limits;
+pub(crate) use links::Signing;
+pub(crate) use listen::Listen;
+pub(crate) use networks::Networks;
+pub(crate) use odd::may_hold_password;
+pub(crate) use privacy::Privacy;
+pub(crate) use problem::{ConfigError, Problem};
 pub use secret::Secret;
-pub use served::Served;
-pub use storage::{Durability, SpoolKeep, Storage, check_database_url};
-pub use telemetry::Telemetry;
+pub(crate) use served::Served;
+pub(crate) use storage::{Durability, SpoolKeep, Storage, check_database_url};
+pub(crate) use telemetry::Telemetry;
 use vars::{Setting, Vars};
 
 use crate::whole_file;
 use layer::{Layer, Origin};
 
 /// The exit status of a start that bad settings prevented (`EX_USAGE` of sysexits.h).
-pub const EXIT_CONFIG: u8 = 64;
+pub(crate) const EXIT_CONFIG: u8 = 64;
 
 /// The settings file, in the data directory.
-pub const SETTINGS_FILE: &str = "pixeld.env";
+pub(crate) const SETTINGS_FILE: &str = "pixeld.env";
 
 /// Who reads the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

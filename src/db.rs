@@ -10,32 +10,32 @@
 //! `DATABASE_URL` must reach PostgreSQL itself or a pooler in session mode; this is checked before anything else
 //! ([`pooler`]). For TLS see `db/tls.rs`.
 
-pub mod audit;
+pub(crate) mod audit;
 mod connector;
-pub mod counts;
+pub(crate) mod counts;
 mod driver;
-pub mod embedded;
+pub(crate) mod embedded;
 mod error;
 pub mod export;
-pub mod fitness;
-pub mod follow;
-pub mod guard;
+pub(crate) mod fitness;
+pub(crate) mod follow;
+pub(crate) mod guard;
 pub mod images;
-pub mod installation;
+pub(crate) mod installation;
 pub mod locks;
 pub mod log;
-pub mod messages;
+pub(crate) mod messages;
 pub mod migrate;
-pub mod opens;
+pub(crate) mod opens;
 pub mod partitions;
 mod pooler;
 mod reason;
-pub mod sessions;
+pub(crate) mod sessions;
 mod target;
 mod tls;
-pub mod user_agents;
-pub mod users;
-pub mod words;
+pub(crate) mod user_agents;
+pub(crate) mod users;
+pub(crate) mod words;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -51,27 +51,28 @@ use crate::config::{CertificateCheck, Config, DatabaseUrl};
 use connector::Connector;
 use driver::{AbortOnDrop, drive};
 use embedded::{Embedded, EmbeddedLease};
-pub use error::{DbError, describe, problem, refused_with};
+pub use error::DbError;
+pub(crate) use error::{describe, problem, refused_with};
 use fitness::Unfit;
 use guard::Guard;
 use pooler::Pooling;
 use target::{bound_in_time, make_pool, shown};
 
 /// Maximum time until a connection is ready for its first query: name look-up, TLS, log-in and session settings.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A sensible limit for [`within`] around a short query. The server's limit is longer ([`SESSION_SETTINGS`]), so that
 /// our side, which also notices a frozen server, decides.
-pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum connections of [`Database::pool`].
-pub const POOL_CONNECTIONS_MAX: usize = 4;
+pub(crate) const POOL_CONNECTIONS_MAX: usize = 4;
 
 /// Maximum notifications that wait in the receiver of [`Database::listen`]; further ones are dropped.
-pub const NOTICES_MAX: usize = 1024;
+pub(crate) const NOTICES_MAX: usize = 1024;
 
 /// The settings that each session starts with.
-pub const SESSION_SETTINGS: &str = include_str!("db/session_settings.sql");
+pub(crate) const SESSION_SETTINGS: &str = include_str!("db/session_settings.sql");
 
 /// How to reach PostgreSQL. Cloning is cheap, and all clones share one pool.
 #[derive(Clone)]

@@ -23,13 +23,13 @@
 //! recipient's hits.
 //! Gives up: backups, which are the operator's; and a node whose disk is lost forever: an operator must remove it.
 
-pub mod disk;
-pub mod erased;
-pub mod leftovers;
-pub mod nodes;
-pub mod receipts;
-pub mod remembered;
-pub mod request;
+pub(crate) mod disk;
+pub(crate) mod erased;
+pub(crate) mod leftovers;
+pub(crate) mod nodes;
+pub(crate) mod receipts;
+pub(crate) mod remembered;
+pub(crate) mod request;
 
 use std::time::Duration;
 

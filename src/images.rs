@@ -3,8 +3,8 @@
 //! [`sync`] follows PostgreSQL, [`known`] keeps the ids on disk, [`upload`] accepts new images.
 
 mod exif;
-pub mod known;
+pub(crate) mod known;
 #[cfg(test)]
 mod samples;
-pub mod sync;
-pub mod upload;
+pub(crate) mod sync;
+pub(crate) mod upload;

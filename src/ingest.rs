@@ -5,16 +5,16 @@
 
 pub mod batch;
 pub mod copy;
-pub mod housekeeper;
+pub(crate) mod housekeeper;
 pub mod judge;
 pub mod known;
 pub mod loader;
-pub mod marks;
+pub(crate) mod marks;
 pub mod memory;
-pub mod orphan_notes;
+pub(crate) mod orphan_notes;
 pub mod shared_throttle;
-pub mod source;
-pub mod spans;
-pub mod syncer;
+pub(crate) mod source;
+pub(crate) mod spans;
+pub(crate) mod syncer;
 pub mod throttle;
-pub mod writer;
+pub(crate) mod writer;

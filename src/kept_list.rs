@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::whole_file;
 
 /// A row of a fixed number of bytes.
-pub trait Row<const BYTES: usize>: Sized {
+pub(crate) trait Row<const BYTES: usize>: Sized {
     /// Its bytes.
     fn encode(&self) -> [u8; BYTES];
 
@@ -25,7 +25,7 @@ pub trait Row<const BYTES: usize>: Sized {
 }
 
 /// The format of a list on disk: `HEAD` bytes of head, and `ROW` bytes per row.
-pub struct Format<const HEAD: usize, const ROW: usize> {
+pub(crate) struct Format<const HEAD: usize, const ROW: usize> {
     /// The list's name and version.
     pub magic: &'static [u8; 8],
     /// Whether the number of rows precedes them.
@@ -34,7 +34,7 @@ pub struct Format<const HEAD: usize, const ROW: usize> {
 
 /// Why a list cannot be read.
 #[derive(Debug, Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// A disk error.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -47,7 +47,7 @@ pub enum ReadError {
 ///
 /// # Errors
 /// [`ReadError::Damaged`] if `decode` returns `None`.
-pub fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>, ReadError> {
+pub(crate) fn read<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>, ReadError> {
     match fs::read(path) {
         Ok(bytes) => decode(&bytes).map(Some).ok_or(ReadError::Damaged),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -60,12 +60,12 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
     ///
     /// # Errors
     /// The old list stays then.
-    pub fn write<R: Row<ROW>>(&self, path: &Path, head: &[u8; HEAD], rows: &[R]) -> io::Result<()> {
+    pub(crate) fn write<R: Row<ROW>>(&self, path: &Path, head: &[u8; HEAD], rows: &[R]) -> io::Result<()> {
         whole_file::replace(path, &self.encode(head, rows))
     }
 
     /// The list's bytes.
-    pub fn encode<R: Row<ROW>>(&self, head: &[u8; HEAD], rows: &[R]) -> Vec<u8> {
+    pub(crate) fn encode<R: Row<ROW>>(&self, head: &[u8; HEAD], rows: &[R]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.magic.len() + HEAD + 4 + rows.len() * ROW + 4);
         bytes.extend_from_slice(self.magic);
         bytes.extend_from_slice(head);
@@ -80,7 +80,7 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
     }
 
     /// Reads what [`Format::encode`] wrote; `None` if the bytes are damaged, or of another format.
-    pub fn decode<R: Row<ROW>>(&self, bytes: &[u8]) -> Option<([u8; HEAD], Vec<R>)> {
+    pub(crate) fn decode<R: Row<ROW>>(&self, bytes: &[u8]) -> Option<([u8; HEAD], Vec<R>)> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         let (head, rows) = body.strip_prefix(self.magic)?.split_first_chunk::<HEAD>()?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
@@ -100,7 +100,7 @@ impl<const HEAD: usize, const ROW: usize> Format<HEAD, ROW> {
 
 /// The bytes of a text of hexadecimal digits, for tests that contain old files.
 #[cfg(test)]
-pub fn from_hex(text: &str) -> Vec<u8> {
+pub(crate) fn from_hex(text: &str) -> Vec<u8> {
     let digits: Vec<char> = text.chars().filter(|digit| !digit.is_whitespace()).collect();
     digits.chunks(2).map(|pair| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap()).collect()
 }

@@ -3,6 +3,8 @@
 //! `ARCHITECTURE.md` is the map: the purpose of each room, which rooms it may use (a test checks every `use` against
 //! that table), and where to change what. Only [`app`] sees all.
 
+#![warn(unreachable_pub)]
+
 mod admin;
 mod app;
 mod backoff;

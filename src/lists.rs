@@ -14,14 +14,14 @@
 //!   it is written.
 //! - [`doubts`]: what looks wrong in the column of recipients. [`problem`]: why a list is refused.
 
-pub mod cells;
-pub mod consent;
-pub mod dialect;
-pub mod doubts;
-pub mod header;
-pub mod problem;
-pub mod reader;
-pub mod rows;
+pub(crate) mod cells;
+pub(crate) mod consent;
+pub(crate) mod dialect;
+pub(crate) mod doubts;
+pub(crate) mod header;
+pub(crate) mod problem;
+pub(crate) mod reader;
+pub(crate) mod rows;
 mod text;
 
-pub use problem::Problem;
+pub(crate) use problem::Problem;

@@ -4,5 +4,5 @@
 //! [`files`] reads them, [`update`] fetches them, and [`follow`] does both while pixeld runs. The look-up is [`pixeld_core::networks`].
 
 pub mod files;
-pub mod follow;
-pub mod update;
+pub(crate) mod follow;
+pub(crate) mod update;

@@ -8,6 +8,6 @@
 //! Guarantees: an opt-out is in force on every node within two seconds, and after restarts without the database. Gives
 //! up: listing names; the list contains only hashes.
 
-pub mod follow;
-pub mod kept;
+pub(crate) mod follow;
+pub(crate) mod kept;
 pub mod suppressions;

@@ -16,7 +16,7 @@
 //! counts follow hits by a moment.
 
 pub mod change;
-pub mod deletions;
+pub(crate) mod deletions;
 pub mod retention;
 pub mod retention_day;
 mod statement;

@@ -27,7 +27,7 @@ static CAME: OnceLock<watch::Receiver<Option<&'static str>>> = OnceLock::new();
 /// While it exists, a signal requests an end instead of causing it.
 #[derive(Debug)]
 #[must_use = "signals are held as long as this lives"]
-pub struct Hold(());
+pub(crate) struct Hold(());
 
 impl Drop for Hold {
     fn drop(&mut self) {
@@ -39,7 +39,7 @@ impl Drop for Hold {
 ///
 /// # Errors
 /// If the operating system refuses the handlers.
-pub fn hold() -> io::Result<Hold> {
+pub(crate) fn hold() -> io::Result<Hold> {
     HOLDS.fetch_add(1, Ordering::SeqCst);
     let hold = Hold(());
     // A command holds on its only thread, so no other thread does the same at this moment.
@@ -52,12 +52,12 @@ pub fn hold() -> io::Result<Hold> {
 }
 
 /// The first signal that came while they were held.
-pub fn came() -> Option<&'static str> {
+pub(crate) fn came() -> Option<&'static str> {
     CAME.get().and_then(|came| *came.borrow())
 }
 
 /// Resolves with the name of the first signal; never if no hold ever existed.
-pub async fn signal() -> &'static str {
+pub(crate) async fn signal() -> &'static str {
     if let Some(mut came) = CAME.get().cloned()
         && let Ok(first) = came.wait_for(Option::is_some).await
         && let Some(name) = *first

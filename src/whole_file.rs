@@ -12,7 +12,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// The old file stays then.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     // A file that another start left half written may have other permissions.
     match fs::remove_file(&fresh) {

@@ -20,7 +20,7 @@ use maud::PreEscaped;
 use pixeld_core::text;
 
 /// An answer of the private listener.
-pub type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 /// No script at all, nothing from other sites, nothing inline; an image may be part of the page itself (`data:`).
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
@@ -35,7 +35,7 @@ const PRIVATE: [(HeaderName, &str); 5] = [
 ];
 
 /// A page.
-pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
+pub(crate) fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
     // Done here once, so that no page can show a name or a user agent that reverses the text around it.
     let page = match text::visible_page(&page.0) {
         Cow::Borrowed(_) => page.0,
@@ -45,7 +45,7 @@ pub fn page(status: StatusCode, page: PreEscaped<String>) -> Answer {
 }
 
 /// A file for the client, which browsers store and do not show; `name` is its file name there.
-pub fn download<B>(media_type: &'static str, name: &str, content: B) -> Answer
+pub(crate) fn download<B>(media_type: &'static str, name: &str, content: B) -> Answer
 where
     B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
 {
@@ -60,13 +60,13 @@ where
 }
 
 /// Sets the body's length, so that the browser shows progress and notices a cut answer.
-pub fn sized(bytes: u64, mut answer: Answer) -> Answer {
+pub(crate) fn sized(bytes: u64, mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONTENT_LENGTH, bytes.into());
     answer
 }
 
 /// An image on a page of ours. Opened on its own, it is sandboxed.
-pub fn picture(media_type: &'static str, content: Bytes) -> Answer {
+pub(crate) fn picture(media_type: &'static str, content: Bytes) -> Answer {
     let mut answer = private(bytes(StatusCode::OK, media_type, content));
     answer.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
     answer
@@ -80,7 +80,7 @@ fn private(mut answer: Answer) -> Answer {
 }
 
 /// Sends the browser to one of our own paths, with GET.
-pub fn go_to(path: &str) -> Answer {
+pub(crate) fn go_to(path: &str) -> Answer {
     let mut answer = page(StatusCode::SEE_OTHER, PreEscaped(String::new()));
     // Our own paths are plain ASCII; anything else would be a bug, and leads to the start page.
     let path = HeaderValue::from_str(path).unwrap_or(HeaderValue::from_static("/"));
@@ -89,12 +89,12 @@ pub fn go_to(path: &str) -> Answer {
 }
 
 /// Plain text.
-pub fn text(status: StatusCode, words: impl Into<String>) -> Answer {
+pub(crate) fn text(status: StatusCode, words: impl Into<String>) -> Answer {
     bytes(status, "text/plain; charset=utf-8", words.into().into())
 }
 
 /// A file that every page may share: cached forever, since its path changes with its content.
-pub fn shared(media_type: &'static str, content: &'static str) -> Answer {
+pub(crate) fn shared(media_type: &'static str, content: &'static str) -> Answer {
     let mut answer = bytes(StatusCode::OK, media_type, Bytes::from_static(content.as_bytes()));
     let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
     answer.headers_mut().insert(CACHE_CONTROL, kept);

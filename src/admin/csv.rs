@@ -8,7 +8,7 @@
 //! # Layout
 //! - [`answer_file`]: where the answer waits.
 
-pub mod answer_file;
+pub(crate) mod answer_file;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -31,22 +31,22 @@ use crate::lists::rows::Batch;
 use answer_file::AnswerFile;
 
 /// Lists that are received, or whose answers are sent, at a time.
-pub const LISTS_MAX: usize = 2;
+pub(crate) const LISTS_MAX: usize = 2;
 
 /// Maximum pause of a client that sends a list.
-pub const CHUNK_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const CHUNK_WAIT: Duration = Duration::from_secs(60);
 
 /// Maximum number of fields of a form, without its file.
 const FIELDS_MAX: usize = 16;
 
 /// The name of a form's file.
-pub const FILE: &str = "file";
+pub(crate) const FILE: &str = "file";
 
 /// The media type of the answer.
 const MEDIA_TYPE: &str = "text/csv; charset=utf-8";
 
 /// The columns that are added to a list.
-pub trait Columns: Send {
+pub(crate) trait Columns: Send {
     /// Their names. Columns of the list with the same names, from an earlier answer, are replaced.
     const NAMES: &'static [&'static str];
 
@@ -75,7 +75,7 @@ pub trait Columns: Send {
 ///
 /// # Errors
 /// If there is no file, or too many fields.
-pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Refusal> {
+pub(crate) async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Refusal> {
     let mut count = 0;
     while let Some(part) = upload.next().await? {
         if part.name() == FILE {
@@ -98,7 +98,7 @@ pub async fn fields(upload: &mut Upload, fields: &mut Fields) -> Result<Part, Re
 ///
 /// # Errors
 /// Every other refusal.
-pub async fn answer_or_form<F: Future<Output = Result<Answer, Refusal>>>(
+pub(crate) async fn answer_or_form<F: Future<Output = Result<Answer, Refusal>>>(
     answered: Result<Answer, Refusal>,
     mut upload: Upload,
     form: impl FnOnce(Markup) -> F,
@@ -121,7 +121,7 @@ pub async fn answer_or_form<F: Future<Output = Result<Answer, Refusal>>>(
 ///
 /// # Errors
 /// If the list is invalid or incomplete, if there is no room for its answer, or if `columns` cannot be filled.
-pub async fn answered<C: Columns>(
+pub(crate) async fn answered<C: Columns>(
     admin: &Admin,
     upload: &mut Upload,
     mut part: Part,

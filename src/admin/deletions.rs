@@ -22,7 +22,7 @@ const END_TRIES: u32 = 30;
 const END_PAUSE: Duration = Duration::from_secs(2);
 
 /// The deletions of this process.
-pub struct Deletions {
+pub(crate) struct Deletions {
     db: Database,
     jobs: Jobs,
     /// The progress of the one that started last.
@@ -48,7 +48,7 @@ impl Progress {
 
 impl Deletions {
     /// No deletion runs yet.
-    pub fn new(db: Database) -> Deletions {
+    pub(crate) fn new(db: Database) -> Deletions {
         Deletions { db, jobs: Jobs::new(1), progress: Mutex::default() }
     }
 
@@ -56,7 +56,7 @@ impl Deletions {
     ///
     /// # Errors
     /// On a database error; then nothing was started.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         client: &Client,
         actor: &str,
@@ -74,13 +74,13 @@ impl Deletions {
     }
 
     /// What a deletion has deleted so far, while it runs here.
-    pub fn progress(&self, job: i64) -> Option<Deleted> {
+    pub(crate) fn progress(&self, job: i64) -> Option<Deleted> {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         self.jobs.is_running(job).then(|| progress.snapshot())
     }
 
     /// Ends the one that runs, and starts no new ones.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         for job in self.jobs.end() {
             tracing::warn!(job, "a deletion was interrupted; start it again after pixeld has started");
         }

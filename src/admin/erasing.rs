@@ -14,13 +14,13 @@ use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that delete from the database at a time. Each has two connections, and all of them wait for one lock.
-pub const ERASURES_MAX: usize = 2;
+pub(crate) const ERASURES_MAX: usize = 2;
 
 /// Erasures that are recorded at a time: each holds a connection until then.
-pub const NOTED_MAX: usize = 2;
+pub(crate) const NOTED_MAX: usize = 2;
 
 /// The erasures of this process.
-pub struct Erasing {
+pub(crate) struct Erasing {
     db: Database,
     jobs: Jobs,
     noting: Gate,
@@ -28,7 +28,7 @@ pub struct Erasing {
 
 impl Erasing {
     /// No erasure runs yet.
-    pub fn new(db: Database) -> Erasing {
+    pub(crate) fn new(db: Database) -> Erasing {
         Erasing { db, jobs: Jobs::new(ERASURES_MAX), noting: Gate::new(NOTED_MAX) }
     }
 
@@ -38,7 +38,7 @@ impl Erasing {
     /// # Errors
     /// If others are being recorded now, or on a database error. Then nothing was recorded, unless the answer to COMMIT
     /// was lost.
-    pub async fn begin(
+    pub(crate) async fn begin(
         &self,
         actor: &str,
         recipient: RecipientId,
@@ -74,7 +74,7 @@ impl Erasing {
     }
 
     /// Ends those that run, and starts no new ones.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         for erasure in self.jobs.end() {
             tracing::warn!(
                 erasure,

@@ -24,16 +24,16 @@ use crate::db::export::{Export, Sink};
 use pixeld_core::ids::RecipientId;
 
 /// Exports that are sent at a time.
-pub const EXPORTS_MAX: usize = 2;
+pub(crate) const EXPORTS_MAX: usize = 2;
 
 /// How long a client may take nothing.
-pub const TAKE_WAIT: Duration = Duration::from_secs(25);
+pub(crate) const TAKE_WAIT: Duration = Duration::from_secs(25);
 
 /// Parts that wait to be sent; each has about [`crate::db::export::PART_BYTES`].
 const PARTS_MAX: usize = 4;
 
 /// The limit of exports at a time.
-pub struct Exports(Gate);
+pub(crate) struct Exports(Gate);
 
 impl Default for Exports {
     fn default() -> Self {
@@ -46,7 +46,7 @@ impl Exports {
     ///
     /// # Errors
     /// On a database error, or if too many exports run.
-    pub async fn begin(&self, admin: &Admin, actor: &str, recipient: RecipientId) -> Result<Answer, Refusal> {
+    pub(crate) async fn begin(&self, admin: &Admin, actor: &str, recipient: RecipientId) -> Result<Answer, Refusal> {
         let place = self.0.enter().ok_or(Refusal::Busy)?;
         let hash = admin.opt_outs.keys(admin).await?.privacy.hash(recipient);
         let session = admin.options.db.connect("pixeld export").await?;

@@ -8,38 +8,38 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Hands out places. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub(crate) struct Gate(Arc<Semaphore>);
 
 /// A place that is taken.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Gate {
     /// A gate with `places` free places.
-    pub fn new(places: usize) -> Gate {
+    pub(crate) fn new(places: usize) -> Gate {
         Gate(Arc::new(Semaphore::new(places)))
     }
 
     /// A place; `None` if all are taken, or the gate is closed.
     #[must_use]
-    pub fn enter(&self) -> Option<Place> {
+    pub(crate) fn enter(&self) -> Option<Place> {
         Arc::clone(&self.0).try_acquire_owned().ok().map(|permit| Place { _permit: permit })
     }
 
     /// A place, as soon as one is free; `None` if the gate is closed.
-    pub async fn wait(&self) -> Option<Place> {
+    pub(crate) async fn wait(&self) -> Option<Place> {
         Arc::clone(&self.0).acquire_owned().await.ok().map(|permit| Place { _permit: permit })
     }
 
     /// Lets no one through any more.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.close();
     }
 
     /// Whether it was closed.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()
     }
 }

@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 
 /// How far the connection between browser and pixeld can be trusted with a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// HTTPS.
     Encrypted,
     /// Within this machine, or through the user's own tunnel.
@@ -22,7 +22,7 @@ pub enum Way {
 
 /// A name that pages answer under.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
+pub(crate) struct Site {
     /// As browsers write it in `Origin`.
     pub origin: String,
     /// How it is reached.
@@ -47,7 +47,7 @@ impl Site {
     }
 
     /// Its host without the port.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => host,
             _ => &self.authority,
@@ -59,23 +59,23 @@ const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// All names that pages answer under.
 #[derive(Debug, Clone)]
-pub struct Sites(Vec<Site>);
+pub(crate) struct Sites(Vec<Site>);
 
 impl Sites {
     /// The base URL's, and localhost with the listener's port.
-    pub fn new(base_url: &str, listen: SocketAddr) -> Sites {
+    pub(crate) fn new(base_url: &str, listen: SocketAddr) -> Sites {
         let port = if listen.port() == 80 { String::new() } else { format!(":{}", listen.port()) };
         let local = LOCAL_HOSTS.iter().map(|host| format!("http://{host}{port}"));
         Sites(std::iter::once(base_url.to_owned()).chain(local).filter_map(|url| Site::of(&url)).collect())
     }
 
     /// The one that is shown to people.
-    pub fn first(&self) -> Option<&Site> {
+    pub(crate) fn first(&self) -> Option<&Site> {
         self.0.first()
     }
 
     /// The one that a request is for; `None` if it is for none, or for two at once.
-    pub fn asked(&self, parts: &Parts) -> Option<&Site> {
+    pub(crate) fn asked(&self, parts: &Parts) -> Option<&Site> {
         let host = one(&parts.headers, HOST.as_str())?.to_ascii_lowercase();
         if parts.uri.authority().is_some_and(|authority| !authority.as_str().eq_ignore_ascii_case(&host)) {
             return None;
@@ -97,7 +97,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Whether a request that would change something comes from a page of this site. `Sec-Fetch-Site` says so, and no page
 /// can forge it; browsers without it send `Origin`. A client that sends neither is not a browser that is signed in.
-pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
+pub(crate) fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
     if headers.contains_key("sec-fetch-site") {
         return one(headers, "sec-fetch-site") == Some("same-origin");
     }
@@ -106,13 +106,13 @@ pub fn is_from_own_page(headers: &HeaderMap, site: &Site) -> bool {
 
 /// Whether this is a click on a link on another site: the browser then leaves out a `SameSite=Strict` cookie, and sends
 /// it when our own page repeats the request.
-pub fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+pub(crate) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     matches!(one(headers, "sec-fetch-site"), Some("cross-site" | "same-site"))
         && one(headers, "sec-fetch-mode") == Some("navigate")
 }
 
 /// A path of our own for after the sign-in; the start page for anything else.
-pub fn safe_next(next: &str) -> &str {
+pub(crate) fn safe_next(next: &str) -> &str {
     let is_path = next.starts_with('/') && !next.starts_with("//") && next.len() <= 1024;
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if is_path && is_plain { next } else { "/" }

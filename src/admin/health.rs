@@ -9,7 +9,7 @@ use pixeld_edge::unrecorded::Reason;
 
 /// How bad something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
+pub(crate) enum Weight {
     /// All is well, but could be better.
     Hint,
     /// Nothing is lost, but something needs attention.
@@ -20,7 +20,7 @@ pub enum Weight {
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// How bad.
     pub weight: Weight,
     /// What is wrong, in a sentence.
@@ -30,7 +30,7 @@ pub struct Finding {
 }
 
 /// What is wrong now, the worst first; empty if all is well.
-pub fn findings(metrics: &Metrics, now: Micros) -> Vec<Finding> {
+pub(crate) fn findings(metrics: &Metrics, now: Micros) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut note = |weight, wrong, todo| found.push(Finding { weight, wrong, todo });
     of_loading(metrics, now, &mut note);
@@ -220,7 +220,7 @@ const LOSSES: [(DropReason, Weight, &str); 9] = [
 ];
 
 /// Why hits were dropped, and what to do, each in a sentence.
-pub fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
+pub(crate) fn drop_sentences(reason: DropReason) -> [&'static str; 2] {
     match reason {
         DropReason::AddressRate => Reason::AddressRate.sentences(),
         DropReason::QueueFull => Reason::QueueFull.sentences(),

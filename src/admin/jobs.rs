@@ -11,26 +11,26 @@ use tokio::task::AbortHandle;
 use super::gate::{Gate, Place};
 
 /// Jobs of one kind, of this process.
-pub struct Jobs {
+pub(crate) struct Jobs {
     gate: Gate,
     running: Mutex<Vec<(i64, AbortHandle)>>,
 }
 
 impl Jobs {
     /// No job runs yet; at most `max` run at a time.
-    pub fn new(max: usize) -> Jobs {
+    pub(crate) fn new(max: usize) -> Jobs {
         Jobs { gate: Gate::new(max), running: Mutex::default() }
     }
 
     /// A place, to be taken before the job is recorded, so that a recorded job never waits; `None` if all are taken, or
     /// this process ends.
     #[must_use]
-    pub fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Place> {
         self.gate.enter()
     }
 
     /// Starts the job with this number.
-    pub fn start(&self, place: Place, job: i64, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn start(&self, place: Place, job: i64, work: impl Future<Output = ()> + Send + 'static) {
         #[expect(
             clippy::disallowed_methods,
             reason = "a job outlives the request that began it; the drain ends all of them"
@@ -50,12 +50,12 @@ impl Jobs {
     }
 
     /// Whether the job with this number runs here.
-    pub fn is_running(&self, job: i64) -> bool {
+    pub(crate) fn is_running(&self, job: i64) -> bool {
         self.lock().iter().any(|(known, task)| *known == job && !task.is_finished())
     }
 
     /// Ends those that run, and starts no new ones. Returns the numbers of the interrupted ones.
-    pub fn end(&self) -> Vec<i64> {
+    pub(crate) fn end(&self) -> Vec<i64> {
         self.gate.close();
         let mut running = self.lock();
         running.retain(|(_, task)| !task.is_finished());

@@ -31,7 +31,7 @@ const AGE_MAX: Duration = Duration::from_secs(600);
 const LAST_WAIT: Duration = Duration::from_secs(UPLOAD_WAIT.as_secs() + 120);
 
 /// Serves until it is dropped.
-pub async fn run(admin: Arc<Admin>, listener: &TcpListener) -> Infallible {
+pub(crate) async fn run(admin: Arc<Admin>, listener: &TcpListener) -> Infallible {
     let gate = Gate::new(CONNECTIONS_MAX);
     loop {
         let Some(place) = gate.wait().await else { std::future::pending().await };

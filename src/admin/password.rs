@@ -13,16 +13,16 @@ use super::gate::Gate;
 use pixeld_core::text;
 
 /// Minimum characters of a password. Length is what counts; the kinds of characters are up to the user.
-pub const CHARACTERS_MIN: usize = 12;
+pub(crate) const CHARACTERS_MIN: usize = 12;
 
 /// Maximum bytes of a password.
-pub const BYTES_MAX: usize = 1024;
+pub(crate) const BYTES_MAX: usize = 1024;
 
 /// Hashes that are computed at once; each takes 19 MiB.
-pub const AT_ONCE_MAX: usize = 2;
+pub(crate) const AT_ONCE_MAX: usize = 2;
 
 /// How long a sign-in waits for its turn.
-pub const WAIT_MAX: Duration = Duration::from_secs(5);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(5);
 
 const MEMORY_KIB: u32 = 19_456;
 const PASSES: u32 = 2;
@@ -32,7 +32,7 @@ const LANES: u32 = 1;
 const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$cGl4ZWxkJ3MgZGVjb3kgIQ$LU6uXIBDXTCkLPUKv5xHfSXvIXZRGzmrAxRWzrEh4nk";
 
 /// What is wrong with a password; `None` if it is allowed.
-pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
+pub(crate) fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
     if password.chars().count() < CHARACTERS_MIN {
         return Some("use at least 12 characters; three or four unrelated words make a good password");
     }
@@ -49,7 +49,7 @@ pub fn wrong_password(password: &str, name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// If the system has no randomness or memory left.
-pub fn hash(password: &str) -> anyhow::Result<String> {
+pub(crate) fn hash(password: &str) -> anyhow::Result<String> {
     let hash = argon2()?.hash_password(password.as_bytes());
     hash.map(|hash| hash.to_string()).map_err(|error| anyhow::anyhow!("a password cannot be hashed: {error}"))
 }
@@ -68,7 +68,7 @@ fn matches(password: &str, hash: Option<&str>) -> bool {
 
 /// Why a password was not checked.
 #[derive(Debug, thiserror::Error)]
-pub enum PasswordError {
+pub(crate) enum PasswordError {
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once")]
     Busy,
@@ -79,7 +79,7 @@ pub enum PasswordError {
 
 /// Where passwords are hashed while pixeld serves.
 #[derive(Debug, Clone)]
-pub struct Passwords(Gate);
+pub(crate) struct Passwords(Gate);
 
 impl Default for Passwords {
     fn default() -> Self {
@@ -92,7 +92,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Busy`] if its turn does not come in time.
-    pub async fn is_right(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
+    pub(crate) async fn is_right(&self, password: String, hash: Option<String>) -> Result<bool, PasswordError> {
         self.turn(move || Ok(matches(&password, hash.as_deref()) && hash.is_some())).await
     }
 
@@ -100,7 +100,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Busy`] if its turn does not come in time; [`PasswordError::Hash`] if the hashing fails.
-    pub async fn hash(&self, password: String) -> Result<String, PasswordError> {
+    pub(crate) async fn hash(&self, password: String) -> Result<String, PasswordError> {
         self.turn(move || hash(&password)).await
     }
 

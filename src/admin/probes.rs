@@ -16,21 +16,21 @@ use super::view::counted;
 use pixeld_core::metrics::DropReason;
 
 /// Age of the oldest waiting hit beyond which this node is not ready, in seconds.
-pub const LAG_SECONDS_MAX: f64 = 60.0;
+pub(crate) const LAG_SECONDS_MAX: f64 = 60.0;
 
 /// How long a drop keeps this node from being ready: long enough for probes that run once a minute.
-pub const DROPS_REMEMBERED: Duration = Duration::from_secs(60);
+pub(crate) const DROPS_REMEMBERED: Duration = Duration::from_secs(60);
 
 /// How long the database may take to answer a health check.
 const DATABASE_WAIT: Duration = Duration::from_secs(2);
 
 /// `/healthz`.
-pub fn healthy() -> Answer {
+pub(crate) fn healthy() -> Answer {
     answer::text(StatusCode::OK, "ok\n")
 }
 
 /// `/metrics`.
-pub fn metrics(admin: &Admin) -> Answer {
+pub(crate) fn metrics(admin: &Admin) -> Answer {
     match admin.options.metrics.render() {
         Ok(shown) => {
             let mut answer = answer::text(StatusCode::OK, shown);
@@ -43,7 +43,7 @@ pub fn metrics(admin: &Admin) -> Answer {
 }
 
 /// `/readyz`.
-pub async fn ready(admin: &Admin) -> Answer {
+pub(crate) async fn ready(admin: &Admin) -> Answer {
     let problem = admin.options.metrics.database_problem.load_full();
     let database = match tokio::time::timeout(DATABASE_WAIT, ping(admin)).await {
         Ok(Ok(())) if problem.is_none() && !admin.options.metrics.tables_are_current.load(Ordering::Relaxed) => {

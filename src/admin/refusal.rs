@@ -10,7 +10,7 @@ use crate::lists::Problem;
 
 /// The reason.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// No such page, or nothing with that name.
     #[error("This page does not exist.")]
     NotFound,
@@ -113,7 +113,7 @@ impl From<PasswordError> for Refusal {
 
 impl Refusal {
     /// The answer's status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -129,7 +129,7 @@ impl Refusal {
     }
 
     /// Logs the refusal unless the client caused it.
-    pub fn log(&self) {
+    pub(crate) fn log(&self) {
         match self {
             Refusal::Database(error) => {
                 tracing::warn!(error = error.for_log(), "a page could not be shown: the database is not answering");

@@ -15,10 +15,10 @@ use super::view::Zone;
 use crate::db::sessions::SignedIn;
 
 /// Maximum bytes of a form.
-pub const FORM_BYTES_MAX: usize = 64 << 10;
+pub(crate) const FORM_BYTES_MAX: usize = 64 << 10;
 
 /// A request, as a page sees it.
-pub struct PageRequest {
+pub(crate) struct PageRequest {
     /// The name under which it arrived.
     pub site: Site,
     /// The user; `None` if nobody is signed in.
@@ -41,18 +41,18 @@ pub struct PageRequest {
 
 impl PageRequest {
     /// The value of a path parameter.
-    pub fn parameter(&self, name: &str) -> &str {
+    pub(crate) fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
     /// The name under which changes are logged in the audit; only pages that require a user change anything.
-    pub fn actor(&self) -> &str {
+    pub(crate) fn actor(&self) -> &str {
         self.user.as_ref().map_or("nobody", |user| &user.name)
     }
 }
 
 /// A request to a page without guards.
-pub struct PublicRequest {
+pub(crate) struct PublicRequest {
     /// The client's address.
     pub address: IpAddr,
     /// The values of the pattern's parameters, by name.
@@ -65,33 +65,33 @@ pub struct PublicRequest {
 
 impl PublicRequest {
     /// The value of a path parameter.
-    pub fn parameter(&self, name: &str) -> &str {
+    pub(crate) fn parameter(&self, name: &str) -> &str {
         self.parameters.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 }
 
 /// Named values of a form or a query.
 #[derive(Debug, Clone, Default)]
-pub struct Fields(Vec<(String, String)>);
+pub(crate) struct Fields(Vec<(String, String)>);
 
 impl Fields {
     /// Reads `name=value&…`.
-    pub fn parse(text: &[u8]) -> Fields {
+    pub(crate) fn parse(text: &[u8]) -> Fields {
         Fields(form_urlencoded::parse(text).into_owned().collect())
     }
 
     /// Adds a value.
-    pub fn add(&mut self, name: String, value: String) {
+    pub(crate) fn add(&mut self, name: String, value: String) {
         self.0.push((name, value));
     }
 
     /// The first value of a name; empty if there is none.
-    pub fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.given(name).unwrap_or_default()
     }
 
     /// The first value of a name, if there is one.
-    pub fn given(&self, name: &str) -> Option<&str> {
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
@@ -100,7 +100,7 @@ impl Fields {
 ///
 /// # Errors
 /// If the form is too large, of another type, or incomplete.
-pub async fn read_form<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
+pub(crate) async fn read_form<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
@@ -119,7 +119,7 @@ where
 ///
 /// # Errors
 /// If it is too large or incomplete.
-pub async fn read_any<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
+pub(crate) async fn read_any<B>(headers: &HeaderMap, body: B) -> Result<Fields, Refusal>
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
@@ -138,12 +138,12 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// The languages that a reader prefers; empty if the header is not text.
-pub fn languages(headers: &HeaderMap) -> String {
+pub(crate) fn languages(headers: &HeaderMap) -> String {
     headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// The browser's user agent.
-pub fn user_agent(headers: &HeaderMap) -> String {
+pub(crate) fn user_agent(headers: &HeaderMap) -> String {
     let bytes = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
     // PostgreSQL's text allows no NUL, and hyper lets none through; the text is only shown.
     String::from_utf8_lossy(bytes).chars().take(200).collect()

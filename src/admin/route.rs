@@ -194,7 +194,7 @@ pub(super) fn find(method: &Method, path: &str) -> RouteMatch {
 }
 
 /// Whether a page can be shown under this path, to anybody.
-pub fn is_page(path: &str) -> bool {
+pub(crate) fn is_page(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or(path);
     matches!(find(&Method::GET, path), RouteMatch::Route(route, _) if matches!(route.access, Access::SignedIn(_)))
 }

@@ -17,21 +17,21 @@ const AGE_MAX: u32 = 7 * 86_400;
 
 /// A session's token.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token([u8; 32]);
+pub(crate) struct Token([u8; 32]);
 
 impl Token {
     /// A new one.
     ///
     /// # Errors
     /// If the system has no randomness left.
-    pub fn random() -> anyhow::Result<Token> {
+    pub(crate) fn random() -> anyhow::Result<Token> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         Ok(Token(bytes))
     }
 
     /// The one in a request's cookies.
-    pub fn sent(headers: &HeaderMap, way: Way) -> Option<Token> {
+    pub(crate) fn sent(headers: &HeaderMap, way: Way) -> Option<Token> {
         let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         let mut values = pairs.filter(|(name, _)| *name == cookie_name(way)).map(|(_, value)| value);
@@ -42,18 +42,18 @@ impl Token {
     }
 
     /// What the database stores of it.
-    pub fn digest(&self) -> TokenDigest {
+    pub(crate) fn digest(&self) -> TokenDigest {
         digest::prefix(&[&self.0])
     }
 
     /// The header that sets it in the browser.
-    pub fn cookie(&self, way: Way) -> HeaderValue {
+    pub(crate) fn cookie(&self, way: Way) -> HeaderValue {
         cookie(way, &URL_SAFE_NO_PAD.encode(self.0), AGE_MAX)
     }
 }
 
 /// The header that removes a token from the browser.
-pub fn cookie_gone(way: Way) -> HeaderValue {
+pub(crate) fn cookie_gone(way: Way) -> HeaderValue {
     cookie(way, "", 0)
 }
 

@@ -32,7 +32,7 @@ const OPT_OUT_ADDRESS: (u32, Duration) = (200, Duration::from_millis(50));
 const OPT_OUT_RECIPIENT: (u32, Duration) = (10, Duration::from_secs(30));
 
 /// The attempts of all accounts and addresses.
-pub struct SignInThrottle {
+pub(crate) struct SignInThrottle {
     accounts: Box<[DefaultDirectRateLimiter]>,
     addresses: Box<[DefaultDirectRateLimiter]>,
     seed: RandomState,
@@ -61,14 +61,14 @@ impl SignInThrottle {
     ///
     /// # Errors
     /// The time to wait, if there were too many. An address over its limit does not use up the account's attempts.
-    pub fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn count(&self, name: &str, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)?;
         take(&self.accounts, self.seed.hash_one(text::fold(name)), &self.clock)
     }
 }
 
 /// The opt-outs of all addresses and recipients. Places are shared as above.
-pub struct OptOutThrottle {
+pub(crate) struct OptOutThrottle {
     addresses: Box<[DefaultDirectRateLimiter]>,
     recipients: Box<[DefaultDirectRateLimiter]>,
     seed: RandomState,
@@ -91,7 +91,7 @@ impl OptOutThrottle {
     ///
     /// # Errors
     /// The time to wait, if there were too many.
-    pub fn count_address(&self, address: IpAddr) -> Result<(), Duration> {
+    pub(crate) fn count_address(&self, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, self.seed.hash_one(network(address)), &self.clock)
     }
 
@@ -99,7 +99,7 @@ impl OptOutThrottle {
     ///
     /// # Errors
     /// The time to wait, if there were too many.
-    pub fn count_recipient(&self, recipient: RecipientHash) -> Result<(), Duration> {
+    pub(crate) fn count_recipient(&self, recipient: RecipientHash) -> Result<(), Duration> {
         take(&self.recipients, self.seed.hash_one(recipient), &self.clock)
     }
 }

@@ -15,20 +15,20 @@ use super::refusal::Refusal;
 pub const UPLOAD_BYTES_MAX: u64 = 1 << 30;
 
 /// Maximum bytes of a part that is not a file.
-pub const FIELD_BYTES_MAX: usize = 4096;
+pub(crate) const FIELD_BYTES_MAX: usize = 4096;
 
 /// The parts of a form with a file.
-pub struct Upload(Multipart<'static>);
+pub(crate) struct Upload(Multipart<'static>);
 
 /// One part of it.
-pub struct Part(Field<'static>);
+pub(crate) struct Part(Field<'static>);
 
 impl Upload {
     /// A request's body, if its headers say that it is a form.
     ///
     /// # Errors
     /// If it is not.
-    pub fn new(headers: &HeaderMap, body: Incoming) -> Result<Upload, Refusal> {
+    pub(crate) fn new(headers: &HeaderMap, body: Incoming) -> Result<Upload, Refusal> {
         let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(media_type).map_err(|_| Refusal::NoForm)?;
         if body.size_hint().lower() > UPLOAD_BYTES_MAX {
@@ -43,20 +43,20 @@ impl Upload {
     ///
     /// # Errors
     /// If the form is broken, too large, or cut off.
-    pub async fn next(&mut self) -> Result<Option<Part>, Refusal> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Part>, Refusal> {
         Ok(self.0.next_field().await.map_err(refused)?.map(Part))
     }
 }
 
 impl Part {
     /// The name of its field.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.0.name().unwrap_or_default()
     }
 
     /// The name of the file on the client's machine, as the client gives it; `None` if it is not a file, or none was
     /// chosen.
-    pub fn file_name(&self) -> Option<&str> {
+    pub(crate) fn file_name(&self) -> Option<&str> {
         self.0.file_name().filter(|name| !name.is_empty())
     }
 
@@ -64,7 +64,7 @@ impl Part {
     ///
     /// # Errors
     /// As [`Upload::next`].
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Refusal> {
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Refusal> {
         self.0.chunk().await.map_err(refused)
     }
 
@@ -72,7 +72,7 @@ impl Part {
     ///
     /// # Errors
     /// As [`Upload::next`].
-    pub async fn bytes(mut self, max: usize) -> Result<Option<Vec<u8>>, Refusal> {
+    pub(crate) async fn bytes(mut self, max: usize) -> Result<Option<Vec<u8>>, Refusal> {
         let mut bytes = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if bytes.len() + chunk.len() > max {
@@ -87,7 +87,7 @@ impl Part {
     ///
     /// # Errors
     /// As [`Upload::next`], or if it is longer than [`FIELD_BYTES_MAX`].
-    pub async fn text(self) -> Result<String, Refusal> {
+    pub(crate) async fn text(self) -> Result<String, Refusal> {
         let name = self.name().to_owned();
         let bytes = self.bytes(FIELD_BYTES_MAX).await?;
         let bytes = bytes

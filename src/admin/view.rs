@@ -3,8 +3,8 @@
 //! Guarantees: no script and nothing inline, so that the policy in [`super::answer`] holds. Each page has one heading,
 //! landmarks and a way to skip to its content. Only `view/style.css` sets colours and sizes.
 
-pub mod chart;
-pub mod zone;
+pub(crate) mod chart;
+pub(crate) mod zone;
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use super::answer::{self, Answer};
 use crate::db::sessions::SignedIn;
 use pixeld_core::digest::{self, Hex};
 use pixeld_core::opens::class::{Certainty, Class};
-pub use zone::Zone;
+pub(crate) use zone::Zone;
 
 const STYLE: &str = include_str!("view/style.css");
 
@@ -41,17 +41,17 @@ const NAVIGATION: [(&str, &str); 7] = [
 ];
 
 /// Where the stylesheet is.
-pub fn style_path() -> &'static str {
+pub(crate) fn style_path() -> &'static str {
     &STYLE_PATH
 }
 
 /// The stylesheet.
-pub fn stylesheet() -> Answer {
+pub(crate) fn stylesheet() -> Answer {
     answer::shared("text/css; charset=utf-8", STYLE)
 }
 
 /// The frame of a page.
-pub struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Its heading, and the title of the browser's tab.
     pub title: &'a str,
     /// Its place in the navigation.
@@ -64,7 +64,7 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// The page with this content.
-    pub fn page(&self, content: Markup) -> Markup {
+    pub(crate) fn page(&self, content: Markup) -> Markup {
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -130,7 +130,7 @@ fn signed_in(user: &SignedIn) -> Markup {
 
 /// A page that repeats the request from our site: a browser leaves out the cookie after a click on a link on another
 /// site.
-pub fn ask_again(path: &str) -> Markup {
+pub(crate) fn ask_again(path: &str) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -145,7 +145,7 @@ pub fn ask_again(path: &str) -> Markup {
 
 /// The meaning of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// All is well.
     Good,
     /// Needs attention.
@@ -155,7 +155,7 @@ pub enum Tone {
 }
 
 /// A notice. Screen readers announce bad ones at once.
-pub fn notice(tone: Tone, content: Markup) -> Markup {
+pub(crate) fn notice(tone: Tone, content: Markup) -> Markup {
     let (class, role) = match tone {
         Tone::Good => ("notice good", "status"),
         Tone::Warning => ("notice warning", "status"),
@@ -165,7 +165,7 @@ pub fn notice(tone: Tone, content: Markup) -> Markup {
 }
 
 /// A placeholder where there is no data yet, with what to do about it.
-pub fn empty(title: &str, content: Markup) -> Markup {
+pub(crate) fn empty(title: &str, content: Markup) -> Markup {
     html! {
         section.empty {
             h2 { (title) }
@@ -175,12 +175,12 @@ pub fn empty(title: &str, content: Markup) -> Markup {
 }
 
 /// A command to copy.
-pub fn command(line: &str) -> Markup {
+pub(crate) fn command(line: &str) -> Markup {
     html! { pre.command tabindex="0" { code { (line) } } }
 }
 
 /// A field with its label; `hint` is shown below it.
-pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Markup {
+pub(crate) fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Markup {
     html! {
         div.field {
             label for=(name) { (label) }
@@ -191,7 +191,7 @@ pub fn field(label: &str, name: &str, hint: Option<&str>, input: Markup) -> Mark
 }
 
 /// A table that scrolls within itself if it is wider than the screen.
-pub fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = Markup>) -> Markup {
+pub(crate) fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = Markup>) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label=(caption) {
             table {
@@ -210,25 +210,25 @@ pub fn table(caption: &str, columns: &[Column], rows: impl IntoIterator<Item = M
 }
 
 /// A column of a table.
-pub struct Column {
+pub(crate) struct Column {
     label: &'static str,
     is_number: bool,
 }
 
 impl Column {
     /// A column of words.
-    pub const fn words(label: &'static str) -> Column {
+    pub(crate) const fn words(label: &'static str) -> Column {
         Column { label, is_number: false }
     }
 
     /// A column of numbers.
-    pub const fn numbers(label: &'static str) -> Column {
+    pub(crate) const fn numbers(label: &'static str) -> Column {
         Column { label, is_number: true }
     }
 }
 
 /// A cell with a number.
-pub fn number_cell(n: i64) -> Markup {
+pub(crate) fn number_cell(n: i64) -> Markup {
     html! { td.number { (number(n)) } }
 }
 
@@ -249,13 +249,13 @@ pub fn number(n: i64) -> String {
 }
 
 /// `n` in percent of `all`; `None` if `all` is 0.
-pub fn percent(n: i64, all: i64) -> Option<String> {
+pub(crate) fn percent(n: i64, all: i64) -> Option<String> {
     let permille = (i128::from(n) * 1000 + i128::from(all) / 2).checked_div(i128::from(all))?;
     Some(format!("{}.{}%", permille / 10, permille % 10))
 }
 
 /// A path of ours with these values as its query; empty ones are left out.
-pub fn address(path: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn address(path: &str, values: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(values.iter().filter(|(_, value)| !value.is_empty()));
     let query = query.finish();
@@ -263,7 +263,7 @@ pub fn address(path: &str, values: &[(&str, &str)]) -> String {
 }
 
 /// A class, and how certain it is that a person looked.
-pub fn class_words(class: Class) -> Markup {
+pub(crate) fn class_words(class: Class) -> Markup {
     let mark = match class.certainty() {
         Certainty::Confirmed => "mark confirmed",
         Certainty::Possible => "mark possible",
@@ -273,7 +273,7 @@ pub fn class_words(class: Class) -> Markup {
 }
 
 /// A class in the words of the page; docs/classes.md has both names.
-pub const fn words_of(class: Class) -> &'static str {
+pub(crate) const fn words_of(class: Class) -> &'static str {
     match class {
         Class::Unknown => "not known",
         Class::Human => "person",
@@ -286,23 +286,23 @@ pub const fn words_of(class: Class) -> &'static str {
 }
 
 /// A number and its noun, such as "2 hits".
-pub fn counted(n: i64, one: &str) -> String {
+pub(crate) fn counted(n: i64, one: &str) -> String {
     format!("{} {one}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
 /// A number of fetches.
-pub fn fetches(n: i64) -> String {
+pub(crate) fn fetches(n: i64) -> String {
     format!("{} {}", number(n), if n == 1 { "fetch" } else { "fetches" })
 }
 
 /// A time for people, with its exact value on hover.
-pub fn time(at: OffsetDateTime, zone: Zone) -> Markup {
+pub(crate) fn time(at: OffsetDateTime, zone: Zone) -> Markup {
     let exact = zone::exact(at);
     html! { time datetime=(exact) title=(exact) { (zone.time(at)) } }
 }
 
 /// A time that may be unknown.
-pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Markup {
+pub(crate) fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Markup {
     match at {
         Some(at) => time(at, zone),
         None => html! { span.muted { (otherwise) } },
@@ -310,7 +310,7 @@ pub fn time_or(at: Option<OffsetDateTime>, zone: Zone, otherwise: &str) -> Marku
 }
 
 /// Empty markup.
-pub fn nothing() -> Markup {
+pub(crate) fn nothing() -> Markup {
     PreEscaped(String::new())
 }
 

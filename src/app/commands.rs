@@ -39,15 +39,15 @@ use pixeld_spool::disk::RealDisk;
 use pixeld_spool::orphans::Orphans;
 use pixeld_spool::{SpoolRoom, recovery};
 
-pub use erase::erase;
-pub use export::export;
-pub use import::import_django;
-pub use links::{link, namespace};
-pub use messages::{message_list, message_set};
-pub use networks::{networks_status, networks_update};
-pub use opt_out::opt_out;
-pub use reclassify::reclassify;
-pub use users::{user_add, user_list, user_password, user_remove};
+pub(super) use erase::erase;
+pub(super) use export::export;
+pub(super) use import::import_django;
+pub(super) use links::{link, namespace};
+pub(super) use messages::{message_list, message_set};
+pub(super) use networks::{networks_status, networks_update};
+pub(super) use opt_out::opt_out;
+pub(super) use reclassify::reclassify;
+pub(super) use users::{user_add, user_list, user_password, user_remove};
 
 /// Maximum bytes of a recipient on standard input: blanks, and a key that is percent-encoded twice.
 const TYPED_BYTES_MAX: u64 = 16 * KEY_BYTES_MAX as u64;
@@ -56,7 +56,7 @@ const TYPED_BYTES_MAX: u64 = 16 * KEY_BYTES_MAX as u64;
 const SPOOL_DRAIN_WAIT: Duration = Duration::from_secs(3600);
 
 /// `pixeld migrate`.
-pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<()> {
+pub(super) async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<()> {
     let db = which::whereabouts(config)?;
     let migrating = async {
         if new_installation {
@@ -75,7 +75,7 @@ pub async fn migrate(config: &Config, new_installation: bool) -> anyhow::Result<
 ///
 /// # Errors
 /// If the settings name no possible database.
-pub fn database_url(config: &Config) -> anyhow::Result<()> {
+pub(super) fn database_url(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     if let Some(note) = db.note_for_people() {
         eprintln!("{note}");
@@ -104,7 +104,12 @@ fn typed_recipient(argument: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// Why the file was refused, or a database error.
-pub async fn image_add(config: &Config, file: &Path, id: Option<ImageId>, title: Option<&str>) -> anyhow::Result<()> {
+pub(super) async fn image_add(
+    config: &Config,
+    file: &Path,
+    id: Option<ImageId>,
+    title: Option<&str>,
+) -> anyhow::Result<()> {
     let bytes = read_bounded(file)?;
     let inspected = upload::inspect(&bytes).with_context(|| format!("{} is refused", file.display()))?;
     let db = which::find(config)?;
@@ -134,7 +139,7 @@ fn read_bounded(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// `pixeld image list`.
-pub async fn image_list(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn image_list(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let listing = async { Ok(db::images::list(&db).await?) };
     let images = database::with_database(&db, database::NOTHING_CHANGED, listing).await?;
@@ -156,7 +161,7 @@ pub async fn image_list(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// On a disk error. If the database cannot be reached, only its column is missing.
-pub async fn spool_status(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn spool_status(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let data = DataDir::look(&config.storage.data_dir);
     let spools = match recovery::list_spools(&data.spools()) {
@@ -199,7 +204,7 @@ async fn marks(db: &Database) -> anyhow::Result<Vec<(SpoolId, u64)>> {
 ///
 /// # Errors
 /// If hits are left, or another pixeld has the data directory.
-pub fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
+pub(super) fn spool_drain(config: &Config, retire: bool) -> anyhow::Result<()> {
     // Before the lock, which would create a directory.
     let db = which::find(config)?;
     let data = DataDir::lock(&config.storage.data_dir)?;
@@ -295,7 +300,7 @@ async fn end_node(data: &DataDir, db: &Database, (node, eraser): (NodeId, Eraser
 ///
 /// # Errors
 /// If it does not answer 200 in time.
-pub async fn healthcheck(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn healthcheck(config: &Config) -> anyhow::Result<()> {
     health::ask(config.listen.public).await?;
     println!("ok");
     Ok(())

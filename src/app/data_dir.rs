@@ -11,14 +11,14 @@ use uuid::Uuid;
 
 /// A data directory. A locked one is this process's until it is dropped or the process dies.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: Option<File>,
 }
 
 impl DataDir {
     /// The directory, for reading only.
-    pub fn look(path: &Path) -> DataDir {
+    pub(crate) fn look(path: &Path) -> DataDir {
         DataDir { path: path.to_owned(), _lock: None }
     }
 
@@ -27,7 +27,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be created, or another process has it.
-    pub fn lock(path: &Path) -> anyhow::Result<DataDir> {
+    pub(crate) fn lock(path: &Path) -> anyhow::Result<DataDir> {
         let data = DataDir { path: path.to_owned(), _lock: None };
         for folder in [path, &data.spools()] {
             match fs::create_dir_all(folder) {
@@ -60,12 +60,12 @@ impl DataDir {
     }
 
     /// The directory of the spools.
-    pub fn spools(&self) -> PathBuf {
+    pub(crate) fn spools(&self) -> PathBuf {
         self.path.join("spool")
     }
 
     /// Whether there are any spools.
-    pub fn has_spools(&self) -> bool {
+    pub(crate) fn has_spools(&self) -> bool {
         fs::read_dir(self.spools()).is_ok_and(|mut spools| spools.next().is_some())
     }
 
@@ -73,7 +73,7 @@ impl DataDir {
     ///
     /// # Errors
     /// On a disk error, or if the file holds no id.
-    pub fn node(&self) -> anyhow::Result<NodeId> {
+    pub(crate) fn node(&self) -> anyhow::Result<NodeId> {
         let path = self.path.join("node");
         match fs::read_to_string(&path) {
             Ok(text) => text.trim().parse().with_context(|| {
@@ -102,22 +102,22 @@ impl DataDir {
     }
 
     /// The file that remembers erasures.
-    pub fn erasures(&self) -> PathBuf {
+    pub(crate) fn erasures(&self) -> PathBuf {
         self.path.join("erasures")
     }
 
     /// The file with the namespace of keys.
-    pub fn namespace(&self) -> PathBuf {
+    pub(crate) fn namespace(&self) -> PathBuf {
         self.path.join("namespace")
     }
 
     /// The file with the recipients who opted out.
-    pub fn opt_outs(&self) -> PathBuf {
+    pub(crate) fn opt_outs(&self) -> PathBuf {
         self.path.join("opt-outs")
     }
 
     /// The file with the ids of all images.
-    pub fn known_images(&self) -> PathBuf {
+    pub(crate) fn known_images(&self) -> PathBuf {
         self.path.join("images").join("known.bin")
     }
 }

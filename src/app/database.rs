@@ -30,7 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If the embedded PostgreSQL cannot start before a person has solved the problem.
-pub async fn keep(
+pub(super) async fn keep(
     db: Database,
     metrics: Arc<Metrics>,
     ready: watch::Sender<bool>,
@@ -155,24 +155,24 @@ async fn note_fitness(db: &Database, metrics: &Metrics) {
 }
 
 /// Waits until the database is migrated.
-pub async fn until(mut ready: watch::Receiver<bool>) {
+pub(super) async fn until(mut ready: watch::Receiver<bool>) {
     if ready.wait_for(|&is_ready| is_ready).await.is_err() {
         std::future::pending().await
     }
 }
 
 /// The error text of a stopped command that only reads.
-pub const NOTHING_CHANGED: &str = "nothing changed";
+pub(super) const NOTHING_CHANGED: &str = "nothing changed";
 
 /// The error text of a stopped command whose one statement may have committed.
-pub const NOT_KNOWN: &str = "it is not known whether it was done before that; run it again";
+pub(super) const NOT_KNOWN: &str = "it is not known whether it was done before that; run it again";
 
 /// For commands: as [`with_lease`], but first migrates the tables to this version. A database without tables is
 /// refused.
 ///
 /// # Errors
 /// As [`with_lease`].
-pub async fn with_database<T>(
+pub(super) async fn with_database<T>(
     db: &Database,
     broken_off: &str,
     work: impl Future<Output = anyhow::Result<T>>,
@@ -190,7 +190,7 @@ pub async fn with_database<T>(
 ///
 /// # Errors
 /// On a database error, if the work fails, or on a signal.
-pub async fn with_lease<T>(
+pub(super) async fn with_lease<T>(
     db: &Database,
     broken_off: &str,
     work: impl Future<Output = anyhow::Result<T>>,

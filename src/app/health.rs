@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Maximum time, from the connection to the answer's last byte.
-pub const HEALTH_WAIT: Duration = Duration::from_secs(2);
+pub(super) const HEALTH_WAIT: Duration = Duration::from_secs(2);
 
 /// Maximum bytes of the answer that are read.
 const ANSWER_BYTES_MAX: u64 = 4096;
@@ -19,7 +19,7 @@ const ANSWER_BYTES_MAX: u64 = 4096;
 ///
 /// # Errors
 /// If it does not answer 200 within [`HEALTH_WAIT`].
-pub async fn ask(listen: SocketAddr) -> anyhow::Result<()> {
+pub(super) async fn ask(listen: SocketAddr) -> anyhow::Result<()> {
     let address = reachable(listen);
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("not within {} s", HEALTH_WAIT.as_secs()));
     let answer = tokio::time::timeout(HEALTH_WAIT, exchange(address)).await.unwrap_or_else(|_| Err(late()));

@@ -19,7 +19,7 @@ use pixeld_edge::Edge;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The stored namespace of this database; `None` if there is none.
-pub fn read(path: &Path, db: &Database) -> Option<Namespace> {
+pub(super) fn read(path: &Path, db: &Database) -> Option<Namespace> {
     let text = fs::read_to_string(path).ok()?;
     let (namespace, target) = text.trim().split_once(' ')?;
     (target == digest(db)).then(|| namespace.parse().ok().map(Namespace)).flatten()
@@ -31,7 +31,7 @@ fn digest(db: &Database) -> String {
 }
 
 /// Reads it from the database once that is `ready`, passes it to the edge, and stores it.
-pub async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
+pub(super) async fn keep(edge: Arc<Edge>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
     ready.await;
     let namespace = loop {
         match ask(&db).await {

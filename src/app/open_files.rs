@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const RESERVE: u64 = 256;
 
 /// Raises the limit as far as the system allows, and returns how many of `connections` fit.
-pub fn allow(connections: usize) -> usize {
+pub(super) fn allow(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, wanted) {

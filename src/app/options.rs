@@ -16,7 +16,7 @@ use pixeld_edge::client_address;
 use pixeld_edge::unrecorded::Unrecorded;
 
 /// Of the private listener.
-pub fn admin_options(
+pub(super) fn admin_options(
     config: &Config,
     metrics: &Arc<Metrics>,
     db: &Database,
@@ -42,7 +42,7 @@ pub fn admin_options(
 }
 
 /// Of the loader.
-pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
+pub(super) fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
     LoaderOptions {
         spools: spools.to_owned(),
         node: node_name(),
@@ -53,7 +53,7 @@ pub fn loader_options(config: &Config, spools: &Path) -> LoaderOptions {
 }
 
 /// Of the housekeeper.
-pub fn housekeeper_options(config: &Config, db: &Database, spools: &Path) -> HousekeeperOptions {
+pub(super) fn housekeeper_options(config: &Config, db: &Database, spools: &Path) -> HousekeeperOptions {
     let postgres = db.embedded_place().map(Path::to_owned);
     HousekeeperOptions { spools: spools.to_owned(), keep: config.storage.spool_keep, postgres }
 }
@@ -62,7 +62,7 @@ pub fn housekeeper_options(config: &Config, db: &Database, spools: &Path) -> Hou
 ///
 /// # Errors
 /// If this node's id cannot be read or stored.
-pub fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<EraserOptions> {
+pub(super) fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<EraserOptions> {
     Ok(EraserOptions {
         spools: data.spools(),
         kept: data.erasures(),
@@ -73,6 +73,6 @@ pub fn eraser_options(data: &DataDir, left_alone: usize) -> anyhow::Result<Erase
 }
 
 /// This machine's name, as stored with the mark.
-pub fn node_name() -> String {
+pub(super) fn node_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -3,12 +3,12 @@
 use crate::config::Config;
 
 /// Its path.
-pub fn path() -> String {
+pub(super) fn path() -> String {
     std::env::current_exe().map_or("pixeld".to_owned(), |path| quoted(&path.display().to_string()))
 }
 
 /// The start of a command for this installation: `serve` has noted the other settings in its data directory.
-pub fn typed(config: &Config) -> String {
+pub(super) fn typed(config: &Config) -> String {
     format!("PIXELD_DATA_DIR={} {}", quoted(&config.storage.data_dir.display().to_string()), path())
 }
 

@@ -16,7 +16,7 @@ const SAMPLE: &[u8] = include_bytes!("sample.png");
 const SAMPLE_ID: ImageId = ImageId::from_u128(0x5a3b_1e00_0000_4000_8000_0000_0000_0001);
 
 /// Adds the sample image if there is none, and prints what to try.
-pub async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
+pub(super) async fn show(db: Database, config: Config, ready: watch::Receiver<bool>) {
     database::until(ready).await;
     match image(&db).await {
         Ok(image) => print!("{}", words(&config, &db, image)),

@@ -21,7 +21,7 @@ use pixeld_core::metrics::{Metrics, Task};
 ///
 /// # Errors
 /// Why it could not start; then nothing keeps running. Or which indispensable task ended; then it has drained.
-pub fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
+pub(crate) fn serve(config: &Config, sample: bool) -> anyhow::Result<()> {
     serve_ending(config, sample, None)
 }
 

@@ -103,7 +103,7 @@ fn next(task: Task, ending: &Ending, is_drained: bool) -> Next {
 
 /// Starts tasks, and notices when one ends.
 #[derive(Debug, Clone)]
-pub struct Supervisor(Arc<Shared>);
+pub(super) struct Supervisor(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -118,7 +118,7 @@ struct Shared {
 
 impl Supervisor {
     /// Counts in `metrics`. A test names a task that panics once; `pixeld serve` names none.
-    pub fn new(metrics: Arc<Metrics>, ends_on_purpose: Option<Task>) -> Supervisor {
+    pub(super) fn new(metrics: Arc<Metrics>, ends_on_purpose: Option<Task>) -> Supervisor {
         Supervisor(Arc::new(Shared {
             metrics,
             lost: watch::Sender::new(None),
@@ -129,12 +129,12 @@ impl Supervisor {
     }
 
     /// From now on tasks may end, and none is restarted.
-    pub fn begin_drain(&self) {
+    pub(super) fn begin_drain(&self) {
         self.0.is_drained.send_replace(true);
     }
 
     /// Resolves with the task that ended when pixeld cannot go on.
-    pub async fn lost(&self) -> Task {
+    pub(super) async fn lost(&self) -> Task {
         let mut lost = self.0.lost.subscribe();
         let lost = lost.wait_for(Option::is_some).await.ok().and_then(|lost| *lost);
         match lost {
@@ -148,7 +148,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the operating system refuses the thread.
-    pub fn thread<T: Send + 'static>(
+    pub(super) fn thread<T: Send + 'static>(
         &self,
         task: Task,
         name: &str,
@@ -171,7 +171,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If the operating system refuses the thread or the runtime.
-    pub fn background_thread<T: Send + 'static>(
+    pub(super) fn background_thread<T: Send + 'static>(
         &self,
         task: Task,
         work: impl Future<Output = T> + Send + 'static,
@@ -191,7 +191,7 @@ impl Supervisor {
 
     /// Runs a task on this runtime that cannot be restarted.
     #[expect(clippy::disallowed_methods, reason = "the supervisor owns it")]
-    pub fn once<T: Send + 'static>(
+    pub(super) fn once<T: Send + 'static>(
         &self,
         task: Task,
         work: impl Future<Output = T> + Send + 'static,
@@ -206,7 +206,7 @@ impl Supervisor {
 
     /// Runs a task on this runtime, and restarts it when it ends: `work` makes it.
     #[expect(clippy::disallowed_methods, reason = "the supervisor owns it")]
-    pub fn restarted<W: Future<Output = ()> + Send + 'static>(
+    pub(super) fn restarted<W: Future<Output = ()> + Send + 'static>(
         &self,
         task: Task,
         mut work: impl FnMut() -> W + Send + 'static,

@@ -33,7 +33,7 @@ const STOP_RESERVE: Duration = Duration::from_secs(10);
 
 /// The connection to systemd.
 #[derive(Debug)]
-pub struct Notifier {
+pub(super) struct Notifier {
     socket: UnixDatagram,
     to: UnixAddress,
     /// The time after which systemd misses a keep-alive; `None` if it does not expect any.
@@ -42,7 +42,7 @@ pub struct Notifier {
 
 impl Notifier {
     /// systemd, if it started this process and expects notifications.
-    pub fn from_env() -> Option<Notifier> {
+    pub(super) fn from_env() -> Option<Notifier> {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
         let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
@@ -67,7 +67,7 @@ impl Notifier {
     }
 
     /// Sends "ready" once pixels are served, and then keep-alives as long as they are.
-    pub async fn notify_while_serving(self: Arc<Self>, listen: SocketAddr) {
+    pub(super) async fn notify_while_serving(self: Arc<Self>, listen: SocketAddr) {
         while let Err(error) = health::ask(listen).await {
             tracing::debug!(error = format!("{error:#}"), "pixels are not served yet");
             tokio::time::sleep(READY_POLL).await;
@@ -89,7 +89,7 @@ impl Notifier {
     }
 
     /// Sends that the drain has begun, and how long it may take, whatever `TimeoutStopSec=` is.
-    pub fn notify_stopping(&self, drain: Duration) {
+    pub(super) fn notify_stopping(&self, drain: Duration) {
         let time = (drain + STOP_RESERVE).as_micros();
         self.notify(&format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={time}"));
     }

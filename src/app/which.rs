@@ -26,13 +26,13 @@ const POLL: Duration = Duration::from_millis(100);
 /// There is nothing to work on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NoInstallation(String);
+pub(crate) struct NoInstallation(String);
 
 /// The database of the installation that the settings name. Creates nothing.
 ///
 /// # Errors
 /// [`NoInstallation`], or settings that name no possible database.
-pub fn find(config: &Config) -> anyhow::Result<Database> {
+pub(super) fn find(config: &Config) -> anyhow::Result<Database> {
     let db = whereabouts(config)?;
     let give_up_at = Instant::now() + if config.served.is_some() { MAKING_MAX } else { Duration::ZERO };
     // A `serve` that was just started for the first time is creating it.
@@ -59,7 +59,7 @@ pub fn find(config: &Config) -> anyhow::Result<Database> {
 ///
 /// # Errors
 /// As [`find`].
-pub fn whereabouts(config: &Config) -> anyhow::Result<Database> {
+pub(super) fn whereabouts(config: &Config) -> anyhow::Result<Database> {
     check_readable(&config.storage.data_dir)?;
     if config.storage.database_url.is_none() {
         let missing = config.served.as_ref().and_then(|served| Some((served, served.missing.get("DATABASE_URL")?)));
@@ -96,12 +96,12 @@ fn check_readable(data_dir: &Path) -> anyhow::Result<()> {
 
 /// An error that ends with status 64 and says what to set.
 #[must_use]
-pub fn refusal(words: String) -> anyhow::Error {
+pub(super) fn refusal(words: String) -> anyhow::Error {
     NoInstallation(words).into()
 }
 
 /// Refuses to update lists of networks that no pixeld reads.
-pub fn check_networks(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check_networks(config: &Config) -> anyhow::Result<()> {
     check_readable(&config.storage.data_dir)?;
     if config.networks.folder.is_dir()
         || config.storage.data_dir.is_dir()
@@ -120,7 +120,7 @@ pub fn check_networks(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// [`NoInstallation`], or a database error.
-pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
+pub(super) async fn check_tables(db: &Database) -> anyhow::Result<()> {
     let session = db.connect("pixeld").await?;
     let give_up_at = Instant::now() + MIGRATING_MAX;
     loop {
@@ -140,7 +140,7 @@ pub async fn check_tables(db: &Database) -> anyhow::Result<()> {
 }
 
 /// The place that a receipt names.
-pub async fn named(db: &Database, client: &Client) -> anyhow::Result<String> {
+pub(super) async fn named(db: &Database, client: &Client) -> anyhow::Result<String> {
     let id = within(QUERY_TIMEOUT, "reading which installation this is", installation::id(client)).await?;
     Ok(format!("installation {id}, {}", db.whereabouts()))
 }

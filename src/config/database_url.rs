@@ -14,7 +14,7 @@ use super::odd;
 
 /// A URL that was read.
 #[derive(Debug, Clone)]
-pub struct DatabaseUrl {
+pub(crate) struct DatabaseUrl {
     /// Where to connect, and as whom.
     pub target: tokio_postgres::Config,
     /// How the server's certificate is checked.
@@ -23,7 +23,7 @@ pub struct DatabaseUrl {
 
 /// How a server's certificate is checked if TLS is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateCheck {
+pub(crate) enum CertificateCheck {
     /// Not at all: this stops eavesdroppers, but not an attacker between client and server.
     Nothing,
     /// Against the system's roots, with the host's name.
@@ -137,7 +137,7 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// What is wrong with it, as the rest of a sentence.
-    pub fn parse(text: &str) -> Result<DatabaseUrl, String> {
+    pub(crate) fn parse(text: &str) -> Result<DatabaseUrl, String> {
         let lower = text.trim_start().to_ascii_lowercase();
         for (forms, what) in OTHER_FORMS {
             if forms.iter().any(|form| lower.starts_with(form)) {

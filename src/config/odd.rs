@@ -60,7 +60,7 @@ pub(super) fn of_redis(text: &str, address: &redis::ConnectionAddr) -> bool {
 }
 
 /// Whether a text may contain a password in a place where none belongs; errors do not repeat such a text.
-pub fn may_hold_password(text: &str) -> bool {
+pub(crate) fn may_hold_password(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     (lower.contains("://") && lower.contains('@'))
         || ["password=", "password:", "passwd=", "pwd=", "pass="].iter().any(|word| lower.contains(word))

@@ -131,7 +131,7 @@ fn parse_spool_keep(text: &str) -> Parsed<SpoolKeep> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_database_url(text: &str) -> Result<(), String> {
+pub(crate) fn check_database_url(text: &str) -> Result<(), String> {
     DatabaseUrl::parse(text).map(|_| ())
 }
 

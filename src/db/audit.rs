@@ -4,14 +4,14 @@ use time::OffsetDateTime;
 use tokio_postgres::{Client, Error};
 
 /// The actor of commands.
-pub const COMMAND_LINE: &str = "command line";
+pub(crate) const COMMAND_LINE: &str = "command line";
 
 /// The actor of what a recipient does on the opt-out page.
-pub const OPT_OUT_PAGE: &str = "opt-out page";
+pub(crate) const OPT_OUT_PAGE: &str = "opt-out page";
 
 /// One entry.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its number; later ones have higher numbers.
     pub id: i64,
     /// The time.
@@ -27,7 +27,7 @@ pub struct Entry {
 }
 
 /// The latest entries, or those before one, the newest first.
-pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Entry>, Error> {
+pub(crate) async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Entry>, Error> {
     let select =
         "SELECT id, at, actor, action, subject, detail::text FROM audit WHERE id < $1 ORDER BY id DESC LIMIT $2";
     let rows = client.query(select, &[&before.unwrap_or(i64::MAX), &max]).await?;

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error, Row};
 
 /// The three numbers of a time range.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Opens {
+pub(crate) struct Opens {
     /// Recipients whose first confirmed open was in the range.
     pub confirmed: i64,
     /// Recipients whose first fetch was in the range, and was perhaps an open.
@@ -26,7 +26,7 @@ pub struct Opens {
 }
 
 /// Opens since each of these times, the earliest last.
-pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens; 3], Error> {
+pub(crate) async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens; 3], Error> {
     let select = include_str!("counts/since.sql");
     let mut opens = [Opens::default(); 3];
     for row in client.query(select, &[&times[0], &times[1], &times[2]]).await? {
@@ -47,7 +47,7 @@ pub async fn since(client: &Client, times: [OffsetDateTime; 3]) -> Result<[Opens
 }
 
 /// Hits between each of these times and the next: confirmed, possible, machine. A slot counts at its beginning.
-pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
+pub(crate) async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
     let select = "SELECT width_bucket(hour, $1::timestamptz[]) - 1, class, sum(hits)::bigint \
          FROM site_hours WHERE hour >= $2 AND hour < $3 GROUP BY 1, 2";
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
@@ -56,7 +56,11 @@ pub async fn hits_between(client: &Client, times: &[OffsetDateTime]) -> Result<V
 }
 
 /// Hits of one image between each of these times and the next.
-pub async fn image_hits_between(client: &Client, image: ImageId, times: &[OffsetDateTime]) -> Result<Vec<i64>, Error> {
+pub(crate) async fn image_hits_between(
+    client: &Client,
+    image: ImageId,
+    times: &[OffsetDateTime],
+) -> Result<Vec<i64>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, sum(hits)::bigint \
          FROM image_hours WHERE image = $1 AND hour >= $3 AND hour < $4 GROUP BY 1";
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
@@ -69,7 +73,11 @@ pub async fn image_hits_between(client: &Client, image: ImageId, times: &[Offset
 }
 
 /// Hits of each of these images since a time, including images without hits.
-pub async fn image_hits_since(client: &Client, images: &[ImageId], since: OffsetDateTime) -> Result<Vec<i64>, Error> {
+pub(crate) async fn image_hits_since(
+    client: &Client,
+    images: &[ImageId],
+    since: OffsetDateTime,
+) -> Result<Vec<i64>, Error> {
     let select = "SELECT coalesce(sum(hits), 0)::bigint FROM unnest($1::uuid[]) WITH ORDINALITY AS asked (id, place) \
          LEFT JOIN image_hours ON image = id AND hour >= $2 GROUP BY place ORDER BY place";
     let rows = client.query(select, &[&images, &since]).await?;
@@ -94,11 +102,11 @@ fn by_certainty(rows: &[Row], places: usize) -> Vec<[i64; 3]> {
 }
 
 /// The time from which on hits are counted by quarter of an hour instead of by hour.
-pub async fn quarters_from(client: &Client) -> Result<OffsetDateTime, Error> {
+pub(crate) async fn quarters_from(client: &Client) -> Result<OffsetDateTime, Error> {
     Ok(client.query_one("SELECT quarters_from FROM counting", &[]).await?.get(0))
 }
 
 /// Whether any hit was ever loaded.
-pub async fn any_loaded(client: &Client) -> Result<bool, Error> {
+pub(crate) async fn any_loaded(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT EXISTS (SELECT FROM batches WHERE loaded > 0)", &[]).await?.get(0))
 }

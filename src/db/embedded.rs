@@ -28,7 +28,7 @@ use tokio_postgres::error::SqlState;
 use cluster::{Cluster, Postmaster};
 
 /// How long a server may take until it answers; after a crash it replays up to 2 GB of its log first.
-pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long to wait for another pixeld process that starts or stops the server.
 const GATE_WAIT_MAX: Duration = Duration::from_secs(180);
@@ -44,7 +44,7 @@ const START_TRIES: usize = 5;
 const START_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// Approximate maximum bytes of the server's log (WAL) between checkpoints, on a disk of `disk_bytes`.
-pub fn wal_bytes_max(disk_bytes: u64) -> u64 {
+pub(crate) fn wal_bytes_max(disk_bytes: u64) -> u64 {
     (disk_bytes / 10).clamp(64 << 20, 2 << 30)
 }
 

@@ -131,7 +131,7 @@ impl DbError {
 }
 
 /// The code of a statement that PostgreSQL refused, if that is the reason for the failure and the connection works.
-pub fn refused_with(error: &anyhow::Error) -> Option<String> {
+pub(crate) fn refused_with(error: &anyhow::Error) -> Option<String> {
     let source = error.chain().find_map(|cause| match cause.downcast_ref::<DbError>() {
         Some(DbError::Query(source)) => Some(source),
         Some(_) => None,
@@ -141,7 +141,7 @@ pub fn refused_with(error: &anyhow::Error) -> Option<String> {
 }
 
 /// The reason for a failure in one line, unless the connection failed: that is reported elsewhere.
-pub fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
+pub(crate) fn problem(error: &anyhow::Error) -> Option<Arc<String>> {
     let is_of_connection = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<DbError>().is_some_and(DbError::is_of_connection)
             || cause.downcast_ref::<tokio_postgres::Error>().is_some_and(is_lost)
@@ -178,7 +178,7 @@ fn pool_reason(error: &PoolError) -> String {
 }
 
 /// An error with its causes, in the format of anyhow's `{:#}`, but without the values that PostgreSQL quotes.
-pub fn describe(error: &anyhow::Error) -> String {
+pub(crate) fn describe(error: &anyhow::Error) -> String {
     with_causes(error.as_ref())
 }
 

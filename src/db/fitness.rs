@@ -112,7 +112,7 @@ const LOOK: &str = include_str!("fitness/look.sql");
 ///
 /// # Errors
 /// [`DbError::Unfit`] with the first problem; connection errors.
-pub async fn check(client: &Client) -> Result<(), DbError> {
+pub(crate) async fn check(client: &Client) -> Result<(), DbError> {
     let row = within(QUERY_TIMEOUT, "looking at the database", client.query_one(LOOK, &[])).await?;
     let text = |column: usize| row.get::<_, String>(column);
     let (database, encoding) = (text(0), text(1));

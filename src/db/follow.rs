@@ -27,7 +27,7 @@ const FULL_LIST: Duration = Duration::from_secs(60);
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// A table, and what a node keeps of it.
-pub trait Table: Send {
+pub(crate) trait Table: Send {
     /// The connection's name in PostgreSQL.
     const APPLICATION_NAME: &'static str;
     /// The channel of notifications.
@@ -53,7 +53,7 @@ pub trait Table: Send {
 }
 
 /// Follows forever.
-pub async fn follow(db: &Database, table: &mut impl Table) {
+pub(crate) async fn follow(db: &Database, table: &mut impl Table) {
     let mut backoff = Backoff::new(RECONNECT.0, RECONNECT.1);
     loop {
         let pause = match follow_once(db, table, &mut backoff).await {
@@ -71,7 +71,7 @@ pub async fn follow(db: &Database, table: &mut impl Table) {
 ///
 /// # Errors
 /// [`DbError::Timeout`], or the error of the read.
-pub async fn look_in_time<T: Table>(table: &mut T, client: &Client) -> Result<(), DbError> {
+pub(crate) async fn look_in_time<T: Table>(table: &mut T, client: &Client) -> Result<(), DbError> {
     within(HEARTBEAT_WAIT, T::HEARTBEAT, table.look(client)).await
 }
 

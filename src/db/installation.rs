@@ -43,13 +43,13 @@ impl fmt::Display for InstallationId {
 }
 
 /// The installation of this database.
-pub async fn id(client: &Client) -> Result<InstallationId, Error> {
+pub(crate) async fn id(client: &Client) -> Result<InstallationId, Error> {
     let row = client.query_one("SELECT secret FROM installation WHERE name = 'throttle_key'", &[]).await?;
     Ok(InstallationId::of(row.get(0)))
 }
 
 /// The same; `None` if the database has no tables of pixeld.
-pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error> {
+pub(crate) async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error> {
     let select = "SELECT secret FROM installation WHERE name = 'throttle_key'";
     match client.query_opt(select, &[]).await {
         Ok(row) => Ok(row.map(|row| InstallationId::of(row.get(0)))),
@@ -60,7 +60,7 @@ pub async fn id_if_any(client: &Client) -> Result<Option<InstallationId>, Error>
 
 /// Why a typed text is not a recipient. Never repeats the text: it may name somebody.
 #[derive(Debug, thiserror::Error)]
-pub enum RecipientError {
+pub(crate) enum RecipientError {
     /// Neither a UUID nor a key.
     #[error("this is not a valid recipient: {0}")]
     NoKey(#[from] KeyError),
@@ -73,7 +73,7 @@ pub enum RecipientError {
 }
 
 /// The id of the recipient that a person typed: a UUID, or a key of this installation's links.
-pub async fn recipient_typed(client: &Client, typed: &str) -> Result<RecipientId, RecipientError> {
+pub(crate) async fn recipient_typed(client: &Client, typed: &str) -> Result<RecipientId, RecipientError> {
     let recipient: RecipientId = match Key::typed(typed)? {
         Key::Id(id) => id.into(),
         key => within(QUERY_TIMEOUT, "reading the namespace", namespace(client)).await?.id_of(&key),
@@ -82,22 +82,22 @@ pub async fn recipient_typed(client: &Client, typed: &str) -> Result<RecipientId
 }
 
 /// The key of throttle fingerprints.
-pub async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
+pub(crate) async fn throttle_key(client: &Client) -> Result<[u8; 16], Error> {
     secret(client, "throttle_key").await
 }
 
 /// The namespace that turns keys into ids.
-pub async fn namespace(client: &Client) -> Result<Namespace, Error> {
+pub(crate) async fn namespace(client: &Client) -> Result<Namespace, Error> {
     Ok(Namespace(Uuid::from_bytes(secret(client, "key_namespace").await?)))
 }
 
 /// The key of recipients' hashes, for lists that name nobody.
-pub async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
+pub(crate) async fn privacy_key(client: &Client) -> Result<PrivacyKey, Error> {
     Ok(PrivacyKey(secret(client, "privacy_key").await?))
 }
 
 /// The key that signs opt-out links if there are no signing keys.
-pub async fn opt_out_key(client: &Client) -> Result<[u8; 32], Error> {
+pub(crate) async fn opt_out_key(client: &Client) -> Result<[u8; 32], Error> {
     secret(client, "opt_out_key").await
 }
 

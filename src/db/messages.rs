@@ -20,7 +20,7 @@ const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Send times that senders have set.
 #[derive(Debug)]
-pub struct SendTimes {
+pub(crate) struct SendTimes {
     /// Each message with its send time in s since 1970; 0 if it was cleared.
     pub messages: Vec<(MessageId, u32)>,
     /// The database's clock.
@@ -28,7 +28,7 @@ pub struct SendTimes {
 }
 
 /// Send times that were set since a time of the database's clock, or all; the last ones first, at most `max`.
-pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<SendTimes, Error> {
+pub(crate) async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Result<SendTimes, Error> {
     let now = client.query_one("SELECT clock_timestamp()", &[]).await?.get(0);
     let since = since.map_or(Micros::default(), |since| since - OVERLAP);
     let select = "SELECT id, coalesce(extract(epoch FROM sent_at), 0)::bigint FROM messages \
@@ -41,7 +41,7 @@ pub async fn sent_since(client: &Client, since: Option<Micros>, max: i64) -> Res
 
 /// A change of one value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Edit<T> {
+pub(crate) enum Edit<T> {
     /// Keep it as it is.
     #[default]
     Keep,
@@ -69,7 +69,7 @@ impl<T: Copy> Edit<T> {
 
 /// A sender's change of a message's values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// What people call it; an empty name clears it.
     pub name: Option<String>,
     /// When it was sent, in s since 1970.
@@ -80,7 +80,7 @@ pub struct Change {
 
 /// Changes a message, and writes the actor to the audit; creates it if nobody opened it yet. Returns whether it has
 /// hits.
-pub async fn change(client: &Client, actor: &str, id: MessageId, change: &Change) -> Result<bool, Error> {
+pub(crate) async fn change(client: &Client, actor: &str, id: MessageId, change: &Change) -> Result<bool, Error> {
     let sent_at = change.sent_at_s.value().map(|seconds| Micros::of_seconds(i64::from(seconds)));
     let upsert = include_str!("messages/change.sql");
     let (changes_time, changes_count) = (change.sent_at_s.is_change(), change.sent_count.is_change());
@@ -91,7 +91,7 @@ pub async fn change(client: &Client, actor: &str, id: MessageId, change: &Change
 }
 
 /// Seconds since a send time was last set; `None` if none ever was.
-pub async fn since_sent_changed_s(client: &Client) -> Result<Option<f64>, Error> {
+pub(crate) async fn since_sent_changed_s(client: &Client) -> Result<Option<f64>, Error> {
     let age = "SELECT extract(epoch FROM clock_timestamp() - max(sent_changed_at))::float8 FROM messages \
                WHERE sent_changed_at IS NOT NULL";
     Ok(client.query_one(age, &[]).await?.get(0))
@@ -99,7 +99,7 @@ pub async fn since_sent_changed_s(client: &Client) -> Result<Option<f64>, Error>
 
 /// A message and its counts, for people.
 #[derive(Debug, Clone)]
-pub struct Message {
+pub(crate) struct Message {
     /// Its id.
     pub id: MessageId,
     /// What people call it; may be empty.
@@ -127,7 +127,7 @@ pub struct Message {
 /// A place in the list of messages, which has those with the latest hits first; one without hits is listed by when it
 /// was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// The time.
     pub at: OffsetDateTime,
     /// The message, to order equal times.
@@ -136,7 +136,7 @@ pub struct Place {
 
 impl Place {
     /// Before all others.
-    pub const FIRST: Place = Place { at: datetime!(9999-01-01 0:00 UTC), id: MessageId::MAX };
+    pub(crate) const FIRST: Place = Place { at: datetime!(9999-01-01 0:00 UTC), id: MessageId::MAX };
 }
 
 const COLUMNS: &str = "id, name, sent_at, sent_count, confirmed_opens, possible_opens, \
@@ -160,12 +160,12 @@ fn message(row: &Row) -> Message {
 }
 
 /// The messages with the latest hits.
-pub async fn latest(client: &Client, max: i64) -> Result<Vec<Message>, Error> {
+pub(crate) async fn latest(client: &Client, max: i64) -> Result<Vec<Message>, Error> {
     older(client, Place::FIRST, max).await
 }
 
 /// The messages after a place, the next one first.
-pub async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
+pub(crate) async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) < ($1, $2) \
          ORDER BY coalesce(last_at, created_at) DESC, id DESC LIMIT $3"
@@ -174,7 +174,7 @@ pub async fn older(client: &Client, place: Place, max: i64) -> Result<Vec<Messag
 }
 
 /// The messages before a place, in the list's order: those nearest to it.
-pub async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
+pub(crate) async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Message>, Error> {
     let select = format!(
         "SELECT {COLUMNS} FROM messages WHERE (coalesce(last_at, created_at), id) > ($1, $2) \
          ORDER BY coalesce(last_at, created_at), id LIMIT $3"
@@ -184,7 +184,7 @@ pub async fn newer(client: &Client, place: Place, max: i64) -> Result<Vec<Messag
 
 /// The result of a search for a name.
 #[derive(Debug)]
-pub struct Matches {
+pub(crate) struct Matches {
     /// In the list's order.
     pub messages: Vec<Message>,
     /// The last message that was read, if there may be more.
@@ -193,7 +193,13 @@ pub struct Matches {
 
 /// The messages after a place whose name contains these words, in any case, at most `max`; reads at most `reads_max`
 /// messages.
-pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_max: i64) -> Result<Matches, Error> {
+pub(crate) async fn named(
+    client: &Client,
+    words: &str,
+    place: Place,
+    max: i64,
+    reads_max: i64,
+) -> Result<Matches, Error> {
     let select = include_str!("messages/named.sql").replace("{columns}", COLUMNS);
     // Not ILIKE, which knows only ASCII case if the database's language is C.
     let pattern = text::pattern(words);
@@ -205,20 +211,20 @@ pub async fn named(client: &Client, words: &str, place: Place, max: i64, reads_m
 }
 
 /// One message.
-pub async fn find(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
+pub(crate) async fn find(client: &Client, id: MessageId) -> Result<Option<Message>, Error> {
     let select = format!("SELECT {COLUMNS} FROM messages WHERE id = $1");
     Ok(client.query_opt(&select, &[&id]).await?.as_ref().map(message))
 }
 
 /// What people call a message; empty if it has no name or is unknown.
-pub async fn name_of(client: &Client, id: MessageId) -> Result<String, Error> {
+pub(crate) async fn name_of(client: &Client, id: MessageId) -> Result<String, Error> {
     let row = client.query_opt("SELECT name FROM messages WHERE id = $1", &[&id]).await?;
     Ok(row.map_or_else(String::new, |row| row.get(0)))
 }
 
 /// Hits of a message by one rule, or by one mail client.
 #[derive(Debug)]
-pub struct Facet {
+pub(crate) struct Facet {
     /// What people call the rule or client.
     pub name: String,
     /// The rule's class.
@@ -231,7 +237,7 @@ pub struct Facet {
 
 /// What hits are grouped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FacetKind {
+pub(crate) enum FacetKind {
     /// The rule that judged them.
     Rule = 1,
     /// The mail client.
@@ -239,7 +245,7 @@ pub enum FacetKind {
 }
 
 /// Hits of a message by rule or client, the most first; at most as many rows as there are rules or clients.
-pub async fn facets(client: &Client, id: MessageId, kind: FacetKind) -> Result<Vec<Facet>, Error> {
+pub(crate) async fn facets(client: &Client, id: MessageId, kind: FacetKind) -> Result<Vec<Facet>, Error> {
     let word = if kind == FacetKind::Rule { "rule" } else { "client" };
     let select = "SELECT coalesce(w.name, $3::text || ' ' || f.value), coalesce(w.class, 0::smallint), coalesce(w.sentence, ''), f.hits \
                   FROM message_facets f LEFT JOIN words w ON w.kind = $3 AND w.number = f.value \
@@ -254,7 +260,11 @@ pub async fn facets(client: &Client, id: MessageId, kind: FacetKind) -> Result<V
 }
 
 /// First opens of a message between each of these times and the next, counted as in [`super::counts`].
-pub async fn opens_between(client: &Client, id: MessageId, times: &[OffsetDateTime]) -> Result<Vec<[i64; 3]>, Error> {
+pub(crate) async fn opens_between(
+    client: &Client,
+    id: MessageId,
+    times: &[OffsetDateTime],
+) -> Result<Vec<[i64; 3]>, Error> {
     let select = "SELECT width_bucket(hour, $2::timestamptz[]) - 1, class, sum(first_opens)::bigint, \
                          sum(first_confirmed_opens)::bigint \
                   FROM message_hours WHERE message = $1 AND hour >= $3 AND hour < $4 GROUP BY 1, 2";

@@ -13,7 +13,7 @@ use pixeld_core::opens::class::{Certainty, Class};
 
 /// What hits say about one message and one recipient.
 #[derive(Debug, Clone)]
-pub struct Open<Id> {
+pub(crate) struct Open<Id> {
     /// The other id of the pair: the recipient on a message's page, the message on a recipient's.
     pub id: Id,
     /// The message's name, if messages are listed; may be empty.
@@ -44,7 +44,7 @@ fn open<Id: FromSqlOwned>(row: &Row) -> Open<Id> {
 
 /// Opens, and how far they were read.
 #[derive(Debug)]
-pub struct Slice {
+pub(crate) struct Slice {
     /// In the order of their ids.
     pub opens: Vec<Open<RecipientId>>,
     /// The last row that was read, if there may be more.
@@ -53,7 +53,7 @@ pub struct Slice {
 
 /// Opens of a message after a recipient (nil for the first), at most `max`; with a certainty, only those that have it.
 /// Reads at most `reads_max` rows.
-pub async fn of_message(
+pub(crate) async fn of_message(
     client: &Client,
     message: MessageId,
     after: RecipientId,
@@ -71,7 +71,7 @@ pub async fn of_message(
 }
 
 /// The open of one message and one recipient.
-pub async fn find(
+pub(crate) async fn find(
     client: &Client,
     message: MessageId,
     recipient: RecipientId,
@@ -82,7 +82,7 @@ pub async fn find(
 }
 
 /// Opens of a recipient before a message, by message, the last one first.
-pub async fn of_recipient(
+pub(crate) async fn of_recipient(
     client: &Client,
     recipient: RecipientId,
     before: MessageId,
@@ -98,7 +98,7 @@ pub async fn of_recipient(
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn any_of_recipients(client: &Client, recipients: &[RecipientId]) -> Result<bool, DbError> {
+pub(crate) async fn any_of_recipients(client: &Client, recipients: &[RecipientId]) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM unnest($1::uuid[]) AS listed (id) \
                   WHERE EXISTS (SELECT FROM opens WHERE recipient = listed.id))";
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&recipients, Type::UUID_ARRAY)];
@@ -111,7 +111,7 @@ pub async fn any_of_recipients(client: &Client, recipients: &[RecipientId]) -> R
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn any_of_message(client: &Client, message: MessageId) -> Result<bool, DbError> {
+pub(crate) async fn any_of_message(client: &Client, message: MessageId) -> Result<bool, DbError> {
     let select = "SELECT EXISTS (SELECT FROM opens WHERE message = $1)";
     let row = within(QUERY_TIMEOUT, "looking opens up", client.query_one(select, &[&message])).await?;
     Ok(row.get(0))
@@ -119,7 +119,7 @@ pub async fn any_of_message(client: &Client, message: MessageId) -> Result<bool,
 
 /// One recipient in nearly all hits of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Crowd {
+pub(crate) struct Crowd {
     /// The recipient.
     pub recipient: RecipientId,
     /// How many hits name them.
@@ -138,7 +138,7 @@ const CROWD_HITS_MAX: i64 = 20_000;
 
 /// The recipient in at least 9 of 10 of a message's `hits`, and from how many places they come. Reads a bounded number
 /// of rows.
-pub async fn crowd(client: &Client, message: MessageId, hits: i64) -> Result<Option<Crowd>, Error> {
+pub(crate) async fn crowd(client: &Client, message: MessageId, hits: i64) -> Result<Option<Crowd>, Error> {
     let select = "SELECT recipient, hits, first_at, last_at FROM ( \
                     SELECT recipient, hits, first_at, last_at FROM opens WHERE message = $1 ORDER BY recipient LIMIT $2) AS looked \
                   WHERE hits * 10 >= $3::bigint * 9 ORDER BY hits DESC LIMIT 1";
@@ -154,7 +154,7 @@ pub async fn crowd(client: &Client, message: MessageId, hits: i64) -> Result<Opt
 
 /// One recipient's open, for a list of many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The recipient.
     pub recipient: RecipientId,
     /// The first hit of all.
@@ -169,7 +169,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// If PostgreSQL does not answer within [`QUERY_TIMEOUT`].
-pub async fn of_recipients(
+pub(crate) async fn of_recipients(
     client: &Client,
     message: MessageId,
     recipients: &[RecipientId],

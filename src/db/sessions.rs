@@ -9,14 +9,14 @@ use tokio_postgres::{Client, Error};
 use super::users::Role;
 
 /// Maximum sessions of one user; the oldest end first.
-pub const OF_A_USER_MAX: i64 = 20;
+pub(crate) const OF_A_USER_MAX: i64 = 20;
 
 /// A digest of a token.
-pub type TokenDigest = [u8; 32];
+pub(crate) type TokenDigest = [u8; 32];
 
 /// A user who is signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedIn {
+pub(crate) struct SignedIn {
     /// The user's number.
     pub id: i64,
     /// Its name.
@@ -31,7 +31,7 @@ const FRESH: &str = "s.used_at > clock_timestamp() - interval '12 hours' \
                      AND s.created_at > clock_timestamp() - interval '7 days'";
 
 /// The user of a session; `None` if it has ended or never existed.
-pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedIn>, Error> {
+pub(crate) async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedIn>, Error> {
     let select = format!(
         "SELECT u.id, u.name, u.role, u.zone, s.used_at < clock_timestamp() - interval '1 minute' \
          FROM sessions s JOIN users u ON u.id = s.user_id \
@@ -55,7 +55,7 @@ pub async fn look(client: &Client, token: &TokenDigest) -> Result<Option<SignedI
 
 /// Starts a session of a user whose password was just checked. Returns whether it did: not if the password or the user
 /// changed in the meantime.
-pub async fn begin(
+pub(crate) async fn begin(
     client: &Client,
     user: i64,
     password_hash: &str,
@@ -75,13 +75,13 @@ pub async fn begin(
 }
 
 /// Ends a session.
-pub async fn end(client: &Client, token: &TokenDigest) -> Result<(), Error> {
+pub(crate) async fn end(client: &Client, token: &TokenDigest) -> Result<(), Error> {
     client.execute("DELETE FROM sessions WHERE token_sha256 = $1", &[&token.as_slice()]).await?;
     Ok(())
 }
 
 /// Ends all sessions of a user.
-pub async fn end_all(client: &Client, user: &SignedIn) -> Result<(), Error> {
+pub(crate) async fn end_all(client: &Client, user: &SignedIn) -> Result<(), Error> {
     let update = "WITH ended AS (DELETE FROM sessions WHERE user_id = $1), \
                   moved AS (UPDATE users SET sessions_valid_from = clock_timestamp() WHERE id = $1) \
                   INSERT INTO audit (actor, action, subject) VALUES ($2, 'signed out everywhere', $2)";

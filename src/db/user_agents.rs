@@ -15,7 +15,7 @@ use tokio_postgres::{Client, Error};
 use super::{DbError, QUERY_TIMEOUT, locks, partitions, within};
 
 /// How long after a report that a user agent is in use it is reported again.
-pub const TOLD_AFTER: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const TOLD_AFTER: Duration = Duration::from_secs(12 * 3600);
 
 /// User agents that one statement deletes, or that one search covers.
 const FORGOTTEN_ROWS: i64 = 1000;
@@ -33,7 +33,7 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Which user agents are stored already; reports that these are in use.
 ///
 /// One that is due for a report counts as stored only if its row could be locked: it may be in deletion at this moment.
-pub async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
+pub(crate) async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
     let select = "WITH found AS (SELECT id, used_at < clock_timestamp() - make_interval(secs => $2) OR doubted_at IS NOT NULL \
                     AS is_due FROM user_agents WHERE id = ANY($1)), \
                   due AS (SELECT id FROM user_agents WHERE id IN (SELECT id FROM found WHERE is_due) ORDER BY id FOR UPDATE), \
@@ -45,7 +45,7 @@ pub async fn stored(client: &Client, ids: &[i64]) -> Result<Vec<i64>, Error> {
 
 /// Stores user agents, in a transaction of their own and in the order of their ids: two loaders that insert in
 /// different orders within their long transactions would deadlock. Returns how many were new.
-pub async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64, Error> {
+pub(crate) async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64, Error> {
     agents.sort_unstable();
     let (ids, texts): (Vec<i64>, Vec<&str>) = agents.into_iter().unzip();
     let insert = "INSERT INTO user_agents (id, user_agent) SELECT * FROM unnest($1::bigint[], $2::text[]) AS new (id, ua) \
@@ -60,7 +60,7 @@ pub async fn store(client: &Client, mut agents: Vec<(i64, &str)>) -> Result<u64,
 ///
 /// # Errors
 /// On a database error other than a refused text.
-pub async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u64, BTreeSet<i64>), Error> {
+pub(crate) async fn store_each(client: &Client, agents: Vec<(i64, &str)>) -> Result<(u64, BTreeSet<i64>), Error> {
     let (mut new, mut refused) = (0, BTreeSet::new());
     let mut parts = vec![agents];
     while let Some(part) = parts.pop() {
@@ -92,7 +92,7 @@ fn is_of_data(error: &Error) -> bool {
 }
 
 /// Deletes those that were not used since before `retained_from`, in bounded statements. Returns how many.
-pub async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Result<u64, DbError> {
+pub(crate) async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Result<u64, DbError> {
     let delete = "DELETE FROM user_agents WHERE id IN (SELECT id FROM user_agents \
                     WHERE used_at < $1::timestamptz - make_interval(secs => $2) AND id <> 0 ORDER BY used_at LIMIT $3 FOR UPDATE SKIP LOCKED)";
     let margin_s = UNUSED_MARGIN.as_secs_f64();
@@ -109,7 +109,7 @@ pub async fn forget_unused(client: &Client, retained_from: OffsetDateTime) -> Re
 }
 
 /// Deletes those of erased hits that no other hit has. Does nothing while another node is doing it. Returns how many.
-pub async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
+pub(crate) async fn forget_doubted(client: &Client) -> Result<u64, DbError> {
     let any = client.query_one("SELECT EXISTS (SELECT 1 FROM user_agents WHERE doubted_at IS NOT NULL)", &[]);
     if !within(QUERY_TIMEOUT, "looking for doubted user agents", any).await?.get::<_, bool>(0) {
         return Ok(0);

@@ -37,14 +37,14 @@ impl Role {
 }
 
 /// Sets the zone of a user's times.
-pub async fn set_zone(client: &Client, user: i64, zone: &str) -> Result<(), Error> {
+pub(crate) async fn set_zone(client: &Client, user: i64, zone: &str) -> Result<(), Error> {
     client.execute("UPDATE users SET zone = $2 WHERE id = $1", &[&user, &zone]).await?;
     Ok(())
 }
 
 /// A user, for people.
 #[derive(Debug, Clone)]
-pub struct User {
+pub(crate) struct User {
     /// The number that identifies a user in forms.
     pub id: i64,
     /// The name, as first written.
@@ -61,7 +61,7 @@ pub struct User {
 
 /// What a sign-in is checked against.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub(crate) struct Account {
     /// The user's number.
     pub id: i64,
     /// The PHC string of the password.
@@ -71,7 +71,7 @@ pub struct Account {
 }
 
 /// What is wrong with a name; `None` if it is allowed.
-pub fn wrong_name(name: &str) -> Option<&'static str> {
+pub(crate) fn wrong_name(name: &str) -> Option<&'static str> {
     if name.is_empty() || name.trim() != name {
         return Some("the name must not be empty or begin or end with a space");
     }
@@ -101,7 +101,13 @@ async fn is_taken(client: &Client, name: &str) -> Result<bool, Error> {
 }
 
 /// Adds a user; `None` if the name is in use.
-pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &str) -> Result<Option<i64>, Error> {
+pub(crate) async fn add(
+    client: &Client,
+    actor: &str,
+    name: &str,
+    role: Role,
+    hash: &str,
+) -> Result<Option<i64>, Error> {
     let insert = include_str!("users/add.sql");
     // The index separates two users who are added at the same moment; it knows at least ASCII case.
     if is_taken(client, name).await? {
@@ -112,7 +118,7 @@ pub async fn add(client: &Client, actor: &str, name: &str, role: Role, hash: &st
 }
 
 /// Removes a user and their sessions. Returns whether there was one.
-pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Error> {
+pub(crate) async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Error> {
     let delete = "WITH removed AS (DELETE FROM users WHERE id = $2 RETURNING name) \
                   INSERT INTO audit (actor, action, subject) SELECT $1, 'user removed', name FROM removed";
     let Some(id) = id_of(client, name).await? else { return Ok(false) };
@@ -120,7 +126,7 @@ pub async fn remove(client: &Client, actor: &str, name: &str) -> Result<bool, Er
 }
 
 /// Changes a user's password, and ends their sessions. Returns whether there is such a user.
-pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) -> Result<bool, Error> {
+pub(crate) async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) -> Result<bool, Error> {
     let update = "WITH changed AS ( \
                     UPDATE users SET password_hash = $3, sessions_valid_from = clock_timestamp() \
                     WHERE id = $2 RETURNING id, name), \
@@ -131,7 +137,7 @@ pub async fn set_password(client: &Client, actor: &str, name: &str, hash: &str) 
 }
 
 /// Enables or disables a user. Returns whether that changed something; the last admin who can sign in stays enabled.
-pub async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -> Result<bool, Error> {
+pub(crate) async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -> Result<bool, Error> {
     let (update, action) = if enabled {
         (
             "UPDATE users SET disabled_at = NULL WHERE id = $3 AND disabled_at IS NOT NULL RETURNING id, name",
@@ -157,7 +163,7 @@ pub async fn set_enabled(client: &Client, actor: &str, id: i64, enabled: bool) -
 }
 
 /// All users, by name.
-pub async fn list(client: &Client) -> Result<Vec<User>, Error> {
+pub(crate) async fn list(client: &Client) -> Result<Vec<User>, Error> {
     let select = "SELECT u.id, u.name, u.role, u.created_at, u.disabled_at, max(s.used_at) \
                   FROM users u LEFT JOIN sessions s ON s.user_id = u.id GROUP BY u.id ORDER BY lower(u.name) LIMIT 1000";
     Ok(client.query(select, &[]).await?.iter().map(user).collect())
@@ -176,12 +182,12 @@ fn user(row: &Row) -> User {
 }
 
 /// Whether there is any user.
-pub async fn any(client: &Client) -> Result<bool, Error> {
+pub(crate) async fn any(client: &Client) -> Result<bool, Error> {
     Ok(client.query_one("SELECT EXISTS (SELECT FROM users)", &[]).await?.get(0))
 }
 
 /// What a sign-in under this name is checked against; `None` if there is no such user.
-pub async fn account(client: &Client, name: &str) -> Result<Option<Account>, Error> {
+pub(crate) async fn account(client: &Client, name: &str) -> Result<Option<Account>, Error> {
     let Some(id) = id_of(client, name).await? else { return Ok(None) };
     let select = "SELECT id, password_hash, disabled_at IS NOT NULL FROM users WHERE id = $1";
     let row = client.query_opt(select, &[&id]).await?;

@@ -8,7 +8,7 @@ use pixeld_core::opens::class::Class;
 use pixeld_core::opens::rule::Rule;
 
 /// Writes the words that this program knows. Words of a newer program that this one does not know stay.
-pub async fn write(client: &Client) -> Result<(), Error> {
+pub(crate) async fn write(client: &Client) -> Result<(), Error> {
     let mut words: Vec<(&str, i16, &str, Option<i16>, &str)> = Vec::new();
     words.extend(Class::ALL.iter().map(|class| ("class", class.number(), class.name(), None, "")));
     words.extend(

@@ -39,7 +39,7 @@ use pixeld_spool::tombstone::Erasing;
 use pixeld_spool::{Segment, Spool};
 
 /// Interval between checks for erasures.
-pub const POLL: Duration = Duration::from_secs(2);
+pub(crate) const POLL: Duration = Duration::from_secs(2);
 
 /// How often it reports that it is alive, and compares what it remembers with what the database knows.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 /// The eraser's folders, and its identity.
 #[derive(Debug)]
-pub struct EraserOptions {
+pub(crate) struct EraserOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
     /// The file that remembers erasures.
@@ -67,7 +67,7 @@ pub struct EraserOptions {
 }
 
 /// Carries erasures out.
-pub struct Eraser {
+pub(crate) struct Eraser {
     options: EraserOptions,
     db: Database,
     metrics: Arc<Metrics>,
@@ -88,7 +88,7 @@ struct Connected {
 
 impl Eraser {
     /// An eraser of these spools, of all earlier starts and of this one, and of the hits that were set aside.
-    pub fn new(
+    pub(crate) fn new(
         options: EraserOptions,
         db: Database,
         metrics: Arc<Metrics>,
@@ -100,7 +100,7 @@ impl Eraser {
     }
 
     /// Carries out erasures, once the database is `ready`, until the drain.
-    pub async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
+    pub(crate) async fn run(mut self, ready: impl Future<Output = ()>, mut drain: Drain) {
         tokio::select! {
             () = ready => {}
             () = drain.asked() => return,
@@ -141,7 +141,7 @@ impl Eraser {
     ///
     /// # Errors
     /// On an error of PostgreSQL or the disk.
-    pub async fn carry_out_all(mut self, drain: &Drain) -> anyhow::Result<()> {
+    pub(crate) async fn carry_out_all(mut self, drain: &Drain) -> anyhow::Result<()> {
         while self.turn(drain).await? > 0 {}
         leftovers::finish(&self.db).await
     }

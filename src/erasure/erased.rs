@@ -18,7 +18,7 @@ use pixeld_core::ids::RecipientId;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// Hits that come up to this long after an erasure request still count as earlier ones.
-pub const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_MARGIN: Duration = Duration::from_secs(60);
 
 /// What the loader knows about erasures.
 #[derive(Default)]

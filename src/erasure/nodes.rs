@@ -11,11 +11,11 @@ use pixeld_core::ids::NodeId;
 use pixeld_core::privacy::RecipientHash;
 
 /// Erasures that a node carries out at once.
-pub const PENDING_MAX: i64 = 10_000;
+pub(crate) const PENDING_MAX: i64 = 10_000;
 
 /// An erasure in the form that nodes need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Erasure {
+pub(crate) struct Erasure {
     /// Its number.
     pub id: i64,
     /// The recipient.
@@ -26,7 +26,7 @@ pub struct Erasure {
 
 /// What a node erased on its disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OnDisk {
+pub(crate) struct OnDisk {
     /// Segments that were rewritten.
     pub segments: u64,
     /// Hits in them.
@@ -36,14 +36,14 @@ pub struct OnDisk {
 }
 
 /// Records that this data directory exists, and is not retired.
-pub async fn register(client: &Client, node: NodeId, name: &str) -> Result<(), Error> {
+pub(crate) async fn register(client: &Client, node: NodeId, name: &str) -> Result<(), Error> {
     let upsert = "INSERT INTO nodes (node, name) VALUES ($1, $2) ON CONFLICT (node) DO UPDATE \
                   SET name = excluded.name, seen_at = clock_timestamp(), retired_at = NULL";
     client.execute(upsert, &[&node, &name]).await.map(|_| ())
 }
 
 /// Records that a data directory holds no hits and gets no more: receipts become final without it.
-pub async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Error> {
+pub(crate) async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Error> {
     let update = "WITH retired AS (UPDATE nodes SET retired_at = clock_timestamp() WHERE node = $1 RETURNING node, name) \
                   INSERT INTO audit (actor, action, subject, detail) \
                   SELECT $2, 'node retired', node::text, jsonb_build_object('name', name) FROM retired";
@@ -51,7 +51,7 @@ pub async fn retire(client: &Client, actor: &str, node: NodeId) -> Result<(), Er
 }
 
 /// The erasures that a node has not carried out, the oldest first; at most [`PENDING_MAX`].
-pub async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Error> {
+pub(crate) async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Error> {
     let select = "SELECT id, recipient_hash, requested_at FROM erasures \
                   WHERE id > (SELECT erased_to FROM nodes WHERE node = $1) ORDER BY id LIMIT $2";
     let rows = client.query(select, &[&node, &PENDING_MAX]).await?;
@@ -65,7 +65,7 @@ pub async fn pending(client: &Client, node: NodeId) -> Result<Vec<Erasure>, Erro
 
 /// Reopens those of the latest `max` erasures that the node's disk does not remember: the disk went back in time, with
 /// all that was on it then.
-pub async fn reopen(
+pub(crate) async fn reopen(
     client: &Client,
     node: NodeId,
     max: i64,
@@ -89,7 +89,12 @@ pub async fn reopen(
 
 /// Records that a node has carried these out. A node that began after an erasure and had no hits of it gives no
 /// receipt.
-pub async fn acknowledge(client: &Client, node: NodeId, name: &str, done: &[(i64, OnDisk)]) -> Result<(), Error> {
+pub(crate) async fn acknowledge(
+    client: &Client,
+    node: NodeId,
+    name: &str,
+    done: &[(i64, OnDisk)],
+) -> Result<(), Error> {
     let column = |value: fn(&OnDisk) -> u64| done.iter().map(|(_, on_disk)| value(on_disk) as i64).collect::<Vec<_>>();
     let ids: Vec<i64> = done.iter().map(|(id, _)| *id).collect();
     let insert = include_str!("nodes/acknowledge.sql");

@@ -15,7 +15,7 @@ use pixeld_core::privacy::RecipientHash;
 
 /// What is known about an erasure.
 #[derive(Debug, Clone)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// Its number.
     pub id: i64,
     /// Its recipient.
@@ -38,7 +38,7 @@ pub struct Receipt {
 
 /// A node that has carried an erasure out.
 #[derive(Debug, Clone)]
-pub struct NodeDone {
+pub(crate) struct NodeDone {
     /// Its data directory.
     pub node: NodeId,
     /// Its machine's name.
@@ -51,7 +51,7 @@ pub struct NodeDone {
 
 /// A node that has not.
 #[derive(Debug, Clone)]
-pub struct NodeOutstanding {
+pub(crate) struct NodeOutstanding {
     /// Its data directory.
     pub node: NodeId,
     /// Its machine's name.
@@ -62,7 +62,7 @@ pub struct NodeOutstanding {
 
 impl Receipt {
     /// Whether nothing is left to do.
-    pub fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         self.deleted_at.is_some() && self.outstanding.is_empty()
     }
 }
@@ -70,24 +70,24 @@ impl Receipt {
 const ERASURES: &str = "SELECT id, recipient_hash, requested_at, hits, opens, deleted_at, put_back_at FROM erasures";
 
 /// The latest erasures, or those before one, the newest first.
-pub async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Receipt>, Error> {
+pub(crate) async fn latest(client: &Client, before: Option<i64>, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE id < $1 ORDER BY id DESC LIMIT $2");
     found(client, &select, &[&before.unwrap_or(i64::MAX), &max]).await
 }
 
 /// The erasures of one recipient, the newest first.
-pub async fn of_recipient(client: &Client, recipient: RecipientHash, max: i64) -> Result<Vec<Receipt>, Error> {
+pub(crate) async fn of_recipient(client: &Client, recipient: RecipientHash, max: i64) -> Result<Vec<Receipt>, Error> {
     let select = format!("{ERASURES} WHERE recipient_hash = $1 ORDER BY id DESC LIMIT $2");
     found(client, &select, &[&&recipient.0[..], &max]).await
 }
 
 /// One erasure.
-pub async fn find(client: &Client, erasure: i64) -> Result<Option<Receipt>, Error> {
+pub(crate) async fn find(client: &Client, erasure: i64) -> Result<Option<Receipt>, Error> {
     Ok(found(client, &format!("{ERASURES} WHERE id = $1"), &[&erasure]).await?.pop())
 }
 
 /// Who requested these, by their numbers. An erasure that a node put back has no known actor.
-pub async fn actors(client: &Client, receipts: &[Receipt]) -> Result<HashMap<i64, String>, Error> {
+pub(crate) async fn actors(client: &Client, receipts: &[Receipt]) -> Result<HashMap<i64, String>, Error> {
     let asked = receipts.iter().filter(|receipt| receipt.put_back_at.is_none());
     let ids: Vec<String> = asked.map(|receipt| receipt.id.to_string()).collect();
     // Without ORDER BY and LIMIT: with them, the planner would read the audit backwards instead of using its index.

@@ -17,12 +17,12 @@ use pixeld_core::digest;
 use pixeld_core::privacy::{PrivacyKey, RecipientHash};
 
 /// Maximum erasures that are remembered (12 MB).
-pub const ERASURES_MAX: usize = 500_000;
+pub(crate) const ERASURES_MAX: usize = 500_000;
 
 const FORMAT: Format<8, 24> = Format { magic: b"PXERASE\x01", is_counted: false };
 
 /// A recipient's hash, and the time of the request.
-pub type Entry = (RecipientHash, Micros);
+pub(crate) type Entry = (RecipientHash, Micros);
 
 impl Row<24> for Entry {
     fn encode(&self) -> [u8; 24] {
@@ -39,7 +39,7 @@ impl Row<24> for Entry {
 }
 
 /// The remembered erasures of the installation with this key.
-pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
+pub(crate) fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
         Ok(Some((installation, entries))) if installation == digest(key) => Ok(entries),
         Ok(_) => Ok(Vec::new()),
@@ -56,7 +56,7 @@ pub fn read(path: &Path, key: &PrivacyKey) -> io::Result<Vec<Entry>> {
 ///
 /// # Errors
 /// The old list stays then.
-pub fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()> {
+pub(crate) fn remember(path: &Path, key: &PrivacyKey, more: &[Entry]) -> io::Result<()> {
     let before = read(path, key)?;
     let mut latest: HashMap<RecipientHash, Micros> = HashMap::new();
     for (hash, asked_at) in before.iter().chain(more) {

@@ -35,7 +35,7 @@ const PUT_BACK_ROWS: usize = 5000;
 
 /// What loaders need to know about erasures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ErasureState {
+pub(crate) struct ErasureState {
     /// Increases with each erasure, and with each user agent that is deleted.
     pub version: i64,
     /// When the latest erasure was requested; `None` if there is none.
@@ -43,13 +43,16 @@ pub struct ErasureState {
 }
 
 /// The version and the latest erasure, now.
-pub async fn state(client: &Client) -> Result<ErasureState, Error> {
+pub(crate) async fn state(client: &Client) -> Result<ErasureState, Error> {
     let row = client.query_one("SELECT version, latest_at FROM erasure_state", &[]).await?;
     Ok(ErasureState { version: row.get(0), latest_at: row.get(1) })
 }
 
 /// Which of these were erased, and when that was last requested.
-pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<Vec<(RecipientHash, Micros)>, Error> {
+pub(crate) async fn erased_among(
+    client: &Client,
+    hashes: &[RecipientHash],
+) -> Result<Vec<(RecipientHash, Micros)>, Error> {
     let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash.0[..]).collect();
     let select = "SELECT recipient_hash, max(requested_at) FROM erasures \
                   WHERE recipient_hash = ANY($1) GROUP BY recipient_hash";
@@ -68,7 +71,7 @@ pub async fn erased_among(client: &Client, hashes: &[RecipientHash]) -> Result<V
 ///
 /// # Errors
 /// On a database error, or if transactions that load hits leave no gap for it.
-pub async fn request(
+pub(crate) async fn request(
     client: &Client,
     actor: &str,
     recipient: RecipientHash,
@@ -96,7 +99,7 @@ pub async fn request(
 ///
 /// # Errors
 /// On a database error; the erasure is then unfinished, and others continue it.
-pub async fn delete(db: &Database, erasure: i64, recipient: RecipientId) -> anyhow::Result<()> {
+pub(crate) async fn delete(db: &Database, erasure: i64, recipient: RecipientId) -> anyhow::Result<()> {
     let session = db.connect("pixeld-erase").await?;
     lock_deleting(&session.client, erasure).await?;
     Changes::open(db).await?.erase(erasure, recipient).await?;
@@ -135,7 +138,7 @@ async fn finish(client: &Client, erasures: &[i64]) -> Result<(), DbError> {
 ///
 /// # Errors
 /// On a database error; what is left is found again.
-pub async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize> {
+pub(crate) async fn finish_all(db: &Database, key: &PrivacyKey) -> anyhow::Result<usize> {
     let session = db.connect("pixeld-erase").await?;
     let select = "SELECT id, recipient_hash FROM erasures WHERE deleted_at IS NULL \
                   AND (put_back_at IS NOT NULL OR requested_at < clock_timestamp() - make_interval(secs => $2)) \
@@ -185,7 +188,7 @@ async fn find(client: &Client, key: &PrivacyKey, hashes: &[RecipientHash]) -> Re
 
 /// Puts erasures back that this node remembers and the database does not: it was restored from an older backup. They
 /// are then unfinished. Returns how many there were.
-pub async fn put_back(client: &Client, remembered: &[(RecipientHash, Micros)]) -> Result<u64, DbError> {
+pub(crate) async fn put_back(client: &Client, remembered: &[(RecipientHash, Micros)]) -> Result<u64, DbError> {
     let mut put_back = 0;
     for part in remembered.chunks(PUT_BACK_ROWS) {
         let hashes: Vec<&[u8]> = part.iter().map(|(hash, _)| &hash.0[..]).collect();

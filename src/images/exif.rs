@@ -86,7 +86,7 @@ pub(super) mod tests {
     }
 
     /// A JPEG with EXIF; it is 3 by 2 pixels.
-    pub fn jpeg_with(orientation: u8, has_place: bool) -> Vec<u8> {
+    pub(crate) fn jpeg_with(orientation: u8, has_place: bool) -> Vec<u8> {
         let exif = [b"Exif\0\0".as_slice(), &tiff(orientation, has_place)].concat();
         let length = u16::try_from(exif.len() + 2).unwrap().to_be_bytes();
         let mut bytes = jpeg();
@@ -95,7 +95,7 @@ pub(super) mod tests {
     }
 
     /// A PNG with EXIF before or after its pixels.
-    pub fn png_with(orientation: u8, is_before: bool) -> Vec<u8> {
+    pub(crate) fn png_with(orientation: u8, is_before: bool) -> Vec<u8> {
         let chunk = |name: &[u8], body: &[u8]| {
             [&u32::try_from(body.len()).unwrap().to_be_bytes()[..], name, body, &[0; 4]].concat()
         };

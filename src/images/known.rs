@@ -43,13 +43,13 @@ impl Row<17> for (ImageId, Knowledge) {
 ///
 /// # Errors
 /// The old list stays then.
-pub fn write(path: &Path, ids: &[(ImageId, Knowledge)]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, ids: &[(ImageId, Knowledge)]) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     FORMAT.write(path, &[], ids)
 }
 
 /// Reads the list; `None` if there is none, or it is damaged.
-pub fn read(path: &Path) -> Option<Vec<(ImageId, Knowledge)>> {
+pub(crate) fn read(path: &Path) -> Option<Vec<(ImageId, Knowledge)>> {
     match kept_list::read(path, |bytes| FORMAT.decode(bytes)) {
         Ok(list) => list.map(|([], ids)| ids),
         Err(ReadError::Io(error)) => {

@@ -48,7 +48,7 @@ struct Images {
 }
 
 /// Fills the cache with the ids on disk. Call once, before the first request.
-pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
+pub(crate) fn recall(cache: &ImageCache, known_path: &std::path::Path) {
     // Until the sync has connected, do not assume that the database is down.
     cache.note_database(true);
     let Some(ids) = known::read(known_path) else { return };
@@ -64,7 +64,7 @@ pub fn recall(cache: &ImageCache, known_path: &std::path::Path) {
 }
 
 /// Runs forever: serves only "not now" until `ready`, then keeps in step.
-pub async fn run(
+pub(crate) async fn run(
     cache: Arc<ImageCache>,
     wanted: &mut mpsc::Receiver<Wanted>,
     db: Database,

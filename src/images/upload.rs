@@ -18,16 +18,16 @@ use pixeld_core::ids::ImageId;
 use pixeld_core::text;
 
 /// Maximum bytes of an image.
-pub const BYTES_MAX: usize = 1 << 20;
+pub(crate) const BYTES_MAX: usize = 1 << 20;
 
 /// Maximum pixels of an image in each direction.
-pub const PIXELS_MAX: usize = 4096;
+pub(crate) const PIXELS_MAX: usize = 4096;
 
 /// Maximum characters of a title.
-pub const TITLE_CHARS_MAX: usize = 200;
+pub(crate) const TITLE_CHARS_MAX: usize = 200;
 
 /// The accepted images, for people.
-pub const ACCEPTED: &str = "GIF, PNG, JPEG or WebP, up to 1 MiB and 4096 × 4096 pixels. No SVG.";
+pub(crate) const ACCEPTED: &str = "GIF, PNG, JPEG or WebP, up to 1 MiB and 4096 × 4096 pixels. No SVG.";
 
 /// The warning about a picture that contains the place where it was taken.
 const PLACE: &str = "This image says where it was taken (GPS data in its EXIF), and everybody who gets it can read that. Save it without location data \
@@ -41,7 +41,7 @@ const SVG_BYTES_MAX: usize = 1024;
 
 /// Why bytes are not accepted.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// There are none.
     #[error("the file is empty; use GIF, PNG, JPEG or WebP")]
     Empty,
@@ -61,7 +61,7 @@ pub enum Refusal {
 
 /// Why an image could not be added.
 #[derive(Debug, thiserror::Error)]
-pub enum AddError {
+pub(crate) enum AddError {
     /// The bytes are not accepted.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -77,7 +77,7 @@ pub enum AddError {
 }
 
 /// What people should know about an accepted picture.
-pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
+pub(crate) fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
     let place = exif::read(media_type, bytes).has_place.then_some(PLACE);
     let outlook = (media_type == "image/webp").then_some(OUTLOOK);
     place.into_iter().chain(outlook).collect()
@@ -87,7 +87,7 @@ pub fn warnings(media_type: &str, bytes: &[u8]) -> Vec<&'static str> {
 ///
 /// # Errors
 /// [`Refusal`], which says what is allowed.
-pub fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
+pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspected, Refusal> {
     if bytes.is_empty() {
         return Err(Refusal::Empty);
     }
@@ -126,7 +126,7 @@ fn is_svg(bytes: &[u8]) -> bool {
 }
 
 /// What is wrong with a title; `None` if it is allowed.
-pub fn wrong_title(title: &str) -> Option<&'static str> {
+pub(crate) fn wrong_title(title: &str) -> Option<&'static str> {
     let is_wrong = title.chars().count() > TITLE_CHARS_MAX || text::has_controls(title);
     is_wrong.then_some("a title may have at most 200 characters, and no line breaks or other control characters")
 }
@@ -135,7 +135,7 @@ pub fn wrong_title(title: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// [`AddError`]; nothing was stored then.
-pub async fn add(
+pub(crate) async fn add(
     client: &Client,
     actor: &str,
     bytes: &[u8],
@@ -157,7 +157,7 @@ pub async fn add(
 ///
 /// # Errors
 /// [`AddError`]; nothing was changed then.
-pub async fn replace(client: &Client, actor: &str, id: ImageId, bytes: &[u8]) -> Result<bool, AddError> {
+pub(crate) async fn replace(client: &Client, actor: &str, id: ImageId, bytes: &[u8]) -> Result<bool, AddError> {
     let inspected = inspect(bytes)?;
     Ok(queries::replace(client, actor, id, &inspected, bytes).await?)
 }

@@ -32,7 +32,7 @@ use pixeld_spool::segment::SegmentId;
 use pixeld_spool::{Spool, SpoolRoom};
 
 /// Interval between checks.
-pub const HOUSEKEEPING: Duration = Duration::from_secs(1);
+pub(crate) const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// Interval between checks while room is short.
 const HOUSEKEEPING_SHORT: Duration = Duration::from_millis(100);
@@ -45,7 +45,7 @@ const SEGMENTS_FREE: u64 = 2;
 
 /// The housekeeper's options.
 #[derive(Debug)]
-pub struct HousekeeperOptions {
+pub(crate) struct HousekeeperOptions {
     /// The folder that holds all spools.
     pub spools: PathBuf,
     /// How long loaded segments are kept.
@@ -56,7 +56,7 @@ pub struct HousekeeperOptions {
 
 /// The running housekeeper. It ends when this is dropped, without waiting: a hanging disk must not delay the end.
 #[derive(Debug)]
-pub struct Housekeeper {
+pub(crate) struct Housekeeper {
     thread: Option<JoinHandle<()>>,
     ends: Arc<AtomicBool>,
 }
@@ -66,7 +66,7 @@ impl Housekeeper {
     ///
     /// # Errors
     /// If the operating system refuses a thread.
-    pub fn start(
+    pub(crate) fn start(
         options: HousekeeperOptions,
         spools: Vec<Arc<Spool>>,
         room: Arc<SpoolRoom>,
@@ -86,7 +86,7 @@ impl Housekeeper {
     }
 
     /// Ends it, and waits for that.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let thread = self.thread.take();
         self.ends.store(true, Ordering::Release);
         let joined = thread.map(|thread| {

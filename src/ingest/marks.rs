@@ -11,7 +11,7 @@ use pixeld_core::ids::{ImageId, MessageId, RecipientId, SpoolId};
 
 /// How far a spool is loaded, in PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The spool's number.
     pub spool: i32,
     /// The next sequence number to load.
@@ -25,7 +25,7 @@ pub struct Mark {
 ///
 /// # Errors
 /// `55P03` if another connection holds the mark for longer than the session's lock_timeout.
-pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
+pub(crate) async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, Error> {
     let MarkName { uuid: spool, first_seq } = name;
     // Checked first: an INSERT that conflicts would use up a number each time.
     if client.query_opt("SELECT 1 FROM spool_marks WHERE spool_uuid = $1", &[&spool]).await?.is_none() {
@@ -42,7 +42,7 @@ pub async fn claim(client: &Client, name: MarkName, node: &str) -> Result<Mark, 
 }
 
 /// How far each of `spools` is loaded; 0 if the database does not know it.
-pub async fn loaded_to(client: &Client, spools: &[SpoolId]) -> Result<Vec<(SpoolId, u64)>, Error> {
+pub(crate) async fn loaded_to(client: &Client, spools: &[SpoolId]) -> Result<Vec<(SpoolId, u64)>, Error> {
     let select = "SELECT u, COALESCE(next_seq, 0) FROM unnest($1::uuid[]) u LEFT JOIN spool_marks ON spool_uuid = u";
     let rows = client.query(select, &[&spools]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get::<_, i64>(1) as u64)).collect())
@@ -50,7 +50,7 @@ pub async fn loaded_to(client: &Client, spools: &[SpoolId]) -> Result<Vec<(Spool
 
 /// What distinguishes hits of a spool that have the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HitIdentity {
+pub(crate) struct HitIdentity {
     /// Its time.
     pub at: Micros,
     /// Its image.
@@ -63,7 +63,7 @@ pub struct HitIdentity {
 
 /// A batch that has rows.
 #[derive(Debug, Clone, Copy)]
-pub struct LoadedBatch {
+pub(crate) struct LoadedBatch {
     /// The batch's first number.
     pub first_seq: u64,
     /// The number after its last.
@@ -72,7 +72,12 @@ pub struct LoadedBatch {
 }
 
 /// The batches of a spool that have rows and overlap the numbers from `from` to before `to`, the last one first.
-pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) -> Result<Vec<LoadedBatch>, Error> {
+pub(crate) async fn batches_between(
+    client: &Client,
+    spool: i32,
+    from: u64,
+    to: u64,
+) -> Result<Vec<LoadedBatch>, Error> {
     let select = "SELECT first_seq, next_seq, min_at, max_at FROM batches \
                   WHERE spool = $1 AND first_seq < $3 AND next_seq > $2 AND loaded > 0 ORDER BY first_seq DESC";
     let rows = client.query(select, &[&spool, &(from as i64), &(to as i64)]).await?;
@@ -85,7 +90,11 @@ pub async fn batches_between(client: &Client, spool: i32, from: u64, to: u64) ->
 }
 
 /// The rows of a spool's batch, by their numbers.
-pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> Result<Vec<(u64, HitIdentity)>, Error> {
+pub(crate) async fn hits_of_batch(
+    client: &Client,
+    spool: i32,
+    batch: &LoadedBatch,
+) -> Result<Vec<(u64, HitIdentity)>, Error> {
     let select = "SELECT seq, at, image, message, recipient FROM hits \
                   WHERE at BETWEEN $1 AND $2 AND spool = $3 AND seq >= $4 AND seq < $5";
     let (first_seq, next_seq) = (batch.first_seq as i64, batch.next_seq as i64);
@@ -99,7 +108,7 @@ pub async fn hits_of_batch(client: &Client, spool: i32, batch: &LoadedBatch) -> 
 
 /// Ends the connection that is recorded as the one loading `spool`, if it still exists: a vanished client's backend can
 /// hold the mark for hours. Returns whether there was one.
-pub async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Error> {
+pub(crate) async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Error> {
     let end = "SELECT pg_terminate_backend(a.pid) FROM spool_marks m \
                JOIN pg_stat_activity a ON a.pid = m.backend_pid AND a.backend_start = m.backend_started \
                WHERE m.spool_uuid = $1 AND a.pid <> pg_backend_pid() AND a.usename = current_user";
@@ -107,7 +116,7 @@ pub async fn end_predecessor(client: &Client, spool: SpoolId) -> Result<bool, Er
 }
 
 /// How many hits were loaded in batches that reach beyond a time, or at all.
-pub async fn loaded_since(client: &Client, since: Option<OffsetDateTime>) -> Result<u64, Error> {
+pub(crate) async fn loaded_since(client: &Client, since: Option<OffsetDateTime>) -> Result<u64, Error> {
     let sum = "SELECT coalesce(sum(loaded), 0)::bigint FROM batches WHERE $1::timestamptz IS NULL OR max_at >= $1";
     Ok(client.query_one(sum, &[&since]).await?.get::<_, i64>(0) as u64)
 }

@@ -10,7 +10,7 @@ use pixeld_core::ids::SpoolId;
 use pixeld_spool::orphans::Waiting;
 
 /// The waiting hits of the spools whose marks have these UUIDs.
-pub async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>, Error> {
+pub(crate) async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>, Error> {
     let select = "SELECT spool_uuid, spool, image, first_seq, orphans.next_seq FROM orphans JOIN spool_marks USING (spool) \
                   WHERE spool_uuid = ANY($1) ORDER BY spool, first_seq, image";
     let waiting = |row: &tokio_postgres::Row| Waiting {
@@ -25,7 +25,7 @@ pub async fn waiting(client: &Client, marks: &[SpoolId]) -> Result<Vec<Waiting>,
 
 /// In a batch's transaction: records that hits wait. `open` is a note that reaches to a number after which nothing of
 /// the image was loaded since; it is extended, if it still exists.
-pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) -> Result<Waiting, Error> {
+pub(crate) async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) -> Result<Waiting, Error> {
     let next_seq = waiting.next_seq as i64;
     if let Some(open) = open {
         let lengthen =
@@ -44,7 +44,7 @@ pub async fn note(client: &Client, waiting: &Waiting, open: Option<&Waiting>) ->
 ///
 /// # Errors
 /// [`BatchError::Count`] if another session has changed the note.
-pub async fn take(client: &Client, waiting: &Waiting, rest: Option<u64>) -> Result<(), BatchError> {
+pub(crate) async fn take(client: &Client, waiting: &Waiting, rest: Option<u64>) -> Result<(), BatchError> {
     let (first, next) = (waiting.first_seq as i64, waiting.next_seq as i64);
     let which = "WHERE spool = $1 AND image = $2 AND first_seq = $3 AND next_seq = $4";
     let changed = match rest {

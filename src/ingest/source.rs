@@ -29,7 +29,7 @@ const MARK_NAME: &str = "mark";
 
 /// The name under which PostgreSQL knows how far a spool is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MarkName {
+pub(crate) struct MarkName {
     /// `spool_marks.spool_uuid`.
     pub uuid: SpoolId,
     /// The first number that it covers.
@@ -38,7 +38,7 @@ pub struct MarkName {
 
 impl MarkName {
     /// The mark of the spool with this UUID and folder.
-    pub fn of(spool: SpoolId, folder: &Path) -> MarkName {
+    pub(crate) fn of(spool: SpoolId, folder: &Path) -> MarkName {
         let own = MarkName { uuid: spool, first_seq: 0 };
         let text = match fs::read_to_string(folder.join(MARK_NAME)) {
             Ok(text) => text,
@@ -61,7 +61,7 @@ impl MarkName {
 
 /// A spool to load.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     /// The spool.
     pub spool: Arc<Spool>,
     /// Its reader.
@@ -84,7 +84,7 @@ pub struct Source {
 
 impl Source {
     /// The spool of an earlier start. Its waiting hits are counted by the hint until its mark is known.
-    pub fn recovered(spool: Arc<Spool>, spools: &Path) -> Source {
+    pub(crate) fn recovered(spool: Arc<Spool>, spools: &Path) -> Source {
         let hint = fs::read_to_string(spool.folder.join(LOADED_HINT)).ok().and_then(|text| text.trim().parse().ok());
         let next_seq = spool.published().next_seq;
         let mark = MarkName::of(spool.uuid, &spool.folder);
@@ -106,7 +106,7 @@ impl Source {
     }
 
     /// The spool of this start.
-    pub fn live(spool: Arc<Spool>, spools: &Path) -> Source {
+    pub(crate) fn live(spool: Arc<Spool>, spools: &Path) -> Source {
         let reader = Reader::new(Arc::clone(&spool), quarantine(spools), 0);
         let mark = MarkName { uuid: spool.uuid, first_seq: 0 };
         Source {
@@ -126,7 +126,7 @@ impl Source {
     ///
     /// # Errors
     /// On a disk error; then nothing has changed.
-    pub fn begin_mark(&mut self, first_seq: u64) -> io::Result<SpoolId> {
+    pub(crate) fn begin_mark(&mut self, first_seq: u64) -> io::Result<SpoolId> {
         let mark = MarkName { uuid: SpoolId::random(), first_seq };
         let text = format!("{} {first_seq}\n", mark.uuid);
         whole_file::replace(&self.spool.folder.join(MARK_NAME), text.as_bytes())?;
@@ -137,29 +137,29 @@ impl Source {
     }
 
     /// Whether every hit is loaded and no more will come.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         let published = self.spool.published();
         published.closed && self.loaded_seq >= published.next_seq
     }
 
     /// Whether it is too early to claim its mark again.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.held_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether something is published and not loaded.
-    pub fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.loaded_seq < self.spool.published().next_seq
     }
 
     /// The mark was read: everything before `loaded_seq` is committed.
-    pub fn mark_is_known(&mut self, number: i32) {
+    pub(crate) fn mark_is_known(&mut self, number: i32) {
         self.number = Some(number);
         self.spool.published().loaded.is_sure = true;
     }
 
     /// The mark must be read again.
-    pub fn forget_mark(&mut self) {
+    pub(crate) fn forget_mark(&mut self) {
         self.number = None;
         self.spool.published().loaded.is_sure = false;
     }
@@ -167,7 +167,7 @@ impl Source {
     /// A segment cannot be read. After a while it is skipped, and its hits are counted as missing; the file stays. Not
     /// if only a person can repair it, and with it all waiting hits: no permission to read it, or a newer pixeld wrote
     /// it.
-    pub fn is_unreadable(&mut self, error: &io::Error) {
+    pub(crate) fn is_unreadable(&mut self, error: &io::Error) {
         let Some(since) = self.unreadable_since else {
             tracing::error!(%error, spool = %self.spool.folder.display(), "a segment cannot be read; pixeld tries again");
             self.unreadable_since = Some(Instant::now());
@@ -182,7 +182,7 @@ impl Source {
     }
 
     /// Records that everything before `seq` is committed.
-    pub fn loaded(&mut self, seq: u64) {
+    pub(crate) fn loaded(&mut self, seq: u64) {
         self.loaded_seq = seq;
         self.spool.published().loaded.seq = seq;
         if let Err(error) = self.write_hint(seq) {

@@ -9,7 +9,7 @@ use pixeld_core::clock::micros::Micros;
 
 /// Consecutive ranges whose `times` are within `span_max` of each other, without gaps. At most `spans_max` of them:
 /// if times jump more often, the last one holds the rest. An item without a time belongs to the range before it.
-pub fn spans(
+pub(crate) fn spans(
     times: impl ExactSizeIterator<Item = Option<Micros>>,
     span_max: Duration,
     spans_max: usize,

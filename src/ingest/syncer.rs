@@ -13,11 +13,11 @@ use pixeld_edge::queue::{CoreReceipts, acknowledge};
 use pixeld_spool::disk::DiskFile;
 
 /// Interval between syncs with `written`.
-pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the writer and the syncer share.
 #[derive(Default)]
-pub struct Syncs {
+pub(crate) struct Syncs {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -48,7 +48,7 @@ struct Due {
 
 /// What the writer learns of syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SyncReport {
+pub(crate) struct SyncReport {
     /// All hits before this number are synced.
     pub synced_seq: u64,
     /// A sync failed: unsynced hits must be written elsewhere, and then [`Syncs::rewritten`] called.
@@ -58,7 +58,12 @@ pub struct SyncReport {
 impl Syncs {
     /// Reports that all hits before `written_seq` are written, the last of them to `file`; `receipts` wait for the
     /// sync.
-    pub fn written(&self, file: &Arc<dyn DiskFile>, written_seq: u64, receipts: impl Iterator<Item = (usize, u64)>) {
+    pub(crate) fn written(
+        &self,
+        file: &Arc<dyn DiskFile>,
+        written_seq: u64,
+        receipts: impl Iterator<Item = (usize, u64)>,
+    ) {
         let mut state = self.lock();
         let first = state.files.is_empty();
         // After a failure the file must not be synced again; the writer first writes these hits elsewhere.
@@ -74,13 +79,13 @@ impl Syncs {
     }
 
     /// Gives receipts of dropped hits in their turn: a number covers all before it, and those may wait for a sync.
-    pub fn acknowledge_in_turn(&self, receipts: impl Iterator<Item = (usize, u64)>) {
+    pub(crate) fn acknowledge_in_turn(&self, receipts: impl Iterator<Item = (usize, u64)>) {
         self.lock().waiting.extend(receipts);
         self.changed.notify_one();
     }
 
     /// Reports that everything unsynced at a failure is written again, to `file` (`None`: there was nothing).
-    pub fn rewritten(&self, file: Option<Arc<dyn DiskFile>>, written_seq: u64) {
+    pub(crate) fn rewritten(&self, file: Option<Arc<dyn DiskFile>>, written_seq: u64) {
         let mut state = self.lock();
         state.failed = false;
         state.written_seq = written_seq;
@@ -89,18 +94,18 @@ impl Syncs {
     }
 
     /// Whether the syncer has ended. Only the writer calls this, so the writer has not.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.lock().closed
     }
 
     /// How far the syncs are.
-    pub fn report(&self) -> SyncReport {
+    pub(crate) fn report(&self) -> SyncReport {
         let state = self.lock();
         SyncReport { synced_seq: state.synced_seq, failed: state.failed }
     }
 
     /// Syncs all that is written and waits for it. If it fails, write again, then call it again.
-    pub fn finish(&self) -> SyncReport {
+    pub(crate) fn finish(&self) -> SyncReport {
         let mut state = self.lock();
         state.finishing = true;
         self.changed.notify_one();
@@ -111,7 +116,7 @@ impl Syncs {
     }
 
     /// Releases both threads when it is dropped, so that neither waits for one that panicked.
-    pub fn closing(&self) -> Closing<'_> {
+    pub(crate) fn closing(&self) -> Closing<'_> {
         Closing(self)
     }
 
@@ -144,7 +149,13 @@ impl Syncs {
     }
 
     /// Runs until [`Closing`] is dropped and nothing is left. `wake_writer` is called after a failure.
-    pub fn run(&self, durability: Durability, receipts: &[CoreReceipts], metrics: &Metrics, wake_writer: impl Fn()) {
+    pub(crate) fn run(
+        &self,
+        durability: Durability,
+        receipts: &[CoreReceipts],
+        metrics: &Metrics,
+        wake_writer: impl Fn(),
+    ) {
         let _closing = self.closing();
         while let Some(Due { files, written_seq, waiting }) = self.next(durability) {
             let failure = files.iter().find_map(|file| file.sync().err());
@@ -172,7 +183,7 @@ impl Syncs {
 }
 
 /// See [`Syncs::closing`].
-pub struct Closing<'a>(&'a Syncs);
+pub(crate) struct Closing<'a>(&'a Syncs);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {

@@ -45,14 +45,14 @@ const LAST_REWRITES_MAX: u32 = 3;
 
 /// The running writer.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     /// The thread to wake after sending a parcel.
     pub thread: Thread,
     join: JoinHandle<()>,
 }
 
 /// Where the writer writes.
-pub struct Target {
+pub(crate) struct Target {
     /// The spool of this start.
     pub spool: Arc<Spool>,
     /// The bound of all spools.
@@ -69,7 +69,7 @@ impl Writer {
     ///
     /// # Errors
     /// If the operating system refuses a thread.
-    pub fn start(
+    pub(crate) fn start(
         target: Target,
         intake: Intake,
         metrics: Arc<Metrics>,
@@ -88,7 +88,7 @@ impl Writer {
     }
 
     /// Waits until everything is written and synced. All sending halves of the queue must be dropped before.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.thread.unpark();
         if self.join.join().is_err() {
             tracing::error!("the writer panicked");

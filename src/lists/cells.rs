@@ -38,7 +38,7 @@ fn needs_apostrophe(cell: &[u8], at: usize) -> bool {
 }
 
 /// The cell with an apostrophe before everything that may become a formula.
-pub fn neutral(cell: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn neutral(cell: &[u8]) -> Cow<'_, [u8]> {
     if !(0..cell.len()).any(|at| needs_apostrophe(cell, at)) {
         return cell.into();
     }
@@ -73,7 +73,7 @@ fn plain(cell: &str) -> Cow<'_, str> {
 }
 
 /// Writes a cell, quoted if some spreadsheet needs it.
-pub fn write(out: &mut Vec<u8>, cell: &[u8]) {
+pub(crate) fn write(out: &mut Vec<u8>, cell: &[u8]) {
     let cell = neutral(cell);
     // All delimiters, since another spreadsheet may use a different one than this list; blanks, since one before a
     // quotation mark is refused.
@@ -102,7 +102,7 @@ fn as_text(cell: &str) -> Option<&str> {
 ///
 /// # Errors
 /// If it cannot be a key.
-pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
+pub(crate) fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
     let text = std::str::from_utf8(cell).unwrap_or_default();
     let text = match plain(text) {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
@@ -124,7 +124,7 @@ pub fn recipient(cell: &[u8]) -> Result<Option<Cow<'_, str>>, KeyError> {
 ///
 /// # Errors
 /// As [`recipient`].
-pub fn recipient_id(cell: &[u8], namespace: Namespace) -> Result<Option<RecipientId>, KeyError> {
+pub(crate) fn recipient_id(cell: &[u8], namespace: Namespace) -> Result<Option<RecipientId>, KeyError> {
     let Some(text) = recipient(cell)? else { return Ok(None) };
     Key::typed(&text).map(|key| Some(namespace.id_of(&key)))
 }

@@ -5,14 +5,14 @@
 //! not among the stems, and unspecific names (`status`).
 
 /// Words for yes, in any case; including what spreadsheets write for a true value in German and French.
-pub const YES: [&str; 9] = ["yes", "y", "ja", "j", "oui", "true", "1", "wahr", "vrai"];
+pub(crate) const YES: [&str; 9] = ["yes", "y", "ja", "j", "oui", "true", "1", "wahr", "vrai"];
 
 /// Words for no, in any case; an empty cell also means no.
-pub const NO: [&str; 8] = ["no", "n", "nein", "non", "false", "0", "falsch", "faux"];
+pub(crate) const NO: [&str; 8] = ["no", "n", "nein", "non", "false", "0", "falsch", "faux"];
 
 /// Names of a column of consents, without case and without anything that is neither a letter nor a digit (`Opt-In` is
 /// `optin`).
-pub const NAMES: [&str; 16] = [
+pub(crate) const NAMES: [&str; 16] = [
     "consent",
     "consents",
     "consented",
@@ -33,7 +33,7 @@ pub const NAMES: [&str; 16] = [
 
 /// The column of a list with links that says whether a link names its recipient. It counts as the consent column until
 /// the sender names another one.
-pub const IN_LINK: &str = "pixeld_recipient_in_link";
+pub(crate) const IN_LINK: &str = "pixeld_recipient_in_link";
 
 /// Parts of the name of a column that may say who agreed, in the languages of the opt-out page and Dutch: `Email
 /// consent`, `Einwilligung erteilt`, `DOUBLE_OPT-IN`.
@@ -86,7 +86,7 @@ const ADDRESSES: [&str; 3] = ["url", "link", "token"];
 
 /// What a column's name says about consents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sounds {
+pub(crate) enum Sounds {
     /// It holds them.
     Certain,
     /// It may hold them.
@@ -98,7 +98,7 @@ pub enum Sounds {
 }
 
 /// Judges a name.
-pub fn sounds(name: &str) -> Sounds {
+pub(crate) fn sounds(name: &str) -> Sounds {
     let name = plain_name(name);
     let has = |stems: &[&str]| stems.iter().any(|stem| name.contains(stem));
     match () {
@@ -111,12 +111,12 @@ pub fn sounds(name: &str) -> Sounds {
 }
 
 /// A column's name, in the form of [`NAMES`].
-pub fn plain_name(name: &str) -> String {
+pub(crate) fn plain_name(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// The meaning of a cell; `None` if it is neither yes nor no.
-pub fn read(cell: &[u8]) -> Option<bool> {
+pub(crate) fn read(cell: &[u8]) -> Option<bool> {
     let text = std::str::from_utf8(cell).ok()?.trim();
     let is_one_of = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
     match text.is_empty() || is_one_of(&NO) {

@@ -7,7 +7,7 @@ use super::rows::ROW_BYTES_MAX;
 
 /// The format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dialect {
+pub(crate) struct Dialect {
     /// The separator of cells.
     pub delimiter: u8,
     /// The separator of rows.
@@ -19,7 +19,7 @@ pub struct Dialect {
 }
 
 /// Possible separators of cells; the first if none occurs.
-pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+pub(crate) const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// What comes before the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -47,7 +47,7 @@ const DIFFERENT_MAX: usize = 4096;
 
 /// The signs so far.
 #[derive(Debug, Default)]
-pub struct Doubts {
+pub(crate) struct Doubts {
     rows: u64,
     named: u64,
     dates: u64,
@@ -65,7 +65,7 @@ pub struct Doubts {
 
 impl Doubts {
     /// Adds the recipient of a row with this number; `None` if the row names none.
-    pub fn add(&mut self, row: u64, recipient: Option<&str>) {
+    pub(crate) fn add(&mut self, row: u64, recipient: Option<&str>) {
         self.rows += 1;
         let Some(text) = recipient else { return };
         self.named += 1;
@@ -87,12 +87,12 @@ impl Doubts {
     }
 
     /// Rows that were read.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
     /// What looks wrong, as a question about a column; `None` if nothing does.
-    pub fn words(&self, column: &str) -> Option<String> {
+    pub(crate) fn words(&self, column: &str) -> Option<String> {
         let Doubts { rows, named, example, .. } = self;
         let different = self.different.len() as u64;
         let is_most = |n: u64| *named >= ROWS_MIN && n * 2 > *named;

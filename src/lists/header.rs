@@ -15,7 +15,7 @@ const NAMED_MAX: usize = 30;
 
 /// Whose links may name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consents<'a> {
+pub(crate) enum Consents<'a> {
     /// Those for whom the column with this name says yes. If it is empty: the column whose name says consent, if there
     /// is one.
     Column(&'a str),
@@ -25,7 +25,7 @@ pub enum Consents<'a> {
 
 /// What happens to a list's columns that have our names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ours {
+pub(crate) enum Ours {
     /// They are left out: nobody else uses these names.
     Replace,
     /// The list is refused.
@@ -34,7 +34,7 @@ pub enum Ours {
 
 /// The names.
 #[derive(Debug)]
-pub struct Header {
+pub(crate) struct Header {
     names: Vec<String>,
     /// Those that stay in the answer.
     kept: Vec<usize>,
@@ -45,7 +45,7 @@ impl Header {
     ///
     /// # Errors
     /// If it is not a header, or has one of our columns that is not allowed there.
-    pub fn read(batch: &Batch, ours: &[&str], what: Ours) -> Result<Header, Problem> {
+    pub(crate) fn read(batch: &Batch, ours: &[&str], what: Ours) -> Result<Header, Problem> {
         let row = batch.rows().next().ok_or(Problem::Empty)?;
         let names: Vec<String> = row.cells().map(|cell| one_line(&String::from_utf8_lossy(cell))).collect();
         if row.is_blank() {
@@ -65,7 +65,7 @@ impl Header {
     }
 
     /// The name of a column.
-    pub fn name(&self, column: usize) -> &str {
+    pub(crate) fn name(&self, column: usize) -> &str {
         self.names.get(column).map_or("", String::as_str)
     }
 
@@ -73,7 +73,7 @@ impl Header {
     ///
     /// # Errors
     /// If there is none, or more than one.
-    pub fn column(&self, name: &str) -> Result<usize, Problem> {
+    pub(crate) fn column(&self, name: &str) -> Result<usize, Problem> {
         let name = one_line(name);
         self.find(&name)?.ok_or_else(|| Problem::NoColumn { known: self.listed(), asked: name })
     }
@@ -82,7 +82,7 @@ impl Header {
     ///
     /// # Errors
     /// If there is more than one.
-    pub fn find(&self, name: &str) -> Result<Option<usize>, Problem> {
+    pub(crate) fn find(&self, name: &str) -> Result<Option<usize>, Problem> {
         let lower = name.to_lowercase();
         let exact: Vec<usize> = self.columns(|known| known == name);
         let found = if exact.is_empty() { self.columns(|known| known.to_lowercase() == lower) } else { exact };
@@ -101,7 +101,7 @@ impl Header {
     ///
     /// # Errors
     /// As [`Header::column`].
-    pub fn recipients(&self, name: &str) -> Result<usize, Problem> {
+    pub(crate) fn recipients(&self, name: &str) -> Result<usize, Problem> {
         if !name.trim().is_empty() {
             return self.column(name);
         }
@@ -117,7 +117,7 @@ impl Header {
     ///
     /// # Errors
     /// If the named column does not exist, or if it is not certain which one it is.
-    pub fn consents(&self, consents: Consents<'_>) -> Result<Option<usize>, Problem> {
+    pub(crate) fn consents(&self, consents: Consents<'_>) -> Result<Option<usize>, Problem> {
         match consents {
             Consents::All => return Ok(None),
             Consents::Column(name) if !name.trim().is_empty() => return self.column(name).map(Some),
@@ -138,7 +138,7 @@ impl Header {
     ///
     /// # Errors
     /// If it has more cells.
-    pub fn check(&self, row: Row<'_>) -> Result<(), Problem> {
+    pub(crate) fn check(&self, row: Row<'_>) -> Result<(), Problem> {
         let columns = self.names.len();
         let is_header = |row: Row<'_>| {
             let cells = row.cells().map(|cell| String::from_utf8_lossy(cell));
@@ -165,7 +165,7 @@ impl Header {
     ///
     /// # Errors
     /// If the row ends before it.
-    pub fn needed<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
+    pub(crate) fn needed<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
         if column < row.width() || row.is_blank() {
             return Ok(row.cell(column));
         }
@@ -176,7 +176,7 @@ impl Header {
     ///
     /// # Errors
     /// If the cell says neither yes nor no.
-    pub fn has_consented(&self, row: Row<'_>, column: Option<usize>) -> Result<bool, Problem> {
+    pub(crate) fn has_consented(&self, row: Row<'_>, column: Option<usize>) -> Result<bool, Problem> {
         let Some(column) = column else { return Ok(true) };
         let cell = self.needed(row, column)?;
         consent::read(cell).ok_or_else(|| Problem::Consent {
@@ -190,7 +190,7 @@ impl Header {
     ///
     /// # Errors
     /// If it is not certain who that is.
-    pub fn recipient<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
+    pub(crate) fn recipient<'r>(&self, row: Row<'r>, column: usize) -> Result<&'r [u8], Problem> {
         let cell = self.needed(row, column)?;
         let text = cell.trim_ascii();
         if text.iter().any(|byte| b"\r\n".contains(byte)) {
@@ -204,7 +204,7 @@ impl Header {
     }
 
     /// Writes a row of the answer: the list's columns, then ours.
-    pub fn write<T: AsRef<str>>(&self, out: &mut Vec<u8>, dialect: Dialect, row: Row<'_>, ours: &[T]) {
+    pub(crate) fn write<T: AsRef<str>>(&self, out: &mut Vec<u8>, dialect: Dialect, row: Row<'_>, ours: &[T]) {
         let theirs = self.kept.iter().map(|at| row.cell(*at));
         let cells = theirs.chain(ours.iter().map(|cell| cell.as_ref().as_bytes()));
         for (at, cell) in cells.enumerate() {

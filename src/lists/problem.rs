@@ -6,7 +6,7 @@ use super::rows::CELLS_MAX;
 
 /// The reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// It has no bytes except line ends.
     #[error("The file is empty.")]
     Empty,

@@ -11,7 +11,7 @@ use super::text::{Decoder, MARK};
 
 /// Reads a list.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     ours: &'static [&'static str],
     what: Ours,
     decoder: Decoder,
@@ -25,7 +25,7 @@ pub struct Reader {
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
+pub(crate) enum Came {
     /// The header: [`Reader::header`].
     Header,
     /// Rows: [`Reader::batch`].
@@ -36,7 +36,7 @@ pub enum Came {
 
 impl Reader {
     /// A reader of a list to which the columns `ours` are added.
-    pub fn new(ours: &'static [&'static str], what: Ours) -> Reader {
+    pub(crate) fn new(ours: &'static [&'static str], what: Ours) -> Reader {
         let (decoder, text, batch) = (Decoder::default(), Vec::new(), Batch::default());
         Reader { ours, what, decoder, text, is_end: false, rows: None, header: None, batch }
     }
@@ -45,7 +45,7 @@ impl Reader {
     ///
     /// # Errors
     /// If it is not a list.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         self.decoder.push(bytes, &mut self.text)
     }
 
@@ -53,7 +53,7 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::push`].
-    pub fn end(&mut self) -> Result<(), Problem> {
+    pub(crate) fn end(&mut self) -> Result<(), Problem> {
         self.is_end = true;
         self.decoder.end(&mut self.text)
     }
@@ -62,7 +62,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the list is refused.
-    pub fn advance(&mut self) -> Result<Came, Problem> {
+    pub(crate) fn advance(&mut self) -> Result<Came, Problem> {
         self.batch.clear();
         let Some((_, rows)) = &mut self.rows else { return self.begin() };
         let mut text = &self.text[..];
@@ -96,22 +96,22 @@ impl Reader {
     }
 
     /// The header, once it was read.
-    pub fn header(&self) -> Option<&Header> {
+    pub(crate) fn header(&self) -> Option<&Header> {
         self.header.as_ref()
     }
 
     /// How many columns are added.
-    pub fn ours(&self) -> usize {
+    pub(crate) fn ours(&self) -> usize {
         self.ours.len()
     }
 
     /// The rows that were read.
-    pub fn batch(&self) -> &Batch {
+    pub(crate) fn batch(&self) -> &Batch {
         &self.batch
     }
 
     /// Writes the header of the answer, and what the list has before it.
-    pub fn write_header(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_header(&self, out: &mut Vec<u8>) {
         let Some((dialect, _)) = &self.rows else { return };
         if dialect.has_mark {
             out.extend_from_slice(MARK);
@@ -127,7 +127,7 @@ impl Reader {
     }
 
     /// Writes the rows that were read, each with as many of `cells` as columns are added.
-    pub fn write_rows<T: AsRef<str>>(&self, out: &mut Vec<u8>, cells: &[T]) {
+    pub(crate) fn write_rows<T: AsRef<str>>(&self, out: &mut Vec<u8>, cells: &[T]) {
         let (Some((dialect, _)), Some(header)) = (&self.rows, &self.header) else { return };
         for (row, ours) in self.batch.rows().zip(cells.chunks_exact(self.ours.len())) {
             header.write(out, *dialect, row, ours);

@@ -9,10 +9,10 @@
 use super::Problem;
 
 /// Maximum bytes of a row.
-pub const ROW_BYTES_MAX: usize = 64 << 10;
+pub(crate) const ROW_BYTES_MAX: usize = 64 << 10;
 
 /// Maximum cells of a row.
-pub const CELLS_MAX: usize = 4096;
+pub(crate) const CELLS_MAX: usize = 4096;
 
 /// Characters of a cell that a problem quotes.
 const QUOTED_CHARS: usize = 60;
@@ -32,7 +32,7 @@ enum At {
 
 /// Reads rows.
 #[derive(Debug)]
-pub struct Rows {
+pub(crate) struct Rows {
     delimiter: u8,
     at: At,
     /// Whether the last byte was a CR: an LF after it belongs to it.
@@ -46,7 +46,7 @@ pub struct Rows {
 
 impl Rows {
     /// For a list with this delimiter, after `lines` that are not rows.
-    pub fn new(delimiter: u8, lines: u64) -> Rows {
+    pub(crate) fn new(delimiter: u8, lines: u64) -> Rows {
         let (bytes, ends) = (Vec::new(), Vec::new());
         Rows { delimiter, at: At::RowBegin, is_after_cr: false, bytes, ends, count: lines }
     }
@@ -56,7 +56,7 @@ impl Rows {
     ///
     /// # Errors
     /// If a row is too long or ambiguous.
-    pub fn read(&mut self, input: &mut &[u8], batch: &mut Batch, max: usize) -> Result<bool, Problem> {
+    pub(crate) fn read(&mut self, input: &mut &[u8], batch: &mut Batch, max: usize) -> Result<bool, Problem> {
         while let [byte, rest @ ..] = input {
             if self.at == At::Plain || self.at == At::Quoted {
                 self.take_run(input);
@@ -83,7 +83,7 @@ impl Rows {
     ///
     /// # Errors
     /// As [`Rows::read`].
-    pub fn end(&mut self, batch: &mut Batch) -> Result<(), Problem> {
+    pub(crate) fn end(&mut self, batch: &mut Batch) -> Result<(), Problem> {
         match self.at {
             At::Quoted => Err(Problem::Unclosed(self.row())),
             At::RowBegin => Ok(()),
@@ -174,13 +174,13 @@ impl Rows {
 }
 
 /// A cell, as a problem quotes it.
-pub fn quoted(cell: &[u8]) -> String {
+pub(crate) fn quoted(cell: &[u8]) -> String {
     String::from_utf8_lossy(cell).chars().take(QUOTED_CHARS).collect()
 }
 
 /// Several rows.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     /// The end of each cell.
     ends: Vec<usize>,
@@ -190,7 +190,7 @@ pub struct Batch {
 
 /// A row.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
+pub(crate) struct Row<'a> {
     bytes: &'a [u8],
     begin: usize,
     ends: &'a [usize],
@@ -199,7 +199,7 @@ pub struct Row<'a> {
 
 impl Batch {
     /// Maximum rows of a batch.
-    pub const ROWS_MAX: usize = 1000;
+    pub(crate) const ROWS_MAX: usize = 1000;
 
     /// Bytes from which on a batch accepts no further row.
     const BYTES_FULL: usize = 1 << 20;
@@ -212,29 +212,29 @@ impl Batch {
     }
 
     /// The number of rows.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// Whether it should accept no further row.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.rows.len() >= Batch::ROWS_MAX || self.bytes.len() + self.ends.len() * 8 >= Batch::BYTES_FULL
     }
 
     /// Removes the rows.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
         self.rows.clear();
     }
 
     /// The rows.
-    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         let firsts = std::iter::once(0).chain(self.rows.iter().map(|(last, _)| *last));
         firsts.zip(&self.rows).map(|(first, (last, number))| {
             let begin = first.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -245,29 +245,29 @@ impl Batch {
 
 impl<'a> Row<'a> {
     /// A cell; empty after the last one.
-    pub fn cell(self, at: usize) -> &'a [u8] {
+    pub(crate) fn cell(self, at: usize) -> &'a [u8] {
         let Some(end) = self.ends.get(at) else { return b"" };
         let begin = at.checked_sub(1).map_or(self.begin, |before| self.ends[before]);
         &self.bytes[begin..*end]
     }
 
     /// Its number, as in a spreadsheet: from 1, including the header.
-    pub fn number(self) -> u64 {
+    pub(crate) fn number(self) -> u64 {
         self.number
     }
 
     /// Whether all its cells are blank.
-    pub fn is_blank(self) -> bool {
+    pub(crate) fn is_blank(self) -> bool {
         self.cells().all(|cell| cell.trim_ascii().is_empty())
     }
 
     /// The number of cells.
-    pub fn width(self) -> usize {
+    pub(crate) fn width(self) -> usize {
         self.ends.len()
     }
 
     /// All cells.
-    pub fn cells(self) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn cells(self) -> impl Iterator<Item = &'a [u8]> {
         (0..self.width()).map(move |at| self.cell(at))
     }
 }

@@ -22,7 +22,7 @@ const UPDATE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The lists of one folder.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     folder: PathBuf,
     /// Published lists that are fetched again when the copies here are old.
     daily: Vec<Published>,
@@ -32,7 +32,7 @@ pub struct Follower {
 
 impl Follower {
     /// Reads the folder's lists for the first time. A refused list is logged and left out.
-    pub fn new(folder: PathBuf, daily: Vec<Published>, metrics: Arc<Metrics>) -> (Follower, Networks) {
+    pub(crate) fn new(folder: PathBuf, daily: Vec<Published>, metrics: Arc<Metrics>) -> (Follower, Networks) {
         let mut follower = Follower { folder, daily, metrics, lists: Lists::default() };
         follower.read_changes();
         let networks = follower.networks();
@@ -68,7 +68,7 @@ impl Follower {
     }
 
     /// Follows forever, and passes each new state to `put`.
-    pub async fn run(mut self, put: impl Fn(Networks)) {
+    pub(crate) async fn run(mut self, put: impl Fn(Networks)) {
         let mut tried: Option<Instant> = None;
         loop {
             let is_due = !self.daily.is_empty() && tried.is_none_or(|at| at.elapsed() > UPDATE_PAUSE);

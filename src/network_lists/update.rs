@@ -16,7 +16,7 @@ use super::files::{FILE_BYTES_MAX, prefix};
 use pixeld_core::networks::Network;
 
 /// Maximum time for one list.
-pub const FETCH_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const FETCH_WAIT: Duration = Duration::from_secs(60);
 
 /// The format in which a provider publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Format {
 
 /// One list and its URL.
 #[derive(Debug, Clone)]
-pub struct Published {
+pub(crate) struct Published {
     /// The network.
     pub network: Network,
     /// Its URL.
@@ -40,7 +40,7 @@ pub struct Published {
 }
 
 /// The published lists, at their providers' URLs.
-pub fn published() -> Vec<Published> {
+pub(crate) fn published() -> Vec<Published> {
     let list = |network, url: &str, format| Published { network, url: url.to_owned(), format };
     vec![
         list(Network::Apple, "https://mask-api.icloud.com/egress-ip-ranges.csv", Format::Csv),
@@ -55,7 +55,7 @@ pub fn published() -> Vec<Published> {
 ///
 /// # Errors
 /// Why the old list stays.
-pub fn update(folder: &Path, list: &Published) -> anyhow::Result<usize> {
+pub(crate) fn update(folder: &Path, list: &Published) -> anyhow::Result<usize> {
     if list.network == Network::Google && !folder.join("google_cloud.txt").exists() {
         anyhow::bail!("{}: without the list of Google Cloud, its customers would look like Google", list.url);
     }

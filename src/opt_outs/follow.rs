@@ -92,7 +92,7 @@ impl Reader {
 }
 
 /// The list on disk. Call once, before the first request.
-pub fn recall(path: &Path) -> Arc<Suppressed> {
+pub(crate) fn recall(path: &Path) -> Arc<Suppressed> {
     let suppressed = Suppressed::default();
     if let Some((key, rows)) = kept::read(path) {
         suppressed.recall(key, &rows);
@@ -101,7 +101,7 @@ pub fn recall(path: &Path) -> Arc<Suppressed> {
 }
 
 /// Runs forever: once the database is `ready`, keeps in step with it, and the list on disk at `path`.
-pub async fn run(suppressed: Arc<Suppressed>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
+pub(crate) async fn run(suppressed: Arc<Suppressed>, db: Database, path: PathBuf, ready: impl Future<Output = ()>) {
     ready.await;
     let mut reader = Reader::new(Arc::clone(&suppressed));
     // In parallel, since a disk that stalls must not delay the edge's updates.

@@ -57,12 +57,12 @@ impl Row<16> for RecipientHash {
 ///
 /// # Errors
 /// The old list stays then.
-pub fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, key: &PrivacyKey, rows: &[Suppression]) -> io::Result<()> {
     FORMAT.write(path, &key.0, rows)
 }
 
 /// Reads the list; `None` if there is none, or it is damaged.
-pub fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
+pub(crate) fn read(path: &Path) -> Option<(PrivacyKey, Vec<Suppression>)> {
     match kept_list::read(path, decode) {
         Ok(list) => list,
         Err(ReadError::Io(error)) => {

@@ -15,7 +15,7 @@ const FAILED: &str = "deleting hits failed";
 
 /// A receipt.
 #[derive(Debug, Clone)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// Its number.
     pub job: i64,
     /// The user who requested it.
@@ -30,7 +30,7 @@ pub struct Receipt {
 
 /// How a deletion ended.
 #[derive(Debug, Clone)]
-pub struct End {
+pub(crate) struct End {
     /// The time.
     pub at: OffsetDateTime,
     /// Whether everything was deleted.
@@ -42,13 +42,13 @@ pub struct End {
 }
 
 /// Records the start of a deletion, and returns its number.
-pub async fn begin(client: &Client, actor: &str, subject: &str) -> Result<i64, Error> {
+pub(crate) async fn begin(client: &Client, actor: &str, subject: &str) -> Result<i64, Error> {
     let insert = "INSERT INTO audit (actor, action, subject) VALUES ($1, $2, $3) RETURNING id";
     Ok(client.query_one(insert, &[&actor, &BEGAN, &subject]).await?.get(0))
 }
 
 /// Records its end, with `why` if it failed; only once, however often it is called.
-pub async fn end(client: &Client, job: i64, deleted: Deleted, why: Option<&str>) -> Result<(), Error> {
+pub(crate) async fn end(client: &Client, job: i64, deleted: Deleted, why: Option<&str>) -> Result<(), Error> {
     let insert = "INSERT INTO audit (actor, action, subject, detail) \
          SELECT actor, $2, subject, jsonb_strip_nulls( \
            jsonb_build_object('job', $1::bigint, 'hits', $3::bigint, 'opens', $4::bigint, 'why', $6::text)) \
@@ -65,14 +65,14 @@ const RECEIPTS: &str = "SELECT b.id, b.actor, b.subject, b.at, e.at, e.action = 
      WHERE b.action = $1";
 
 /// The receipt with this number.
-pub async fn find(client: &Client, job: i64) -> Result<Option<Receipt>, Error> {
+pub(crate) async fn find(client: &Client, job: i64) -> Result<Option<Receipt>, Error> {
     let find = format!("{RECEIPTS} AND b.id = $4");
     let row = client.query_opt(&find, &[&BEGAN, &DONE, &FAILED, &job]).await?;
     Ok(row.as_ref().map(receipt))
 }
 
 /// The last receipts, the newest first.
-pub async fn latest(client: &Client, max: i64) -> Result<Vec<Receipt>, Error> {
+pub(crate) async fn latest(client: &Client, max: i64) -> Result<Vec<Receipt>, Error> {
     let find = format!("{RECEIPTS} ORDER BY b.id DESC LIMIT $4");
     Ok(client.query(&find, &[&BEGAN, &DONE, &FAILED, &max]).await?.iter().map(receipt).collect())
 }

@@ -4,6 +4,8 @@
 //! (`Cargo.toml` names none), so all of it can be tested with any input. It asks the system only for the time
 //! ([`clock`]).
 
+#![warn(unreachable_pub)]
+
 pub mod clock;
 pub mod digest;
 pub mod drain;

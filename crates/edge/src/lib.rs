@@ -10,6 +10,8 @@
 //! What will be gone later is read here: the headers that mark a prefetch, and the network of the full address, before
 //! the address is cut by `PIXELD_IP_PRIVACY`.
 
+#![warn(unreachable_pub)]
+
 pub mod client_address;
 pub mod connections;
 pub mod head;

@@ -14,7 +14,7 @@ use crate::images::transparent_gif;
 use crate::unrecorded::Reason;
 
 /// The answer to a head that begins with `front`; `None` if no path was found, and hyper's own answer is enough.
-pub fn answer(core: &Core, peer: IpAddr, front: &[u8], status: u16) -> Option<Vec<u8>> {
+pub(crate) fn answer(core: &Core, peer: IpAddr, front: &[u8], status: u16) -> Option<Vec<u8>> {
     let reason = if status == 400 { Reason::Unreadable } else { Reason::TooLarge };
     core.count_refused(reason);
     let (method, target) = request_line::method_and_target(front)?;

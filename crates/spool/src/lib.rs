@@ -8,6 +8,8 @@
 //! The writer appends, and publishes its position here; the loader reads no further. Both see the same list of
 //! segments.
 
+#![warn(unreachable_pub)]
+
 pub mod appender;
 pub mod disk;
 pub mod frame;

@@ -19,10 +19,10 @@ use crate::admin::gate::Place;
 use crate::admin::refusal::Refusal;
 
 /// Maximum bytes of an answer.
-pub const ANSWER_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
 /// Bytes of the disk that stay free for hits.
-pub const ROOM_BYTES_LEFT: u64 = 256 << 20;
+pub(crate) const ROOM_BYTES_LEFT: u64 = 256 << 20;
 
 /// Bytes that are written at once.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -31,7 +31,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 const READ_BYTES: u64 = 256 << 10;
 
 /// An answer that is being written, or has been.
-pub struct AnswerFile {
+pub(crate) struct AnswerFile {
     file: Arc<File>,
     block: Vec<u8>,
     written: u64,
@@ -42,14 +42,14 @@ impl AnswerFile {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub async fn create(dir: &Path) -> Result<AnswerFile, Refusal> {
+    pub(crate) async fn create(dir: &Path) -> Result<AnswerFile, Refusal> {
         let dir = dir.to_owned();
         let file = away(move || tempfile::tempfile_in(&dir)).await?;
         Ok(AnswerFile { file: Arc::new(file), block: Vec::new(), written: 0 })
     }
 
     /// The buffer to append to.
-    pub fn block(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn block(&mut self) -> &mut Vec<u8> {
         &mut self.block
     }
 
@@ -57,7 +57,7 @@ impl AnswerFile {
     ///
     /// # Errors
     /// If the file grows too large, or the disk has no room.
-    pub async fn write_if_full(&mut self) -> Result<(), Refusal> {
+    pub(crate) async fn write_if_full(&mut self) -> Result<(), Refusal> {
         if self.block.len() < BLOCK_BYTES { Ok(()) } else { self.end().await }
     }
 
@@ -65,7 +65,7 @@ impl AnswerFile {
     ///
     /// # Errors
     /// As [`AnswerFile::write_if_full`].
-    pub async fn end(&mut self) -> Result<(), Refusal> {
+    pub(crate) async fn end(&mut self) -> Result<(), Refusal> {
         let (file, block) = (Arc::clone(&self.file), std::mem::take(&mut self.block));
         self.written += block.len() as u64;
         if self.written > ANSWER_BYTES_MAX {
@@ -88,12 +88,12 @@ impl AnswerFile {
     }
 
     /// Its length in bytes.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.written
     }
 
     /// Its bytes, as an answer's body; `place` is freed with the last of them.
-    pub fn body(self, place: Place) -> impl Body<Data = Bytes, Error = io::Error> + Send + 'static {
+    pub(crate) fn body(self, place: Place) -> impl Body<Data = Bytes, Error = io::Error> + Send + 'static {
         let AnswerFile { file, written, .. } = self;
         StreamBody::new(stream::try_unfold((0, place), move |(at, place)| {
             let file = Arc::clone(&file);

@@ -15,7 +15,7 @@ use crate::db::audit::{self, Entry};
 const PAGE: usize = 100;
 
 /// `GET /audit`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let before: Option<i64> = request.query.get("before").parse().ok();
     let mut listed = audit::latest(&*admin.client().await?, before, PAGE as i64 + 1).await?;
     let is_more = listed.len() > PAGE;

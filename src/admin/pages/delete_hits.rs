@@ -21,7 +21,7 @@ use pixeld_core::ids::{MessageId, RecipientId};
 const RECEIPTS: i64 = 20;
 
 /// `GET /hits/delete`: shows what would be deleted, and asks.
-pub async fn ask(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn ask(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     let receipts = deletions::latest(&client, RECEIPTS).await?;
     let (status, said) = match wanted(&client, &request.query, request.zone).await? {
@@ -34,7 +34,7 @@ pub async fn ask(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal
 }
 
 /// `POST /hits/delete`: starts it.
-pub async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     // The times are in the zone that the page showed.
     let zone = Zone::named(request.form.get("zone")).unwrap_or(request.zone);
@@ -60,7 +60,7 @@ pub async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refus
 ///
 /// # Errors
 /// On a database error, or if there is no deletion with this number.
-pub async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let job: i64 = request.parameter("job").parse().map_err(|_| Refusal::NotFound)?;
     // Read before the audit: a deletion that ends in between must not look interrupted.
     let progress = admin.deletions.progress(job);

@@ -22,7 +22,7 @@ const PAGE: usize = 50;
 const SILENT_AFTER: Duration = Duration::from_secs(300);
 
 /// `GET /erasures`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let before: Option<i64> = request.query.get("before").parse().ok();
     let client = admin.client().await?;
     let mut listed = receipts::latest(&client, before, PAGE as i64 + 1).await?;
@@ -105,7 +105,7 @@ fn deleted(receipt: &Receipt) -> String {
 ///
 /// # Errors
 /// If no recipient is named.
-pub async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn begin(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let recipient = person::recipient(request)?;
     let with_opt_out = request.form.get("opt-out") == "yes";
     let begun = async {
@@ -144,7 +144,7 @@ fn not_begun(request: &PageRequest, refusal: &Refusal) -> Answer {
 ///
 /// # Errors
 /// On a database error, or if there is no erasure with this number.
-pub async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn receipt(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let number: i64 = request.parameter("erasure").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;
     let receipt = receipts::find(&client, number).await?.ok_or(Refusal::NotFound)?;

@@ -23,10 +23,10 @@ use pixeld_core::link::key::{Key, KeyError, Namespace};
 use pixeld_core::opens::class::Class;
 
 /// Rows that one search reads.
-pub const ROWS_MAX: i64 = 20_000;
+pub(crate) const ROWS_MAX: i64 = 20_000;
 
 /// Hits that one page shows.
-pub const FOUND_MAX: i64 = 100;
+pub(crate) const FOUND_MAX: i64 = 100;
 
 /// Which hits to show, as a form or a link names them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,7 +121,7 @@ pub(super) fn query_of(fields: &Fields, more: &[(&str, &str)]) -> String {
 ///
 /// # Errors
 /// On a database error, or if the place to continue from is not one of ours.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let behind = match request.query.get("behind") {
         "" => None,
         text => Some(place(text).ok_or(Refusal::NotFound)?),

@@ -24,7 +24,7 @@ use pixeld_core::link::make::{self, Names};
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let notice = match request.query.get("done") {
         "added" => {
             notice(Tone::Good, html! { p { "The image was added and is served within a second. Its link is below." } })
@@ -44,7 +44,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn picture(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn picture(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let loaded = images::load_with(&*admin.client().await?, id(request)?).await?.ok_or(Refusal::NotFound)?;
     let media_type = match loaded.media_type.as_str() {
         "image/gif" => "image/gif",
@@ -60,7 +60,7 @@ pub async fn picture(admin: &Admin, request: &PageRequest) -> Result<Answer, Ref
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn set_title(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn set_title(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let id = id(request)?;
     // PostgreSQL's text allows no NUL; `wrong_title` refuses it with all control characters.
     let title = request.form.get("title").trim();
@@ -77,7 +77,7 @@ pub async fn set_title(admin: &Admin, request: &PageRequest) -> Result<Answer, R
 ///
 /// # Errors
 /// If there is no such image, if it is deleted, if the form is incomplete, or on a database error.
-pub async fn replace(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
+pub(crate) async fn replace(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
     let id = id(request)?;
     let bytes = match PictureForm::read(&mut sent).await?.file {
         Ok(bytes) => bytes,
@@ -95,7 +95,7 @@ pub async fn replace(admin: &Admin, request: &PageRequest, mut sent: Upload) -> 
 ///
 /// # Errors
 /// If there is no such image, or on a database error.
-pub async fn set_deleted(admin: &Admin, request: &PageRequest, is_deleted: bool) -> Result<Answer, Refusal> {
+pub(crate) async fn set_deleted(admin: &Admin, request: &PageRequest, is_deleted: bool) -> Result<Answer, Refusal> {
     let id = id(request)?;
     let client = admin.client().await?;
     let is_changed = images::set_deleted(&client, request.actor(), id, is_deleted).await?;

@@ -24,7 +24,7 @@ pub(super) struct PictureForm {
 }
 
 impl PictureForm {
-    pub async fn read(sent: &mut Upload) -> Result<PictureForm, Refusal> {
+    pub(super) async fn read(sent: &mut Upload) -> Result<PictureForm, Refusal> {
         let mut title = String::new();
         let mut file = Err("choose a file first".to_owned());
         while let Some(part) = sent.next().await? {

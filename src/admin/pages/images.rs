@@ -20,7 +20,7 @@ use pixeld_core::ids::ImageId;
 const IMAGES: usize = 60;
 
 /// `GET /images`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     images_page(admin, request, StatusCode::OK, nothing(), "").await
 }
 
@@ -28,7 +28,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 ///
 /// # Errors
 /// If the form is incomplete, or on a database error.
-pub async fn add(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
+pub(crate) async fn add(admin: &Admin, request: &PageRequest, mut sent: Upload) -> Result<Answer, Refusal> {
     let PictureForm { title, file } = PictureForm::read(&mut sent).await?;
     let title = title.trim();
     let refused = match (upload::wrong_title(title), file) {

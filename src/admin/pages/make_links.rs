@@ -32,7 +32,7 @@ use pixeld_core::link::token::SigningKeys;
 const IMAGES: i64 = 200;
 
 /// `GET /messages/{message}/links`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     form_page(admin, request, StatusCode::OK, &Fields::default(), nothing()).await
 }
 
@@ -40,7 +40,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 ///
 /// # Errors
 /// On an error of the database or the disk, or if too many lists are answered at once.
-pub async fn answer(admin: &Admin, request: &PageRequest, mut upload: Upload) -> Result<Answer, Refusal> {
+pub(crate) async fn answer(admin: &Admin, request: &PageRequest, mut upload: Upload) -> Result<Answer, Refusal> {
     let mut fields = Fields::default();
     let answered = answered(admin, request, &mut upload, &mut fields).await;
     let form = |notice| form_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, &fields, notice);

@@ -53,7 +53,7 @@ const FILTERS: [(&str, &str, Option<Certainty>); 4] = [
 ];
 
 /// `GET /messages/{message}`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let notice = match request.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The message was added." } }),
         "known" => notice(
@@ -68,7 +68,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 }
 
 /// `POST /messages/{message}`.
-pub async fn change(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn change(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let client = admin.client().await?;
     let Some(message) = asked_for(&client, request).await? else { return Ok(unknown(request)) };
     match message_form::read(&request.form, Some(&message), request.zone) {

@@ -12,7 +12,7 @@ use crate::admin::view::chart::{BARS_MAX, Bar, stacked};
 use crate::db::messages::Message;
 
 /// The times between which opens are counted together.
-pub struct Times {
+pub(super) struct Times {
     /// One more than there are bars.
     pub bounds: Vec<OffsetDateTime>,
     by_hour: bool,
@@ -23,7 +23,7 @@ pub struct Times {
 impl Times {
     /// Hours from the first hit to the last one; days if there are too many hours; the first ones if there are too many
     /// days. Hits from `quarters_from` on are counted by quarter of an hour, and earlier ones by hour.
-    pub fn of(message: &Message, zone: Zone, quarters_from: OffsetDateTime) -> Times {
+    pub(super) fn of(message: &Message, zone: Zone, quarters_from: OffsetDateTime) -> Times {
         let (Some(first), Some(last)) = (message.first_at, message.last_at) else {
             return Times { bounds: Vec::new(), by_hour: true, is_cut: false };
         };
@@ -43,7 +43,7 @@ impl Times {
 }
 
 /// The chart of opens between these times.
-pub fn chart(times: &Times, opened: &[[i64; 3]], zone: Zone) -> Markup {
+pub(super) fn chart(times: &Times, opened: &[[i64; 3]], zone: Zone) -> Markup {
     let is_one_day = times.bounds.len() <= 25;
     let bars: Vec<Bar> = times
         .bounds

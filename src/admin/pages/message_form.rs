@@ -12,13 +12,13 @@ use crate::db::messages::{Change, Edit, Message};
 use pixeld_core::text;
 
 /// Maximum characters of a name.
-pub const NAME_CHARS_MAX: usize = 200;
+pub(super) const NAME_CHARS_MAX: usize = 200;
 
 /// Maximum recipients of one message: more is a typing error.
 const SENT_COUNT_MAX: i64 = 100_000_000_000;
 
 /// What the fields of a form say.
-pub struct Values {
+pub(super) struct Values {
     name: String,
     sent_at: String,
     sent_count: String,
@@ -26,7 +26,7 @@ pub struct Values {
 
 impl Values {
     /// The stored values of a message.
-    pub fn known(message: &Message, zone: Zone) -> Values {
+    pub(super) fn known(message: &Message, zone: Zone) -> Values {
         Values {
             name: message.name.clone(),
             sent_at: message.sent_at.map(|at| zone.field(at)).unwrap_or_default(),
@@ -35,7 +35,7 @@ impl Values {
     }
 
     /// The values as typed.
-    pub fn typed(form: &Fields) -> Values {
+    pub(super) fn typed(form: &Fields) -> Values {
         let text = |name: &str| form.get(name).to_owned();
         Values { name: text("name"), sent_at: text("sent_at"), sent_count: text("sent_count") }
     }
@@ -46,7 +46,7 @@ impl Values {
 ///
 /// # Errors
 /// What is wrong, in words.
-pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change, &'static str> {
+pub(super) fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change, &'static str> {
     let known = known.map(|message| Values::known(message, zone));
     let told = |name: &str, known: Option<&str>| {
         let typed = form.given(name).map(str::trim)?;
@@ -79,7 +79,7 @@ pub fn read(form: &Fields, known: Option<&Message>, zone: Zone) -> Result<Change
 }
 
 /// The three fields; `place` distinguishes the ids of several forms on a page.
-pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
+pub(super) fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
     let [name, sent_at, sent_count] = ["name", "sent_at", "sent_count"].map(|field| format!("{field}-{place}"));
     let times = format!("Time zone: {}", zone.name());
     html! {
@@ -99,7 +99,7 @@ pub fn fields(values: &Values, place: &str, zone: Zone) -> Markup {
 }
 
 /// The form that changes a message; `next` is the page to return to.
-pub fn edit(message: &Message, values: &Values, next: &str, request: &PageRequest) -> Markup {
+pub(super) fn edit(message: &Message, values: &Values, next: &str, request: &PageRequest) -> Markup {
     html! {
         form.edit method="post" action={ "/messages/" (message.id) } {
             input type="hidden" name="next" value=(next);

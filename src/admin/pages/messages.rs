@@ -41,12 +41,12 @@ struct Listed {
 }
 
 /// `GET /messages`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     list_page(admin, request, StatusCode::OK, nothing()).await
 }
 
 /// `POST /messages`: adds a message before its first hit.
-pub async fn add(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn add(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let typed = request.form.get("message").trim();
     let key = match Key::typed(typed) {
         Ok(Key::Id(id)) if id.is_nil() => Err("the nil UUID stands for “none”, so no message can have it".to_owned()),
@@ -239,17 +239,17 @@ fn message_table(listed: &[Message], request: &PageRequest, is_admin: bool, word
 }
 
 /// What people call a message.
-pub fn called(message: &Message) -> String {
+pub(crate) fn called(message: &Message) -> String {
     if message.name.is_empty() { message.id.to_string() } else { message.name.clone() }
 }
 
 /// A message's name or id, as a link to its page.
-pub fn link(message: &Message) -> Markup {
+pub(crate) fn link(message: &Message) -> Markup {
     named_link(message.id, &message.name)
 }
 
 /// The same from an id and a name.
-pub fn named_link(id: MessageId, name: &str) -> Markup {
+pub(crate) fn named_link(id: MessageId, name: &str) -> Markup {
     html! {
         a href={ "/messages/" (id) } {
             @if name.is_empty() { span.id { (id) } } @else { (name) }
@@ -258,7 +258,7 @@ pub fn named_link(id: MessageId, name: &str) -> Markup {
 }
 
 /// Confirmed opens in percent of the recipients, if their number is known.
-pub fn rate(message: &Message) -> Markup {
+pub(crate) fn rate(message: &Message) -> Markup {
     match message.sent_count.and_then(|count| percent(message.confirmed, count)) {
         Some(rate) => html! { (rate) },
         None => html! { span.muted { "–" } },

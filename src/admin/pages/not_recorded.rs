@@ -34,7 +34,7 @@ const LINK_CHARS_MAX: usize = 4000;
 ///
 /// # Errors
 /// On a database error, if the database is needed to check the link.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let link: String = request.query.get("link").chars().take(LINK_CHARS_MAX).collect();
     let result = if link.trim().is_empty() { nothing() } else { what_it_records(admin, &link, request.zone).await? };
     let notes = admin.options.unrecorded.latest();

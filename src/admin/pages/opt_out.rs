@@ -42,18 +42,18 @@ enum State {
 }
 
 /// `GET /opt-out/{token}`: says what the button will do. Changes nothing.
-pub async fn show(admin: &Admin, request: &PublicRequest) -> Answer {
+pub(crate) async fn show(admin: &Admin, request: &PublicRequest) -> Answer {
     answered(request, look(admin, request).await)
 }
 
 /// `POST /opt-out/{token}`, from the page's own buttons, or from a mail program by RFC 8058
 /// (`List-Unsubscribe=One-Click`, in any form encoding).
-pub async fn change(admin: &Admin, request: &PublicRequest) -> Answer {
+pub(crate) async fn change(admin: &Admin, request: &PublicRequest) -> Answer {
     answered(request, make_change(admin, request).await)
 }
 
 /// Every other path or method below this path.
-pub fn nothing(request: &PublicRequest) -> Answer {
+pub(crate) fn nothing(request: &PublicRequest) -> Answer {
     answered(request, Ok(State::NotValid))
 }
 

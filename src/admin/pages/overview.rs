@@ -24,7 +24,7 @@ const DAYS: u16 = 30;
 const MESSAGES: i64 = 10;
 
 /// `GET /`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let now = pixeld_core::clock::now_utc();
     let days = request.zone.days_till(now, DAYS);
     let ago = |days_ago: usize| days[days.len().saturating_sub(2 + days_ago)];

@@ -125,12 +125,12 @@ pub(super) fn done(request: &PageRequest) -> Markup {
 }
 
 /// `POST /recipients/opt-out`.
-pub async fn opt_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn opt_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     set_opt_out(admin, request, true).await
 }
 
 /// `POST /recipients/record-again`.
-pub async fn record_again(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn record_again(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     set_opt_out(admin, request, false).await
 }
 
@@ -155,12 +155,12 @@ async fn set_opt_out(admin: &Admin, request: &PageRequest, is_out: bool) -> Resu
 ///
 /// # Errors
 /// On a database error, or if too many exports run.
-pub async fn export(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn export(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     admin.exports.begin(admin, request.actor(), recipient(request)?).await
 }
 
 /// `POST /recipients/erase`: says what erasing does, and asks. Changes nothing.
-pub async fn ask_to_erase(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn ask_to_erase(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let recipient = recipient(request)?;
     let standing = Standing::look(admin, &*admin.client().await?, recipient).await?;
     let content = html! {

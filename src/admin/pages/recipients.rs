@@ -25,7 +25,7 @@ use pixeld_core::link::parse_uuid;
 const PAGE: usize = 200;
 
 /// `GET /recipients`.
-pub async fn find(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn find(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let typed = request.query.get("q").trim();
     if typed.is_empty() {
         return Ok(search_page(request, StatusCode::OK, nothing()));
@@ -70,7 +70,7 @@ fn search_form(typed: &str) -> Markup {
 }
 
 /// `GET /recipients/{recipient}`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let id = parse_uuid(request.parameter("recipient").as_bytes());
     let id = id.filter(|id: &RecipientId| !id.is_nil()).ok_or(Refusal::NotFound)?;
     let before = parse_uuid(request.query.get("before").as_bytes());

@@ -11,7 +11,7 @@ use crate::admin::view::{Frame, Tone, Zone, command, notice};
 use crate::db::sessions::SignedIn;
 
 /// The answer to a refused request.
-pub fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer {
+pub(crate) fn show(admin: &Admin, user: Option<&SignedIn>, refusal: &Refusal) -> Answer {
     let status = refusal.status();
     let title = match refusal {
         Refusal::NotFound => "Not found",

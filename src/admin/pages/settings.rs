@@ -18,7 +18,7 @@ use crate::db::users::{self, Role, User};
 const CHANGES: i64 = 10;
 
 /// `GET /settings`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let notice = match request.query.get("done") {
         "added" => notice(Tone::Good, html! { p { "The user was added and can sign in." } }),
         "enabled" => notice(Tone::Good, html! { p { "The user can sign in again." } }),
@@ -37,7 +37,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 }
 
 /// `POST /settings/zone`.
-pub async fn set_zone(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn set_zone(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let (Some(user), Some(zone)) = (&request.user, Zone::named(request.form.get("zone"))) else {
         let notice = notice(Tone::Bad, html! { p { "This time zone does not exist. Choose one from the list." } });
         return settings_page(admin, request, StatusCode::UNPROCESSABLE_ENTITY, notice).await;
@@ -50,7 +50,7 @@ pub async fn set_zone(admin: &Admin, request: &PageRequest) -> Result<Answer, Re
 ///
 /// # Errors
 /// On a database error, or if too many passwords are hashed at once.
-pub async fn add_user(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn add_user(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     let (name, password) = (request.form.get("name"), request.form.get("new-password"));
     let role = Role::of(request.form.get("role"));
     let wrong = users::wrong_name(name).or_else(|| password::wrong_password(password, name));
@@ -70,7 +70,7 @@ pub async fn add_user(admin: &Admin, request: &PageRequest) -> Result<Answer, Re
 }
 
 /// `POST /settings/users/{user}/enable` and `…/disable`.
-pub async fn set_enabled(admin: &Admin, request: &PageRequest, enabled: bool) -> Result<Answer, Refusal> {
+pub(crate) async fn set_enabled(admin: &Admin, request: &PageRequest, enabled: bool) -> Result<Answer, Refusal> {
     let id = request.parameter("user").parse().map_err(|_| Refusal::NotFound)?;
     let client = admin.client().await?;
     let is_changed = users::set_enabled(&client, request.actor(), id, enabled).await?;

@@ -32,7 +32,7 @@ enum Outcome {
 }
 
 /// `GET /sign-in`.
-pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     if request.user.is_some() {
         return Ok(answer::go_to(next_of(request.query.get("next"))));
     }
@@ -50,7 +50,7 @@ pub async fn show(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusa
 ///
 /// # Errors
 /// On a database error, or if too many people sign in at once.
-pub async fn sign_in(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn sign_in(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     if request.site.way == Way::Open {
         return Ok(form_page(StatusCode::FORBIDDEN, request, open_way(admin)));
     }
@@ -94,7 +94,7 @@ async fn try_password(
 }
 
 /// `POST /sign-out`. For everybody: a session that has ended is signed out as well.
-pub async fn sign_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn sign_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     if let Some(token) = &request.token {
         sessions::end(&*admin.client().await?, &token.digest()).await?;
     }
@@ -102,7 +102,7 @@ pub async fn sign_out(admin: &Admin, request: &PageRequest) -> Result<Answer, Re
 }
 
 /// `POST /sign-out-everywhere`.
-pub async fn sign_out_everywhere(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
+pub(crate) async fn sign_out_everywhere(admin: &Admin, request: &PageRequest) -> Result<Answer, Refusal> {
     if let Some(user) = &request.user {
         sessions::end_all(&*admin.client().await?, user).await?;
     }

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use super::number;
 
 /// Maximum bars of a chart: more would be thinner than two pixels on a phone.
-pub const BARS_MAX: usize = 180;
+pub(crate) const BARS_MAX: usize = 180;
 
 /// Sizes in the SVG's own units; it is scaled to the page's width.
 const WIDTH: f64 = 720.0;
@@ -32,7 +32,7 @@ const ALL: &Series = &[("all", "All")];
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// The label below it.
     pub label: String,
     /// The time that it covers, in full.
@@ -48,12 +48,12 @@ impl Bar {
 }
 
 /// A chart of `bars`; `caption` says what it shows, `unit` what is counted ("hits", "opens").
-pub fn stacked(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
+pub(crate) fn stacked(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
     chart(caption, unit, bars, CERTAINTIES)
 }
 
 /// A chart of one number a bar: the first of its values.
-pub fn plain(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
+pub(crate) fn plain(caption: &str, unit: &str, bars: &[Bar]) -> Markup {
     chart(caption, unit, bars, ALL)
 }
 

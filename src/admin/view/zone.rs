@@ -14,7 +14,7 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 /// A zone by its IANA name, like Europe/Berlin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Zone(usize);
+pub(crate) struct Zone(usize);
 
 struct Known {
     name: String,
@@ -35,20 +35,20 @@ static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| {
 
 impl Zone {
     /// UTC.
-    pub const UTC: Zone = Zone(0);
+    pub(crate) const UTC: Zone = Zone(0);
 
     /// The zone with a name; `None` if there is none.
-    pub fn named(name: &str) -> Option<Zone> {
+    pub(crate) fn named(name: &str) -> Option<Zone> {
         KNOWN.iter().position(|known| known.name.eq_ignore_ascii_case(name)).map(Zone)
     }
 
     /// The names of all zones, UTC first.
-    pub fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         KNOWN.iter().map(|known| known.name.as_str())
     }
 
     /// What people call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         &KNOWN[self.0].name
     }
 
@@ -58,26 +58,26 @@ impl Zone {
     }
 
     /// A time as clocks show it here.
-    pub fn local(self, at: OffsetDateTime) -> OffsetDateTime {
+    pub(crate) fn local(self, at: OffsetDateTime) -> OffsetDateTime {
         let seconds = Timestamp::from_second(at.unix_timestamp()).map_or(0, |at| self.rules().to_offset(at).seconds());
         UtcOffset::from_whole_seconds(seconds).ok().and_then(|offset| at.checked_to_offset(offset)).unwrap_or(at)
     }
 
     /// When the hour of `at` began here, by the offset that clocks had at `at`: a zone at half hours has its own hours.
-    pub fn hour_of(self, at: OffsetDateTime) -> OffsetDateTime {
+    pub(crate) fn hour_of(self, at: OffsetDateTime) -> OffsetDateTime {
         let local = self.local(at);
         at - time::Duration::seconds(i64::from(local.minute()) * 60 + i64::from(local.second()))
             - time::Duration::nanoseconds(local.nanosecond().into())
     }
 
     /// When the day of `at` began here.
-    pub fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
+    pub(crate) fn day_of(self, at: OffsetDateTime) -> OffsetDateTime {
         self.instant(PrimitiveDateTime::new(self.local(at).date(), time::Time::MIDNIGHT))
     }
 
     /// The starts of the last `days` days here, and of the day after; `last` is in the last of them. A day may have 23
     /// or 25 hours.
-    pub fn days_till(self, last: OffsetDateTime, days: u16) -> Vec<OffsetDateTime> {
+    pub(crate) fn days_till(self, last: OffsetDateTime, days: u16) -> Vec<OffsetDateTime> {
         let today = self.local(last).date();
         let midnight = |back: i64| {
             let date = today.checked_sub(time::Duration::days(back)).unwrap_or(today);
@@ -87,7 +87,7 @@ impl Zone {
     }
 
     /// The instant at which clocks show this time here: the first of two, or the one after a gap.
-    pub fn instant(self, local: PrimitiveDateTime) -> OffsetDateTime {
+    pub(crate) fn instant(self, local: PrimitiveDateTime) -> OffsetDateTime {
         self.instant_by(local, AmbiguousTimestamp::compatible)
     }
 
@@ -107,30 +107,30 @@ impl Zone {
     }
 
     /// The time in a `datetime-local` field of a form; the first one if clocks show it twice.
-    pub fn typed(self, text: &str) -> Option<OffsetDateTime> {
+    pub(crate) fn typed(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant(local))
     }
 
     /// The same for the field that ends a window: the second one if clocks show it twice, so that the window includes
     /// both.
-    pub fn typed_end(self, text: &str) -> Option<OffsetDateTime> {
+    pub(crate) fn typed_end(self, text: &str) -> Option<OffsetDateTime> {
         typed_local(text).map(|local| self.instant_by(local, AmbiguousTimestamp::later))
     }
 
     /// The reverse: the value that such a field is filled with.
-    pub fn field(self, at: OffsetDateTime) -> String {
+    pub(crate) fn field(self, at: OffsetDateTime) -> String {
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]");
         self.local(at).format(&format).unwrap_or_default()
     }
 
     /// The date of a time here: 4 May 2026.
-    pub fn date(self, at: OffsetDateTime) -> String {
+    pub(crate) fn date(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year]");
         self.local(at).format(&format).unwrap_or_default()
     }
 
     /// A time here: 4 May 2026, 09:01; or 25 Oct 2026, 02:30 UTC+1, if clocks show it twice.
-    pub fn time(self, at: OffsetDateTime) -> String {
+    pub(crate) fn time(self, at: OffsetDateTime) -> String {
         let format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute]");
         let local = self.local(at);
         let shown = local.format(&format).unwrap_or_default();
@@ -158,7 +158,7 @@ fn from_utc(offset: UtcOffset) -> String {
 }
 
 /// The exact time in UTC, for machines and for tooltips.
-pub fn exact(at: OffsetDateTime) -> String {
+pub(crate) fn exact(at: OffsetDateTime) -> String {
     at.to_offset(UtcOffset::UTC).format(&Rfc3339).unwrap_or_default()
 }
 

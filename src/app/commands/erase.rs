@@ -27,7 +27,7 @@ const WAIT_PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If the key is invalid, or on a database error; the nodes, or another run, finish what is left.
-pub async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
+pub(crate) async fn erase(config: &Config, args: &EraseArgs) -> anyhow::Result<()> {
     let typed = args.recipient.as_deref().map(typed_recipient).transpose()?;
     let db = which::find(config)?;
     let broken_off = "pixeld serve finishes the erasure; pixeld erase --status shows its progress";

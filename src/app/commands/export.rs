@@ -16,7 +16,7 @@ use crate::db::{Database, QUERY_TIMEOUT, installation, within};
 ///
 /// # Errors
 /// If the key is invalid, or on a database error; what was written is then not complete JSON.
-pub async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
+pub(crate) async fn export(config: &Config, args: &ExportArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = which::find(config)?;
     database::with_database(&db, "the output is incomplete", write(&db, &typed)).await

@@ -39,7 +39,7 @@ const EXIT_INCOMPLETE: u8 = 3;
 
 /// Whether everything was imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completeness {
+pub(crate) enum Completeness {
     /// Everything.
     Whole,
     /// The report says what is missing.
@@ -48,7 +48,7 @@ pub enum Completeness {
 
 impl Completeness {
     /// Its exit status.
-    pub fn exit_status(self) -> u8 {
+    pub(crate) fn exit_status(self) -> u8 {
         match self {
             Completeness::Whole => 0,
             Completeness::Partly => EXIT_INCOMPLETE,
@@ -60,7 +60,7 @@ impl Completeness {
 ///
 /// # Errors
 /// If one of the databases or the directory cannot be used, or if it was stopped; what was imported until then stays.
-pub async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Completeness> {
+pub(crate) async fn import_django(config: &Config, args: &ImportDjangoArgs) -> anyhow::Result<Completeness> {
     if let Some(note) = &config.former.note {
         tracing::warn!("{note}");
     }

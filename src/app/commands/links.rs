@@ -32,7 +32,7 @@ struct Maker<'a> {
 ///
 /// # Errors
 /// If there is no such image, or if a value cannot be in a link.
-pub async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
+pub(crate) async fn link(config: &Config, args: &LinkArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.opt_out || args.recipient.is_some() || args.csv.is_some(),
         "--opt-out needs a recipient: add --recipient or --csv"
@@ -156,7 +156,7 @@ impl Maker<'_> {
 ///
 /// # Errors
 /// If a key is invalid, or neither the disk nor the database knows the namespace.
-pub async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn namespace(config: &Config, keys: &[String]) -> anyhow::Result<()> {
     let keys: Vec<Key<'_>> = keys
         .iter()
         .map(|key| Key::typed(key).with_context(|| format!("{key:?} cannot be a key")))

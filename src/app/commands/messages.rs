@@ -20,7 +20,7 @@ const LISTED_MAX: i64 = 50;
 ///
 /// # Errors
 /// If the key is invalid, or on a database error.
-pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
+pub(crate) async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Result<()> {
     let key = Key::typed(&args.message).with_context(|| format!("{:?} cannot be a message", args.message))?;
     anyhow::ensure!(key != Key::Id(Uuid::nil()), "the nil UUID means \"none\", so it cannot be a message");
     let change = Change { name: args.name.clone(), sent_at_s: args.sent_at.into(), sent_count: args.sent_count.into() };
@@ -42,7 +42,7 @@ pub async fn message_set(config: &Config, args: &MessageSetArgs) -> anyhow::Resu
 }
 
 /// `pixeld message list`.
-pub async fn message_list(config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn message_list(config: &Config) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let listing = async {
         let session = db.connect("pixeld message").await?;

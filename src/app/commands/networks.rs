@@ -11,7 +11,7 @@ use pixeld_core::networks::Network;
 ///
 /// # Errors
 /// If a list could not be fetched; the others are fetched.
-pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Result<()> {
+pub(crate) fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Result<()> {
     which::check_networks(config)?;
     let mut failed = 0;
     for mut list in update::published() {
@@ -41,7 +41,7 @@ pub fn networks_update(config: &Config, args: &NetworksUpdateArgs) -> anyhow::Re
 ///
 /// # Errors
 /// If a list is refused.
-pub fn networks_status(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn networks_status(config: &Config) -> anyhow::Result<()> {
     which::check_networks(config)?;
     let mut lists = Lists::default();
     let (_, errors) = lists.read_changes(&config.networks.folder);

@@ -14,7 +14,7 @@ use crate::opt_outs::suppressions;
 ///
 /// # Errors
 /// If the key is invalid, or on a database error.
-pub async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
+pub(crate) async fn opt_out(config: &Config, args: &OptOutArgs) -> anyhow::Result<()> {
     let typed = typed_recipient(&args.recipient)?;
     let db = which::find(config)?;
     let changing = async {

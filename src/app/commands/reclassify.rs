@@ -29,7 +29,7 @@ const LOADERS_FOLLOW: Duration = Duration::from_secs(4);
 ///
 /// # Errors
 /// On a database error, or if it was stopped.
-pub async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
+pub(crate) async fn reclassify(config: &Config, since: Option<OffsetDateTime>) -> anyhow::Result<()> {
     let db = which::find(config)?;
     let broken_off = "finished chunks are kept; a second run starts from the beginning";
     let (seen, changed) = database::with_database(&db, broken_off, judge_all(&db, since)).await?;

@@ -16,7 +16,7 @@ use crate::db::{DbError, QUERY_TIMEOUT, Session, within};
 ///
 /// # Errors
 /// If the name is taken, if the password is not allowed, or on a database error.
-pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()> {
+pub(crate) async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()> {
     let hash = new_password(&args.name, args.password_stdin)?;
     let added = with_session(config, async |session| {
         let adding = users::add(&session.client, COMMAND_LINE, &args.name, args.role, &hash);
@@ -33,7 +33,7 @@ pub async fn user_add(config: &Config, args: &UserAddArgs) -> anyhow::Result<()>
 }
 
 /// `pixeld user list`.
-pub async fn user_list(config: &Config) -> anyhow::Result<()> {
+pub(crate) async fn user_list(config: &Config) -> anyhow::Result<()> {
     let listed = with_session(config, async |session| {
         within(QUERY_TIMEOUT, "listing users", users::list(&session.client)).await
     });
@@ -49,7 +49,7 @@ pub async fn user_list(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If there is no such user, or on a database error.
-pub async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
+pub(crate) async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
     let removed = with_session(config, async |session| {
         within(QUERY_TIMEOUT, "removing a user", users::remove(&session.client, COMMAND_LINE, name)).await
     });
@@ -62,7 +62,7 @@ pub async fn user_remove(config: &Config, name: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If there is no such user, if the password is not allowed, or on a database error.
-pub async fn user_password(config: &Config, args: &UserPasswordArgs) -> anyhow::Result<()> {
+pub(crate) async fn user_password(config: &Config, args: &UserPasswordArgs) -> anyhow::Result<()> {
     let hash = new_password(&args.name, args.password_stdin)?;
     let changed = with_session(config, async |session| {
         let setting = users::set_password(&session.client, COMMAND_LINE, &args.name, &hash);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::EmbeddedError;
 
 /// The oldest PostgreSQL that pixeld works with.
-pub const OLDEST_MAJOR: u32 = 14;
+pub(super) const OLDEST_MAJOR: u32 = 14;
 
 /// Where Debian and Ubuntu put each version's programs.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use foldhash::quality::RandomState;
 
 /// New user agents stored in an hour.
-pub const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
+pub(super) const NEW_USER_AGENTS_PER_HOUR: u64 = 10_000;
 
 /// Maximum of these from one IPv4 /24 or IPv6 /48.
 const NETWORK_SHARE: u64 = 500;
@@ -22,7 +22,7 @@ const LATE_NETWORK_SHARE: u64 = 20;
 
 /// What is left of an hour's new user agents.
 #[derive(Debug, Clone)]
-pub struct AgentBudget {
+pub(super) struct AgentBudget {
     max: u64,
     used: u64,
     networks: HashMap<u64, u64, RandomState>,
@@ -30,23 +30,23 @@ pub struct AgentBudget {
 
 impl AgentBudget {
     /// A whole hour's budget.
-    pub fn new() -> AgentBudget {
+    pub(super) fn new() -> AgentBudget {
         AgentBudget { max: NEW_USER_AGENTS_PER_HOUR, used: 0, networks: HashMap::default() }
     }
 
     /// For hits that no stranger can make up.
-    pub fn unbounded() -> AgentBudget {
+    pub(super) fn unbounded() -> AgentBudget {
         AgentBudget { max: u64::MAX, ..AgentBudget::new() }
     }
 
     /// Begins the next hour.
-    pub fn renew(&mut self) {
+    pub(super) fn renew(&mut self) {
         self.used = 0;
         self.networks = HashMap::default();
     }
 
     /// Whether a new user agent from this address could be stored.
-    pub fn has_room(&self, address: Option<IpAddr>) -> bool {
+    pub(super) fn has_room(&self, address: Option<IpAddr>) -> bool {
         if self.max == u64::MAX {
             return true;
         }
@@ -56,7 +56,7 @@ impl AgentBudget {
     }
 
     /// Takes one for this address; returns whether there was room.
-    pub fn take(&mut self, address: Option<IpAddr>) -> bool {
+    pub(super) fn take(&mut self, address: Option<IpAddr>) -> bool {
         let has_room = self.has_room(address);
         if has_room && self.max < u64::MAX {
             self.used += 1;

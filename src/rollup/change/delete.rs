@@ -14,7 +14,7 @@ use crate::rollup::tally;
 use pixeld_core::ids::{MessageId, RecipientId};
 
 /// Maximum time to search one partition for hits, without the lock; an open day is read whole.
-pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
+pub(super) const SEARCH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A chunk with this many hits includes no further day, so that the lock is not held for longer than a day's hits need.
 const SHARED_ROWS_MAX: i64 = 5000;

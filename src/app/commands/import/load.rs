@@ -48,7 +48,7 @@ const FUTURE_MAX: Duration = Duration::from_hours(366 * 24);
 const LATE_IDS_MAX: i64 = 10_000;
 
 /// Where rows go.
-pub enum Destination {
+pub(super) enum Destination {
     /// Into the database, from this position on.
     Database(Taken),
     /// Nowhere: a dry run.
@@ -65,7 +65,7 @@ struct Refused {
 }
 
 /// An import of rows.
-pub struct Loading<'a> {
+pub(super) struct Loading<'a> {
     client: &'a Client,
     source: &'a Source,
     reading: Reading,
@@ -77,7 +77,7 @@ pub struct Loading<'a> {
 
 impl<'a> Loading<'a> {
     /// Reads what is needed to read and judge rows.
-    pub async fn new(
+    pub(super) async fn new(
         config: &Config,
         args: &ImportDjangoArgs,
         client: &'a Client,
@@ -110,7 +110,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Imports all rows that are not imported yet.
-    pub async fn run(mut self, report: &mut Report, shown: &mut Shown) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self, report: &mut Report, shown: &mut Shown) -> anyhow::Result<()> {
         let (mut last_id, late_ids) = match &self.into {
             Destination::Database(taken) | Destination::Nothing(Some(taken)) => (taken.last_id, taken.late_ids.clone()),
             Destination::Nothing(None) => (None, Vec::new()),

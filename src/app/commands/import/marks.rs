@@ -11,7 +11,7 @@ use pixeld_core::ids::{ImageId, SpoolId};
 
 /// How far a source is imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub(super) struct Taken {
     /// The source's number in `spool_marks`.
     pub spool: i32,
     /// The next sequence number.
@@ -26,7 +26,7 @@ pub struct Taken {
 
 /// The totals of a source so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(super) struct Totals {
     /// Rows that are hits.
     pub loaded: u64,
     /// Rows of people who opted out.
@@ -38,7 +38,7 @@ pub struct Totals {
 }
 
 /// The sources that have one of these pictures; a picture's id is random, so that two programs never share one.
-pub async fn find(client: &Client, pictures: &[ImageId]) -> Result<Vec<Taken>, Error> {
+pub(super) async fn find(client: &Client, pictures: &[ImageId]) -> Result<Vec<Taken>, Error> {
     let find = "SELECT i.spool, m.next_seq, i.last_id, i.last_at, i.late_ids \
                 FROM imports i JOIN spool_marks m ON m.spool = i.spool WHERE i.pictures && $1 ORDER BY i.spool";
     let taken = |row: &tokio_postgres::Row| Taken {
@@ -52,7 +52,7 @@ pub async fn find(client: &Client, pictures: &[ImageId]) -> Result<Vec<Taken>, E
 }
 
 /// Adds a new source, from which nothing is imported yet.
-pub async fn begin(client: &Client, source: &str, pictures: &[ImageId]) -> Result<Taken, Error> {
+pub(super) async fn begin(client: &Client, source: &str, pictures: &[ImageId]) -> Result<Taken, Error> {
     let begin = "WITH mark AS (INSERT INTO spool_marks (spool_uuid, node) VALUES ($1, $2) RETURNING spool) \
                  INSERT INTO imports (spool, source, pictures) SELECT spool, $2, $3 FROM mark RETURNING spool";
     let spool = client.query_one(begin, &[&SpoolId::random(), &source, &pictures]).await?.get(0);
@@ -60,7 +60,7 @@ pub async fn begin(client: &Client, source: &str, pictures: &[ImageId]) -> Resul
 }
 
 /// Adds a source's new pictures.
-pub async fn note_pictures(client: &Client, spool: i32, pictures: &[ImageId]) -> Result<(), Error> {
+pub(super) async fn note_pictures(client: &Client, spool: i32, pictures: &[ImageId]) -> Result<(), Error> {
     let note = "UPDATE imports SET pictures = ARRAY(SELECT DISTINCT unnest(pictures || $2::uuid[])) \
                 WHERE spool = $1 AND NOT pictures @> $2::uuid[]";
     client.execute(note, &[&spool, &pictures]).await?;
@@ -71,14 +71,14 @@ pub async fn note_pictures(client: &Client, spool: i32, pictures: &[ImageId]) ->
 ///
 /// # Errors
 /// [`BatchError::Count`] if the source no longer exists; the batch must not be committed then.
-pub async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
+pub(super) async fn move_on(client: &Client, after: &Taken) -> Result<(), BatchError> {
     let update = "UPDATE imports SET last_id = $2, last_at = $3, late_ids = $4 WHERE spool = $1";
     let moved = client.execute(update, &[&after.spool, &after.last_id, &after.last_at, &after.late_ids]).await?;
     if moved == 1 { Ok(()) } else { Err(BatchError::Count { what: "sources moved", sent: 1, got: moved }) }
 }
 
 /// The totals of a source so far.
-pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
+pub(super) async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
     let sum = "SELECT COALESCE(sum(loaded), 0)::bigint, COALESCE(sum(suppressed::bigint + erased), 0)::bigint, \
                  COALESCE(sum(expired), 0)::bigint, COALESCE(sum(unknown_image::bigint + quarantined), 0)::bigint \
                FROM batches WHERE spool = $1";
@@ -88,7 +88,7 @@ pub async fn totals(client: &Client, spool: i32) -> Result<Totals, Error> {
 }
 
 /// What must be known before rows are imported: the database's clock, and the start of the retention time.
-pub async fn clock(client: &Client) -> Result<(Micros, Micros), Error> {
+pub(super) async fn clock(client: &Client) -> Result<(Micros, Micros), Error> {
     let row = client.query_one("SELECT clock_timestamp(), retained_from FROM rollup_state", &[]).await?;
     Ok((row.get(0), row.get(1)))
 }

@@ -19,7 +19,7 @@ use crate::images::upload::{self, AddError, BYTES_MAX};
 use pixeld_core::digest;
 
 /// Imports all pictures.
-pub async fn take(
+pub(super) async fn take(
     client: &Client,
     pictures: &[Picture],
     args: &ImportDjangoArgs,

@@ -20,7 +20,7 @@ const LINE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a picture could not be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureProblem {
+pub(super) enum PictureProblem {
     /// The name of its file is not UTF-8.
     #[error("its file name has bytes that the database cannot return as UTF-8 (another encoding)")]
     Unnamed,
@@ -45,7 +45,7 @@ pub enum PictureProblem {
 }
 
 /// What happened to a picture.
-pub enum Became {
+pub(super) enum Became {
     /// It is added, or would be.
     Added,
     /// It exists already.
@@ -56,7 +56,7 @@ pub enum Became {
 
 /// The result of an import.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(super) struct Report {
     is_dry_run: bool,
     pictures_added: u64,
     pictures_here: u64,
@@ -70,7 +70,7 @@ pub struct Report {
 
 /// What happened to the log rows of a run.
 #[derive(Debug, Default)]
-pub struct Rows {
+pub(super) struct Rows {
     /// Rows that are hits now, or would be.
     pub taken: u64,
     /// Rows without a valid address.
@@ -88,7 +88,7 @@ pub struct Rows {
 
 impl Rows {
     /// Counts a row that cannot be imported.
-    pub fn refuse(&mut self, row: &LogRow, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, row: &LogRow, refusal: Refusal) {
         self.refused += 1;
         if self.named.len() < ROWS_NAMED_MAX {
             self.named.push(format!("row {} of images_userinfo: {refusal}", row.id));
@@ -98,12 +98,12 @@ impl Rows {
 
 impl Report {
     /// An empty report.
-    pub fn new(is_dry_run: bool) -> Report {
+    pub(super) fn new(is_dry_run: bool) -> Report {
         Report { is_dry_run, ..Report::default() }
     }
 
     /// Counts a picture.
-    pub fn picture(&mut self, became: &Became) {
+    pub(super) fn picture(&mut self, became: &Became) {
         match became {
             Became::Added => self.pictures_added += 1,
             Became::Here => self.pictures_here += 1,
@@ -112,7 +112,7 @@ impl Report {
     }
 
     /// Counts a picture that could not be imported, with what to do.
-    pub fn picture_not_taken(&mut self, picture: &Picture, problem: PictureProblem) {
+    pub(super) fn picture_not_taken(&mut self, picture: &Picture, problem: PictureProblem) {
         let what_to_do = match problem {
             PictureProblem::Refused(upload::Refusal::TooLarge | upload::Refusal::Pixels(..)) => {
                 "make a smaller one, and add it with"
@@ -129,7 +129,7 @@ impl Report {
 
     /// Whether everything was imported, in this run and in those before. What the settings leave out (retention,
     /// opt-outs) counts as imported.
-    pub fn completeness(&self) -> Completeness {
+    pub(super) fn completeness(&self) -> Completeness {
         let refused = self.totals.refused.max(self.rows.refused);
         if self.pictures_not_taken.is_empty() && refused == 0 { Completeness::Whole } else { Completeness::Partly }
     }
@@ -181,7 +181,7 @@ impl fmt::Display for Report {
 }
 
 /// Shows the progress: a bar on a terminal, otherwise a line now and then.
-pub struct Shown {
+pub(super) struct Shown {
     what: &'static str,
     length: u64,
     position: u64,
@@ -191,12 +191,12 @@ pub struct Shown {
 
 impl Shown {
     /// No progress yet.
-    pub fn new() -> Shown {
+    pub(super) fn new() -> Shown {
         Shown { what: "", length: 0, position: 0, bar: None, told: Instant::now() }
     }
 
     /// Starts with a total of `length`.
-    pub fn begin(&mut self, what: &'static str, length: u64) {
+    pub(super) fn begin(&mut self, what: &'static str, length: u64) {
         (self.what, self.length, self.position) = (what, length, 0);
         self.told = Instant::now();
         self.bar = std::io::stderr().is_terminal().then(|| {
@@ -207,7 +207,7 @@ impl Shown {
     }
 
     /// Shows that `position` are done.
-    pub fn at(&mut self, position: u64) {
+    pub(super) fn at(&mut self, position: u64) {
         self.position = position;
         match &self.bar {
             Some(bar) => bar.set_position(position),
@@ -217,7 +217,7 @@ impl Shown {
     }
 
     /// Ends it.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         match self.bar.take() {
             Some(bar) => bar.finish_and_clear(),
             None => self.tell(),

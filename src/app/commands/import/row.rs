@@ -19,7 +19,7 @@ use pixeld_core::privacy::IpPrivacy;
 use pixeld_edge::client_address;
 
 /// What is needed to read rows.
-pub struct Reading {
+pub(super) struct Reading {
     /// The ids of pictures by their numbers.
     pub pictures: HashMap<i64, ImageId>,
     /// The namespace that turns keys into ids.
@@ -34,7 +34,7 @@ pub struct Reading {
 
 /// Why a row cannot be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// Its time is missing or impossible.
     #[error("its time is not between 1970 and a year from now")]
     Time,
@@ -54,7 +54,7 @@ pub enum Refusal {
 
 impl Reading {
     /// Reads a row.
-    pub fn hit<'a>(&self, row: &'a LogRow) -> Result<Hit<'a>, Refusal> {
+    pub(super) fn hit<'a>(&self, row: &'a LogRow) -> Result<Hit<'a>, Refusal> {
         if row.is_unreadable {
             return Err(Refusal::Unreadable);
         }
@@ -87,7 +87,7 @@ impl Reading {
 }
 
 /// The address of a row; `None` if it is invalid.
-pub fn address(row: &LogRow) -> Option<IpAddr> {
+pub(super) fn address(row: &LogRow) -> Option<IpAddr> {
     client_address::parse(row.ip.as_bytes())
 }
 

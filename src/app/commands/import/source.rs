@@ -39,14 +39,14 @@ const LOG_WITHOUT_TEXTS: &str = "SELECT id::bigint, CASE WHEN isfinite(\"time\")
      picture_id::bigint FROM images_userinfo";
 
 /// A database that was opened.
-pub struct Source {
+pub(super) struct Source {
     session: Session,
     name: String,
 }
 
 /// A picture of the Django app.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub(super) struct Picture {
     /// The number that log rows name it by.
     pub number: i64,
     /// The id that links name it by.
@@ -61,7 +61,7 @@ pub struct Picture {
 
 /// A row of its log, as stored there.
 #[derive(Debug, Clone, Default)]
-pub struct LogRow {
+pub(super) struct LogRow {
     /// Its number.
     pub id: i64,
     /// When it was written.
@@ -82,7 +82,7 @@ pub struct LogRow {
 
 impl Source {
     /// Opens the database of a URL, checks that it is the Django app's, and takes the snapshot.
-    pub async fn open(url: &str) -> anyhow::Result<Source> {
+    pub(super) async fn open(url: &str) -> anyhow::Result<Source> {
         let database = Database::external(url).context("the Django app's database")?;
         let session = database.connect("pixeld import").await.context("the Django app's database")?;
         let client = &session.client;
@@ -97,7 +97,7 @@ impl Source {
     }
 
     /// The database's name.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
@@ -123,7 +123,7 @@ impl Source {
     }
 
     /// All pictures, the oldest first.
-    pub async fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
+    pub(super) async fn pictures(&self) -> anyhow::Result<Vec<Picture>> {
         let rows =
             self.read("reading pictures", "SELECT id::bigint, uuid::text::uuid FROM images_picture ORDER BY id", &[]);
         let all = "SELECT id::bigint, left(image::text, 1024), left(title::text, 1024) FROM images_picture ORDER BY id";
@@ -151,14 +151,14 @@ impl Source {
     }
 
     /// The number of rows after `id`.
-    pub async fn count_after(&self, id: i64) -> anyhow::Result<u64> {
+    pub(super) async fn count_after(&self, id: i64) -> anyhow::Result<u64> {
         let count = "SELECT count(*) FROM images_userinfo WHERE id > $1";
         let rows = self.read("counting log rows", count, &[&id]).await?;
         Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
     }
 
     /// The next rows after `id`.
-    pub async fn rows_after(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
+    pub(super) async fn rows_after(&self, id: i64, limit: usize) -> anyhow::Result<Vec<LogRow>> {
         let select = format!("{LOG} WHERE id > $1 ORDER BY id LIMIT $2");
         if let Some(rows) = self.read_texts("reading log rows", &select, &[&id, &(limit as i64)]).await? {
             return rows.iter().map(log_row).collect();
@@ -169,7 +169,7 @@ impl Source {
     }
 
     /// The rows among `ids` that exist.
-    pub async fn rows_among(&self, ids: &[i64]) -> anyhow::Result<Vec<LogRow>> {
+    pub(super) async fn rows_among(&self, ids: &[i64]) -> anyhow::Result<Vec<LogRow>> {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         self.rows_in_parts(ids).await
@@ -203,7 +203,7 @@ impl Source {
 
     /// Refuses a database that is not a continuation of the one that was imported before: ids would mean other rows. If
     /// the last row has been deleted, the check is skipped.
-    pub async fn check_is_what_was_imported(&self, taken: &Taken) -> anyhow::Result<()> {
+    pub(super) async fn check_is_what_was_imported(&self, taken: &Taken) -> anyhow::Result<()> {
         let (Some(last_id), Some(last_at)) = (taken.last_id, taken.last_at) else { return Ok(()) };
         let last = self.rows_among(&[last_id]).await?.pop();
         anyhow::ensure!(
