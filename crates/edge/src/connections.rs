@@ -67,6 +67,8 @@ pub struct ConnectionState {
     busy: Cell<bool>,
     /// Bytes were received that no request used, or that were refused.
     unread: Cell<bool>,
+    /// The answer being written is the connection's last one.
+    last: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -81,6 +83,17 @@ impl ConnectionState {
     pub fn set_busy(&self, busy: bool) {
         self.busy.set(busy);
         self.unread.set(false);
+    }
+
+    /// The connection ends after the answer that was handed over.
+    pub fn set_last(&self) {
+        self.last.set(true);
+    }
+
+    /// Whether [`ConnectionState::set_last`] was called.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.last.get()
     }
 
     /// The request has a body that will not be read.
@@ -144,6 +157,7 @@ impl Connections {
             since: Cell::new(self.second.get()),
             busy: Cell::new(false),
             unread: Cell::new(false),
+            last: Cell::new(false),
             waker: RefCell::new(None),
         });
         let number = self.open.borrow_mut().insert(Open { state: Rc::clone(&state), task: None, address });

@@ -1,6 +1,7 @@
 //! What is needed of a request's head besides its path, found in one walk over its headers. Pure.
 
-use hyper::header::HeaderMap;
+use hyper::Version;
+use hyper::header::{CONNECTION, HeaderMap};
 
 /// Maximum bytes of a request's head; also the size of a connection's buffer.
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -42,6 +43,21 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Whether hyper surely ends the connection after the answer to this request. Some requests after which it also ends, such
+/// as those with several Connection lines, are not included.
+#[must_use]
+pub fn is_last(version: Version, headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => version == Version::HTTP_10,
+        (Some(line), None) => line.to_str().is_ok_and(|line| {
+            let has = |word| line.split(',').any(|named| named.trim().eq_ignore_ascii_case(word));
+            has("close") && !has("keep-alive")
+        }),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::header::{HeaderName, HeaderValue};
@@ -69,6 +85,25 @@ mod tests {
         assert_eq!((head.user_agent, head.forwarded), (&b"Thunderbird"[..], Some(&b"192.0.2.1"[..])));
         assert!(head.is_forwarded_again && head.is_conditional && !head.is_prefetch);
         assert_eq!(Head::of(&HeaderMap::new()), Head::default());
+    }
+
+    #[test]
+    fn a_last_request_is_one_that_asks_for_the_end_and_for_nothing_else() {
+        for (version, lines, expected) in [
+            (Version::HTTP_11, &[][..], false),
+            (Version::HTTP_11, &["close"][..], true),
+            (Version::HTTP_11, &["TE, Close"][..], true),
+            (Version::HTTP_11, &["closed"][..], false),
+            (Version::HTTP_11, &["keep-alive"][..], false),
+            (Version::HTTP_11, &["keep-alive, close"][..], false),
+            (Version::HTTP_11, &["close", "keep-alive"][..], false),
+            (Version::HTTP_10, &[][..], true),
+            (Version::HTTP_10, &["close"][..], true),
+            (Version::HTTP_10, &["keep-alive"][..], false),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("connection", *line)).collect();
+            assert_eq!(is_last(version, &headers(&lines)), expected, "{version:?} {lines:?}");
+        }
     }
 
     #[test]

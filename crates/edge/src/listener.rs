@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::task::LocalSet;
 
 use super::connections::{self, Connections, Place};
-use super::head::HEAD_BYTES_MAX;
+use super::head::{self, HEAD_BYTES_MAX};
 use super::mended::Mended;
 use super::stream::Stream;
 use super::{Core, Edge, answer};
@@ -232,6 +232,8 @@ where
             state.set_busy(false);
             if !request.body().is_end_stream() {
                 state.leaves_unread();
+            } else if head::is_last(request.version(), request.headers()) {
+                state.set_last();
             }
             Ok::<_, std::convert::Infallible>(answer)
         }

@@ -19,7 +19,9 @@ fn over_one_connection(app: &App, requests: impl Iterator<Item = String>, has_bo
         stream.write_all(request.as_bytes()).unwrap();
         let mut filled = 0;
         loop {
-            filled += stream.read(&mut buffer[filled..]).unwrap();
+            let read = stream.read(&mut buffer[filled..]).unwrap();
+            assert!(read > 0, "the connection ended after {request:?}");
+            filled += read;
             let Ok(answer) = parse(&buffer[..filled]) else { continue };
             let length: usize = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
             if !has_body || answer.status == 304 || answer.body.len() == length {
@@ -223,4 +225,35 @@ fn an_answer_does_not_wait_for_the_one_before_and_comes_in_turn() {
     assert!(rest.is_empty());
     app.at_rest();
     assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 100);
+}
+
+#[test]
+fn the_connection_ends_after_each_last_answer_and_is_kept_after_every_other() {
+    let _machine = beside();
+    let app = App::start();
+    let message = Uuid::new_v4();
+    let pixel = || app.pixel(message, Uuid::new_v4());
+    let paths = [pixel(), "/nothing".to_owned(), "/healthz".to_owned()];
+    for path in &paths {
+        // The kernel holds such an answer until the connection ends.
+        for (version, lines) in [
+            ("1.1", "Connection: close\r\n"),
+            ("1.1", "Connection: TE, Close\r\n"),
+            ("1.0", ""),
+            ("1.0", "Connection: close\r\n"),
+        ] {
+            let answer = app.exchange(&format!("GET {path} HTTP/{version}\r\nHost: x\r\n{lines}\r\n"));
+            let length: usize = answer.header("content-length").unwrap().parse().unwrap();
+            assert!(answer.body.len() == length && length > 0, "{path} {version} {lines}: {answer:?}");
+        }
+        let status = if path == "/nothing" { 404 } else { 200 };
+        for (version, lines) in [("1.1", ""), ("1.1", "Connection: closed\r\n"), ("1.0", "Connection: keep-alive\r\n")]
+        {
+            let request = format!("GET {path} HTTP/{version}\r\nHost: x\r\n{lines}\r\n");
+            let twice = std::iter::repeat_n(request, 2);
+            assert_eq!(over_one_connection(&app, twice, true), [status; 2], "{path}");
+        }
+    }
+    app.at_rest();
+    assert_eq!(app.number(&format!("SELECT count(*) FROM hits WHERE message = '{message}'")), 10);
 }
