@@ -85,8 +85,8 @@ struct CompareArgs {
     /// Seconds of one measurement.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Rows that the loader catches up with.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(50_000..=100_000_000))]
+    /// Rows that the loader catches up with: several batches of 50,000, since its rate is measured between them.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(200_000..=100_000_000))]
     rows: u64,
     /// Where the results go.
     #[arg(long, default_value = "loadtest/RESULTS.md")]
