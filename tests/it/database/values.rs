@@ -16,8 +16,10 @@ fn with_client(test: impl AsyncFnOnce(&Client)) {
     });
 }
 
-/// Texts and their meaning: before 1970, the epochs of both, after 2038, and the last times that each side has.
-const TIMES: [(&str, Micros); 9] = [
+/// Texts and their meaning: before 1970, the epochs of both, after 2038, the last finite time that we count, and the
+/// infinities.
+const TIMES: [(&str, Micros); 11] = [
+    ("-infinity", Micros::MIN),
     ("4714-11-24 00:00:00+00 BC", Micros(-210_866_803_200_000_000)),
     ("1969-12-31 23:59:59.999999+00", Micros(-1)),
     ("1970-01-01 00:00:00+00", Micros(0)),
@@ -26,7 +28,8 @@ const TIMES: [(&str, Micros); 9] = [
     ("2026-05-28 14:00:00.000007+02", Micros(1_779_969_600_000_007)),
     ("2038-01-19 03:14:08+00", Micros(2_147_483_648_000_000)),
     ("9999-12-31 23:59:59.999999+00", Micros(253_402_300_799_999_999)),
-    ("294247-01-10 04:00:54.775807+00", Micros::MAX),
+    ("294247-01-10 04:00:54.775806+00", Micros(i64::MAX - 1)),
+    ("infinity", Micros::MAX),
 ];
 
 #[test]
@@ -48,26 +51,17 @@ fn a_time_is_the_same_moment_on_both_sides() {
 }
 
 #[test]
-fn infinity_and_times_that_one_side_cannot_count_are_refused_with_words() {
+fn later_times_than_ours_read_as_infinity_and_earlier_ones_than_the_servers_are_refused_by_it() {
     with_client(async |client| {
-        for (text, said) in [
-            ("infinity", "infinity"),
-            ("-infinity", "infinity"),
-            ("294247-01-10 04:00:54.775808+00", "beyond what can be counted"),
-            ("294276-12-31 23:59:59.999999+00", "beyond what can be counted"),
-        ] {
+        for text in ["294247-01-10 04:00:54.775807+00", "294276-12-31 23:59:59.999999+00"] {
             let row = client.query_one("SELECT $1::text::timestamptz", &[&text]).await.unwrap();
-            let error = row.try_get::<_, Micros>(0).unwrap_err();
-            let why = std::error::Error::source(&error).unwrap().to_string();
-            assert!(why.contains(said), "{text}: {why}");
+            assert_eq!(row.get::<_, Micros>(0), Micros::MAX, "{text}");
         }
-        // The server's own bound; none of our values is read as an infinity there.
-        for at in [Micros(-210_866_803_200_000_001), Micros(i64::MIN + 946_684_800_000_001)] {
+        // None of these is read as an infinity there.
+        for at in [Micros(-210_866_803_200_000_001), Micros(i64::MIN + 946_684_800_000_001), Micros(i64::MIN + 1)] {
             let error = client.query_one("SELECT $1::timestamptz", &[&at]).await.unwrap_err();
             assert_eq!(error.code().unwrap().code(), "22008", "{error}");
         }
-        assert!(client.query_one("SELECT $1::timestamptz", &[&Micros::MIN]).await.is_err());
-        assert_eq!(client.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
         let row = client.query_one("SELECT 1::bigint, now()::timestamp", &[]).await.unwrap();
         assert!(row.try_get::<_, Micros>(0).is_err() && row.try_get::<_, Micros>(1).is_err());
     });
