@@ -212,10 +212,9 @@ pub fn wait_for_rollup(postgres: &Postgres) {
     pixeld_testkit::process::wait_until("the rollup", PATIENCE, || postgres.number(pending).unwrap() == 0.0).unwrap();
 }
 
-/// Waits until a node knows `count` opt-outs. Returns how long that took. A row that a test inserts without the lock of
-/// opt-outs may be committed after the node has read past its number; the full list then finds it, up to a minute later.
+/// Waits until a node knows `count` opt-outs. Returns how long that took.
 pub fn wait_for_opt_outs(server: &Server, count: f64) -> Duration {
-    pixeld_testkit::process::wait_until("the opt-outs", 2 * PATIENCE, || {
+    pixeld_testkit::process::wait_until("the opt-outs", PATIENCE, || {
         server.metrics().is_ok_and(|metrics| metrics.get("pixeld_opted_out_recipients") == count)
     })
     .unwrap()

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use loadtest::generator::{Pace, Reuse};
+use pixeld::parts::db::locks::OPTING;
 use pixeld_core::ids::RecipientId;
 use pixeld_core::link::opt_out::OptOutKeys;
 use pixeld_core::link::token::SigningKeys;
@@ -246,10 +247,12 @@ fn a_lost_connection_or_notice_delays_an_opt_out_and_does_not_lose_it() {
     let _machine = beside();
     let app = App::start();
     let recipient = Uuid::new_v4();
-    // No node is notified of this one.
+    // No node is notified of this one. It holds the lock of a change, as every writer must: else the node may read past its
+    // number before it is committed, and only the full list finds it.
     let add = format!(
-        "INSERT INTO suppressions (hash, since, change) SELECT substring(sha256(secret || uuid_send('{recipient}')) FOR 16), \
-         clock_timestamp(), nextval('suppressions_change') FROM installation WHERE name = 'privacy_key'"
+        "WITH held AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({OPTING})) \
+         INSERT INTO suppressions (hash, since, change) SELECT substring(sha256(secret || uuid_send('{recipient}')) FOR 16), \
+         clock_timestamp(), nextval('suppressions_change') FROM held, installation WHERE name = 'privacy_key'"
     );
     app.query(&add);
     wait_for_opt_outs(&app.server, 1.0);
