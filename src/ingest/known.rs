@@ -36,7 +36,7 @@ const SENT_MAX: usize = 100_000;
 /// Interval between checks for new send times.
 const SENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long user agents are remembered: after that PostgreSQL is told again that they are in use.
+/// How long user agents are remembered. After that, their use is recorded in PostgreSQL again.
 const USER_AGENTS_AGE_MAX: Duration = Duration::from_secs(6 * 3600);
 
 /// User agents and images that PostgreSQL is known to have.

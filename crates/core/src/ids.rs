@@ -1,8 +1,8 @@
 //! Ids that cannot be confused: each is a UUID with a type of its own. Pure.
 //!
 //! Guarantees: one kind of id is never accepted for another; an id costs, hashes, sorts and reads as its UUID does. With the
-//! feature `postgres` it is a `uuid`, parameter and column. Gives up: an id made from bytes or a bare UUID is what the
-//! caller says. A bare UUID is something else, or not decided yet, as the id in a key.
+//! feature `postgres` it is a `uuid`, parameter and column. Gives up: a bare UUID or bytes become
+//! whichever kind the caller names. An id in a key stays a bare UUID, since its kind is not known yet.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,24 +17,24 @@ macro_rules! ids {
         pub struct $name(Uuid);
 
         impl $name {
-            /// The nil UUID, which stands where there is none.
+            /// The nil UUID: there is none.
             pub const NONE: Self = Self(Uuid::nil());
             /// The last in their order.
             pub const MAX: Self = Self(Uuid::max());
 
-            /// The one that a UUID is.
+            /// This UUID as an id; `const`, unlike `From`.
             #[must_use]
             pub const fn of(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// The one of a number, in big-endian order.
+            /// From a number, in big-endian order.
             #[must_use]
             pub const fn from_u128(number: u128) -> Self {
                 Self(Uuid::from_u128(number))
             }
 
-            /// The one of these bytes.
+            /// From its bytes.
             #[must_use]
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))

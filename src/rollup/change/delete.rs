@@ -36,7 +36,7 @@ pub enum Target {
     },
     /// All hits of a message.
     Message(MessageId),
-    /// All hits in a time range, whoever they belong to. Frozen opens stay: it is unknown what the hits of the range
+    /// All hits in a time range, of all messages and recipients. Frozen opens stay: it is unknown what the hits of the range
     /// contributed to them. A range that is not over may never become empty.
     Period {
         /// From this time on.

@@ -84,7 +84,7 @@ fn ids(text: &str, found: &mut Vec<RecipientId>) {
     }
 }
 
-/// The recipients in tokens of all our lengths, whoever signed them. `3D` may precede one.
+/// The recipients in tokens of all our lengths; signatures are not checked. `3D` may precede a token.
 fn tokens(text: &str, found: &mut Vec<RecipientId>) {
     for begin in [0, 2] {
         for (chars, at) in RECIPIENT_AT {

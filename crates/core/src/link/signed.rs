@@ -28,7 +28,7 @@ pub(super) fn write(key: &Hmac<Sha256>, domain: &[u8], mut signed: Vec<u8>) -> S
     URL_SAFE_NO_PAD.encode(signed)
 }
 
-/// The first `bytes` bytes of the result are those of a text, if it has exactly so many. `ROOM` is their [`room`].
+/// Decodes a text of exactly `bytes` bytes: they are the first ones of the result. `ROOM` is `room(bytes)`.
 pub(super) fn read<const ROOM: usize>(text: &str, bytes: usize) -> Option<[u8; ROOM]> {
     let mut decoded = [0; ROOM];
     let is_whole = text.len() == chars(bytes) && URL_SAFE_NO_PAD.decode_slice(text, &mut decoded) == Ok(bytes);
