@@ -80,7 +80,7 @@ fn the_test_kit_and_the_load_generator_are_apart() {
     let packages = packages(&lock);
     let kit = &packages["pixeld-testkit"];
     // pixeld brings some of these itself.
-    for of_loads in ["clap", "hdrhistogram", "httparse", "loadtest", "mio", "plotters"] {
+    for of_loads in ["clap", "hdrhistogram", "loadtest", "mio", "plotters"] {
         assert!(packages["loadtest"].contains(of_loads) || of_loads == "loadtest", "{of_loads}");
         assert!(!kit.contains(of_loads), "pixeld-testkit uses {of_loads}");
     }
